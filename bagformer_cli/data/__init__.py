@@ -1,0 +1,1 @@
+"""Datasets: MUGE files, images, the preprocessed store, the demo set, batches."""

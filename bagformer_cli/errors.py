@@ -1,0 +1,87 @@
+"""The error family: what went wrong, where, what was found, what was expected, what to do next.
+
+Code below the command line raises these and never prints; ``cli/console.py`` renders them as one
+short block and exits with :attr:`XmrError.exit_code`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+
+class XmrError(Exception):
+    """Base of every error this project raises on purpose.
+
+    Args:
+        message: What went wrong, one sentence, already translated.
+        where: The place: a file, ``file:line``, or a dotted config path.
+        found: What was there.
+        expected: What should have been there.
+        hint: What to do next.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | Path | None = None,
+        found: object = None,
+        expected: object = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = None if where is None else str(where)
+        self.found = None if found is None else str(found)
+        self.expected = None if expected is None else str(expected)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [f"{self.where}: {self.message}" if self.where else self.message]
+        if self.found is not None:
+            parts.append(f"found: {self.found}")
+        if self.expected is not None:
+            parts.append(f"expected: {self.expected}")
+        if self.hint is not None:
+            parts.append(self.hint)
+        return "; ".join(parts)
+
+
+class InputError(XmrError):
+    """The user's input is wrong: a missing file, an empty title, an impossible option."""
+
+    exit_code = 2
+
+
+class DataError(InputError):
+    """A data file is broken; :attr:`where` names file and line."""
+
+
+class ConfigError(InputError):
+    """A setting is unknown, of the wrong type, or impossible beside another."""
+
+
+class CheckpointError(InputError):
+    """A model folder or weight file cannot be used."""
+
+
+class DiskFullError(InputError):
+    """There is no room left to write; nothing half-written was left behind."""
+
+
+class MissingDependencyError(InputError):
+    """An optional package is not installed; :attr:`hint` gives the command that installs it."""
+
+
+class TrainingError(XmrError):
+    """Training cannot go on, for example because a loss is not a number."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name closest to ``name``, or None where nothing is near."""
+    matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None

@@ -1,0 +1,1 @@
+"""Ranks and recall, MUGE submissions, whole evaluations, reports."""

@@ -1,0 +1,118 @@
+"""Files appear whole: written beside, flushed to the disk, renamed.
+
+A reader sees the old content or the new, never half of one. A full disk becomes a
+:class:`DiskFullError` and the unfinished file is removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bagformer_cli.errors import DiskFullError
+from bagformer_cli.messages import tr
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn 'no space left' inside the block into a :class:`DiskFullError` that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFullError(
+                tr("The disk is full; nothing half-written was left behind."),
+                where=path,
+                found=error.strerror,
+                hint=tr("Free some space, or choose another folder, and run the command again."),
+            ) from error
+        raise
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it into place when the block succeeds."""
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())
+            _fsync(temporary)
+            os.replace(temporary, path)
+            _fsync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; swap it into place when the block succeeds.
+
+    A folder that is already there is replaced: moved aside, then deleted once the new one stands.
+    """
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        aside = temporary.with_suffix(".old")
+        try:
+            yield temporary
+            os.chmod(temporary, 0o777 & ~_umask())
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _fsync(file)
+            if path.exists():
+                os.replace(path, aside)
+            os.replace(temporary, path)
+            _fsync(path.parent)
+        finally:
+            if aside.exists() and not path.exists():
+                os.replace(aside, path)
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` (UTF-8) to ``path``, whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for xmr: ``$XMR_CACHE``, else ``$XDG_CACHE_HOME/xmr``, ``~/.cache/xmr``."""
+    own = os.environ.get("XMR_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xmr"
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file's content, as 64 hex digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,1 @@
+"""Lists of vectors and the late interaction (MaxSim) between them."""

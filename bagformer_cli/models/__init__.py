@@ -1,0 +1,1 @@
+"""Encoders put together into scorers; saving, loading, converting."""

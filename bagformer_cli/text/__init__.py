@@ -1,0 +1,1 @@
+"""Titles to tokens and entity bags."""
