@@ -91,7 +91,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def cache_folder() -> Path:
-    """The user's cache folder for xmr: ``$XMR_CACHE``, else ``$XDG_CACHE_HOME/xmr``, ``~/.cache/xmr``."""
+    """The cache folder: ``$XMR_CACHE``, else ``$XDG_CACHE_HOME/xmr``, else ``~/.cache/xmr``."""
     own = os.environ.get("XMR_CACHE")
     if own:
         return Path(own)
