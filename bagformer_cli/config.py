@@ -1,0 +1,443 @@
+"""The configuration of a run: pydantic models, YAML in and out, ``a.b=c`` overrides.
+
+A config file may name another one to start from (``extends: muge_bagformer.yaml``, beside it or
+among the built-in ones) and then states only what differs. An unknown key, a wrong type and an
+impossible combination are a :class:`~bagformer_cli.errors.ConfigError` that names the place.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+
+from bagformer_cli.assets import asset_folder
+from bagformer_cli.errors import ConfigError, nearest
+from bagformer_cli.files import write_text
+from bagformer_cli.messages import tr
+
+Interaction = Literal["cls", "tokenwise", "bagwise"]
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values are checked when set."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class AugmentConfig(Section):
+    """How training images are varied (BagFormer's and ALBEF's settings by default)."""
+
+    crop_scale: tuple[Share, Share] = (0.5, 1.0)
+    """Share of the picture's area that a random resized crop keeps: least, most."""
+    flip: bool = True
+    """Mirror every second image."""
+    randaugment: tuple[int, int] | None = (2, 7)
+    """RandAugment's number of operations and magnitude (0-10); null: none."""
+
+
+class DataConfig(Section):
+    """What is trained on."""
+
+    dataset: str = "demo"
+    """A folder in MUGE form, or ``demo``, or ``muge``."""
+    augment: AugmentConfig | None = AugmentConfig()
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Threads that decode images ahead of the training step; 0: in the step itself."""
+    cache_mb: Annotated[int, Field(ge=0)] = 512
+    """Memory for decoded images; a dataset that fits is decoded once."""
+
+
+class TextConfig(Section):
+    """The title's way to vectors: tokens, bags, BERT."""
+
+    tokenizer: str = "builtin"
+    """``builtin``, a WordPiece vocab file, a model folder, or a hub name."""
+    lexicons: list[str] = ["builtin"]
+    """Dictionaries of entities: ``builtin`` or files."""
+    max_tokens: Annotated[int, Field(ge=3, le=512)] = 25
+    """A title is cut after so many tokens, [CLS] and [SEP] included."""
+    add_sep: bool = True
+    """Close a title with [SEP], as BERT was trained."""
+    pretrained: str | None = None
+    """A BERT to start from: a model folder or a hub name. Null: from scratch."""
+    layers: Positive = 6
+    """Transformer layers of the text encoder (the first so many of a pretrained BERT)."""
+    width: Positive = 768
+    heads: Positive = 12
+    feed_forward: Positive = 3072
+    dropout: Share = 0.1
+    frozen_layers: Annotated[int, Field(ge=0)] = 0
+    """Embeddings and the first so many layers that stay as they are; 0: all are trained."""
+
+
+class ImageConfig(Section):
+    """The image's way to vectors: a timm backbone."""
+
+    backbone: str = "vit_base_patch16_224"
+    """A timm model name."""
+    pretrained: bool | str = False
+    """``true``: timm's weights for that name; a path: a weight file or a folder timm saved."""
+    size: Positive = 256
+    """Images are scaled to this many pixels a side."""
+    options: dict[str, Any] = {}
+    """What else ``timm.create_model`` takes (``patch_size``, ``embed_dim``, ``depth`` ...)."""
+    frozen_layers: Annotated[int, Field(ge=0)] = 0
+    """Patch embedding and the first so many blocks that stay as they are; 0: all are trained."""
+
+
+class CrossConfig(Section):
+    """The slow scorer on top of the towers: fusion layers and the matching head."""
+
+    layers: Positive = 6
+    """Layers that cross-attend to the image; from a pretrained BERT, those after the text's."""
+
+
+class ModelConfig(Section):
+    """How towers become scores."""
+
+    interaction: Interaction = "bagwise"
+    bag_fusion: Literal["early", "late"] = "late"
+    """Bags made before (early) or after (late) the text encoder."""
+    embed_dim: Positive = 256
+    """Length of one vector of a title or an image."""
+    cross: CrossConfig | None = CrossConfig()
+    """Null: no slow scorer."""
+    gradient_checkpointing: bool = False
+    """Trade a third more time for the memory of the towers' activations."""
+
+
+class TemperatureConfig(Section):
+    """What divides a score before the softmax."""
+
+    initial: Annotated[float, Field(gt=0)] = 0.07
+    minimum: Annotated[float, Field(gt=0)] = 0.05
+    maximum: Annotated[float, Field(gt=0)] = 0.5
+    learned: bool = True
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TemperatureConfig:
+        if not self.minimum <= self.initial <= self.maximum:
+            raise ValueError(tr("initial must lie between minimum and maximum"))
+        return self
+
+
+class ObjectivesConfig(Section):
+    """The weights of the training losses (0: left out) and what they share."""
+
+    itc: NonNegative = 1.0
+    """Image-text contrastive loss on one vector each ([CLS], class token)."""
+    late_interaction: NonNegative = 1.0
+    """Contrastive loss on the MaxSim scores (for ``cls`` it would be ITC again: left out)."""
+    itm: NonNegative = 1.0
+    """Image-text matching with hard negatives, on the slow scorer."""
+    late_scale: Literal["sum", "mean"] = "sum"
+    """Logits of the late-interaction loss: the plain sums (BagFormer), or means over a side's
+    vectors divided by the temperature (FILIP)."""
+    temperature: TemperatureConfig = TemperatureConfig()
+    share_positives: bool = True
+    """A pair that matches by id, equal title or equal image is a positive, never a negative."""
+
+
+class TrainingConfig(Section):
+    """The one loop."""
+
+    epochs: Positive = 6
+    max_steps: Positive | None = None
+    """End after so many optimizer steps; the schedule keeps its length (see ``schedule_steps``)."""
+    schedule_steps: Positive | None = None
+    """Length of the learning-rate schedule in steps; null: that of all epochs."""
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """Pairs whose scores meet in one contrastive matrix."""
+    accumulate: Positive = 1
+    """Batches whose gradients are added up for one optimizer step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    min_learning_rate: NonNegative = 0.0
+    weight_decay: NonNegative = 0.02
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of all gradients together; null: not clipped."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto``: bf16 where the accelerator has it, else fp32."""
+    compile: bool = False
+    """``torch.compile`` the towers."""
+    evaluate_every: Positive | None = None
+    """Steps between recalls on validation; null: once an epoch."""
+    save_every: Positive | None = None
+    """Steps between saves of ``last/``; null: at every evaluation."""
+    log_every: Positive = 10
+
+
+class EvaluationConfig(Section):
+    """How recall is measured."""
+
+    batch_size: Positive = 64
+    candidates: Annotated[int, Field(ge=0)] = 256
+    """Best K of the recall stage that the slow scorer sees; 0: no rerank."""
+    beta: NonNegative = 1.0
+    """Merged score = slow score + beta x fast score."""
+
+
+class RunConfig(Section):
+    """Everything that determines a run."""
+
+    seed: int = 0
+    compat: Literal["bagformer"] | None = None
+    """Reproduce the habits of the published BagFormer code (for its weights only)."""
+    data: DataConfig = DataConfig()
+    text: TextConfig = TextConfig()
+    image: ImageConfig = ImageConfig()
+    model: ModelConfig = ModelConfig()
+    objectives: ObjectivesConfig = ObjectivesConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _possible(self) -> RunConfig:
+        weights = self.objectives
+        if weights.itm > 0 and self.model.cross is None:
+            raise ValueError(
+                tr("objectives.itm is above 0, but model.cross is null: there is no slow scorer")
+            )
+        if not (weights.itc or weights.late_interaction or weights.itm):
+            raise ValueError(tr("every weight in objectives is 0: there is nothing to train"))
+        if self.model.bag_fusion == "early" and self.model.interaction != "bagwise":
+            raise ValueError(tr("model.bag_fusion: early needs model.interaction: bagwise"))
+        if self.text.width % self.text.heads:
+            raise ValueError(tr("text.width must be a multiple of text.heads"))
+        return self
+
+
+def yaml() -> YAML:
+    """The YAML reader and writer: round-trip, comments and order kept."""
+    reader = YAML()
+    reader.default_flow_style = False
+    reader.width = 100
+    reader.representer.add_representer(
+        type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    return reader
+
+
+def builtin_configs() -> dict[str, Path]:
+    """Name (``demo``, ``muge_bagformer`` ...) to file of the configs that ship with the package."""
+    return {path.stem: path for path in sorted(asset_folder("configs").glob("*.yaml"))}
+
+
+def find_config(name: str | Path) -> Path:
+    """The config file of that path or built-in name.
+
+    Raises:
+        ConfigError: There is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    builtin = builtin_configs()
+    stem = path.name.removesuffix(".yaml")
+    if path.parent in (Path(), Path("configs")) and stem in builtin:
+        return builtin[stem]
+    near = nearest(stem, builtin)
+    raise ConfigError(
+        tr("There is no config file of that name."),
+        where=name,
+        expected=tr("a file, or one of: {names}", names=", ".join(builtin)),
+        hint=tr("Did you mean {name}?", name=near) if near else None,
+    )
+
+
+def load_config(
+    source: str | Path | Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+) -> RunConfig:
+    """Read a configuration.
+
+    Args:
+        source: A file, a built-in name, a mapping, or None for the defaults.
+        overrides: ``a.b=c`` items, applied in order; ``c`` is read as YAML.
+
+    Raises:
+        ConfigError: What is wrong, where, and the nearest right name.
+    """
+    if source is None or isinstance(source, Mapping):
+        values: dict[str, Any] = _plain(source or {})
+        where = "config"
+    else:
+        path = find_config(source)
+        values = _plain(_read_with_parents(path))
+        where = str(path)
+    for item in overrides:
+        _override(values, item)
+    return _validate(values, where)
+
+
+def save_config(config: RunConfig, path: str | Path, template: str | Path | None = None) -> None:
+    """Write every setting to ``path``; comments of the file ``template`` are kept."""
+    document = _read(find_config(template)) if template is not None else CommentedMap()
+    document.pop("extends", None)
+    _merge(document, config.model_dump(mode="json"))
+    buffer = io.StringIO()
+    yaml().dump(document, buffer)
+    write_text(path, buffer.getvalue())
+
+
+def _read(path: Path) -> CommentedMap:
+    try:
+        document = yaml().load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(tr("The file is not UTF-8 text."), where=path, found=error) from error
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark is not None else path
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(tr("The file is not valid YAML."), where=place, found=problem) from error
+    if document is None:
+        return CommentedMap()
+    if not isinstance(document, CommentedMap):
+        raise ConfigError(
+            tr("A config file holds sections with keys and values."),
+            where=path,
+            found=type(document).__name__,
+        )
+    return document
+
+
+def _read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The file's values on top of those of the file it extends."""
+    if path.resolve() in seen:
+        raise ConfigError(
+            tr("Config files extend each other in a circle."),
+            where=path,
+            found=" > ".join(p.name for p in (*seen, path)),
+        )
+    values: dict[str, Any] = _plain(_read(path))
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    beside = path.parent / str(parent)
+    base = _read_with_parents(
+        beside if beside.is_file() else find_config(str(parent)), (*seen, path.resolve())
+    )
+    _merge(base, values)
+    return base
+
+
+def _plain(value: Any) -> Any:
+    """Round-trip containers and scalars as plain Python ones."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind) and type(value) is not kind and kind is not bool:
+            return kind(value)
+    return value
+
+
+def _merge(into: Any, values: Mapping[str, Any]) -> None:
+    """Lay ``values`` over ``into``, section by section (``image.options`` as a whole)."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), Mapping):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _override(values: dict[str, Any], item: str) -> None:
+    """Apply one ``a.b=c``."""
+    path, separator, text = item.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise ConfigError(
+            tr("An override has the form section.key=value."),
+            where=f"--set {item}",
+            hint=tr("For example: --set training.max_steps=20"),
+        )
+    try:
+        value = _plain(yaml().load(text)) if text.strip() else None
+    except YAMLError as error:
+        raise ConfigError(
+            tr("The value is not valid YAML."), where=f"--set {item}", found=text
+        ) from error
+    if isinstance(value, str):
+        value = _number(value)
+    section = values
+    for key in keys[:-1]:
+        inner = section.setdefault(key, {})
+        if inner is None:
+            inner = section[key] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(
+                tr("{key} is a value, not a section.", key=key), where=f"--set {item}", found=inner
+            )
+        section = inner
+    section[keys[-1]] = value
+
+
+def _number(text: str) -> Any:
+    """YAML 1.2 reads 1e-4 as a string for want of a dot; people mean the number."""
+    try:
+        return float(text) if text[:1] in "+-.0123456789" else text
+    except ValueError:
+        return text
+
+
+def _validate(values: Mapping[str, Any], where: str) -> RunConfig:
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise _config_error(error, where) from error
+
+
+def _config_error(error: ValidationError, where: str) -> ConfigError:
+    """The first of pydantic's findings as an error of ours."""
+    first = error.errors()[0]
+    keys = [str(key) for key in first["loc"]]
+    dotted = ".".join(keys)
+    place = f"{where}: {dotted}" if dotted else where
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(keys[:-1])
+        near = nearest(keys[-1], known)
+        return ConfigError(
+            tr("Unknown key {key!r}.", key=keys[-1]),
+            where=place,
+            expected=tr("one of: {names}", names=", ".join(known)),
+            hint=tr("Did you mean {name}?", name=near) if near else None,
+        )
+    if first["type"] == "value_error":
+        return ConfigError(str(first["ctx"]["error"]), where=place)
+    return ConfigError(
+        tr("The value does not fit."),
+        where=place,
+        found=repr(first["input"]),
+        expected=first["msg"],
+    )
+
+
+def _known_keys(path: Sequence[str]) -> list[str]:
+    """The keys that the section at ``path`` may have."""
+    model: type[BaseModel] = RunConfig
+    for key in path:
+        field = model.model_fields.get(key)
+        section = None if field is None else _section_of(field.annotation)
+        if section is None:
+            return []
+        model = section
+    return list(model.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section class in an annotation such as ``CrossConfig | None``."""
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
