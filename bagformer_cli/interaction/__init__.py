@@ -1,1 +1,6 @@
 """Lists of vectors and the late interaction (MaxSim) between them."""
+
+from bagformer_cli.interaction.maxsim import maxsim
+from bagformer_cli.interaction.vectors import MultiVectors
+
+__all__ = ["MultiVectors", "maxsim"]
