@@ -76,6 +76,8 @@ class TextConfig(Section):
     heads: Positive = 12
     feed_forward: Positive = 3072
     dropout: Share = 0.1
+    options: dict[str, Any] = {}
+    """What else transformers' ``BertConfig`` takes (``layer_norm_eps``, ``hidden_act`` ...)."""
     frozen_layers: Annotated[int, Field(ge=0)] = 0
     """Embeddings and the first so many layers that stay as they are; 0: all are trained."""
 

@@ -1,0 +1,99 @@
+"""Layers in which a title's tokens attend to an image.
+
+Shapes: B pairs, L tokens, P image vectors, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from transformers import BertModel
+
+from bagformer_cli.config import TextConfig
+
+
+class FusionEncoder(nn.Module):
+    """ALBEF's multimodal encoder: self-attention, cross-attention to the image, feed-forward.
+
+    A BERT layer with cross-attention is exactly torch's post-norm ``TransformerDecoderLayer``
+    with BERT's GELU and LayerNorm epsilon, so that one serves (ALBEF, section 3.1).
+
+    Args:
+        config: The text section: width, heads, feed-forward and dropout are the same here.
+        layers: How many.
+        image_width: Width of the image vectors; projected where it is not the text's.
+    """
+
+    def __init__(self, config: TextConfig, layers: int, image_width: int) -> None:
+        super().__init__()
+        width = config.width
+        self.adapt: nn.Module = (
+            nn.Identity() if image_width == width else nn.Linear(image_width, width)
+        )
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(
+                width,
+                config.heads,
+                config.feed_forward,
+                config.dropout,
+                activation="gelu",
+                layer_norm_eps=config.options.get("layer_norm_eps", 1e-12),
+                batch_first=True,
+            )
+            for _ in range(layers)
+        )
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.02)
+
+    def forward(self, text_states: Tensor, text_mask: Tensor, image_states: Tensor) -> Tensor:
+        """Let the title look at the image.
+
+        Args:
+            text_states: [B, L, W] from the text encoder.
+            text_mask: [B, L] bool, True keeps.
+            image_states: [B, P, W'] from the vision encoder.
+
+        Returns:
+            [B, L, W].
+        """
+        memory = self.adapt(image_states)
+        padding = ~text_mask
+        states = text_states
+        for layer in self.layers:
+            states = layer(states, memory, tgt_key_padding_mask=padding)
+        return states
+
+    @torch.no_grad()
+    def load_bert_layers(self, bert: BertModel, first: int) -> None:
+        """Start from a pretrained BERT: self-attention and feed-forward of its layers from
+        ``first`` on; cross-attention stays random, as in ALBEF.
+        """
+        for layer, source in zip(self.layers, bert.encoder.layer[first:], strict=False):
+            attention, output = source.attention, source.output
+            projections = (attention.self.query, attention.self.key, attention.self.value)
+            _copy(layer.self_attn.in_proj_weight, torch.cat([p.weight for p in projections]))
+            _copy(layer.self_attn.in_proj_bias, torch.cat([p.bias for p in projections]))
+            _copy_modules(
+                (layer.self_attn.out_proj, attention.output.dense),
+                (layer.norm1, attention.output.LayerNorm),
+                (layer.linear1, source.intermediate.dense),
+                (layer.linear2, output.dense),
+                (layer.norm3, output.LayerNorm),
+            )
+
+
+def _copy(target: Tensor, source: Tensor) -> None:
+    target.copy_(source)
+
+
+def _copy_modules(*pairs: tuple[nn.Module, nn.Module]) -> None:
+    for target, source in pairs:
+        _copy_all(target.parameters(), source.parameters())
+
+
+def _copy_all(targets: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        _copy(target, source)

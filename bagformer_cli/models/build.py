@@ -1,0 +1,99 @@
+"""Configuration to model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bagformer_cli.config import RunConfig
+from bagformer_cli.encoders.fusion import FusionEncoder
+from bagformer_cli.encoders.text import TextEncoder, load_bert, sizes_of
+from bagformer_cli.encoders.vision import VisionEncoder
+from bagformer_cli.models.cross import MatchingHead
+from bagformer_cli.models.dual import DualEncoder
+from bagformer_cli.text.bags import TitleEncoder
+from bagformer_cli.text.lexicon import Lexicon
+from bagformer_cli.text.segmenter import Segmenter
+from bagformer_cli.text.tokenizer import Tokenizer
+
+
+class RetrievalModel(nn.Module):
+    """What a model folder holds: the fast scorer, the slow one, and how titles become tokens.
+
+    Args:
+        config: The configuration it was built from, with the sizes it really has.
+        titles: Titles to tokens and bags.
+        dual: The fast scorer.
+        cross: The slow scorer, or None.
+    """
+
+    def __init__(
+        self, config: RunConfig, titles: TitleEncoder, dual: DualEncoder, cross: MatchingHead | None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.titles = titles
+        self.dual = dual
+        self.cross = cross
+        self.temperature = nn.Parameter(
+            torch.tensor(config.objectives.temperature.initial),
+            requires_grad=config.objectives.temperature.learned,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.temperature.device
+
+    @torch.no_grad()
+    def clamp_temperature(self) -> Tensor:
+        """Bring the temperature back into its bounds; returns it."""
+        bounds = self.config.objectives.temperature
+        return self.temperature.clamp_(bounds.minimum, bounds.maximum)
+
+
+def build_model(
+    config: RunConfig, titles: TitleEncoder | None = None, *, pretrained: bool = True
+) -> RetrievalModel:
+    """Build the model of a configuration.
+
+    Args:
+        config: The run's configuration.
+        titles: What makes tokens and bags; None: from ``config.text``.
+        pretrained: Load the pretrained weights that the configuration names. False where weights
+            of the whole model are loaded next.
+
+    Raises:
+        ConfigError: An impossible setting.
+        CheckpointError: Pretrained weights that cannot be read.
+    """
+    config = config.model_copy(deep=True)
+    bert = None
+    if pretrained and config.text.pretrained is not None:
+        bert = load_bert(config.text.pretrained, config.text.layers)
+        config.text = sizes_of(bert, config.text)
+    if titles is None:
+        titles = build_titles(config)
+    vision = VisionEncoder(config.image, pretrained=pretrained)
+    text = TextEncoder(config.text, titles.tokenizer.vocab_size, titles.tokenizer.pad_id, bert)
+    dual = DualEncoder(text, vision, config.model)
+    cross = None
+    if config.model.cross is not None:
+        fusion = FusionEncoder(config.text, config.model.cross.layers, vision.width)
+        if bert is not None:
+            fusion.load_bert_layers(bert, config.text.layers)
+        cross = MatchingHead(fusion, text.width)
+    if config.model.gradient_checkpointing:
+        text.checkpoint_gradients()
+        vision.checkpoint_gradients()
+    return RetrievalModel(config, titles, dual, cross)
+
+
+def build_titles(config: RunConfig) -> TitleEncoder:
+    """Tokenizer, dictionary and segmenter of the ``text`` section."""
+    return TitleEncoder(
+        Tokenizer.load(config.text.tokenizer),
+        Segmenter(Lexicon.load(config.text.lexicons)),
+        max_tokens=config.text.max_tokens,
+        add_sep=config.text.add_sep,
+    )

@@ -1,0 +1,144 @@
+"""Model folders: ``config.yaml``, ``model.safetensors``, ``vocab.txt``, ``lexicon.txt``.
+
+Nothing in them is code; a score can be repeated from the folder alone, anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bagformer_cli.config import RunConfig, load_config, save_config
+from bagformer_cli.errors import CheckpointError, nearest
+from bagformer_cli.files import atomic_file
+from bagformer_cli.messages import tr
+from bagformer_cli.models.build import RetrievalModel, build_model
+from bagformer_cli.text.bags import TitleEncoder
+from bagformer_cli.text.lexicon import Lexicon
+from bagformer_cli.text.segmenter import Segmenter
+from bagformer_cli.text.tokenizer import Tokenizer
+
+WEIGHTS = "model.safetensors"
+FILES = ("config.yaml", WEIGHTS, "vocab.txt", "lexicon.txt")
+
+
+def save_model(model: RetrievalModel, folder: str | Path) -> None:
+    """Write a model folder; each file appears whole."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.titles.tokenizer.save(folder / "vocab.txt")
+    model.titles.segmenter.lexicon.save(folder / "lexicon.txt")
+    save_config(model.config, folder / "config.yaml")
+    save_tensors(model.state_dict(), folder / WEIGHTS)
+
+
+def load_model(folder: str | Path, device: str | torch.device = "cpu") -> RetrievalModel:
+    """Read a model folder, in eval mode.
+
+    Raises:
+        CheckpointError: A file is missing, cut off, or of another architecture.
+    """
+    folder = Path(folder)
+    check_model_folder(folder)
+    config = load_config(folder / "config.yaml")
+    titles = TitleEncoder(
+        Tokenizer.load(folder / "vocab.txt"),
+        Segmenter(Lexicon.load([folder / "lexicon.txt"])),
+        max_tokens=config.text.max_tokens,
+        add_sep=config.text.add_sep,
+    )
+    model = build_model(config, titles, pretrained=False)
+    load_weights(model, load_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    return model.to(device).eval()
+
+
+def check_model_folder(folder: Path) -> None:
+    """Refuse what is not a model folder, saying what is missing."""
+    if not folder.is_dir():
+        raise CheckpointError(
+            tr("There is no model folder here."),
+            where=folder,
+            hint=tr("Train one with: xmr train, or try: xmr demo"),
+        )
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        inner = [name for name in ("best", "last") if (folder / name / WEIGHTS).is_file()]
+        raise CheckpointError(
+            tr("The folder is not a whole model folder."),
+            where=folder,
+            found=tr("missing: {names}", names=", ".join(missing)),
+            expected=", ".join(FILES),
+            hint=tr("It is a run folder: give {path}.", path=folder / inner[0]) if inner else None,
+        )
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str | Path) -> None:
+    """Load ``weights`` into ``model``: all names and shapes must fit.
+
+    Raises:
+        CheckpointError: The first name or shape that does not, and how many in all.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name not in weights]
+    unexpected = [name for name in weights if name not in own]
+    shapes = [
+        f"{name} {list(weights[name].shape)} / {list(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if missing or unexpected or shapes:
+        found = [
+            *_summary(tr("missing"), missing),
+            *_summary(tr("unexpected"), unexpected),
+            *_summary(tr("another shape"), shapes),
+        ]
+        near = nearest(missing[0], unexpected) if missing and unexpected else None
+        raise CheckpointError(
+            tr("The weights are of another architecture than the configuration."),
+            where=where,
+            found="; ".join(found),
+            hint=tr("The nearest to {missing} is {near}.", missing=missing[0], near=near)
+            if near
+            else None,
+        )
+    model.load_state_dict(weights)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write tensors as safetensors, whole or not at all."""
+    with atomic_file(path) as temporary:
+        save_file(
+            {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
+            temporary,
+        )
+
+
+def load_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: It is missing, cut off, or no such file.
+    """
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(tr("There is no such weight file."), where=path) from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            tr("The weight file is damaged or cut off."),
+            where=path,
+            found=error,
+            hint=tr("Copy it again, or use another checkpoint."),
+        ) from error
+    return tensors
+
+
+def _summary(label: str, names: Iterable[str]) -> list[str]:
+    names = list(names)
+    more = f" (+{len(names) - 1})" if len(names) > 1 else ""
+    return [f"{label}: {names[0]}{more}"] if names else []
