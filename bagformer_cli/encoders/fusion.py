@@ -6,6 +6,7 @@ Shapes: B pairs, L tokens, P image vectors, W width.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,9 +69,12 @@ class FusionEncoder(nn.Module):
 
     @torch.no_grad()
     def load_bert_layers(self, bert: BertModel, first: int) -> None:
-        """Start from a pretrained BERT: self-attention and feed-forward of its layers from
-        ``first`` on; cross-attention stays random, as in ALBEF.
+        """Start from a pretrained BERT's self-attention and feed-forward.
+
+        Its layers from ``first`` on are taken; cross-attention stays random, as in ALBEF.
         """
+        layer: Any
+        source: Any
         for layer, source in zip(self.layers, bert.encoder.layer[first:], strict=False):
             attention, output = source.attention, source.output
             projections = (attention.self.query, attention.self.key, attention.self.value)

@@ -67,7 +67,7 @@ class TextEncoder(nn.Module):
 
     def checkpoint_gradients(self) -> None:
         """Recompute activations in the backward pass instead of keeping them."""
-        self.bert.gradient_checkpointing_enable({"use_reentrant": False})
+        self.bert.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
 
     def _freeze(self, layers: int) -> None:
         if layers:
@@ -77,7 +77,7 @@ class TextEncoder(nn.Module):
 
 
 def bert_config(config: TextConfig, vocab_size: int, pad_id: int, layers: int) -> BertConfig:
-    """transformers' configuration of a BERT of these sizes."""
+    """The ``BertConfig`` of a BERT of these sizes."""
     settings: dict[str, Any] = {
         "vocab_size": vocab_size,
         "pad_token_id": pad_id,

@@ -1,6 +1,6 @@
 """Contrastive objectives on a score matrix.
 
-Shapes: Q titles, N images; rows of ``t2i`` are titles, rows of ``i2t`` images, as MaxSim gives them.
+Shapes: Q titles, N images; rows of ``t2i`` are titles, rows of ``i2t`` images, as in MaxSim.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bagformer_cli.config import RunConfig, load_config, save_config
+from bagformer_cli.config import load_config, save_config
 from bagformer_cli.errors import CheckpointError, nearest
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
