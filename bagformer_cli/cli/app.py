@@ -7,9 +7,7 @@ rather than by Typer so that Chinese wraps at the right column and nothing heavy
 
 from __future__ import annotations
 
-import re
 import shutil
-import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
@@ -17,14 +15,11 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from bagformer_cli.cli import console
+from bagformer_cli.cli.console import cells, wrap
+from bagformer_cli.cli.failures import unknown_command
 from bagformer_cli.messages import tr
 
 MAX_WIDTH = 100
-_PIECE = re.compile(
-    r"[ᄀ-ᇿ⺀-鿿가-힣豈-﫿︰-﹏＀-｠￠-￦]|\s+|[^\sᄀ-ᇿ⺀-鿿가-힣豈-﫿︰-﹏＀-｠￠-￦]+"
-)
-_NEVER_FIRST = set("，。、；：？！）》”’％…")
-
 Json = Annotated[
     bool,
     typer.Option(
@@ -74,7 +69,7 @@ class Group(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the subcommand ``args[0]``; fail with a suggestion where there is none."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            raise console.unknown_command(args[0], self.list_commands(ctx), ctx.command_path)
+            raise unknown_command(args[0], self.list_commands(ctx), ctx.command_path)
         return super().resolve_command(ctx, args)
 
 
@@ -106,30 +101,6 @@ class App(typer.Typer):
         """Declare a command; takes what ``typer.Typer.command`` takes."""
         options.setdefault("cls", Command)
         return super().command(name, **options)
-
-
-def cells(text: str) -> int:
-    """How many terminal columns ``text`` takes; a Chinese character takes two."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
-
-
-def wrap(text: str, width: int) -> list[str]:
-    """Break ``text`` into lines of at most ``width`` columns, between words or Chinese characters.
-
-    A line never starts with closing punctuation; a word longer than a line is left whole.
-    """
-    lines: list[str] = []
-    line = ""
-    for piece in _PIECE.findall(" ".join(text.split())):
-        fits = cells(line) + cells(piece) <= width or piece in _NEVER_FIRST
-        if line and not fits:
-            lines.append(line.rstrip())
-            line = ""
-        line += piece if line else piece.lstrip()
-    return [*lines, line.rstrip()] if line.strip() else lines
 
 
 def _write_help(

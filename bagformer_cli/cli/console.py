@@ -13,12 +13,13 @@ import os
 import sys
 import time
 import traceback
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bagformer_cli.errors import InputError, XmrError, nearest
+from bagformer_cli.errors import XmrError
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import Progress, Task
 
@@ -400,42 +401,29 @@ def duration(seconds: float) -> str:
 # --- errors, on stderr ----------------------------------------------------------------------------
 
 
-def error(failure: XmrError) -> None:
-    """Print an error as one block: what, where, found, expected, what to do next."""
+def error(failure: XmrError, cause: BaseException | None = None) -> None:
+    """Print an error as one block: what, where, found, expected, what to do next.
+
+    Args:
+        failure: What to say.
+        cause: What was raised; its traceback comes first with ``--debug``.
+    """
     if _settings.debug:
-        traceback.print_exception(failure, file=sys.stderr)
+        traceback.print_exception(cause or failure, file=sys.stderr)
     block = _text(tr("Error"), "bold red").append(f"  {failure.message}\n", style="not bold")
     details = {
         tr("where"): failure.where,
         tr("found"): failure.found,
         tr("expected"): failure.expected,
     }
-    from rich.cells import cell_len
-
-    width = max(map(cell_len, details))
+    width = max(map(cells, details))
     for name, value in details.items():
         if value is not None:
-            block.append(f"  {name}{' ' * (width - cell_len(name))}  ", style="dim")
+            block.append(f"  {name}{' ' * (width - cells(name))}  ", style="dim")
             block.append(f"{_shorten(value)}\n")
     if failure.hint is not None:
         block.append("  → ", style="cyan").append(f"{failure.hint}\n")
     _err().print(block, end="", soft_wrap=True)
-
-
-def unexpected(failure: Exception) -> int:
-    """Print an error that nobody foresaw, and return the exit code 1."""
-    error(
-        XmrError(
-            tr("This should not have happened: it is a bug in xmr."),
-            found=f"{type(failure).__name__}: {failure}",
-            hint=tr("Run the command again with --debug and report what it prints."),
-        )
-        if not _settings.debug
-        else XmrError(tr("This should not have happened: it is a bug in xmr."))
-    )
-    if _settings.debug:
-        traceback.print_exception(failure, file=sys.stderr)
-    return 1
 
 
 def interrupted() -> None:
@@ -443,16 +431,48 @@ def interrupted() -> None:
     info(tr("Stopped."))
 
 
-def unknown_command(name: str, known: Sequence[str], program: str) -> InputError:
-    """The error for a command that does not exist, with the nearest one that does."""
-    near = nearest(name, known)
-    return InputError(
-        tr("There is no command {name!r}.", name=name),
-        expected=", ".join(known),
-        hint=tr("Did you mean `{command}`?", command=f"{program} {near}")
-        if near
-        else tr("`{command}` lists the commands.", command=f"{program} --help"),
+# --- text -----------------------------------------------------------------------------------------
+
+_NEVER_FIRST = set("，。、；：？！）》”’％…")
+
+
+def cells(text: str) -> int:
+    """How many terminal columns ``text`` takes; a Chinese character takes two."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
     )
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Break ``text`` into lines of at most ``width`` columns, between words or Chinese characters.
+
+    A line never starts with closing punctuation; a word longer than a line is left whole.
+    """
+    lines: list[str] = []
+    line = ""
+    for piece in _pieces(" ".join(text.split())):
+        fits = cells(line) + cells(piece) <= width or piece in _NEVER_FIRST
+        if line and not fits:
+            lines.append(line.rstrip())
+            line = ""
+        line += piece if line else piece.lstrip()
+    return [*lines, line.rstrip()] if line.strip() else lines
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """What a line may be broken between: words, the spaces between them, wide characters."""
+    word = ""
+    for character in text:
+        if character == " " or cells(character) == 2:
+            if word:
+                yield word
+            yield character
+            word = ""
+        else:
+            word += character
+    if word:
+        yield word
 
 
 # --- inside ---------------------------------------------------------------------------------------

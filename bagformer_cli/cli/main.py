@@ -18,7 +18,7 @@ import typer
 from bagformer_cli import __version__
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Group
-from bagformer_cli.errors import XmrError
+from bagformer_cli.cli.failures import explain
 from bagformer_cli.messages import tr
 
 # Section of the help page -> command -> its one line. `xmr NAME` is bagformer_cli/cli/NAME.py.
@@ -60,10 +60,12 @@ class _Xmr(Group):
     def sections(self, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
         return [(heading, list(commands.items())) for heading, commands in COMMANDS.items()]
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
-            raise console.unknown_command(args[0], self.list_commands(ctx), ctx.command_path)
-        return super().resolve_command(ctx, args)
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            console.interrupted()
+            raise typer.Exit(130) from None
 
 
 def _show_version(value: bool) -> None:
@@ -106,18 +108,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except XmrError as error:
-        console.error(error)
-        return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        console.interrupted()
-        return 130
     except BrokenPipeError:
         # The reader went away (`xmr bags … | head`): say nothing, now or at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception as error:
-        return console.unexpected(error)
+    except typer.Abort:
+        console.interrupted()
+        return 130
+    except Exception as failure:
+        if type(failure).__name__ == "NoArgsIsHelpError":  # `xmr` or `xmr dict` alone
+            print(failure, file=sys.stderr)
+            return 2
+        known = explain(failure)
+        console.error(known, failure)
+        return known.exit_code
 
 
 if __name__ == "__main__":
