@@ -1,0 +1,386 @@
+"""Ranks and recall from score matrices, in plain numpy.
+
+Rows are queries of either direction, columns what they look for: titles x images for text->image,
+images x titles for image->text. A higher score is better; equal scores are ordered by position,
+the lower one first, so that a figure never depends on a sort's mood.
+
+Two ways to the same figures: :func:`best_ranks` counts, row by row, how many columns are better
+than a row's best answer (no sort, exact rank); :class:`TopK` keeps the best K columns of each row
+while blocks of columns stream by, which is also what the slow scorer reranks.
+
+Shape suffixes: R rows, C columns, K candidates, M positives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bagformer_cli.errors import XmrError
+from bagformer_cli.messages import tr
+
+Integers = NDArray[np.int64]
+Scores = NDArray[np.floating[Any]]
+Missing = Literal["leave_out", "miss"]
+
+KS = (1, 5, 10)
+NO_POSITIVE = -1
+"""Rank of a row that has nothing to find."""
+NOT_FOUND = int(np.iinfo(np.int64).max)
+"""Rank of a row none of whose answers is among its candidates."""
+
+_BLOCK = 1 << 22  # scores looked at in one go: bounds the working memory, not the result
+
+
+@dataclass(frozen=True, slots=True)
+class Positives:
+    """Which columns answer each row: row r has ``columns[offsets[r]:offsets[r + 1]]``.
+
+    Args:
+        offsets: [R + 1], non-decreasing from 0 to M.
+        columns: [M] positions, each in ``range(n_columns)``.
+        n_columns: C, the size of the pool.
+
+    Raises:
+        ValueError: The offsets do not fit, or a position is outside the pool.
+    """
+
+    offsets: Integers
+    columns: Integers
+    n_columns: int
+
+    def __post_init__(self) -> None:
+        offsets = np.asarray(self.offsets, dtype=np.int64)
+        columns = np.asarray(self.columns, dtype=np.int64)
+        object.__setattr__(self, "offsets", offsets)
+        object.__setattr__(self, "columns", columns)
+        if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(columns):
+            raise ValueError("offsets must run from 0 to the number of columns named")
+        if np.any(np.diff(offsets) < 0):
+            raise ValueError("offsets must not decrease")
+        if len(columns) and not 0 <= columns.min() <= columns.max() < self.n_columns:
+            raise ValueError(f"positions must lie in range({self.n_columns})")
+
+    @classmethod
+    def from_lists(cls, lists: Sequence[Sequence[int]], n_columns: int) -> Positives:
+        """The columns of each row as lists."""
+        offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+        flat = [column for row in lists for column in row]
+        return cls(offsets, np.array(flat, dtype=np.int64), n_columns)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def rows(self) -> Integers:
+        """[M] the row of each entry of ``columns``."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
+
+    def transposed(self) -> Positives:
+        """The same pairs looked at from the other side: which rows answer each column."""
+        return Positives._from_pairs(self.columns, self.rows, self.n_columns, len(self))
+
+    def grouped(self, groups: Integers) -> Positives:
+        """Columns replaced by the groups (see :func:`group_numbers`) they are in."""
+        columns = np.asarray(groups, dtype=np.int64)[self.columns]
+        return Positives._from_pairs(self.rows, columns, len(self), _n_groups(groups))
+
+    @classmethod
+    def _from_pairs(
+        cls, rows: Integers, columns: Integers, n_rows: int, n_columns: int
+    ) -> Positives:
+        pairs = np.unique(np.stack([rows, columns], axis=1), axis=0)
+        counts = np.bincount(pairs[:, 0], minlength=n_rows)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return cls(offsets.astype(np.int64), pairs[:, 1], n_columns)
+
+
+# ----------------------------------------------------------------------------------------- ranks
+
+
+def best_ranks(scores: Scores | Iterable[Scores], positives: Positives) -> Integers:
+    """The rank of each row's best answer, from complete rows.
+
+    Args:
+        scores: [R, C], or any iterable of [r, C] pieces of it in order (nothing is kept of them).
+        positives: What each row looks for.
+
+    Returns:
+        [R] ranks from 0: how many columns come before the first answer;
+        :data:`NO_POSITIVE` for a row without an answer.
+
+    Raises:
+        ValueError: Rows or columns do not fit ``positives``.
+        XmrError: A score is not a number.
+    """
+    chunks = [scores] if isinstance(scores, np.ndarray) else scores
+    ranks = np.full(len(positives), NO_POSITIVE, dtype=np.int64)
+    start = 0
+    for chunk in chunks:
+        chunk = np.asarray(chunk)
+        if chunk.ndim != 2 or chunk.shape[1] != positives.n_columns:
+            raise ValueError(
+                f"a chunk of shape {chunk.shape}, {positives.n_columns} columns wanted"
+            )
+        if start + len(chunk) > len(positives):
+            raise ValueError(f"more rows of scores than the {len(positives)} of the positives")
+        step = max(1, _BLOCK // max(1, chunk.shape[1]))
+        for first in range(0, len(chunk), step):
+            rows = chunk[first : first + step]
+            begin = start + first
+            ranks[begin : begin + len(rows)] = _ranks_of(rows, positives, begin)
+        start += len(chunk)
+    if start != len(positives):
+        raise ValueError(f"{start} rows of scores, {len(positives)} wanted")
+    return ranks
+
+
+def _ranks_of(rows: Scores, positives: Positives, begin: int) -> Integers:
+    _require_numbers(rows)
+    offsets = positives.offsets[begin : begin + len(rows) + 1]
+    columns = positives.columns[offsets[0] : offsets[-1]]
+    owner = np.repeat(np.arange(len(rows)), np.diff(offsets))
+    best_first = np.lexsort((columns, -rows[owner, columns], owner))
+    some, where = np.unique(owner[best_first], return_index=True)
+    column = columns[best_first][where]
+    rows = rows if len(some) == len(rows) else rows[some]
+    best = rows[np.arange(len(rows)), column][:, None]
+    before = np.arange(rows.shape[1])[None, :] < column[:, None]
+    ranks = np.full(len(offsets) - 1, NO_POSITIVE, dtype=np.int64)
+    ranks[some] = np.count_nonzero((rows > best) | ((rows == best) & before), axis=1)
+    return ranks
+
+
+# ------------------------------------------------------------------------------------ candidates
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The best columns of each row, best first.
+
+    Args:
+        positions: [R, K] column positions, distinct within a row.
+        scores: [R, K] their scores, falling; equal ones with rising positions.
+    """
+
+    positions: Integers
+    scores: Scores
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def reordered(self, scores: Scores) -> Candidates:
+        """The same columns in the order of other scores [R, K] (given in the present order)."""
+        scores = np.asarray(scores)
+        if scores.shape != self.positions.shape:
+            raise ValueError(f"scores of shape {scores.shape}, {self.positions.shape} wanted")
+        _require_numbers(scores)
+        order = np.lexsort((self.positions, -scores), axis=1)
+        return Candidates(
+            np.take_along_axis(self.positions, order, axis=1),
+            np.take_along_axis(scores, order, axis=1),
+        )
+
+    def ranks(self, positives: Positives) -> Integers:
+        """[R] rank of each row's first answer; :data:`NOT_FOUND` where none is a candidate."""
+        if len(positives) != len(self):
+            raise ValueError(f"{len(self)} rows of candidates, {len(positives)} of positives")
+        ranks = np.where(np.diff(positives.offsets) > 0, NOT_FOUND, NO_POSITIVE)
+        wanted = np.sort(positives.rows * positives.n_columns + positives.columns)
+        if len(wanted) and self.positions.size:
+            rows = np.arange(len(self), dtype=np.int64)[:, None]
+            keys = rows * positives.n_columns + self.positions
+            at = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
+            found = wanted[at] == keys
+            ranks = np.where(found.any(axis=1), found.argmax(axis=1), ranks)
+        return ranks.astype(np.int64)
+
+
+def top_k(scores: Scores, k: int) -> Candidates:
+    """The best ``min(k, C)`` columns of each row of [R, C] scores.
+
+    Equal scores are taken and ordered by position, the lower one first.
+    """
+    scores = np.asarray(scores)
+    positions = np.broadcast_to(np.arange(scores.shape[1], dtype=np.int64), scores.shape)
+    return _best(scores, positions, k)
+
+
+class TopK:
+    """The best K columns of each row while blocks of columns stream by, in any order.
+
+    Args:
+        n_rows: R.
+        k: How many to keep of each row.
+    """
+
+    def __init__(self, n_rows: int, k: int) -> None:
+        self._k = k
+        self._best = Candidates(
+            np.empty((n_rows, 0), dtype=np.int64), np.empty((n_rows, 0), dtype=np.float32)
+        )
+
+    def add(self, scores: Scores, first_column: int) -> None:
+        """Take in the [R, c] scores of columns ``first_column`` and following."""
+        block = top_k(scores, self._k)
+        scores = np.concatenate([self._best.scores, block.scores], axis=1)
+        positions = np.concatenate([self._best.positions, block.positions + first_column], axis=1)
+        # `_best` breaks ties by place in the row: put the places in order of position
+        order = np.argsort(positions, axis=1, kind="stable")
+        self._best = _best(
+            np.take_along_axis(scores, order, axis=1),
+            np.take_along_axis(positions, order, axis=1),
+            self._k,
+        )
+
+    def candidates(self) -> Candidates:
+        """The best so far: [R, min(K, columns seen)]."""
+        return self._best
+
+
+def _best(scores: Scores, positions: Integers, k: int) -> Candidates:
+    """The best k of each row, ties by place in the row (``positions`` rise along it)."""
+    _require_numbers(scores)
+    n_rows, n_columns = scores.shape
+    k = min(k, n_columns)
+    if k < n_columns and k > 0:
+        step = max(1, _BLOCK // n_columns)
+        places = np.concatenate(
+            [_chosen(scores[i : i + step], k) for i in range(0, n_rows, step)]
+            or [np.empty((0, k), dtype=np.int64)]
+        )
+        scores = np.take_along_axis(scores, places, axis=1)
+        positions = np.take_along_axis(positions, places, axis=1)
+    order = np.argsort(-scores[:, :k], axis=1, kind="stable")
+    return Candidates(
+        np.take_along_axis(positions[:, :k], order, axis=1),
+        np.take_along_axis(scores[:, :k], order, axis=1),
+    )
+
+
+def _chosen(scores: Scores, k: int) -> Integers:
+    """[R, k] places of the k best, in rising order; of equal ones at the edge the lowest."""
+    n_rows, n_columns = scores.shape
+    edge = np.partition(scores, n_columns - k, axis=1)[:, n_columns - k, None]
+    better = scores > edge
+    equal = scores == edge
+    room = k - np.count_nonzero(better, axis=1)
+    crowded = np.count_nonzero(equal, axis=1) > room
+    if crowded.any():
+        equal[crowded] &= np.cumsum(equal[crowded], axis=1) <= room[crowded, None]
+    return np.nonzero(better | equal)[1].reshape(n_rows, k)
+
+
+def merge_stages(
+    recall: Candidates, slow: Scores, beta: float = 1.0
+) -> dict[Literal["recall", "rerank", "merged"], Candidates]:
+    """The three orders of the same candidates.
+
+    Args:
+        recall: The best K by the fast score.
+        slow: [R, K] the slow scorer's scores of these candidates, in the same order.
+        beta: Merged score = slow + beta x fast.
+
+    Returns:
+        ``recall`` as it is, ``rerank`` by the slow score alone, ``merged`` by the weighted sum.
+    """
+    slow = np.asarray(slow)
+    return {
+        "recall": recall,
+        "rerank": recall.reordered(slow),
+        "merged": recall.reordered(slow + beta * recall.scores),
+    }
+
+
+# ---------------------------------------------------------------------------------------- groups
+
+
+def group_numbers(labels: Sequence[int] | Sequence[str] | NDArray[Any]) -> Integers:
+    """Number the groups (products) of labelled positions by their first appearance, from 0."""
+    _, first, inverse = np.unique(np.asarray(labels), return_index=True, return_inverse=True)
+    number = np.empty(len(first), dtype=np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    result: Integers = number[inverse.reshape(-1)]
+    return result
+
+
+def group_scores(scores: Scores, groups: Integers, axis: int = 1) -> Scores:
+    """One column (or row) a group in place of one a member: the best of its members.
+
+    Args:
+        scores: [R, C].
+        groups: [C] (``axis=1``) or [R] (``axis=0``) group numbers, see :func:`group_numbers`.
+        axis: Which axis holds the members.
+    """
+    scores = np.asarray(scores)
+    if len(groups) != scores.shape[axis]:
+        raise ValueError(f"{len(groups)} groups for {scores.shape[axis]} positions")
+    order = np.argsort(groups, kind="stable")
+    starts = np.searchsorted(np.asarray(groups)[order], np.arange(_n_groups(groups)))
+    best: Scores = np.maximum.reduceat(np.take(scores, order, axis=axis), starts, axis=axis)
+    return best
+
+
+def _n_groups(groups: Integers) -> int:
+    return int(np.max(groups)) + 1 if len(groups) else 0
+
+
+# ---------------------------------------------------------------------------------------- recall
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Recall at each k.
+
+    Args:
+        hits: k to how many rows have an answer among their first k.
+        n: How many rows were counted.
+    """
+
+    hits: Mapping[int, int]
+    n: int
+
+    @property
+    def at(self) -> dict[int, float]:
+        """Recall@k by k, in [0, 1]; zeros where no row was counted."""
+        return {k: hits / self.n if self.n else 0.0 for k, hits in self.hits.items()}
+
+    @property
+    def mean(self) -> float:
+        """Mean recall in [0, 1]: the mean over the ks (1, 5 and 10 in MUGE's leaderboard)."""
+        return sum(self.at.values()) / len(self.hits)
+
+    def percent(self) -> dict[str, float]:
+        """``{"recall@1": …, "mean_recall": …}`` in percent, for printing."""
+        figures = {f"recall@{k}": 100.0 * hits / max(1, self.n) for k, hits in self.hits.items()}
+        return {**figures, "mean_recall": sum(figures.values()) / len(figures)}
+
+
+def recall(ranks: Integers, ks: Sequence[int] = KS, missing: Missing = "leave_out") -> Recall:
+    """Recall@k of ranks as :func:`best_ranks` and :meth:`Candidates.ranks` give them.
+
+    Args:
+        ranks: [R] ranks from 0, :data:`NO_POSITIVE` for rows with nothing to find.
+        ks: The cut-offs.
+        missing: Rows with nothing to find are left out, or count as a miss (as the original
+            BagFormer code counts images without any query).
+
+    Returns:
+        The hits among the rows counted.
+    """
+    ranks = np.asarray(ranks)
+    some = ranks != NO_POSITIVE
+    n = int(np.count_nonzero(some)) if missing == "leave_out" else len(ranks)
+    return Recall({k: int(np.count_nonzero(some & (ranks < k))) for k in ks}, n)
+
+
+def _require_numbers(scores: Scores) -> None:
+    if np.isnan(scores).any():
+        raise XmrError(
+            tr("A score is not a number (NaN): the model's weights or its input are broken."),
+            hint=tr("Try an earlier checkpoint, or training.precision=fp32."),
+        )
