@@ -60,13 +60,15 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; swap it into place when the block succeeds.
 
-    A folder that is already there is replaced: moved aside, then deleted once the new one stands.
+    A folder that is already there is moved aside and deleted once the new one stands. A process
+    killed between the two leaves the old one aside: :func:`recover_folder` brings it back.
     """
     path = Path(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        recover_folder(path)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-        aside = temporary.with_suffix(".old")
+        aside = _aside(path)
         try:
             yield temporary
             os.chmod(temporary, 0o777 & ~_umask())
@@ -78,10 +80,23 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, path)
             _fsync(path.parent)
         finally:
-            if aside.exists() and not path.exists():
-                os.replace(aside, path)
+            recover_folder(path)
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(aside, ignore_errors=True)
+
+
+def recover_folder(path: str | Path) -> None:
+    """Mend what a process killed inside :func:`atomic_folder` left: ``path`` is whole again."""
+    path = Path(path)
+    aside = _aside(path)
+    if aside.exists():
+        if path.exists():
+            shutil.rmtree(aside)
+        else:
+            os.replace(aside, path)
+
+
+def _aside(path: Path) -> Path:
+    return path.parent / f".{path.name}.old"
 
 
 def write_text(path: str | Path, text: str) -> None:

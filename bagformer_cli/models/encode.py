@@ -1,0 +1,118 @@
+"""Many items to vectors, batch by batch, without gradients.
+
+Shapes: n items, L text positions, P patches, W width, D embedding dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bagformer_cli.data.batches import TextBatch
+from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.dual import Encoded
+from bagformer_cli.progress import SILENT, Progress
+
+
+@dataclass
+class EncodedItems:
+    """All of one side, encoded.
+
+    Attributes:
+        vectors: What the late interaction scores.
+        states: [n, L, W] or [n, 1 + P, W], what the slow scorer sees; None if not asked for.
+            float16 where the model is on a GPU, else float32.
+        mask: [n, L] bool of titles, True keeps; None for images.
+    """
+
+    vectors: MultiVectors
+    states: Tensor | None = None
+    mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+def encode_images(
+    model: RetrievalModel,
+    pixels: Iterable[Tensor],
+    *,
+    states: bool = False,
+    total: int | None = None,
+    description: str = "",
+    progress: Progress = SILENT,
+) -> EncodedItems:
+    """Encode batches of normalised images [b, 3, H, W]."""
+
+    def one(batch: Tensor) -> Encoded:
+        return model.dual.encode_images(batch.to(model.device))
+
+    return _encode(model, pixels, one, states, total, description, progress)
+
+
+def encode_texts(
+    model: RetrievalModel,
+    texts: Iterable[TextBatch],
+    *,
+    states: bool = False,
+    total: int | None = None,
+    description: str = "",
+    progress: Progress = SILENT,
+) -> EncodedItems:
+    """Encode batches of titles."""
+
+    def one(batch: TextBatch) -> Encoded:
+        return model.dual.encode_texts(batch.to(model.device))
+
+    return _encode(model, texts, one, states, total, description, progress)
+
+
+@torch.inference_mode()
+def _encode(
+    model: RetrievalModel,
+    batches: Iterable[Any],
+    encode: Callable[[Any], Encoded],
+    keep_states: bool,
+    total: int | None,
+    description: str,
+    progress: Progress,
+) -> EncodedItems:
+    was_training = model.training
+    model.eval()
+    vectors: list[MultiVectors] = []
+    states: list[Tensor] = []
+    masks: list[Tensor] = []
+    on_gpu = model.device.type != "cpu"
+    try:
+        with progress.task(description, total) as task:
+            for batch in batches:
+                encoded = encode(batch)
+                vectors.append(encoded.vectors)
+                if keep_states:
+                    states.append(encoded.states.half() if on_gpu else encoded.states)
+                    if encoded.mask is not None:
+                        masks.append(encoded.mask)
+                task.advance(len(encoded.cls))
+    finally:
+        model.train(was_training)
+    return EncodedItems(
+        MultiVectors.concatenate(vectors),
+        _padded(states) if states else None,
+        _padded(masks) if masks else None,
+    )
+
+
+def _padded(parts: list[Tensor]) -> Tensor:
+    """Batches of [b, L, ...] with their own L as one [n, longest L, ...], zeros behind."""
+    longest = max(part.shape[1] for part in parts)
+    grown = []
+    for part in parts:
+        missing = longest - part.shape[1]
+        grown.append(F.pad(part, (0, 0) * (part.ndim - 2) + (0, missing)) if missing else part)
+    return torch.cat(grown)

@@ -1,0 +1,95 @@
+"""What ``last/`` holds beside the model, so that a run goes on as if it had never stopped.
+
+``state.safetensors``: the optimizer's tensors, by parameter name, and torch's random state;
+``state.json``: the step and what else is one number. No pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bagformer_cli.errors import CheckpointError
+from bagformer_cli.files import write_text
+from bagformer_cli.messages import tr
+from bagformer_cli.models.checkpoint import load_tensors, save_tensors
+
+TENSORS = "state.safetensors"
+NUMBERS = "state.json"
+
+
+@dataclass
+class Position:
+    """How far a run has come.
+
+    Attributes:
+        step: Optimizer steps done.
+        batches: Batches taken from the data.
+        best: Best validation mean recall so far, in [0, 1]; None before the first.
+        best_step: The step it was reached at.
+        seconds: Time spent in training steps, over all sittings.
+        first: Validation mean recall before the first step.
+    """
+
+    step: int = 0
+    batches: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    seconds: float = 0.0
+    first: float | None = None
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+
+def save_state(folder: Path, model: nn.Module, optimizer: Optimizer, position: Position) -> None:
+    """Write the training state into a model folder."""
+    tensors = {"rng": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            tensors[f"optimizer.{key}.{names[parameter]}"] = value
+    save_tensors(tensors, folder / TENSORS)
+    write_text(folder / NUMBERS, json.dumps(asdict(position), indent=1) + "\n")
+
+
+def load_state(folder: Path, model: nn.Module, optimizer: Optimizer) -> Position:
+    """Restore optimizer and random state; returns how far the run had come.
+
+    Raises:
+        CheckpointError: The state is missing, cut off, or of another model.
+    """
+    path = folder / NUMBERS
+    try:
+        position = Position(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            tr("There is no training state to go on from."), where=path, found=error
+        ) from error
+    tensors = load_tensors(folder / TENSORS)
+    torch.set_rng_state(tensors.pop("rng"))
+    cuda = tensors.pop("rng.cuda", None)
+    if cuda is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda)
+    _restore_optimizer(model, optimizer, tensors, folder / TENSORS)
+    return position
+
+
+def _restore_optimizer(
+    model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor], where: Path
+) -> None:
+    named = dict(model.named_parameters())
+    for full_name, value in tensors.items():
+        _, key, name = full_name.split(".", 2)
+        if name not in named:
+            raise CheckpointError(
+                tr("The training state belongs to another model."), where=where, found=name
+            )
+        parameter = named[name]
+        device = "cpu" if key == "step" else parameter.device
+        optimizer.state[parameter][key] = value.to(device)

@@ -1,0 +1,125 @@
+"""A task is a model and its objectives: a batch in, named losses out. The loop knows no more.
+
+Shapes: B pairs in the batch, L text positions, P patches, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bagformer_cli.config import ObjectivesConfig
+from bagformer_cli.data.batches import Batch
+from bagformer_cli.interaction.maxsim import maxsim
+from bagformer_cli.losses.contrastive import contrastive_loss
+from bagformer_cli.losses.matching import hard_negatives, matching_loss
+from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.dual import Encoded
+
+
+@dataclass
+class StepOutput:
+    """What one batch gave.
+
+    Attributes:
+        losses: Name ending in ``_loss`` to scalar, not yet weighted.
+        weights: What each counts in the total.
+        report: Figures worth logging beside the losses.
+    """
+
+    losses: dict[str, Tensor]
+    weights: dict[str, float]
+    report: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        """The weighted sum, what is back-propagated."""
+        return torch.stack([self.weights[name] * loss for name, loss in self.losses.items()]).sum()
+
+
+class RetrievalTask(nn.Module):
+    """ITC, late interaction and ITM on pairs (BagFormer, section 3.4; ALBEF, section 3.2).
+
+    Args:
+        model: The dual encoder, and the matching head where ``objectives.itm`` is above 0.
+        objectives: Weights and settings of the losses.
+    """
+
+    def __init__(self, model: RetrievalModel, objectives: ObjectivesConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.objectives = objectives
+        late = objectives.late_interaction if model.dual.interaction != "cls" else 0.0
+        weights = {
+            "itc_loss": objectives.itc,
+            "late_interaction_loss": late,
+            "itm_loss": objectives.itm,
+        }
+        self.weights = {name: weight for name, weight in weights.items() if weight > 0}
+
+    def chance(self, batch_size: int) -> dict[str, float]:
+        """Each loss's value for a model that knows nothing."""
+        contrastive = math.log(batch_size)
+        values = {
+            "itc_loss": contrastive,
+            "late_interaction_loss": contrastive,
+            "itm_loss": math.log(2),
+        }
+        return {name: values[name] for name in self.weights}
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """The losses of one batch of pairs."""
+        dual = self.model.dual
+        texts = dual.encode_texts(batch.text)
+        images = dual.encode_images(batch.pixels())
+        positives = self._positives(batch)
+        temperature = self.model.temperature
+        similarity = texts.cls @ images.cls.T
+        losses: dict[str, Tensor] = {}
+        if "itc_loss" in self.weights:
+            losses["itc_loss"] = contrastive_loss(similarity, similarity.T, positives, temperature)
+        if "late_interaction_loss" in self.weights:
+            losses["late_interaction_loss"] = self._late(texts, images, positives)
+        report = {"temperature": float(temperature.detach())}
+        if "itm_loss" in self.weights:
+            logits = (similarity / temperature).detach()
+            losses["itm_loss"], report["itm_accuracy"] = self._matching(
+                texts, images, logits, positives
+            )
+        return StepOutput(losses, self.weights, report)
+
+    def _positives(self, batch: Batch) -> Tensor:
+        if self.objectives.share_positives:
+            return batch.positives
+        return torch.eye(len(batch), dtype=torch.bool, device=batch.positives.device)
+
+    def _late(self, texts: Encoded, images: Encoded, positives: Tensor) -> Tensor:
+        t2i, i2t = maxsim(texts.vectors, images.vectors)
+        if self.objectives.late_scale == "sum":
+            return contrastive_loss(t2i, i2t, positives)
+        t2i = t2i / texts.vectors.lengths.to(t2i.device)[:, None]
+        i2t = i2t / images.vectors.lengths.to(i2t.device)[:, None]
+        return contrastive_loss(t2i, i2t, positives, self.model.temperature)
+
+    def _matching(
+        self, texts: Encoded, images: Encoded, logits: Tensor, positives: Tensor
+    ) -> tuple[Tensor, float]:
+        """Every pair, every title with a wrong image, every image with a wrong title."""
+        head: Any = self.model.cross
+        rows = torch.arange(len(positives), device=positives.device)
+        wrong_images, has_image = hard_negatives(logits, positives)
+        wrong_texts, has_text = hard_negatives(logits.T, positives.T)
+        text_index = torch.cat([rows, rows[has_image], wrong_texts[has_text]])
+        image_index = torch.cat([rows, wrong_images[has_image], rows[has_text]])
+        assert texts.mask is not None
+        pair_logits = head(
+            texts.states[text_index], texts.mask[text_index], images.states[image_index]
+        )
+        labels = torch.zeros(len(text_index), dtype=torch.int64, device=positives.device)
+        labels[: len(rows)] = 1
+        accuracy = (pair_logits.detach().argmax(dim=1) == labels).float().mean()
+        return matching_loss(pair_logits, labels), float(accuracy)
