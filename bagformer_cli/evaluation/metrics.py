@@ -205,9 +205,9 @@ def top_k(scores: Scores, k: int) -> Candidates:
 
     Equal scores are taken and ordered by position, the lower one first.
     """
-    scores = np.asarray(scores)
-    positions = np.broadcast_to(np.arange(scores.shape[1], dtype=np.int64), scores.shape)
-    return _best(scores, positions, k)
+    top = TopK(len(scores), k)
+    top.add(scores, 0)
+    return top.candidates()
 
 
 class TopK:
@@ -220,45 +220,57 @@ class TopK:
 
     def __init__(self, n_rows: int, k: int) -> None:
         self._k = k
-        self._best = Candidates(
-            np.empty((n_rows, 0), dtype=np.int64), np.empty((n_rows, 0), dtype=np.float32)
-        )
+        self._positions = np.empty((n_rows, 0), dtype=np.int64)  # rising along a row
+        self._scores: Scores = np.empty((n_rows, 0), dtype=np.float32)
 
     def add(self, scores: Scores, first_column: int) -> None:
         """Take in the [R, c] scores of columns ``first_column`` and following."""
-        block = top_k(scores, self._k)
-        scores = np.concatenate([self._best.scores, block.scores], axis=1)
-        positions = np.concatenate([self._best.positions, block.positions + first_column], axis=1)
-        # `_best` breaks ties by place in the row: put the places in order of position
-        order = np.argsort(positions, axis=1, kind="stable")
-        self._best = _best(
-            np.take_along_axis(scores, order, axis=1),
-            np.take_along_axis(positions, order, axis=1),
-            self._k,
-        )
+        scores = np.asarray(scores)
+        n_rows = len(self._positions)
+        if scores.ndim != 2 or len(scores) != n_rows:
+            raise ValueError(f"a block of shape {scores.shape}, {n_rows} rows wanted")
+        columns = np.arange(first_column, first_column + scores.shape[1], dtype=np.int64)
+        kept = [
+            self._merged(slice(i, i + step), scores[i : i + step], columns)
+            for step in [max(1, _BLOCK // max(1, scores.shape[1] + self._positions.shape[1]))]
+            for i in range(0, n_rows, step)
+        ]
+        if kept:
+            self._positions = np.concatenate([positions for positions, _ in kept])
+            self._scores = np.concatenate([scores for _, scores in kept])
+
+    def _merged(self, rows: slice, block: Scores, columns: Integers) -> tuple[Integers, Scores]:
+        """The best k of some rows' kept columns and a block's, in order of position."""
+        _require_numbers(block)
+        new = np.broadcast_to(columns, block.shape)
+        positions = np.concatenate([self._positions[rows], new], axis=1)
+        scores = np.concatenate([self._scores[rows], block], axis=1)
+        if self._positions.size and columns.size and self._positions.max() > columns[0]:
+            order = np.argsort(positions, axis=1)
+            positions = np.take_along_axis(positions, order, axis=1)
+            scores = np.take_along_axis(scores, order, axis=1)
+        return _kept(positions, scores, self._k)
 
     def candidates(self) -> Candidates:
-        """The best so far: [R, min(K, columns seen)]."""
-        return self._best
+        """The best so far, best first: [R, min(K, columns seen)]."""
+        return _sorted(self._positions, self._scores)
 
 
-def _best(scores: Scores, positions: Integers, k: int) -> Candidates:
-    """The best k of each row, ties by place in the row (``positions`` rise along it)."""
-    _require_numbers(scores)
-    n_rows, n_columns = scores.shape
-    k = min(k, n_columns)
-    if k < n_columns and k > 0:
-        step = max(1, _BLOCK // n_columns)
-        places = np.concatenate(
-            [_chosen(scores[i : i + step], k) for i in range(0, n_rows, step)]
-            or [np.empty((0, k), dtype=np.int64)]
-        )
-        scores = np.take_along_axis(scores, places, axis=1)
-        positions = np.take_along_axis(positions, places, axis=1)
-    order = np.argsort(-scores[:, :k], axis=1, kind="stable")
+def _kept(positions: Integers, scores: Scores, k: int) -> tuple[Integers, Scores]:
+    """The best k of each row, still in the order of ``positions``, which rise along a row."""
+    if not 0 < k < scores.shape[1]:
+        return positions[:, : max(k, 0)], scores[:, : max(k, 0)]
+    places = _chosen(scores, k)
+    return (
+        np.take_along_axis(positions, places, axis=1),
+        np.take_along_axis(scores, places, axis=1),
+    )
+
+
+def _sorted(positions: Integers, scores: Scores) -> Candidates:
+    order = np.argsort(-scores, axis=1, kind="stable")
     return Candidates(
-        np.take_along_axis(positions[:, :k], order, axis=1),
-        np.take_along_axis(scores[:, :k], order, axis=1),
+        np.take_along_axis(positions, order, axis=1), np.take_along_axis(scores, order, axis=1)
     )
 
 
