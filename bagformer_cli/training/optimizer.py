@@ -27,6 +27,7 @@ def learning_rate(step: int, schedule_steps: int, config: TrainingConfig) -> flo
     Args:
         step: From 0.
         schedule_steps: Where the cosine ends; later steps keep the least rate.
+        config: Highest and least rate, and the warm-up.
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps

@@ -34,6 +34,7 @@ class Position:
         best_step: The step it was reached at.
         seconds: Time spent in training steps, over all sittings.
         first: Validation mean recall before the first step.
+        window: Sums of figures since the last line of the log, and ``steps``, how many steps.
     """
 
     step: int = 0
@@ -42,7 +43,7 @@ class Position:
     best_step: int | None = None
     seconds: float = 0.0
     first: float | None = None
-    fingerprints: dict[str, str] = field(default_factory=dict)
+    window: dict[str, float] = field(default_factory=dict)
 
 
 def save_state(folder: Path, model: nn.Module, optimizer: Optimizer, position: Position) -> None:
