@@ -108,7 +108,7 @@ def facts(pairs: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
     grid = Table.grid(padding=(0, 2))
     for name, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
         grid.add_row(Text(name, style="dim"), Text(_cell(value)))
-    _out().print(grid)
+    _draw(grid)
 
 
 def table(
@@ -147,7 +147,7 @@ def table(
                 for i, value in enumerate(row)
             )
         )
-    _out().print(drawn)
+    _draw(drawn)
 
 
 def recall_table(
@@ -496,6 +496,18 @@ def _console(name: str, stream: Any) -> Console:
             made.width = PLAIN_WIDTH
         held = _consoles[name] = (stream, made)
     return held[1]
+
+
+def _draw(renderable: Any) -> None:
+    """Print a table on stdout; where there is no terminal, without the blanks that pad it."""
+    out = _out()
+    if out.is_terminal:
+        out.print(renderable)
+        return
+    with out.capture() as capture:
+        out.print(renderable)
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    say("\n".join(line for line in lines if line))
 
 
 def _text(text: str, style: str = "") -> Any:
