@@ -57,6 +57,31 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Retrie
     return model.to(device).eval()
 
 
+def find_checkpoint(given: str | Path | None = None, runs: str | Path = "runs") -> Path:
+    """The model folder meant: the one given, a run's ``best/``, or the newest run's.
+
+    Args:
+        given: A model folder or a run folder; None: the newest ``best/`` under ``runs``.
+        runs: Where runs are kept.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    if given is not None:
+        folder = Path(given)
+        run = folder / "best"
+        return run if not (folder / WEIGHTS).exists() and (run / WEIGHTS).exists() else folder
+    found = sorted(Path(runs).glob(f"*/best/{WEIGHTS}"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        raise CheckpointError(
+            tr("There is no trained model yet."),
+            where=Path(runs),
+            expected=tr("a folder {example}", example=f"{runs}/NAME/best"),
+            hint=tr("Train one with: xmr train, or try: xmr demo; or name one with --checkpoint."),
+        )
+    return found[-1].parent
+
+
 def check_model_folder(folder: Path) -> None:
     """Refuse what is not a model folder, saying what is missing."""
     if not folder.is_dir():

@@ -1,0 +1,112 @@
+"""The Python face: load a model folder, encode, score.
+
+>>> from bagformer_cli import load
+>>> retriever = load("runs/demo/best")                      # doctest: +SKIP
+>>> images = retriever.encode_images(["a.jpg"])             # doctest: +SKIP
+>>> titles = retriever.encode_texts(["红色碎花连衣裙"])        # doctest: +SKIP
+>>> retriever.score(images, titles).t2i                     # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bagformer_cli.data.batches import TextBatch, pixels_of
+from bagformer_cli.data.images import decode
+from bagformer_cli.errors import InputError
+from bagformer_cli.interaction.maxsim import maxsim
+from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.messages import tr
+from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.checkpoint import find_checkpoint, load_model
+from bagformer_cli.models.encode import encode_images, encode_texts
+from bagformer_cli.text.segmenter import Bag
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Both directions of the late interaction.
+
+    Attributes:
+        t2i: [titles, images]: sum over a title's vectors of the best dot product in the image.
+        i2t: [images, titles]: the other way round.
+    """
+
+    t2i: Tensor
+    i2t: Tensor
+
+
+class Retriever:
+    """A model, ready to encode and score.
+
+    Args:
+        model: From a model folder (see :func:`load`).
+    """
+
+    def __init__(self, model: RetrievalModel) -> None:
+        self.model = model
+
+    def encode_images(self, images: Sequence[Image.Image | str | Path | bytes]) -> MultiVectors:
+        """Images (opened, paths, or file contents) to vectors, in order.
+
+        Raises:
+            InputError: One is missing, broken, or no image; the message names it.
+        """
+        size = self.model.config.image.size
+        batches = (
+            torch.stack([pixels_of(decode(image), size) for image in images[i : i + _BATCH]])
+            for i in range(0, len(images), _BATCH)
+        )
+        return encode_images(self.model, batches).vectors
+
+    def encode_texts(self, titles: Sequence[str]) -> MultiVectors:
+        """Titles to vectors, in order.
+
+        Raises:
+            InputError: A title is empty.
+        """
+        for place, title in enumerate(titles):
+            if not title.strip():
+                raise InputError(tr("The title is empty."), where=tr("title {n}", n=place + 1))
+        pad_id = self.model.titles.tokenizer.pad_id
+        batches = (
+            TextBatch.from_tokens(self.model.titles(titles[i : i + _BATCH]), pad_id)
+            for i in range(0, len(titles), _BATCH)
+        )
+        return encode_texts(self.model, batches).vectors
+
+    def score(self, images: MultiVectors, titles: MultiVectors) -> Scores:
+        """The late interaction of all images with all titles, both ways."""
+        with torch.inference_mode():
+            t2i, i2t = maxsim(titles, images)
+        return Scores(t2i, i2t)
+
+    def bags(self, title: str) -> list[Bag]:
+        """The entity bags that a title's score is made of."""
+        return self.model.titles.bags(title)
+
+
+def load(checkpoint: str | Path | None = None, device: str | None = None) -> Retriever:
+    """Load a model folder.
+
+    Args:
+        checkpoint: A model folder or run folder; None: the newest run under ``runs/``.
+        device: ``"cpu"``, ``"cuda"`` ...; None: a GPU if there is one.
+
+    Raises:
+        CheckpointError: There is none, or it is broken.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Retriever(load_model(find_checkpoint(checkpoint), device))

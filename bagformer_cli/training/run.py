@@ -1,0 +1,196 @@
+"""From a configuration to a finished run folder, or from a stopped one onwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from bagformer_cli.config import RunConfig, load_config, save_config
+from bagformer_cli.data.batches import TrainBatches
+from bagformer_cli.data.store import Store
+from bagformer_cli.errors import CheckpointError, InputError
+from bagformer_cli.files import recover_folder
+from bagformer_cli.messages import tr
+from bagformer_cli.models.build import RetrievalModel, build_model
+from bagformer_cli.models.checkpoint import (
+    WEIGHTS,
+    check_model_folder,
+    find_checkpoint,
+    load_model,
+    load_tensors,
+)
+from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.training.loop import Trainer, TrainResult
+
+
+def new_model(
+    config: RunConfig, checkpoint: str | Path | None = None, progress: Progress = SILENT
+) -> RetrievalModel:
+    """A model of the configuration, its random weights drawn from the seed.
+
+    Args:
+        config: What to build.
+        checkpoint: A model folder whose weights are taken where names and shapes fit.
+        progress: Told what did not fit.
+
+    Raises:
+        CheckpointError: Nothing of ``checkpoint`` fits, or it speaks another vocabulary.
+    """
+    torch.manual_seed(config.seed)
+    model = build_model(config, pretrained=checkpoint is None)
+    if checkpoint is not None:
+        start_from(model, find_checkpoint(checkpoint), progress)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def start_from(model: RetrievalModel, folder: Path, progress: Progress = SILENT) -> None:
+    """Take over the weights of a model folder that fit by name and shape.
+
+    Raises:
+        CheckpointError: None fits, or the vocabularies differ.
+    """
+    check_model_folder(folder)
+    weights = load_tensors(folder / WEIGHTS)
+    own = model.state_dict()
+    fitting = {
+        name: value
+        for name, value in weights.items()
+        if name in own and own[name].shape == value.shape
+    }
+    if not any(name.startswith("dual.") for name in fitting):
+        raise CheckpointError(
+            tr("No weight of the checkpoint fits the configuration."),
+            where=folder,
+            hint=tr(
+                "Train with the checkpoint's own config: --config {path}",
+                path=folder / "config.yaml",
+            ),
+        )
+    vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    if vocabulary != model.titles.tokenizer.tokens:
+        raise CheckpointError(
+            tr("The checkpoint was trained with another vocabulary."),
+            where=folder / "vocab.txt",
+            hint=tr("Use it here too: --set text.tokenizer={path}", path=folder / "vocab.txt"),
+        )
+    model.load_state_dict(fitting, strict=False)
+    fresh = [name for name in own if name not in fitting]
+    if fresh:
+        progress.warn(
+            tr(
+                "{n} of {total} weights are not in the checkpoint and start fresh: {names}",
+                n=len(fresh),
+                total=len(own),
+                names=", ".join(sorted({name.rsplit(".", 1)[0] for name in fresh})[:5]),
+            )
+        )
+
+
+def start_run(
+    config: RunConfig,
+    store: Store,
+    run: Path,
+    model: RetrievalModel,
+    *,
+    template: str | Path | None = None,
+    progress: Progress = SILENT,
+) -> TrainResult:
+    """Train a new run.
+
+    Args:
+        config: The run's configuration.
+        store: The preprocessed dataset.
+        run: The folder to make; it must not hold a run.
+        model: From :func:`new_model`.
+        template: The config file that the settings came from, for its comments.
+        progress: Where to report.
+
+    Raises:
+        InputError: The folder already holds a run, or the dataset has no training split.
+    """
+    require_free(run)
+    run.mkdir(parents=True, exist_ok=True)
+    save_config(config, run / "config.yaml", template)
+    return _trainer(model, config, store, run, False, progress).train()
+
+
+def require_free(run: Path) -> None:
+    """Refuse a folder that already holds a run."""
+    if (run / "config.yaml").exists() or (run / "last").exists():
+        raise InputError(
+            tr("The output folder already holds a run."),
+            where=run,
+            hint=tr(
+                "Go on with it: xmr train --resume --output-dir {run}; or choose another folder.",
+                run=run,
+            ),
+        )
+
+
+def resume_config(run: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration of a run that is to go on.
+
+    Raises:
+        InputError: The folder holds no run.
+    """
+    if not (run / "config.yaml").exists():
+        raise InputError(
+            tr("There is no run to go on with."),
+            where=run,
+            hint=tr("Name one with --output-dir, or start one without --resume."),
+        )
+    return load_config(run / "config.yaml", overrides)
+
+
+def resume_run(
+    config: RunConfig, store: Store, run: Path, progress: Progress = SILENT
+) -> TrainResult:
+    """Go on with a run exactly where its ``last/`` was saved.
+
+    A run that was killed before its first save starts anew, with the same seed.
+    """
+    recover_folder(run / "last")
+    recover_folder(run / "best")
+    save_config(config, run / "config.yaml", run / "config.yaml")
+    if not (run / "last").is_dir():
+        return _trainer(new_model(config), config, store, run, False, progress).train()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_model(run / "last", device)
+    return _trainer(model, config, store, run, True, progress).train()
+
+
+def free_run_folder(runs: Path, name: str) -> Path:
+    """``runs/name``, or with a number behind if that is taken."""
+    folder, number = runs / name, 2
+    while folder.exists():
+        folder, number = runs / f"{name}-{number}", number + 1
+    return folder
+
+
+def _trainer(
+    model: RetrievalModel,
+    config: RunConfig,
+    store: Store,
+    run: Path,
+    resume: bool,
+    progress: Progress,
+) -> Trainer:
+    if "train" not in store.splits:
+        raise InputError(
+            tr("The dataset has no training split."),
+            where=store.path,
+            found=", ".join(store.splits),
+            expected="train",
+        )
+    batches = TrainBatches(
+        store.split("train"),
+        config.data,
+        image_size=config.image.size,
+        batch_size=config.training.batch_size,
+        pad_id=model.titles.tokenizer.pad_id,
+        seed=config.seed,
+    )
+    valid = store.split("valid") if "valid" in store.splits else None
+    return Trainer(model, config, batches, valid, run, resume=resume, progress=progress)
