@@ -1,0 +1,331 @@
+"""MUGE's official prediction file: written, and checked before anybody else checks it.
+
+One JSON object a line, in either naming of the dataset: ``query_id, query_text, item_ids`` or
+``text_id, text, image_ids``; the ten best images of every query, best first. The check rejects
+what the public evaluation script rejects, and what that one lets through by mistake: ``true`` in
+place of a number, the same query twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bagformer_cli.data.muge import FIELDS, Naming, Query, iter_queries
+from bagformer_cli.errors import DataError, InputError, nearest
+from bagformer_cli.evaluation.metrics import NO_POSITIVE, NOT_FOUND, Recall, recall
+from bagformer_cli.files import atomic_file
+from bagformer_cli.messages import tr
+
+PER_QUERY = 10
+_MAX_ID = 2**63 - 1
+_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One line of a prediction file, known to be good.
+
+    Args:
+        query_id: Which query.
+        item_ids: Its ten best images, best first.
+    """
+
+    query_id: int
+    item_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSubmission:
+    """What a good prediction file holds.
+
+    Args:
+        naming: Which field names it uses; None for a file without a line.
+        n_queries: How many queries it answers.
+        unknown: Queries it answers that the ground truth lacks (the official script ignores them).
+        recall: Its recall; None where no ground truth was given or it keeps its answers secret.
+    """
+
+    naming: Naming | None
+    n_queries: int
+    unknown: tuple[int, ...] = ()
+    recall: Recall | None = None
+
+
+# --------------------------------------------------------------------------------------- writing
+
+
+def write_submission(
+    path: str | Path,
+    queries: Sequence[Query],
+    item_ids: NDArray[np.int64] | Sequence[Sequence[int]],
+    naming: Naming = "query",
+) -> None:
+    """Write the official file, whole or not at all.
+
+    Args:
+        path: The file.
+        queries: Every query of the split, in order.
+        item_ids: [Q, 10] the image ids (not positions) found for each, best first.
+        naming: Which field names to write.
+
+    Raises:
+        InputError: The pool has fewer than ten images, or the ids do not make a good file.
+    """
+    rows = np.asarray(item_ids)
+    if rows.shape != (len(queries), PER_QUERY):
+        few = rows.ndim == 2 and rows.shape[1] < PER_QUERY
+        raise InputError(
+            tr("The official file names ten images for every query; there are fewer.")
+            if few
+            else tr("The official file names exactly ten images for every query."),
+            where=path,
+            found=tr("{n} images", n=rows.shape[1]) if few else "x".join(map(str, rows.shape)),
+            expected=f"{len(queries)} x {PER_QUERY}",
+            hint=tr("The pool of images must hold at least ten.") if few else None,
+        )
+    if not np.issubdtype(rows.dtype, np.integer):
+        raise InputError(tr("Image ids are whole numbers."), where=path, found=rows.dtype)
+    id_field, text_field, items_field = FIELDS[naming]
+    seen: set[int] = set()
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        for query, row in zip(queries, rows.tolist(), strict=True):
+            if len(set(row)) < PER_QUERY or query.query_id in seen:
+                raise InputError(
+                    tr("The official file names ten different images for every query, once."),
+                    where=path,
+                    found=f"{query.query_id}: {row}",
+                )
+            seen.add(query.query_id)
+            line = {id_field: query.query_id, text_field: query.text, items_field: row}
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+# -------------------------------------------------------------------------------------- checking
+
+
+def check_submission(
+    path: str | Path,
+    truth: str | Path | Sequence[Query] | None = None,
+    pool: Collection[int] | None = None,
+) -> CheckedSubmission:
+    """Check a prediction file, and score it where the answers are known.
+
+    Args:
+        path: The prediction file, in either naming.
+        truth: The split's queries file, or its queries: each must be answered. Without it only
+            the lines themselves are checked.
+        pool: The ids an image may have; None: any whole number.
+
+    Raises:
+        InputError: The file does not exist.
+        DataError: The first line that is wrong (file and line), or the queries without an answer.
+    """
+    path = Path(path)
+    queries = None if truth is None else _queries(truth)
+    found: dict[int, Prediction] = {}
+    errors: list[DataError] = []
+    naming: Naming | None = None
+    first_line: dict[int, int] = {}
+    for number, raw in _lines(path):
+        where = f"{path}:{number}"
+        try:
+            line = _object(raw, where)
+            naming = naming or _naming_of(line)
+            prediction = _parse(line, naming, where, pool)
+            first = first_line.setdefault(prediction.query_id, number)
+            if first != number:
+                raise DataError(
+                    tr("The query {id} is answered twice.", id=prediction.query_id),
+                    where=where,
+                    found=tr("first on line {line}", line=first),
+                )
+        except DataError as error:
+            errors.append(error)
+        else:
+            found[prediction.query_id] = prediction
+    if errors:
+        if len(errors) > 1:
+            more = tr("{n} more lines are wrong.", n=len(errors) - 1)
+            errors[0].hint = f"{errors[0].hint} {more}" if errors[0].hint else more
+        raise errors[0]
+    if queries is None:
+        return CheckedSubmission(naming, len(found))
+    missing = [query.query_id for query in queries if query.query_id not in found]
+    if missing:
+        raise DataError(
+            tr("Queries have no prediction."),
+            where=path,
+            found=tr(
+                "{n} of {total} missing: {ids}",
+                n=len(missing),
+                total=len(queries),
+                ids=_some(missing),
+            ),
+            expected=tr("one line for every query of the split"),
+            hint=None if found else tr("The file is empty."),
+        )
+    known = {query.query_id for query in queries}
+    unknown = tuple(query_id for query_id in found if query_id not in known)
+    return CheckedSubmission(naming, len(found), unknown, _score(found, queries))
+
+
+def _score(found: dict[int, Prediction], queries: Sequence[Query]) -> Recall | None:
+    """Recall as the official script computes it: a query without answers is a miss."""
+    if not any(query.item_ids for query in queries):
+        return None
+    ranks = []
+    for query in queries:
+        wanted = set(query.item_ids)
+        hits = [k for k, item in enumerate(found[query.query_id].item_ids) if item in wanted]
+        ranks.append(hits[0] if hits else NOT_FOUND if wanted else NO_POSITIVE)
+    return recall(np.array(ranks, dtype=np.int64), missing="miss")
+
+
+def _queries(truth: str | Path | Sequence[Query]) -> Sequence[Query]:
+    queries = list(iter_queries(truth)) if isinstance(truth, (str, Path)) else truth
+    if not queries:
+        raise DataError(
+            tr("The ground truth holds no query."),
+            where=truth if isinstance(truth, (str, Path)) else None,
+        )
+    return queries
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        stream = open(path, "rb")  # noqa: SIM115 - the message below is for opening alone
+    except OSError as error:
+        raise InputError(
+            tr("The prediction file cannot be read."), where=path, found=error.strerror
+        ) from error
+    with stream:
+        for number, raw in enumerate(stream, 1):
+            yield number, raw.strip()
+
+
+def _object(raw: bytes, where: str) -> dict[str, Any]:
+    """A line as a JSON object whose keys are there once."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        line = dict(pairs)
+        if len(line) < len(pairs):
+            raise DataError(
+                tr("A field is there twice."), where=where, found=", ".join(key for key, _ in pairs)
+            )
+        return line
+
+    if not raw:
+        raise DataError(
+            tr("The line is blank."), where=where, expected=tr("one JSON object on every line")
+        )
+    try:
+        line = json.loads(raw.decode("utf-8"), object_pairs_hook=once)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            tr("The line is not UTF-8."),
+            where=where,
+            found=error.reason,
+            hint=tr("Save the file as UTF-8."),
+        ) from None
+    except (ValueError, RecursionError):
+        marked = raw.startswith(b"\xef\xbb\xbf")
+        raise DataError(
+            tr("The line is not JSON."),
+            where=where,
+            found=_shown(raw.decode("utf-8", "replace")),
+            expected=tr("one JSON object on every line"),
+            hint=tr("Save the file without a byte-order mark.") if marked else None,
+        ) from None
+    if not isinstance(line, dict):
+        raise DataError(tr("The line is JSON, but not an object."), where=where, found=_shown(line))
+    return line
+
+
+def _naming_of(line: dict[str, Any]) -> Naming:
+    return "query" if "query_id" in line or "item_ids" in line else "text"
+
+
+def _parse(
+    line: dict[str, Any], naming: Naming, where: str, pool: Collection[int] | None
+) -> Prediction:
+    id_field, _, items_field = FIELDS[naming]
+    for field in (id_field, items_field):
+        if field not in line:
+            near = nearest(field, line)
+            raise DataError(
+                tr("The field '{field}' is missing.", field=field),
+                where=where,
+                found=", ".join(line) or "{}",
+                expected=", ".join(FIELDS[naming]),
+                hint=tr("Did you mean {name}?", name=near) if near else None,
+            )
+    query_id, items = line[id_field], line[items_field]
+    if not _is_id(query_id):
+        raise DataError(
+            tr("'{field}' is not a whole number.", field=id_field),
+            where=where,
+            found=_shown(query_id),
+            expected=tr("a number without quotes, 0 to 2^63 - 1"),
+        )
+    if not isinstance(items, list):
+        raise DataError(
+            tr("'{field}' is not a list.", field=items_field),
+            where=where,
+            found=_shown(items),
+            expected=tr("ten image ids, best first"),
+        )
+    if len(items) != PER_QUERY:
+        raise DataError(
+            tr("The query {id} has the wrong number of images.", id=query_id),
+            where=where,
+            found=len(items),
+            expected=PER_QUERY,
+        )
+    for rank, item in enumerate(items, 1):
+        if not _is_id(item):
+            raise DataError(
+                tr("Image {rank} of query {id} is not a whole number.", rank=rank, id=query_id),
+                where=where,
+                found=_shown(item),
+                expected=tr("a number without quotes, 0 to 2^63 - 1"),
+            )
+        if items.index(item) < rank - 1:
+            raise DataError(
+                tr("The query {id} names the same image twice.", id=query_id),
+                where=where,
+                found=tr(
+                    "{item}, at {first} and {second}",
+                    item=item,
+                    first=items.index(item) + 1,
+                    second=rank,
+                ),
+            )
+        if pool is not None and item not in pool:
+            raise DataError(
+                tr("Image {rank} of query {id} is not in the pool.", rank=rank, id=query_id),
+                where=where,
+                found=item,
+                hint=tr("Is the file of another split?"),
+            )
+    return Prediction(query_id, tuple(items))
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_ID  # a bool is an int, but not an id
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _some(ids: Sequence[int], most: int = 10) -> str:
+    shown = ", ".join(map(str, ids[:most]))
+    return shown if len(ids) <= most else f"{shown}, …"
