@@ -1,0 +1,156 @@
+"""Decode images safely; bring them to the size and scale that the encoders take.
+
+Shapes: H height, W width, S the side of the square that an encoder takes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.messages import tr
+
+ImageSource = bytes | Path | str | Image.Image
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+MAX_PIXELS = 89_478_485
+"""Pillow's own line: a picture of more pixels takes over 256 MiB to decode."""
+
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+
+
+def decode(
+    source: ImageSource, size_hint: int | None = None, where: str | Path | None = None
+) -> Image.Image:
+    """Decode an image to RGB.
+
+    Args:
+        source: A file's bytes, its path, or an image that is already open.
+        size_hint: Pixels a side that will be needed. A JPEG of at least twice that is scaled
+            while it is decoded (by 2, 4 or 8, never below the hint), which saves half the time and
+            changes the resized picture by about half a grey level a pixel. None: exact decoding.
+        where: What to call the image in an error; the path itself where there is one.
+
+    Returns:
+        An RGB image, fully loaded, no smaller than the hint where the original was not.
+
+    Raises:
+        InputError: There is no such file.
+        DataError: It is not an image, it is cut off or broken, or it has more than
+            :data:`MAX_PIXELS` pixels.
+    """
+    if isinstance(source, Image.Image):
+        opened = source
+        return _guarded(lambda: opened.convert("RGB"), where)
+    if isinstance(source, (str, Path)):
+        where = where or source
+        source = _read(Path(source))
+    image = open_image(source, where)
+    if size_hint is not None:
+        image.draft(None, (size_hint, size_hint))
+    return _guarded(lambda: image.convert("RGB"), where)
+
+
+def open_image(data: bytes, where: str | Path | None = None) -> Image.Image:
+    """Read an image's header: format and size, no pixels yet.
+
+    Raises:
+        DataError: It is not an image, or too large a one.
+    """
+    try:
+        image = _guarded(lambda: Image.open(io.BytesIO(data)), where)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(where, str(error).partition(",")[0]) from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _too_large(where, f"{width} × {height}")
+    return image
+
+
+def verify(data: bytes, where: str | Path | None = None, *, pixels: bool = False) -> None:
+    """Make sure that an image can be decoded.
+
+    Args:
+        data: The image file.
+        where: What to call it in an error.
+        pixels: Decode it in any case. Otherwise a file that ends as its format does is believed,
+            which takes 0.05 ms and finds every file that was cut off.
+
+    Raises:
+        DataError: It cannot be decoded.
+    """
+    image = open_image(data, where)
+    mark = _ENDS.get(image.format or "")
+    if pixels or mark is None or mark not in data[-64:]:
+        decode(data, where=where)
+
+
+def resize(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """The whole image, bicubic, as [S, S, 3] uint8: what evaluation sees."""
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [..., H, W, 3] to float32 [..., 3, H, W] with CLIP's mean and standard deviation."""
+    scaled = pixels.astype(np.float32) / np.float32(255)
+    scaled -= np.asarray(CLIP_MEAN, np.float32)
+    scaled /= np.asarray(CLIP_STD, np.float32)
+    return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))
+
+
+def eval_transform(source: ImageSource, size: int, *, exact: bool = True) -> NDArray[np.float32]:
+    """Decode, resize and normalise one image: [3, S, S] float32.
+
+    With ``exact`` it is what the original's torchvision transforms give, to the bit.
+    """
+    return normalise(resize(decode(source, None if exact else size), size))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(
+            tr("No such file."), where=path, hint=tr("Give the path of an image.")
+        ) from None
+    except OSError as error:
+        raise InputError(tr("The file cannot be read."), where=path, found=error.strerror) from None
+
+
+def _guarded(work: Callable[[], Image.Image], where: str | Path | None) -> Image.Image:
+    """Whatever Pillow's many decoders raise, as one kind of error."""
+    try:
+        return work()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise DataError(
+            tr("This is not an image."),
+            where=where,
+            expected=tr("JPEG, PNG, WebP or another format that Pillow reads"),
+        ) from None
+    except Exception as error:
+        raise DataError(
+            tr("The image is broken or cut off."),
+            where=where,
+            found=str(error) or type(error).__name__,
+        ) from error
+
+
+def _too_large(where: str | Path | None, found: str) -> DataError:
+    return DataError(
+        tr("The image is too large to decode safely."),
+        where=where,
+        found=found,
+        expected=tr("at most {n} million pixels", n=MAX_PIXELS // 10**6),
+        hint=tr("Scale it down first; the model sees a few hundred pixels a side."),
+    )
