@@ -19,6 +19,7 @@ from bagformer_cli import __version__
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Group
 from bagformer_cli.cli.failures import explain
+from bagformer_cli.cli.help import Rows
 from bagformer_cli.messages import tr
 
 # Section of the help page -> command -> its one line. `xmr NAME` is bagformer_cli/cli/NAME.py.
@@ -57,8 +58,8 @@ class _Xmr(Group):
             self.commands[cmd_name] = command
         return self.commands.get(cmd_name)
 
-    def sections(self, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
-        return [(heading, list(commands.items())) for heading, commands in COMMANDS.items()]
+    def sections(self, ctx: Any) -> dict[str, Rows]:
+        return {heading: list(commands.items()) for heading, commands in COMMANDS.items()}
 
     def invoke(self, ctx: Any) -> Any:
         try:

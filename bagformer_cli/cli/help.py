@@ -1,0 +1,129 @@
+"""Help pages: plain text in sections, the same under every version of Typer.
+
+Laid out here rather than by Typer so that Chinese wraps at the right column, examples keep their
+lines, and nothing heavy is imported to show a page.
+"""
+
+from __future__ import annotations
+
+import shutil
+import types
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+
+from bagformer_cli.cli.console import cells, wrap
+from bagformer_cli.messages import tr
+
+MAX_WIDTH = 100
+NAME_WIDTH = 30  # a longer name has its text on the next line
+
+Rows: TypeAlias = list[tuple[str, str]]
+"""What is listed in a section: a name and what it means."""
+
+
+def help_page(command: Any, context: Any, subcommands: dict[str, Rows]) -> str:
+    """The help page of a Typer command.
+
+    Args:
+        command: The command; paragraphs of its help that start with four spaces stay as they are.
+        context: Typer's context of the call.
+        subcommands: Heading to rows of subcommands.
+    """
+    width = max(40, min(shutil.get_terminal_size().columns, MAX_WIDTH))
+    parameters = [p for p in command.get_params(context) if not getattr(p, "hidden", False)]
+    types_ = _annotations(command)
+    arguments = [p for p in parameters if p.param_type_name == "argument"]
+    pieces = [context.command_path, tr("[OPTIONS]"), *map(_argument_usage, arguments)]
+    if subcommands:
+        pieces.append(tr("COMMAND …"))
+    lines = [tr("Usage: {usage}", usage=" ".join(pieces))]
+    for paragraph in (command.help or "").split("\n\n"):
+        if paragraph.startswith("    "):
+            lines += ["", paragraph.rstrip()]
+        elif paragraph.strip():
+            lines += ["", *wrap(paragraph, width)]
+    sections = dict(subcommands)
+    if arguments:
+        sections[tr("Arguments")] = [(_name(p), _meaning(p)) for p in arguments]
+    general: Rows = []
+    for parameter in parameters:
+        if parameter.param_type_name == "option":
+            heading = getattr(parameter, "rich_help_panel", None)
+            rows = sections.setdefault(heading, []) if heading else general
+            rows.append((_option(parameter, types_.get(parameter.name)), _meaning(parameter)))
+    sections[tr("Options")] = general
+    column = min(max(cells(n) for rows in sections.values() for n, _ in rows), NAME_WIDTH)
+    for heading, rows in sections.items():
+        lines += ["", f"{heading}:", *_definitions(rows, column, width)]
+    return "\n".join(lines) + "\n"
+
+
+def _annotations(command: Any) -> dict[str, Any]:
+    """The declared types of a command's parameters, which only the function itself knows."""
+    function = command.callback
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return {} if function is None else get_type_hints(function)
+
+
+def _name(argument: Any) -> str:
+    return str(argument.metavar or argument.name).upper()
+
+
+def _argument_usage(argument: Any) -> str:
+    name = _name(argument)
+    name = name if argument.required else f"[{name}]"
+    return name if argument.nargs == 1 else f"{name}…"
+
+
+def _option(option: Any, declared: Any) -> str:
+    names = sorted(option.opts, key=len)
+    if not getattr(option, "is_flag", False):
+        names[-1] += f" {option.metavar or _kind(declared)}"
+    return ", ".join([*names, *option.secondary_opts])
+
+
+def _kind(declared: Any) -> str:
+    """What an option takes: ``N``, ``X``, ``PATH``, ``TEXT``, or its choices."""
+    origin = get_origin(declared)
+    if origin is Annotated:
+        return _kind(get_args(declared)[0])
+    if origin is Literal:
+        return "|".join(map(str, get_args(declared)))
+    if origin in (Union, types.UnionType):
+        return _kind(next(a for a in get_args(declared) if a is not type(None)))
+    if origin in (list, tuple):
+        return _kind(get_args(declared)[0])
+    if isinstance(declared, type) and issubclass(declared, Enum):
+        return "|".join(str(member.value) for member in declared)
+    return {int: "N", float: "X", Path: "PATH"}.get(declared, "TEXT")
+
+
+def _meaning(parameter: Any) -> str:
+    if parameter.name == "help":
+        return tr("Show this page.")
+    text = str(parameter.help or "")
+    default = parameter.default
+    default = default.value if isinstance(default, Enum) else default
+    if parameter.required:
+        return f"{text} [{tr('required')}]"
+    if default in (None, False, "", [], ()) or callable(default) or not parameter.show_default:
+        return text
+    if default is True:
+        default = parameter.opts[0]
+    elif isinstance(default, (list, tuple)):
+        default = " ".join(map(str, default))
+    return f"{text} [{tr('default: {value}', value=default)}]"
+
+
+def _definitions(rows: Rows, column: int, width: int) -> list[str]:
+    lines = []
+    for name, text in rows:
+        wrapped = wrap(text, max(20, width - column - 4)) or [""]
+        if cells(name) > column:
+            lines.append(f"  {name}")
+            name = ""
+        lines.append(f"  {name}{' ' * (column - cells(name))}  {wrapped[0]}".rstrip())
+        lines += [f"{' ' * (column + 4)}{line}" for line in wrapped[1:]]
+    return lines

@@ -1,0 +1,130 @@
+"""The rules of docs/architecture.md that a machine can hold: layers, imports, translations."""
+
+from __future__ import annotations
+
+import json
+from fnmatch import fnmatch
+
+import pytest
+
+from tests.sources import (
+    CATALOGUE,
+    imports,
+    modules,
+    placeholders,
+    sentences,
+    type_checking_imports,
+)
+
+# (layer, group) -> its modules, each below those listed after it. A module imports modules of lower
+# layers, and of its own layer only those of its own group that stand above it here.
+LAYERS: dict[tuple[int, str], str] = {
+    (0, ""): "errors messages progress files assets machine config",
+    (1, ""): "text.characters text.kernels text.trie text.tokenizer text.dictionaries text.lexicon "
+    "text.segmenter text.bags text.mining text.make_vocab text",
+    (2, ""): "data.muge data.imports data.images data.store data.shards data.demo.* data.demo "
+    "data.batches data",
+    (3, ""): "encoders.vision encoders.text encoders.pooling encoders.fusion encoders",
+    (4, "a"): "interaction.vectors interaction.maxsim interaction.explain interaction",
+    (4, "b"): "losses.contrastive losses.matching losses",
+    (5, ""): "models.dual models.cross models.momentum models.compat models.build "
+    "models.checkpoint models.convert models.encode models",
+    (6, ""): "index.base index.* index.search index",
+    (7, ""): "evaluation.metrics evaluation.submission evaluation.evaluate evaluation.calibrate "
+    "evaluation.figures evaluation.report evaluation export.* export",
+    (
+        8,
+        "",
+    ): "training.optimizer training.log training.state training.tasks training.loop training.run training",
+    (9, ""): "api bench.* bench serve.* serve cli.console cli.failures cli.app cli.[!m]* cli.main "
+    "cli",
+}
+
+HEAVY = {"torch", "torchvision", "transformers", "timm", "lancedb", "numba", "tensorboard"}
+TORCH_BY_NATURE = ("encoders", "interaction", "losses", "models", "index", "evaluation", "training")
+
+
+def _place(module: str) -> tuple[int, str, int]:
+    for (layer, group), names in LAYERS.items():
+        for position, pattern in enumerate(names.split()):
+            if fnmatch(module, pattern):
+                return layer, group, position
+    pytest.fail(f"{module} is not in the table of layers: put it where it belongs")
+
+
+def test_every_module_has_a_layer() -> None:
+    for module in modules():
+        if module:
+            _place(module)
+
+
+def test_imports_point_to_lower_layers() -> None:
+    wrong = []
+    for found in imports():
+        target = found.target.removeprefix("bagformer_cli.")
+        if found.target == target or not found.module:  # another package; our own front door
+            continue
+        layer, group, position = _place(found.module)
+        to_layer, to_group, to_position = _place(target)
+        same = (layer, group) == (to_layer, to_group)
+        # A pattern such as `index.*` is one place: its members do not import each other.
+        if not (to_layer < layer or (same and to_position < position)):
+            wrong.append(str(found))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_rich_is_used_in_the_console_alone() -> None:
+    users = {i.module for i in imports() if i.target.split(".")[0] == "rich"}
+    assert users <= {"cli.console"}
+
+
+def test_heavy_libraries_are_imported_where_they_are_needed() -> None:
+    wrong = [
+        str(found)
+        for found in imports()
+        if found.target.split(".")[0] in HEAVY
+        and not found.local
+        and found.module.split(".")[0] not in TORCH_BY_NATURE
+        and found.module not in {"api", "data.batches"}
+        and found.line not in type_checking_imports(found.module)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_text_knows_no_torch() -> None:
+    wrong = [
+        str(found)
+        for found in imports()
+        if found.module.split(".")[0] == "text" and found.target.split(".")[0] in HEAVY - {"numba"}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_command_files_import_little() -> None:
+    """`xmr --help` is quick because command files import lower layers inside functions."""
+    light = {"errors", "messages", "progress", "", *(m for m in modules() if m.startswith("cli"))}
+    wrong = []
+    for found in imports():
+        target = found.target.split(".")[0]
+        ours = found.target.removeprefix("bagformer_cli").removeprefix(".") in light
+        if found.module.startswith("cli") and not found.local:
+            if found.line in type_checking_imports(found.module):
+                continue
+            if (target == "bagformer_cli" and not ours) or target in {*HEAVY, "numpy", "pydantic"}:
+                wrong.append(str(found))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_is_said_can_be_translated() -> None:
+    for sentence in sentences():
+        assert sentence.text is not None, f"{sentence.where}: tr() takes a literal"
+        if sentence.values is not None and (sentence.values or placeholders(sentence.text)):
+            assert placeholders(sentence.text) == sentence.values, (
+                f"{sentence.where}: the placeholders of {sentence.text!r} and its values differ"
+            )
+
+
+def test_chinese_entries_have_the_placeholders_of_the_english() -> None:
+    for english, chinese in json.loads(CATALOGUE.read_text("utf-8")).items():
+        assert placeholders(english) == placeholders(chinese), english
+        assert english.count("\n\n") == chinese.count("\n\n"), f"paragraphs differ: {english!r}"
