@@ -1,0 +1,129 @@
+"""``xmr eval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from bagformer_cli.cli import console
+from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.messages import tr
+
+app = App()
+
+
+@app.command(
+    name="eval",
+    help=tr(
+        "Measure recall over the full pool, text to image and image to text: of the fast scorer, "
+        "of the slow scorer's rerank of the best K, and of the two added.\n\n"
+        "    xmr eval --dataset muge\n\n"
+        "    xmr eval --dataset muge --split test --submission predictions.jsonl"
+    ),
+)
+def evaluate_command(
+    dataset: Annotated[
+        str, typer.Option(help=tr("A folder in MUGE form, or demo, or muge."))
+    ] = "demo",
+    split: Annotated[Literal["valid", "test", "train"], typer.Option()] = "valid",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help=tr("A model folder or run folder. Default: the newest run under runs/.")),
+    ] = None,
+    rerank: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help=tr("How many of the best the slow scorer sees; 0: none. Default: the config's."),
+        ),
+    ] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option(min=0, help=tr("Merged = slow + beta x fast. Default: the config's.")),
+    ] = None,
+    products: Annotated[
+        Path | None,
+        typer.Option(
+            help=tr("A TSV of image id and product: several images of one product count once.")
+        ),
+    ] = None,
+    submission: Annotated[
+        Path | None,
+        typer.Option(help=tr("Write the official file: ten image ids for each query.")),
+    ] = None,
+    naming: Annotated[
+        Literal["query", "text"] | None,
+        typer.Option(
+            help=tr(
+                "Keys of the submission: query_id/item_ids or text_id/image_ids. "
+                "Default: those of the dataset's files."
+            ),
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Parse, evaluate, print."""
+    from bagformer_cli.data.datasets import ensure_store, resolve
+
+    with console.progress() as progress:
+        folder = resolve(dataset, progress=progress)
+        from bagformer_cli.api import load
+        from bagformer_cli.evaluation.evaluate import evaluate
+        from bagformer_cli.models.checkpoint import find_checkpoint
+
+        place = find_checkpoint(checkpoint)
+        model = load(place).model
+        store = ensure_store(folder, model.titles, progress=progress)
+        part = store.split(split)
+        settings = model.config.evaluation
+        if rerank is not None:
+            settings.candidates = rerank
+        if beta is not None:
+            settings.beta = beta
+        groups = None
+        if products is not None:
+            from bagformer_cli.evaluation.products import read_products
+
+            groups = read_products(products, part.image_ids)
+        found = evaluate(model, part, settings, groups=groups, progress=progress)
+    report: dict[str, Any] = {
+        "dataset": dataset,
+        "split": split,
+        **found.to_json(),
+        "checkpoint": str(place),
+    }
+    if submission is not None:
+        from bagformer_cli.evaluation.submission import write_submission
+
+        write_submission(submission, part, found.best, naming or folder.naming)
+        report["submission"] = str(submission)
+    console.result(report, lambda: _show(report))
+
+
+def _show(report: dict[str, Any]) -> None:
+    from bagformer_cli.messages import tr
+
+    console.recall_table(
+        report["stages"],
+        title=tr(
+            "{dataset} {split}: {queries} queries, {items} images; {checkpoint}",
+            dataset=report["dataset"],
+            split=report["split"],
+            queries=report["n_queries"],
+            items=report["n_items"],
+            checkpoint=report["checkpoint"],
+        ),
+    )
+    attributes = report.get("attributes")
+    if attributes:
+        console.table(
+            [tr("first image is right in"), tr("percent"), tr("queries")],
+            [[name, row["percent"], row["n"]] for name, row in attributes.items()],
+        )
+    console.facts({name: f"{value:.1f} s" for name, value in report["seconds"].items()})
+    if "submission" in report:
+        console.say(tr("Submission written: {path}", path=report["submission"]))
