@@ -212,7 +212,8 @@ class RunConfig(Section):
             )
         if not (weights.itc or weights.late_interaction or weights.itm):
             raise ValueError(tr("every weight in objectives is 0: there is nothing to train"))
-        if self.model.bag_fusion == "early" and self.model.interaction != "bagwise":
+        early = self.model.bag_fusion == "early"
+        if early and self.model.interaction != "bagwise" and self.compat is None:
             raise ValueError(tr("model.bag_fusion: early needs model.interaction: bagwise"))
         if self.text.width % self.text.heads:
             raise ValueError(tr("text.width must be a multiple of text.heads"))
@@ -345,9 +346,10 @@ def _plain(value: Any) -> Any:
 
 
 def _merge(into: Any, values: Mapping[str, Any]) -> None:
-    """Lay ``values`` over ``into``, section by section (``image.options`` as a whole)."""
+    """Lay ``values`` over ``into``, section by section; free-form ``options`` as a whole."""
     for key, value in values.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), Mapping):
+        section = isinstance(value, Mapping) and isinstance(into.get(key), Mapping)
+        if section and key != "options":
             _merge(into[key], value)
         else:
             into[key] = value

@@ -161,6 +161,22 @@ def resume_run(
     return _trainer(model, config, store, run, True, progress).train()
 
 
+def newest_run(runs: Path) -> Path:
+    """The run under ``runs`` that was saved last.
+
+    Raises:
+        InputError: There is none.
+    """
+    found = sorted(runs.glob("*/config.yaml"), key=lambda path: path.parent.stat().st_mtime_ns)
+    if not found:
+        raise InputError(
+            tr("There is no run to go on with."),
+            where=runs,
+            hint=tr("Name one with --output-dir, or start one without --resume."),
+        )
+    return found[-1].parent
+
+
 def free_run_folder(runs: Path, name: str) -> Path:
     """``runs/name``, or with a number behind if that is taken."""
     folder, number = runs / name, 2
