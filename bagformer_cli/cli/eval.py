@@ -99,14 +99,18 @@ def evaluate_command(
     if submission is not None:
         from bagformer_cli.evaluation.submission import write_submission
 
-        write_submission(submission, part, found.best, naming or folder.naming)
+        write_submission(
+            submission,
+            part.queries(),
+            part.image_ids[found.best.positions],
+            naming or folder.naming,
+        )
         report["submission"] = str(submission)
-    console.result(report, lambda: _show(report))
+    console.result(report, lambda: show_evaluation(report))
 
 
-def _show(report: dict[str, Any]) -> None:
-    from bagformer_cli.messages import tr
-
+def show_evaluation(report: dict[str, Any]) -> None:
+    """Print the recall table of a report, and what else it holds."""
     console.recall_table(
         report["stages"],
         title=tr(

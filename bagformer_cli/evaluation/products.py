@@ -1,0 +1,51 @@
+"""Which product each image shows: several pictures of one product then count once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.evaluation.metrics import group_numbers
+from bagformer_cli.messages import tr
+
+
+def read_products(path: str | Path, image_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Read a TSV of ``image id <tab> product`` and number the products of a pool.
+
+    Args:
+        path: The file, UTF-8, one image a line; images of other pools may be in it.
+        image_ids: [N] ids of the pool. One that the file lacks is a product of its own.
+
+    Returns:
+        [N] product numbers from 0.
+
+    Raises:
+        InputError: The file cannot be read.
+        DataError: A line has another form, or an id comes twice with different products.
+    """
+    path = Path(path)
+    product: dict[int, str] = {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            tr("The products file cannot be read."), where=path, found=error
+        ) from error
+    for number, line in enumerate(lines, 1):
+        image, tab, name = line.partition("\t")
+        if not tab or not image.strip().isdecimal() or not name.strip():
+            raise DataError(
+                tr("A line of the products file has another form."),
+                where=f"{path}:{number}",
+                found=line[:60],
+                expected=tr("image id, tab, product"),
+            )
+        if product.setdefault(int(image), name.strip()) != name.strip():
+            raise DataError(
+                tr("An image belongs to two products."), where=f"{path}:{number}", found=line[:60]
+            )
+    # A product name cannot start with a tab, so a lone image's own label meets no other.
+    return group_numbers([product.get(int(image), f"\t{image}") for image in image_ids])
