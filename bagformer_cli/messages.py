@@ -38,7 +38,7 @@ def catalogue(lang: str) -> dict[str, str]:
     return texts
 
 
-def tr(text: str, **values: object) -> str:
+def tr(text: str, /, **values: object) -> str:
     """``text`` in the language in force, its ``{placeholders}`` filled in.
 
     Args:

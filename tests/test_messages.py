@@ -1,0 +1,65 @@
+"""One sentence, two languages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from bagformer_cli import messages
+from bagformer_cli.messages import catalogue, language, tr
+
+VARIABLES = ("XMR_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    language.cache_clear()
+    yield
+    language.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "en"),
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "C"}, "en"),
+        ({"LANG": "de_DE.UTF-8"}, "en"),
+        ({"LANG": "en_GB.UTF-8", "XMR_LANG": "zh"}, "zh"),
+        ({"LANG": "zh_TW.UTF-8", "XMR_LANG": "en"}, "en"),
+        ({"LC_ALL": "", "LC_MESSAGES": "zh_CN"}, "zh"),
+    ],
+)
+def test_the_environment_decides_the_language(
+    environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    assert language() == expected
+
+
+def test_english_needs_no_catalogue() -> None:
+    assert catalogue("en") == {}
+    assert tr("No such file: {path}", path="a.txt") == "No such file: a.txt"
+
+
+def test_a_sentence_without_values_keeps_its_braces() -> None:
+    assert tr('{"a": 1}') == '{"a": 1}'
+
+
+def test_chinese_comes_from_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XMR_LANG", "zh")
+    monkeypatch.setattr(messages, "catalogue", lambda lang: {"{n} images": "{n} 张图片"})
+    assert tr("{n} images", n=3) == "3 张图片"
+
+
+def test_an_untranslated_sentence_is_said_in_english(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XMR_LANG", "zh")
+    assert tr("no such sentence {n}", n=3) == "no such sentence 3"
+
+
+def test_a_value_may_hold_braces() -> None:
+    assert tr("found {text}", text="{x}") == "found {x}"
