@@ -1,0 +1,210 @@
+"""Token-aligned bags of many titles, packed: what ``embedding_bag`` takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from bagformer_cli.text.kernels import kernels
+from bagformer_cli.text.segmenter import Bag, PackedBags, Segmenter
+from bagformer_cli.text.tokenizer import PackedTokens, Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBags:
+    """Tokens and bags of n titles, end to end.
+
+    Args:
+        ids: [T] int32, each title's tokens with [CLS] first and, where asked for, [SEP] last.
+        token_offsets: [n+1] int64; title i owns ``ids[token_offsets[i]:token_offsets[i+1]]``.
+        bag_starts: [G] int64, index into ``ids`` of each bag's first token.
+        bag_ends: [G] int64, one past its last.
+        bag_offsets: [n+1] int64; title i owns bags ``bag_offsets[i]:bag_offsets[i+1]``, at
+            least one: a title without any content token has one bag, its [CLS].
+    """
+
+    ids: npt.NDArray[np.int32]
+    token_offsets: npt.NDArray[np.int64]
+    bag_starts: npt.NDArray[np.int64]
+    bag_ends: npt.NDArray[np.int64]
+    bag_offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.token_offsets) - 1
+
+    def select(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> TokenBags:
+        """The titles at ``indices``, in that order; one may be asked for several times."""
+        chosen = np.asarray(indices, np.int64).reshape(-1)
+        token_offsets, tokens = _gather(self.token_offsets, chosen)
+        bag_offsets, bags = _gather(self.bag_offsets, chosen)
+        moved = np.repeat(
+            token_offsets[:-1] - self.token_offsets[:-1][chosen], np.diff(bag_offsets)
+        )
+        return TokenBags(
+            np.asarray(self.ids[tokens]),
+            token_offsets,
+            self.bag_starts[bags] + moved,
+            self.bag_ends[bags] + moved,
+            bag_offsets,
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[TokenBags]) -> TokenBags:
+        """All titles of ``parts`` in order (none: no titles)."""
+        tokens = np.cumsum([0, *(len(part.ids) for part in parts)])
+        bags = np.cumsum([0, *(len(part.bag_starts) for part in parts)])
+        none = np.zeros(1, np.int64)
+        return TokenBags(
+            np.concatenate([np.zeros(0, np.int32), *(p.ids for p in parts)]),
+            _stack([none, *(p.token_offsets[1:] for p in parts)], [0, *tokens]),
+            _stack([p.bag_starts for p in parts], tokens),
+            _stack([p.bag_ends for p in parts], tokens),
+            _stack([none, *(p.bag_offsets[1:] for p in parts)], [0, *bags]),
+        )
+
+
+def _gather(
+    offsets: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """New offsets of the chosen rows, and the old position of every element of theirs."""
+    begins = offsets[:-1][chosen]
+    lengths = offsets[1:][chosen] - begins
+    new = np.zeros(len(chosen) + 1, np.int64)
+    np.cumsum(lengths, out=new[1:])
+    return new, np.repeat(begins - new[:-1], lengths) + np.arange(new[-1])
+
+
+def _stack(
+    arrays: Sequence[npt.NDArray[np.int64]], shifts: Sequence[int] | npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    shifted = [array + shift for array, shift in zip(arrays, shifts, strict=False)]
+    return np.concatenate([np.zeros(0, np.int64), *shifted]).astype(np.int64)
+
+
+class TitleEncoder:
+    """Titles to token-aligned bags.
+
+    Args:
+        tokenizer: Makes the ids.
+        segmenter: Makes the bags.
+        max_tokens: How many ids a title has at most, special tokens included.
+        add_sep: Whether [SEP] ends each title.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        segmenter: Segmenter,
+        max_tokens: int = 25,
+        add_sep: bool = True,
+    ) -> None:
+        if max_tokens < 2 + add_sep:
+            raise ValueError("max_tokens leaves no room for a token")
+        self.tokenizer = tokenizer
+        self.segmenter = segmenter
+        self.max_tokens = max_tokens
+        self.add_sep = add_sep
+
+    @property
+    def room(self) -> int:
+        """How many tokens of a title are kept, special tokens not counted."""
+        return self.max_tokens - 1 - self.add_sep
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Equal fingerprints give equal ids and bags."""
+        parts = (
+            self.tokenizer.fingerprint,
+            self.segmenter.fingerprint,
+            str(self.max_tokens),
+            str(self.add_sep),
+        )
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def __call__(self, titles: Sequence[str]) -> TokenBags:
+        """Tokens and bags of each title; no title depends on another.
+
+        A title of more than ``max_tokens`` is cut; the bag at the cut keeps its part.
+        """
+        return self.assemble(
+            self.tokenizer.encode_batch(titles), self.segmenter.segment_batch(titles)
+        )
+
+    def assemble(self, tokens: PackedTokens, bags: PackedBags) -> TokenBags:
+        """Join the tokens and the character bags of the same titles."""
+        n = len(tokens)
+        room = len(tokens.ids) + 2 * n
+        ids = np.empty(room, np.int32)
+        starts, ends = np.empty(room, np.int64), np.empty(room, np.int64)
+        token_offsets, bag_offsets = np.empty(n + 1, np.int64), np.empty(n + 1, np.int64)
+        total, count = kernels(n).assemble(
+            tokens.ids, tokens.starts, tokens.offsets, bags.ends, bags.offsets, self.room,
+            self.tokenizer.cls_id, self.tokenizer.sep_id, self.add_sep,
+            ids, token_offsets, starts, ends, bag_offsets,
+        )  # fmt: skip
+        return TokenBags(ids[:total], token_offsets, starts[:count], ends[:count], bag_offsets)
+
+    def bags(self, title: str, *, whole: bool = False) -> list[Bag]:
+        """The bags a score uses, with their characters in the title.
+
+        They are the segmenter's bags, grown where one would end inside a token; what leaves no
+        token (a control character, say) goes with its neighbour.
+
+        Args:
+            title: The title.
+            whole: Show the bags behind the cut of ``max_tokens`` too: then they cover
+                everything but whitespace.
+        """
+        return self.bags_batch([title], whole=whole)[0]
+
+    def bags_batch(self, titles: Sequence[str], *, whole: bool = False) -> list[list[Bag]]:
+        """:meth:`bags` of many titles at once."""
+        tokens = self.tokenizer.encode_batch(titles)
+        packed = self.segmenter.segment_batch(titles)
+        result = []
+        for i, title in enumerate(titles):
+            pieces = slice(tokens.offsets[i], tokens.offsets[i + 1])
+            bags = [
+                self.segmenter.bag(title, packed, j)
+                for j in range(packed.offsets[i], packed.offsets[i + 1])
+            ]
+            aligned = _align(title, bags, tokens.starts[pieces], tokens.ends[pieces])
+            if not whole and len(tokens.starts[pieces]) > self.room:
+                cut = int(tokens.ends[pieces][self.room - 1])
+                aligned = [_until(bag, cut) for bag in aligned if bag.start < cut]
+            result.append(aligned)
+        return result
+
+
+def _until(bag: Bag, cut: int) -> Bag:
+    if bag.end <= cut:
+        return bag
+    return Bag(bag.start, cut, bag.text[: cut - bag.start], bag.source, bag.type)
+
+
+def _align(
+    title: str, bags: list[Bag], starts: npt.NDArray[np.int32], ends: npt.NDArray[np.int32]
+) -> list[Bag]:
+    """Move the boundaries that fall inside a token to its end; drop bags without a token."""
+    aligned: list[Bag] = []
+    token = 0
+    for number, bag in enumerate(bags):
+        begin = token
+        while token < len(starts) and (starts[token] < bag.end or number == len(bags) - 1):
+            token += 1
+        if token == begin and len(starts):  # no token begins in it: its characters go leftwards
+            if aligned and bag.end > aligned[-1].end:
+                last = aligned[-1]
+                aligned[-1] = Bag(
+                    last.start, bag.end, title[last.start : bag.end], last.source, last.type
+                )
+            continue
+        start = max(bag.start, aligned[-1].end) if aligned else bags[0].start
+        end = max(bag.end, int(ends[token - 1]) if token > begin else 0)
+        aligned.append(Bag(start, end, title[start:end], bag.source, bag.type))
+    return aligned

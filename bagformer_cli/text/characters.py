@@ -1,0 +1,182 @@
+"""What single characters are: folded forms and classes for matching, actions for WordPiece.
+
+All tables are numpy arrays indexed by code point, so that whole piles of titles are looked up at
+once. Only the blocks that titles really use are worked out from ``unicodedata``; the rest has a
+default that is right for every ideograph and symbol.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+CODE_POINTS = 0x110000
+
+OTHER, SPACE, LATIN, DIGIT, MARK, PUNCT = range(6)
+"""Classes of a (folded) character; LATIN stands for the letters of every alphabet, MARK for
+what joins the character before it (combining marks, joiners, invisible controls)."""
+
+DROP, WHITE, ISOLATED, WORD, UNSURE = range(5)
+"""What BERT does with a character before WordPiece; UNSURE is left to ``tokenizers``."""
+
+ZERO_WIDTH_JOINER = 0x200D
+
+_HAN = (
+    (0x4E00, 0x9FFF),
+    (0x3400, 0x4DBF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B920, 0x2CEAF),
+    (0xF900, 0xFAFF),
+)
+"""BERT's ideograph blocks (0x2B920 is its own slip, kept because the ids depend on it); the one
+at 0x2F800 is left to ``tokenizers``, whose normaliser knows it better."""
+
+_WORKED_OUT = (
+    (0x0000, 0x33FF),
+    (0xA640, 0xA69F),
+    (0xA720, 0xABFF),
+    (0xF900, 0xFAFF),
+    (0xFB00, 0xFB4F),
+    (0xFE00, 0xFFFD),
+    (0x1F100, 0x1FAFF),
+    (0xE0001, 0xE007F),
+    (0xE0100, 0xE01EF),
+)
+
+_SURE = (
+    (0x0000, 0x052F),
+    (0x2000, 0x2BFF),
+    (0x3000, 0x33FF),
+    (0xF900, 0xFAFF),
+    (0xFE00, 0xFE0F),
+    (0xFE30, 0xFFFD),
+    (0x1F100, 0x1FAFF),
+)
+"""Blocks of which Python's Unicode tables and those in ``tokenizers`` say the same (tested)."""
+
+
+def _each(blocks: tuple[tuple[int, int], ...]) -> Iterator[int]:
+    for first, last in blocks:
+        yield from range(first, last + 1)
+
+
+def codes_of(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+    """All code points of ``texts`` end to end.
+
+    Returns:
+        codes [C] (lone surrogates become U+FFFD) and offsets [n+1].
+    """
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
+    joined = "".join(texts).encode("utf-32-le", "surrogatepass")
+    codes = np.frombuffer(joined, np.uint32)
+    surrogates = (codes >= 0xD800) & (codes <= 0xDFFF)
+    if surrogates.any():
+        codes = np.where(surrogates, np.uint32(0xFFFD), codes)
+    return codes, offsets
+
+
+def _fold(character: str) -> str:
+    """One character in the form entries are matched in: half-width, lower case, no accents."""
+    if character.isspace():
+        return " "
+    folded = unicodedata.normalize("NFKC", character).lower()
+    base = [c for c in unicodedata.normalize("NFD", folded) if not unicodedata.combining(c)]
+    if len(base) == 1 and unicodedata.name(base[0], "").startswith("LATIN "):
+        return base[0]
+    return folded if len(folded) == 1 else character.lower()[:1] or character
+
+
+@cache
+def fold_table() -> npt.NDArray[np.uint32]:
+    """Code point to folded code point, one for one [0x110000]."""
+    table = np.arange(CODE_POINTS, dtype=np.uint32)
+    for code in _each(_WORKED_OUT):
+        table[code] = ord(_fold(chr(code)))
+    return table
+
+
+def fold(text: str) -> str:
+    """``text`` in the form in which dictionary entries and titles are compared."""
+    codes, _ = codes_of([text])
+    return fold_table()[codes].astype("<u4").tobytes().decode("utf-32-le")
+
+
+@cache
+def class_table() -> npt.NDArray[np.uint8]:
+    """Code point to its class (OTHER, SPACE, LATIN, DIGIT, MARK, PUNCT) [0x110000]."""
+    table = np.full(CODE_POINTS, OTHER, np.uint8)
+    for code in _each(_WORKED_OUT):
+        table[code] = _class(chr(code))
+    return table
+
+
+def _class(character: str) -> int:
+    if character.isspace():
+        return SPACE
+    character = _fold(character)
+    category = unicodedata.category(character)
+    if category in ("Mn", "Me", "Mc", "Cf", "Cc") or "\U0001f3fb" <= character <= "\U0001f3ff":
+        return MARK
+    if category == "Nd":
+        return DIGIT
+    if category[0] == "L" and not _east_asian(character):
+        return LATIN
+    return PUNCT if category[0] in "PS" else OTHER
+
+
+def _east_asian(character: str) -> bool:
+    return 0x3000 <= ord(character) <= 0x33FF or 0xF900 <= ord(character) <= 0xFAFF
+
+
+@cache
+def wordpiece_tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
+    """BERT's cleaning, ideograph splitting, accent stripping and lower-casing, as two tables.
+
+    Returns:
+        action [0x110000] (DROP, WHITE, ISOLATED, WORD, UNSURE) and the character it becomes
+        [0x110000]. UNSURE marks everything that becomes more than one character, may be
+        reordered by Unicode normalisation, or lies outside the blocks worked out here.
+    """
+    action = np.full(CODE_POINTS, UNSURE, np.uint8)
+    becomes = np.arange(CODE_POINTS, dtype=np.uint32)
+    for first, last in _HAN:
+        action[first : last + 1] = ISOLATED
+    for code in _each(_SURE):
+        action[code], becomes[code] = _wordpiece_action(chr(code))
+    return action, becomes
+
+
+def _wordpiece_action(character: str) -> tuple[int, int]:
+    code = ord(character)
+    category = unicodedata.category(character)
+    if code in (0, 0xFFFD):
+        return DROP, code
+    if character in "\t\n\r":
+        return WHITE, code
+    if category in ("Cc", "Cf", "Co"):
+        return DROP, code
+    if category == "Cn":
+        return UNSURE, code
+    if character.isspace():
+        return WHITE, code
+    bare = [c for c in unicodedata.normalize("NFD", character) if unicodedata.category(c) != "Mn"]
+    lower = "".join(bare).lower()
+    if not lower:
+        return DROP, code
+    if len(lower) > 1 or unicodedata.combining(lower):
+        return UNSURE, code
+    kind = unicodedata.category(lower)
+    ascii_symbol = "!" <= lower <= "~" and not lower.isalnum()
+    isolated = kind[0] == "P" or ascii_symbol or _is_han(code)
+    return (ISOLATED if isolated else WORD), ord(lower)
+
+
+def _is_han(code: int) -> bool:
+    return any(first <= code <= last for first, last in _HAN)

@@ -1,0 +1,247 @@
+"""Dictionary files: three formats read, every broken line named.
+
+- typed TSV, this project's own: ``word<TAB>type<TAB>weight<TAB>origin``, all but the word
+  optional; ``# type: brand`` and ``# weight: 5`` set what the lines below leave out, other lines
+  that begin with ``#`` are comments.
+- jieba's: ``word count tag``.
+- BagFormer's: a word a line, the most important first.
+
+A weight is how often the word is expected in a million words of titles.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.messages import tr
+
+UNTYPED = "-"
+"""Stands in a file for 'no type'."""
+
+JIEBA_TOTAL = 60_101_967
+"""Sum of the counts in jieba's own list: a count becomes a weight per million by it."""
+
+RANKED_MASS, RANKED_FROM = 40_000.0, 1_000.0
+"""A word of rank r has weight MASS / (r + FROM): Zipf's law, flattened at the top."""
+
+TYPED_WEIGHT = 8.0
+"""Weight of a typed entry that names none."""
+
+PLACE_TAGS = {"ns", "nsf"}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a dictionary file; ``line`` counts from 1."""
+
+    line: int
+    message: str
+    found: str
+
+
+@dataclass(slots=True)
+class Dictionary:
+    """The entries of one file, in its order.
+
+    Args:
+        name: Where they come from, for provenance.
+        layout: ``"typed"``, ``"jieba"`` or ``"ranked"``.
+    """
+
+    name: str
+    layout: str
+    words: list[str] = field(default_factory=list)
+    types: list[str | None] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(
+        self, line: int, word: str, kind: str | None, weight: float, origin: str | None = None
+    ) -> None:
+        """Append one entry."""
+        self.words.append(word)
+        self.types.append(kind)
+        self.weights.append(weight)
+        self.origins.append(origin or self.name)
+        self.lines.append(line)
+
+
+def read_dictionary(path: str | Path, *, name: str | None = None) -> Dictionary:
+    """Read a dictionary file of any of the three formats.
+
+    Raises:
+        InputError: There is no such file.
+        DataError: A line is empty, there twice or malformed, or the file is not plain UTF-8.
+    """
+    dictionary = parse_dictionary(path, name=name)
+    if dictionary.problems:
+        first = dictionary.problems[0]
+        more = len(dictionary.problems) - 1
+        message = first.message
+        if more:
+            message += " " + tr("({count} more problems follow.)", count=more)
+        raise DataError(
+            message,
+            where=f"{path}:{first.line}",
+            found=first.found,
+            expected=tr("UTF-8 text without a byte-order mark, one entry a line, each once"),
+            hint=tr(
+                "`xmr dict check {path}` lists every problem; with `--repair OUT` it writes a "
+                "dictionary without them.",
+                path=path,
+            ),
+        )
+    return dictionary
+
+
+def parse_dictionary(path: str | Path, *, name: str | None = None) -> Dictionary:
+    """Read what can be read of a dictionary file; what cannot is in ``problems``."""
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            tr("Cannot read the dictionary."), where=path, found=error.strerror
+        ) from error
+    problems: list[Problem] = []
+    text = _decode(raw, problems)
+    lines = text.split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    layout = _layout(lines)
+    dictionary = Dictionary(name or path.name, layout, problems=problems)
+    _READERS[layout](dictionary, lines)
+    if layout != "jieba":  # its own list repeats some words: counts of two sources
+        _find_duplicates(dictionary)
+    problems.sort(key=lambda problem: problem.line)
+    return dictionary
+
+
+def _decode(raw: bytes, problems: list[Problem]) -> str:
+    if raw.startswith(b"\xef\xbb\xbf"):
+        problems.append(Problem(1, tr("The file begins with a byte-order mark."), "EF BB BF"))
+        raw = raw[3:]
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        broken = raw[error.start : error.start + 8].hex(" ").upper()
+        encoding, text = _other_encoding(raw)
+        problems.append(
+            Problem(line, tr("The file is not UTF-8 (it reads as {name}).", name=encoding), broken)
+        )
+    return text.replace("\r\n", "\n")
+
+
+def _other_encoding(raw: bytes) -> tuple[str, str]:
+    for encoding in ("utf-16", "gb18030"):
+        if encoding == "utf-16" and raw[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+            continue
+        try:
+            return encoding, raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return tr("nothing known"), raw.decode("utf-8", "replace")
+
+
+_JIEBA_LINE = re.compile(r"\S+ \d+(?: [a-zA-Z]+)?\s*")
+
+
+def _layout(lines: Sequence[str]) -> str:
+    head = [line for line in lines[:1000] if line.strip()]
+    if any("\t" in line or line.startswith(("# type:", "# weight:")) for line in head):
+        return "typed"
+    if head and all(_JIEBA_LINE.fullmatch(line) for line in head):
+        return "jieba"
+    return "ranked"
+
+
+def _empty(dictionary: Dictionary, number: int, line: str) -> bool:
+    if line and not line.isspace():
+        return False
+    dictionary.problems.append(Problem(number, tr("The line is empty."), repr(line)))
+    return True
+
+
+def _read_typed(dictionary: Dictionary, lines: Sequence[str]) -> None:
+    default_type: str | None = None
+    default_weight = TYPED_WEIGHT
+    for number, line in enumerate(lines, 1):
+        if line.startswith("#") and "\t" not in line:
+            name, _, value = line[1:].partition(":")
+            if name.strip() == "type":
+                default_type = value.strip()
+            elif name.strip() == "weight":
+                default_weight = _weight(dictionary, number, value.strip(), TYPED_WEIGHT)
+            continue
+        if _empty(dictionary, number, line):
+            continue
+        fields = [part.strip() for part in line.split("\t")]
+        if not fields[0] or len(fields) > 4:
+            dictionary.problems.append(
+                Problem(number, tr("The line is not `word<TAB>type<TAB>weight<TAB>origin`."), line)
+            )
+            continue
+        fields += [""] * (4 - len(fields))
+        kind = None if fields[1] == UNTYPED else fields[1] or default_type
+        weight = default_weight
+        if fields[2]:
+            weight = _weight(dictionary, number, fields[2], default_weight)
+        dictionary.add(number, fields[0], kind, weight, fields[3])
+
+
+def _weight(dictionary: Dictionary, number: int, value: str, otherwise: float) -> float:
+    try:
+        weight = float(value)
+    except ValueError:
+        weight = 0.0
+    if 0.0 < weight < float("inf"):
+        return weight
+    dictionary.problems.append(
+        Problem(number, tr("The weight is not a number greater than 0."), value)
+    )
+    return otherwise
+
+
+def _read_jieba(dictionary: Dictionary, lines: Sequence[str]) -> None:
+    for number, line in enumerate(lines, 1):
+        if _empty(dictionary, number, line):
+            continue
+        word, _, rest = line.strip().partition(" ")
+        count, _, tag = rest.partition(" ")
+        if not count.isdigit():
+            dictionary.problems.append(
+                Problem(number, tr("The line is not `word count tag`."), line)
+            )
+            continue
+        kind = "place" if tag in PLACE_TAGS else None
+        weight = max(int(count), 0.5) * 1e6 / JIEBA_TOTAL
+        dictionary.add(number, word, kind, weight)
+
+
+def _read_ranked(dictionary: Dictionary, lines: Sequence[str]) -> None:
+    for number, line in enumerate(lines, 1):
+        if not _empty(dictionary, number, line):
+            weight = RANKED_MASS / (number + RANKED_FROM)
+            dictionary.add(number, line.strip(), None, weight)
+
+
+_READERS = {"typed": _read_typed, "jieba": _read_jieba, "ranked": _read_ranked}
+
+
+def _find_duplicates(dictionary: Dictionary) -> None:
+    if len(set(zip(dictionary.words, dictionary.types, strict=True))) == len(dictionary.words):
+        return
+    seen: dict[tuple[str, str | None], int] = {}
+    for line, word, kind in zip(dictionary.lines, dictionary.words, dictionary.types, strict=True):
+        first = seen.setdefault((word, kind), line)
+        if first != line:
+            dictionary.problems.append(
+                Problem(line, tr("The entry is there already, in line {first}.", first=first), word)
+            )

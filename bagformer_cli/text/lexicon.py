@@ -1,0 +1,247 @@
+"""``entity_dicts/`` and a user's dictionaries, merged: entries with type, weight, provenance.
+
+What the segmenter needs of them (a trie, costs, types) is made once and cached as plain arrays in
+the user's cache folder, keyed by the content of the sources. Nothing is ever unpickled, and
+nothing is written beside a dictionary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bagformer_cli.assets import asset_folder
+from bagformer_cli.errors import InputError
+from bagformer_cli.files import atomic_file, atomic_folder, cache_folder
+from bagformer_cli.messages import tr
+from bagformer_cli.text.characters import CODE_POINTS, class_table, codes_of, fold_table
+from bagformer_cli.text.dictionaries import UNTYPED, Dictionary, read_dictionary
+from bagformer_cli.text.trie import Trie
+
+FORMAT = "lexicon 1"
+"""Changes whenever the cached arrays, the merging or the folding change."""
+
+LONGEST = 64
+"""Entries of more characters than this are not used: no title holds them."""
+
+UNIT, HEAD = "unit", "head"
+"""Types that are not entries but parts of rules: what follows a number, what ends a compound."""
+
+HEADLESS = frozenset({"place", "brand", "selling", "season"})
+"""Types that do not take a head: 北京 + 机 is no product."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One dictionary entry: folded word, type, weight per million, where it comes from."""
+
+    word: str
+    type: str | None
+    weight: float
+    origin: str
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Entries, and the arrays the segmenter walks.
+
+    Args:
+        folder: The cache folder these arrays are mapped from.
+        types: Names of the types; ``entry_type`` counts into it.
+        words: The entries.
+        units: What may follow a number.
+        entry_cost: [entries] int32, 1000 x -ln(weight / a million), at least 1.
+        entry_type: [entries] int16, -1 for none.
+        entry_head: [entries] bool, whether a head may follow.
+        head_cost: [0x110000] int32, cost of a character as head of a compound, 0: it is none.
+        fingerprint: Names the content; equal fingerprints give equal bags.
+    """
+
+    folder: Path
+    types: tuple[str, ...]
+    words: Trie
+    units: Trie
+    entry_cost: npt.NDArray[np.int32]
+    entry_type: npt.NDArray[np.int16]
+    entry_head: npt.NDArray[np.bool_]
+    head_cost: npt.NDArray[np.int32]
+    fingerprint: str
+
+    @classmethod
+    def load(cls, sources: Sequence[str | Path] = ("builtin",)) -> Lexicon:
+        """Open the merged lexicon of ``sources``; it is made when it is not in the cache.
+
+        Args:
+            sources: Dictionary files; ``"builtin"`` is what ships with the project,
+                ``"jieba"`` the word list of the installed ``jieba`` package.
+
+        Raises:
+            InputError: A file or package is missing.
+            DataError: A dictionary is broken; the place is named.
+        """
+        files = [file for source in sources for file in _files_of(source)]
+        digest = hashlib.sha256(FORMAT.encode())
+        for name, path in files:
+            try:
+                digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+            except OSError as error:
+                raise InputError(
+                    tr("Cannot read the dictionary."), where=path, found=error.strerror
+                ) from error
+        folder = cache_folder() / "lexicon" / digest.hexdigest()[:32]
+        if not (folder / "meta.json").is_file():
+            merged = _merge([read_dictionary(path, name=name) for name, path in files])
+            with atomic_folder(folder) as temporary:
+                _write(temporary, merged)
+        return cls._open(folder)
+
+    @classmethod
+    def _open(cls, folder: Path) -> Lexicon:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        entry_cost, entry_type, entry_head, heads = (
+            np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+            for name in ("cost", "type", "head", "heads")
+        )
+        head_cost = np.zeros(CODE_POINTS, np.int32)
+        head_cost[heads[0]] = heads[1]
+        return cls(
+            folder,
+            tuple(meta["types"]),
+            Trie.open(folder / "words"),
+            Trie.open(folder / "units"),
+            entry_cost,
+            entry_type,
+            entry_head,
+            head_cost,
+            meta["fingerprint"],
+        )
+
+    def __len__(self) -> int:
+        return len(self.entry_cost)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, units and heads included, in order of word."""
+        with open(self.folder / "lexicon.txt", encoding="utf-8") as stream:
+            for line in stream:
+                if line.startswith("#") and "\t" not in line:
+                    continue
+                word, kind, weight, origin = line.rstrip("\n").split("\t")
+                yield Entry(word, None if kind == UNTYPED else kind, float(weight), origin)
+
+    def save(self, path: str | Path) -> None:
+        """Write ``lexicon.txt``: loading it gives the same segmentation anywhere."""
+        with atomic_file(path) as temporary:
+            temporary.write_bytes((self.folder / "lexicon.txt").read_bytes())
+
+
+def jieba_words() -> Path | None:
+    """The word list inside the installed ``jieba`` package; the package itself is not imported."""
+    spec = find_spec("jieba")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / "dict.txt"
+        if path.is_file():
+            return path
+    return None
+
+
+def _files_of(source: str | Path) -> list[tuple[str, Path]]:
+    if source == "jieba":
+        path = jieba_words()
+        if path is None:
+            raise InputError(
+                tr("The word list of jieba is not installed."), hint="pip install jieba"
+            )
+        return [("jieba", path)]
+    if source == "builtin":
+        own = sorted(asset_folder("entity_dicts").glob("*.tsv"))
+        background = jieba_words()
+        files = [(path.name, path) for path in own]
+        return files if background is None else [*files, ("jieba", background)]
+    return [(Path(source).name, Path(source))]
+
+
+def _merge(dictionaries: Sequence[Dictionary]) -> list[Entry]:
+    """One entry a word (and one a unit, one a head): the first type, the greatest weight."""
+    merged: dict[tuple[str, str], Entry] = {}
+    for dictionary in dictionaries:
+        for folded, kind, weight, origin in zip(
+            fold_all(dictionary.words),
+            dictionary.types,
+            dictionary.weights,
+            dictionary.origins,
+            strict=True,
+        ):
+            word = folded.strip()
+            if not word or len(word) > LONGEST:
+                continue
+            role = kind if kind in (UNIT, HEAD) else ""
+            known = merged.get((word, role or ""))
+            if known is None:
+                merged[word, role or ""] = Entry(word, kind, weight, origin)
+            elif weight > known.weight or (known.type is None and kind is not None):
+                merged[word, role or ""] = Entry(
+                    word,
+                    known.type or kind,
+                    max(weight, known.weight),
+                    known.origin if known.type or kind is None else origin,
+                )
+    return sorted(merged.values(), key=lambda entry: (entry.word, entry.type or ""))
+
+
+def fold_all(words: Sequence[str]) -> list[str]:
+    """Every word in the form entries and titles are compared in."""
+    codes, _ = codes_of(["\n".join(words)])
+    folded = np.where(codes == 10, codes, fold_table()[codes])
+    return folded.astype("<u4").tobytes().decode("utf-32-le").split("\n") if words else []
+
+
+def cost_of(weight: float) -> int:
+    """1000 x -ln(weight / a million), at least 1."""
+    return max(1, round(-1000.0 * math.log(weight / 1e6)))
+
+
+def _write(folder: Path, merged: Sequence[Entry]) -> None:
+    """Write the cache folder: the text, the arrays, and ``meta.json`` last."""
+    lines = [
+        "# The dictionary this segmentation was made with; `xmr bags --lexicon` reads it.",
+        "# word, type, weight (expected in a million words), origin",
+        "# type: -",
+    ]
+    lines += [f"{e.word}\t{e.type or UNTYPED}\t{e.weight:.6g}\t{e.origin}" for e in merged]
+    text = "\n".join(lines) + "\n"
+    (folder / "lexicon.txt").write_text(text, encoding="utf-8")
+    entries = [e for e in merged if e.type not in (UNIT, HEAD)]
+    types = sorted({e.type for e in entries if e.type})
+    number = {name: index for index, name in enumerate(types)}
+    for name, words in (
+        ("words", [e.word for e in entries]),
+        ("units", [e.word for e in merged if e.type == UNIT]),
+    ):
+        (folder / name).mkdir()
+        Trie.build(words).save(folder / name)
+    np.save(folder / "cost.npy", np.array([cost_of(e.weight) for e in entries], np.int32))
+    np.save(
+        folder / "type.npy", np.array([number.get(e.type or "", -1) for e in entries], np.int16)
+    )
+    np.save(folder / "head.npy", np.array([_takes_head(e) for e in entries], np.bool_))
+    heads = [
+        (ord(e.word), cost_of(e.weight)) for e in merged if e.type == HEAD and len(e.word) == 1
+    ]
+    np.save(folder / "heads.npy", np.array(heads, np.int64).reshape(-1, 2).T)
+    meta = {"types": types, "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16]}
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _takes_head(entry: Entry) -> bool:
+    """Whether 'entry + head' is a compound: two to four ideographs of a type that makes things."""
+    if not 2 <= len(entry.word) <= 4 or entry.type in HEADLESS:
+        return False
+    return bool((class_table()[[ord(character) for character in entry.word]] == 0).all())

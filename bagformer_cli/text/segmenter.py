@@ -1,0 +1,150 @@
+"""A title's best cover by bags: dictionary entries, patterns, single characters.
+
+All matches of the dictionary and of the patterns for what no dictionary can list compete; a
+dynamic program takes the cheapest sequence (see ``kernels.cover``). A cost is -ln of how often a
+bag is expected, in thousandths, so the cover is the most probable one under a unigram model.
+A matter of one title alone: no batch, order or neighbour changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from bagformer_cli.text.characters import class_table, codes_of, fold_table
+from bagformer_cli.text.kernels import (
+    COMPOUND,
+    LETTERS,
+    LEXICON,
+    MODEL,
+    NUMBER,
+    QUANTITY,
+    TOKEN,
+    kernels,
+)
+from bagformer_cli.text.lexicon import Lexicon
+
+VERSION = "segmenter 1"
+"""Changes whenever the rules or costs below change what comes out."""
+
+Source = Literal["lexicon", "pattern", "token"]
+
+KIND_COST = {
+    LEXICON: 0,
+    TOKEN: 14_000,
+    NUMBER: 9_000,
+    QUANTITY: 9_000,
+    MODEL: 10_000,
+    LETTERS: 11_000,
+    COMPOUND: 0,
+}
+"""What a bag costs by what made it (a dictionary entry has its own cost, a compound its parts')."""
+
+PATTERN_TYPES = {NUMBER: "number", QUANTITY: "quantity", MODEL: "model", LETTERS: "latin"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bag:
+    """A piece of a title that counts as one thing.
+
+    Args:
+        start: First character, counted in the title.
+        end: One past the last character.
+        text: ``title[start:end]``.
+        source: What found it: the dictionary, a pattern, or nothing (a single token).
+        type: The dictionary's or the pattern's word for what it is, None where there is none.
+    """
+
+    start: int
+    end: int
+    text: str
+    source: Source
+    type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBags:
+    """Character bags of n titles.
+
+    Args:
+        starts: [G] int32, first character in its own title.
+        ends: [G] int32, one past the last.
+        kinds: [G] int8, what made the bag (constants of ``kernels``).
+        types: [G] int16, index into :attr:`Segmenter.types`, -1 for none.
+        offsets: [n+1] int64; title i owns bags ``offsets[i]:offsets[i+1]``.
+        costs: [n] int64, the cost of each title's cover.
+    """
+
+    starts: npt.NDArray[np.int32]
+    ends: npt.NDArray[np.int32]
+    kinds: npt.NDArray[np.int8]
+    types: npt.NDArray[np.int16]
+    offsets: npt.NDArray[np.int64]
+    costs: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+class Segmenter:
+    """Cuts titles into bags by a lexicon.
+
+    Args:
+        lexicon: The entries; :meth:`Lexicon.load`.
+    """
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        self.lexicon = lexicon
+        self.types = (*lexicon.types, "compound")
+
+    def segment(self, text: str) -> list[Bag]:
+        """The bags of one title: in order, not overlapping, together all but its whitespace."""
+        packed = self.segment_batch([text])
+        return [self.bag(text, packed, i) for i in range(len(packed.starts))]
+
+    def bag(self, text: str, packed: PackedBags, index: int) -> Bag:
+        """Bag ``index`` of ``packed``, whose title is ``text``."""
+        start, end = int(packed.starts[index]), int(packed.ends[index])
+        kind = int(packed.kinds[index])
+        source: Source = "pattern"
+        if kind in (LEXICON, TOKEN):
+            source = "lexicon" if kind == LEXICON else "token"
+        number = int(packed.types[index])
+        name = self.types[number] if number >= 0 else PATTERN_TYPES.get(kind)
+        return Bag(start, end, text[start:end], source, name)
+
+    def segment_batch(self, texts: Sequence[str]) -> PackedBags:
+        """The bags of many titles, packed; each as if it were alone."""
+        codes, offsets = codes_of(texts)
+        room = len(codes)
+        starts, ends = np.empty(room, np.int32), np.empty(room, np.int32)
+        kinds, types = np.empty(room, np.int8), np.empty(room, np.int16)
+        bag_offsets = np.empty(len(texts) + 1, np.int64)
+        costs = np.empty(len(texts), np.int64)
+        lexicon = self.lexicon
+        words, units = lexicon.words, lexicon.units
+        total = kernels(len(texts)).cover(
+            fold_table()[codes], class_table()[codes], offsets,
+            words.first, words.label, words.value, words.roots,
+            lexicon.entry_cost, lexicon.entry_type, lexicon.entry_head,
+            units.first, units.label, units.value, units.roots,
+            lexicon.head_cost, self._kind_cost, len(lexicon.types),
+            starts, ends, kinds, types, bag_offsets, costs,
+        )  # fmt: skip
+        return PackedBags(
+            starts[:total], ends[:total], kinds[:total], types[:total], bag_offsets, costs
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Equal fingerprints give equal bags."""
+        return f"{VERSION} {self.lexicon.fingerprint}"
+
+    @cached_property
+    def _kind_cost(self) -> npt.NDArray[np.int64]:
+        return np.array([KIND_COST[kind] for kind in range(len(KIND_COST))], np.int64)

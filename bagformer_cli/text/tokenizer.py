@@ -1,0 +1,212 @@
+"""WordPiece with character offsets: the ids of BERT's tokenizer, from a compiled kernel.
+
+Titles of ordinary characters go through ``kernels.wordpiece``; a title with anything unusual in
+it (Hangul, a literal ``[MASK]``, an unassigned code point) goes to the ``tokenizers`` library,
+which is the oracle for all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bagformer_cli.errors import InputError
+from bagformer_cli.files import write_text
+from bagformer_cli.messages import tr
+from bagformer_cli.text.characters import codes_of, wordpiece_tables
+from bagformer_cli.text.kernels import kernels
+from bagformer_cli.text.trie import Trie
+
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTokens:
+    """Tokens of n texts, end to end, without special tokens.
+
+    Args:
+        ids: [T] int32.
+        offsets: [n+1] int64; text i owns ``ids[offsets[i]:offsets[i+1]]``.
+        starts: [T] int32, first character of each token in its own text.
+        ends: [T] int32, one past its last character.
+    """
+
+    ids: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int32]
+    ends: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+class Tokenizer:
+    """BERT's WordPiece (lower case, accents stripped) over a vocabulary.
+
+    Args:
+        vocabulary: Entries in order of id; must hold [PAD] [UNK] [CLS] [SEP] [MASK].
+
+    Raises:
+        InputError: A special token is missing, or an entry is there twice.
+    """
+
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        self.vocabulary = tuple(vocabulary)
+        self._ids = {piece: index for index, piece in enumerate(self.vocabulary)}
+        missing = [token for token in SPECIALS if token not in self._ids]
+        if missing or len(self._ids) != len(self.vocabulary):
+            raise InputError(
+                tr("This is not a WordPiece vocabulary."),
+                found=tr("no {tokens}", tokens=", ".join(missing))
+                if missing
+                else tr("the same entry twice"),
+                expected=tr("one entry a line, each once, among them {tokens}", tokens=SPECIALS),
+            )
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
+            self._ids[token] for token in SPECIALS
+        )
+
+    @classmethod
+    def load(cls, source: str | Path = "builtin") -> Tokenizer:
+        """Read a vocabulary.
+
+        Args:
+            source: ``"builtin"``, a ``vocab.txt``, a folder that holds one, or the name of a
+                model on the Hugging Face hub.
+
+        Raises:
+            InputError: There is no such vocabulary, or it is not one.
+        """
+        path = _vocabulary_path(source)
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                tr("The vocabulary is not UTF-8 text."), where=path, found=error.reason
+            ) from error
+        if lines and not lines[-1]:
+            lines.pop()
+        try:
+            return cls([line.rstrip("\r") for line in lines])
+        except InputError as error:
+            error.where = str(path)
+            raise
+
+    @property
+    def vocab_size(self) -> int:
+        """How many entries the vocabulary has."""
+        return len(self.vocabulary)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the vocabulary by its content: equal fingerprints give equal ids."""
+        return hashlib.sha256("\n".join(self.vocabulary).encode()).hexdigest()[:16]
+
+    def save(self, path: str | Path) -> None:
+        """Write ``vocab.txt``."""
+        write_text(path, "".join(f"{piece}\n" for piece in self.vocabulary))
+
+    def encode_batch(self, texts: Sequence[str]) -> PackedTokens:
+        """Tokens of each text with their character spans; no specials added, nothing cut."""
+        codes, offsets = codes_of(texts)
+        room = len(codes)
+        ids, starts, ends = (np.empty(room, np.int32) for _ in range(3))
+        token_offsets = np.empty(len(texts) + 1, np.int64)
+        unsure = np.zeros(len(texts), np.bool_)
+        trie = self._trie
+        total = kernels(len(texts)).wordpiece(
+            codes, offsets, *wordpiece_tables(), trie.first, trie.label, trie.value, trie.roots,
+            self._inner, self.unk_id, ids, starts, ends, token_offsets, unsure,
+        )  # fmt: skip
+        tokens = PackedTokens(ids[:total], token_offsets, starts[:total], ends[:total])
+        return self._with_oracle(tokens, texts, np.flatnonzero(unsure)) if unsure.any() else tokens
+
+    def _with_oracle(
+        self, tokens: PackedTokens, texts: Sequence[str], unsure: npt.NDArray[np.int64]
+    ) -> PackedTokens:
+        """Put what the oracle says of the ``unsure`` texts (empty so far) into their places."""
+        clean = [
+            texts[i].encode("utf-32-le", "surrogatepass").decode("utf-32-le", "replace")
+            for i in unsure
+        ]
+        encoded = self.oracle.encode_batch(clean, add_special_tokens=False)
+        ids: list[npt.NDArray[np.int32]] = []
+        starts: list[npt.NDArray[np.int32]] = []
+        ends: list[npt.NDArray[np.int32]] = []
+        done = 0
+        for index, found in zip(unsure, encoded, strict=True):
+            here = tokens.offsets[index]
+            spans = np.array(found.offsets, np.int32).reshape(-1, 2)
+            ids += [tokens.ids[done:here], np.array(found.ids, np.int32)]
+            starts += [tokens.starts[done:here], spans[:, 0]]
+            ends += [tokens.ends[done:here], spans[:, 1]]
+            done = here
+        lengths = np.diff(tokens.offsets)
+        lengths[unsure] = [len(found.ids) for found in encoded]
+        return PackedTokens(
+            np.concatenate([*ids, tokens.ids[done:]]),
+            np.concatenate([[0], np.cumsum(lengths)]),
+            np.concatenate([*starts, tokens.starts[done:]]),
+            np.concatenate([*ends, tokens.ends[done:]]),
+        )
+
+    @cached_property
+    def oracle(self) -> Any:
+        """The ``tokenizers.Tokenizer`` over the same vocabulary."""
+        from tokenizers import Tokenizer as Oracle
+        from tokenizers.models import WordPiece
+        from tokenizers.normalizers import BertNormalizer
+        from tokenizers.pre_tokenizers import BertPreTokenizer
+
+        oracle = Oracle(WordPiece(self._ids, unk_token="[UNK]", max_input_chars_per_word=100))
+        oracle.normalizer = BertNormalizer(strip_accents=True, lowercase=True)
+        oracle.pre_tokenizer = BertPreTokenizer()
+        oracle.add_special_tokens(list(SPECIALS))
+        return oracle
+
+    @cached_property
+    def _trie(self) -> Trie:
+        return Trie.build([piece or "\0" for piece in self.vocabulary])
+
+    @cached_property
+    def _inner(self) -> int:
+        return self._trie.find("##")
+
+
+def _vocabulary_path(source: str | Path) -> Path:
+    if source == "builtin":
+        return Path(str(resources.files("bagformer_cli"))) / "text" / "builtin_vocab.txt"
+    path = Path(source)
+    if path.is_dir():
+        path = path / "vocab.txt"
+    if path.is_file():
+        return path
+    named = isinstance(source, str) and source.count("/") <= 1 and not source.startswith((".", "/"))
+    if path.suffix or not named:
+        raise InputError(
+            tr("There is no vocabulary here."),
+            where=path,
+            expected=tr("a vocab.txt, a model folder, or the name of a model on the hub"),
+        )
+    return _from_hub(str(source))
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, "vocab.txt"))
+    except Exception as error:  # the hub's family of errors is wide: no net, no repo, no file
+        raise InputError(
+            tr("Cannot get the vocabulary of {name} from the hub.", name=name),
+            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            hint=tr("Check the name and the network, or give the path of a vocab.txt."),
+        ) from error
