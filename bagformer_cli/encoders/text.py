@@ -67,7 +67,10 @@ class TextEncoder(nn.Module):
 
     def checkpoint_gradients(self) -> None:
         """Recompute activations in the backward pass instead of keeping them."""
-        self.bert.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+        enable = getattr(  # transformers renamed it in 5.x
+            self.bert, "activation_checkpointing_enable", self.bert.gradient_checkpointing_enable
+        )
+        enable({"use_reentrant": False})
 
     def _freeze(self, layers: int) -> None:
         if layers:
