@@ -38,6 +38,7 @@ BAG_STYLES = {"lexicon": "bold green", "pattern": "bold cyan", "token": ""}
 class _Settings:
     json: bool = False
     debug: bool = False
+    live: bool = False  # bars are on the screen
 
 
 _settings = _Settings()
@@ -197,7 +198,7 @@ def bags(found: Iterable[Spanned], *, label: str = "") -> None:
     """Print a title as its bags, coloured by where each comes from, with bars between them."""
     from rich.text import Text
 
-    line = Text(f"{label}  " if label else "", style="dim")
+    line = Text().append(f"{label}  " if label else "", style="dim")
     for i, bag in enumerate(found):
         line.append("│" if i else "", style="dim")
         line.append(bag.text, style=BAG_STYLES.get(bag.source, ""))
@@ -216,7 +217,7 @@ def bags_legend() -> None:
         "token": tr("single token"),
     }
     parts = [Text(name, style=BAG_STYLES[source]) for source, name in names.items()]
-    _out().print(Text("  ", style="dim").join(parts), soft_wrap=True)
+    _out().print(Text("  ").join(parts), soft_wrap=True)
 
 
 def next_steps(commands: Iterable[tuple[str, str]]) -> None:
@@ -236,14 +237,13 @@ def next_steps(commands: Iterable[tuple[str, str]]) -> None:
 
 def info(message: str) -> None:
     """Say something worth a line, on stderr."""
-    _err().print(_text(message), soft_wrap=True)
+    _note(_text().append(message))
 
 
 def warn(message: str, where: object = None) -> None:
     """Say something the user should look at, on stderr; the work goes on."""
     place = "" if where is None else f"{where}: "
-    text = _text(tr("Warning"), "bold yellow").append(f"  {place}{message}", style="not bold")
-    _err().print(text, soft_wrap=True)
+    _note(_text().append(tr("Warning"), style="bold yellow").append(f"  {place}{message}"))
 
 
 @contextmanager
@@ -255,17 +255,22 @@ def progress() -> Iterator[Progress]:
     from rich import progress as rich
 
     bars = rich.Progress(
-        rich.TextColumn("{task.description}"),
-        rich.BarColumn(bar_width=28),
-        rich.TextColumn("{task.fields[count]}"),
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(bar_width=28, complete_style="cyan"),
+        rich.TextColumn("{task.fields[count]}", markup=False),
         rich.TextColumn("{task.fields[timing]}", style="cyan"),
-        rich.TextColumn("{task.fields[status]}", style="dim"),
+        rich.TextColumn("{task.fields[status]}", style="dim", markup=False),
         console=_err(),
         transient=True,
+        redirect_stdout=False,  # results never go to stderr
         refresh_per_second=8,
     )
-    with bars:
-        yield _BarProgress(bars)
+    _settings.live = True
+    try:
+        with bars:
+            yield _BarProgress(bars)
+    finally:
+        _settings.live = False
 
 
 class _Clock:
@@ -326,8 +331,6 @@ class _BarProgress:
 
     @contextmanager
     def task(self, description: str, total: int | None = None, unit: str = "") -> Iterator[Task]:
-        from rich.text import Text
-
         clock = _Clock(description, total, unit)
         indent = "  " * self._depth
         task = self._bars.add_task(
@@ -340,8 +343,7 @@ class _BarProgress:
             self._depth -= 1
             self._bars.remove_task(task)
         if self._depth == 0:  # work inside other work leaves no line behind
-            done = Text("✓ ", style="green").append(clock.finished, style="default")
-            self._bars.console.print(done, soft_wrap=True)
+            _note(_text().append("✓ ", style="green").append(clock.finished))
 
     def info(self, message: str) -> None:
         info(message)
@@ -388,9 +390,9 @@ class _PlainProgress:
 
 def duration(seconds: float) -> str:
     """``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -410,7 +412,7 @@ def error(failure: XmrError, cause: BaseException | None = None) -> None:
     """
     if _settings.debug:
         traceback.print_exception(cause or failure, file=sys.stderr)
-    block = _text(tr("Error"), "bold red").append(f"  {failure.message}\n", style="not bold")
+    block = _text().append(tr("Error"), style="bold red").append(f"  {failure.message}\n")
     details = {
         tr("where"): failure.where,
         tr("found"): failure.found,
@@ -488,7 +490,8 @@ def _err() -> Console:
 
 def _console(name: str, stream: Any) -> Console:
     held = _consoles.get(name)
-    if held is None or held[0] is not stream:
+    # While bars are shown, Rich has put a stream of its own in the place of stderr.
+    if held is None or (held[0] is not stream and not _settings.live):
         from rich.console import Console
 
         made = Console(file=stream, highlight=False, markup=False, emoji=False)
@@ -510,10 +513,15 @@ def _draw(renderable: Any) -> None:
     say("\n".join(line for line in lines if line))
 
 
-def _text(text: str, style: str = "") -> Any:
+def _note(text: Any) -> None:
+    """Print a line on stderr; one that Rich does not break unless bars have to stay below it."""
+    _err().print(text, soft_wrap=not _settings.live)
+
+
+def _text() -> Any:
     from rich.text import Text
 
-    return Text(text, style=style)
+    return Text()
 
 
 def _cell(value: object) -> str:

@@ -39,8 +39,9 @@ def help_page(command: Any, context: Any, subcommands: dict[str, Rows]) -> str:
         pieces.append(tr("COMMAND …"))
     lines = [tr("Usage: {usage}", usage=" ".join(pieces))]
     for paragraph in (command.help or "").split("\n\n"):
-        if paragraph.startswith("    "):
-            lines += ["", paragraph.rstrip()]
+        if paragraph.startswith("    "):  # examples; several stand together
+            lines += [] if lines[-1].startswith("    ") else [""]
+            lines += paragraph.rstrip().splitlines()
         elif paragraph.strip():
             lines += ["", *wrap(paragraph, width)]
     sections = dict(subcommands)
