@@ -23,6 +23,7 @@ from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 
 Interaction = Literal["cls", "tokenwise", "bagwise"]
+Compat = Literal["bagformer", "bagformer-readme"]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -193,8 +194,9 @@ class RunConfig(Section):
     """Everything that determines a run."""
 
     seed: int = 0
-    compat: Literal["bagformer"] | None = None
-    """Reproduce the habits of the published BagFormer code (for its weights only)."""
+    compat: Compat | None = None
+    """Reproduce the habits of the published BagFormer code (for its weights only): of its training
+    script, or of the example in its README."""
     data: DataConfig = DataConfig()
     text: TextConfig = TextConfig()
     image: ImageConfig = ImageConfig()

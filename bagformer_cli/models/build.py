@@ -9,11 +9,10 @@ from bagformer_cli.config import RunConfig
 from bagformer_cli.encoders.fusion import FusionEncoder
 from bagformer_cli.encoders.text import TextEncoder, load_bert, sizes_of
 from bagformer_cli.encoders.vision import VisionEncoder
+from bagformer_cli.models.compat import dual_encoder, matching_head, title_encoder
 from bagformer_cli.models.cross import MatchingHead
 from bagformer_cli.models.dual import DualEncoder
 from bagformer_cli.text.bags import TitleEncoder
-from bagformer_cli.text.lexicon import Lexicon
-from bagformer_cli.text.segmenter import Segmenter
 from bagformer_cli.text.tokenizer import Tokenizer
 
 
@@ -76,13 +75,13 @@ def build_model(
         titles = build_titles(config)
     vision = VisionEncoder(config.image, pretrained=pretrained)
     text = TextEncoder(config.text, titles.tokenizer.vocab_size, titles.tokenizer.pad_id, bert)
-    dual = DualEncoder(text, vision, config.model)
+    dual = dual_encoder(config, text, vision)
     cross = None
     if config.model.cross is not None:
         fusion = FusionEncoder(config.text, config.model.cross.layers, vision.width)
         if bert is not None:
             fusion.load_bert_layers(bert, config.text.layers)
-        cross = MatchingHead(fusion, text.width)
+        cross = matching_head(config, fusion, text.width)
     if config.model.gradient_checkpointing:
         text.checkpoint_gradients()
         vision.checkpoint_gradients()
@@ -91,9 +90,4 @@ def build_model(
 
 def build_titles(config: RunConfig) -> TitleEncoder:
     """Tokenizer, dictionary and segmenter of the ``text`` section."""
-    return TitleEncoder(
-        Tokenizer.load(config.text.tokenizer),
-        Segmenter(Lexicon.load(config.text.lexicons)),
-        max_tokens=config.text.max_tokens,
-        add_sep=config.text.add_sep,
-    )
+    return title_encoder(config, Tokenizer.load(config.text.tokenizer), config.text.lexicons)

@@ -18,9 +18,7 @@ from bagformer_cli.errors import CheckpointError, nearest
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
-from bagformer_cli.text.bags import TitleEncoder
-from bagformer_cli.text.lexicon import Lexicon
-from bagformer_cli.text.segmenter import Segmenter
+from bagformer_cli.models.compat import title_encoder
 from bagformer_cli.text.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -46,12 +44,8 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Retrie
     folder = Path(folder)
     check_model_folder(folder)
     config = load_config(folder / "config.yaml")
-    titles = TitleEncoder(
-        Tokenizer.load(folder / "vocab.txt"),
-        Segmenter(Lexicon.load([folder / "lexicon.txt"])),
-        max_tokens=config.text.max_tokens,
-        add_sep=config.text.add_sep,
-    )
+    tokenizer = Tokenizer.load(folder / "vocab.txt")
+    titles = title_encoder(config, tokenizer, [folder / "lexicon.txt"])
     model = build_model(config, titles, pretrained=False)
     load_weights(model, load_tensors(folder / WEIGHTS), folder / WEIGHTS)
     return model.to(device).eval()
