@@ -137,7 +137,9 @@ def table(
         and all(row[i] is None or isinstance(row[i], (int, float)) for row in rows)
         for i in range(len(columns))
     ]
-    drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    drawn = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, title=title, title_justify="left", title_style="bold"
+    )
     for column, right in zip(columns, numeric, strict=True):
         drawn.add_column(column, justify="right" if right else "left", overflow="fold")
     top = {i: max((row[i] for row in rows if row[i] is not None), default=None) for i in best}
