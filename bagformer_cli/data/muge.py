@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import binascii
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Generic, Literal, Self, TypeVar
@@ -69,7 +70,6 @@ class Numbered(Generic[T]):
     line: int
     record: T | None
     error: DataError | None = None
-    note: str | None = None
 
 
 class MugeFolder:
@@ -176,54 +176,96 @@ def iter_images(path: str | Path) -> Iterator[tuple[int, bytes]]:
 def scan_queries(path: str | Path) -> Iterator[Numbered[Query]]:
     """Read a queries file; a broken line gives its error instead of ending the reading."""
     path = Path(path)
-    first_line: dict[int, int] = {}
-    secret = "test" in path.name  # the published test files keep their answers to themselves
-    for line, raw in _lines(path):
-        try:
-            query, note = _parse_query(raw, f"{path}:{line}", needs_items=not secret)
-            _once(query.query_id, line, first_line, f"{path}:{line}")
-        except DataError as error:
-            yield Numbered(line, None, error)
-        else:
-            yield Numbered(line, query, note=note)
+    parse = partial(parse_query_line, items=needs_items(path))
+    return _scan(path, parse, lambda query: query.query_id)
 
 
 def scan_images(path: str | Path) -> Iterator[Numbered[tuple[int, bytes]]]:
     """Read an images file; a broken line gives its error instead of ending the reading."""
-    path = Path(path)
-    first_line: dict[int, int] = {}
-    for line, raw in _lines(path):
-        where = f"{path}:{line}"
-        try:
-            image_id, data = parse_image_line(raw, where)
-            _once(image_id, line, first_line, where)
-        except DataError as error:
-            yield Numbered(line, None, error)
-        else:
-            yield Numbered(line, (image_id, data))
+    return _scan(Path(path), parse_image_line, lambda pair: pair[0])
 
 
-def parse_image_line(raw: bytes, where: str) -> tuple[int, bytes]:
-    """One line of an images file, without its line end, as (id, image file's bytes)."""
+def needs_items(path: Path) -> bool:
+    """Whether every query of the file must list its images: a test file may keep them secret."""
+    return "test" not in path.name
+
+
+def parse_query_line(raw: bytes, *, items: bool = True) -> Query:
+    """One line of a queries file.
+
+    Args:
+        raw: The line without its end.
+        items: Whether the list of images must be there.
+
+    Raises:
+        DataError: What is wrong with it; the caller knows where.
+    """
+    try:
+        line = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            tr("The line is not UTF-8."),
+            found=tr("byte {byte} at column {column}", byte=raw[error.start], column=error.start),
+            hint=tr("Save the file as UTF-8."),
+        ) from None
+    except (ValueError, RecursionError):
+        raise DataError(
+            tr("The line is not JSON."),
+            found=_shown(raw),
+            expected='{"query_id": 1, "query_text": "…", "item_ids": [2, 3]}',
+        ) from None
+    if not isinstance(line, dict):
+        raise DataError(tr("The line is JSON, but not an object."), found=_shown(raw))
+    naming: Naming = "query" if "query_id" in line or "query_text" in line else "text"
+    id_field, text_field, items_field = FIELDS[naming]
+    for field in (id_field, text_field, items_field):
+        if field not in line and (field != items_field or items):
+            raise DataError(
+                tr("The field '{field}' is missing.", field=field),
+                found=", ".join(map(str, line)) or "{}",
+                expected=", ".join(FIELDS[naming]),
+            )
+    text = line[text_field]
+    if not isinstance(text, str) or not text.strip() or not _is_unicode(text):
+        raise DataError(
+            tr("'{field}' is not a title.", field=text_field),
+            found=_shown(ascii(text).encode()),
+            expected=tr("a string with something in it"),
+        )
+    listed = line.get(items_field, [])
+    if not isinstance(listed, list):
+        raise DataError(
+            tr("'{field}' is not a list.", field=items_field),
+            found=_shown(ascii(listed).encode()),
+            expected=tr("a list of image ids, whole numbers"),
+        )
+    item_ids = (_whole_number(item, items_field) for item in listed)
+    return Query(_whole_number(line[id_field], id_field), text, tuple(dict.fromkeys(item_ids)))
+
+
+def parse_image_line(raw: bytes) -> tuple[int, bytes]:
+    """One line of an images file, without its end, as (image id, image file's bytes).
+
+    Raises:
+        DataError: What is wrong with it; the caller knows where.
+    """
     head, tab, payload = raw.partition(b"\t")
     if not tab:
         raise DataError(
             tr("The line has no tab between image id and image."),
-            where=where,
             found=_shown(raw),
             expected=tr("id, tab, base64"),
         )
     if not head.isdigit() or len(head) > 19 or int(head) > _MAX_ID:
         raise DataError(
             tr("The image id is not a whole number."),
-            where=where,
             found=_shown(head),
             expected=tr("digits only, up to 2^63 - 1"),
         )
-    return int(head), decode_base64(payload, where)
+    return int(head), decode_base64(payload)
 
 
-def decode_base64(payload: bytes, where: str) -> bytes:
+def decode_base64(payload: bytes) -> bytes:
     """Base64 of either alphabet, with or without its padding, to bytes.
 
     Raises:
@@ -236,87 +278,78 @@ def decode_base64(payload: bytes, where: str) -> bytes:
     except binascii.Error as error:
         raise DataError(
             tr("The image is broken: this is not base64."),
-            where=where,
             found=f"{_shown(payload)} ({error})",
             hint=tr("The file may have been cut off while it was copied."),
         ) from None
     if not data:
-        raise DataError(tr("The image is empty."), where=where, found=_shown(payload))
+        raise DataError(tr("The image is empty."), found=_shown(payload))
     return data
 
 
-def _parse_query(raw: bytes, where: str, *, needs_items: bool) -> tuple[Query, str | None]:
+def read_lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int]]:
+    """The lines that begin in a byte range of a file.
+
+    Lines that are blank are left out at the end of the file and given as ``b""`` elsewhere.
+
+    Args:
+        path: The file.
+        start: The first byte of the range; a line that begins before it is passed over.
+        end: One past the last byte of the range; None: the file's end.
+
+    Yields:
+        The line without its end (and without a byte-order mark), and the offset of its first byte.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
     try:
-        line = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(
-            tr("The line is not UTF-8."),
-            where=where,
-            found=tr("byte {byte} at column {column}", byte=raw[error.start], column=error.start),
-            hint=tr("Save the file as UTF-8."),
-        ) from None
-    except (ValueError, RecursionError):
-        raise DataError(
-            tr("The line is not JSON."),
-            where=where,
-            found=_shown(raw),
-            expected='{"query_id": 1, "query_text": "…", "item_ids": [2, 3]}',
-        ) from None
-    if not isinstance(line, dict):
-        raise DataError(tr("The line is JSON, but not an object."), where=where, found=_shown(raw))
-    naming: Naming = "query" if "query_id" in line or "query_text" in line else "text"
-    id_field, text_field, items_field = FIELDS[naming]
-    for field in (id_field, text_field, items_field):
-        if field not in line and (field != items_field or needs_items):
-            raise DataError(
-                tr("The field '{field}' is missing.", field=field),
-                where=where,
-                found=", ".join(map(str, line)) or "{}",
-                expected=", ".join(FIELDS[naming]),
-            )
-    text = line[text_field]
-    if not isinstance(text, str) or not text.strip() or not _is_unicode(text):
-        raise DataError(
-            tr("'{field}' is not a title.", field=text_field),
-            where=where,
-            found=_shown(repr(text).encode()),
-            expected=tr("a string with something in it"),
-        )
-    items = line.get(items_field, [])
-    if not isinstance(items, list):
-        raise DataError(
-            tr("'{field}' is not a list.", field=items_field),
-            where=where,
-            found=_shown(repr(items).encode()),
-            expected=tr("a list of image ids, whole numbers"),
-        )
-    ids = [_whole_number(item, items_field, where) for item in items]
-    distinct = tuple(dict.fromkeys(ids))
-    note = None
-    if len(distinct) < len(ids):
-        note = tr("'{field}' names an image twice; it counts once.", field=items_field)
-    return Query(_whole_number(line[id_field], id_field, where), text, distinct), note
+        stream = open(path, "rb")  # noqa: SIM115 - the message below is for opening alone
+    except OSError as error:
+        raise InputError(
+            tr("The file cannot be read."), where=path, found=error.strerror
+        ) from error
+    with stream:
+        if start:
+            stream.seek(start - 1)
+            stream.readline()
+        begin = stream.tell()
+        while (end is None or begin < end) and (raw := stream.readline(_MAX_LINE)):
+            behind = stream.tell()
+            if begin == 0:
+                raw = raw.removeprefix(_BOM)
+            raw = raw.rstrip(b"\r\n")
+            if not raw or raw.isspace():
+                if _only_blanks(stream):
+                    return
+                stream.seek(behind)
+                raw = b""
+            yield raw, begin
+            begin = behind
 
 
-def _whole_number(value: Any, field: str, where: str) -> int:
-    if type(value) is int and 0 <= value <= _MAX_ID:  # a bool is an int, but not an id
-        return value
-    raise DataError(
-        tr("'{field}' is not a whole number.", field=field),
-        where=where,
-        found=_shown(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")),
-        expected=tr("a number without quotes, 0 to 2^63 - 1"),
+def _scan(
+    path: Path, parse: Callable[[bytes], T], id_of: Callable[[T], int]
+) -> Iterator[Numbered[T]]:
+    first_line: dict[int, int] = {}
+    for line, (raw, _) in enumerate(read_lines(path), 1):
+        try:
+            record = parse(raw)
+            first = first_line.setdefault(id_of(record), line)
+            if first != line:
+                raise repeated(id_of(record), first)
+        except DataError as error:
+            error.where = f"{path}:{line}"
+            yield Numbered(line, None, error)
+        else:
+            yield Numbered(line, record)
+
+
+def repeated(number: int, first_line: int) -> DataError:
+    """The error for an id that was there before, on ``first_line``; the caller knows where."""
+    return DataError(
+        tr("The id {id} is there twice.", id=number),
+        found=tr("first on line {line}", line=first_line),
     )
-
-
-def _once(number: int, line: int, first_line: dict[int, int], where: str) -> None:
-    first = first_line.setdefault(number, line)
-    if first != line:
-        raise DataError(
-            tr("The id {id} is there twice.", id=number),
-            where=where,
-            found=tr("first on line {line}", line=first),
-        )
 
 
 def _strict(scan: Iterator[Numbered[T]]) -> Iterator[T]:
@@ -327,32 +360,21 @@ def _strict(scan: Iterator[Numbered[T]]) -> Iterator[T]:
         yield item.record
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines with their numbers, without their ends; blank ones at the end of the file left out."""
-    try:
-        stream = open(path, "rb")  # noqa: SIM115 - the message below is for opening alone
-    except OSError as error:
-        raise InputError(
-            tr("The file cannot be read."), where=path, found=error.strerror
-        ) from error
-    with stream:
-        number = 0
-        blanks: list[int] = []
-        while raw := stream.readline(_MAX_LINE):
-            number += 1
-            if len(raw) == _MAX_LINE:
-                raise DataError(
-                    tr("The line has no end."), where=f"{path}:{number}", found=_shown(raw[:100])
-                )
-            if number == 1:
-                raw = raw.removeprefix(_BOM)
-            raw = raw.rstrip(b"\r\n")
-            if not raw.strip():
-                blanks.append(number)
-                continue
-            yield from ((blank, b"") for blank in blanks)
-            blanks.clear()
-            yield number, raw
+def _only_blanks(stream: BinaryIO) -> bool:
+    while chunk := stream.read(1 << 16):
+        if not chunk.isspace():
+            return False
+    return True
+
+
+def _whole_number(value: Any, field: str) -> int:
+    if type(value) is int and 0 <= value <= _MAX_ID:  # a bool is an int, but not an id
+        return value
+    raise DataError(
+        tr("'{field}' is not a whole number.", field=field),
+        found=_shown(json.dumps(value).encode()),
+        expected=tr("a number without quotes, 0 to 2^63 - 1"),
+    )
 
 
 def _is_unicode(text: str) -> bool:
@@ -366,7 +388,7 @@ def _is_unicode(text: str) -> bool:
 
 def _shown(raw: bytes, most: int = 60) -> str:
     """The beginning of ``raw``, for a message."""
-    text = raw[: most + 1].decode("utf-8", "replace")
+    text = raw[:most].decode("utf-8", "replace")
     return repr(text if len(raw) <= most else f"{text}…")
 
 

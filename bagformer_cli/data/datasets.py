@@ -1,0 +1,100 @@
+"""Which folder ``--dataset`` means, and its store, made when it is missing or out of date."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from bagformer_cli.data.muge import MugeFolder, naming_of, wanted_files
+from bagformer_cli.data.store import Encoder, Store, preprocess
+from bagformer_cli.errors import InputError, nearest
+from bagformer_cli.messages import tr
+from bagformer_cli.progress import SILENT, Progress
+
+DEMO = Path("data/demo")
+MUGE = Path("data/muge")
+
+
+def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
+    """The dataset that a user names.
+
+    Args:
+        dataset: A folder in MUGE form if there is one of that name; else ``demo`` (``data/demo/``
+            under the current folder, drawn when first needed) or ``muge`` (``data/muge/``).
+        progress: Where to report.
+
+    Raises:
+        InputError: There is no such dataset; for ``muge`` it says where to get it.
+    """
+    path = Path(dataset)
+    if path.is_dir() and (naming_of(path) is not None or str(dataset) not in {"demo", "muge"}):
+        return MugeFolder(path)
+    if str(dataset) == "demo":
+        if not DEMO.is_dir() or naming_of(DEMO) is None:
+            from bagformer_cli.data.demo import write_demo
+
+            write_demo(DEMO, progress=progress)
+        return MugeFolder(DEMO)
+    if str(dataset) == "muge":
+        if not MUGE.is_dir() or naming_of(MUGE) is None:
+            raise muge_missing()
+        return MugeFolder(MUGE)
+    near = nearest(str(dataset), ["demo", "muge"])
+    raise InputError(
+        tr("There is no dataset of that name."),
+        where=dataset,
+        expected=tr("a folder in MUGE form, or demo, or muge"),
+        hint=tr("Did you mean {name}?", name=near) if near else None,
+    )
+
+
+def muge_missing() -> InputError:
+    """What to say where ``--dataset muge`` finds nothing."""
+    return InputError(
+        tr("MUGE's data is not here."),
+        where=f"{MUGE}{os.sep}",
+        expected=tr(
+            "{files} (and the same for train and test where you want them)",
+            files=wanted_files("valid"),
+        ),
+        hint=tr(
+            "It may not be passed on, so it is not part of this program: get it from Tianchi, "
+            "dataset 107332 (https://tianchi.aliyun.com/dataset/107332; a free account), and put "
+            "the files into {folder} under the current folder.",
+            folder=f"{MUGE}{os.sep}",
+        ),
+    )
+
+
+def ensure_store(
+    folder: MugeFolder | str | Path,
+    encoder: Encoder | None,
+    *,
+    text_only: bool = False,
+    splits: Sequence[str] | None = None,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> Store:
+    """The dataset's store, made or brought up to date where it is not.
+
+    Args:
+        folder: The dataset.
+        encoder: Makes tokens and bags; None: none are needed.
+        text_only: Leave the images out.
+        splits: Which splits are needed; None: all that are complete.
+        workers: Processes; None: one a CPU core.
+        progress: Where to report.
+    """
+    if not isinstance(folder, MugeFolder):
+        folder = MugeFolder(folder)
+    if workers is None:
+        workers = os.cpu_count() or 1
+    return preprocess(
+        folder,
+        encoder=encoder,
+        text_only=text_only,
+        splits=splits,
+        workers=workers,
+        progress=progress,
+    )

@@ -1,0 +1,198 @@
+"""One split of a preprocessed dataset: images, queries and their tokens, all memory-mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bagformer_cli.errors import InputError
+from bagformer_cli.messages import tr
+from bagformer_cli.text.bags import TokenBags
+
+TOKEN_ARRAYS = {
+    "ids": np.int32,
+    "token_offsets": np.int64,
+    "bag_starts": np.int64,
+    "bag_ends": np.int64,
+    "bag_offsets": np.int64,
+}
+"""The files of a tokens folder and their types: the fields of ``TokenBags``."""
+
+
+class Shards:
+    """Rows of several Arrow files as one table, memory-mapped.
+
+    Args:
+        paths: The files, in order.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        self.batches = [batch for path in self.paths for batch in _batches(path)]
+        lengths = [batch.num_rows for batch in self.batches]
+        self.starts = np.cumsum([0, *lengths])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def numbers(self, column: str) -> NDArray[np.int64]:
+        """A column of whole numbers, in memory: 8 bytes a row."""
+        parts = [batch.column(column).to_numpy() for batch in self.batches]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
+
+    def value(self, column: str, row: int) -> Any:
+        """One value, as an Arrow scalar that points into the file."""
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        batch = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return self.batches[batch].column(column)[row - int(self.starts[batch])]
+
+
+class Texts(Sequence[str]):
+    """The queries' texts, read from the file when they are asked for."""
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = int(index) + (len(self) if index < 0 else 0)
+        text: str = self._shards.value("text", row).as_py()
+        return text
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self._shards.batches:
+            yield from batch.column("text").to_pylist()
+
+
+class Split:
+    """One split, opened for reading; cheap to open and to send to another process.
+
+    Args:
+        path: Its folder in the store.
+        tokens: The folder of its tokens, or None.
+        name: ``train``, ``valid`` or ``test``.
+    """
+
+    def __init__(self, path: Path, tokens: Path | None, name: str) -> None:
+        self.path, self.name = path, name
+        self._tokens_path = tokens
+        self._queries = Shards(sorted(path.glob("queries-*.arrow")))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Split, (self.path, self._tokens_path, self.name)
+
+    @cached_property
+    def _images(self) -> Shards:
+        if not (self.path / "images.json").exists():
+            raise InputError(
+                tr("The split '{split}' was preprocessed without its images.", split=self.name),
+                where=self.path,
+                hint=tr("Run xmr preprocess without --text-only."),
+            )
+        return Shards(sorted(self.path.glob("images-*.arrow")))
+
+    # ---------------------------------------------------------------------------------- images
+
+    @cached_property
+    def image_ids(self) -> NDArray[np.int64]:
+        """[N] the images' ids, in the order of their file."""
+        return self._images.numbers("image_id")
+
+    @cached_property
+    def image_hash(self) -> NDArray[np.int64]:
+        """[N] a hash of each image file's bytes: equal images have equal ones."""
+        return self._images.numbers("hash")
+
+    def image_bytes(self, position: int) -> bytes:
+        """The image file at ``position`` (not: with that id)."""
+        data: bytes = self._images.value("image", position).as_py()
+        return data
+
+    def image_name(self, position: int) -> str:
+        """How an error calls the image at ``position``."""
+        return tr(
+            "{split}, image {id}", split=self.path, id=self._images.value("image_id", position)
+        )
+
+    # --------------------------------------------------------------------------------- queries
+
+    @cached_property
+    def query_ids(self) -> NDArray[np.int64]:
+        """[Q] the queries' ids, in the order of their file."""
+        return self._queries.numbers("query_id")
+
+    @cached_property
+    def texts(self) -> Texts:
+        """[Q] the queries' texts."""
+        return Texts(self._queries)
+
+    @cached_property
+    def item_offsets(self) -> NDArray[np.int64]:
+        """[Q+1] query q is answered by ``items[item_offsets[q]:item_offsets[q+1]]``."""
+        columns = [batch.column("item_ids") for batch in self._queries.batches]
+        lengths = [np.diff(column.offsets.to_numpy()) for column in columns]
+        return np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]), dtype=np.int64)
+
+    @cached_property
+    def item_ids(self) -> NDArray[np.int64]:
+        """[M] ids of the images that answer the queries."""
+        columns = [batch.column("item_ids").flatten() for batch in self._queries.batches]
+        parts = [column.to_numpy() for column in columns]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
+
+    @cached_property
+    def items(self) -> NDArray[np.int64]:
+        """[M] positions of the images that answer the queries; -1 where there is no such image."""
+        return positions_of(self.item_ids, self.image_ids)
+
+    @cached_property
+    def tokens(self) -> TokenBags:
+        """Tokens and bags of the queries, memory-mapped."""
+        if self._tokens_path is None:
+            raise InputError(
+                tr("The titles were preprocessed without tokens."),
+                where=self.path,
+                hint=tr("Run xmr preprocess."),
+            )
+        return load_tokens(self._tokens_path)
+
+
+def load_tokens(folder: Path) -> TokenBags:
+    """The arrays of a tokens folder, memory-mapped."""
+    # np.asarray: a plain array over the mapping; np.memmap itself is slow to index
+    arrays = {
+        name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in TOKEN_ARRAYS
+    }
+    return TokenBags(**arrays)
+
+
+def positions_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each of ``wanted`` is in ``ids`` (which holds nothing twice); -1: nowhere."""
+    if not len(ids):
+        return np.full(len(wanted), -1, np.int64)
+    order = np.argsort(ids)
+    places = np.searchsorted(ids, wanted, sorter=order)
+    positions = order[np.minimum(places, len(ids) - 1)]
+    return np.where(ids[positions] == wanted, positions, -1).astype(np.int64)
+
+
+def _batches(path: Path) -> list[pa.RecordBatch]:
+    if path.stat().st_size == 0:
+        return []
+    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    return [reader.get_batch(i) for i in range(reader.num_record_batches)]
