@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from bagformer_cli.cli import console
 from bagformer_cli.cli.failures import unknown_command
-from bagformer_cli.cli.help import Rows, help_page
+from bagformer_cli.cli.help import EXAMPLE, Rows, help_page
 from bagformer_cli.messages import tr
 
 Json = Annotated[
@@ -97,4 +97,6 @@ class App(typer.Typer):
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
         """Declare a command; takes what ``typer.Typer.command`` takes."""
         options.setdefault("cls", Command)
+        if options.get("help"):  # Typer would take the examples' indentation away
+            options["help"] = options["help"].replace("\n    ", f"\n{EXAMPLE}")
         return super().command(name, **options)

@@ -16,6 +16,7 @@ from bagformer_cli.cli.console import cells, wrap
 from bagformer_cli.messages import tr
 
 MAX_WIDTH = 100
+EXAMPLE = "\u2060    "  # starts an example's line: a word joiner, so that it is no mere indentation
 NAME_WIDTH = 30  # a longer name has its text on the next line
 
 Rows: TypeAlias = list[tuple[str, str]]
@@ -26,7 +27,8 @@ def help_page(command: Any, context: Any, subcommands: dict[str, Rows]) -> str:
     """The help page of a Typer command.
 
     Args:
-        command: The command; paragraphs of its help that start with four spaces stay as they are.
+        command: The command; paragraphs of its help that start with :data:`EXAMPLE` are kept as
+            they are.
         context: Typer's context of the call.
         subcommands: Heading to rows of subcommands.
     """
@@ -39,9 +41,9 @@ def help_page(command: Any, context: Any, subcommands: dict[str, Rows]) -> str:
         pieces.append(tr("COMMAND …"))
     lines = [tr("Usage: {usage}", usage=" ".join(pieces))]
     for paragraph in (command.help or "").split("\n\n"):
-        if paragraph.startswith("    "):  # examples; several stand together
+        if paragraph.startswith(EXAMPLE):  # several examples stand together
             lines += [] if lines[-1].startswith("    ") else [""]
-            lines += paragraph.rstrip().splitlines()
+            lines += paragraph.replace(EXAMPLE, "    ").rstrip().splitlines()
         elif paragraph.strip():
             lines += ["", *wrap(paragraph, width)]
     sections = dict(subcommands)
@@ -109,7 +111,13 @@ def _meaning(parameter: Any) -> str:
     default = default.value if isinstance(default, Enum) else default
     if parameter.required:
         return f"{text} [{tr('required')}]"
-    if default in (None, False, "", [], ()) or callable(default) or not parameter.show_default:
+    if (
+        default is None
+        or default is False
+        or default in ("", [], ())
+        or callable(default)
+        or not parameter.show_default
+    ):
         return text
     if default is True:
         default = parameter.opts[0]
