@@ -1,31 +1,50 @@
-"""Records to batches: where numpy ends and torch begins.
+"""Records to batches: what training and evaluation take (torch from here on).
 
-Shapes: B pairs, L tokens padded, T content tokens of the batch, G bags of the batch.
+Shapes: B pairs of a batch, L tokens of its longest title, T content tokens of the batch, G its
+bags, S pixels a side.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from threading import Lock
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from bagformer_cli.config import DataConfig
+from bagformer_cli.data.augment import augment, sample_random
+from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD, decode, normalise, resize
+from bagformer_cli.data.links import Links
+from bagformer_cli.data.split import Split
+from bagformer_cli.errors import InputError
+from bagformer_cli.messages import tr
 from bagformer_cli.text.bags import TokenBags
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
-@dataclass
+
+@dataclass(frozen=True)
 class TextBatch:
-    """Titles as the text encoder and the pooling take them.
+    """Titles as the text encoder takes them.
 
-    Attributes:
-        input_ids: [B, L] int64, padded to the longest title of the batch.
+    Args:
+        input_ids: [B, L] int64, padded to the batch's longest title.
         attention_mask: [B, L] bool, True keeps.
-        token_index: [T] int64, positions into the flattened [B * L] of the tokens that are in a
-            bag, bag by bag (a title's tokens but its [CLS] and [SEP]).
+        token_index: [T] int64, positions in the flattened [B * L] of the bags' tokens, bag by bag.
         bag_starts: [G] int64, where each bag begins in ``token_index``: ``embedding_bag``'s
             offsets.
-        bag_offsets: [B + 1] int64; title i owns bags ``bag_offsets[i]:bag_offsets[i + 1]``.
+        bag_offsets: [B + 1] int64, title i owns bags ``bag_offsets[i]:bag_offsets[i + 1]``.
     """
 
     input_ids: Tensor
@@ -35,32 +54,304 @@ class TextBatch:
     bag_offsets: Tensor
 
     def __len__(self) -> int:
-        return len(self.bag_offsets) - 1
+        return len(self.input_ids)
 
     @classmethod
     def from_tokens(cls, tokens: TokenBags, pad_id: int) -> TextBatch:
-        """Pad packed tokens to the longest title and point the bags at their new places."""
+        """Pad packed titles to the longest of them."""
+        count = len(tokens)
         lengths = np.diff(tokens.token_offsets)
-        longest = int(lengths.max(initial=1))
+        longest = int(lengths.max(initial=0))
         mask = np.arange(longest) < lengths[:, None]
-        ids = np.full(mask.shape, pad_id, dtype=np.int64)
+        ids = np.full((count, longest), pad_id, np.int64)
         ids[mask] = tokens.ids
+        positions = np.flatnonzero(mask)  # [T'] of every token, special ones too
         sizes = tokens.bag_ends - tokens.bag_starts
-        ends = np.cumsum(sizes)
-        starts = ends - sizes
-        packed = np.repeat(tokens.bag_starts - starts, sizes) + np.arange(int(sizes.sum()))
-        moved = np.arange(len(lengths)) * longest - tokens.token_offsets[:-1]
-        owner = np.repeat(np.arange(len(lengths)), np.diff(tokens.bag_offsets))
-        index = packed + np.repeat(moved[owner], sizes)
+        starts = np.zeros(len(sizes) + 1, np.int64)
+        np.cumsum(sizes, out=starts[1:])
+        within = np.arange(starts[-1]) - np.repeat(starts[:-1], sizes)
+        index = positions[np.repeat(tokens.bag_starts, sizes) + within]
         return cls(
             torch.from_numpy(ids),
             torch.from_numpy(mask),
-            torch.from_numpy(index.astype(np.int64)),
-            torch.from_numpy(starts.astype(np.int64)),
-            torch.from_numpy(np.asarray(tokens.bag_offsets, dtype=np.int64)),
+            torch.from_numpy(index),
+            torch.from_numpy(starts[:-1].copy()),
+            torch.tensor(tokens.bag_offsets, dtype=torch.int64),
         )
 
-    def to(self, device: torch.device | str) -> TextBatch:
+    def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
-        return TextBatch(**moved)
+        return _to(self, device)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs of a title and an image, and which of all B × B belong together.
+
+    Args:
+        text: [B] titles.
+        raw: [B, S, S, 3] uint8, the images; see :meth:`pixels`.
+        positives: [B, B] bool, title by image.
+        text_groups: [B] int64, equal for equal titles.
+        image_groups: [B] int64, equal for equal images.
+        query_ids: [B] int64.
+        image_ids: [B] int64.
+    """
+
+    text: TextBatch
+    raw: Tensor
+    positives: Tensor
+    text_groups: Tensor
+    image_groups: Tensor
+    query_ids: Tensor
+    image_ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.positives)
+
+    def pixels(self) -> Tensor:
+        """[B, 3, S, S] float32, normalised on the batch's device."""
+        return normalised(self.raw)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return _to(self, device)
+
+
+class TrainBatches:
+    """Training batches of (title, image) pairs, epoch after epoch.
+
+    Everything follows from (seed, epoch, position): the order of an epoch from (seed, epoch), a
+    sample's variation from (seed, epoch, sample). So a run that starts at batch n sees what the
+    unbroken run saw. With several ranks, each takes its part of every global batch: together they
+    see what one process with a batch of ``batch_size × world_size`` sees. A last batch that
+    would not be full is left out.
+
+    Args:
+        split: A preprocessed split with images and tokens.
+        config: Variation, decoding threads, memory for decoded images.
+        image_size: S.
+        batch_size: B, pairs in a batch of this rank.
+        pad_id: The token that fills up.
+        seed: See above.
+        rank: Which of ``world_size`` processes this is.
+        world_size: How many processes share each epoch.
+
+    Raises:
+        InputError: There are fewer pairs than one (global) batch takes.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        config: DataConfig,
+        *,
+        image_size: int,
+        batch_size: int,
+        pad_id: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.split, self.config = split, config
+        self.image_size, self.batch_size = image_size, batch_size
+        self.pad_id, self.seed = pad_id, seed
+        self.rank, self.world_size = rank, world_size
+        self.links = Links.of(split)
+        self.items = split.items
+        self.queries = np.repeat(np.arange(len(split.query_ids)), np.diff(split.item_offsets))
+        self.per_epoch = len(self.items) // (batch_size * world_size)
+        if not self.per_epoch:
+            raise InputError(
+                tr("There are not enough pairs of a query and an image for one batch."),
+                where=split.path,
+                found=len(self.items),
+                expected=tr("at least {n}", n=batch_size * world_size),
+                hint=tr("Try a smaller batch: --set training.batch_size=N"),
+            )
+        self._images = ImageCache(split, self._useful_size(), config.cache_mb << 20)
+
+    def __len__(self) -> int:
+        return self.per_epoch
+
+    def iterate(self, first: int = 0) -> Iterator[Batch]:
+        """Batches without end, from number ``first`` (counted over all epochs) on."""
+
+        def numbers() -> Iterator[int]:
+            number = first
+            while True:
+                yield number
+                number += 1
+
+        return _prefetch(self.batch, numbers(), self.config.workers)
+
+    def batch(self, number: int) -> Batch:
+        """Batch ``number``, counted over all epochs."""
+        epoch, step = divmod(number, self.per_epoch)
+        size = self.batch_size
+        begin = (step * self.world_size + self.rank) * size
+        pairs = self._order(epoch)[begin : begin + size]
+        queries, images = self.queries[pairs], self.items[pairs]
+        raw = np.empty((size, self.image_size, self.image_size, 3), np.uint8)
+        for row, (pair, image) in enumerate(zip(pairs.tolist(), images.tolist(), strict=True)):
+            raw[row] = self._pixels(image, epoch, pair)
+        text_groups = self.links.text_groups[queries]
+        image_groups = self.links.image_groups[images]
+        return Batch(
+            TextBatch.from_tokens(self.split.tokens.select(queries), self.pad_id),
+            torch.from_numpy(raw),
+            torch.from_numpy(self.links.positives(text_groups, image_groups)),
+            torch.from_numpy(text_groups),
+            torch.from_numpy(image_groups),
+            torch.from_numpy(self.split.query_ids[queries]),
+            torch.from_numpy(self.split.image_ids[images]),
+        )
+
+    def _useful_size(self) -> int:
+        """Pixels a side from which even the smallest crop need not be enlarged."""
+        if self.config.augment is None:
+            return self.image_size
+        least = max(0.1, self.config.augment.crop_scale[0])
+        return round(self.image_size / math.sqrt(least * 3 / 4))
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """[M] the order of the pairs in an epoch."""
+        kept = self.__dict__.get("_last_order")
+        if kept is None or kept[0] != epoch:
+            random = np.random.default_rng([self.seed % 2**64, epoch])
+            kept = self._last_order = (epoch, random.permutation(len(self.items)))
+        order: NDArray[np.int64] = kept[1]
+        return order
+
+    def _pixels(self, image: int, epoch: int, pair: int) -> NDArray[np.uint8]:
+        picture = self._images[image]
+        settings = self.config.augment
+        if settings is None:
+            return resize(picture, self.image_size)
+        return augment(
+            picture,
+            self.image_size,
+            sample_random(self.seed, epoch, pair),
+            crop_scale=settings.crop_scale,
+            flip=settings.flip,
+            randaugment=settings.randaugment,
+        )
+
+
+class ImageCache:
+    """Decoded images, kept in memory as far as the budget goes.
+
+    Args:
+        split: Whose images.
+        size_hint: Pixels a side that will be needed; None: decode exactly.
+        budget: Bytes of pixels to keep.
+    """
+
+    def __init__(self, split: Split, size_hint: int | None, budget: int) -> None:
+        self._split, self._hint = split, size_hint
+        self._left = budget
+        self._kept: dict[int, Image.Image] = {}
+        self._lock = Lock()
+
+    def __getitem__(self, position: int) -> Image.Image:
+        image = self._kept.get(position)
+        if image is None:
+            data = self._split.image_bytes(position)
+            image = decode(data, self._hint, where=self._split.image_name(position))
+            if self._hint is not None:
+                image = _shrunk(image, self._hint)
+            size = image.width * image.height * 3
+            with self._lock:
+                if size <= self._left and position not in self._kept:
+                    self._kept[position] = image
+                    self._left -= size
+        return image
+
+
+def image_batches(
+    split: Split,
+    size: int,
+    batch_size: int,
+    *,
+    exact: bool = True,
+    workers: int | None = None,
+) -> Iterator[Tensor]:
+    """All images of a split in its order, as evaluation sees them.
+
+    Args:
+        split: A preprocessed split.
+        size: S.
+        batch_size: Images at a time; the last batch may be smaller.
+        exact: Decode JPEGs in full, as the original does.
+        workers: Threads that decode ahead; None: one a CPU core, at most 8.
+
+    Yields:
+        [b, 3, S, S] float32, normalised.
+    """
+    hint = None if exact else size
+
+    def make(begin: int) -> Tensor:
+        positions = range(begin, min(begin + batch_size, len(split.image_ids)))
+        raw = np.empty((len(positions), size, size, 3), np.uint8)
+        for row, position in enumerate(positions):
+            where = split.image_name(position)
+            raw[row] = resize(decode(split.image_bytes(position), hint, where), size)
+        return normalised(torch.from_numpy(raw))
+
+    if workers is None:
+        workers = min(8, os.cpu_count() or 1)
+    return _prefetch(make, range(0, len(split.image_ids), batch_size), workers)
+
+
+def text_batches(tokens: TokenBags, batch_size: int, pad_id: int) -> Iterator[TextBatch]:
+    """All titles in order, ``batch_size`` at a time."""
+    for begin in range(0, len(tokens), batch_size):
+        chosen = np.arange(begin, min(begin + batch_size, len(tokens)))
+        yield TextBatch.from_tokens(tokens.select(chosen), pad_id)
+
+
+def pixels_of(image: Image.Image, size: int) -> Tensor:
+    """One decoded image as evaluation sees it: [3, S, S] float32."""
+    return torch.from_numpy(normalise(resize(image, size)))
+
+
+def normalised(raw: Tensor) -> Tensor:
+    """[B, S, S, 3] uint8 to [B, 3, S, S] float32 with CLIP's mean and standard deviation."""
+    scaled = raw.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    mean = torch.tensor(CLIP_MEAN, device=raw.device).view(3, 1, 1)
+    deviation = torch.tensor(CLIP_STD, device=raw.device).view(3, 1, 1)
+    return scaled.div_(255).sub_(mean).div_(deviation)
+
+
+def _shrunk(image: Image.Image, side: int) -> Image.Image:
+    """Without the pixels that no crop will need: a large photograph is not worth its memory."""
+    while min(image.size) >= 2 * side:
+        image = image.reduce(2)
+    return image
+
+
+def _to(batch: Item, device: torch.device | str) -> Item:
+    moved = {
+        field.name: getattr(batch, field.name).to(device)
+        for field in fields(batch)  # type: ignore[arg-type]
+    }
+    return replace(batch, **moved)  # type: ignore[type-var]
+
+
+def _prefetch(make: Callable[[Item], Made], items: Iterable[Item], workers: int) -> Iterator[Made]:
+    """``make`` of each item, in order, some ahead by threads (Pillow decodes without the GIL)."""
+    if workers < 1:
+        yield from map(make, items)
+        return
+    queue: deque[Future[Made]] = deque()
+    source = iter(items)
+    with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
+        try:
+            for item in source:
+                queue.append(pool.submit(make, item))
+                if len(queue) > workers + 1:
+                    yield queue.popleft().result()
+            while queue:
+                yield queue.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

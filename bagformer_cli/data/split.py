@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -98,7 +99,8 @@ class Split:
 
     @cached_property
     def _images(self) -> Shards:
-        if not (self.path / "images.json").exists():
+        record = json.loads((self.path / "split.json").read_text(encoding="utf-8"))
+        if record["images"] is None:
             raise InputError(
                 tr("The split '{split}' was preprocessed without its images.", split=self.name),
                 where=self.path,
@@ -142,22 +144,22 @@ class Split:
         return Texts(self._queries)
 
     @cached_property
+    def _links(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return items_of(self._queries)
+
+    @property
     def item_offsets(self) -> NDArray[np.int64]:
         """[Q+1] query q is answered by ``items[item_offsets[q]:item_offsets[q+1]]``."""
-        columns = [batch.column("item_ids") for batch in self._queries.batches]
-        lengths = [np.diff(column.offsets.to_numpy()) for column in columns]
-        return np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]), dtype=np.int64)
+        return self._links[1]
 
-    @cached_property
+    @property
     def item_ids(self) -> NDArray[np.int64]:
         """[M] ids of the images that answer the queries."""
-        columns = [batch.column("item_ids").flatten() for batch in self._queries.batches]
-        parts = [column.to_numpy() for column in columns]
-        return np.concatenate([np.zeros(0, np.int64), *parts])
+        return self._links[0]
 
     @cached_property
     def items(self) -> NDArray[np.int64]:
-        """[M] positions of the images that answer the queries; -1 where there is no such image."""
+        """[M] positions of the images that answer the queries."""
         return positions_of(self.item_ids, self.image_ids)
 
     @cached_property
@@ -179,6 +181,16 @@ def load_tokens(folder: Path) -> TokenBags:
         name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in TOKEN_ARRAYS
     }
     return TokenBags(**arrays)
+
+
+def items_of(queries: Shards) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The queries' image ids [M], and where each query's begin [Q+1]."""
+    columns = [batch.column("item_ids") for batch in queries.batches]
+    none = np.zeros(0, np.int64)
+    ids = np.concatenate([none, *(column.flatten().to_numpy() for column in columns)])
+    lengths = [np.diff(column.offsets.to_numpy()) for column in columns]
+    offsets = np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]), dtype=np.int64)
+    return ids, offsets
 
 
 def positions_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -39,7 +39,14 @@ from bagformer_cli.data.muge import (
     parse_query_line,
     repeated,
 )
-from bagformer_cli.data.split import TOKEN_ARRAYS, Shards, Split, positions_of
+from bagformer_cli.data.split import (
+    TOKEN_ARRAYS,
+    Shards,
+    Split,
+    Texts,
+    items_of,
+    positions_of,
+)
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.files import cache_folder, disk_errors, write_text
 from bagformer_cli.messages import tr
@@ -246,7 +253,7 @@ def _preprocess_split(
         return  # images that an earlier run brought in stay
     if record != digests:
         if not text_only:
-            _check_items(source, Split(split, None, name))
+            _check_items(source, split)
         write_text(split / "split.json", json.dumps(digests))
 
 
@@ -261,7 +268,7 @@ def _encode_titles(
         return
     folder.mkdir(exist_ok=True)
     done.unlink(missing_ok=True)
-    texts = Split(split, None, name).texts
+    texts = Texts(_shards(split, "queries"))
     state = _read_json(place)
     whole = all((folder / f"{field}.npy").is_file() for field in TOKEN_ARRAYS)
     if state.get("queries") != digest or not whole:
@@ -316,9 +323,9 @@ def _forget_old(split: Path) -> None:
 # ---------------------------------------------------------------------------------------- checks
 
 
-def _check_ids(source: Path, name: str, column: str, folder: Path) -> None:
+def _check_ids(source: Path, name: str, column: str, split: Path) -> None:
     """No id is there twice."""
-    ids = Shards(sorted(folder.glob(f"{name}-*.arrow"))).numbers(column)
+    ids = _shards(split, name).numbers(column)
     order = np.argsort(ids, kind="stable")
     twice = np.flatnonzero(np.diff(ids[order]) == 0)
     if len(twice):
@@ -329,17 +336,23 @@ def _check_ids(source: Path, name: str, column: str, folder: Path) -> None:
         raise error
 
 
-def _check_items(source: Path, split: Split) -> None:
+def _check_items(source: Path, split: Path) -> None:
     """Every image that a query names is there."""
-    missing = np.flatnonzero(positions_of(split.item_ids, split.image_ids) < 0)
+    wanted, offsets = items_of(_shards(split, "queries"))
+    found = positions_of(wanted, _shards(split, "images").numbers("image_id"))
+    missing = np.flatnonzero(found < 0)
     if len(missing):
-        row = int(np.searchsorted(split.item_offsets, missing[0], side="right")) - 1
+        row = int(np.searchsorted(offsets, missing[0], side="right")) - 1
         raise DataError(
             tr("The query names an image that is not in the images file."),
             where=f"{source}:{row + 1}",
-            found=tr("id {id}; {n} such in all", id=split.item_ids[missing[0]], n=len(missing)),
+            found=tr("id {id}; {n} such in all", id=wanted[missing[0]], n=len(missing)),
             hint=tr("`xmr data check` lists every one."),
         )
+
+
+def _shards(split: Path, name: str) -> Shards:
+    return Shards(sorted(split.glob(f"{name}-*.arrow")))
 
 
 def _split_is_current(
