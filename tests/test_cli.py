@@ -122,7 +122,7 @@ def test_a_value_that_is_not_a_choice(xmr: Callable[..., Any]) -> None:
     run = xmr("train", "--interaction", "bagwize")
     assert run.code == 2
     assert "xmr train --interaction" in run.err
-    assert "found     bagwize" in run.err
+    assert "bagwize" in run.err
     assert "bagwise" in run.err.split("expected")[1]
 
 
@@ -130,7 +130,21 @@ def test_a_value_of_the_wrong_type(xmr: Callable[..., Any]) -> None:
     run = xmr("train", "--seed", "soon")
     assert run.code == 2
     assert "xmr train --seed" in run.err
-    assert "found     soon" in run.err
+    assert "soon" in run.err
+
+
+def test_an_option_without_its_value(xmr: Callable[..., Any]) -> None:
+    run = xmr("train", "--seed")
+    assert run.code == 2
+    assert "This option takes a value." in run.err
+    assert "--seed" in run.err
+
+
+def test_too_many_arguments(xmr: Callable[..., Any]) -> None:
+    run = xmr("doctor", "one", "two")
+    assert run.code == 2
+    assert "more arguments than this command takes" in run.err
+    assert "found     one two\n" in run.err
 
 
 def test_a_missing_argument(xmr: Callable[..., Any]) -> None:

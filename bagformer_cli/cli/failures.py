@@ -86,6 +86,15 @@ def _usage(failure: Any) -> InputError:
             expected=wanted,
             hint=hint,
         )
+    if kind == "BadOptionUsage":
+        return InputError(tr("This option takes a value."), where=failure.option_name, hint=hint)
+    if failure.message.startswith("Got unexpected extra argument"):
+        return InputError(
+            tr("There are more arguments than this command takes."),
+            where=program,
+            found=failure.message.partition("(")[2].partition(")")[2].strip(" ()") or None,
+            hint=hint,
+        )
     return InputError(failure.format_message(), where=program, hint=hint)
 
 
