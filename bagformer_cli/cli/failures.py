@@ -92,7 +92,7 @@ def _usage(failure: Any) -> InputError:
         return InputError(
             tr("There are more arguments than this command takes."),
             where=program,
-            found=failure.message.partition("(")[2].partition(")")[2].strip(" ()") or None,
+            found=failure.message.rpartition("(")[2].rstrip(")"),
             hint=hint,
         )
     return InputError(failure.format_message(), where=program, hint=hint)
