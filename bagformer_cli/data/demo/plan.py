@@ -1,0 +1,372 @@
+"""Which things stand in which picture, and which picture answers what: decided before drawing.
+
+For each kind some colours and patterns are *held out*: no training picture shows the kind in
+them, validation and test do. Pictures come in families: a first one and near misses of it, the
+same things with their colours (or patterns) exchanged. Which pictures answer a query is worked
+out from all the pictures of the split, so the ground truth is complete.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bagformer_cli.data.demo.attributes import Thing
+from bagformer_cli.data.demo.catalogue import GROUPS, KIND_KEYS, KINDS
+from bagformer_cli.data.demo.palette import (
+    COLOUR_KEYS,
+    COLOURS,
+    PATTERN_KEYS,
+    PATTERNS,
+    SOLID,
+    goes_together,
+)
+from bagformer_cli.data.demo.scene import Item
+from bagformer_cli.data.demo.titles import buyer_query, seller_title
+
+MOST_THINGS = 3
+NOTHING = -1
+
+THINGS_SHARE = (0.25, 0.40, 0.35)
+"""Shares of pictures with one, two and three things."""
+SOLID_SHARE = 0.4
+"""Share of things without a pattern."""
+FAMILY_SHARE = (0.40, 0.38, 0.22)
+"""Shares of families of one, two and three pictures."""
+HELD_COLOURS, HELD_PATTERNS = 3, 2
+"""So many colours and patterns of each kind are held out of training."""
+HELD_SHARE = (0.5, 0.3)
+"""In validation and test, shares of things in a held-out colour, in a held-out pattern."""
+GIFT_SHARE = 0.2
+"""Share of pictures of several things in which the last is a gift of any group."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What training never shows.
+
+    Args:
+        colours: [kinds, colours] bool, True where the pair is held out.
+        patterns: [kinds, patterns] bool, likewise; a solid colour is never held out.
+    """
+
+    colours: npt.NDArray[np.bool_]
+    patterns: npt.NDArray[np.bool_]
+
+    def is_held(self, item: Item) -> bool:
+        """True where a thing, or what a query says of it, is of a held-out pair."""
+        kind, colour, pattern, _ = item
+        return bool(
+            (colour >= 0 and self.colours[kind, colour])
+            or (pattern >= 0 and self.patterns[kind, pattern])
+        )
+
+
+def hold_out(seed: int) -> HeldOut:
+    """Choose the held-out pairs, each colour and each pattern about equally often."""
+    rng = random.Random(f"{seed}/held-out")
+    colours = np.zeros((len(KINDS), len(COLOURS)), bool)
+    patterns = np.zeros((len(KINDS), len(PATTERNS)), bool)
+    for table, choices, amount in (
+        (colours, range(len(COLOURS)), HELD_COLOURS),
+        (patterns, [p for p in range(len(PATTERNS)) if p != SOLID], HELD_PATTERNS),
+    ):
+        deck: list[int] = []
+        for kind in range(len(KINDS)):
+            while table[kind].sum() < amount:
+                if not deck:
+                    deck = rng.sample(list(choices), len(choices))
+                table[kind, deck.pop()] = True
+    return HeldOut(colours, patterns)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of one split, not drawn yet.
+
+    Args:
+        things: [images, MOST_THINGS, 4] int8: kind, colour, pattern, part colour; -1 for none.
+        gifts: [images] bool: the last thing is a gift with the others.
+    """
+
+    things: npt.NDArray[np.int8]
+    gifts: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.things)
+
+    def items(self, position: int) -> list[Item]:
+        """The things in one picture."""
+        return [_item(row) for row in self.things[position].tolist() if row[0] >= 0]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedQuery:
+    """A query before it has an id.
+
+    Args:
+        text: What is typed.
+        named: The things it names, -1 for what it leaves open.
+        positions: All pictures of the split that answer it, ascending.
+    """
+
+    text: str
+    named: tuple[Item, ...]
+    positions: npt.NDArray[np.int64]
+
+
+def split_sizes(images: int) -> dict[str, int]:
+    """How many pictures each split gets: about 2 : 0.64 : 0.36 of three parts."""
+    rest = images - images * 2 // 3
+    test = max(10, round(rest * 0.36))
+    return {"train": images - rest, "valid": rest - test, "test": test}
+
+
+def plan_pictures(split: str, images: int, held: HeldOut, seed: int) -> Pictures:
+    """Decide what the pictures of a split show.
+
+    Args:
+        split: ``train`` never gets a held-out pair; the others get many.
+        images: How many pictures.
+        held: The held-out pairs.
+        seed: Makes the plan.
+    """
+    rng = random.Random(f"{seed}/{split}/pictures")
+    things = np.full((images, MOST_THINGS, 4), NOTHING, np.int8)
+    gifts = np.zeros(images, bool)
+    count = 0
+    training = split == "train"
+    while count < images:
+        first, gift = _scene(rng, held, training)
+        members = [first]
+        for _ in range(_choose(FAMILY_SHARE, rng)):
+            near = _near_miss(first, rng)
+            if not (training and any(held.is_held(item) for item in near)):
+                members.append(near)
+        for member in members[: images - count]:
+            things[count, : len(member)] = member
+            gifts[count] = gift
+            count += 1
+    order = np.array(rng.sample(range(images), images), np.int64)
+    return Pictures(things[order], gifts[order])
+
+
+class Answers:
+    """Finds all pictures of a split that answer a query.
+
+    Args:
+        pictures: The split's pictures.
+    """
+
+    def __init__(self, pictures: Pictures) -> None:
+        image, slot = np.nonzero(pictures.things[:, :, 0] >= 0)
+        rows = pictures.things[image, slot]
+        self._images = [image[rows[:, 0] == kind] for kind in range(len(KINDS))]
+        self._rows = [rows[rows[:, 0] == kind] for kind in range(len(KINDS))]
+
+    def of(self, named: Sequence[Item]) -> npt.NDArray[np.int64]:
+        """Positions of the pictures that show each thing of ``named`` as said, ascending."""
+        found: npt.NDArray[np.int64] | None = None
+        for kind, *said in named:
+            rows = self._rows[kind]
+            keep = np.ones(len(rows), bool)
+            for column, value in enumerate(said, start=1):
+                if value >= 0:
+                    keep &= rows[:, column] == value
+            images = np.unique(self._images[kind][keep])
+            found = images if found is None else np.intersect1d(found, images, assume_unique=True)
+        assert found is not None, "a query names something"
+        return found
+
+
+def plan_queries(
+    split: str, pictures: Pictures, held: HeldOut, seed: int
+) -> Iterator[PlannedQuery]:
+    """Titles and queries of a split, each text once, with all the pictures that answer them.
+
+    Training gets a seller's title and some buyers' queries for each picture. Validation and test
+    get buyers' queries alone, and each of them names a held-out pair.
+    """
+    find = Answers(pictures)
+    seen: set[str] = set()
+    for position in range(len(pictures)):
+        rng = random.Random(f"{seed}/{split}/text/{position}")
+        items = pictures.items(position)
+        if split == "train":
+            texts = _training_texts(items, bool(pictures.gifts[position]), rng)
+        else:
+            texts = _evaluation_texts(items, held, rng)
+        for text, named in texts:
+            if text not in seen:
+                seen.add(text)
+                yield PlannedQuery(text, tuple(named), find.of(named))
+
+
+def thing_of(item: Item) -> Thing:
+    """An item with the catalogue's names for its numbers."""
+    kind, colour, pattern, part = item
+    return Thing(
+        KIND_KEYS[kind],
+        COLOUR_KEYS[colour] if colour >= 0 else None,
+        PATTERN_KEYS[pattern] if pattern >= 0 else None,
+        COLOUR_KEYS[part] if part >= 0 else None,
+    )
+
+
+# ------------------------------------------------------------------------------------- pictures
+
+
+def _scene(rng: random.Random, held: HeldOut, training: bool) -> tuple[list[Item], bool]:
+    """One to three things of different kinds and colours that are sold together."""
+    amount = 1 + _choose(THINGS_SHARE, rng)
+    group = GROUPS[KINDS[rng.randrange(len(KINDS))].group]
+    kinds = rng.sample(group, amount)
+    gift = amount > 1 and rng.random() < GIFT_SHARE
+    if gift:
+        others = [kind for kind in range(len(KINDS)) if kind not in kinds]
+        kinds[-1] = rng.choice(others)
+    items: list[Item] = []
+    for kind in kinds:
+        taken = {item[1] for item in items}
+        items.append(_dressed(kind, taken, rng, held, training))
+    return items, gift
+
+
+def _dressed(kind: int, taken: set[int], rng: random.Random, held: HeldOut, training: bool) -> Item:
+    """A thing of ``kind`` in some colour but those ``taken``, some pattern, some part colour."""
+    want_held = [not training and rng.random() < share for share in HELD_SHARE]
+    while True:
+        colours = _either(held.colours[kind], want_held[0])
+        patterns = _either(held.patterns[kind], want_held[1])
+        colour = rng.choice(colours)
+        if SOLID in patterns and rng.random() < SOLID_SHARE:
+            pattern = SOLID
+        else:
+            pattern = rng.choice([p for p in patterns if p != SOLID])
+        if colour not in taken and goes_together(colour, pattern):
+            break
+        want_held[0] = want_held[0] and rng.random() < 0.8  # all three may be taken
+    part = rng.choice([c for c in range(len(COLOURS)) if c != colour])
+    return kind, colour, pattern, part
+
+
+def _either(row: npt.NDArray[np.bool_], held: bool) -> list[int]:
+    return [int(i) for i in np.nonzero(row == held)[0]]
+
+
+def _near_miss(items: Sequence[Item], rng: random.Random) -> list[Item]:
+    """The same kinds, nearly: colours or patterns exchanged, or one thing changed."""
+    if len(items) > 1:
+        changes: list[Callable[[Sequence[Item], random.Random], list[Item]]] = [
+            _colours_exchanged,
+            _colours_exchanged,
+            _patterns_exchanged,
+            _one_recoloured,
+        ]
+    else:
+        changes = [_one_recoloured, _one_repatterned]
+    near = rng.choice(changes)(items, rng)
+    if all(goes_together(item[1], item[2]) for item in near):
+        return near
+    return list(items)  # the same things once more, in another picture
+
+
+def _colours_exchanged(items: Sequence[Item], rng: random.Random) -> list[Item]:
+    i, j = rng.sample(range(len(items)), 2)
+    near = list(items)
+    near[i] = _recoloured(items[i], items[j][1])
+    near[j] = _recoloured(items[j], items[i][1])
+    return near
+
+
+def _patterns_exchanged(items: Sequence[Item], rng: random.Random) -> list[Item]:
+    i, j = rng.sample(range(len(items)), 2)
+    near = list(items)
+    near[i] = (*items[i][:2], items[j][2], items[i][3])
+    near[j] = (*items[j][:2], items[i][2], items[j][3])
+    return near
+
+
+def _one_recoloured(items: Sequence[Item], rng: random.Random) -> list[Item]:
+    i = rng.randrange(len(items))
+    free = [c for c in range(len(COLOURS)) if all(c != item[1] for item in items)]
+    near = list(items)
+    near[i] = _recoloured(items[i], rng.choice(free))
+    return near
+
+
+def _one_repatterned(items: Sequence[Item], rng: random.Random) -> list[Item]:
+    i = rng.randrange(len(items))
+    near = list(items)
+    near[i] = (*items[i][:2], rng.randrange(len(PATTERNS)), items[i][3])
+    return near
+
+
+def _recoloured(item: Item, colour: int) -> Item:
+    """``item`` in ``colour``; its part takes the old colour where it would not show any more."""
+    kind, old, pattern, part = item
+    return kind, colour, pattern, old if part == colour else part
+
+
+# ---------------------------------------------------------------------------------------- texts
+
+
+def _training_texts(
+    items: Sequence[Item], gift: bool, rng: random.Random
+) -> list[tuple[str, list[Item]]]:
+    named = [_said(item, rng, pattern=0.8, part=0.08) for item in items]
+    if not gift:
+        rng.shuffle(named)
+    texts = [(seller_title(named, gift, rng), named)]
+    for _ in range(2):
+        asked = _asked(items, rng)
+        texts.append((buyer_query(asked, rng), asked))
+    return texts
+
+
+def _evaluation_texts(
+    items: Sequence[Item], held: HeldOut, rng: random.Random
+) -> list[tuple[str, list[Item]]]:
+    for _ in range(8):
+        asked = _asked(items, rng)
+        if any(held.is_held(item) for item in asked):
+            return [(buyer_query(asked, rng), asked)]
+    return []
+
+
+def _asked(items: Sequence[Item], rng: random.Random) -> list[Item]:
+    """What a buyer says: of one thing its colour, its pattern or both; of two their colours."""
+    if len(items) > 1 and rng.random() < 0.55:
+        return [_said(item, rng, pattern=0.3, part=0.0) for item in rng.sample(list(items), 2)]
+    item = rng.choice(list(items))
+    chance = rng.random()
+    if chance < 0.25 and item[2] != SOLID:
+        return [(item[0], -1, item[2], -1)]
+    if chance < 0.33:
+        return [_said(item, rng, pattern=0.5, part=1.0)]
+    return [_said(item, rng, pattern=0.7, part=0.0)]
+
+
+def _said(item: Item, rng: random.Random, *, pattern: float, part: float) -> Item:
+    """``item`` with its colour, and its pattern and its part's colour by chance."""
+    share = pattern if item[2] != SOLID else pattern * 0.15
+    return (
+        item[0],
+        item[1],
+        item[2] if rng.random() < share else -1,
+        item[3] if rng.random() < part else -1,
+    )
+
+
+def _choose(shares: Sequence[float], rng: random.Random) -> int:
+    """An index, each with its share."""
+    return rng.choices(range(len(shares)), weights=shares)[0]
+
+
+def _item(row: Sequence[int]) -> Item:
+    kind, colour, pattern, part = row
+    return kind, colour, pattern, part
