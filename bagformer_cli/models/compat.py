@@ -339,7 +339,7 @@ class CompatDualEncoder(DualEncoder):
         bags = at.sum_bags(self.text_encoder.bert.embeddings(input_ids=at.input_ids))
         added = torch.full_like(at.mask, MASKED, dtype=bags.dtype)
         added = added.masked_fill(at.mask, 0.0).masked_fill(~at.present, ABSENT)
-        states = self.text_encoder(None, added[:, None, None, :], inputs_embeds=bags)
+        states: Tensor = self.text_encoder(None, added[:, None, None, :], inputs_embeds=bags)
         return states.masked_fill(~at.present[:, :, None], 0.0)
 
     def _vectors(self, states: Tensor, at: Positions) -> MultiVectors:
