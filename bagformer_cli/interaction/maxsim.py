@@ -5,58 +5,189 @@ Shapes: Q titles of G bags in all, N images of P patches in all, D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from bagformer_cli.errors import InputError
+from bagformer_cli.interaction import _cpu, _plain
+from bagformer_cli.interaction._blocks import cut
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 
+BUDGET = 256 << 20  # bytes for temporaries, beside the vectors and the scores themselves
 
-def maxsim(texts: MultiVectors, images: MultiVectors) -> tuple[Tensor, Tensor]:
-    """Score every title against every image, both ways (BagFormer eq. 4; ColBERT eq. 3).
+
+def maxsim(
+    texts: MultiVectors,
+    images: MultiVectors,
+    *,
+    dtype: torch.dtype | None = None,
+    budget: int = BUDGET,
+) -> tuple[Tensor, Tensor]:
+    """Score every title against every image, both ways (ColBERT eq. 3; FILIP eqs. 4–6).
 
     Args:
         texts: Q titles.
-        images: N images, of the same dimension and device.
+        images: N images, of the same dimension and on the same device.
+        dtype: What is multiplied: float32, bfloat16 or int8; sums are float32 always. By default
+            the stored type if both sides share one of these, int8 if either is int8, else
+            float32. With gradients it is float32: a bfloat16 forward picks other maxima.
+        budget: Bytes that temporaries may take, whatever Q and N.
 
     Returns:
         ``t2i`` [Q, N], for each title and image the sum over the title's vectors of the largest
         dot product with a vector of the image; ``i2t`` [N, Q], the other way round. float32.
-        Differentiable. An item without vectors scores 0.
+        Differentiable: of equal maxima the first gets the gradient. An item without vectors
+        scores 0.
 
     Raises:
-        InputError: If the dimensions differ.
+        InputError: If dimensions or devices differ, or ``dtype`` is not one of the three.
     """
+    _check(texts, images)
+    if torch.is_grad_enabled() and (texts.values.requires_grad or images.values.requires_grad):
+        with torch.autocast(texts.device.type, enabled=False):
+            t2i, i2t = _MaxSim.apply(
+                texts.to(dtype=torch.float32).values,
+                images.to(dtype=torch.float32).values,
+                texts.offsets,
+                images.offsets,
+                budget,
+            )
+        return t2i, i2t
+    return _scores(texts, images, both=True, dtype=dtype, budget=budget)
+
+
+def score_texts(
+    texts: MultiVectors,
+    images: MultiVectors,
+    *,
+    dtype: torch.dtype | None = None,
+    budget: int = BUDGET,
+) -> Tensor:
+    """``t2i`` [Q, N] alone, without gradients: what a search needs. See :func:`maxsim`."""
+    _check(texts, images)
+    return _scores(texts, images, both=False, dtype=dtype, budget=budget)[0]
+
+
+def maxsim_blocks(
+    texts: MultiVectors,
+    images: MultiVectors,
+    *,
+    dtype: torch.dtype | None = None,
+    budget: int = BUDGET,
+) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Score a pile of images that never need to be in memory at once, nor their scores.
+
+    Args:
+        texts: Q titles.
+        images: N images, memory-mapped perhaps.
+        dtype: See :func:`maxsim`.
+        budget: Bytes for temporaries; half of it for a block's scores and vectors.
+
+    Yields:
+        ``(first, end, t2i [Q, end - first], i2t [end - first, Q])``, in the order of the images.
+    """
+    _check(texts, images)
+    per_vector = images.dim * images.values.element_size()
+    mean = max(1.0, len(images.values) / max(1, len(images)))
+    per_image = 8 * max(1, len(texts)) + mean * per_vector
+    items = max(1, int(budget / 2 / per_image))
+    for first, end in cut(images.offsets, max(1, int(items * mean))):
+        block = images[first:end]
+        t2i, i2t = _scores(texts, block, both=True, dtype=dtype, budget=budget // 2)
+        yield first, end, t2i, i2t
+
+
+class _MaxSim(torch.autograd.Function):
+    """Keeps the places of the maxima and nothing of the dot products' size."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        bags: Tensor,
+        patches: Tensor,
+        bag_offsets: Tensor,
+        patch_offsets: Tensor,
+        budget: int,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.fast = _fast_cpu(bags, patches)
+        run = _cpu.forward if ctx.fast else _plain.forward
+        bags, patches = bags.contiguous(), patches.contiguous()
+        t2i, i2t, arg_patch, arg_bag = run(bags, patches, bag_offsets, patch_offsets, budget=budget)
+        ctx.save_for_backward(bags, patches, bag_offsets, patch_offsets, arg_patch, arg_bag)
+        ctx.budget = budget
+        return t2i, i2t
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_t2i: Tensor, grad_i2t: Tensor
+    ) -> tuple[Tensor, Tensor, None, None, None]:
+        run = _cpu.backward if ctx.fast else _plain.backward
+        bags, patches, bag_offsets, patch_offsets, arg_patch, arg_bag = ctx.saved_tensors
+        grad_bags, grad_patches = run(
+            bags,
+            patches,
+            bag_offsets,
+            patch_offsets,
+            arg_patch,
+            arg_bag,
+            grad_t2i.contiguous(),
+            grad_i2t.contiguous(),
+            budget=ctx.budget,
+        )
+        return grad_bags, grad_patches, None, None, None
+
+
+def _scores(
+    texts: MultiVectors, images: MultiVectors, *, both: bool, dtype: torch.dtype | None, budget: int
+) -> tuple[Tensor, Tensor]:
+    dtype = dtype or _shared_type(texts, images)
+    with torch.no_grad(), torch.autocast(texts.device.type, enabled=False):
+        texts, images = texts.to(dtype=dtype), images.to(dtype=dtype)
+        if _fast_cpu(texts.values, images.values):
+            return _cpu.scores(texts, images, both=both, budget=budget)
+        t2i, i2t, _, _ = _plain.forward(
+            texts.to(dtype=torch.float32).values,
+            images.to(dtype=torch.float32).values,
+            texts.offsets,
+            images.offsets,
+            keep_places=False,
+            budget=budget,
+        )
+        return t2i, i2t
+
+
+def _shared_type(texts: MultiVectors, images: MultiVectors) -> torch.dtype:
+    if torch.int8 in (texts.dtype, images.dtype):
+        return torch.int8
+    if texts.dtype == images.dtype == torch.bfloat16:
+        return torch.bfloat16
+    return torch.float32
+
+
+def _fast_cpu(bags: Tensor, patches: Tensor) -> bool:
+    return (
+        bags.device.type == "cpu"
+        and len(bags) * len(patches) >= _cpu.WORTH_IT
+        and _cpu.kernels() is not None
+    )
+
+
+def _check(texts: MultiVectors, images: MultiVectors) -> None:
     if texts.dim != images.dim:
         raise InputError(
             tr("Titles and images have vectors of different dimension."),
             found=images.dim,
             expected=texts.dim,
         )
-    x = images.to(dtype=torch.float32)
-    y = texts.to(dtype=torch.float32)
-    products = x.values @ y.values.T
-    t2i = _max_then_sum(products, x, y)
-    i2t = _max_then_sum(products.T, y, x)
-    return t2i.T, i2t.T
-
-
-def _max_then_sum(products: Tensor, rows: MultiVectors, columns: MultiVectors) -> Tensor:
-    """[rows, columns] → [items, items]: max over each row item, then sum over each column item."""
-    length = rows.uniform_length
-    if length:
-        best = products.reshape(len(rows), length, -1).amax(1)
-    else:
-        # A ragged item repeats its last row up to the longest: no maximum changes.
-        place = torch.arange(int(rows.lengths.max()) if len(rows) else 0)
-        last = (rows.lengths - 1).clamp_min(0)
-        index = (rows.offsets[:-1, None] + torch.minimum(place, last[:, None])).clamp_max(
-            max(len(products) - 1, 0)
+    if texts.device != images.device:
+        raise InputError(
+            tr("Titles and images are on different devices."),
+            found=images.device,
+            expected=texts.device,
         )
-        best = products.new_zeros(len(rows), products.shape[1])
-        if index.numel() and len(products):
-            filled = (rows.lengths > 0).to(products.device)
-            best = torch.where(filled[:, None], products[index.to(products.device)].amax(1), best)
-    item = torch.arange(len(columns)).repeat_interleave(columns.lengths).to(products.device)
-    return best.new_zeros(len(rows), len(columns)).index_add(1, item, best)
