@@ -16,13 +16,14 @@ DEMO = Path("data/demo")
 MUGE = Path("data/muge")
 
 
-def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
+def resolve(dataset: str | Path, progress: Progress = SILENT, *, root: Path = Path()) -> MugeFolder:
     """The dataset that a user names.
 
     Args:
         dataset: A folder in MUGE form if there is one of that name; else ``demo`` (``data/demo/``
             under the current folder, drawn when first needed) or ``muge`` (``data/muge/``).
         progress: Where to report.
+        root: The folder that ``data/`` is in.
 
     Raises:
         InputError: There is no such dataset; for ``muge`` it says where to get it.
@@ -31,15 +32,17 @@ def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
     if path.is_dir() and (naming_of(path) is not None or str(dataset) not in {"demo", "muge"}):
         return MugeFolder(path)
     if str(dataset) == "demo":
-        if not DEMO.is_dir() or naming_of(DEMO) is None:
+        demo = root / DEMO
+        if not demo.is_dir() or naming_of(demo) is None:
             from bagformer_cli.data.demo import write_demo
 
-            write_demo(DEMO, progress=progress)
-        return MugeFolder(DEMO)
+            write_demo(demo, progress=progress)
+        return MugeFolder(demo)
     if str(dataset) == "muge":
-        if not MUGE.is_dir() or naming_of(MUGE) is None:
+        muge = root / MUGE
+        if not muge.is_dir() or naming_of(muge) is None:
             raise muge_missing()
-        return MugeFolder(MUGE)
+        return MugeFolder(muge)
     near = nearest(str(dataset), ["demo", "muge"])
     raise InputError(
         tr("There is no dataset of that name."),
@@ -88,13 +91,18 @@ def ensure_store(
     """
     if not isinstance(folder, MugeFolder):
         folder = MugeFolder(folder)
-    if workers is None:
-        workers = os.cpu_count() or 1
     return preprocess(
         folder,
         encoder=encoder,
         text_only=text_only,
         splits=splits,
-        workers=workers,
+        workers=workers or core_count(),
         progress=progress,
     )
+
+
+def core_count() -> int:
+    """How many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,227 @@
+"""``xmr data``: make, check and import datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from bagformer_cli.cli import console
+from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.messages import tr
+
+app = App(tr("Make, check and import datasets in MUGE form."))
+
+
+@app.command(
+    help=tr(
+        "Draw a demo dataset: pictures of products with Chinese titles, for training, validation "
+        "and test. The same seed draws the same pictures.\n\n"
+        "    xmr data demo --out data/mine --images 10000 --seed 1"
+    )
+)
+def demo(
+    out: Annotated[Path, typer.Option("--out", help=tr("The folder to write."))],
+    images: Annotated[
+        int, typer.Option(min=1, help=tr("How many pictures in all three splits together."))
+    ] = 3000,
+    seed: Annotated[int, typer.Option(help=tr("Determines everything that is drawn."))] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help=tr("Processes that draw. Default: one a core."), show_default=""),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Parse, draw, print."""
+    from bagformer_cli.data.demo import write_demo
+
+    with console.progress() as progress:
+        write_demo(out, images=images, seed=seed, workers=workers, progress=progress)
+    found = {"folder": out, "images": images, "seed": seed}
+
+    def show() -> None:
+        console.say(tr("Drawn: {folder}", folder=out))
+        console.next_steps([(f"xmr train --dataset {out}", tr("train on it"))])
+
+    console.result(found, show)
+
+
+@app.command(
+    help=tr(
+        "Read every line and decode every image of a dataset; report each broken line with its "
+        "file and number, and what the dataset holds. The exit code is 2 where something is "
+        "broken.\n\n"
+        "    xmr data check data/muge"
+    )
+)
+def check(
+    folder: Annotated[str, typer.Argument(help=tr("A folder in MUGE form, or demo, or muge."))],
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=tr("Processes that decode. Default: one a core."), show_default=""
+        ),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Parse, check, print."""
+    from dataclasses import asdict
+
+    from bagformer_cli.data.check import check_folder
+    from bagformer_cli.data.datasets import core_count, resolve
+
+    with console.progress() as progress:
+        dataset = resolve(folder, progress=progress)
+        report = check_folder(dataset, workers or core_count(), progress)
+    found = {"ok": report.ok, **asdict(report)}
+
+    def show() -> None:
+        for problem in report.problems:
+            shown = f"  ({problem.found})" if problem.found else ""
+            console.say(f"{problem.where}: {problem.message}{shown}")
+        columns = [
+            tr("split"),
+            tr("queries"),
+            tr("images"),
+            tr("pairs"),
+            tr("images without query"),
+            tr("queries without image"),
+            tr("queries with several"),
+            tr("longest query"),
+        ]
+        rows = [
+            (
+                name,
+                split.queries,
+                split.images,
+                split.pairs,
+                split.images_without_query,
+                split.queries_without_image,
+                split.queries_with_several_images,
+                split.longest_query,
+            )
+            for name, split in report.splits.items()
+        ]
+        console.heading(str(dataset.path))
+        console.table(columns, rows)
+        console.say()
+        if report.ok:
+            console.say(tr("Nothing is broken."))
+        else:
+            console.say(tr("{n} broken lines or files.", n=len(report.problems)))
+
+    console.result(found, show)
+    if not report.ok:
+        raise typer.Exit(2)
+
+
+@app.command(
+    "import",
+    help=tr(
+        "Bring data into MUGE form: a CSV, TSV or JSONL table of image paths and titles, or "
+        "Chinese-CLIP's LMDB folder.\n\n"
+        "    xmr data import products.csv --out data/products --valid 0.1\n\n"
+        "    xmr data import datasets/MUGE/lmdb --out data/muge\n\n"
+        "A table's columns are image and title; image_id, query_id and split may be there too. "
+        "Lines with the same title become one query with several images."
+    ),
+)
+def import_data(
+    source: Annotated[Path, typer.Argument(help=tr("A .csv, .tsv or .jsonl file, or a folder."))],
+    out: Annotated[Path, typer.Option("--out", help=tr("The folder to write."))],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help=tr("What relative image paths start from. Default: the table's folder."),
+            rich_help_panel=tr("Tables"),
+            show_default="",
+        ),
+    ] = None,
+    split: Annotated[
+        Literal["train", "valid", "test"],
+        typer.Option(help=tr("Where lines go that name no split."), rich_help_panel=tr("Tables")),
+    ] = "train",
+    valid: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help=tr("Share of the products that goes to validation."),
+            rich_help_panel=tr("Tables"),
+        ),
+    ] = 0.0,
+    test: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help=tr("Share of the products that goes to test."),
+            rich_help_panel=tr("Tables"),
+        ),
+    ] = 0.0,
+    encoding: Annotated[
+        str,
+        typer.Option(
+            help=tr("Of the table. Excel in China writes gb18030."), rich_help_panel=tr("Tables")
+        ),
+    ] = "utf-8",
+    skip_broken: Annotated[
+        bool,
+        typer.Option(
+            "--skip-broken",
+            help=tr("Leave out lines whose image is missing or broken, with a warning."),
+            rich_help_panel=tr("Tables"),
+        ),
+    ] = False,
+    naming: Annotated[
+        Literal["query", "text"] | None,
+        typer.Option(
+            help=tr(
+                "query: MR_train_queries.jsonl; text: train_texts.jsonl. "
+                "Default: query for tables, text for an LMDB."
+            ),
+            show_default="",
+        ),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Parse, import, print."""
+    from dataclasses import asdict
+
+    from bagformer_cli.data.importing import import_table
+    from bagformer_cli.data.lmdb_import import import_lmdb
+
+    with console.progress() as progress:
+        if source.is_dir():
+            written = import_lmdb(source, out, naming=naming or "text", progress=progress)
+        else:
+            written = import_table(
+                source,
+                out,
+                root=images,
+                split=split,
+                valid=valid,
+                test=test,
+                naming=naming or "query",
+                encoding=encoding,
+                skip_broken=skip_broken,
+                progress=progress,
+            )
+    found = {"folder": out, "splits": {name: asdict(part) for name, part in written.items()}}
+
+    def show() -> None:
+        columns = [tr("split"), tr("queries"), tr("images"), tr("pairs")]
+        rows = [(n, part.queries, part.images, part.pairs) for n, part in written.items()]
+        console.table(columns, rows, title=str(out))
+        console.next_steps(
+            [
+                (f"xmr data check {out}", tr("look it over")),
+                (f"xmr train --dataset {out}", tr("train on it")),
+            ]
+        )
+
+    console.result(found, show)

@@ -1,0 +1,93 @@
+"""``xmr preprocess``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from bagformer_cli.cli import console
+from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.messages import tr
+
+app = App()
+
+
+@app.command(
+    help=tr(
+        "Turn a dataset's titles into tokens and bags and its images into a store with random "
+        "access. train and eval do it by themselves when they need it.\n\n"
+        "    xmr preprocess --dataset muge --workers 8\n\n"
+        "It can be interrupted at any time and run again: it goes on where it was, and makes "
+        "again only what its input changed."
+    )
+)
+def preprocess(
+    dataset: Annotated[
+        str, typer.Option(help=tr("A folder in MUGE form, or demo, or muge."))
+    ] = "demo",
+    text_only: Annotated[
+        bool, typer.Option("--text-only", help=tr("Titles only; leave the images out."))
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=tr("Processes that read images. Default: one a core."), show_default=""
+        ),
+    ] = None,
+    engine: Annotated[
+        Literal["local"], typer.Option(help=tr("What runs the work: processes on this machine."))
+    ] = "local",
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help=tr(
+                "The configuration whose tokenizer, dictionaries and title length are used: a "
+                "file or a built-in name."
+            ),
+            show_default=tr("demo"),
+        ),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Parse, preprocess, print."""
+    import time
+
+    from bagformer_cli.config import load_config
+    from bagformer_cli.data.datasets import ensure_store, resolve
+
+    settings = load_config(config or "demo")
+    started = time.perf_counter()
+    with console.progress() as progress:
+        folder = resolve(dataset, progress=progress)
+        from bagformer_cli.models.build import build_titles  # slow: after the data was found
+
+        store = ensure_store(
+            folder,
+            build_titles(settings),
+            text_only=text_only,
+            workers=workers,
+            progress=progress,
+        )
+    seconds = time.perf_counter() - started
+    rows = []
+    for name in store.splits:
+        split = store.split(name)
+        images = None if text_only else len(split.image_ids)
+        tokens, bags = len(split.tokens.ids), len(split.tokens.bag_starts)
+        rows.append((name, len(split.query_ids), tokens, bags, images))
+    keys = ("split", "queries", "tokens", "bags", "images")
+    found = {
+        "dataset": folder.path,
+        "store": store.path,
+        "splits": [dict(zip(keys, row, strict=True)) for row in rows],
+        "seconds": seconds,
+    }
+
+    def show() -> None:
+        columns = [tr("split"), tr("queries"), tr("tokens"), tr("bags"), tr("images")]
+        console.table(columns, rows, title=str(Path(store.path)))
+
+    console.result(found, show)
