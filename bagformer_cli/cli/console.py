@@ -438,6 +438,7 @@ def interrupted() -> None:
 # --- text -----------------------------------------------------------------------------------------
 
 _NEVER_FIRST = set("，。、；：？！）》”’％…")
+_NEVER_LAST = set("（《“‘")
 
 
 def cells(text: str) -> int:
@@ -451,7 +452,8 @@ def cells(text: str) -> int:
 def wrap(text: str, width: int) -> list[str]:
     """Break ``text`` into lines of at most ``width`` columns, between words or Chinese characters.
 
-    A line never starts with closing punctuation; a word longer than a line is left whole.
+    A line never starts with closing punctuation nor ends with an opening bracket; a word longer
+    than a line is left whole.
     """
     lines: list[str] = []
     line = ""
@@ -468,13 +470,14 @@ def _pieces(text: str) -> Iterator[str]:
     """What a line may be broken between: words, the spaces between them, wide characters."""
     word = ""
     for character in text:
-        if character == " " or cells(character) == 2:
-            if word:
-                yield word
-            yield character
+        alone = character == " " or character in _NEVER_LAST or cells(character) == 2
+        if alone and word and word[-1] not in _NEVER_LAST:
+            yield word
             word = ""
-        else:
-            word += character
+        word += character
+        if alone and character not in _NEVER_LAST:
+            yield word
+            word = ""
     if word:
         yield word
 

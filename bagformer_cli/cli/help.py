@@ -58,7 +58,7 @@ def help_page(command: Any, context: Any, subcommands: dict[str, Rows]) -> str:
     sections[tr("Options")] = general
     column = min(max(cells(n) for rows in sections.values() for n, _ in rows), NAME_WIDTH)
     for heading, rows in sections.items():
-        lines += ["", f"{heading}:", *_definitions(rows, column, width)]
+        lines += ["", tr("{heading}:", heading=heading), *_definitions(rows, column, width)]
     return "\n".join(lines) + "\n"
 
 
