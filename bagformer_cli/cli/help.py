@@ -107,22 +107,20 @@ def _meaning(parameter: Any) -> str:
     if parameter.name == "help":
         return tr("Show this page.")
     text = str(parameter.help or "")
-    default = parameter.default
-    default = default.value if isinstance(default, Enum) else default
     if parameter.required:
         return f"{text} [{tr('required')}]"
-    if (
-        default is None
-        or default is False
-        or default in ("", [], ())
-        or callable(default)
-        or not parameter.show_default
-    ):
-        return text
-    if default is True:
+    default = parameter.default
+    if isinstance(parameter.show_default, str):
+        default = parameter.show_default
+    elif isinstance(default, Enum):
+        default = default.value
+    elif default is True:
         default = parameter.opts[0]
     elif isinstance(default, (list, tuple)):
         default = " ".join(map(str, default))
+    nothing = default is None or default is False or default == ""
+    if nothing or callable(default) or not parameter.show_default:
+        return text
     return f"{text} [{tr('default: {value}', value=default)}]"
 
 
