@@ -143,6 +143,8 @@ class ObjectivesConfig(Section):
     """Contrastive loss on the MaxSim scores (for ``cls`` it would be ITC again: left out)."""
     itm: NonNegative = 1.0
     """Image-text matching with hard negatives, on the slow scorer."""
+    itm_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of a batch's pairs that ITM sees; it is the dearest objective by far."""
     late_scale: Literal["sum", "mean"] = "sum"
     """Logits of the late-interaction loss: the plain sums (BagFormer), or means over a side's
     vectors divided by the temperature (FILIP)."""

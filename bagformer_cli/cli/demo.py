@@ -38,7 +38,7 @@ def demo(
     settings = load_config("demo", [f"seed={seed}"])
     with console.progress() as progress:
         console.info(tr("1  Drawing products and writing them as MUGE files"))
-        folder = resolve("demo", root=output_dir / "data", progress=progress)
+        folder = resolve("demo", root=output_dir, progress=progress)
         console.info(tr("2  Titles to entity bags, images to a store"))
         from bagformer_cli.training.run import free_run_folder, new_model, start_run
 

@@ -97,11 +97,14 @@ def evaluate_command(
         "checkpoint": str(place),
     }
     if submission is not None:
+        from bagformer_cli.data.muge import Query
         from bagformer_cli.evaluation.submission import write_submission
 
+        ids_and_texts = zip(part.query_ids.tolist(), part.texts, strict=True)
+        queries = [Query(number, text, ()) for number, text in ids_and_texts]
         write_submission(
             submission,
-            part.queries(),
+            queries,
             part.image_ids[found.best.positions],
             naming or folder.naming,
         )

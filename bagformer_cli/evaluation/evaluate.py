@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bagformer_cli.config import EvaluationConfig
 from bagformer_cli.data.batches import image_batches, text_batches
-from bagformer_cli.data.store import Split
+from bagformer_cli.data.split import Split
 from bagformer_cli.evaluation.metrics import (
     Candidates,
     Positives,

@@ -17,7 +17,7 @@ from torch import nn
 
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch, TrainBatches
-from bagformer_cli.data.store import Split
+from bagformer_cli.data.split import Split
 from bagformer_cli.errors import TrainingError
 from bagformer_cli.evaluation.evaluate import Evaluation, evaluate
 from bagformer_cli.files import atomic_folder

@@ -69,7 +69,7 @@ def start_from(model: RetrievalModel, folder: Path, progress: Progress = SILENT)
             ),
         )
     vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    if vocabulary != model.titles.tokenizer.tokens:
+    if vocabulary != list(model.titles.tokenizer.vocabulary):
         raise CheckpointError(
             tr("The checkpoint was trained with another vocabulary."),
             where=folder / "vocab.txt",

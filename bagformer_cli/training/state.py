@@ -51,7 +51,7 @@ def save_state(folder: Path, model: nn.Module, optimizer: Optimizer, position: P
     tensors = {"rng": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     for parameter, values in optimizer.state.items():
         for key, value in values.items():
             tensors[f"optimizer.{key}.{names[parameter]}"] = value

@@ -110,9 +110,10 @@ class RetrievalTask(nn.Module):
     ) -> tuple[Tensor, float]:
         """Every pair, every title with a wrong image, every image with a wrong title."""
         head: Any = self.model.cross
-        rows = torch.arange(len(positives), device=positives.device)
-        wrong_images, has_image = hard_negatives(logits, positives)
-        wrong_texts, has_text = hard_negatives(logits.T, positives.T)
+        seen = max(1, round(self.objectives.itm_share * len(positives)))
+        rows = torch.arange(seen, device=positives.device)
+        wrong_images, has_image = hard_negatives(logits[:seen], positives[:seen])
+        wrong_texts, has_text = hard_negatives(logits.T[:seen], positives.T[:seen])
         text_index = torch.cat([rows, rows[has_image], wrong_texts[has_text]])
         image_index = torch.cat([rows, wrong_images[has_image], rows[has_text]])
         assert texts.mask is not None
