@@ -5,8 +5,14 @@ Nothing in them is code; a score can be repeated from the folder alone, anywhere
 
 from __future__ import annotations
 
+import pickle
+import pickletools
+import re
+import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bagformer_cli.config import load_config, save_config
-from bagformer_cli.errors import CheckpointError, nearest
+from bagformer_cli.errors import CheckpointError, InputError, nearest
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
@@ -23,6 +29,7 @@ from bagformer_cli.text.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
 FILES = ("config.yaml", WEIGHTS, "vocab.txt", "lexicon.txt")
+_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # begins torch's form before 1.6
 
 
 def save_model(model: RetrievalModel, folder: str | Path) -> None:
@@ -161,3 +168,79 @@ def _summary(label: str, names: Iterable[str]) -> list[str]:
     names = list(names)
     more = f" (+{len(names) - 1})" if len(names) > 1 else ""
     return [f"{label}: {names[0]}{more}"] if names else []
+
+
+def read_pickle(path: str | Path) -> Any:
+    """Read what ``torch.save`` wrote, as data alone: nothing in it is run.
+
+    Raises:
+        InputError: It does not exist.
+        CheckpointError: It is cut off, no torch checkpoint, or holds code.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(4)
+    except OSError as error:
+        raise InputError(
+            tr("The checkpoint cannot be read."), where=path, found=error.strerror
+        ) from error
+    is_zip = head.startswith(b"PK")
+    if is_zip and not zipfile.is_zipfile(path):
+        raise _damaged(path)
+    if not is_zip and not head.startswith(b"\x80"):
+        raise _not_torch(path, repr(head))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that it refuses in the next moment
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError) as error:
+        raise _refused(path, error) from error
+    return content
+
+
+def _refused(path: Path, error: Exception) -> CheckpointError:
+    """Why torch would not read the pickle: code in it, no torch pickle, or damage."""
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    code = named[1] if named else None
+    with open(path, "rb") as stream:
+        head = stream.read(32)
+    if code is None and not head.startswith(b"PK") and _MAGIC not in head:
+        operations: set[str] = set()
+        try:
+            with open(path, "rb") as stream:  # only looked at, operation by operation
+                operations.update(operation.name for operation, _, _ in pickletools.genops(stream))
+        except ValueError:
+            return _damaged(path)
+        if not operations & {"GLOBAL", "STACK_GLOBAL", "INST"}:
+            return _not_torch(path, tr("another pickle"))
+        code = ", ".join(sorted(operations & {"GLOBAL", "STACK_GLOBAL", "INST", "REDUCE"}))
+    if code is None:
+        return _damaged(path)
+    return CheckpointError(
+        tr("The checkpoint holds code, and code in a checkpoint is never run."),
+        where=path,
+        found=code,
+        expected=tr("tensors, numbers, strings, lists and dicts"),
+        hint=tr(
+            'Where you trust the file, load it with its own program and save its ["model"] alone.'
+        ),
+    )
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(
+        tr("The checkpoint is damaged or cut off."),
+        where=path,
+        found=tr("{n} bytes", n=path.stat().st_size),
+        hint=tr("Copy or download it again."),
+    )
+
+
+def _not_torch(path: Path, found: str) -> CheckpointError:
+    return CheckpointError(
+        tr("This is not a torch checkpoint."),
+        where=path,
+        found=found,
+        expected=tr("a file that torch.save wrote"),
+    )

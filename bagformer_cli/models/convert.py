@@ -7,9 +7,7 @@ Pickles are read with ``weights_only=True``, so nothing in them can run.
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ from bagformer_cli.errors import CheckpointError, InputError, nearest
 from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
-from bagformer_cli.models.checkpoint import load_weights, save_model
+from bagformer_cli.models.checkpoint import load_weights, read_pickle, save_model
 from bagformer_cli.models.compat import title_encoder
 from bagformer_cli.text.tokenizer import Tokenizer
 
@@ -76,7 +74,7 @@ def convert_bagformer(
             hint=tr("Give a folder that does not exist yet."),
         )
     tokenizer = Tokenizer.load(vocab)
-    state = online_model(read_checkpoint(checkpoint), checkpoint)
+    state = online_model(read_pickle(checkpoint), checkpoint)
     sizes = Sizes.of(state)
     _check(state, sizes, checkpoint)
     if tokenizer.vocab_size != sizes.vocab:
@@ -102,66 +100,13 @@ def convert_bagformer(
 # --------------------------------------------------------------------------------------- reading
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a torch checkpoint as data alone.
-
-    Raises:
-        InputError: It does not exist.
-        CheckpointError: It is cut off, no torch checkpoint, or holds code.
-    """
-    path = Path(path)
-    try:
-        with open(path, "rb") as stream:
-            head = stream.read(4)
-    except OSError as error:
-        raise InputError(
-            tr("The checkpoint cannot be read."), where=path, found=error.strerror
-        ) from error
-    cut_off = CheckpointError(
-        tr("The checkpoint is damaged or cut off."),
-        where=path,
-        found=tr("{n} bytes", n=path.stat().st_size),
-        hint=tr("Copy or download it again."),
-    )
-    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
-        raise cut_off
-    if not head.startswith((b"PK", b"\x80")):
-        raise CheckpointError(
-            tr("This is not a torch checkpoint."),
-            where=path,
-            found=repr(head),
-            expected=tr("a file that torch.save wrote"),
-        )
-    try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=head.startswith(b"PK")
-        )
-    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, ValueError) as error:
-        code = re.search(r"(?:GLOBAL|type|class|function) '?([\w.]+\.\w+)", str(error))
-        if "Weights only" not in str(error) or "truncated" in str(error) or code is None:
-            raise cut_off from error
-        raise CheckpointError(
-            tr("The checkpoint holds code, and code in a checkpoint is never run."),
-            where=path,
-            found=code[1],
-            expected=tr("tensors, numbers, strings, lists and dicts"),
-            hint=tr(
-                "Where you trust the file, load it with its own program and save its "
-                '["model"] alone.'
-            ),
-        ) from error
-    if not isinstance(content, dict):
-        raise _not_bagformer(path, type(content).__name__)
-    return content
-
-
-def online_model(content: Mapping[str, Any], where: str | Path) -> dict[str, Tensor]:
+def online_model(content: Any, where: str | Path) -> dict[str, Tensor]:
     """The tensors of the online model, under the names of the original's fine-tuning.
 
     Momentum copies, queues and integer buffers are left out, ``bert.`` inside a name as well (a
     pretraining checkpoint has it), and what is not float32 becomes it.
     """
-    state = content.get("model", content)
+    state = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping):
         raise _not_bagformer(where, type(state).__name__)
     kept = {}

@@ -1,0 +1,105 @@
+"""``xmr convert``: weights that others published, in this project's form."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bagformer_cli.cli import console
+from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.messages import tr
+
+app = App(tr("Bring published weights into this project's form."), group=True)
+
+
+class Interaction(StrEnum):
+    """Which vectors are compared."""
+
+    cls = "cls"
+    tokenwise = "tokenwise"
+    bagwise = "bagwise"
+
+
+class BagFusion(StrEnum):
+    """Bags before or after the text encoder."""
+
+    early = "early"
+    late = "late"
+
+
+@app.command(
+    help=tr(
+        "Turn a published BagFormer checkpoint into a model folder.\n\n"
+        "The folder's scores are the original code's, its habits included (compat: bagformer). "
+        "The momentum copy and the queues are left out. Nothing in the checkpoint is run.\n\n"
+        "    xmr convert bagformer checkpoint.pth models/bagformer --vocab vocab.txt "
+        "--lexicon entity_dict"
+    )
+)
+def bagformer(
+    checkpoint: Annotated[Path, typer.Argument(help=tr("The .pth file."))],
+    out: Annotated[Path, typer.Argument(help=tr("The model folder to write."))],
+    vocab: Annotated[
+        Path, typer.Option(help=tr("The WordPiece vocabulary (that of bert-base-chinese)."))
+    ],
+    lexicon: Annotated[Path, typer.Option(help=tr("The entity dictionary, a word a line."))],
+    interaction: Annotated[
+        Interaction, typer.Option(help=tr("Which vectors are compared."))
+    ] = Interaction.bagwise,
+    bag_fusion: Annotated[
+        BagFusion, typer.Option(help=tr("Bags before or after the text encoder, as trained."))
+    ] = BagFusion.late,
+    sep: Annotated[
+        bool,
+        typer.Option("--sep", help=tr("End titles with [SEP]; the original's training has none.")),
+    ] = False,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help=tr("Pixels a side. Default: what the checkpoint was made for.")),
+    ] = None,
+    readme: Annotated[
+        bool,
+        typer.Option(
+            "--readme",
+            help=tr("Compare unprojected features, as the example in the original's README does."),
+        ),
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Parse, convert, print."""
+    from bagformer_cli.models.convert import convert_bagformer
+
+    model = convert_bagformer(
+        checkpoint,
+        out,
+        vocab=vocab,
+        lexicon=lexicon,
+        interaction=interaction.value,
+        bag_fusion=bag_fusion.value,
+        add_sep=sep,
+        image_size=image_size,
+        compat="bagformer-readme" if readme else "bagformer",
+    )
+    report = {
+        "folder": str(out),
+        "interaction": interaction.value,
+        "bag_fusion": bag_fusion.value,
+        "image_size": model.config.image.size,
+        "max_tokens": model.config.text.max_tokens,
+        "add_sep": sep,
+        "numbers": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    names = {
+        "folder": tr("model folder"),
+        "interaction": tr("interaction"),
+        "bag_fusion": tr("bag fusion"),
+        "image_size": tr("image size"),
+        "max_tokens": tr("tokens at most"),
+        "add_sep": tr("[SEP] at the end"),
+        "numbers": tr("numbers in it"),
+    }
+    console.result(report, lambda: console.facts({names[key]: report[key] for key in report}))
