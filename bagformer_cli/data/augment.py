@@ -83,9 +83,8 @@ def random_resized_crop(
         w = min(width, max(1, round(height * _RATIO[1])))
         h = min(height, max(1, round(width / _RATIO[0])))
         top, left = (height - h) // 2, (width - w) // 2
-    if (w, h) != image.size:
-        image = image.crop((left, top, left + w, top + h))
-    return image.resize((size, size), Image.Resampling.BICUBIC)
+    part = (left, top, left + w, top + h)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=part)
 
 
 def _identity(image: Image.Image, level: float, random: Random) -> Image.Image:

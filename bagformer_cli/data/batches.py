@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from threading import Lock
 from typing import Self, TypeVar
 
 import numpy as np
@@ -169,7 +168,7 @@ class TrainBatches:
                 expected=tr("at least {n}", n=batch_size * world_size),
                 hint=tr("Try a smaller batch: --set training.batch_size=N"),
             )
-        self._images = ImageCache(split, self._useful_size(), config.cache_mb << 20)
+        self._images = TrainImages(split, self._useful_size(), config.cache_mb << 20)
 
     def __len__(self) -> int:
         return self.per_epoch
@@ -238,34 +237,36 @@ class TrainBatches:
         )
 
 
-class ImageCache:
-    """Decoded images, kept in memory as far as the budget goes.
+class TrainImages:
+    """Decoded images of a split, all kept in memory where they fit the budget, else none.
+
+    Kept images are scaled down to what training needs of them, so an epoch costs no decoding and
+    less resizing; whether they are depends on the split and the settings alone, so a resumed run
+    sees the same pixels.
 
     Args:
         split: Whose images.
-        size_hint: Pixels a side that will be needed; None: decode exactly.
-        budget: Bytes of pixels to keep.
+        useful_size: Pixels a side beyond which nothing is gained.
+        budget: Bytes of memory for pixels.
     """
 
-    def __init__(self, split: Split, size_hint: int | None, budget: int) -> None:
-        self._split, self._hint = split, size_hint
-        self._left = budget
-        self._kept: dict[int, Image.Image] = {}
-        self._lock = Lock()
+    def __init__(self, split: Split, useful_size: int, budget: int) -> None:
+        self._split, self._size = split, useful_size
+        self._kept: dict[int, Image.Image] | None = None
+        if len(split.image_ids) * useful_size**2 * 3 <= budget:
+            self._kept = {}
 
     def __getitem__(self, position: int) -> Image.Image:
+        if self._kept is None:
+            return self._decode(position)
         image = self._kept.get(position)
         if image is None:
-            data = self._split.image_bytes(position)
-            image = decode(data, self._hint, where=self._split.image_name(position))
-            if self._hint is not None:
-                image = _shrunk(image, self._hint)
-            size = image.width * image.height * 3
-            with self._lock:
-                if size <= self._left and position not in self._kept:
-                    self._kept[position] = image
-                    self._left -= size
+            image = self._kept[position] = _shrunk(self._decode(position), self._size)
         return image
+
+    def _decode(self, position: int) -> Image.Image:
+        where = self._split.image_name(position)
+        return decode(self._split.image_bytes(position), self._size, where)
 
 
 def image_batches(
@@ -324,10 +325,12 @@ def normalised(raw: Tensor) -> Tensor:
 
 
 def _shrunk(image: Image.Image, side: int) -> Image.Image:
-    """Without the pixels that no crop will need: a large photograph is not worth its memory."""
-    while min(image.size) >= 2 * side:
-        image = image.reduce(2)
-    return image
+    """The image with a shorter side of at most ``side`` pixels."""
+    scale = side / min(image.size)
+    if scale >= 1:
+        return image
+    size = (round(image.width * scale), round(image.height * scale))
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def _to(batch: Item, device: torch.device | str) -> Item:
