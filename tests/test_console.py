@@ -17,8 +17,9 @@ from bagformer_cli.cli import console
 
 
 @pytest.fixture(autouse=True)
-def _fresh() -> None:
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     console.reset()
+    monkeypatch.setattr(console, "LEAST_SECONDS", 0.0)
 
 
 class Terminal(io.StringIO):
@@ -94,6 +95,11 @@ def test_a_table_in_a_pipe_is_whole_and_plain(capsys: Out) -> None:
     assert not any(line != line.rstrip() for line in lines)
 
 
+def test_a_long_cell_is_cut(capsys: Out) -> None:
+    console.table(["title"], [["长" * 10_000]])
+    assert len(capsys.readouterr().out.splitlines()[2]) < 130
+
+
 def test_recalls_are_a_table_of_both_directions(capsys: Out) -> None:
     found = {"recall@1": 50.0, "recall@5": 75.0, "recall@10": 100.0, "mean_recall": 75.0}
     stages = {
@@ -164,6 +170,13 @@ def test_work_in_a_log_is_plain_lines(capsys: Out, monkeypatch: pytest.MonkeyPat
     assert lines[-2] == "Warning  one is odd"
     assert lines[-1].startswith("Reading: 10 images, ")
     assert "\x1b" not in err
+
+
+def test_work_of_a_moment_leaves_no_line(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "LEAST_SECONDS", 0.5)
+    with console.progress() as progress, progress.task("Reading", 1) as task:
+        task.advance()
+    assert capsys.readouterr().err == ""
 
 
 def test_work_inside_work_leaves_no_line(capsys: Out) -> None:

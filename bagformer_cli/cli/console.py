@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 PLAIN_WIDTH = 240  # columns of a table that goes to a file or a pipe: wide enough not to crop
+LEAST_SECONDS = 0.5  # work that took less leaves no line behind
+LONGEST_CELL = 120  # characters of a text in a table
 PLAIN_SECONDS = 10.0  # how often long work says a line where there is no terminal
 
 BAG_STYLES = {"lexicon": "bold green", "pattern": "bold cyan", "token": ""}
@@ -146,7 +148,10 @@ def table(
     for row in rows:
         drawn.add_row(
             *(
-                Text(_cell(value), style="bold" if i in top and value == top[i] else "")
+                Text(
+                    _shorten(_cell(value), LONGEST_CELL),
+                    style="bold" if i in top and value == top[i] else "",
+                )
                 for i, value in enumerate(row)
             )
         )
@@ -344,7 +349,8 @@ class _BarProgress:
         finally:
             self._depth -= 1
             self._bars.remove_task(task)
-        if self._depth == 0:  # work inside other work leaves no line behind
+        # Work inside other work leaves no line behind.
+        if self._depth == 0 and clock.seconds >= LEAST_SECONDS:
             _note(_text().append("✓ ", style="green").append(clock.finished))
 
     def info(self, message: str) -> None:
@@ -380,7 +386,7 @@ class _PlainProgress:
             yield _PlainTask(clock)
         finally:
             self._depth -= 1
-        if self._depth == 0:
+        if self._depth == 0 and clock.seconds >= LEAST_SECONDS:
             info(clock.finished)
 
     def info(self, message: str) -> None:
@@ -543,7 +549,7 @@ def _cell(value: object) -> str:
 
 
 def _shorten(text: str, limit: int = 600) -> str:
-    """Cut a long value: an error block stays one screen."""
+    """Cut a long value: an error block stays one screen, a table a table."""
     text = text.replace("\n", "\n    ")
     return text if len(text) <= limit else f"{text[:limit]}…"
 
