@@ -28,7 +28,8 @@ LAYERS = {
     "data.demo.titles data.demo.plan data.demo.generate data.demo data.datasets data.batches data",
     "3": "encoders.vision encoders.text encoders.pooling encoders.fusion encoders",
     "4a": "interaction.vectors interaction._blocks interaction._kernels interaction._products "
-    "interaction._threads interaction._plain interaction._cpu interaction.maxsim interaction",
+    "interaction._threads interaction._plain interaction._cpu interaction.maxsim "
+    "interaction.explain interaction",
     "4b": "losses.contrastive losses.matching losses",
     "5": "models.dual models.cross models.compat models.build models.checkpoint models.convert "
     "models.encode models",
@@ -42,7 +43,16 @@ LAYERS = {
 }
 
 HEAVY = {"torch", "torchvision", "transformers", "timm", "lancedb", "numba", "tensorboard"}
-TORCH_BY_NATURE = ("encoders", "interaction", "losses", "models", "index", "evaluation", "training")
+TORCH_BY_NATURE = (
+    "encoders",
+    "interaction",
+    "losses",
+    "models",
+    "index",
+    "evaluation",
+    "training",
+    "bench",
+)
 
 
 def _place(module: str) -> tuple[str, int]:
