@@ -20,11 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bagformer_cli.config import load_config
-from bagformer_cli.data.batches import TextBatch
-from bagformer_cli.data.images import eval_transform
+from bagformer_cli.data.batches import Batch, TextBatch
+from bagformer_cli.data.images import decode, eval_transform, resize
 from bagformer_cli.interaction.maxsim import maxsim
-from bagformer_cli.losses.contrastive import contrastive_loss
-from bagformer_cli.losses.matching import matching_loss
 from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.checkpoint import load_weights
 from bagformer_cli.models.compat import (
@@ -44,6 +42,7 @@ from bagformer_cli.models.convert import (
 from bagformer_cli.models.cross import MatchingHead
 from bagformer_cli.models.dual import DualEncoder, Encoded
 from bagformer_cli.text.tokenizer import PackedTokens, Tokenizer
+from bagformer_cli.training.tasks import RetrievalTask
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"连衣裙女电动车头盔红色"]
 TINY = {
@@ -277,6 +276,7 @@ class Original:
             shared / "reference/img_dress.png",
         ]
         self.pixels = torch.from_numpy(np.stack([eval_transform(file, 256) for file in files]))
+        self.raw = torch.from_numpy(np.stack([resize(decode(file), 256) for file in files]))
         with torch.inference_mode():
             self.image_states = self.model.dual.encode_images(self.pixels).states
 
@@ -309,6 +309,37 @@ class Original:
             return dual.encode_images(self.pixels)
         finally:
             dual.vision_encoder.forward = tower
+
+    def pairs(self, text: TextBatch) -> Batch:
+        """A training batch of two titles and both images."""
+        two = torch.arange(2)
+        own = torch.eye(2, dtype=torch.bool)
+        return Batch(text, self.raw, own, two, two, two, two)
+
+    def gradient_norms(self, loss: Tensor) -> dict[str, float]:
+        """The norms of some gradients, under the original's names."""
+        self.model.zero_grad()
+        loss.backward()
+        ours = {name: parameter.grad for name, parameter in self.model.named_parameters()}
+        self.model.zero_grad()
+        bert, vit = "dual.text_encoder.bert.", "dual.vision_encoder.backbone."
+        cross = ours["cross.fusion.layers.5.multihead_attn.in_proj_weight"]
+        assert cross is not None
+        found = {
+            "text_encoder.encoder.layer.11.crossattention.self.value.weight": cross[-768:],
+            "temp": ours["temperature"],
+            "itm_head.weight": ours["cross.itm_head.weight"],
+            "text_proj.weight": ours["dual.text_proj.weight"],
+            "vision_proj.bias": ours["dual.vision_proj.bias"],
+        }
+        for name in ("patch_embed.proj.weight", "pos_embed"):
+            found[f"visual_encoder.{name}"] = ours[vit + name]
+        for name in (
+            "embeddings.word_embeddings.weight",
+            "encoder.layer.0.attention.self.query.weight",
+        ):
+            found[f"text_encoder.{name}"] = ours[bert + name]
+        return {name: float(value.norm()) for name, value in found.items() if value is not None}
 
 
 def generator(shared: Path) -> Any:
@@ -474,33 +505,42 @@ class TestOriginal:
         "case",
         ["late_fusion_bs2_a", "early_fusion_bs2_a", "temp_0.01_clamped", "temp_0.9_clamped"],
     )
-    def test_losses(self, case: str, original: Original) -> None:
+    def test_losses_and_gradients(self, case: str, original: Original) -> None:
         expected = original.record["losses"][case]
-        model, head = original.model, original.model.cross
-        assert head is not None
-        dual: Any = model.dual
+        model: Any = original.model
         texts = [original.texts[i] for i in expected["titles"]]
-        batch = TextBatch.from_tokens(original.titles[False](texts), pad_id=0)
+        text = TextBatch.from_tokens(original.titles[False](texts), pad_id=0)
         if "offsets" in expected:
-            assert cut_to_the_shortest(batch) == (expected["offsets"], expected["mask"])
+            assert cut_to_the_shortest(text) == (expected["offsets"], expected["mask"])
         before = model.temperature.detach().clone()
-        with original.variant(early=case.startswith("early")), torch.no_grad():
+        flags = (model.dual, model.cross)  # the flags alone: dropout stays off
+        try:
             if case.startswith("temp"):
-                model.temperature.fill_(float(case.split("_")[1]))
-            dual.training = head.training = True  # the flags alone: dropout stays off
-            try:
-                model.clamp_temperature()
-                text, images = dual.encode_texts(batch), original.images(dual)
-                losses = losses_of_two(model, text, images)
-            finally:
-                dual.training = head.training = False
-                temperature = float(model.temperature)
-                model.temperature.copy_(before)
+                model.temperature.data.fill_(float(case.split("_")[1]))
+            model.clamp_temperature()
+            for module in flags:
+                module.training = True
+            task = RetrievalTask(model, model.config.objectives)
+            with original.variant(early=case.startswith("early")):
+                output = task(original.pairs(text))
+            figures = {**output.losses, "total": output.total}
+            temperature = float(model.temperature)
+            norms = original.gradient_norms(output.total) if "grad_norms" in expected else {}
+        finally:
+            for module in flags:
+                module.training = False
+            model.temperature.data.copy_(before)
         assert temperature == pytest.approx(expected.get("temp_after", expected.get("temp")))
-        for name, loss in losses.items():
-            assert float(loss) == pytest.approx(expected[name], rel=1e-4), name
-        if "loss_total" in expected:
-            assert float(sum(losses.values())) == pytest.approx(expected["loss_total"], rel=1e-4)
+        for ours, theirs in (
+            ("itc_loss", "loss_ita"),
+            ("late_interaction_loss", "loss_twc"),
+            ("itm_loss", "loss_itm"),
+            ("total", "loss_total"),
+        ):
+            if theirs in expected:
+                assert figures[ours].item() == pytest.approx(expected[theirs], rel=1e-4), ours
+        for name, norm in norms.items():
+            assert norm == pytest.approx(expected["grad_norms"][name], rel=1e-4), name
 
     def test_positions_for_another_image_size(self, original: Original, shared: Path) -> None:
         at = original.record["slices"]["patch_positions"]
@@ -519,18 +559,3 @@ def cut_to_the_shortest(batch: TextBatch) -> tuple[list[int], list[list[int]]]:
     offsets = torch.cat([own[: min(counts)] for own in at.offsets.split(counts)])
     assert not at.mask[:, min(counts) - 1 :].any()
     return offsets.tolist(), at.mask[:, : min(counts)].int().tolist()
-
-
-def losses_of_two(model: RetrievalModel, text: Encoded, images: Encoded) -> dict[str, Tensor]:
-    """The original's three losses; with a batch of two the hard negatives are forced."""
-    own = torch.eye(2, dtype=torch.bool)
-    similarity = text.cls @ images.cls.T
-    first, second = torch.tensor([0, 1, 0, 1, 1, 0]), torch.tensor([0, 1, 1, 0, 0, 1])
-    assert model.cross is not None
-    assert text.mask is not None
-    logits = model.cross(text.states[first], text.mask[first], images.states[second])
-    return {
-        "loss_ita": contrastive_loss(similarity, similarity.T, own, model.temperature),
-        "loss_twc": contrastive_loss(*maxsim(text.vectors, images.vectors), own),
-        "loss_itm": matching_loss(logits, torch.tensor([1, 1, 0, 0, 0, 0])),
-    }
