@@ -25,7 +25,7 @@ LAYERS = {
     "2": "data.arrays data.muge data.images data.augment data.spans data.check data.importing "
     "data.lmdb_import data.split data.links data.store data.demo.palette "
     "data.demo.attributes data.demo.canvas data.demo.kinds_* data.demo.catalogue data.demo.scene "
-    "data.demo.titles data.demo.plan data.demo.generate data.demo data.datasets data.batches data",
+    "data.demo.titles data.demo.plan data.demo.calibration data.demo.generate data.demo data.datasets data.batches data",
     "3": "encoders.vision encoders.text encoders.pooling encoders.fusion encoders",
     "4a": "interaction.vectors interaction._blocks interaction._kernels interaction._products "
     "interaction._threads interaction._plain interaction._cpu interaction.maxsim "
