@@ -63,43 +63,49 @@ class _Plan:
 
 
 def scores(
-    texts: MultiVectors, images: MultiVectors, *, both: bool, budget: int
+    texts: MultiVectors, images: MultiVectors, *, dtype: torch.dtype, both: bool, budget: int
 ) -> tuple[Tensor, Tensor]:
     """``t2i`` [Q, N] and, with ``both``, ``i2t`` [N, Q] (else [0, 0]). No gradients.
 
     Args:
-        texts: Q titles with vectors: float32, bfloat16 or int8.
-        images: N images with vectors, of the same type.
+        texts: Q titles.
+        images: N images; converted a block at a time where they are not of ``dtype``.
+        dtype: float32, bfloat16 or int8.
         both: Whether the second direction is wanted.
         budget: Bytes that temporaries may take.
     """
-    if texts.dtype != torch.int8 and not _finite(texts.values):
-        return _plain_scores(texts, images, both, budget)
-    reduce_tile = _kernels().reduce_tile
+    texts = texts.to(dtype=dtype)
+    if dtype != torch.int8 and not _finite(texts.values):
+        return _plain.scores(texts, images, dtype=dtype, both=both, budget=budget)
+    single = bool((images.lengths == 1).all())
+    reduce_tile = _kernels().reduce_tile_single if single else _kernels().reduce_tile
     Q, N = len(texts), len(images)
     t2i = torch.empty(Q, N)
     i2t = torch.empty(N, Q) if both else torch.empty(0, 0)
     threads = torch.get_num_threads()
-    product = on_one_thread(lambda: product_for(texts.dtype), threads)
+    product = on_one_thread(lambda: product_for(dtype), threads)
     plan = _Plan.make(texts.offsets, images.offsets, threads)
     bags = texts.values.detach()
     if bags.dtype != product.operand and bags.numel() * product.operand.itemsize <= budget // 4:
         bags = bags.to(product.operand)
-    title_scale, image_scale = _scales(texts), _scales(images)
+    title_scale = _scales(texts)
     tasks = itertools.count()  # a thread that is free takes the next range of images
 
     def work(_: int) -> None:
         buffer = torch.empty(plan.tile, dtype=product.tile)
         compared = torch.int32 if product.tile == torch.int32 else torch.float32
-        over_bags = torch.empty(plan.longest, dtype=compared).numpy()
+        width = plan.tile if single else plan.longest
+        over_bags = torch.empty(width, dtype=compared).numpy()
         while (task := next(tasks)) < len(plan.images):
             n0, n1 = plan.images[task]
-            block = images[n0:n1]
-            if block.dtype != torch.int8 and not _finite(block.values):
-                t2i[:, n0:n1], other = _plain_scores(texts, block, both, budget)
+            block = images[n0:n1].to(dtype=dtype)
+            if dtype != torch.int8 and not _finite(block.values):
+                down, up = _plain.scores(texts, block, dtype=dtype, both=both, budget=budget)
+                t2i[:, n0:n1] = down
                 if both:
-                    i2t[n0:n1] = other
+                    i2t[n0:n1] = up
                 continue
+            image_scale = _scales(block)
             patches = block.values.detach().to(product.operand)
             for q0, q1 in plan.titles:
                 g0, g1 = int(texts.offsets[q0]), int(texts.offsets[q1])
@@ -110,7 +116,7 @@ def scores(
                     (texts.offsets[q0 : q1 + 1] - g0).numpy(),
                     block.offsets.numpy(),
                     title_scale[q0:q1],
-                    image_scale[n0:n1],
+                    image_scale,
                     t2i[q0:q1, n0:n1].numpy(),
                     i2t[n0:n1, q0:q1].numpy(),
                     over_bags,
@@ -244,17 +250,3 @@ def _scales(vectors: MultiVectors) -> np.ndarray[Any, Any]:
         return np.ones(len(vectors), np.float32)
     scales: np.ndarray[Any, Any] = vectors.scales.numpy()
     return scales
-
-
-def _plain_scores(
-    texts: MultiVectors, images: MultiVectors, both: bool, budget: int
-) -> tuple[Tensor, Tensor]:
-    t2i, i2t, _, _ = _plain.forward(
-        texts.values.detach().float(),
-        images.values.detach().float(),
-        texts.offsets,
-        images.offsets,
-        keep_places=False,
-        budget=budget,
-    )
-    return t2i, i2t if both else torch.empty(0, 0)

@@ -124,6 +124,39 @@ def _reduce(
                 i2t[i, q] = other * scale
 
 
+def _reduce_single(
+    tile: Any, bags: Any, patches: Any, title_scale: Any, image_scale: Any, t2i: Any, i2t: Any,
+    over_bags: Any,
+) -> None:  # fmt: skip
+    """As :func:`_reduce` for images of one vector each: the inner loops run along the images.
+
+    ``over_bags`` is as long as the tile is wide.
+    """
+    n = len(patches) - 1
+    both = i2t.shape[0] > 0
+    for q in range(len(bags) - 1):
+        first, end = bags[q], bags[q + 1]
+        total = t2i[q]
+        total[:] = 0
+        over_bags[:n] = 0
+        for g in range(first, end):
+            row = tile[g]
+            if g == first:
+                for i in range(n):
+                    over_bags[i] = _value(row[i])
+                    total[i] += np.float32(_value(row[i]))
+            else:
+                for i in range(n):
+                    v = _value(row[i])
+                    over_bags[i] = _larger(over_bags[i], v)
+                    total[i] += np.float32(v)
+        for i in range(n):
+            scale = title_scale[q] * image_scale[i]
+            total[i] *= scale
+            if both:
+                i2t[i, q] = np.float32(over_bags[i]) * scale
+
+
 def _reduce_arg(
     tile: Any, bags: Any, patches: Any, t2i: Any, i2t: Any, over_bags: Any, arg_patch: Any,
     arg_bag: Any,
@@ -193,5 +226,6 @@ def _weigh(
 
 
 reduce_tile = _compile(_reduce)
+reduce_tile_single = _compile(_reduce_single)
 reduce_tile_arg = _compile(_reduce_arg)
 weigh_tile = _compile(_weigh)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bagformer_cli.interaction._blocks import cut
+from bagformer_cli.interaction.vectors import MultiVectors
 
 # Most bags in one block: beyond it a matrix product gains nothing from being larger.
 _BAGS = 8192
@@ -63,6 +64,32 @@ def forward(
             if where is not None:
                 arg_bag[q0:q1, p0:p1] = where.T
     return t2i, i2t, arg_patch, arg_bag
+
+
+def scores(
+    texts: MultiVectors, images: MultiVectors, *, dtype: torch.dtype, both: bool, budget: int
+) -> tuple[Tensor, Tensor]:
+    """``t2i`` [Q, N] and, with ``both``, ``i2t`` [N, Q] (else [0, 0]), of vectors as in ``dtype``.
+
+    What is multiplied is float32 in every case: bfloat16 and int8 only round the vectors.
+    """
+    bags = texts.to(dtype=dtype).to(dtype=torch.float32)
+    t2i = bags.values.new_empty(len(texts), len(images))
+    i2t = bags.values.new_empty(len(images) if both else 0, len(texts) if both else 0)
+    for first, end in cut(images.offsets, max(1, budget // (8 * 4 * max(1, images.dim)))):
+        block = images[first:end].to(dtype=dtype).to(dtype=torch.float32)
+        down, up, _, _ = forward(
+            bags.values,
+            block.values,
+            bags.offsets,
+            block.offsets,
+            budget=budget // 2,
+            keep_places=False,
+        )
+        t2i[:, first:end] = down
+        if both:
+            i2t[first:end] = up
+    return t2i, i2t
 
 
 def backward(

@@ -147,19 +147,12 @@ def _scores(
     texts: MultiVectors, images: MultiVectors, *, both: bool, dtype: torch.dtype | None, budget: int
 ) -> tuple[Tensor, Tensor]:
     dtype = dtype or _shared_type(texts, images)
+    if dtype not in (torch.float32, torch.bfloat16, torch.int8):
+        raise InputError(tr("Vectors are multiplied as float32, bfloat16 or int8."), found=dtype)
+    fast = _fast_cpu(texts.values, images.values)
+    run = _cpu.scores if fast else _plain.scores
     with torch.no_grad(), torch.autocast(texts.device.type, enabled=False):
-        texts, images = texts.to(dtype=dtype), images.to(dtype=dtype)
-        if _fast_cpu(texts.values, images.values):
-            return _cpu.scores(texts, images, both=both, budget=budget)
-        t2i, i2t, _, _ = _plain.forward(
-            texts.to(dtype=torch.float32).values,
-            images.to(dtype=torch.float32).values,
-            texts.offsets,
-            images.offsets,
-            keep_places=False,
-            budget=budget,
-        )
-        return t2i, i2t
+        return run(texts, images, dtype=dtype, both=both, budget=budget)
 
 
 def _shared_type(texts: MultiVectors, images: MultiVectors) -> torch.dtype:
@@ -173,7 +166,7 @@ def _shared_type(texts: MultiVectors, images: MultiVectors) -> torch.dtype:
 def _fast_cpu(bags: Tensor, patches: Tensor) -> bool:
     return (
         bags.device.type == "cpu"
-        and len(bags) * len(patches) >= _cpu.WORTH_IT
+        and len(bags) * len(patches) >= max(1, _cpu.WORTH_IT)
         and _cpu.kernels() is not None
     )
 

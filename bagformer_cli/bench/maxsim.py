@@ -1,0 +1,304 @@
+"""MaxSim measured beside plain ways of doing the same, in one process, taking turns.
+
+Shapes: Q titles of L bags at most (G in all), N images × P patches, D dimensions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bagformer_cli.bench import plain_maxsim as plain
+from bagformer_cli.interaction.maxsim import BUDGET, maxsim, score_texts
+from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.messages import tr
+from bagformer_cli.progress import SILENT, Progress
+
+Scores = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: What was run.
+        group: ``"titles to images"``, ``"both directions"`` or ``"loss, forward and backward"``.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"int8"``.
+        seconds: Median wall time.
+        gflops: Useful 10⁹ operations a second: 2·G·N·P·D once (a loss: three times) by ``seconds``.
+        speedup: Times as fast as the group's original loop.
+        peak_share: ``gflops`` / the same type's matrix peak here, in [0, 1].
+        extra_bytes: Peak memory above what stood before, or None where it cannot be told.
+    """
+
+    name: str
+    group: str
+    dtype: str
+    seconds: float
+    gflops: float
+    speedup: float
+    peak_share: float
+    extra_bytes: int | None
+
+
+@dataclass(slots=True)
+class _Run:
+    """One way to be timed, and its times so far."""
+
+    name: str
+    group: str
+    dtype: torch.dtype
+    work: Callable[[], object]
+    first: bool = False  # whether the group is compared with this
+    seconds: list[float] = field(default_factory=list)
+    extra_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Random unit vectors: ragged titles, images of equal length."""
+
+    texts: MultiVectors
+    images: MultiVectors
+
+    @classmethod
+    def make(
+        cls,
+        titles: int = 64,
+        images: int = 256,
+        patches: int = 257,
+        dim: int = 256,
+        seed: int = 0,
+    ) -> Workload:
+        """Titles of 2–25 bags, 10 in the mean."""
+        generator = torch.Generator().manual_seed(seed)
+        lengths = torch.poisson(torch.full((titles,), 10.0), generator).clamp(2, 25).long()
+        spread = torch.randint(-6, 7, (titles,), generator=generator)
+        lengths = (lengths + spread).clamp(2, 25)
+        bags = F.normalize(torch.randn(int(lengths.sum()), dim, generator=generator), dim=-1)
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        vectors = torch.randn(images, patches, dim, generator=generator)
+        return cls(
+            MultiVectors(bags, offsets), MultiVectors.from_dense(F.normalize(vectors, dim=-1))
+        )
+
+    @property
+    def operations(self) -> float:
+        """Multiplications and additions of all dot products, once."""
+        return 2.0 * len(self.texts.values) * len(self.images.values) * self.texts.dim
+
+
+def run(
+    *,
+    titles: int = 64,
+    images: int = 128,
+    patches: int = 257,
+    dim: int = 256,
+    batch: int = 64,
+    rounds: int = 3,
+    budget: int = BUDGET,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> list[Row]:
+    """The table: plain ways and ours, one direction, both, and the training loss.
+
+    Args:
+        titles: Q.
+        images: N.
+        patches: P of every image.
+        dim: D.
+        batch: Titles and images of the loss; 0 leaves it out.
+        rounds: How often each is run; all take turns, so that a disturbance meets all of them.
+        budget: Bytes for ours (:func:`~bagformer_cli.interaction.maxsim.maxsim`).
+        seed: Of the random vectors.
+        progress: Told of every run.
+
+    Returns:
+        Rows in the order of the groups; the original loop first in each.
+    """
+    load = Workload.make(titles, images, patches, dim, seed)
+    runs = _scoring(load, budget)
+    operations = dict.fromkeys(("titles to images", "both directions"), load.operations)
+    if batch:
+        loss = Workload.make(batch, batch, patches, dim, seed)
+        runs += _losses(loss)
+        operations["loss, forward and backward"] = 3 * loss.operations
+    with progress.task(tr("Timing"), total=len(runs) * (rounds + 1)) as task:
+        for each in runs:  # warm: pools, compiled loops, caches; and the memory of a first run
+            each.extra_bytes = _extra_bytes(each.work)
+            task.advance()
+        peaks: dict[torch.dtype, list[float]] = {each.dtype: [] for each in runs}
+        for _ in range(rounds):
+            for dtype, measured in peaks.items():
+                measured.append(matrix_peak(dtype))
+            for each in runs:
+                start = time.perf_counter()
+                each.work()
+                each.seconds.append(time.perf_counter() - start)
+                task.advance()
+    return _rows(runs, operations, peaks)
+
+
+def _rows(
+    runs: Sequence[_Run], operations: dict[str, float], peaks: dict[torch.dtype, list[float]]
+) -> list[Row]:
+    original = {each.group: statistics.median(each.seconds) for each in runs if each.first}
+    rows = []
+    for each in runs:
+        seconds = statistics.median(each.seconds)
+        gflops = operations[each.group] / seconds / 1e9
+        rows.append(
+            Row(
+                name=each.name,
+                group=each.group,
+                dtype=str(each.dtype).removeprefix("torch."),
+                seconds=seconds,
+                gflops=gflops,
+                speedup=original[each.group] / seconds,
+                peak_share=gflops / statistics.median(peaks[each.dtype]),
+                extra_bytes=each.extra_bytes,
+            )
+        )
+    return rows
+
+
+def _scoring(load: Workload, budget: int) -> list[_Run]:
+    texts, images = load.texts, load.images
+    dense = images.values.view(len(images), -1, images.dim)
+    padded = plain.pad(texts, 25)
+    ragged = texts.to_list()
+    t2i, both, fp32 = "titles to images", "both directions", torch.float32
+
+    def original_both() -> Scores:
+        return plain.original_t2i(padded, dense), plain.original_i2t(padded, dense)
+
+    runs = [
+        _Run(
+            "original loop, padded to 25",
+            t2i,
+            fp32,
+            lambda: plain.original_t2i(padded, dense),
+            first=True,
+        ),
+        _Run("the same without padding", t2i, fp32, lambda: plain.original_t2i(ragged, dense)),
+        _Run("einsum in chunks", t2i, fp32, lambda: plain.einsum_t2i(padded, dense)),
+        _Run("two original loops, padded to 25", both, fp32, original_both, first=True),
+        _Run("packed, plain torch", both, fp32, lambda: plain.packed(texts, images, budget)),
+    ]
+    for dtype in (torch.float32, torch.bfloat16, torch.int8):
+        small, large = texts.to(dtype=dtype), images.to(dtype=dtype)
+
+        def one_way(small: MultiVectors = small, large: MultiVectors = large) -> Tensor:
+            return score_texts(small, large, budget=budget)
+
+        def two_ways(small: MultiVectors = small, large: MultiVectors = large) -> Scores:
+            return maxsim(small, large, budget=budget)
+
+        runs.append(_Run("ours", t2i, dtype, one_way))
+        runs.append(_Run("ours, one pass", both, dtype, two_ways))
+    return sorted(runs, key=lambda each: each.group == both)
+
+
+def _losses(load: Workload) -> list[_Run]:
+    texts, images = load.texts, load.images
+    length = int(texts.lengths.max())
+    group, fp32 = "loss, forward and backward", torch.float32
+
+    def dense(score: Callable[[Tensor, Tensor], Scores]) -> None:
+        bags = plain.pad(texts, max(length, 25)).requires_grad_()
+        patches = images.values.view(len(images), -1, images.dim).clone().requires_grad_()
+        plain.symmetric_loss(*score(bags, patches)).backward()  # type: ignore[no-untyped-call]
+
+    def packed() -> None:
+        bags = texts.values.clone().requires_grad_()
+        patches = images.values.clone().requires_grad_()
+        scores = maxsim(MultiVectors(bags, texts.offsets), MultiVectors(patches, images.offsets))
+        plain.symmetric_loss(*scores).backward()  # type: ignore[no-untyped-call]
+
+    def original(bags: Tensor, patches: Tensor) -> Scores:
+        return plain.original_t2i(bags, patches), plain.original_i2t(bags, patches)
+
+    return [
+        _Run("original loops", group, fp32, lambda: dense(original), first=True),
+        _Run("einsum in chunks", group, fp32, lambda: dense(plain.einsum_both)),
+        _Run("ours", group, fp32, packed),
+    ]
+
+
+def matrix_peak(dtype: torch.dtype, runs: int = 3) -> float:
+    """The most 10⁹ operations a second that plain matrix products of this type reach here.
+
+    The best of a few shapes, from a tile of ours to a large square.
+    """
+    best = 0.0
+    for rows, columns, inner in ((2048, 640, 256), (1024, 1024, 1024), (2048, 2048, 2048)):
+        if dtype == torch.int8:
+            a = torch.randint(-127, 128, (rows, inner), dtype=torch.int8)
+            b = torch.randint(-127, 128, (inner, columns), dtype=torch.int8)
+            multiply = torch._int_mm
+        else:
+            a, b = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
+            multiply = torch.mm
+        multiply(a, b)
+        for _ in range(runs):
+            start = time.perf_counter()
+            multiply(a, b)
+            seconds = time.perf_counter() - start
+            best = max(best, 2.0 * rows * columns * inner / seconds / 1e9)
+    return best
+
+
+def _extra_bytes(work: Callable[[], object]) -> int | None:
+    """How far ``work`` raises this process's resident memory at its highest (Linux)."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    work()
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        reset.write_text("5")  # the high-water mark starts anew
+    except (OSError, AttributeError):
+        return None
+    before = _status_bytes(status, "VmRSS")
+    work()
+    peak = _status_bytes(status, "VmHWM")
+    return None if before is None or peak is None else max(0, peak - before)
+
+
+def _status_bytes(path: Path, name: str) -> int | None:
+    for line in path.read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on: processor, threads, versions, load and chosen products."""
+    from bagformer_cli.interaction._products import product_for
+
+    name = "?"
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        name = lines[0].partition(":")[2].strip() if lines else name
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "?"
+    products = {
+        str(dtype).removeprefix("torch."): product_for(dtype).name
+        for dtype in (torch.float32, torch.bfloat16, torch.int8)
+    }
+    return {
+        "processor": name,
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "load": load,
+    } | products
