@@ -23,9 +23,10 @@ LAYERS = {
     "1": "text.characters text.kernels text.trie text.tokenizer text.dictionaries text.lexicon "
     "text.segmenter text.bags text.make_vocab text",
     "2": "data.arrays data.muge data.images data.augment data.spans data.check data.importing "
-    "data.lmdb_import data.split data.links data.store data.demo.palette "
-    "data.demo.attributes data.demo.canvas data.demo.kinds_* data.demo.catalogue data.demo.scene "
-    "data.demo.titles data.demo.plan data.demo.calibration data.demo.generate data.demo data.datasets data.batches data",
+    "data.lmdb_import data.split data.links data.store data.demo.palette data.demo.attributes "
+    "data.demo.canvas data.demo.kinds_* data.demo.catalogue data.demo.scene data.demo.titles "
+    "data.demo.plan data.demo.calibration data.demo.generate data.demo data.datasets data.batches "
+    "data",
     "3": "encoders.vision encoders.text encoders.pooling encoders.fusion encoders",
     "4a": "interaction.vectors interaction._blocks interaction._kernels interaction._products "
     "interaction._threads interaction._plain interaction._cpu interaction.maxsim "
@@ -37,7 +38,7 @@ LAYERS = {
     "evaluation",
     "8": "training.optimizer training.log training.state training.tasks training.loop training.run "
     "training",
-    "9": "api bench.* bench cli.console cli.failures cli.help cli.app cli.doctor cli.data "
+    "9": "api bench.plain_* bench.* bench cli.console cli.failures cli.help cli.app cli.doctor cli.data "
     "cli.preprocess cli.bags cli.dict cli.train cli.eval cli.score cli.convert cli.bench cli.demo "
     "cli.main cli",
 }
