@@ -360,10 +360,13 @@ def _split_is_current(
 ) -> bool:
     split, queries = out / name, folder.queries_path(name)
     record = _read_json(split / "split.json")
-    if images and record.get("images") != spans.current(folder.images_path(name), split, IMAGES):
-        return False
-    if record.get("queries") != spans.current(queries, split, _queries(queries)):
-        return False
+    sources = [("queries", queries, _queries(queries))]
+    if images:
+        sources.append(("images", folder.images_path(name), IMAGES))
+    for field, source, kind in sources:
+        digest = spans.current(source, split, kind)
+        if digest is None or digest != record.get(field):
+            return False
     if encoder is None:
         return True
     done = _read_json(split / f"tokens-{encoder.fingerprint}" / "done.json")
