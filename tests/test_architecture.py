@@ -38,9 +38,9 @@ LAYERS = {
     "evaluation",
     "8": "training.optimizer training.log training.state training.tasks training.loop training.run "
     "training",
-    "9": "api bench.plain_* bench.* bench cli.console cli.failures cli.help cli.app cli.doctor cli.data "
-    "cli.preprocess cli.bags cli.dict cli.train cli.eval cli.score cli.convert cli.bench cli.demo "
-    "cli.main cli",
+    "9": "api bench.plain_* bench.* bench cli.console cli.failures cli.help cli.app cli.doctor "
+    "cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.score cli.convert "
+    "cli.bench cli.demo cli.main cli",
 }
 
 HEAVY = {"torch", "torchvision", "transformers", "timm", "lancedb", "numba", "tensorboard"}
