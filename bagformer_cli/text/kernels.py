@@ -19,6 +19,7 @@ from bagformer_cli.text.characters import (
     ISOLATED,
     LATIN,
     MARK,
+    OTHER,
     SPACE,
     UNSURE,
     WHITE,
@@ -31,8 +32,13 @@ Array = MutableSequence[int]
 COMPILE_FROM = 5000
 """So many titles in one call are worth loading the compiled kernels for."""
 
-LEXICON, TOKEN, NUMBER, QUANTITY, MODEL, LETTERS, COMPOUND = range(7)
+LEXICON, TOKEN, NUMBER, QUANTITY, MODEL, LETTERS, COMPOUND, NAME = range(8)
 """What made a bag; everything from NUMBER on is a pattern."""
+
+PAIR, NAME_CHARACTER = 8, 9
+"""Further costs: of one ideograph with a head, of each character of a name."""
+
+LONGEST_NAME = 4
 
 ENDLESS = 1 << 60
 MAX_WORD = 100
@@ -154,7 +160,7 @@ def run_end(at: int, stop: int, kinds: Array, kind: int) -> int:
 def number_end(at: int, stop: int, folded: Array, kinds: Array) -> int:
     """Where the number that begins at ``at`` ends: digits, then at most one decimal part."""
     at = run_end(at, stop, kinds, DIGIT)
-    if at + 1 < stop and folded[at] in (46, 44) and kinds[at + 1] == DIGIT:  # . ,
+    if at + 1 < stop and folded[at] == 46 and kinds[at + 1] == DIGIT:
         at = run_end(at + 1, stop, kinds, DIGIT)
     return at
 
@@ -214,12 +220,19 @@ def scan(
                 found_ends[count] = end
                 found_kinds[count] = kind
                 count += 1
-            times = end + 1 < stop and folded[end] in (42, 120, 215, 43, 47)  # * x × + /
+                if end + 1 < stop and folded[end] == 47 and kinds[end + 1] == OTHER:  # 120g/盒
+                    unit = unit_end(end + 1, stop, folded, first, label, value, roots)
+                    if unit > end + 1:
+                        end = unit
+                        found_ends[count] = end
+                        found_kinds[count] = kind
+                        count += 1
+            times = end + 1 < stop and folded[end] in (42, 120, 215)  # * x ×
             if not times or kinds[end + 1] != DIGIT:
                 break
             end = number_end(end + 1, stop, folded, kinds)
             kind = QUANTITY
-    # letters and digits in one: 711632e1-91b80, iphone15pro, zdr6dp2-4x/150ym
+    # letters and digits in one: 711632e1-91b80, iphone15pro, zdr6dp2-4x
     letters = 0
     digits = 0
     end = at
@@ -234,11 +247,23 @@ def scan(
             found_ends[count] = end
             found_kinds[count] = MODEL
             count += 1
-        joint = end + 1 < stop and folded[end] in (45, 47, 46, 95, 43, 35, 42)  # - / . _ + # *
+        joint = end + 1 < stop and folded[end] in (45, 46, 95)  # - . _
         if not joint or (kinds[end + 1] != LATIN and kinds[end + 1] != DIGIT):
             break
         end += 1
     return count
+
+
+def relax(
+    start: int, end: int, price: int, kind: int, name: int,
+    best: Array, back: Array, made_kind: Array, made_type: Array,
+) -> None:  # fmt: skip
+    """Take the bag ``start:end`` as the last one of the cover up to ``end`` if that is cheaper."""
+    if price < best[end]:
+        best[end] = price
+        back[end] = start
+        made_kind[end] = kind
+        made_type[end] = name
 
 
 def cover(
@@ -246,7 +271,7 @@ def cover(
     first: Array, label: Array, value: Array, roots: Array,
     entry_cost: Array, entry_type: Array, entry_head: Array,
     unit_first: Array, unit_label: Array, unit_value: Array, unit_roots: Array,
-    head_cost: Array, kind_cost: Array, compound_type: int,
+    head_cost: Array, kind_cost: Array,
     bag_starts: Array, bag_ends: Array, bag_kinds: Array, bag_types: Array,
     bag_offsets: Array, costs: Array,
 ) -> int:  # fmt: skip
@@ -312,18 +337,12 @@ def cover(
                 if entry < 0 or not fine[walk]:
                     continue
                 price = here + entry_cost[entry]
-                if price < best[walk]:
-                    best[walk] = price
-                    back[walk] = at
-                    made_kind[walk] = LEXICON
-                    made_type[walk] = entry_type[entry]
+                relax(at, walk, price, LEXICON, entry_type[entry], best, back, made_kind, made_type)
                 if entry_head[entry] and walk < stop and fine[walk + 1]:
                     extra = head_cost[word[walk]]
-                    if extra > 0 and price + extra < best[walk + 1]:
-                        best[walk + 1] = price + extra
-                        back[walk + 1] = at
-                        made_kind[walk + 1] = COMPOUND
-                        made_type[walk + 1] = compound_type
+                    if extra > 0:
+                        price += extra + kind_cost[COMPOUND]
+                        relax(at, walk + 1, price, COMPOUND, -1, best, back, made_kind, made_type)
             # patterns, and latin words with a head: led + 灯
             if kinds[at] == LATIN or kinds[at] == DIGIT:
                 found = scan(
@@ -332,31 +351,35 @@ def cover(
                 )  # fmt: skip
                 for one in range(found):
                     walk = found_ends[one]
+                    kind = found_kinds[one]
                     if not fine[walk]:
                         continue
-                    price = here + kind_cost[found_kinds[one]]
-                    if price < best[walk]:
-                        best[walk] = price
-                        back[walk] = at
-                        made_kind[walk] = found_kinds[one]
-                        made_type[walk] = -1
-                    if found_kinds[one] == LETTERS and walk < stop and fine[walk + 1]:
+                    price = here + kind_cost[kind]
+                    relax(at, walk, price, kind, -1, best, back, made_kind, made_type)
+                    if kind == LETTERS and walk < stop and fine[walk + 1]:
                         extra = head_cost[word[walk]]
-                        if extra > 0 and price + extra < best[walk + 1]:
-                            best[walk + 1] = price + extra
-                            back[walk + 1] = at
-                            made_kind[walk + 1] = COMPOUND
-                            made_type[walk + 1] = compound_type
+                        if extra > 0:
+                            price += extra + kind_cost[COMPOUND]
+                            relax(
+                                at, walk + 1, price, COMPOUND, -1, best, back, made_kind, made_type
+                            )
+            # ideographs that no entry explains: one with a head (墙 + 饰), a name (贝儿欣)
+            walk = at + 1
+            while kinds[at] == OTHER and walk < stop and walk < at + LONGEST_NAME:
+                if kinds[walk] != OTHER or not fine[walk] or not fine[walk + 1]:
+                    break
+                if walk == at + 1 and head_cost[word[walk]] > 0:
+                    price = here + head_cost[word[walk]] + kind_cost[PAIR]
+                    relax(at, walk + 1, price, COMPOUND, -1, best, back, made_kind, made_type)
+                walk += 1
+                price = here + kind_cost[NAME] + (walk - at) * kind_cost[NAME_CHARACTER]
+                relax(at, walk, price, NAME, -1, best, back, made_kind, made_type)
             # one character, with the marks that belong to it
             walk = at + 1
             while not fine[walk]:
                 walk += 1
             price = here + kind_cost[TOKEN] * (walk - at)
-            if price < best[walk]:
-                best[walk] = price
-                back[walk] = at
-                made_kind[walk] = TOKEN
-                made_type[walk] = -1
+            relax(at, walk, price, TOKEN, -1, best, back, made_kind, made_type)
         costs[text] = best[stop]
         at = stop
         while at > 0:
@@ -425,7 +448,17 @@ def assemble(
     return tokens, bags
 
 
-NAMES = ("child", "wordpiece", "run_end", "number_end", "unit_end", "scan", "cover", "assemble")
+NAMES = (
+    "child",
+    "wordpiece",
+    "run_end",
+    "number_end",
+    "unit_end",
+    "scan",
+    "relax",
+    "cover",
+    "assemble",
+)
 
 
 def kernels(titles: int) -> Any:

@@ -26,7 +26,7 @@ from bagformer_cli.text.characters import CODE_POINTS, class_table, codes_of, fo
 from bagformer_cli.text.dictionaries import UNTYPED, Dictionary, read_dictionary
 from bagformer_cli.text.trie import Trie
 
-FORMAT = "lexicon 1"
+FORMAT = "lexicon 4"
 """Changes whenever the cached arrays, the merging or the folding change."""
 
 LONGEST = 64
@@ -37,6 +37,13 @@ UNIT, HEAD = "unit", "head"
 
 HEADLESS = frozenset({"place", "brand", "selling", "season"})
 """Types that do not take a head: 北京 + 机 is no product."""
+
+
+SINGLE_COST, PAIR_COST, LONGER_COST = 8000, -1750, 2500
+"""Costs by length, in thousandths: of one untyped character, of two, of each beyond three."""
+
+WHOLE = frozenset({UNIT, HEAD, "brand", "place"})
+"""Types whose entries are names: never taken apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +200,17 @@ def _merge(dictionaries: Sequence[Dictionary]) -> list[Entry]:
                     max(weight, known.weight),
                     known.origin if known.type or kind is None else origin,
                 )
-    return sorted(merged.values(), key=lambda entry: (entry.word, entry.type or ""))
+    kept = [entry for entry in merged.values() if not _composite(entry, merged)]
+    return sorted(kept, key=lambda entry: (entry.word, entry.type or ""))
+
+
+def _composite(entry: Entry, merged: dict[tuple[str, str], Entry]) -> bool:
+    """Whether the word is two entries side by side: 儿童 + 滑板车 are two bags, not one."""
+    word = entry.word
+    if len(word) < 4 or entry.type in WHOLE:
+        return False
+    cuts = range(2, len(word) - 1)
+    return any((word[:cut], "") in merged and (word[cut:], "") in merged for cut in cuts)
 
 
 def fold_all(words: Sequence[str]) -> list[str]:
@@ -227,7 +244,8 @@ def _write(folder: Path, merged: Sequence[Entry]) -> None:
     ):
         (folder / name).mkdir()
         Trie.build(words).save(folder / name)
-    np.save(folder / "cost.npy", np.array([cost_of(e.weight) for e in entries], np.int32))
+    costs = [max(1, cost_of(e.weight) + _length_cost(e)) for e in entries]
+    np.save(folder / "cost.npy", np.array(costs, np.int32))
     np.save(
         folder / "type.npy", np.array([number.get(e.type or "", -1) for e in entries], np.int16)
     )
@@ -238,6 +256,16 @@ def _write(folder: Path, merged: Sequence[Entry]) -> None:
     np.save(folder / "heads.npy", np.array(heads, np.int64).reshape(-1, 2).T)
     meta = {"types": types, "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16]}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _length_cost(entry: Entry) -> int:
+    """The prior of a length: words of ideographs mostly have two or three, products above all."""
+    word = entry.word
+    if word.isascii():
+        return 0
+    if len(word) == 1:
+        return 0 if entry.type else SINGLE_COST
+    return PAIR_COST if len(word) == 2 else LONGER_COST * (len(word) - 3)
 
 
 def _takes_head(entry: Entry) -> bool:

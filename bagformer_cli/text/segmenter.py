@@ -22,7 +22,10 @@ from bagformer_cli.text.kernels import (
     LETTERS,
     LEXICON,
     MODEL,
+    NAME,
+    NAME_CHARACTER,
     NUMBER,
+    PAIR,
     QUANTITY,
     TOKEN,
     kernels,
@@ -36,16 +39,26 @@ Source = Literal["lexicon", "pattern", "token"]
 
 KIND_COST = {
     LEXICON: 0,
-    TOKEN: 14_000,
+    TOKEN: 17_500,
     NUMBER: 9_000,
-    QUANTITY: 9_000,
-    MODEL: 10_000,
+    QUANTITY: 6_750,
+    MODEL: 11_000,
     LETTERS: 11_000,
-    COMPOUND: 0,
+    COMPOUND: 250,
+    NAME: 2_750,
+    PAIR: 9_000,
+    NAME_CHARACTER: 8_750,
 }
 """What a bag costs by what made it (a dictionary entry has its own cost, a compound its parts')."""
 
-PATTERN_TYPES = {NUMBER: "number", QUANTITY: "quantity", MODEL: "model", LETTERS: "latin"}
+PATTERN_TYPES = {
+    NUMBER: "number",
+    QUANTITY: "quantity",
+    MODEL: "model",
+    LETTERS: "latin",
+    COMPOUND: "compound",
+    NAME: "name",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +113,7 @@ class Segmenter:
 
     def __init__(self, lexicon: Lexicon) -> None:
         self.lexicon = lexicon
-        self.types = (*lexicon.types, "compound")
+        self.types = lexicon.types
 
     def segment(self, text: str) -> list[Bag]:
         """The bags of one title: in order, not overlapping, together all but its whitespace."""
@@ -133,7 +146,7 @@ class Segmenter:
             words.first, words.label, words.value, words.roots,
             lexicon.entry_cost, lexicon.entry_type, lexicon.entry_head,
             units.first, units.label, units.value, units.roots,
-            lexicon.head_cost, self._kind_cost, len(lexicon.types),
+            lexicon.head_cost, self._kind_cost,
             starts, ends, kinds, types, bag_offsets, costs,
         )  # fmt: skip
         return PackedBags(
