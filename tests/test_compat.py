@@ -524,7 +524,7 @@ class TestOriginal:
             with original.variant(early=case.startswith("early")):
                 output = task(original.pairs(text))
             figures = {**output.losses, "total": output.total}
-            temperature = float(model.temperature)
+            temperature = model.temperature.item()
             norms = original.gradient_norms(output.total) if "grad_norms" in expected else {}
         finally:
             for module in flags:
