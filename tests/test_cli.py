@@ -16,15 +16,19 @@ from bagformer_cli import __version__
 from tests.commands_page import commands
 
 GOLDEN = Path(__file__).parent / "golden" / "help"
-HEAVY = {"torch", "torchvision", "transformers", "timm", "lancedb", "numba", "tensorboard"} | {
+HEAVY = {
+    "torch",
+    "torchvision",
+    "transformers",
+    "timm",
+    "lancedb",
+    "numba",
+    "tensorboard",
     "numpy",
-    "PIL",
     "pyarrow",
-    "pydantic",
+    "PIL",
     "rich",
 }
-
-
 EVERY: list[tuple[str, ...]] = [(), *commands()]
 
 
