@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bagformer_cli.errors import InputError
+from bagformer_cli.interaction import MultiVectors, maxsim
+from bagformer_cli.interaction.topk import score_pairs, topk, topk_rescored
+
+
+def vectors(lengths: list[int], dim: int = 16, seed: int = 0) -> MultiVectors:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(sum(lengths), dim, generator=generator)
+    return MultiVectors(F.normalize(values, dim=-1), torch.tensor([0, *lengths]).cumsum(0))
+
+
+def lengths(n: int, low: int, high: int, seed: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(low, high, (n,), generator=generator).tolist()
+
+
+@pytest.mark.parametrize("budget", [1, 4096, 1 << 28])
+def test_topk_is_the_sorted_score_matrix(budget: int) -> None:
+    texts, images = vectors(lengths(7, 0, 9, 0)), vectors(lengths(50, 0, 12, 1), seed=1)
+    whole = maxsim(texts, images)[0]
+    scores, where = topk(texts, images, 5, budget=budget)
+    torch.testing.assert_close(scores, whole.sort(dim=1, descending=True).values[:, :5])
+    torch.testing.assert_close(whole.gather(1, where), scores)
+
+
+def test_equal_scores_come_in_the_order_of_the_images() -> None:
+    images = MultiVectors.from_dense(torch.ones(6, 2, 4))
+    assert topk(vectors([3], 4), images, 6)[1].tolist() == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_no_more_results_than_images() -> None:
+    scores, where = topk(vectors([3, 1]), vectors([2, 2, 2], seed=1), 10)
+    assert scores.shape == where.shape == (2, 3)
+    assert topk(vectors([3, 1]), vectors([2])[:0], 10)[0].shape == (2, 0)
+    with pytest.raises(InputError, match="At least one"):
+        topk(vectors([3]), vectors([2]), 0)
+
+
+@pytest.mark.parametrize("budget", [1, 4096, 1 << 28])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_chosen_pairs_score_as_in_the_whole_matrix(budget: int, dtype: torch.dtype) -> None:
+    texts = vectors(lengths(7, 0, 9, 0)).to(dtype=dtype)
+    images = vectors(lengths(20, 0, 12, 1), seed=1).to(dtype=dtype)
+    whole = maxsim(texts.to(dtype=torch.float32), images.to(dtype=torch.float32))[0]
+    chosen = torch.randint(20, (7, 6), generator=torch.Generator().manual_seed(2))
+    found = score_pairs(texts, images, chosen, budget=budget)
+    torch.testing.assert_close(found, whole.gather(1, chosen), rtol=1e-5, atol=1e-5)
+    assert score_pairs(texts, images, chosen[:, :0]).shape == (7, 0)
+
+
+def test_an_int8_scan_rescored_is_the_exact_top() -> None:
+    # Random data is the hardest: scores lie close together, and int8 alone confuses neighbours.
+    texts = vectors(lengths(32, 2, 26, 0), 64)
+    images = vectors([17] * 600, 64, seed=1)
+    exact_scores, exact = topk(texts, images, 10, dtype=torch.float32)
+    _, rough = topk(texts, images, 10, dtype=torch.int8)
+    assert not torch.equal(rough, exact)
+    scores, found = topk_rescored(texts, images, 10)
+    assert torch.equal(found, exact)
+    torch.testing.assert_close(scores, exact_scores, rtol=1e-5, atol=1e-5)
+    stored = topk_rescored(texts, images, 10, scan=images.quantize())
+    assert torch.equal(stored[1], exact)
+    with pytest.raises(InputError, match="not the images"):
+        topk_rescored(texts, images, 10, scan=images[:5])
