@@ -55,9 +55,10 @@ class Pen:
         self.alpha = Image.new("L", (size, size), 0)
         self._draw = ImageDraw.Draw(self.image)
         self._draw_alpha = ImageDraw.Draw(self.alpha)
-        self._cloth = cloth(size, body, pattern, rng)
+        self._cloth = None if pattern == "solid" else cloth(size, body, pattern, rng)
         dark = lightness(body) < 60
         self._paint: dict[str, RGB] = {
+            BODY: body,
             PART: part,
             SHADE: mix(body, (255, 255, 255), 0.22) if dark else mix(body, (0, 0, 0), 0.3),
             LIGHT: mix(body, (255, 255, 255), 0.35),
@@ -193,7 +194,7 @@ class Pen:
             shape(self._draw_alpha, 0)
             return
         shape(self._draw_alpha, 255)
-        if fill == BODY:
+        if fill == BODY and self._cloth is not None:
             mask = Image.new("L", (self.size, self.size), 0)
             shape(ImageDraw.Draw(mask), 255)
             self.image.paste(self._cloth, mask=mask)

@@ -111,7 +111,7 @@ def heel(p: Pen) -> None:
 
 def boot(p: Pen) -> None:
     """High boot from the side: shaft, foot, sole, a strap with a buckle."""
-    top = p.pick(0.02, 0.12)
+    top = p.vary(0.02, 0.14)
     p.polygon(
         [
             (0.26, top),

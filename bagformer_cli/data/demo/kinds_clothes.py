@@ -129,15 +129,15 @@ def trousers(p: Pen) -> None:
 
 def shorts(p: Pen) -> None:
     """Shorts, wide, with a waistband and strings."""
-    side = p.vary(0.08, 0.15)
-    p.polygon([(0.22, 0.16), (0.5, 0.16), (0.5, 0.48), (0.47, 0.82), (side, 0.80)])
-    p.polygon([(0.78, 0.16), (0.5, 0.16), (0.5, 0.48), (0.53, 0.82), (1 - side, 0.80)])
+    side = p.vary(0.04, 0.10)
+    p.polygon([(0.22, 0.12), (0.5, 0.12), (0.5, 0.48), (0.47, 0.88), (side, 0.86)])
+    p.polygon([(0.78, 0.12), (0.5, 0.12), (0.5, 0.48), (0.53, 0.88), (1 - side, 0.86)])
     p.line([(0.5, 0.24), (0.5, 0.5)], 0.014)
-    p.box(0.21, 0.14, 0.79, 0.25, PART, 0.02)
+    p.box(0.21, 0.09, 0.79, 0.21, PART, 0.02)
     for x in (0.46, 0.54):
         p.line([(x, 0.22), (x + (x - 0.5) * 0.8, 0.42)], 0.022, (250, 250, 250))
-    p.line([(side + 0.02, 0.75), (0.47, 0.77)], 0.014)
-    p.line([(1 - side - 0.02, 0.75), (0.53, 0.77)], 0.014)
+    p.line([(side + 0.02, 0.81), (0.47, 0.83)], 0.014)
+    p.line([(1 - side - 0.02, 0.81), (0.53, 0.83)], 0.014)
 
 
 def scarf(p: Pen) -> None:
@@ -173,6 +173,7 @@ def socks(p: Pen) -> None:
 def gloves(p: Pen) -> None:
     """A pair of mittens or five-fingered gloves with cuffs."""
     fingers = p.among(2)
+    cuff = p.vary(0.90, 0.98)
     for x, side in ((0.26, -1), (0.74, 1)):
         if fingers:
             for i, top in enumerate((0.20, 0.08, 0.06, 0.14)):
@@ -192,9 +193,13 @@ def gloves(p: Pen) -> None:
             )
         inner = x - side * 0.15
         p.line([(inner, 0.60), (inner - side * 0.09, 0.38)], 0.10, BODY)
-        p.box(x - 0.17, 0.70, x + 0.17, 0.94, PART, 0.03)
+        p.box(x - 0.17, 0.70, x + 0.17, cuff, PART, 0.03)
         for i in range(4):
-            p.line([(x - 0.12 + i * 0.08, 0.73), (x - 0.12 + i * 0.08, 0.91)], 0.012, (90, 84, 84))
+            p.line(
+                [(x - 0.12 + i * 0.08, 0.73), (x - 0.12 + i * 0.08, cuff - 0.03)],
+                0.012,
+                (90, 84, 84),
+            )
 
 
 def tie(p: Pen) -> None:

@@ -64,15 +64,17 @@ def gamepad(p: Pen) -> None:
             (0.05, 0.46),
         ]
     )
-    p.box(0.19, 0.42, 0.37, 0.48, (44, 44, 50), 0.01)
-    p.box(0.25, 0.36, 0.31, 0.54, (44, 44, 50), 0.01)
+    cross = p.vary(0.026, 0.036)
+    p.box(0.19, 0.45 - cross, 0.37, 0.45 + cross, (44, 44, 50), 0.01)
+    p.box(0.28 - cross, 0.36, 0.28 + cross, 0.54, (44, 44, 50), 0.01)
     for dx, dy in ((0, -0.075), (0, 0.075), (-0.075, 0), (0.075, 0)):
         p.dot(0.73 + dx, 0.44 + dy, 0.042, PART)
     for x in (0.40, 0.60):
         p.dot(x, 0.56, 0.068, (60, 60, 68))
         p.dot(x, 0.56, 0.04, PART)
+    shoulder = p.vary(0.17, 0.215)
     for x in (0.20, 0.80):
-        p.box(x - 0.10, 0.20, x + 0.10, 0.26, PART, 0.03)
+        p.box(x - 0.10, shoulder, x + 0.10, 0.26, PART, 0.03)
     p.box(0.45, 0.38, 0.55, 0.44, LIGHT, 0.02)
 
 
@@ -124,8 +126,9 @@ def perfume(p: Pen) -> None:
 def lipstick(p: Pen) -> None:
     """Lipstick: case in the body's cloth, stick in the part colour, its cap beside it."""
     p.box(0.12, 0.54, 0.46, 0.98, BODY, 0.02)
+    tip = p.vary(0.03, 0.10)
     p.box(0.16, 0.40, 0.42, 0.55, (232, 204, 136))
-    p.polygon([(0.19, 0.41), (0.19, 0.16), (0.33, 0.04), (0.39, 0.10), (0.39, 0.41)], PART)
+    p.polygon([(0.19, 0.41), (0.19, 0.16), (0.33, tip), (0.39, tip + 0.06), (0.39, 0.41)], PART)
     if p.among(2):
         p.box(0.56, 0.42, 0.90, 0.98, BODY, 0.03)
         p.box(0.56, 0.90, 0.90, 0.98, (232, 204, 136), 0.02)

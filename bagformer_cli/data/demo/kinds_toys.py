@@ -49,8 +49,9 @@ def toycar(p: Pen) -> None:
         for x in (0.17, 0.36, 0.55):
             p.box(x, 0.27, x + 0.13, 0.42, GLASS, 0.02)
     p.box(0.02, 0.43, 0.98, 0.74, BODY, 0.09)
+    wheel = p.vary(0.125, 0.15)
     for x in (0.25, 0.75):
-        p.dot(x, 0.75, 0.14, RUBBER)
+        p.dot(x, 0.75, wheel, RUBBER)
         p.dot(x, 0.75, 0.065, METAL)
     p.dot(0.94, 0.55, 0.04, (255, 236, 150))
     p.line([(0.5, 0.50), (0.5, 0.70)], 0.014)
@@ -99,8 +100,9 @@ def cake(p: Pen) -> None:
     """Two-tier cake on a plate; the icing in the part colour, candles on top."""
     p.oval(0.5, 0.93, 0.48, 0.055, (236, 236, 238))
     p.box(0.10, 0.56, 0.90, 0.92, BODY, 0.05)
-    p.box(0.25, 0.26, 0.75, 0.60, BODY, 0.05)
-    for x0, x1, y in ((0.10, 0.90, 0.56), (0.25, 0.75, 0.26)):
+    upper = p.vary(0.22, 0.27)
+    p.box(upper, 0.26, 1 - upper, 0.60, BODY, 0.05)
+    for x0, x1, y in ((0.10, 0.90, 0.56), (upper, 1 - upper, 0.26)):
         p.box(x0, y - 0.03, x1, y + 0.05, PART, 0.03)
         n = round((x1 - x0) / 0.1)
         for i in range(n):
@@ -126,7 +128,7 @@ def icecream(p: Pen) -> None:
         p.oval(0.5, 0.20, 0.16, 0.10, BODY)
         p.arc(0.5, 0.32, 0.24, 0.12, 20, 160, 0.016, SHADE)
         p.arc(0.5, 0.46, 0.31, 0.12, 20, 160, 0.016, SHADE)
-    p.dot(0.5, 0.095, 0.085, PART)
+    p.dot(0.5, 0.095, p.vary(0.075, 0.095), PART)
     p.line([(0.51, 0.06), (0.57, 0.01)], 0.018, (90, 110, 60))
 
 

@@ -109,12 +109,10 @@ def cloth(size: int, rgb: RGB, pattern: str, rng: random.Random) -> Image.Image:
     Args:
         size: Side in pixels, at most :data:`SHEET`.
         rgb: The base colour.
-        pattern: A key of :data:`PATTERNS`.
+        pattern: A key of :data:`PATTERNS`, but for ``solid``.
         rng: Decides variant and place of the marks.
     """
     base = Image.new("RGB", (size, size), rgb)
-    if pattern == "solid":
-        return base
     light = lightness(rgb)
     pale = (252, 250, 244) if light < 205 else (74, 70, 92)
     dark = mix(rgb, (20, 14, 12), 0.72) if light > 92 else mix(rgb, (214, 178, 128), 0.85)
@@ -203,7 +201,7 @@ def _dots(variant: int, rng: random.Random) -> tuple[Image.Image, ...]:
 
 
 def _plaid(variant: int, rng: random.Random) -> tuple[Image.Image, ...]:
-    period, width = ((30.0, 13.0), (36.0, 15.0), (26.0, 11.0))[variant]
+    period, width = ((30.0, 10.0), (36.0, 12.0), (26.0, 8.5))[variant]
     wide = _bands(period, width)
     across = wide.transpose(Image.Transpose.ROTATE_90)
     both = ImageChops.add(wide.point(lambda v: v * 0.55), across.point(lambda v: v * 0.55))
