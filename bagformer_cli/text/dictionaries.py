@@ -1,18 +1,22 @@
-"""Dictionary files: three formats read, every broken line named.
+"""Dictionary files: four formats read, every broken line named.
 
 - typed TSV, this project's own: ``word<TAB>type<TAB>weight<TAB>origin``, all but the word
   optional; ``# type: brand`` and ``# weight: 5`` set what the lines below leave out, other lines
   that begin with ``#`` are comments.
 - jieba's: ``word count tag``.
 - BagFormer's: a word a line, the most important first.
+- marked titles: ``character tag`` a line (B-…, I-…, O), an empty line after each title; the
+  marked words with their counts are the entries.
 
-A weight is how often the word is expected in a million words of titles.
+A weight is how often the word is expected in a million words of titles. A word that its own line
+weighs (or that is marked) is ``whole``: one bag, even where it is two other entries side by side.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,8 +26,11 @@ from bagformer_cli.messages import tr
 UNTYPED = "-"
 """Stands in a file for 'no type'."""
 
-JIEBA_TOTAL = 60_101_967
-"""Sum of the counts in jieba's own list: a count becomes a weight per million by it."""
+FEWEST_COUNTS = 100_000
+"""Counts become weights per million by their sum, but not by less than this."""
+
+BACKGROUND = "jieba"
+"""Name of the general word list in the background, whose compounds are not taken as one bag."""
 
 RANKED_MASS, RANKED_FROM = 40_000.0, 1_000.0
 """A word of rank r has weight MASS / (r + FROM): Zipf's law, flattened at the top."""
@@ -32,6 +39,14 @@ TYPED_WEIGHT = 8.0
 """Weight of a typed entry that names none."""
 
 PLACE_TAGS = {"ns", "nsf"}
+
+MARKED_LINE = re.compile(r"(.) (O|[BI]-\S+)\r?")
+
+LABELS = {"HCCX": "category", "HPPX": "brand", "XH": "model", "MISC": None, "MISCX": None}
+"""What the labels of the public e-commerce corpora are called here."""
+
+CHARACTERS_A_BAG = 2.0
+"""Titles have about one bag for so many characters: counts become weights by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +64,8 @@ class Dictionary:
 
     Args:
         name: Where they come from, for provenance.
-        layout: ``"typed"``, ``"jieba"`` or ``"ranked"``.
+        layout: ``"typed"``, ``"jieba"``, ``"ranked"`` or ``"marked"``.
+        wholes: Which entries are one bag in any case.
     """
 
     name: str
@@ -57,51 +73,78 @@ class Dictionary:
     words: list[str] = field(default_factory=list)
     types: list[str | None] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    wholes: list[bool] = field(default_factory=list)
     origins: list[str] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     def add(
-        self, line: int, word: str, kind: str | None, weight: float, origin: str | None = None
+        self,
+        line: int,
+        word: str,
+        kind: str | None,
+        weight: float,
+        *,
+        whole: bool = False,
+        origin: str | None = None,
     ) -> None:
         """Append one entry."""
         self.words.append(word)
         self.types.append(kind)
         self.weights.append(weight)
+        self.wholes.append(whole)
         self.origins.append(origin or self.name)
         self.lines.append(line)
 
 
 def read_dictionary(path: str | Path, *, name: str | None = None) -> Dictionary:
-    """Read a dictionary file of any of the three formats.
+    """Read a dictionary file of any of the formats.
 
     Raises:
         InputError: There is no such file.
         DataError: A line is empty, there twice or malformed, or the file is not plain UTF-8.
     """
     dictionary = parse_dictionary(path, name=name)
-    if dictionary.problems:
-        first = dictionary.problems[0]
-        more = len(dictionary.problems) - 1
-        message = first.message
-        if more:
-            message += " " + tr("({count} more problems follow.)", count=more)
-        raise DataError(
-            message,
-            where=f"{path}:{first.line}",
-            found=first.found,
-            expected=tr("UTF-8 text without a byte-order mark, one entry a line, each once"),
-            hint=tr(
-                "`xmr dict check {path}` lists every problem; with `--repair OUT` it writes a "
-                "dictionary without them.",
-                path=path,
-            ),
-        )
+    _raise_first(
+        path,
+        dictionary,
+        tr("UTF-8 text without a byte-order mark, one entry a line, each once"),
+        tr(
+            "`xmr dict check {path}` lists every problem; with `--repair OUT` it writes a "
+            "dictionary without them.",
+            path=path,
+        ),
+    )
     return dictionary
 
 
 def parse_dictionary(path: str | Path, *, name: str | None = None) -> Dictionary:
     """Read what can be read of a dictionary file; what cannot is in ``problems``."""
+    dictionary, lines = _open(path, name)
+    _READERS[dictionary.layout](dictionary, lines)
+    if dictionary.layout in ("typed", "ranked"):  # jieba's own list repeats some words
+        _find_duplicates(dictionary)
+    dictionary.problems.sort(key=lambda problem: problem.line)
+    return dictionary
+
+
+def _raise_first(
+    path: str | Path, dictionary: Dictionary, expected: str, hint: str | None = None
+) -> None:
+    if not dictionary.problems:
+        return
+    first = dictionary.problems[0]
+    more = len(dictionary.problems) - 1
+    message = first.message
+    if more:
+        message += " " + tr("({count} more problems follow.)", count=more)
+    raise DataError(
+        message, where=f"{path}:{first.line}", found=first.found, expected=expected, hint=hint
+    )
+
+
+def _open(path: str | Path, name: str | None) -> tuple[Dictionary, list[str]]:
+    """An empty dictionary with its layout, and the lines to fill it from."""
     path = Path(path)
     try:
         raw = path.read_bytes()
@@ -110,17 +153,10 @@ def parse_dictionary(path: str | Path, *, name: str | None = None) -> Dictionary
             tr("Cannot read the dictionary."), where=path, found=error.strerror
         ) from error
     problems: list[Problem] = []
-    text = _decode(raw, problems)
-    lines = text.split("\n")
+    lines = _decode(raw, problems).split("\n")
     if lines and not lines[-1]:
         lines.pop()
-    layout = _layout(lines)
-    dictionary = Dictionary(name or path.name, layout, problems=problems)
-    _READERS[layout](dictionary, lines)
-    if layout != "jieba":  # its own list repeats some words: counts of two sources
-        _find_duplicates(dictionary)
-    problems.sort(key=lambda problem: problem.line)
-    return dictionary
+    return Dictionary(name or path.name, _layout(lines), problems=problems), lines
 
 
 def _decode(raw: bytes, problems: list[Problem]) -> str:
@@ -155,6 +191,8 @@ _JIEBA_LINE = re.compile(r"\S+ \d+(?: [a-zA-Z]+)?\s*")
 
 def _layout(lines: Sequence[str]) -> str:
     head = [line for line in lines[:1000] if line.strip()]
+    if head and all(MARKED_LINE.fullmatch(line) for line in head):
+        return "marked"
     if any("\t" in line or line.startswith(("# type:", "# weight:")) for line in head):
         return "typed"
     if head and all(_JIEBA_LINE.fullmatch(line) for line in head):
@@ -193,7 +231,8 @@ def _read_typed(dictionary: Dictionary, lines: Sequence[str]) -> None:
         weight = default_weight
         if fields[2]:
             weight = _weight(dictionary, number, fields[2], default_weight)
-        dictionary.add(number, fields[0], kind, weight, fields[3])
+        whole = bool(fields[2])
+        dictionary.add(number, fields[0], kind, weight, whole=whole, origin=fields[3])
 
 
 def _weight(dictionary: Dictionary, number: int, value: str, otherwise: float) -> float:
@@ -210,19 +249,22 @@ def _weight(dictionary: Dictionary, number: int, value: str, otherwise: float) -
 
 
 def _read_jieba(dictionary: Dictionary, lines: Sequence[str]) -> None:
+    found: list[tuple[int, str, int, str]] = []
     for number, line in enumerate(lines, 1):
         if _empty(dictionary, number, line):
             continue
         word, _, rest = line.strip().partition(" ")
         count, _, tag = rest.partition(" ")
-        if not count.isdigit():
-            dictionary.problems.append(
-                Problem(number, tr("The line is not `word count tag`."), line)
-            )
-            continue
+        if count.isdigit():
+            found.append((number, word, int(count), tag))
+        else:
+            problem = Problem(number, tr("The line is not `word count tag`."), line)
+            dictionary.problems.append(problem)
+    per_million = 1e6 / max(FEWEST_COUNTS, sum(count for _, _, count, _ in found))
+    whole = dictionary.name != BACKGROUND
+    for number, word, count, tag in found:
         kind = "place" if tag in PLACE_TAGS else None
-        weight = max(int(count), 0.5) * 1e6 / JIEBA_TOTAL
-        dictionary.add(number, word, kind, weight)
+        dictionary.add(number, word, kind, max(count, 0.5) * per_million, whole=whole)
 
 
 def _read_ranked(dictionary: Dictionary, lines: Sequence[str]) -> None:
@@ -232,7 +274,83 @@ def _read_ranked(dictionary: Dictionary, lines: Sequence[str]) -> None:
             dictionary.add(number, line.strip(), None, weight)
 
 
-_READERS = {"typed": _read_typed, "jieba": _read_jieba, "ranked": _read_ranked}
+def _read_marked(dictionary: Dictionary, lines: Sequence[str]) -> None:
+    counts: Counter[tuple[str, str | None]] = Counter()
+    first_lines: dict[tuple[str, str | None], int] = {}
+    characters = 0
+    for title in marked_titles(dictionary, lines):
+        characters += len(title.text)
+        for start, end, label in title.spans:
+            key = title.text[start:end], LABELS.get(label, label.lower())
+            counts[key] += 1
+            first_lines.setdefault(key, title.line + start)
+    per_million = 1e6 / max(1.0, characters / CHARACTERS_A_BAG)
+    for (word, kind), count in counts.items():
+        dictionary.add(first_lines[word, kind], word, kind, count * per_million, whole=True)
+
+
+_READERS = {
+    "typed": _read_typed,
+    "jieba": _read_jieba,
+    "ranked": _read_ranked,
+    "marked": _read_marked,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedTitle:
+    """A title and its marked spans (start, end, label); ``line`` is where it begins."""
+
+    line: int
+    text: str
+    spans: tuple[tuple[int, int, str], ...]
+
+
+def marked_titles(dictionary: Dictionary, lines: Sequence[str]) -> Iterator[MarkedTitle]:
+    """The titles of a file of marked characters; broken lines go to ``dictionary.problems``."""
+    characters: list[str] = []
+    tags: list[str] = []
+    begin = 1
+    for number, line in enumerate([*lines, ""], 1):
+        if line.strip():
+            found = MARKED_LINE.fullmatch(line)
+            if found:
+                characters.append(found[1])
+                tags.append(found[2])
+            else:
+                problem = Problem(number, tr("The line is not `character tag`."), line)
+                dictionary.problems.append(problem)
+            continue
+        if characters:
+            yield MarkedTitle(begin, "".join(characters), tuple(_spans(tags)))
+        characters, tags, begin = [], [], number + 1
+
+
+def _spans(tags: Sequence[str]) -> Iterator[tuple[int, int, str]]:
+    start = 0
+    label = ""
+    for at, tag in enumerate([*tags, "O"]):
+        inside = tag[:2] == "I-" and tag[2:] == label
+        if label and not inside:
+            yield start, at, label
+            label = ""
+        if tag != "O" and not inside:
+            start, label = at, tag[2:]
+
+
+def read_marked(path: str | Path) -> list[MarkedTitle]:
+    """Read a file of marked titles (BIO tags).
+
+    Raises:
+        InputError: There is no such file.
+        DataError: A line is broken, or nothing is marked.
+    """
+    dictionary, lines = _open(path, None)
+    titles = list(marked_titles(dictionary, lines))
+    if not titles and not dictionary.problems:
+        dictionary.problems.append(Problem(1, tr("The file holds no title."), ""))
+    _raise_first(path, dictionary, tr("`character tag` a line, an empty line after each title"))
+    return titles
 
 
 def _find_duplicates(dictionary: Dictionary) -> None:

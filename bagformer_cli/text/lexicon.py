@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,10 +23,10 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_file, atomic_folder, cache_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.text.characters import CODE_POINTS, class_table, codes_of, fold_table
-from bagformer_cli.text.dictionaries import UNTYPED, Dictionary, read_dictionary
+from bagformer_cli.text.dictionaries import BACKGROUND, UNTYPED, Dictionary, read_dictionary
 from bagformer_cli.text.trie import Trie
 
-FORMAT = "lexicon 4"
+FORMAT = "lexicon 6"
 """Changes whenever the cached arrays, the merging or the folding change."""
 
 LONGEST = 64
@@ -160,55 +160,57 @@ def jieba_words() -> Path | None:
 
 
 def _files_of(source: str | Path) -> list[tuple[str, Path]]:
-    if source == "jieba":
+    if source == BACKGROUND:
         path = jieba_words()
         if path is None:
             raise InputError(
                 tr("The word list of jieba is not installed."), hint="pip install jieba"
             )
-        return [("jieba", path)]
+        return [(BACKGROUND, path)]
     if source == "builtin":
         own = sorted(asset_folder("entity_dicts").glob("*.tsv"))
         background = jieba_words()
         files = [(path.name, path) for path in own]
-        return files if background is None else [*files, ("jieba", background)]
+        return files if background is None else [*files, (BACKGROUND, background)]
     return [(Path(source).name, Path(source))]
 
 
 def _merge(dictionaries: Sequence[Dictionary]) -> list[Entry]:
     """One entry a word (and one a unit, one a head): the first type, the greatest weight."""
     merged: dict[tuple[str, str], Entry] = {}
+    whole: set[tuple[str, str]] = set()
     for dictionary in dictionaries:
-        for folded, kind, weight, origin in zip(
+        for folded, kind, weight, is_whole, origin in zip(
             fold_all(dictionary.words),
             dictionary.types,
             dictionary.weights,
+            dictionary.wholes,
             dictionary.origins,
             strict=True,
         ):
             word = folded.strip()
             if not word or len(word) > LONGEST:
                 continue
-            role = kind if kind in (UNIT, HEAD) else ""
-            known = merged.get((word, role or ""))
+            key = word, kind if kind in (UNIT, HEAD) else ""
+            if is_whole or kind in WHOLE:
+                whole.add(key)
+            known = merged.get(key)
             if known is None:
-                merged[word, role or ""] = Entry(word, kind, weight, origin)
+                merged[key] = Entry(word, kind, weight, origin)
             elif weight > known.weight or (known.type is None and kind is not None):
-                merged[word, role or ""] = Entry(
+                first = known.type is not None or kind is None
+                merged[key] = Entry(
                     word,
                     known.type or kind,
                     max(weight, known.weight),
-                    known.origin if known.type or kind is None else origin,
+                    known.origin if first else origin,
                 )
-    kept = [entry for entry in merged.values() if not _composite(entry, merged)]
+    kept = [e for key, e in merged.items() if key in whole or not _composite(e.word, merged)]
     return sorted(kept, key=lambda entry: (entry.word, entry.type or ""))
 
 
-def _composite(entry: Entry, merged: dict[tuple[str, str], Entry]) -> bool:
+def _composite(word: str, merged: Container[tuple[str, str]]) -> bool:
     """Whether the word is two entries side by side: 儿童 + 滑板车 are two bags, not one."""
-    word = entry.word
-    if len(word) < 4 or entry.type in WHOLE:
-        return False
     cuts = range(2, len(word) - 1)
     return any((word[:cut], "") in merged and (word[cut:], "") in merged for cut in cuts)
 
