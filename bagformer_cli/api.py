@@ -96,6 +96,11 @@ class Retriever:
         """The entity bags that a title's score is made of."""
         return self.model.titles.bags(title)
 
+    def rest(self, title: str) -> str:
+        """The end of a title that no score sees, because it is longer than ``max_tokens``."""
+        bags = self.model.titles.bags(title)
+        return title[bags[-1].end :].strip() if bags else ""
+
 
 def load(checkpoint: str | Path | None = None, device: str | None = None) -> Retriever:
     """Load a model folder.

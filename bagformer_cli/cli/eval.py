@@ -67,15 +67,16 @@ def evaluate_command(
     debug: Debug = False,
 ) -> None:
     """Parse, evaluate, print."""
+    from bagformer_cli.api import load
     from bagformer_cli.data.datasets import ensure_store, resolve
+    from bagformer_cli.evaluation.evaluate import evaluate
+    from bagformer_cli.models.checkpoint import find_checkpoint
 
     with console.progress() as progress:
-        folder = resolve(dataset, progress=progress)
-        from bagformer_cli.api import load
-        from bagformer_cli.evaluation.evaluate import evaluate
-        from bagformer_cli.models.checkpoint import find_checkpoint
-
+        # A dataset that is not here is said first; the demo set is drawn only for a model.
+        folder = None if dataset == "demo" else resolve(dataset, progress=progress)
         place = find_checkpoint(checkpoint)
+        folder = folder or resolve(dataset, progress=progress)
         model = load(place).model
         store = ensure_store(folder, model.titles, progress=progress)
         part = store.split(split)

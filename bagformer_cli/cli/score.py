@@ -42,6 +42,17 @@ def score(
 
     place = find_checkpoint(checkpoint)
     retriever = load(place)
+    for title in titles:
+        if unseen := retriever.rest(title):
+            console.warn(
+                tr(
+                    "The title is longer than the model's {n} tokens; its last {k} characters do "
+                    "not count.",
+                    n=retriever.model.titles.max_tokens,
+                    k=len(unseen),
+                ),
+                where=title if len(title) <= 40 else f"{title[:40]}…",
+            )
     vectors = retriever.encode_texts(titles)
     scores = retriever.score(retriever.encode_images([picture]), vectors)
     report = {

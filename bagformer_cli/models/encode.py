@@ -27,7 +27,7 @@ class EncodedItems:
     Attributes:
         vectors: What the late interaction scores.
         states: [n, L, W] or [n, 1 + P, W], what the slow scorer sees; None if not asked for.
-            float16 where the model is on a GPU, else float32.
+            Those of images are float16 where the model is on a GPU; all others are float32.
         mask: [n, L] bool of titles, True keeps; None for images.
     """
 
@@ -95,7 +95,8 @@ def _encode(
                 encoded = encode(batch)
                 vectors.append(encoded.vectors)
                 if keep_states:
-                    states.append(encoded.states.half() if on_gpu else encoded.states)
+                    image = encoded.mask is None
+                    states.append(encoded.states.half() if on_gpu and image else encoded.states)
                     if encoded.mask is not None:
                         masks.append(encoded.mask)
                 task.advance(len(encoded.cls))
