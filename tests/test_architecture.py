@@ -22,7 +22,7 @@ LAYERS = {
     "0": "errors messages progress files assets machine config",
     "1": "text.characters text.kernels text.trie text.tokenizer text.dictionaries text.lexicon "
     "text.segmenter text.bags text.make_vocab text",
-    "2": "data.arrays data.muge data.images data.augment data.spans data.check data.importing "
+    "2": "data.arrays data.lines data.muge data.images data.augment data.spans data.check data.importing "
     "data.lmdb_import data.split data.links data.store data.demo.palette data.demo.attributes "
     "data.demo.canvas data.demo.kinds_* data.demo.catalogue data.demo.scene data.demo.titles "
     "data.demo.plan data.demo.calibration data.demo.generate data.demo data.datasets data.batches "

@@ -16,13 +16,13 @@ from typing import Any
 
 from bagformer_cli.data.images import verify
 from bagformer_cli.data.importing import Imported, split_paths, staged
+from bagformer_cli.data.lines import decode_base64
 from bagformer_cli.data.muge import (
     QUERIES_NAME,
     SPLITS,
     MugeImageWriter,
     Naming,
     Query,
-    decode_base64,
     iter_queries,
     write_queries,
 )

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from bagformer_cli.data.muge import read_lines
+from bagformer_cli.data.lines import read_lines
 from bagformer_cli.errors import DataError
 from bagformer_cli.files import atomic_file, write_text
 from bagformer_cli.messages import tr

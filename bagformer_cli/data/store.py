@@ -32,13 +32,8 @@ from filelock import FileLock, Timeout
 from bagformer_cli.data import spans
 from bagformer_cli.data.arrays import GrowingArray
 from bagformer_cli.data.images import verify
-from bagformer_cli.data.muge import (
-    MugeFolder,
-    needs_items,
-    parse_image_line,
-    parse_query_line,
-    repeated,
-)
+from bagformer_cli.data.lines import parse_image_line, parse_query_line, repeated
+from bagformer_cli.data.muge import MugeFolder, needs_items
 from bagformer_cli.data.split import (
     TOKEN_ARRAYS,
     Shards,
