@@ -6,6 +6,8 @@ Shapes: Q titles of G bags in all, N images of P patches in all, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -114,10 +116,11 @@ class _MaxSim(torch.autograd.Function):
         patch_offsets: Tensor,
         budget: int,
     ) -> tuple[Tensor, Tensor]:
-        ctx.fast = _fast_cpu(bags, patches)
-        run = _cpu.forward if ctx.fast else _plain.forward
+        ctx.path = _path(bags, patches, bag_offsets)
         bags, patches = bags.contiguous(), patches.contiguous()
-        t2i, i2t, arg_patch, arg_bag = run(bags, patches, bag_offsets, patch_offsets, budget=budget)
+        t2i, i2t, arg_patch, arg_bag = ctx.path.forward(
+            bags, patches, bag_offsets, patch_offsets, budget=budget
+        )
         ctx.save_for_backward(bags, patches, bag_offsets, patch_offsets, arg_patch, arg_bag)
         ctx.budget = budget
         return t2i, i2t
@@ -127,9 +130,8 @@ class _MaxSim(torch.autograd.Function):
     def backward(
         ctx: Any, grad_t2i: Tensor, grad_i2t: Tensor
     ) -> tuple[Tensor, Tensor, None, None, None]:
-        run = _cpu.backward if ctx.fast else _plain.backward
         bags, patches, bag_offsets, patch_offsets, arg_patch, arg_bag = ctx.saved_tensors
-        grad_bags, grad_patches = run(
+        grad_bags, grad_patches = ctx.path.backward(
             bags,
             patches,
             bag_offsets,
@@ -149,10 +151,12 @@ def _scores(
     dtype = dtype or _shared_type(texts, images)
     if dtype not in (torch.float32, torch.bfloat16, torch.int8):
         raise InputError(tr("Vectors are multiplied as float32, bfloat16 or int8."), found=dtype)
-    fast = _fast_cpu(texts.values, images.values)
-    run = _cpu.scores if fast else _plain.scores
+    path = _path(texts.values, images.values, texts.offsets)
     with torch.no_grad(), torch.autocast(texts.device.type, enabled=False):
-        return run(texts, images, dtype=dtype, both=both, budget=budget)
+        scores: tuple[Tensor, Tensor] = path.scores(
+            texts, images, dtype=dtype, both=both, budget=budget
+        )
+    return scores
 
 
 def _shared_type(texts: MultiVectors, images: MultiVectors) -> torch.dtype:
@@ -163,12 +167,26 @@ def _shared_type(texts: MultiVectors, images: MultiVectors) -> torch.dtype:
     return torch.float32
 
 
-def _fast_cpu(bags: Tensor, patches: Tensor) -> bool:
-    return (
-        bags.device.type == "cpu"
-        and len(bags) * len(patches) >= max(1, _cpu.WORTH_IT)
-        and _cpu.kernels() is not None
-    )
+def _path(bags: Tensor, patches: Tensor, bag_offsets: Tensor) -> ModuleType:
+    """The module that computes: each has ``scores``, ``forward`` and ``backward``."""
+    if bags.device.type == "cpu":
+        worth_it = len(bags) * len(patches) >= max(1, _cpu.WORTH_IT)
+        return _cpu if worth_it and _cpu.kernels() is not None else _plain
+    if bags.device.type == "cuda":
+        fused = _fused()
+        if fused is not None and fused.fits(bag_offsets) and fused.works(bags.device):
+            return fused
+    return _plain
+
+
+@cache
+def _fused() -> ModuleType | None:
+    """The CUDA kernels, or None where Triton is not installed."""
+    try:
+        from bagformer_cli.interaction import _triton
+    except (ImportError, RuntimeError, OSError):
+        return None
+    return _triton
 
 
 def _check(texts: MultiVectors, images: MultiVectors) -> None:
