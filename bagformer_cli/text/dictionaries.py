@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
+from bagformer_cli.text.lines import Problem, raise_first, read_lines
+from bagformer_cli.text.marked import looks_marked, parse_marked
 
 UNTYPED = "-"
 """Stands in a file for 'no type'."""
@@ -40,22 +41,11 @@ TYPED_WEIGHT = 8.0
 
 PLACE_TAGS = {"ns", "nsf"}
 
-MARKED_LINE = re.compile(r"(.) (O|[BI]-\S+)\r?")
-
 LABELS = {"HCCX": "category", "HPPX": "brand", "XH": "model", "MISC": None, "MISCX": None}
 """What the labels of the public e-commerce corpora are called here."""
 
 CHARACTERS_A_BAG = 2.0
 """Titles have about one bag for so many characters: counts become weights by it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong with a dictionary file; ``line`` counts from 1."""
-
-    line: int
-    message: str
-    found: str
 
 
 @dataclass(slots=True)
@@ -105,9 +95,9 @@ def read_dictionary(path: str | Path, *, name: str | None = None) -> Dictionary:
         DataError: A line is empty, there twice or malformed, or the file is not plain UTF-8.
     """
     dictionary = parse_dictionary(path, name=name)
-    _raise_first(
+    raise_first(
         path,
-        dictionary,
+        dictionary.problems,
         tr("UTF-8 text without a byte-order mark, one entry a line, each once"),
         tr(
             "`xmr dict check {path}` lists every problem; with `--repair OUT` it writes a "
@@ -119,8 +109,13 @@ def read_dictionary(path: str | Path, *, name: str | None = None) -> Dictionary:
 
 
 def parse_dictionary(path: str | Path, *, name: str | None = None) -> Dictionary:
-    """Read what can be read of a dictionary file; what cannot is in ``problems``."""
-    dictionary, lines = _open(path, name)
+    """Read what can be read of a dictionary file; what cannot is in ``problems``.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    lines, problems = read_lines(path)
+    dictionary = Dictionary(name or Path(path).name, _layout(lines), problems=problems)
     _READERS[dictionary.layout](dictionary, lines)
     if dictionary.layout in ("typed", "ranked"):  # jieba's own list repeats some words
         _find_duplicates(dictionary)
@@ -128,70 +123,12 @@ def parse_dictionary(path: str | Path, *, name: str | None = None) -> Dictionary
     return dictionary
 
 
-def _raise_first(
-    path: str | Path, dictionary: Dictionary, expected: str, hint: str | None = None
-) -> None:
-    if not dictionary.problems:
-        return
-    first = dictionary.problems[0]
-    more = len(dictionary.problems) - 1
-    message = first.message
-    if more:
-        message += " " + tr("({count} more problems follow.)", count=more)
-    raise DataError(
-        message, where=f"{path}:{first.line}", found=first.found, expected=expected, hint=hint
-    )
-
-
-def _open(path: str | Path, name: str | None) -> tuple[Dictionary, list[str]]:
-    """An empty dictionary with its layout, and the lines to fill it from."""
-    path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            tr("Cannot read the dictionary."), where=path, found=error.strerror
-        ) from error
-    problems: list[Problem] = []
-    lines = _decode(raw, problems).split("\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    return Dictionary(name or path.name, _layout(lines), problems=problems), lines
-
-
-def _decode(raw: bytes, problems: list[Problem]) -> str:
-    if raw.startswith(b"\xef\xbb\xbf"):
-        problems.append(Problem(1, tr("The file begins with a byte-order mark."), "EF BB BF"))
-        raw = raw[3:]
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        broken = raw[error.start : error.start + 8].hex(" ").upper()
-        encoding, text = _other_encoding(raw)
-        problems.append(
-            Problem(line, tr("The file is not UTF-8 (it reads as {name}).", name=encoding), broken)
-        )
-    return text.replace("\r\n", "\n")
-
-
-def _other_encoding(raw: bytes) -> tuple[str, str]:
-    for encoding in ("utf-16", "gb18030"):
-        if encoding == "utf-16" and raw[:2] not in (b"\xff\xfe", b"\xfe\xff"):
-            continue
-        try:
-            return encoding, raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    return tr("nothing known"), raw.decode("utf-8", "replace")
-
-
 _JIEBA_LINE = re.compile(r"\S+ \d+(?: [a-zA-Z]+)?\s*")
 
 
 def _layout(lines: Sequence[str]) -> str:
     head = [line for line in lines[:1000] if line.strip()]
-    if head and all(MARKED_LINE.fullmatch(line) for line in head):
+    if looks_marked(head):
         return "marked"
     if any("\t" in line or line.startswith(("# type:", "# weight:")) for line in head):
         return "typed"
@@ -262,9 +199,9 @@ def _read_jieba(dictionary: Dictionary, lines: Sequence[str]) -> None:
             dictionary.problems.append(problem)
     per_million = 1e6 / max(FEWEST_COUNTS, sum(count for _, _, count, _ in found))
     whole = dictionary.name != BACKGROUND
-    for number, word, count, tag in found:
+    for number, word, times, tag in found:
         kind = "place" if tag in PLACE_TAGS else None
-        dictionary.add(number, word, kind, max(count, 0.5) * per_million, whole=whole)
+        dictionary.add(number, word, kind, (times or 0.5) * per_million, whole=whole)
 
 
 def _read_ranked(dictionary: Dictionary, lines: Sequence[str]) -> None:
@@ -278,15 +215,15 @@ def _read_marked(dictionary: Dictionary, lines: Sequence[str]) -> None:
     counts: Counter[tuple[str, str | None]] = Counter()
     first_lines: dict[tuple[str, str | None], int] = {}
     characters = 0
-    for title in marked_titles(dictionary, lines):
+    for title in parse_marked(lines, dictionary.problems):
         characters += len(title.text)
         for start, end, label in title.spans:
             key = title.text[start:end], LABELS.get(label, label.lower())
             counts[key] += 1
             first_lines.setdefault(key, title.line + start)
     per_million = 1e6 / max(1.0, characters / CHARACTERS_A_BAG)
-    for (word, kind), count in counts.items():
-        dictionary.add(first_lines[word, kind], word, kind, count * per_million, whole=True)
+    for (word, kind), times in counts.items():
+        dictionary.add(first_lines[word, kind], word, kind, times * per_million, whole=True)
 
 
 _READERS = {
@@ -295,62 +232,6 @@ _READERS = {
     "ranked": _read_ranked,
     "marked": _read_marked,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class MarkedTitle:
-    """A title and its marked spans (start, end, label); ``line`` is where it begins."""
-
-    line: int
-    text: str
-    spans: tuple[tuple[int, int, str], ...]
-
-
-def marked_titles(dictionary: Dictionary, lines: Sequence[str]) -> Iterator[MarkedTitle]:
-    """The titles of a file of marked characters; broken lines go to ``dictionary.problems``."""
-    characters: list[str] = []
-    tags: list[str] = []
-    begin = 1
-    for number, line in enumerate([*lines, ""], 1):
-        if line.strip():
-            found = MARKED_LINE.fullmatch(line)
-            if found:
-                characters.append(found[1])
-                tags.append(found[2])
-            else:
-                problem = Problem(number, tr("The line is not `character tag`."), line)
-                dictionary.problems.append(problem)
-            continue
-        if characters:
-            yield MarkedTitle(begin, "".join(characters), tuple(_spans(tags)))
-        characters, tags, begin = [], [], number + 1
-
-
-def _spans(tags: Sequence[str]) -> Iterator[tuple[int, int, str]]:
-    start = 0
-    label = ""
-    for at, tag in enumerate([*tags, "O"]):
-        inside = tag[:2] == "I-" and tag[2:] == label
-        if label and not inside:
-            yield start, at, label
-            label = ""
-        if tag != "O" and not inside:
-            start, label = at, tag[2:]
-
-
-def read_marked(path: str | Path) -> list[MarkedTitle]:
-    """Read a file of marked titles (BIO tags).
-
-    Raises:
-        InputError: There is no such file.
-        DataError: A line is broken, or nothing is marked.
-    """
-    dictionary, lines = _open(path, None)
-    titles = list(marked_titles(dictionary, lines))
-    if not titles and not dictionary.problems:
-        dictionary.problems.append(Problem(1, tr("The file holds no title."), ""))
-    _raise_first(path, dictionary, tr("`character tag` a line, an empty line after each title"))
-    return titles
 
 
 def _find_duplicates(dictionary: Dictionary) -> None:

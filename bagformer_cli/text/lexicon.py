@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bagformer_cli.assets import asset_folder
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, MissingDependencyError
 from bagformer_cli.files import atomic_file, atomic_folder, cache_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.text.characters import CODE_POINTS, class_table, codes_of, fold_table
@@ -101,7 +101,7 @@ class Lexicon:
                 digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
             except OSError as error:
                 raise InputError(
-                    tr("Cannot read the dictionary."), where=path, found=error.strerror
+                    tr("The file cannot be read."), where=path, found=error.strerror
                 ) from error
         folder = cache_folder() / "lexicon" / digest.hexdigest()[:32]
         if not (folder / "meta.json").is_file():
@@ -149,29 +149,28 @@ class Lexicon:
             temporary.write_bytes((self.folder / "lexicon.txt").read_bytes())
 
 
-def jieba_words() -> Path | None:
-    """The word list inside the installed ``jieba`` package; the package itself is not imported."""
+def jieba_words() -> Path:
+    """The word list inside the installed ``jieba`` package; the package itself is not imported.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
     spec = find_spec("jieba")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / "dict.txt"
         if path.is_file():
             return path
-    return None
+    raise MissingDependencyError(
+        tr("The word list of jieba is not installed."), hint="pip install jieba"
+    )
 
 
 def _files_of(source: str | Path) -> list[tuple[str, Path]]:
     if source == BACKGROUND:
-        path = jieba_words()
-        if path is None:
-            raise InputError(
-                tr("The word list of jieba is not installed."), hint="pip install jieba"
-            )
-        return [(BACKGROUND, path)]
+        return [(BACKGROUND, jieba_words())]
     if source == "builtin":
         own = sorted(asset_folder("entity_dicts").glob("*.tsv"))
-        background = jieba_words()
-        files = [(path.name, path) for path in own]
-        return files if background is None else [*files, (BACKGROUND, background)]
+        return [*((path.name, path) for path in own), (BACKGROUND, jieba_words())]
     return [(Path(source).name, Path(source))]
 
 

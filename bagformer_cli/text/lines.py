@@ -1,0 +1,79 @@
+"""Text files read strictly: UTF-8, every problem with its line, never half a result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.messages import tr
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a file; ``line`` counts from 1."""
+
+    line: int
+    message: str
+    found: str
+
+
+def read_lines(path: str | Path) -> tuple[list[str], list[Problem]]:
+    """The lines of a text file, and what is wrong with its encoding.
+
+    What is not UTF-8 is read in the encoding it seems to have, so that it can be repaired.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            tr("The file cannot be read."), where=path, found=error.strerror
+        ) from error
+    problems: list[Problem] = []
+    if raw.startswith(b"\xef\xbb\xbf"):
+        problems.append(Problem(1, tr("The file begins with a byte-order mark."), "EF BB BF"))
+        raw = raw[3:]
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        broken = raw[error.start : error.start + 8].hex(" ").upper()
+        encoding, text = _other_encoding(raw)
+        problems.append(
+            Problem(line, tr("The file is not UTF-8 (it reads as {name}).", name=encoding), broken)
+        )
+    lines = text.replace("\r\n", "\n").split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return lines, problems
+
+
+def _other_encoding(raw: bytes) -> tuple[str, str]:
+    for encoding in ("utf-16", "gb18030"):
+        if encoding == "utf-16" and raw[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+            continue
+        try:
+            return encoding, raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return tr("nothing known"), raw.decode("utf-8", "replace")
+
+
+def raise_first(
+    path: str | Path, problems: Sequence[Problem], expected: str, hint: str | None = None
+) -> None:
+    """Raise a :class:`DataError` for the first of ``problems``, saying how many follow."""
+    if not problems:
+        return
+    first, more = problems[0], len(problems) - 1
+    message = first.message
+    if more:
+        message += " " + tr("({count} more problems follow.)", count=more)
+    raise DataError(
+        message, where=f"{path}:{first.line}", found=first.found, expected=expected, hint=hint
+    )
