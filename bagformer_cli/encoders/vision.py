@@ -35,6 +35,9 @@ class VisionEncoder(nn.Module):
         self.width: int = self.backbone.num_features
         self.size = config.size
         self._prefix_tokens: int = getattr(self.backbone, "num_prefix_tokens", 0)
+        self._convolutional = not _fixed_size(config.backbone)
+        if self._convolutional:  # twice as fast on a CPU, and what cuDNN likes best
+            self.backbone.to(memory_format=torch.channels_last)
         self._freeze(config.frozen_layers)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -46,6 +49,8 @@ class VisionEncoder(nn.Module):
         Returns:
             [B, 1 + P, W]: the class vector, then the patches row by row.
         """
+        if self._convolutional:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
         features = self.backbone.forward_features(pixels)
         if features.ndim == 4:  # a feature map: channels first or last
             if features.shape[1] != self.width:
@@ -108,8 +113,8 @@ def create_backbone(config: ImageConfig, pretrained: bool | str) -> Any:
             found=name,
             hint=tr("Did you mean {name}?", name=near) if near else None,
         )
-    if getattr(timm.get_pretrained_cfg(config.backbone), "fixed_input_size", False):
-        options.setdefault("img_size", config.size)  # position embeddings are made for one size
+    if _fixed_size(config.backbone):
+        options.setdefault("img_size", config.size)
     try:
         return timm.create_model(name, pretrained=bool(pretrained), **options)
     except TypeError as error:
@@ -129,3 +134,8 @@ def create_backbone(config: ImageConfig, pretrained: bool | str) -> Any:
             found=str(error).splitlines()[0],
             hint=tr("Give a file or folder that timm saved for {name}.", name=config.backbone),
         ) from error
+
+
+def _fixed_size(name: str) -> bool:
+    """Whether a timm model is made for one image size (position embeddings), as ViTs are."""
+    return bool(getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False))

@@ -18,7 +18,7 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    return AdamW(groups, lr=config.learning_rate)
+    return AdamW(groups, lr=config.learning_rate, fused=True)
 
 
 def learning_rate(step: int, schedule_steps: int, config: TrainingConfig) -> float:
