@@ -20,13 +20,15 @@ from tests.sources import (
 # lower number, and of its own layer those that stand above it; 4a and 4b do not know each other.
 LAYERS = {
     "0": "errors messages progress files assets machine config",
-    "1": "text.characters text.kernels text.trie text.tokenizer text.dictionaries text.lexicon "
-    "text.segmenter text.bags text.make_vocab text",
-    "2": "data.arrays data.lines data.muge data.images data.augment data.spans data.check data.importing "
-    "data.lmdb_import data.split data.links data.store data.demo.palette data.demo.attributes "
-    "data.demo.canvas data.demo.kinds_* data.demo.catalogue data.demo.scene data.demo.titles "
-    "data.demo.plan data.demo.calibration data.demo.generate data.demo data.datasets data.batches "
-    "data",
+    "1": "text.characters text.kernels text.trie text.tokenizer text.lines text.marked "
+    "text.dictionaries text.lexicon text.segmenter text.bags text.statistics text.mining "
+    "text.make_vocab text",
+    "2": "data.arrays data.lines data.muge data.images data.augment data.spans data.check "
+    "data.tables data.importing data.lmdb_import data.split data.links data.tokens "
+    "data.store data.demo.palette data.demo.attributes data.demo.canvas "
+    "data.demo.kinds_* data.demo.catalogue data.demo.scene data.demo.titles "
+    "data.demo.plan data.demo.calibration data.demo.generate data.demo data.datasets "
+    "data.batches data",
     "3": "encoders.vision encoders.text encoders.pooling encoders.fusion encoders",
     "4a": "interaction.vectors interaction._blocks interaction._kernels interaction._products "
     "interaction._threads interaction._plain interaction._cpu interaction.maxsim "

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bagformer_cli.data import spans, store
+from bagformer_cli.data import spans, store, tokens
 from bagformer_cli.data.arrays import GrowingArray
 from bagformer_cli.data.muge import MugeFolder, MugeImageWriter, Query, write_queries
 from bagformer_cli.data.store import Store, default_store, preprocess
@@ -222,7 +222,7 @@ class Killed(BaseException):
 def test_titles_go_on_where_a_killed_run_was(
     dataset: MugeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_TITLES", 2)
+    monkeypatch.setattr(tokens, "_TITLES", 2)
 
     class Mortal(Characters):
         def __call__(self, titles: Sequence[str]) -> TokenBags:

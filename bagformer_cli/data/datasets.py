@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bagformer_cli.data.muge import MugeFolder, naming_of, wanted_files
-from bagformer_cli.data.store import Encoder, Store, preprocess
+from bagformer_cli.data.store import Store, preprocess
+from bagformer_cli.data.tokens import Encoder
 from bagformer_cli.errors import InputError, nearest
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress

@@ -23,45 +23,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from bagformer_cli.data import spans
-from bagformer_cli.data.arrays import GrowingArray
 from bagformer_cli.data.images import verify
 from bagformer_cli.data.lines import parse_image_line, parse_query_line, repeated
 from bagformer_cli.data.muge import MugeFolder, needs_items
-from bagformer_cli.data.split import (
-    TOKEN_ARRAYS,
-    Shards,
-    Split,
-    Texts,
-    items_of,
-    positions_of,
-)
+from bagformer_cli.data.split import Shards, Split, items_of, positions_of
+from bagformer_cli.data.tokens import Encoder, encode_titles, read_json
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.files import cache_folder, disk_errors, write_text
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.text.bags import TokenBags
 
 VERSION = 1
-_TITLES = 1 << 16  # titles encoded between two saves
-_KEEP = 3  # token folders of different encoders that are kept
-
-
-class Encoder(Protocol):
-    """What preprocessing needs of a :class:`~bagformer_cli.text.bags.TitleEncoder`."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal fingerprints give equal tokens and bags."""
-
-    def __call__(self, titles: Sequence[str]) -> TokenBags:
-        """Tokens and bags of titles."""
 
 
 class Store:
@@ -242,77 +220,14 @@ def _preprocess_split(
         description=tr("Queries of {split}", split=name),
     ).digest
     if encoder is not None:
-        _encode_titles(split, name, encoder, str(digests["queries"]), progress)
-    record = _read_json(split / "split.json")
+        encode_titles(split, name, encoder, str(digests["queries"]), progress)
+    record = read_json(split / "split.json")
     if text_only and record.get("queries") == digests["queries"]:
         return  # images that an earlier run brought in stay
     if record != digests:
         if not text_only:
             _check_items(source, split)
         write_text(split / "split.json", json.dumps(digests))
-
-
-def _encode_titles(
-    split: Path, name: str, encoder: Encoder, digest: str, progress: Progress
-) -> None:
-    """Tokens and bags of all titles, appended chunk by chunk; a killed run is taken up again."""
-    folder = split / f"tokens-{encoder.fingerprint}"
-    done, place = folder / "done.json", folder / "place.json"
-    if _read_json(done).get("queries") == digest:
-        os.utime(done)  # newest: the one a store without an encoder's name opens
-        return
-    folder.mkdir(exist_ok=True)
-    done.unlink(missing_ok=True)
-    texts = Texts(_shards(split, "queries"))
-    state = _read_json(place)
-    whole = all((folder / f"{field}.npy").is_file() for field in TOKEN_ARRAYS)
-    if state.get("queries") != digest or not whole:
-        state = {"queries": digest, "titles": 0, "lengths": dict.fromkeys(TOKEN_ARRAYS, 0)}
-    arrays = {
-        field: GrowingArray(folder / f"{field}.npy", dtype, state["lengths"][field])
-        for field, dtype in TOKEN_ARRAYS.items()
-    }
-    try:
-        if not state["titles"]:
-            for field in ("token_offsets", "bag_offsets"):
-                arrays[field].append(np.zeros(1, np.int64))
-        with progress.task(tr("Titles of {split}", split=name), len(texts), tr("titles")) as task:
-            task.advance(state["titles"])
-            for begin in range(state["titles"], len(texts), _TITLES):
-                titles = texts[begin : begin + _TITLES]
-                _append(arrays, encoder(titles))
-                state["titles"] += len(titles)
-                _save_place(arrays, state, place)
-                task.advance(len(titles))
-        _save_place(arrays, state, place)
-    finally:
-        for array in arrays.values():
-            array.close()
-    write_text(done, json.dumps({"queries": digest, "titles": len(texts)}))
-    place.unlink(missing_ok=True)
-    _forget_old(split)
-
-
-def _append(arrays: dict[str, GrowingArray], tokens: TokenBags) -> None:
-    ids, bags = arrays["ids"].length, arrays["bag_starts"].length
-    arrays["ids"].append(tokens.ids)
-    arrays["token_offsets"].append(tokens.token_offsets[1:] + ids)
-    arrays["bag_starts"].append(tokens.bag_starts + ids)
-    arrays["bag_ends"].append(tokens.bag_ends + ids)
-    arrays["bag_offsets"].append(tokens.bag_offsets[1:] + bags)
-
-
-def _save_place(arrays: dict[str, GrowingArray], state: dict[str, Any], place: Path) -> None:
-    for array in arrays.values():
-        array.sync()
-    state["lengths"] = {field: array.length for field, array in arrays.items()}
-    write_text(place, json.dumps(state))
-
-
-def _forget_old(split: Path) -> None:
-    finished = sorted(split.glob("tokens-*/done.json"), key=lambda path: path.stat().st_mtime_ns)
-    for path in finished[:-_KEEP]:
-        shutil.rmtree(path.parent, ignore_errors=True)
 
 
 # ---------------------------------------------------------------------------------------- checks
@@ -354,7 +269,7 @@ def _split_is_current(
     out: Path, folder: MugeFolder, name: str, encoder: Encoder | None, images: bool
 ) -> bool:
     split, queries = out / name, folder.queries_path(name)
-    record = _read_json(split / "split.json")
+    record = read_json(split / "split.json")
     sources = [("queries", queries, _queries(queries))]
     if images:
         sources.append(("images", folder.images_path(name), IMAGES))
@@ -364,7 +279,7 @@ def _split_is_current(
             return False
     if encoder is None:
         return True
-    done = _read_json(split / f"tokens-{encoder.fingerprint}" / "done.json")
+    done = read_json(split / f"tokens-{encoder.fingerprint}" / "done.json")
     return done.get("queries") == record.get("queries")
 
 
@@ -384,12 +299,4 @@ def _only_one(out: Path, progress: Progress) -> Iterator[None]:
 
 
 def _version(path: Path) -> object:
-    return _read_json(path / "store.json").get("version")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    return read_json(path / "store.json").get("version")
