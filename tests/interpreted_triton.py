@@ -84,6 +84,9 @@ def test_the_first_of_equals_wins() -> None:
 
 
 def test_the_self_check_passes_and_long_titles_are_left_to_others() -> None:
-    assert kernels.works(torch.device("cpu"))
+    assert kernels.works(torch.device("cpu"), torch.float32)
+    assert kernels.works(torch.device("cpu"), torch.int8)
+    # The interpreter's bfloat16 is wrong, and is found out.
+    assert not kernels.works(torch.device("cpu"), torch.bfloat16)
     assert kernels.fits(torch.tensor([0, 3, 128]))
     assert not kernels.fits(torch.tensor([0, 3, 140]))

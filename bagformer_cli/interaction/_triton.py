@@ -13,6 +13,7 @@ the maxima and multiplies it there; nothing is added in an order that could chan
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 
 import torch
@@ -250,19 +251,26 @@ def scores(
 
 
 @cache
-def works(device: torch.device) -> bool:
-    """Whether the kernels compile for this device and agree with plain torch: tried once."""
+def works(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernels compile for this device and type and agree with plain torch: tried."""
     generator = torch.Generator().manual_seed(0)
-    offsets = [torch.tensor([0, 3, 20]), torch.tensor([0, 65, 70])]
-    bags, patches = (torch.randn(int(o[-1]), 32, generator=generator).to(device) for o in offsets)
+    texts, images = (
+        MultiVectors(torch.randn(int(o[-1]), 32, generator=generator).to(device), o)
+        for o in (torch.tensor([0, 3, 20]), torch.tensor([0, 65, 70]))
+    )
+    parts = (texts.values, images.values, texts.offsets, images.offsets)
+    how = {"dtype": dtype, "both": True, "budget": 1 << 20}
     try:
-        found = forward(bags, patches, *offsets, budget=1 << 20)
-        expected = _plain.forward(bags, patches, *offsets, budget=1 << 20)
-        torch.testing.assert_close(found[:2], expected[:2], rtol=1e-3, atol=1e-3)
-        places = expected[2:]
-        found = backward(bags, patches, *offsets, *places, *expected[:2], budget=1 << 20)
-        expected = _plain.backward(bags, patches, *offsets, *places, *expected[:2], budget=1 << 20)
-        torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a compiler says of its defaults
+            found, expected = scores(texts, images, **how), _plain.scores(texts, images, **how)
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+            if dtype == torch.float32:
+                *_, arg_patch, arg_bag = forward(*parts, budget=1 << 20)
+                rest = (*parts, arg_patch, arg_bag, *expected)
+                found = backward(*rest, budget=1 << 20)
+                expected = _plain.backward(*rest, budget=1 << 20)
+                torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
     except Exception:  # whatever a compiler may raise: plain torch is always there
         return False
     return True

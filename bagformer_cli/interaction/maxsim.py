@@ -116,7 +116,7 @@ class _MaxSim(torch.autograd.Function):
         patch_offsets: Tensor,
         budget: int,
     ) -> tuple[Tensor, Tensor]:
-        ctx.path = _path(bags, patches, bag_offsets)
+        ctx.path = _path(bags, patches, bag_offsets, torch.float32)
         bags, patches = bags.contiguous(), patches.contiguous()
         t2i, i2t, arg_patch, arg_bag = ctx.path.forward(
             bags, patches, bag_offsets, patch_offsets, budget=budget
@@ -151,7 +151,7 @@ def _scores(
     dtype = dtype or _shared_type(texts, images)
     if dtype not in (torch.float32, torch.bfloat16, torch.int8):
         raise InputError(tr("Vectors are multiplied as float32, bfloat16 or int8."), found=dtype)
-    path = _path(texts.values, images.values, texts.offsets)
+    path = _path(texts.values, images.values, texts.offsets, dtype)
     with torch.no_grad(), torch.autocast(texts.device.type, enabled=False):
         scores: tuple[Tensor, Tensor] = path.scores(
             texts, images, dtype=dtype, both=both, budget=budget
@@ -167,14 +167,14 @@ def _shared_type(texts: MultiVectors, images: MultiVectors) -> torch.dtype:
     return torch.float32
 
 
-def _path(bags: Tensor, patches: Tensor, bag_offsets: Tensor) -> ModuleType:
+def _path(bags: Tensor, patches: Tensor, bag_offsets: Tensor, dtype: torch.dtype) -> ModuleType:
     """The module that computes: each has ``scores``, ``forward`` and ``backward``."""
     if bags.device.type == "cpu":
         worth_it = len(bags) * len(patches) >= max(1, _cpu.WORTH_IT)
         return _cpu if worth_it and _cpu.kernels() is not None else _plain
     if bags.device.type == "cuda":
         fused = _fused()
-        if fused is not None and fused.fits(bag_offsets) and fused.works(bags.device):
+        if fused and fused.fits(bag_offsets) and fused.works(bags.device, dtype):
             return fused
     return _plain
 
