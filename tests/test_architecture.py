@@ -23,8 +23,8 @@ LAYERS = {
     "1": "text.characters text.kernels text.trie text.tokenizer text.lines text.marked "
     "text.dictionaries text.lexicon text.segmenter text.bags text.statistics text.mining "
     "text.make_vocab text",
-    "2": "data.arrays data.lines data.muge data.images data.augment data.spans data.check "
-    "data.tables data.importing data.lmdb_import data.split data.links data.tokens "
+    "2": "data.shards data.arrays data.lines data.muge data.images data.augment data.spans "
+    "data.check data.tables data.importing data.lmdb_import data.split data.links data.tokens "
     "data.store data.demo.palette data.demo.attributes data.demo.canvas "
     "data.demo.kinds_* data.demo.catalogue data.demo.scene data.demo.titles "
     "data.demo.plan data.demo.calibration data.demo.generate data.demo data.datasets "

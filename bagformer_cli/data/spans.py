@@ -12,25 +12,21 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
 from bagformer_cli.data.lines import read_lines
+from bagformer_cli.data.shards import run_jobs
 from bagformer_cli.errors import DataError
 from bagformer_cli.files import atomic_file, write_text
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
 _BATCH_BYTES = 4 << 20  # input bytes in one record batch: what a worker holds in memory
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,22 +196,6 @@ def convert(
     record.done = True
     record.save(path)
     return record
-
-
-def run_jobs(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int
-) -> Iterator[Result]:
-    """``function`` of each job, in order, by several processes where there are several jobs."""
-    workers = min(workers, len(jobs))
-    if workers <= 1:
-        yield from map(function, jobs)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        try:
-            yield from pool.map(function, jobs)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def line_at(source: Path, offset: int) -> int:

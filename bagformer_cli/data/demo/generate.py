@@ -25,6 +25,7 @@ from bagformer_cli.data.demo.plan import (
 )
 from bagformer_cli.data.demo.scene import PICTURE, Item, draw_picture
 from bagformer_cli.data.muge import MugeImageWriter, Query, write_queries
+from bagformer_cli.data.shards import end_with_parent
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
@@ -132,7 +133,8 @@ def _cores() -> int:
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     # fork would copy a parent that may hold threads and locks
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
 
 
 def _jobs(pictures: Pictures, split: str, seed: int, size: int) -> Iterator[_Job]:
