@@ -34,6 +34,12 @@ LONGEST_CELL = 120  # characters of a text in a table
 PLAIN_SECONDS = 10.0  # how often long work says a line where there is no terminal
 
 BAG_STYLES = {"lexicon": "bold green", "pattern": "bold cyan", "token": ""}
+TYPE_STYLES = {  # of dictionary entries that are no plain word
+    **dict.fromkeys(("brand",), "bold magenta"),
+    **dict.fromkeys(("colour", "material", "pattern", "style", "function"), "yellow"),
+    **dict.fromkeys(("audience", "season", "scene", "place"), "blue"),
+    **dict.fromkeys(("selling",), "dim"),
+}
 
 
 @dataclass
@@ -202,13 +208,16 @@ class Spanned(Protocol):
 
 
 def bags(found: Iterable[Spanned], *, label: str = "") -> None:
-    """Print a title as its bags, coloured by where each comes from, with bars between them."""
+    """Print a title as its bags, coloured by what each is, with bars between them."""
     from rich.text import Text
 
     line = Text().append(f"{label}  " if label else "", style="dim")
     for i, bag in enumerate(found):
         line.append("│" if i else "", style="dim")
-        line.append(bag.text, style=BAG_STYLES.get(bag.source, ""))
+        style = BAG_STYLES.get(bag.source, "")
+        if bag.source == "lexicon":
+            style = TYPE_STYLES.get(getattr(bag, "type", None) or "", style)
+        line.append(bag.text, style=style)
     _out().print(line, soft_wrap=True)
 
 
@@ -219,11 +228,15 @@ def bags_legend() -> None:
     if _out().color_system is None:
         return
     names = {
-        "lexicon": tr("dictionary entry"),
-        "pattern": tr("number or model pattern"),
-        "token": tr("single token"),
+        BAG_STYLES["lexicon"]: tr("dictionary entry"),
+        TYPE_STYLES["brand"]: tr("brand"),
+        TYPE_STYLES["colour"]: tr("property"),
+        TYPE_STYLES["audience"]: tr("for whom, when, where"),
+        TYPE_STYLES["selling"]: tr("selling word"),
+        BAG_STYLES["pattern"]: tr("found by a pattern"),
+        BAG_STYLES["token"]: tr("single token"),
     }
-    parts = [Text(name, style=BAG_STYLES[source]) for source, name in names.items()]
+    parts = [Text(name, style=style) for style, name in names.items()]
     _out().print(Text("  ").join(parts), soft_wrap=True)
 
 

@@ -12,11 +12,19 @@ from bagformer_cli.messages import tr
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a file; ``line`` counts from 1."""
+    """One thing that is wrong with a file.
+
+    Args:
+        line: Where, counted from 1.
+        message: What.
+        found: What stands there.
+        whole_file: It is the file's encoding that is wrong, not this line.
+    """
 
     line: int
     message: str
     found: str
+    whole_file: bool = False
 
 
 def read_lines(path: str | Path) -> tuple[list[str], list[Problem]]:
@@ -36,7 +44,8 @@ def read_lines(path: str | Path) -> tuple[list[str], list[Problem]]:
         ) from error
     problems: list[Problem] = []
     if raw.startswith(b"\xef\xbb\xbf"):
-        problems.append(Problem(1, tr("The file begins with a byte-order mark."), "EF BB BF"))
+        message = tr("The file begins with a byte-order mark.")
+        problems.append(Problem(1, message, "EF BB BF", whole_file=True))
         raw = raw[3:]
     try:
         text = raw.decode("utf-8")
@@ -44,9 +53,8 @@ def read_lines(path: str | Path) -> tuple[list[str], list[Problem]]:
         line = raw.count(b"\n", 0, error.start) + 1
         broken = raw[error.start : error.start + 8].hex(" ").upper()
         encoding, text = _other_encoding(raw)
-        problems.append(
-            Problem(line, tr("The file is not UTF-8 (it reads as {name}).", name=encoding), broken)
-        )
+        message = tr("The file is not UTF-8 (it reads as {name}).", name=encoding)
+        problems.append(Problem(line, message, broken, whole_file=True))
     lines = text.replace("\r\n", "\n").split("\n")
     if not lines[-1]:
         lines.pop()

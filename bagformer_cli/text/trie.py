@@ -7,7 +7,7 @@ character; so a node needs only the number of its first child, and a child is fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,9 +90,25 @@ class Trie:
         """The node that ``word`` leads to, 0 where no word begins so."""
         node = 0
         for character in word:
-            low, high = int(self.first[node]), int(self.first[node + 1])
-            at = low + int(np.searchsorted(self.label[low:high], ord(character)))
-            if at == high or self.label[at] != ord(character):
-                return 0
-            node = at
+            node = self._child(node, ord(character))
+            if not node:
+                break
         return node
+
+    def prefixes(self, text: str, start: int) -> Iterator[int]:
+        """Where the words end that begin at ``start`` in ``text``, the shortest first."""
+        node = 0
+        for at in range(start, len(text)):
+            node = self._child(node, ord(text[at]))
+            if not node:
+                return
+            if self.value[node] >= 0:
+                yield at + 1
+
+    def __contains__(self, word: object) -> bool:
+        return isinstance(word, str) and bool(word) and self.value[self.find(word)] >= 0
+
+    def _child(self, node: int, character: int) -> int:
+        low, high = int(self.first[node]), int(self.first[node + 1])
+        at = low + int(np.searchsorted(self.label[low:high], character))
+        return at if at < high and self.label[at] == character else 0

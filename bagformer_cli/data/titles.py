@@ -1,0 +1,151 @@
+"""Files of titles: read line by line, cut into bags by several processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bagformer_cli.data.shards import run_jobs
+from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.messages import tr
+from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.text.bags import TitleEncoder
+from bagformer_cli.text.lexicon import Lexicon
+from bagformer_cli.text.segmenter import Bag, Segmenter
+from bagformer_cli.text.tokenizer import Tokenizer
+
+SPAN = 1 << 20
+"""Bytes of titles in one piece of work."""
+
+ALONE_BELOW = 8 << 20
+"""A smaller file is not worth starting processes for."""
+
+
+@cache
+def title_encoder(tokenizer: str, lexicons: tuple[str, ...]) -> TitleEncoder:
+    """The encoder over these, made once in a process."""
+    return TitleEncoder(Tokenizer.load(tokenizer), Segmenter(Lexicon.load(lexicons)))
+
+
+def read_titles(path: str | Path) -> Iterator[str]:
+    """The lines of a text file, one title each, without their ends; it streams.
+
+    Raises:
+        InputError: There is no such file.
+        DataError: A line is not UTF-8.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as stream:
+            for number, raw in enumerate(stream, 1):
+                yield _decode(raw, path, number)
+    except OSError as error:
+        raise InputError(
+            tr("The file cannot be read."), where=path, found=error.strerror
+        ) from error
+
+
+def _decode(raw: bytes, path: Path, number: int) -> str:
+    if number == 1:
+        raw = raw.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return raw.rstrip(b"\r\n").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            tr("The line is not UTF-8."),
+            where=f"{path}:{number}",
+            found=raw[error.start : error.start + 8].hex(" ").upper(),
+            hint=tr("Save the file as UTF-8."),
+        ) from error
+
+
+def record(title: str, bags: Sequence[Bag]) -> dict[str, Any]:
+    """One title as `xmr bags --json` prints it."""
+    found = [
+        {"start": b.start, "end": b.end, "text": b.text, "source": b.source, "type": b.type}
+        for b in bags
+    ]
+    return {"text": title, "bags": found}
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    path: str
+    start: int
+    end: int
+    tokenizer: str
+    lexicons: tuple[str, ...]
+
+
+def bag_lines(
+    path: str | Path,
+    tokenizer: str,
+    lexicons: Sequence[str],
+    *,
+    workers: int = 1,
+    progress: Progress = SILENT,
+) -> Iterator[str]:
+    """The bags of every title of a file, as JSON lines, in the order of the file.
+
+    Args:
+        path: A title a line.
+        tokenizer: What :meth:`Tokenizer.load` takes.
+        lexicons: What :meth:`Lexicon.load` takes.
+        workers: Processes at the same time.
+        progress: Where to report.
+
+    Yields:
+        Many lines at once, each with its end.
+    """
+    path = Path(path)
+    title_encoder(tokenizer, tuple(lexicons))  # the cache is made here, and errors are seen
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(
+            tr("The file cannot be read."), where=path, found=error.strerror
+        ) from error
+    jobs = [
+        _Span(str(path), start, min(size, start + SPAN), tokenizer, tuple(lexicons))
+        for start in range(0, size, SPAN)
+    ]
+    with progress.task(tr("Cutting titles into bags"), total=size, unit=tr("bytes")) as task:
+        for job, lines in zip(
+            jobs, run_jobs(_bag_span, jobs, workers if size >= ALONE_BELOW else 1), strict=True
+        ):
+            task.advance(job.end - job.start)
+            yield lines
+
+
+def _bag_span(job: _Span) -> str:
+    """The lines that begin in a range of bytes."""
+    encoder = title_encoder(job.tokenizer, job.lexicons)
+    titles: list[str] = []
+    with open(job.path, "rb") as stream:
+        if job.start:
+            stream.seek(job.start - 1)
+            stream.readline()  # the rest of a line that began in the span before
+        while stream.tell() < job.end:
+            at = stream.tell()
+            raw = stream.readline()
+            try:
+                titles.append(_decode(raw, Path(job.path), 1 if at == 0 else 0))
+            except DataError as error:
+                error.where = f"{job.path}:{_line_number(job.path, at)}"
+                raise
+    lines = [
+        json.dumps(record(title, bags), ensure_ascii=False) + "\n"
+        for title, bags in zip(titles, encoder.bags_batch(titles, whole=True), strict=True)
+    ]
+    return "".join(lines)
+
+
+def _line_number(path: str, at: int) -> int:
+    with open(path, "rb") as stream:
+        return (
+            sum(1 for _ in iter(lambda: stream.readline() if stream.tell() < at else b"", b"")) + 1
+        )
