@@ -26,6 +26,9 @@ from bagformer_cli.progress import SILENT, Progress
 
 Scores = tuple[Tensor, Tensor]
 
+# Products that tell the matrix peak: a tile such as ours, and squares.
+PEAK_SHAPES = ((2048, 640, 256), (1024, 1024, 1024), (2048, 2048, 1024))
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -136,7 +139,7 @@ def run(
         operations["loss, forward and backward"] = 3 * loss.operations
     with progress.task(tr("Timing"), total=len(runs) * (rounds + 1)) as task:
         for each in runs:  # warm: pools, compiled loops, caches; and the memory of a first run
-            each.extra_bytes = _extra_bytes(each.work)
+            each.extra_bytes = extra_bytes(each.work)
             task.advance()
         peaks: dict[torch.dtype, list[float]] = {each.dtype: [] for each in runs}
         for _ in range(rounds):
@@ -239,10 +242,10 @@ def _losses(load: Workload) -> list[_Run]:
 def matrix_peak(dtype: torch.dtype, runs: int = 3) -> float:
     """The most 10⁹ operations a second that plain matrix products of this type reach here.
 
-    The best of a few shapes, from a tile of ours to a large square.
+    The best of :data:`PEAK_SHAPES`.
     """
     best = 0.0
-    for rows, columns, inner in ((2048, 640, 256), (1024, 1024, 1024), (2048, 2048, 2048)):
+    for rows, columns, inner in PEAK_SHAPES:
         if dtype == torch.int8:
             a = torch.randint(-127, 128, (rows, inner), dtype=torch.int8)
             b = torch.randint(-127, 128, (inner, columns), dtype=torch.int8)
@@ -259,27 +262,29 @@ def matrix_peak(dtype: torch.dtype, runs: int = 3) -> float:
     return best
 
 
-def _extra_bytes(work: Callable[[], object]) -> int | None:
+def extra_bytes(work: Callable[[], object]) -> int | None:
     """How far ``work`` raises this process's resident memory at its highest (Linux)."""
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     work()
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
-        reset.write_text("5")  # the high-water mark starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     except (OSError, AttributeError):
         return None
-    before = _status_bytes(status, "VmRSS")
+    before = status_bytes("VmRSS")
     work()
-    peak = _status_bytes(status, "VmHWM")
+    peak = status_bytes("VmHWM")
     return None if before is None or peak is None else max(0, peak - before)
 
 
-def _status_bytes(path: Path, name: str) -> int | None:
-    for line in path.read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) * 1024
-    return None
+def status_bytes(name: str) -> int | None:
+    """A number of ``/proc/self/status``, in bytes; None where there is none."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith(name + ":")]
+    return int(found[0]) * 1024 if found else None
 
 
 def machine() -> dict[str, str]:
