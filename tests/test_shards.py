@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,14 @@ def test_an_error_keeps_its_parts_on_the_way_from_a_worker() -> None:
     assert (error.where, error.found, error.hint) == ("file:4", "x", "mend it")
 
 
+def test_who_stops_early_leaves_no_worker_behind() -> None:
+    before = set(active_children())
+    results = run_jobs(square, range(50), 2)
+    assert next(results) == 0
+    results.close()
+    assert not set(active_children()) - before
+
+
 def alive(process: int) -> bool:
     try:
         state = (
@@ -52,8 +61,8 @@ def alive(process: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc who is alive")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_workers_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize("how", ["kill -9", "Ctrl-C", "kill -2 of the parent"])
+def test_workers_end_with_their_parent(tmp_path: Path, how: str) -> None:
     script = (
         "import sys\n"
         "from bagformer_cli.data.shards import run_jobs\n"
@@ -69,18 +78,21 @@ def test_workers_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> N
         [sys.executable, str(tmp_path / "script.py"), str(seen)],
         env=environment,
         start_new_session=True,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 50
     while len(list(seen.iterdir())) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     workers = [int(path.name) for path in seen.iterdir()]
     assert len(workers) == 2
-    if how == signal.SIGINT:
-        os.killpg(parent.pid, how)  # as a terminal does
+    if how == "Ctrl-C":
+        os.killpg(parent.pid, signal.SIGINT)  # a terminal's goes to all
     else:
-        parent.send_signal(how)
-    parent.wait(20)
+        parent.send_signal(signal.SIGKILL if how == "kill -9" else signal.SIGINT)
+    said = parent.communicate(timeout=20)[1]
+    assert said.count("Traceback") <= 1  # the parent's own KeyboardInterrupt
+    assert "CANCELLED" not in said
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(map(alive, workers))

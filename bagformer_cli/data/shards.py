@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from threading import Thread
 from typing import TypeVar
 
@@ -25,18 +26,23 @@ def run_jobs(
         workers: Processes at the same time.
 
     Raises:
-        Exception: Whatever ``function`` raises first; jobs that have not begun are dropped.
+        Exception: Whatever ``function`` raises first; the other jobs are dropped.
     """
     workers = min(workers, len(jobs))
     if workers <= 1:
         yield from map(function, jobs)
         return
+    others = set(active_children())
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
+        # not pool.map: it cancels what waits, and a broken pool stumbles over cancelled futures
+        waiting = deque(pool.submit(function, job) for job in jobs)
         try:
-            yield from pool.map(function, jobs)
+            while waiting:
+                yield waiting.popleft().result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(active_children()) - others:
+                worker.terminate()
             raise
 
 
