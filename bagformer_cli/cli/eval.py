@@ -78,7 +78,7 @@ def evaluate_command(
         place = find_checkpoint(checkpoint)
         folder = folder or resolve(dataset, progress=progress)
         model = load(place).model
-        store = ensure_store(folder, model.titles, progress=progress)
+        store = ensure_store(folder, model.titles, splits=[split], progress=progress)
         part = store.split(split)
         settings = model.config.evaluation
         if rerank is not None:
