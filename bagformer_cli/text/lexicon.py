@@ -26,7 +26,7 @@ from bagformer_cli.text.characters import CODE_POINTS, class_table, codes_of, fo
 from bagformer_cli.text.dictionaries import BACKGROUND, UNTYPED, Dictionary, read_dictionary
 from bagformer_cli.text.trie import Trie
 
-FORMAT = "lexicon 6"
+FORMAT = "lexicon 7"
 """Changes whenever the cached arrays, the merging or the folding change."""
 
 LONGEST = 64
@@ -210,8 +210,11 @@ def _merge(dictionaries: Sequence[Dictionary]) -> list[Entry]:
 
 def _composite(word: str, merged: Container[tuple[str, str]]) -> bool:
     """Whether the word is two entries side by side: 儿童 + 滑板车 are two bags, not one."""
-    cuts = range(2, len(word) - 1)
-    return any((word[:cut], "") in merged and (word[cut:], "") in merged for cut in cuts)
+    return any(
+        (word[:cut], "") in merged and (word[cut:], "") in merged
+        for cut in range(2, len(word) - 1)
+        if not (word[cut - 1].isascii() and word[cut].isascii())
+    )
 
 
 def fold_all(words: Sequence[str]) -> list[str]:

@@ -90,6 +90,21 @@ class MiningLimits:
     candidates: int = 500_000
 
 
+@dataclass(frozen=True, slots=True)
+class Mined:
+    """What mining found.
+
+    Args:
+        words: The best first.
+        titles: How many titles were read.
+        pieces: How many bags they had.
+    """
+
+    words: list[MinedWord]
+    titles: int
+    pieces: int
+
+
 @dataclass(slots=True)
 class _Pieces:
     """Candidates (and their parts) of a chunk of titles, as arrays over occurrences.
@@ -147,7 +162,7 @@ def mine(
     limits: MiningLimits = MiningLimits(),
     *,
     progress: Progress = SILENT,
-) -> list[MinedWord]:
+) -> Mined:
     """Find entries a dictionary lacks.
 
     Args:
@@ -157,7 +172,7 @@ def mine(
         progress: Where to report.
 
     Returns:
-        The best first; the same titles give the same list.
+        The words; the same titles give the same list.
     """
     sketch = Sketch()
     pieces_seen = titles_seen = 0
@@ -185,17 +200,18 @@ def mine(
             pieces, folded = _pieces(chunk, segmenter)
             followed.add(pieces, folded, sketch[pieces.hashes] >= least)
             task.advance(len(chunk))
-    return followed.words(sketch, max(1, pieces_seen), limits)
+    words = followed.words(sketch, max(1, pieces_seen), limits)
+    return Mined(words, titles_seen, pieces_seen)
 
 
-def write_mined(path: str | Path, words: Sequence[MinedWord], titles: int, source: str) -> None:
-    """Write mined words as a typed dictionary, weights per million words of titles."""
+def write_mined(path: str | Path, words: Sequence[MinedWord], pieces: int, source: str) -> None:
+    """Write mined words as a typed dictionary, weights per million of the ``pieces`` seen."""
     lines = [
         "# " + tr("Mined from {source} by `xmr dict mine`: look through it.", source=source),
         "# " + tr("word, type, weight, origin (occurrences, cohesion, freedom)"),
         "# type: -",
     ]
-    per_million = 1e6 / max(1, titles * 10)
+    per_million = 1e6 / max(1, pieces)
     for word in words:
         facts = f"mined {word.count} {word.cohesion:.1f} {word.freedom:.1f}"
         lines.append(f"{word.word}\t-\t{word.count * per_million:.4g}\t{facts}")

@@ -1,0 +1,244 @@
+"""``xmr dict``: look at, check and grow entity dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bagformer_cli.cli import console
+from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.messages import tr
+
+if TYPE_CHECKING:
+    from bagformer_cli.text.segmenter import Segmenter
+
+app = App(tr("Look at, check and grow entity dictionaries."))
+
+SHOWN = 30
+
+Lexicons = Annotated[
+    list[str] | None,
+    typer.Option("--lexicon", help=tr("A dictionary beside the built-in ones; several possible.")),
+]
+Builtin = Annotated[
+    bool, typer.Option("--builtin/--no-builtin", help=tr("Use the built-in dictionaries."))
+]
+
+
+@contextmanager
+def _segmenter(lexicons: list[str]) -> Iterator[tuple[Segmenter, Any]]:
+    from bagformer_cli.text.lexicon import Lexicon
+    from bagformer_cli.text.segmenter import Segmenter
+
+    with console.progress() as progress:
+        yield Segmenter(Lexicon.load(lexicons)), progress
+
+
+@app.command(
+    help=tr(
+        "Show what is in dictionaries and, with --titles, what they cover of a file of titles.\n\n"
+        "    xmr dict stats\n\n"
+        "    xmr dict stats mine.tsv --no-builtin --titles titles.txt"
+    )
+)
+def stats(
+    dictionaries: Annotated[
+        list[str] | None, typer.Argument(help=tr("Dictionaries beside the built-in ones."))
+    ] = None,
+    titles: Annotated[Path | None, typer.Option(help=tr("A file with a title a line."))] = None,
+    builtin: Builtin = True,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Parse, count, print."""
+    from collections import Counter
+
+    from bagformer_cli.data.titles import read_titles
+    from bagformer_cli.text.checking import Coverage, coverage
+
+    lexicons = [*(["builtin"] if builtin else []), *(dictionaries or [])]
+    covered: Coverage | None = None
+    with _segmenter(lexicons) as (segmenter, progress):
+        entries = list(segmenter.lexicon.entries())
+        if titles is not None:
+            covered = coverage(segmenter, read_titles(titles), progress=progress)
+    types = Counter(entry.type or "-" for entry in entries)
+    lengths = Counter(len(entry.word) for entry in entries)
+    origins = Counter(entry.origin.split(" ")[0] for entry in entries)
+    found: dict[str, Any] = {
+        "entries": len(entries),
+        "types": dict(types.most_common()),
+        "lengths": dict(sorted(lengths.items())),
+        "origins": dict(origins.most_common()),
+    }
+    if covered is not None:
+        found["titles"] = {
+            "count": covered.titles,
+            "bags": dict(covered.bags),
+            "characters": dict(covered.characters),
+            "types": dict(covered.types.most_common()),
+            "entries_used": covered.used,
+            "unknown": dict(covered.unknown.most_common(SHOWN)),
+        }
+
+    def show() -> None:
+        console.table([tr("type"), tr("entries")], types.most_common(), title=tr("By type"))
+        console.say()
+        console.table([tr("origin"), tr("entries")], origins.most_common(), title=tr("By origin"))
+        console.say()
+        console.table([tr("characters"), tr("entries")], sorted(lengths.items())[:12])
+        if covered is not None:
+            _show_coverage(covered, len(entries))
+
+    console.result(found, show)
+
+
+def _show_coverage(covered: Any, entries: int) -> None:
+    names = {
+        "lexicon": tr("dictionary entry"),
+        "pattern": tr("found by a pattern"),
+        "token": tr("single token"),
+    }
+    characters, bags = covered.characters.total(), covered.bags.total()
+    rows = [
+        (
+            name,
+            covered.bags[source],
+            100 * covered.bags[source] / max(1, bags),
+            100 * covered.characters[source] / max(1, characters),
+        )
+        for source, name in names.items()
+    ]
+    console.say()
+    console.table(
+        [tr("covered by"), tr("bags"), tr("% of bags"), tr("% of characters")],
+        rows,
+        title=tr("{n} titles", n=f"{covered.titles:,}"),
+    )
+    console.say()
+    console.table([tr("type"), tr("bags")], covered.types.most_common(), title=tr("Bags by type"))
+    console.say()
+    console.facts(
+        {
+            tr("bags a title"): bags / max(1, covered.titles),
+            tr("entries that occur"): f"{covered.used:,} / {entries:,}",
+        }
+    )
+    console.heading(tr("Most frequent pieces that no entry explains"))
+    console.say(
+        "  ".join(f"{piece} {count}" for piece, count in covered.unknown.most_common(SHOWN))
+    )
+
+
+@app.command(
+    help=tr(
+        "Find what is wrong with dictionaries: broken encodings, empty and repeated lines; entries "
+        "that are the same but for width or case, that no title can reach, or whose type another "
+        "dictionary contradicts. Broken lines give exit code 2.\n\n"
+        "    xmr dict check mine.tsv --repair mine.clean.tsv"
+    )
+)
+def check(
+    dictionaries: Annotated[list[Path], typer.Argument(help=tr("Dictionaries."))],
+    builtin: Annotated[
+        bool,
+        typer.Option("--builtin/--no-builtin", help=tr("Compare with the built-in dictionaries.")),
+    ] = True,
+    repair: Annotated[
+        Path | None,
+        typer.Option(help=tr("Write the first dictionary here, as UTF-8, without broken lines.")),
+    ] = None,
+    show_all: Annotated[bool, typer.Option("--all", help=tr("List every finding."))] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Parse, check, print."""
+    from collections import Counter
+
+    from bagformer_cli.text.checking import check_dictionaries
+    from bagformer_cli.text.checking import repair as write_repaired
+
+    with console.progress() as progress:
+        findings = check_dictionaries(
+            dictionaries, against=("builtin",) if builtin else (), progress=progress
+        )
+    counts = Counter(finding.kind for finding in findings)
+    dropped = write_repaired(dictionaries[0], repair) if repair is not None else None
+    names = {
+        "broken": tr("broken line"),
+        "same": tr("the same entry in other characters"),
+        "conflict": tr("another type elsewhere"),
+        "unreachable": tr("no title can reach it"),
+    }
+
+    def show() -> None:
+        for kind, name in names.items():
+            own = [finding for finding in findings if finding.kind == kind]
+            if not own:
+                continue
+            console.heading(f"{name} ({len(own):,})")
+            for finding in own if show_all else own[:SHOWN]:
+                console.say(f"{finding.file}:{finding.line}  {finding.entry}  {finding.message}")
+            if len(own) > SHOWN and not show_all:
+                console.say(tr("… {n} more (--all lists them)", n=f"{len(own) - SHOWN:,}"))
+        if not findings:
+            console.say(tr("Nothing is wrong."))
+        if dropped is not None:
+            console.say()
+            console.say(tr("Written without {n} broken lines: {path}", n=dropped, path=repair))
+
+    found = {"findings": findings, "counts": counts, "repaired": repair, "dropped": dropped}
+    console.result(found, show)
+    if counts["broken"]:
+        raise typer.Exit(2)
+
+
+@app.command(
+    help=tr(
+        "Grow a dictionary out of a pile of titles: pieces that are frequent, hold together, "
+        "stand in varying surroundings, and that the dictionaries do not know. The file is read "
+        "twice; memory stays the same whatever its size.\n\n"
+        "    xmr dict mine titles.txt --out mined.tsv --min-count 10"
+    )
+)
+def mine(
+    titles: Annotated[Path, typer.Argument(help=tr("A file with a title a line."))],
+    out: Annotated[Path | None, typer.Option(help=tr("The dictionary to write."))] = None,
+    min_count: Annotated[int, typer.Option(min=2, help=tr("How often an entry must occur."))] = 5,
+    min_cohesion: Annotated[
+        float, typer.Option(help=tr("How firmly its parts hold together, in nats."))
+    ] = 4.0,
+    min_freedom: Annotated[
+        float, typer.Option(help=tr("How much its surroundings vary, in nats."))
+    ] = 0.9,
+    most: Annotated[int | None, typer.Option(min=1, help=tr("Keep only the best so many."))] = None,
+    lexicon: Lexicons = None,
+    builtin: Builtin = True,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Parse, mine, print."""
+    from bagformer_cli.data.titles import read_titles
+    from bagformer_cli.text.mining import MiningLimits, write_mined
+    from bagformer_cli.text.mining import mine as find
+
+    limits = MiningLimits(count=min_count, cohesion=min_cohesion, freedom=min_freedom)
+    with _segmenter([*(["builtin"] if builtin else []), *(lexicon or [])]) as (segmenter, progress):
+        result = find(lambda: read_titles(titles), segmenter, limits, progress=progress)
+    words = result.words[:most]
+    if out is not None:
+        write_mined(out, words, result.pieces, titles.name)
+
+    def show() -> None:
+        columns = [tr("word"), tr("count"), tr("cohesion"), tr("freedom")]
+        rows = [(word.word, word.count, word.cohesion, word.freedom) for word in words]
+        console.table(columns, rows if out is None else rows[:SHOWN])
+        if out is not None:
+            console.say()
+            console.say(tr("{n} entries written: {path}", n=f"{len(words):,}", path=out))
+
+    console.result({"titles": result.titles, "words": words, "out": out}, show)
