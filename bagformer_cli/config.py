@@ -52,6 +52,9 @@ class DataConfig(Section):
     dataset: str = "demo"
     """A folder in MUGE form, or ``demo``, or ``muge``."""
     augment: AugmentConfig | None = AugmentConfig()
+    titles_per_image: Positive = 1
+    """Titles that an image brings into its batch; 1: pairs, as in the original. More share the
+    cost of encoding the image."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Threads that decode images ahead of the training step; 0: in the step itself."""
     cache_mb: Annotated[int, Field(ge=0)] = 512
@@ -162,7 +165,7 @@ class TrainingConfig(Section):
     schedule_steps: Positive | None = None
     """Length of the learning-rate schedule in steps; null: that of all epochs."""
     batch_size: Annotated[int, Field(ge=2)] = 32
-    """Pairs whose scores meet in one contrastive matrix."""
+    """Images, each with its title or titles, whose scores meet in one contrastive matrix."""
     accumulate: Positive = 1
     """Batches whose gradients are added up for one optimizer step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5

@@ -85,20 +85,22 @@ class TextBatch:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs of a title and an image, and which of all B × B belong together.
+    """B images with their titles, and which of all Q × B pairs belong together.
 
     Args:
-        text: [B] titles.
+        text: [Q] titles: B of them, or ``titles_per_image`` times B.
         raw: [B, S, S, 3] uint8, the images; see :meth:`pixels`.
-        positives: [B, B] bool, title by image.
-        text_groups: [B] int64, equal for equal titles.
+        own: [Q] int64, the place of each title's own image.
+        positives: [Q, B] bool, title by image.
+        text_groups: [Q] int64, equal for equal titles.
         image_groups: [B] int64, equal for equal images.
-        query_ids: [B] int64.
+        query_ids: [Q] int64.
         image_ids: [B] int64.
     """
 
     text: TextBatch
     raw: Tensor
+    own: Tensor
     positives: Tensor
     text_groups: Tensor
     image_groups: Tensor
@@ -106,7 +108,7 @@ class Batch:
     image_ids: Tensor
 
     def __len__(self) -> int:
-        return len(self.positives)
+        return len(self.raw)
 
     def pixels(self) -> Tensor:
         """[B, 3, S, S] float32, normalised on the batch's device."""
@@ -118,7 +120,10 @@ class Batch:
 
 
 class TrainBatches:
-    """Training batches of (title, image) pairs, epoch after epoch.
+    """Training batches of images and their titles, epoch after epoch.
+
+    An epoch shows every (title, image) pair once; with ``titles_per_image`` above 1 it shows every
+    image once, with so many of its titles.
 
     Everything follows from (seed, epoch, position): the order of an epoch from (seed, epoch), a
     sample's variation from (seed, epoch, sample). So a run that starts at batch n sees what the
@@ -130,7 +135,7 @@ class TrainBatches:
         split: A preprocessed split with images and tokens.
         config: Variation, decoding threads, memory for decoded images.
         image_size: S.
-        batch_size: B, pairs in a batch of this rank.
+        batch_size: B, images in a batch of this rank.
         pad_id: The token that fills up.
         seed: See above.
         rank: Which of ``world_size`` processes this is.
@@ -159,12 +164,18 @@ class TrainBatches:
         self.links = Links.of(split)
         self.items = split.items
         self.queries = np.repeat(np.arange(len(split.query_ids)), np.diff(split.item_offsets))
-        self.per_epoch = len(self.items) // (batch_size * world_size)
+        self._by_image = np.argsort(self.items, kind="stable")
+        self._shown, self._first, self._count = np.unique(
+            self.items[self._by_image], return_index=True, return_counts=True
+        )
+        several = config.titles_per_image > 1
+        self._samples = self._shown if several else np.arange(len(self.items))
+        self.per_epoch = len(self._samples) // (batch_size * world_size)
         if not self.per_epoch:
             raise InputError(
                 tr("There are not enough pairs of a query and an image for one batch."),
                 where=split.path,
-                found=len(self.items),
+                found=len(self._samples),
                 expected=tr("at least {n}", n=batch_size * world_size),
                 hint=tr("Try a smaller batch: --set training.batch_size=N"),
             )
@@ -189,22 +200,38 @@ class TrainBatches:
         epoch, step = divmod(number, self.per_epoch)
         size = self.batch_size
         begin = (step * self.world_size + self.rank) * size
-        pairs = self._order(epoch)[begin : begin + size]
-        queries, images = self.queries[pairs], self.items[pairs]
+        samples = self._order(epoch)[begin : begin + size]
+        pairs = self._pairs_of(samples, epoch)
+        queries, images = self.queries[pairs.reshape(-1)], self.items[pairs[:, 0]]
         raw = np.empty((size, self.image_size, self.image_size, 3), np.uint8)
-        for row, (pair, image) in enumerate(zip(pairs.tolist(), images.tolist(), strict=True)):
-            raw[row] = self._pixels(image, epoch, pair)
+        for row, (sample, image) in enumerate(zip(samples.tolist(), images.tolist(), strict=True)):
+            raw[row] = self._pixels(image, epoch, sample)
         text_groups = self.links.text_groups[queries]
         image_groups = self.links.image_groups[images]
         return Batch(
             TextBatch.from_tokens(self.split.tokens.select(queries), self.pad_id),
             torch.from_numpy(raw),
+            torch.arange(size).repeat_interleave(pairs.shape[1]),
             torch.from_numpy(self.links.positives(text_groups, image_groups)),
             torch.from_numpy(text_groups),
             torch.from_numpy(image_groups),
             torch.from_numpy(self.split.query_ids[queries]),
             torch.from_numpy(self.split.image_ids[images]),
         )
+
+    def _pairs_of(self, samples: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        """[B, titles an image] the pairs of each sample; all of a row have the same image."""
+        each = self.config.titles_per_image
+        if each == 1:
+            return samples[:, None]
+        rows = np.searchsorted(self._shown, samples)
+        pairs = np.empty((len(samples), each), np.int64)
+        for row, (first, count, image) in enumerate(
+            zip(self._first[rows], self._count[rows], samples, strict=True)
+        ):
+            random = np.random.default_rng([self.seed % 2**64, epoch, int(image)])
+            pairs[row] = self._by_image[first + np.resize(random.permutation(count), each)]
+        return pairs
 
     def _useful_size(self) -> int:
         """Pixels a side from which even the smallest crop need not be enlarged."""
@@ -214,15 +241,15 @@ class TrainBatches:
         return round(self.image_size / math.sqrt(least * 3 / 4))
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """[M] the order of the pairs in an epoch."""
+        """[M] the order of the samples (pairs, or images) in an epoch."""
         kept = self.__dict__.get("_last_order")
         if kept is None or kept[0] != epoch:
             random = np.random.default_rng([self.seed % 2**64, epoch])
-            kept = self._last_order = (epoch, random.permutation(len(self.items)))
+            kept = self._last_order = (epoch, random.permutation(self._samples))
         order: NDArray[np.int64] = kept[1]
         return order
 
-    def _pixels(self, image: int, epoch: int, pair: int) -> NDArray[np.uint8]:
+    def _pixels(self, image: int, epoch: int, sample: int) -> NDArray[np.uint8]:
         picture = self._images[image]
         settings = self.config.augment
         if settings is None:
@@ -230,7 +257,7 @@ class TrainBatches:
         return augment(
             picture,
             self.image_size,
-            sample_random(self.seed, epoch, pair),
+            sample_random(self.seed, epoch, sample),
             crop_scale=settings.crop_scale,
             flip=settings.flip,
             randaugment=settings.randaugment,

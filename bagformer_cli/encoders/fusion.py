@@ -45,9 +45,6 @@ class FusionEncoder(nn.Module):
             )
             for _ in range(layers)
         )
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.normal_(parameter, std=0.02)
 
     def forward(self, text_states: Tensor, text_mask: Tensor, image_states: Tensor) -> Tensor:
         """Let the title look at the image.

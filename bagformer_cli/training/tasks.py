@@ -1,6 +1,6 @@
 """A task is a model and its objectives: a batch in, named losses out. The loop knows no more.
 
-Shapes: B pairs in the batch, L text positions, P patches, W width.
+Shapes: B images in the batch, Q titles, L text positions, P patches, W width.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class RetrievalTask(nn.Module):
 
     def chance(self, batch_size: int) -> dict[str, float]:
         """Each loss's value for a model that knows nothing."""
-        contrastive = math.log(batch_size)
+        titles = batch_size * self.model.config.data.titles_per_image
+        contrastive = (math.log(batch_size) + math.log(titles)) / 2
         values = {
             "itc_loss": contrastive,
             "late_interaction_loss": contrastive,
@@ -72,7 +73,7 @@ class RetrievalTask(nn.Module):
         return {name: values[name] for name in self.weights}
 
     def forward(self, batch: Batch) -> StepOutput:
-        """The losses of one batch of pairs."""
+        """The losses of one batch."""
         dual = self.model.dual
         texts = dual.encode_texts(batch.text)
         images = dual.encode_images(batch.pixels())
@@ -88,14 +89,15 @@ class RetrievalTask(nn.Module):
         if "itm_loss" in self.weights:
             logits = (similarity / temperature).detach()
             losses["itm_loss"], report["itm_accuracy"] = self._matching(
-                texts, images, logits, positives
+                texts, images, logits, positives, batch.own
             )
         return StepOutput(losses, self.weights, report)
 
     def _positives(self, batch: Batch) -> Tensor:
         if self.objectives.share_positives:
             return batch.positives
-        return torch.eye(len(batch), dtype=torch.bool, device=batch.positives.device)
+        places = torch.arange(len(batch), device=batch.own.device)
+        return batch.own[:, None] == places
 
     def _late(self, texts: Encoded, images: Encoded, positives: Tensor) -> Tensor:
         t2i, i2t = maxsim(texts.vectors, images.vectors)
@@ -106,16 +108,19 @@ class RetrievalTask(nn.Module):
         return contrastive_loss(t2i, i2t, positives, self.model.temperature)
 
     def _matching(
-        self, texts: Encoded, images: Encoded, logits: Tensor, positives: Tensor
+        self, texts: Encoded, images: Encoded, logits: Tensor, positives: Tensor, own: Tensor
     ) -> tuple[Tensor, float]:
-        """Every pair, every title with a wrong image, every image with a wrong title."""
+        """Titles with their own image and with a wrong one; those images with a wrong title."""
         head: Any = self.model.cross
-        seen = max(1, round(self.objectives.itm_share * len(positives)))
-        rows = torch.arange(seen, device=positives.device)
-        wrong_images, has_image = hard_negatives(logits[:seen], positives[:seen])
-        wrong_texts, has_text = hard_negatives(logits.T[:seen], positives.T[:seen])
+        n_images = positives.shape[1]
+        seen = max(1, round(self.objectives.itm_share * n_images))
+        # one title an image: every k-th, where each image has k of them side by side
+        rows = torch.arange(seen, device=own.device) * (len(own) // n_images)
+        shown = own[rows]
+        wrong_images, has_image = hard_negatives(logits[rows], positives[rows])
+        wrong_texts, has_text = hard_negatives(logits.T[shown], positives.T[shown])
         text_index = torch.cat([rows, rows[has_image], wrong_texts[has_text]])
-        image_index = torch.cat([rows, wrong_images[has_image], rows[has_text]])
+        image_index = torch.cat([shown, wrong_images[has_image], shown[has_text]])
         assert texts.mask is not None
         pair_logits = head(
             texts.states[text_index], texts.mask[text_index], images.states[image_index]
