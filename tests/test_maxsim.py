@@ -306,10 +306,13 @@ def test_threads_change_neither_scores_nor_torchs_own_threads(
 ) -> None:
     monkeypatch.setattr(_cpu, "WORTH_IT", 0)
     monkeypatch.setattr(_cpu, "_TILE", 64)
+    monkeypatch.setattr(_cpu, "_TILE_BAGS", 8)
     texts, images = vectors([3, 1, 7, 2]), vectors([5, 2, 9, 1, 33] * 4, seed=1)
     found = []
     for count in (1, 3):
         torch.set_num_threads(count)
+        close(maxsim(texts, images[:1]), oracle(texts, images[:1]))
+        close(maxsim_with_gradients(texts, images[:1]), oracle(texts, images[:1]))
         found.append(maxsim(texts, images))
         assert torch.get_num_threads() == count
     close(found[0], found[1], 1e-6)

@@ -7,7 +7,6 @@ bags in all, N images of P patches in all, D dimensions.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -62,6 +61,18 @@ class _Plan:
         patches = max(int(patch_offsets[b] - patch_offsets[a]) for a, b in images)
         return cls(titles, images, bags * patches, int(patch_offsets.diff().max()))
 
+    def tasks(self, threads: int) -> list[tuple[tuple[int, int], list[tuple[int, int]]]]:
+        """Ranges of images, each with the ranges of titles it meets.
+
+        The titles are shared out as well where there are fewer ranges of images than threads.
+        """
+        shares = min(len(self.titles), -(-threads // len(self.images)))
+        return [
+            (images, self.titles[share::shares])
+            for images in self.images
+            for share in range(shares)
+        ]
+
 
 def scores(
     texts: MultiVectors, images: MultiVectors, *, dtype: torch.dtype, both: bool, budget: int
@@ -90,25 +101,25 @@ def scores(
     if bags.dtype != product.operand and bags.numel() * product.operand.itemsize <= budget // 4:
         bags = bags.to(product.operand)
     title_scale = _scales(texts)
-    tasks = itertools.count()  # a thread that is free takes the next range of images
+    tasks = iter(plan.tasks(threads))  # a thread that is free takes the next
 
     def work(_: int) -> None:
         buffer = torch.empty(plan.tile, dtype=product.tile)
         compared = torch.int32 if product.tile == torch.int32 else torch.float32
         width = plan.tile if single else plan.longest
         over_bags = torch.empty(width, dtype=compared).numpy()
-        while (task := next(tasks)) < len(plan.images):
-            n0, n1 = plan.images[task]
+        while (task := next(tasks, None)) is not None:
+            (n0, n1), titles = task
             block = images[n0:n1].to(dtype=dtype)
             if dtype != torch.int8 and not _finite(block.values):
                 down, up = _plain.scores(texts, block, dtype=dtype, both=both, budget=budget)
-                t2i[:, n0:n1] = down
+                t2i[:, n0:n1] = down  # all titles, whatever this task's share: it is rare
                 if both:
                     i2t[n0:n1] = up
                 continue
             image_scale = _scales(block)
             patches = block.values.detach().to(product.operand)
-            for q0, q1 in plan.titles:
+            for q0, q1 in titles:
                 g0, g1 = int(texts.offsets[q0]), int(texts.offsets[q1])
                 rows = bags[g0:g1].to(product.operand)
                 tile = _tile(buffer, len(rows), len(patches))
@@ -146,15 +157,15 @@ def forward(
     threads = torch.get_num_threads()
     product = on_one_thread(lambda: product_for(torch.float32), threads)
     plan = _Plan.make(bag_offsets, patch_offsets, threads)
-    tasks = itertools.count()
+    tasks = iter(plan.tasks(threads))
 
     def work(_: int) -> None:
         buffer = torch.empty(plan.tile)
         over_bags = torch.empty(plan.longest).numpy()
-        while (task := next(tasks)) < len(plan.images):
-            n0, n1 = plan.images[task]
+        while (task := next(tasks, None)) is not None:
+            (n0, n1), titles = task
             p0, p1 = int(patch_offsets[n0]), int(patch_offsets[n1])
-            for q0, q1 in plan.titles:
+            for q0, q1 in titles:
                 g0, g1 = int(bag_offsets[q0]), int(bag_offsets[q1])
                 tile = _tile(buffer, g1 - g0, p1 - p0)
                 if tile.numel():
