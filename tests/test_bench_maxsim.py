@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bagformer_cli.bench import maxsim as bench
-from bagformer_cli.bench import maxsim_stream
+from bagformer_cli.bench import maxsim_agreement, maxsim_stream
 from bagformer_cli.bench import plain_maxsim as plain
 from bagformer_cli.interaction import maxsim
 
@@ -84,3 +84,11 @@ def test_a_catalogue_on_disk_is_written_once_and_streamed(tmp_path: Path) -> Non
     assert (first.dtype, again.dtype) == ("bfloat16", "int8")
     assert first.seconds > 0
     assert first.original_seconds > 0
+
+
+def test_agreement_grows_with_precision_and_rescoring() -> None:
+    load = bench.Workload.make(titles=50, images=1500, patches=17, dim=64)
+    found = {(a.dtype, a.oversample): a.top for a in maxsim_agreement.run(load.texts, load.images)}
+    assert found["bfloat16", 0] > found["int8", 0] > 0.8
+    assert found["bfloat16", 0] < 1
+    assert found["int8", 4] == found["bfloat16", 4] == 1
