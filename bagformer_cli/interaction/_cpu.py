@@ -7,7 +7,7 @@ bags in all, N images of P patches in all, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -22,6 +22,8 @@ from bagformer_cli.interaction._blocks import cut_evenly
 from bagformer_cli.interaction._products import product_for
 from bagformer_cli.interaction._threads import on_every_thread, on_one_thread
 from bagformer_cli.interaction.vectors import MultiVectors
+
+Array = np.ndarray[Any, Any]
 
 # Below this many dot products, plain torch is done before a thread has begun.
 WORTH_IT = 1 << 18
@@ -43,35 +45,63 @@ def kernels() -> ModuleType | None:
     return _kernels
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Ranges of titles and of images, the largest tile they make, the longest image."""
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Some items next to each other, and the vectors they own."""
 
-    titles: list[tuple[int, int]]
-    images: list[tuple[int, int]]
+    first: int
+    end: int
+    start: int
+    stop: int
+    offsets: Array  # relative to start
+
+    @classmethod
+    def all(cls, offsets: Tensor, cuts: list[tuple[int, int]]) -> list[_Range]:
+        """One for each cut."""
+        found = offsets.numpy()
+        return [
+            cls(a, b, int(found[a]), int(found[b]), found[a : b + 1] - found[a]) for a, b in cuts
+        ]
+
+    @property
+    def items(self) -> slice:
+        return slice(self.first, self.end)
+
+    @property
+    def vectors(self) -> slice:
+        return slice(self.start, self.stop)
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Ranges of titles and of images; the size of the largest tile they make, the longest image."""
+
+    titles: list[_Range]
+    images: list[_Range]
     tile: int
     longest: int
 
     @classmethod
     def make(cls, bag_offsets: Tensor, patch_offsets: Tensor, threads: int) -> _Plan:
-        titles = cut_evenly(bag_offsets, _TILE_BAGS)
-        bags = max(int(bag_offsets[b] - bag_offsets[a]) for a, b in titles)
+        titles = _Range.all(bag_offsets, cut_evenly(bag_offsets, _TILE_BAGS))
+        bags = max(map(len, titles))
         limit = min(_TILE_PATCHES, max(256, _TILE // max(bags, 1)))
-        images = cut_evenly(patch_offsets, limit, threads)
-        patches = max(int(patch_offsets[b] - patch_offsets[a]) for a, b in images)
-        return cls(titles, images, bags * patches, int(patch_offsets.diff().max()))
+        images = _Range.all(patch_offsets, cut_evenly(patch_offsets, limit, threads))
+        tile = bags * max(map(len, images))
+        return cls(titles, images, tile, int(patch_offsets.diff().max()))
 
-    def tasks(self, threads: int) -> list[tuple[tuple[int, int], list[tuple[int, int]]]]:
-        """Ranges of images, each with the ranges of titles it meets.
+    def tasks(self, threads: int) -> Iterator[tuple[_Range, list[_Range]]]:
+        """Ranges of images, each with the ranges of titles it meets; threads draw from one list.
 
         The titles are shared out as well where there are fewer ranges of images than threads.
         """
         shares = min(len(self.titles), -(-threads // len(self.images)))
-        return [
-            (images, self.titles[share::shares])
-            for images in self.images
-            for share in range(shares)
-        ]
+        return iter(
+            [(image, self.titles[k::shares]) for image in self.images for k in range(shares)]
+        )
 
 
 def scores(
@@ -100,8 +130,8 @@ def scores(
     bags = texts.values.detach()
     if bags.dtype != product.operand and bags.numel() * product.operand.itemsize <= budget // 4:
         bags = bags.to(product.operand)
-    title_scale = _scales(texts)
-    tasks = iter(plan.tasks(threads))  # a thread that is free takes the next
+    title_scale, down, up = _scales(texts), t2i.numpy(), i2t.numpy()
+    tasks = plan.tasks(threads)
 
     def work(_: int) -> None:
         buffer = torch.empty(plan.tile, dtype=product.tile)
@@ -109,28 +139,28 @@ def scores(
         width = plan.tile if single else plan.longest
         over_bags = torch.empty(width, dtype=compared).numpy()
         while (task := next(tasks, None)) is not None:
-            (n0, n1), titles = task
-            block = images[n0:n1].to(dtype=dtype)
+            image, titles = task
+            block = images[image.items].to(dtype=dtype)
             if dtype != torch.int8 and not _finite(block.values):
-                down, up = _plain.scores(texts, block, dtype=dtype, both=both, budget=budget)
-                t2i[:, n0:n1] = down  # all titles, whatever this task's share: it is rare
+                # All titles, whatever this task's share of them: it is rare.
+                found = _plain.scores(texts, block, dtype=dtype, both=both, budget=budget)
+                down[:, image.items] = found[0].numpy()
                 if both:
-                    i2t[n0:n1] = up
+                    up[image.items] = found[1].numpy()
                 continue
             image_scale = _scales(block)
             patches = block.values.detach().to(product.operand)
-            for q0, q1 in titles:
-                g0, g1 = int(texts.offsets[q0]), int(texts.offsets[q1])
-                rows = bags[g0:g1].to(product.operand)
-                tile = _tile(buffer, len(rows), len(patches))
+            for title in titles:
+                rows = bags[title.vectors].to(product.operand)
+                tile = _tile(buffer, len(title), len(image))
                 reduce_tile(
                     _array(product.multiply(rows, patches, tile) if tile.numel() else tile),
-                    (texts.offsets[q0 : q1 + 1] - g0).numpy(),
-                    block.offsets.numpy(),
-                    title_scale[q0:q1],
+                    title.offsets,
+                    image.offsets,
+                    title_scale[title.items],
                     image_scale,
-                    t2i[q0:q1, n0:n1].numpy(),
-                    i2t[n0:n1, q0:q1].numpy(),
+                    down[title.items, image.items],
+                    up[image.items, title.items],
                     over_bags,
                 )
 
@@ -157,28 +187,28 @@ def forward(
     threads = torch.get_num_threads()
     product = on_one_thread(lambda: product_for(torch.float32), threads)
     plan = _Plan.make(bag_offsets, patch_offsets, threads)
-    tasks = iter(plan.tasks(threads))
+    tasks = plan.tasks(threads)
+    outputs = [x.numpy() for x in (t2i, i2t, arg_patch, arg_bag)]
 
     def work(_: int) -> None:
+        down, up, met_patch, met_bag = outputs
         buffer = torch.empty(plan.tile)
         over_bags = torch.empty(plan.longest).numpy()
         while (task := next(tasks, None)) is not None:
-            (n0, n1), titles = task
-            p0, p1 = int(patch_offsets[n0]), int(patch_offsets[n1])
-            for q0, q1 in titles:
-                g0, g1 = int(bag_offsets[q0]), int(bag_offsets[q1])
-                tile = _tile(buffer, g1 - g0, p1 - p0)
+            image, titles = task
+            for title in titles:
+                tile = _tile(buffer, len(title), len(image))
                 if tile.numel():
-                    tile = product.multiply(bags[g0:g1], patches[p0:p1], tile)
+                    tile = product.multiply(bags[title.vectors], patches[image.vectors], tile)
                 reduce_tile_arg(
                     tile.numpy(),
-                    (bag_offsets[q0 : q1 + 1] - g0).numpy(),
-                    (patch_offsets[n0 : n1 + 1] - p0).numpy(),
-                    t2i[q0:q1, n0:n1].numpy(),
-                    i2t[n0:n1, q0:q1].numpy(),
+                    title.offsets,
+                    image.offsets,
+                    down[title.items, image.items],
+                    up[image.items, title.items],
                     over_bags,
-                    arg_patch[g0:g1, n0:n1].numpy(),
-                    arg_bag[q0:q1, p0:p1].numpy(),
+                    met_patch[title.vectors, image.items],
+                    met_bag[title.items, image.vectors],
                 )
 
     on_every_thread(_without_gradients(work), threads)
@@ -205,24 +235,25 @@ def backward(
     # Which thread adds which images to its own sum is fixed: the sum can be repeated exactly.
     parts = torch.zeros(min(threads, len(plan.images)), *bags.shape)
 
+    inputs = [x.numpy() for x in (arg_patch, arg_bag, grad_t2i, grad_i2t)]
+
     def work(thread: int) -> None:
+        met_patch, met_bag, down, up = inputs
         buffer = torch.empty(plan.tile)
-        for n0, n1 in plan.images[thread::threads]:
-            p0, p1 = int(patch_offsets[n0]), int(patch_offsets[n1])
-            for q0, q1 in plan.titles:
-                g0, g1 = int(bag_offsets[q0]), int(bag_offsets[q1])
-                weights = _tile(buffer, g1 - g0, p1 - p0).zero_()
+        for image in plan.images[thread::threads]:
+            for title in plan.titles:
+                weights = _tile(buffer, len(title), len(image)).zero_()
                 weigh_tile(
                     weights.numpy(),
-                    (bag_offsets[q0 : q1 + 1] - g0).numpy(),
-                    (patch_offsets[n0 : n1 + 1] - p0).numpy(),
-                    arg_patch[g0:g1, n0:n1].numpy(),
-                    arg_bag[q0:q1, p0:p1].numpy(),
-                    grad_t2i[q0:q1, n0:n1].numpy(),
-                    grad_i2t[n0:n1, q0:q1].numpy(),
+                    title.offsets,
+                    image.offsets,
+                    met_patch[title.vectors, image.items],
+                    met_bag[title.items, image.vectors],
+                    down[title.items, image.items],
+                    up[image.items, title.items],
                 )
-                parts[thread, g0:g1].addmm_(weights, patches[p0:p1])
-                grad_patches[p0:p1].addmm_(weights.T, bags[g0:g1])
+                parts[thread, title.vectors].addmm_(weights, patches[image.vectors])
+                grad_patches[image.vectors].addmm_(weights.T, bags[title.vectors])
 
     on_every_thread(_without_gradients(work), threads)
     return parts.sum(0), grad_patches
@@ -251,14 +282,14 @@ def _tile(buffer: Tensor, rows: int, columns: int) -> Tensor:
     return buffer[: rows * columns].view(rows, columns)
 
 
-def _array(tile: Tensor) -> np.ndarray[Any, Any]:
+def _array(tile: Tensor) -> Array:
     """A tile as numpy; bfloat16, which numpy lacks, as its bits."""
     return (tile.view(torch.uint16) if tile.dtype == torch.bfloat16 else tile).numpy()
 
 
-def _scales(vectors: MultiVectors) -> np.ndarray[Any, Any]:
+def _scales(vectors: MultiVectors) -> Array:
     """[n] float32: what an item's integers are multiplied by; ones for floats."""
     if vectors.scales is None:
         return np.ones(len(vectors), np.float32)
-    scales: np.ndarray[Any, Any] = vectors.scales.numpy()
+    scales: Array = vectors.scales.numpy()
     return scales
