@@ -15,7 +15,6 @@ from typing import TextIO
 
 from bagformer_cli.data.demo.attributes import FILE_NAME, header_line, record_line
 from bagformer_cli.data.demo.plan import (
-    HeldOut,
     Pictures,
     hold_out,
     plan_pictures,
@@ -96,7 +95,7 @@ def write_demo(
                 task.advance(len(drawn))
             first_query += write_queries(
                 out / f"MR_{split}_queries.jsonl",
-                _queries(split, pictures, held, seed, first_image, first_query, listing),
+                _queries(split, pictures, seed, first_image, first_query, listing),
             )
             first_image += count
 
@@ -177,13 +176,12 @@ def _drawn(
 def _queries(
     split: str,
     pictures: Pictures,
-    held: HeldOut,
     seed: int,
     first_image: int,
     first_query: int,
     listing: TextIO,
 ) -> Iterator[Query]:
-    for number, query in enumerate(plan_queries(split, pictures, held, seed), start=first_query):
+    for number, query in enumerate(plan_queries(split, pictures, seed), start=first_query):
         items = tuple(first_image + int(position) for position in query.positions)
         things = [thing_of(item) for item in query.named]
         listing.write(record_line("query_id", number, split, things))

@@ -1,13 +1,15 @@
 """Which things stand in which picture, and which picture answers what: decided before drawing.
 
-For each kind some colours and patterns are *held out*: no training picture shows the kind in
-them, validation and test do. Pictures come in families: a first one and near misses of it, the
-same things with their colours (or patterns) exchanged. Which pictures answer a query is worked
-out from all the pictures of the split, so the ground truth is complete.
+A third of all combinations of kind, colour and pattern is *held out*: training shows none of
+them, validation and test show nothing else. Among these, for each kind, is a colour and a pattern
+in which training never shows it at all. Pictures come in families: a first one and near misses of
+it, the same things with their colours (or patterns) exchanged. Which pictures answer a query is
+worked out from all the pictures of the split, so the ground truth is complete.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,16 +33,18 @@ from bagformer_cli.data.demo.titles import buyer_query, seller_title
 MOST_THINGS = 3
 NOTHING = -1
 
-THINGS_SHARE = (0.25, 0.40, 0.35)
+THINGS_SHARE = (0.40, 0.35, 0.25)
 """Shares of pictures with one, two and three things."""
-SOLID_SHARE = 0.4
+SOLID_SHARE = 0.45
 """Share of things without a pattern."""
 FAMILY_SHARE = (0.40, 0.38, 0.22)
 """Shares of families of one, two and three pictures."""
-HELD_COLOURS, HELD_PATTERNS = 3, 2
-"""So many colours and patterns of each kind are held out of training."""
-HELD_SHARE = (0.5, 0.3)
-"""In validation and test, shares of things in a held-out colour, in a held-out pattern."""
+HELD_TRIPLES = 0.3
+"""Share of the combinations of kind, colour and pattern that training never shows."""
+HELD_COLOURS, HELD_PATTERNS = 1, 1
+"""So many colours and patterns of each kind are held out altogether, on top of that."""
+NEW_COLOUR, NEW_PATTERN = 0.18, 0.12
+"""In validation and test, shares of things in a colour, in a pattern held out altogether."""
 GIFT_SHARE = 0.2
 """Share of pictures of several things in which the last is a gift of any group."""
 
@@ -50,24 +54,26 @@ class HeldOut:
     """What training never shows.
 
     Args:
-        colours: [kinds, colours] bool, True where the pair is held out.
-        patterns: [kinds, patterns] bool, likewise; a solid colour is never held out.
+        triples: [kinds, colours, patterns] bool, True where the combination is held out.
+        colours: [kinds, colours] bool, True where it is held out with every pattern.
+        patterns: [kinds, patterns] bool, True where it is held out in every colour; a thing
+            without a pattern never is.
     """
 
+    triples: npt.NDArray[np.bool_]
     colours: npt.NDArray[np.bool_]
     patterns: npt.NDArray[np.bool_]
 
-    def is_held(self, item: Item) -> bool:
-        """True where a thing, or what a query says of it, is of a held-out pair."""
+    def allows(self, item: Item, training: bool) -> bool:
+        """Whether a split's pictures may show ``item``: training nothing held, the others all."""
         kind, colour, pattern, _ = item
-        return bool(
-            (colour >= 0 and self.colours[kind, colour])
-            or (pattern >= 0 and self.patterns[kind, pattern])
+        return goes_together(colour, pattern) and (
+            bool(self.triples[kind, colour, pattern]) != training
         )
 
 
 def hold_out(seed: int) -> HeldOut:
-    """Choose the held-out pairs, each colour and each pattern about equally often."""
+    """Choose what is held out, each colour and each pattern about equally often."""
     rng = random.Random(f"{seed}/held-out")
     colours = np.zeros((len(KINDS), len(COLOURS)), bool)
     patterns = np.zeros((len(KINDS), len(PATTERNS)), bool)
@@ -81,7 +87,10 @@ def hold_out(seed: int) -> HeldOut:
                 if not deck:
                     deck = rng.sample(list(choices), len(choices))
                 table[kind, deck.pop()] = True
-    return HeldOut(colours, patterns)
+    shape = (len(KINDS), len(COLOURS), len(PATTERNS))
+    drawn = [rng.random() < HELD_TRIPLES for _ in range(math.prod(shape))]
+    triples = np.array(drawn, bool).reshape(shape) | colours[:, :, None] | patterns[:, None, :]
+    return HeldOut(triples, colours, patterns)
 
 
 @dataclass(frozen=True)
@@ -130,23 +139,17 @@ def plan_pictures(split: str, images: int, held: HeldOut, seed: int) -> Pictures
     """Decide what the pictures of a split show.
 
     Args:
-        split: ``train`` never gets a held-out pair; the others get many.
+        split: ``train`` shows nothing that is held out, the others nothing else.
         images: How many pictures.
-        held: The held-out pairs.
+        held: What is held out.
         seed: Makes the plan.
     """
     rng = random.Random(f"{seed}/{split}/pictures")
     things = np.full((images, MOST_THINGS, 4), NOTHING, np.int8)
     gifts = np.zeros(images, bool)
     count = 0
-    training = split == "train"
     while count < images:
-        first, gift = _scene(rng, held, training)
-        members = [first]
-        for _ in range(_choose(FAMILY_SHARE, rng)):
-            near = _near_miss(first, rng)
-            if not (training and any(held.is_held(item) for item in near)):
-                members.append(near)
+        members, gift = _family(rng, held, training=split == "train")
         for member in members[: images - count]:
             things[count, : len(member)] = member
             gifts[count] = gift
@@ -183,13 +186,11 @@ class Answers:
         return found
 
 
-def plan_queries(
-    split: str, pictures: Pictures, held: HeldOut, seed: int
-) -> Iterator[PlannedQuery]:
+def plan_queries(split: str, pictures: Pictures, seed: int) -> Iterator[PlannedQuery]:
     """Titles and queries of a split, each text once, with all the pictures that answer them.
 
-    Training gets a seller's title and some buyers' queries for each picture. Validation and test
-    get buyers' queries alone, and each of them names a held-out pair.
+    Training gets a seller's title and some buyers' queries for each picture, validation and test
+    get buyers' queries alone.
     """
     find = Answers(pictures)
     seen: set[str] = set()
@@ -199,7 +200,7 @@ def plan_queries(
         if split == "train":
             texts = _training_texts(items, bool(pictures.gifts[position]), rng)
         else:
-            texts = _evaluation_texts(items, held, rng)
+            texts = _evaluation_texts(items, rng)
         for text, named in texts:
             if text not in seen:
                 seen.add(text)
@@ -220,9 +221,33 @@ def thing_of(item: Item) -> Thing:
 # ------------------------------------------------------------------------------------- pictures
 
 
-def _scene(rng: random.Random, held: HeldOut, training: bool) -> tuple[list[Item], bool]:
-    """One to three things of different kinds and colours that are sold together."""
+def _family(rng: random.Random, held: HeldOut, training: bool) -> tuple[list[list[Item]], bool]:
+    """One to three pictures of nearly the same things, and whether the last thing is a gift."""
     amount = 1 + _choose(THINGS_SHARE, rng)
+    kinds_of_change = _CHANGES if amount > 1 else _CHANGES_OF_ONE
+    changes = rng.sample(kinds_of_change, _choose(FAMILY_SHARE, rng))
+    for _ in range(_SCENES):
+        first, gift = _scene(amount, rng, held, training)
+        members = [first]
+        for change in changes:
+            for _ in range(_TRIES):
+                near = change(first, rng)
+                if near not in members and all(held.allows(item, training) for item in near):
+                    members.append(near)
+                    break
+        if len(members) > len(changes):
+            break
+    return members, gift
+
+
+_SCENES, _TRIES = 16, 4
+"""How often a scene, and a change of it, is tried until nothing in it is held out."""
+
+
+def _scene(
+    amount: int, rng: random.Random, held: HeldOut, training: bool
+) -> tuple[list[Item], bool]:
+    """Things of different kinds and colours that are sold together; the last may be a gift."""
     group = GROUPS[KINDS[rng.randrange(len(KINDS))].group]
     kinds = rng.sample(group, amount)
     gift = amount > 1 and rng.random() < GIFT_SHARE
@@ -231,48 +256,36 @@ def _scene(rng: random.Random, held: HeldOut, training: bool) -> tuple[list[Item
         kinds[-1] = rng.choice(others)
     items: list[Item] = []
     for kind in kinds:
-        taken = {item[1] for item in items}
-        items.append(_dressed(kind, taken, rng, held, training))
+        items.append(_dressed(kind, {item[1] for item in items}, rng, held, training))
     return items, gift
 
 
 def _dressed(kind: int, taken: set[int], rng: random.Random, held: HeldOut, training: bool) -> Item:
     """A thing of ``kind`` in some colour but those ``taken``, some pattern, some part colour."""
-    want_held = [not training and rng.random() < share for share in HELD_SHARE]
     while True:
-        colours = _either(held.colours[kind], want_held[0])
-        patterns = _either(held.patterns[kind], want_held[1])
-        colour = rng.choice(colours)
-        if SOLID in patterns and rng.random() < SOLID_SHARE:
-            pattern = SOLID
+        new = (
+            2 if training else _choose((NEW_COLOUR, NEW_PATTERN, 1 - NEW_COLOUR - NEW_PATTERN), rng)
+        )
+        if new == 1:
+            patterns = [p for p in range(len(PATTERNS)) if held.patterns[kind, p]]
+        elif rng.random() < SOLID_SHARE:
+            patterns = [SOLID]
         else:
-            pattern = rng.choice([p for p in patterns if p != SOLID])
-        if colour not in taken and goes_together(colour, pattern):
-            break
-        want_held[0] = want_held[0] and rng.random() < 0.8  # all three may be taken
-    part = rng.choice([c for c in range(len(COLOURS)) if c != colour])
-    return kind, colour, pattern, part
-
-
-def _either(row: npt.NDArray[np.bool_], held: bool) -> list[int]:
-    return [int(i) for i in np.nonzero(row == held)[0]]
-
-
-def _near_miss(items: Sequence[Item], rng: random.Random) -> list[Item]:
-    """The same kinds, nearly: colours or patterns exchanged, or one thing changed."""
-    if len(items) > 1:
-        changes: list[Callable[[Sequence[Item], random.Random], list[Item]]] = [
-            _colours_exchanged,
-            _colours_exchanged,
-            _patterns_exchanged,
-            _one_recoloured,
+            patterns = [
+                p for p in range(len(PATTERNS)) if p != SOLID and not held.patterns[kind, p]
+            ]
+        pattern = rng.choice(patterns)
+        colours = [
+            colour
+            for colour in range(len(COLOURS))
+            if colour not in taken
+            and held.allows((kind, colour, pattern, NOTHING), training)
+            and held.colours[kind, colour] == (new == 0)
         ]
-    else:
-        changes = [_one_recoloured, _one_repatterned]
-    near = rng.choice(changes)(items, rng)
-    if all(goes_together(item[1], item[2]) for item in near):
-        return near
-    return list(items)  # the same things once more, in another picture
+        if colours:
+            colour = rng.choice(colours)
+            part = rng.choice([c for c in range(len(COLOURS)) if c != colour])
+            return kind, colour, pattern, part
 
 
 def _colours_exchanged(items: Sequence[Item], rng: random.Random) -> list[Item]:
@@ -312,30 +325,45 @@ def _recoloured(item: Item, colour: int) -> Item:
     return kind, colour, pattern, old if part == colour else part
 
 
+_Change = Callable[[Sequence[Item], random.Random], list[Item]]
+_CHANGES: list[_Change] = [
+    _colours_exchanged,
+    _colours_exchanged,
+    _colours_exchanged,
+    _patterns_exchanged,
+    _one_recoloured,
+]
+_CHANGES_OF_ONE: list[_Change] = [_one_recoloured, _one_recoloured, _one_repatterned]
+
+
 # ---------------------------------------------------------------------------------------- texts
 
 
 def _training_texts(
     items: Sequence[Item], gift: bool, rng: random.Random
 ) -> list[tuple[str, list[Item]]]:
-    named = [_said(item, rng, pattern=0.8, part=0.08) for item in items]
+    """A seller's title, what a buyer might ask, and the things by name alone.
+
+    Titles leave colours out as sellers do; what the things *are* must then tell pictures apart.
+    """
+    coloured = 0.6 if len(items) > 1 else 1.0
+    named = [_said(item, rng, pattern=0.7, part=0.08) for item in items]
+    if rng.random() > coloured:
+        named = [(kind, -1, pattern, -1) for kind, _, pattern, _ in named]
     if not gift:
         rng.shuffle(named)
     texts = [(seller_title(named, gift, rng), named)]
-    for _ in range(2):
-        asked = _asked(items, rng)
-        texts.append((buyer_query(asked, rng), asked))
+    asked = _asked(items, rng)
+    texts.append((buyer_query(asked, rng), asked))
+    if len(items) > 1:
+        plain = [(item[0], -1, -1, -1) for item in rng.sample(list(items), len(items))]
+        texts.append((buyer_query(plain, rng), plain))
     return texts
 
 
-def _evaluation_texts(
-    items: Sequence[Item], held: HeldOut, rng: random.Random
-) -> list[tuple[str, list[Item]]]:
-    for _ in range(8):
-        asked = _asked(items, rng)
-        if any(held.is_held(item) for item in asked):
-            return [(buyer_query(asked, rng), asked)]
-    return []
+def _evaluation_texts(items: Sequence[Item], rng: random.Random) -> list[tuple[str, list[Item]]]:
+    asked = _asked(items, rng)
+    return [(buyer_query(asked, rng), asked)]
 
 
 def _asked(items: Sequence[Item], rng: random.Random) -> list[Item]:

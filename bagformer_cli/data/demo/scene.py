@@ -25,30 +25,45 @@ PICTURE = 128
 
 # places for one, two and three things
 _LAYOUTS: dict[int, tuple[tuple[Slot, ...], ...]] = {
-    1: (((0.5, 0.5, 0.82),), ((0.5, 0.52, 0.72),), ((0.46, 0.5, 0.76),), ((0.54, 0.5, 0.76),)),
+    1: (((0.5, 0.5, 0.90),), ((0.5, 0.51, 0.82),), ((0.47, 0.5, 0.84),), ((0.53, 0.5, 0.84),)),
     2: (
-        ((0.28, 0.5, 0.52), (0.72, 0.5, 0.52)),
-        ((0.30, 0.32, 0.52), (0.70, 0.68, 0.52)),
-        ((0.70, 0.32, 0.52), (0.30, 0.68, 0.52)),
-        ((0.5, 0.27, 0.50), (0.5, 0.75, 0.48)),
-        ((0.36, 0.46, 0.62), (0.80, 0.72, 0.42)),
-        ((0.64, 0.46, 0.62), (0.20, 0.72, 0.42)),
+        ((0.27, 0.5, 0.55), (0.73, 0.5, 0.55)),
+        ((0.29, 0.31, 0.55), (0.71, 0.69, 0.55)),
+        ((0.71, 0.31, 0.55), (0.29, 0.69, 0.55)),
+        ((0.36, 0.46, 0.62), (0.79, 0.73, 0.46)),
+        ((0.64, 0.46, 0.62), (0.21, 0.73, 0.46)),
     ),
     3: (
-        ((0.28, 0.29, 0.47), (0.72, 0.29, 0.47), (0.5, 0.74, 0.47)),
-        ((0.5, 0.27, 0.47), (0.27, 0.72, 0.47), (0.73, 0.72, 0.47)),
-        ((0.31, 0.5, 0.56), (0.77, 0.27, 0.43), (0.77, 0.74, 0.43)),
-        ((0.69, 0.5, 0.56), (0.23, 0.27, 0.43), (0.23, 0.74, 0.43)),
+        ((0.27, 0.27, 0.49), (0.73, 0.27, 0.49), (0.5, 0.74, 0.49)),
+        ((0.5, 0.27, 0.49), (0.27, 0.73, 0.49), (0.73, 0.73, 0.49)),
+        ((0.30, 0.5, 0.55), (0.76, 0.26, 0.46), (0.76, 0.74, 0.46)),
+        ((0.70, 0.5, 0.55), (0.24, 0.26, 0.46), (0.24, 0.74, 0.46)),
     ),
 }
 
-_GROUNDS: tuple[RGB, ...] = (
-    (252, 252, 252), (252, 252, 252), (244, 244, 246), (236, 240, 244), (246, 240, 230),
-    (250, 232, 232), (228, 238, 250), (232, 246, 234), (252, 246, 214), (238, 230, 248),
-    (214, 218, 222), (206, 222, 228), (226, 212, 196), (200, 186, 170), (182, 200, 186),
-    (240, 206, 196), (176, 190, 214), (196, 176, 206), (120, 134, 148), (92, 108, 100),
-    (150, 120, 110), (250, 214, 150), (160, 214, 214), (242, 176, 160),
-)  # fmt: skip
+# mostly white and pale, as shops have them, and some tones for what is white itself
+_PALE: tuple[RGB, ...] = (
+    (254, 254, 254),
+    (254, 254, 254),
+    (246, 247, 248),
+    (240, 243, 246),
+    (248, 244, 236),
+    (252, 240, 240),
+    (238, 245, 252),
+    (240, 249, 241),
+)
+_TONED: tuple[RGB, ...] = (
+    (206, 222, 228),
+    (226, 212, 196),
+    (182, 200, 186),
+    (240, 206, 196),
+    (176, 190, 214),
+    (196, 176, 206),
+    (120, 134, 148),
+    (150, 120, 110),
+    (250, 214, 150),
+    (160, 214, 214),
+)
 
 
 def draw_picture(items: Sequence[Item], rng: random.Random, size: int = PICTURE) -> bytes:
@@ -75,8 +90,8 @@ def draw_picture(items: Sequence[Item], rng: random.Random, size: int = PICTURE)
         thing = pen.finish()
         if rng.random() < 0.5:
             thing = thing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if rng.random() < 0.6:
-            angle = rng.uniform(-12, 12)
+        if rng.random() < 0.5:
+            angle = rng.uniform(-9, 9)
             thing = thing.rotate(angle, Image.Resampling.BILINEAR, expand=True)
         thing = shade(thing.reduce(2), light)
         left = round((x + rng.uniform(-0.025, 0.025)) * size - thing.width / 2)
@@ -127,9 +142,9 @@ def _badge(image: Image.Image, rng: random.Random) -> None:
 
 def _ground(bodies: Sequence[RGB], rng: random.Random, size: int) -> Image.Image:
     """A background whose colour is none of the things'."""
-    clear = [
-        ground for ground in _GROUNDS if all(_distance(ground, body) > _APART for body in bodies)
-    ]
+    tones = _PALE if rng.random() < 0.7 else _TONED
+    clear = [tone for tone in tones if all(math.dist(tone, body) > _APART for body in bodies)]
+    clear = clear or [tone for tone in _TONED if all(math.dist(tone, b) > _APART for b in bodies)]
     tone = jitter(rng.choice(clear or [(206, 222, 228)]), rng, 5.0)
     other = mix(tone, (0, 0, 0) if lightness(tone) > 120 else (255, 255, 255), 0.13)
     image = Image.new("RGB", (size, size), tone)
@@ -156,10 +171,6 @@ def _ground(bodies: Sequence[RGB], rng: random.Random, size: int) -> Image.Image
 
 
 _APART = 80.0
-
-
-def _distance(one: RGB, two: RGB) -> float:
-    return math.dist(one, two)
 
 
 @cache
