@@ -140,16 +140,16 @@ def scores(
         over_bags = torch.empty(width, dtype=compared).numpy()
         while (task := next(tasks, None)) is not None:
             image, titles = task
-            block = images[image.items].to(dtype=dtype)
-            if dtype != torch.int8 and not _finite(block.values):
+            patches, image_scale = _block(images, image, dtype)
+            if dtype != torch.int8 and not _finite(patches):
                 # All titles, whatever this task's share of them: it is rare.
+                block = images[image.items]
                 found = _plain.scores(texts, block, dtype=dtype, both=both, budget=budget)
                 down[:, image.items] = found[0].numpy()
                 if both:
                     up[image.items] = found[1].numpy()
                 continue
-            image_scale = _scales(block)
-            patches = block.values.detach().to(product.operand)
+            patches = patches.to(product.operand)
             for title in titles:
                 rows = bags[title.vectors].to(product.operand)
                 tile = _tile(buffer, len(title), len(image))
@@ -285,6 +285,19 @@ def _tile(buffer: Tensor, rows: int, columns: int) -> Tensor:
 def _array(tile: Tensor) -> Array:
     """A tile as numpy; bfloat16, which numpy lacks, as its bits."""
     return (tile.view(torch.uint16) if tile.dtype == torch.bfloat16 else tile).numpy()
+
+
+def _block(images: MultiVectors, image: _Range, dtype: torch.dtype) -> tuple[Tensor, Array]:
+    """A range's vectors as ``dtype`` and its scales, with as little ado as may be."""
+    if images.dtype != dtype:
+        block = images[image.items].to(dtype=dtype)
+        return block.values, _scales(block)
+    scales = images.scales
+    return images.values.detach()[image.vectors], (
+        np.ones(image.end - image.first, np.float32)
+        if scales is None
+        else scales[image.items].numpy()
+    )
 
 
 def _scales(vectors: MultiVectors) -> Array:
