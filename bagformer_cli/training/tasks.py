@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bagformer_cli.config import ObjectivesConfig
 from bagformer_cli.data.batches import Batch
 from bagformer_cli.interaction.maxsim import maxsim
+from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.losses.contrastive import contrastive_loss
 from bagformer_cli.losses.matching import hard_negatives, matching_loss
 from bagformer_cli.models.build import RetrievalModel
@@ -101,10 +102,20 @@ class RetrievalTask(nn.Module):
 
     def _late(self, texts: Encoded, images: Encoded, positives: Tensor) -> Tensor:
         t2i, i2t = maxsim(texts.vectors, images.vectors)
+        return self._contrast(t2i, i2t, texts.vectors, images.vectors, positives)
+
+    def _contrast(
+        self,
+        t2i: Tensor,
+        i2t: Tensor,
+        texts: MultiVectors,
+        images: MultiVectors,
+        positives: Tensor,
+    ) -> Tensor:
         if self.objectives.late_scale == "sum":
             return contrastive_loss(t2i, i2t, positives)
-        t2i = t2i / texts.vectors.lengths.to(t2i.device)[:, None]
-        i2t = i2t / images.vectors.lengths.to(i2t.device)[:, None]
+        t2i = t2i / texts.lengths.to(t2i.device)[:, None]
+        i2t = i2t / images.lengths.to(i2t.device)[:, None]
         return contrastive_loss(t2i, i2t, positives, self.model.temperature)
 
     def _matching(

@@ -1,0 +1,105 @@
+"""Training samples a second, beside the plain way: images decoded anew, padded MaxSim loops."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from bagformer_cli.bench import plain_maxsim as plain
+from bagformer_cli.config import RunConfig
+from bagformer_cli.data.batches import Batch, TrainBatches
+from bagformer_cli.data.split import Split
+from bagformer_cli.messages import tr
+from bagformer_cli.models.dual import Encoded
+from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.training.optimizer import build_optimizer
+from bagformer_cli.training.run import new_model
+from bagformer_cli.training.tasks import RetrievalTask
+
+_LONGEST = 25
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of training.
+
+    Attributes:
+        name: Which.
+        samples_per_second: Images with their titles, median over the steps.
+        speedup: Times as many as the plain way.
+    """
+
+    name: str
+    samples_per_second: float
+    speedup: float
+
+
+class PlainTask(RetrievalTask):
+    """The same losses; the late interaction as BagFormer writes it: padded, an item at a time."""
+
+    def _late(self, texts: Encoded, images: Encoded, positives: Tensor) -> Tensor:
+        padded = plain.pad(texts.vectors, _LONGEST)
+        patches = images.vectors.values.view(len(images.vectors), -1, images.vectors.dim)
+        scores = plain.original_t2i(padded, patches), plain.original_i2t(padded, patches)
+        return self._contrast(*scores, texts.vectors, images.vectors, positives)
+
+
+def run(
+    config: RunConfig, split: Split, *, steps: int = 6, progress: Progress = SILENT
+) -> list[Row]:
+    """Train a few steps both ways, taking turns, on the same batches.
+
+    Args:
+        config: What to train; ``interaction`` should not be ``cls``.
+        split: A preprocessed training split.
+        steps: Timed steps of each way.
+        progress: Where to report.
+    """
+    ways = {
+        "plain": _steps(config, split, PlainTask, cached=False),
+        "xmr": _steps(config, split, RetrievalTask, cached=True),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    with progress.task(tr("Training steps"), 2 * (steps + 1)) as task:
+        for number in range(steps + 1):
+            for name, stream in ways.items():
+                start = time.perf_counter()
+                next(stream)
+                if number:  # the first is for warming up
+                    seconds[name].append(time.perf_counter() - start)
+                task.advance(1)
+    size = config.training.batch_size
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return [Row(name, size / median, medians["plain"] / median) for name, median in medians.items()]
+
+
+def _steps(
+    config: RunConfig,
+    split: Split,
+    kind: type[RetrievalTask],
+    *,
+    cached: bool,
+) -> Iterator[None]:
+    """A training step for each ``next``."""
+    model = new_model(config)
+    task = kind(model, config.objectives)
+    optimizer = build_optimizer(model, config.training)
+    data = config.data if cached else config.data.model_copy(update={"cache_mb": 0, "workers": 0})
+    batches = TrainBatches(
+        split,
+        data,
+        image_size=config.image.size,
+        batch_size=config.training.batch_size,
+        pad_id=model.titles.tokenizer.pad_id,
+        seed=config.seed,
+    )
+    batch: Batch
+    for batch in batches.iterate():
+        task(batch.to(model.device)).total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        yield
