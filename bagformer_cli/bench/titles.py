@@ -104,7 +104,7 @@ def run(
         rounds: Times each way goes over all of them.
         progress: Where to report.
     """
-    words = [entry.text for entry in encoder.segmenter.lexicon.entries()]
+    words = [entry.word for entry in encoder.segmenter.lexicon.entries()]
     plain = PlainTitles(encoder.tokenizer, words)
 
     def one_by_one() -> None:
