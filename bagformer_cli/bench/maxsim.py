@@ -6,7 +6,6 @@ Shapes: Q titles of L bags at most (G in all), N images × P patches, D dimensio
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import statistics
 import time
@@ -265,7 +264,6 @@ def matrix_peak(dtype: torch.dtype, runs: int = 3) -> float:
 def extra_bytes(work: Callable[[], object]) -> int | None:
     """How far ``work`` raises this process's resident memory at its highest (Linux)."""
     work()
-    gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
