@@ -32,6 +32,7 @@ def demo(
 ) -> None:
     """Draw, preprocess, train, evaluate, score."""
     started = time.perf_counter()
+    from bagformer_cli.cli.eval import drawn_attributes
     from bagformer_cli.config import load_config
     from bagformer_cli.data.datasets import ensure_store, resolve
 
@@ -64,6 +65,7 @@ def demo(
         "dataset": "demo",
         "split": "valid",
         **found.to_json(),
+        **drawn_attributes(folder.path, valid, found),
         "checkpoint": str(run / "best"),
         "score": {
             "image": str(picture),

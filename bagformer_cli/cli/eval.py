@@ -97,6 +97,7 @@ def evaluate_command(
         **found.to_json(),
         "checkpoint": str(place),
     }
+    report |= drawn_attributes(folder.path, part, found)
     if submission is not None:
         from bagformer_cli.data.muge import Query
         from bagformer_cli.evaluation.submission import write_submission
@@ -113,6 +114,25 @@ def evaluate_command(
     console.result(report, lambda: show_evaluation(report))
 
 
+def drawn_attributes(folder: Path, part: Any, found: Any) -> dict[str, dict[str, float]]:
+    """Of a drawn dataset: how often the first image has what the query names, in percent."""
+    from bagformer_cli.data.demo.attributes import (
+        FILE_NAME,
+        accuracy_by_attribute,
+        read_attributes,
+    )
+
+    if not (folder / FILE_NAME).is_file():
+        return {}
+    known = read_attributes(folder, part.name)
+    first = part.image_ids[found.best.positions[:, 0]]
+    shares = accuracy_by_attribute(
+        [known.queries[query] for query in part.query_ids.tolist()],
+        [known.images[image] for image in first.tolist()],
+    )
+    return {"attributes": {name: 100 * share for name, share in shares.items()}}
+
+
 def show_evaluation(report: dict[str, Any]) -> None:
     """Print the recall table of a report, and what else it holds."""
     console.recall_table(
@@ -126,11 +146,18 @@ def show_evaluation(report: dict[str, Any]) -> None:
             checkpoint=report["checkpoint"],
         ),
     )
-    attributes = report.get("attributes")
-    if attributes:
+    if report.get("attributes"):
+        names = {
+            "kind": tr("kind"),
+            "colour": tr("colour"),
+            "pattern": tr("pattern"),
+            "part": tr("colour of a part"),
+            "binding": tr("which has which"),
+            "all": tr("everything"),
+        }
         console.table(
-            [tr("first image is right in"), tr("percent"), tr("queries")],
-            [[name, row["percent"], row["n"]] for name, row in attributes.items()],
+            [tr("the first image is right in"), tr("percent of the queries that name it")],
+            [[names.get(name, name), share] for name, share in report["attributes"].items()],
         )
     console.facts({name: f"{value:.1f} s" for name, value in report["seconds"].items()})
     if "submission" in report:
