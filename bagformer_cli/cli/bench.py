@@ -12,8 +12,7 @@ from bagformer_cli.messages import tr
 
 app = App()
 
-Part = Literal["titles", "maxsim", "training"]
-PARTS: tuple[Part, ...] = ("titles", "maxsim", "training")
+PARTS = ("titles", "maxsim", "training")
 
 
 @app.command(
@@ -26,17 +25,17 @@ PARTS: tuple[Part, ...] = ("titles", "maxsim", "training")
     )
 )
 def bench(
-    parts: Annotated[
-        list[Part] | None,
+    part: Annotated[
+        Literal["titles", "maxsim", "training"] | None,
         typer.Argument(help=tr("What to measure. Default: everything."), show_default=False),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure the parts asked for and print their tables."""
+    """Measure what was asked for and print its tables."""
     from dataclasses import asdict
 
-    chosen = parts or PARTS
+    chosen = PARTS if part is None else (part,)
     report: dict[str, Any] = {}
     with console.progress() as progress:
         if "maxsim" in chosen:
