@@ -186,22 +186,23 @@ def _weight(dictionary: Dictionary, number: int, value: str, otherwise: float) -
 
 
 def _read_jieba(dictionary: Dictionary, lines: Sequence[str]) -> None:
-    found: list[tuple[int, str, int, str]] = []
+    counts: list[int] = []
     for number, line in enumerate(lines, 1):
         if _empty(dictionary, number, line):
             continue
-        word, _, rest = line.strip().partition(" ")
-        count, _, tag = rest.partition(" ")
-        if count.isdigit():
-            found.append((number, word, int(count), tag))
-        else:
+        word, count, tag = [*line.split(), "", ""][:3]
+        if not count.isdigit():
             problem = Problem(number, tr("The line is not `word count tag`."), line)
             dictionary.problems.append(problem)
-    per_million = 1e6 / max(FEWEST_COUNTS, sum(count for _, _, count, _ in found))
-    whole = dictionary.name != BACKGROUND
-    for number, word, times, tag in found:
-        kind = "place" if tag in PLACE_TAGS else None
-        dictionary.add(number, word, kind, (times or 0.5) * per_million, whole=whole)
+            continue
+        counts.append(int(count))
+        dictionary.words.append(word)
+        dictionary.types.append("place" if tag in PLACE_TAGS else None)
+        dictionary.lines.append(number)
+    per_million = 1e6 / max(FEWEST_COUNTS, sum(counts))
+    dictionary.weights = [(count or 0.5) * per_million for count in counts]
+    dictionary.wholes = [dictionary.name != BACKGROUND] * len(counts)
+    dictionary.origins = [dictionary.name] * len(counts)
 
 
 def _read_ranked(dictionary: Dictionary, lines: Sequence[str]) -> None:

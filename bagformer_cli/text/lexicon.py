@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +23,11 @@ from bagformer_cli.assets import asset_folder
 from bagformer_cli.errors import InputError, MissingDependencyError
 from bagformer_cli.files import atomic_file, atomic_folder, cache_folder
 from bagformer_cli.messages import tr
-from bagformer_cli.text.characters import CODE_POINTS, class_table, codes_of, fold_table
+from bagformer_cli.text.characters import CODE_POINTS, codes_of, fold_table
 from bagformer_cli.text.dictionaries import BACKGROUND, UNTYPED, Dictionary, read_dictionary
 from bagformer_cli.text.trie import Trie
 
-FORMAT = "lexicon 7"
+FORMAT = "lexicon 9"
 """Changes whenever the cached arrays, the merging or the folding change."""
 
 LONGEST = 64
@@ -39,15 +40,14 @@ HEADLESS = frozenset({"place", "brand", "selling", "season"})
 """Types that do not take a head: 北京 + 机 is no product."""
 
 
-SINGLE_COST, PAIR_COST, LONGER_COST = 8000, -1750, 2500
+SINGLE_COST, PAIR_COST, LONGER_COST = 7000, -1750, 2500
 """Costs by length, in thousandths: of one untyped character, of two, of each beyond three."""
 
 WHOLE = frozenset({UNIT, HEAD, "brand", "place"})
 """Types whose entries are names: never taken apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One dictionary entry: folded word, type, weight per million, where it comes from."""
 
     word: str
@@ -176,42 +176,44 @@ def _files_of(source: str | Path) -> list[tuple[str, Path]]:
 
 def _merge(dictionaries: Sequence[Dictionary]) -> list[Entry]:
     """One entry a word (and one a unit, one a head): the first type, the greatest weight."""
-    merged: dict[tuple[str, str], Entry] = {}
-    whole: set[tuple[str, str]] = set()
+    plain: dict[str, Entry] = {}
+    roles: dict[str | None, dict[str, Entry]] = {UNIT: {}, HEAD: {}}
+    whole: set[str] = set()
     for dictionary in dictionaries:
-        for folded, kind, weight, is_whole, origin in zip(
-            fold_all(dictionary.words),
+        for word, kind, weight, is_whole, origin in zip(
+            map(str.strip, fold_all(dictionary.words)),
             dictionary.types,
             dictionary.weights,
             dictionary.wholes,
             dictionary.origins,
             strict=True,
         ):
-            word = folded.strip()
             if not word or len(word) > LONGEST:
                 continue
-            key = word, kind if kind in (UNIT, HEAD) else ""
+            merged = roles.get(kind, plain)
             if is_whole or kind in WHOLE:
-                whole.add(key)
-            known = merged.get(key)
+                whole.add(word)
+            known = merged.get(word)
             if known is None:
-                merged[key] = Entry(word, kind, weight, origin)
+                merged[word] = Entry(word, kind, weight, origin)
             elif weight > known.weight or (known.type is None and kind is not None):
                 first = known.type is not None or kind is None
-                merged[key] = Entry(
+                merged[word] = Entry(
                     word,
                     known.type or kind,
                     max(weight, known.weight),
                     known.origin if first else origin,
                 )
-    kept = [e for key, e in merged.items() if key in whole or not _composite(e.word, merged)]
+    kept = [e for word, e in plain.items() if word in whole or not _composite(word, plain)]
+    for merged in roles.values():
+        kept += merged.values()
     return sorted(kept, key=lambda entry: (entry.word, entry.type or ""))
 
 
-def _composite(word: str, merged: Container[tuple[str, str]]) -> bool:
+def _composite(word: str, entries: Container[str]) -> bool:
     """Whether the word is two entries side by side: 儿童 + 滑板车 are two bags, not one."""
     return any(
-        (word[:cut], "") in merged and (word[cut:], "") in merged
+        word[:cut] in entries and word[cut:] in entries
         for cut in range(2, len(word) - 1)
         if not (word[cut - 1].isascii() and word[cut].isascii())
     )
@@ -224,56 +226,59 @@ def fold_all(words: Sequence[str]) -> list[str]:
     return folded.astype("<u4").tobytes().decode("utf-32-le").split("\n") if words else []
 
 
-def cost_of(weight: float) -> int:
-    """1000 x -ln(weight / a million), at least 1."""
-    return max(1, round(-1000.0 * math.log(weight / 1e6)))
-
-
 def _write(folder: Path, merged: Sequence[Entry]) -> None:
     """Write the cache folder: the text, the arrays, and ``meta.json`` last."""
+    weights = [f"{entry.weight:.6g}" for entry in merged]
     lines = [
         "# The dictionary this segmentation was made with; `xmr bags --lexicon` reads it.",
         "# word, type, weight (expected in a million words), origin",
         "# type: -",
+        *(f"{e[0]}\t{e[1] or UNTYPED}\t{w}\t{e[3]}" for e, w in zip(merged, weights, strict=True)),
     ]
-    lines += [f"{e.word}\t{e.type or UNTYPED}\t{e.weight:.6g}\t{e.origin}" for e in merged]
     text = "\n".join(lines) + "\n"
     (folder / "lexicon.txt").write_text(text, encoding="utf-8")
-    entries = [e for e in merged if e.type not in (UNIT, HEAD)]
-    types = sorted({e.type for e in entries if e.type})
-    number = {name: index for index, name in enumerate(types)}
-    for name, words in (
-        ("words", [e.word for e in entries]),
-        ("units", [e.word for e in merged if e.type == UNIT]),
-    ):
+    costs = -1000.0 * np.log(np.array(weights, np.float64) / 1e6)
+    kinds = np.array([e.type or "" for e in merged])
+    plain = ~np.isin(kinds, (UNIT, HEAD))
+    for name, chosen in (("words", plain), ("units", kinds == UNIT)):
         (folder / name).mkdir()
-        Trie.build(words).save(folder / name)
-    costs = [max(1, cost_of(e.weight) + _length_cost(e)) for e in entries]
-    np.save(folder / "cost.npy", np.array(costs, np.int32))
-    np.save(
-        folder / "type.npy", np.array([number.get(e.type or "", -1) for e in entries], np.int16)
-    )
+        Trie.build([e.word for e, own in zip(merged, chosen, strict=True) if own]).save(
+            folder / name
+        )
+    types, numbers = np.unique(kinds[plain], return_inverse=True)
+    untyped = int(types[:1].tolist() == [""])
+    entries = [e for e, entry in zip(merged, plain, strict=True) if entry]
+    prior = np.array([_length_cost(e) for e in entries], np.float64)
+    np.save(folder / "cost.npy", np.maximum(1, np.rint(costs[plain] + prior)).astype(np.int32))
+    np.save(folder / "type.npy", (numbers - untyped).astype(np.int16))
     np.save(folder / "head.npy", np.array([_takes_head(e) for e in entries], np.bool_))
     heads = [
-        (ord(e.word), cost_of(e.weight)) for e in merged if e.type == HEAD and len(e.word) == 1
+        (ord(e.word), max(1, round(cost)))
+        for e, cost in zip(merged, costs, strict=True)
+        if e.type == HEAD and len(e.word) == 1
     ]
     np.save(folder / "heads.npy", np.array(heads, np.int64).reshape(-1, 2).T)
-    meta = {"types": types, "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16]}
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+    meta = {"types": types[untyped:].tolist(), "fingerprint": fingerprint}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
 def _length_cost(entry: Entry) -> int:
     """The prior of a length: words of ideographs mostly have two or three, products above all."""
     word = entry.word
-    if word.isascii():
+    length = sum(not character.isascii() for character in word)
+    if length > 3:
+        return LONGER_COST * (length - 3)
+    if length < len(word) or length == 3:
         return 0
-    if len(word) == 1:
-        return 0 if entry.type else SINGLE_COST
-    return PAIR_COST if len(word) == 2 else LONGER_COST * (len(word) - 3)
+    if length == 2:
+        return PAIR_COST
+    return 0 if entry.type else SINGLE_COST
+
+
+_IDEOGRAPHS = re.compile(r"[㐀-鿿]{2,4}")
 
 
 def _takes_head(entry: Entry) -> bool:
     """Whether 'entry + head' is a compound: two to four ideographs of a type that makes things."""
-    if not 2 <= len(entry.word) <= 4 or entry.type in HEADLESS:
-        return False
-    return bool((class_table()[[ord(character) for character in entry.word]] == 0).all())
+    return entry.type not in HEADLESS and _IDEOGRAPHS.fullmatch(entry.word) is not None

@@ -39,14 +39,14 @@ Source = Literal["lexicon", "pattern", "token"]
 
 KIND_COST = {
     LEXICON: 0,
-    TOKEN: 17_500,
-    NUMBER: 9_000,
-    QUANTITY: 6_750,
+    TOKEN: 20_000,
+    NUMBER: 3_000,
+    QUANTITY: 2_750,
     MODEL: 11_000,
     LETTERS: 11_000,
-    COMPOUND: 250,
-    NAME: 2_750,
-    PAIR: 9_000,
+    COMPOUND: 750,
+    NAME: 3_750,
+    PAIR: 9_500,
     NAME_CHARACTER: 8_750,
 }
 """What a bag costs by what made it (a dictionary entry has its own cost, a compound its parts')."""

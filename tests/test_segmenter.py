@@ -1,0 +1,439 @@
+"""The segmenter: a cover of any text, the cheapest one, of one title alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bagformer_cli.text import kernels, segmenter
+from bagformer_cli.text.characters import DIGIT, LATIN, MARK, OTHER, SPACE, class_table, fold
+from bagformer_cli.text.lexicon import Lexicon
+from bagformer_cli.text.segmenter import KIND_COST, Bag, Segmenter
+
+ENTRIES = """\
+红色\tcolour\t20
+碎花\tpattern\t10
+连衣裙\tcategory\t8
+衣\t-\t8
+裙\tcategory\t8
+动车\t-\t8
+电动车\tcategory\t8
+电动\tfunction\t10
+手机\tcategory\t8
+手机壳\tcategory\t8
+消毒\tfunction\t8
+led\tcategory\t8
+calvin klein\tbrand\t4
+304不锈钢\tmaterial\t10
+不锈钢\tmaterial\t15
+壳\thead\t370
+柜\thead\t370
+灯\thead\t370
+件\tunit
+袋\tunit
+盒\tunit
+g\tunit
+mm\tunit
+"""
+
+ALPHABET = "红色碎花连衣裙电动车手机壳消毒柜灯件袋墙饰贝儿欣 a1led3g0./*-x×ＡＢ１calvin klein"
+TITLES = st.text(
+    st.one_of(
+        st.sampled_from(ALPHABET),
+        st.sampled_from("　\n\té́\u200d\ufe0f👩🏽👧🇨🇳ש\u202eمहि한ガ\x00\ufffd\ud83d①"),
+        st.characters(),
+    ),
+    max_size=50,
+)
+
+
+@cache
+def _small(content: str = ENTRIES) -> Segmenter:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "entries.tsv"
+        path.write_text(content, "utf-8")
+        return Segmenter(Lexicon.load([path]))
+
+
+@cache
+def shipped() -> Segmenter:
+    return Segmenter(Lexicon.load())
+
+
+def cut(title: str, content: str = ENTRIES) -> list[str]:
+    return [bag.text for bag in _small(content).segment(title)]
+
+
+# --- any text ------------------------------------------------------------------------------------
+
+
+def assert_cover(title: str, bags: list[Bag]) -> None:
+    end = 0
+    for bag in bags:
+        assert end <= bag.start < bag.end
+        assert not title[end : bag.start].strip()
+        assert bag.text == title[bag.start : bag.end]
+        assert not bag.text[0].isspace()
+        assert not bag.text[-1].isspace()
+        end = bag.end
+    assert not title[end:].strip()
+
+
+@given(TITLES)
+@settings(max_examples=300, deadline=None)
+def test_bags_cover_any_text_in_order_without_overlap(title: str) -> None:
+    assert_cover(title, _small().segment(title))
+
+
+LONG = {
+    "words": "红色连衣裙" * 2000,
+    "letters": "a" * 10_000,
+    "digits": "1" * 10_000,
+    "emoji": "👩\u200d👧" * 3000,
+    "marks": "e\u0301\u0301" * 3000,
+    "spaces": " " * 10_000,
+    "unknown": "弌" * 10_000,
+    "decimals": "1." * 5000,
+    "products": "1*" * 5000,
+    "hyphens": "a-" * 5000,
+}
+
+
+@pytest.mark.parametrize("title", LONG.values(), ids=LONG)
+def test_ten_thousand_characters_are_covered(title: str) -> None:
+    packed = _small().segment_batch([title])
+    bags = [_small().bag(title, packed, i) for i in range(len(packed.starts))]
+    assert_cover(title, bags)
+
+
+@given(st.lists(TITLES, max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_a_title_is_cut_alone_as_in_any_batch(titles: list[str]) -> None:
+    packed = _small().segment_batch(titles)
+    assert packed.offsets[0] == 0
+    assert packed.offsets[-1] == len(packed.starts)
+    for i, title in enumerate(titles):
+        own = range(packed.offsets[i], packed.offsets[i + 1])
+        assert [_small().bag(title, packed, j) for j in own] == _small().segment(title)
+
+
+@given(TITLES, st.text("红绿裙子机壳a1墙贝儿", min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_an_entry_changes_no_title_that_does_not_hold_it(title: str, entry: str) -> None:
+    more = _small(ENTRIES + f"{entry}\tadded\t9\n")
+    bags = more.segment(title)
+    assert_cover(title, bags)
+    if entry not in fold(title):
+        assert bags == _small().segment(title)
+
+
+def test_compiled_and_plain_kernels_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    titles = ["".join(rng.choice(list(ALPHABET + "\u0301👗"), 30)) for _ in range(200)]
+    plain = shipped().segment_batch(titles)
+    monkeypatch.setattr(kernels, "COMPILE_FROM", 1)
+    compiled = shipped().segment_batch(titles)
+    for name in ("starts", "ends", "kinds", "types", "offsets", "costs"):
+        assert np.array_equal(getattr(plain, name), getattr(compiled, name)), name
+
+
+# --- the cheapest cover, against twenty obvious lines --------------------------------------------
+
+
+def reference_cost(title: str) -> float:
+    """The cost of the cheapest cover by trying every last bag of every beginning."""
+    text, kinds = fold(title), kinds_of(title)
+    best = [0.0] + [float("inf")] * len(text)
+    for end in range(1, len(text) + 1):
+        if kinds[end - 1] == SPACE:
+            best[end] = best[end - 1]
+        for start in range(end):
+            if fine(text, kinds, start) and fine(text, kinds, end):
+                for cost in costs(text, kinds, start, end):
+                    best[end] = min(best[end], best[start] + cost)
+    return best[-1]
+
+
+def costs(text: str, kinds: list[int], start: int, end: int) -> Iterator[float]:
+    lexicon, piece = _small().lexicon, text[start:end]
+    if kinds[start] == SPACE:
+        return
+    entry, heads = plain_entries()
+    if piece in entry:
+        yield lexicon.entry_cost[entry[piece]]
+    head = heads.get(piece[-1])
+    if head and fine(text, kinds, end - 1):
+        if piece[:-1] in entry and lexicon.entry_head[entry[piece[:-1]]]:
+            yield lexicon.entry_cost[entry[piece[:-1]]] + head + KIND_COST[kernels.COMPOUND]
+        if (end - 1, kernels.LETTERS) in patterns(text, kinds, start):
+            yield KIND_COST[kernels.LETTERS] + head + KIND_COST[kernels.COMPOUND]
+    ideographs = all(kinds[at] == OTHER and fine(text, kinds, at) for at in range(start + 1, end))
+    if ideographs and kinds[start] == OTHER and 2 <= len(piece) <= kernels.LONGEST_NAME:
+        yield KIND_COST[kernels.NAME] + len(piece) * KIND_COST[kernels.NAME_CHARACTER]
+        if head and len(piece) == 2:
+            yield head + KIND_COST[kernels.PAIR]
+    yield from (KIND_COST[kind] for to, kind in patterns(text, kinds, start) if to == end)
+    if not any(fine(text, kinds, at) for at in range(start + 1, end)):
+        yield KIND_COST[kernels.TOKEN] * len(piece)
+
+
+@cache
+def plain_entries() -> tuple[dict[str, int], dict[str, int]]:
+    """The entries with their index, the heads with their cost."""
+    lexicon = _small().lexicon
+    plain = [e.word for e in lexicon.entries() if e.type not in ("unit", "head")]
+    heads = {chr(code): int(lexicon.head_cost[code]) for code in np.flatnonzero(lexicon.head_cost)}
+    return {word: i for i, word in enumerate(plain)}, heads
+
+
+def kinds_of(title: str) -> list[int]:
+    kinds: list[int] = []
+    for character in title.encode("utf-32-le", "surrogatepass").decode("utf-32-le", "replace"):
+        kind = int(class_table()[ord(character)])
+        follows = kind == MARK and kinds and kinds[-1] != SPACE
+        kinds.append(kinds[-1] if follows else kind)
+    return kinds
+
+
+def fine(text: str, kinds: list[int], at: int) -> bool:
+    if at in (0, len(text)) or SPACE in (kinds[at - 1], kinds[at]):
+        return True
+    marks = class_table()[ord(text[at])] == MARK or text[at - 1] == "\u200d"
+    return not marks and not (kinds[at - 1] == kinds[at] and kinds[at] in (LATIN, DIGIT))
+
+
+def patterns(text: str, kinds: list[int], start: int) -> list[tuple[int, int]]:
+    units = _small().lexicon.units
+    ends, found = [0] * kernels.MAX_FOUND, [0] * kernels.MAX_FOUND
+    if kinds[start] not in (LATIN, DIGIT):
+        return []
+    count = kernels.scan(
+        start, len(text), [ord(c) for c in text], kinds,
+        units.first, units.label, units.value, units.roots, ends, found,
+    )  # type: ignore[arg-type] # fmt: skip
+    return list(zip(ends[:count], found[:count], strict=True))
+
+
+@given(
+    st.text(st.one_of(st.sampled_from(ALPHABET), st.sampled_from("\u0301👩\u200d　")), max_size=16)
+)
+@settings(max_examples=250, deadline=None)
+def test_the_cost_is_that_of_the_reference(title: str) -> None:
+    assert _small().segment_batch([title]).costs[0] == reference_cost(title)
+
+
+# --- worked by hand ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("title", "bags"),
+    [
+        ("红色碎花连衣裙", "红色|碎花|连衣裙"),
+        ("电动车", "电动车"),  # not 电|动车
+        ("ＬＥＤ灯", "ＬＥＤ灯"),  # full width matches, a latin word takes a head
+        ("消毒柜", "消毒柜"),  # an entry with a head
+        ("墙饰 红色", "墙饰|红色"),  # what no entry explains stays together
+        ("贝儿欣手机", "贝儿欣|手机"),
+        ("手机壳", "手机壳"),
+        ("Calvin Klein手机", "Calvin Klein|手机"),
+        ("304不锈钢", "304不锈钢"),
+        ("100g*12袋", "100g*12袋"),
+        ("8-12mm", "8-12mm"),
+        ("120g/盒", "120g/盒"),
+        ("2件红色", "2件|红色"),
+        ("5XL", "5XL"),
+        ("A4", "A4"),
+        ("iPhone15Pro手机壳", "iPhone15Pro|手机壳"),
+        ("711632e1-91b80", "711632e1-91b80"),
+        ("l'oreal", "l'oreal"),
+        ("coca-cola 2.5g", "coca-cola|2.5g"),
+        ("ledx", "ledx"),  # never inside a word
+        ("1304不锈钢", "1304|不锈钢"),  # never inside a number
+        ("裙\u0301", "裙\u0301"),  # a mark stays with its character
+        ("👩\u200d👧红色", "👩\u200d👧|红色"),
+        ("  红色\u3000\n裙 ", "红色|裙"),
+        ("", ""),
+        (" \t", ""),
+    ],
+)
+def test_worked_by_hand(title: str, bags: str) -> None:
+    assert "|".join(cut(title)) == bags
+
+
+@pytest.mark.parametrize(
+    ("title", "source", "kind"),
+    [
+        ("红色", "lexicon", "colour"),
+        ("2件", "pattern", "quantity"),
+        ("2.5", "pattern", "number"),
+        ("a4", "pattern", "model"),
+        ("adidas", "pattern", "latin"),
+        ("消毒柜", "pattern", "compound"),
+        ("贝儿欣", "pattern", "name"),
+        ("★", "token", None),
+    ],
+)
+def test_a_bag_says_what_found_it(title: str, source: str, kind: str | None) -> None:
+    assert [(b.source, b.type) for b in _small().segment(title)] == [(source, kind)]
+
+
+def test_an_unknown_character_matches_no_entry() -> None:
+    entries = "窬裙\tcategory\t8\n红裙\tcategory\t8\n"
+    assert cut("👗裙", entries) == ["👗", "裙"]
+    assert cut("窬裙", entries) == ["窬裙"]
+
+
+def test_types_come_from_the_shipped_dictionaries() -> None:
+    bags = shipped().segment("回力 女童红色纯棉碎花连衣裙 韩版 夏季 包邮 iPhone15Pro 304不锈钢")
+    assert {b.text: b.type for b in bags if b.source == "lexicon"} == {
+        "回力": "brand",
+        "女童": "audience",
+        "红色": "colour",
+        "纯棉": "material",
+        "碎花": "pattern",
+        "连衣裙": "category",
+        "韩版": "style",
+        "夏季": "season",
+        "包邮": "selling",
+        "304不锈钢": "material",
+    }
+
+
+def test_the_fingerprint_follows_the_lexicon() -> None:
+    other = _small(ENTRIES + "裤\tcategory\n")
+    assert other.fingerprint != _small().fingerprint
+    assert segmenter.VERSION in other.fingerprint
+
+
+# --- xmr bags ------------------------------------------------------------------------------------
+
+Xmr = Callable[..., Any]
+
+
+def test_xmr_bags(xmr: Xmr) -> None:
+    run = xmr("bags", "红色碎花连衣裙 2件装", "手机壳", "--json")
+    lines = run.out.splitlines()
+    assert run.code == 0
+    assert len(lines) == 2
+    import json
+
+    first = json.loads(lines[0])
+    assert first["text"] == "红色碎花连衣裙 2件装"
+    assert [bag["text"] for bag in first["bags"]] == ["红色", "碎花", "连衣裙", "2件装"]
+    assert {"start": 0, "end": 2, "text": "红色", "source": "lexicon", "type": "colour"} in first[
+        "bags"
+    ]
+    assert xmr("bags", "红色碎花连衣裙").out == "红色│碎花│连衣裙\n"
+
+
+def test_xmr_bags_of_a_file(xmr: Xmr, tmp_path: Path) -> None:
+    import json
+
+    titles = ["红色连衣裙", "", "手机壳 防摔"] * 50
+    source, out = tmp_path / "titles.txt", tmp_path / "bags.jsonl"
+    source.write_text("\n".join(titles), "utf-8")
+    run = xmr("bags", "--input", source, "--output", out, "--json")
+    assert (run.code, run.json()["titles"]) == (0, 150)
+    records = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert [record["text"] for record in records] == titles
+    assert records[1]["bags"] == []
+    assert xmr("bags", "--input", source, "--json").out == out.read_text("utf-8")
+
+
+def test_spans_and_processes_give_the_lines_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bagformer_cli.data import titles as module
+
+    source = tmp_path / "titles.txt"
+    source.write_text("".join(f"红色连衣裙{n}号\r\n" for n in range(300)), "utf-8")
+    whole = "".join(module.bag_lines(source, "builtin", ["builtin"]))
+    monkeypatch.setattr(module, "SPAN", 997)
+    assert "".join(module.bag_lines(source, "builtin", ["builtin"])) == whole
+
+
+def test_quality_against_marked_titles(xmr: Xmr, tmp_path: Path) -> None:
+    gold = tmp_path / "gold.txt"
+    spans = [
+        "红 O",
+        "色 O",
+        "连 B-HCCX",
+        "衣 I-HCCX",
+        "裙 I-HCCX",
+        "",
+        "手 B-HCCX",
+        "机 I-HCCX",
+        "壳 B-HCCX",
+        "",
+    ]
+    gold.write_text("\n".join(spans), "utf-8")
+    run = xmr("bags", "--gold", gold, "--json")
+    assert run.code == 0
+    found = run.json()
+    assert (found["titles"], found["spans"]) == (2, 3)
+    assert found["exact"] == pytest.approx(1 / 3)
+    assert found["crossing"] == pytest.approx(1 / 3)  # 手机壳, of 红色, 连衣裙, 手机壳
+    assert found["missed"] == {"split": 0, "inside": 2, "shifted": 0}
+    other = tmp_path / "titles.txt"
+    other.write_text("红色连衣裙\n手机\n", "utf-8")
+    run = xmr("bags", "--gold", gold, "--input", other)
+    assert run.code == 2
+    assert "titles.txt:2" in run.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no title"),
+        (("",), "empty"),
+        (("裙", "--no-builtin"), "no dictionary"),
+        (("裙", "--lexicon", "missing.tsv"), "missing.tsv"),
+        (("--input", "missing.txt"), "missing.txt"),
+        (("--gold", "missing.txt"), "missing.txt"),
+        (("裙", "--tokenizer", "missing/vocab.txt"), "vocabulary"),
+    ],
+)
+def test_wrong_calls_are_explained(xmr: Xmr, arguments: tuple[str, ...], message: str) -> None:
+    run = xmr("bags", *arguments)
+    assert run.code == 2
+    assert run.out == ""
+    assert message in run.err
+
+
+def test_a_broken_line_of_titles_is_named(xmr: Xmr, tmp_path: Path) -> None:
+    source = tmp_path / "titles.txt"
+    source.write_bytes("裙\n".encode() * 3 + "连衣裙\n".encode("gb18030"))
+    out = tmp_path / "bags.jsonl"
+    run = xmr("bags", "--input", source, "--output", out)
+    assert run.code == 2
+    assert "titles.txt:4" in run.err
+    assert not out.exists()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("lexicons", "exact", "crossing"),
+    [
+        ([], 0.80, 0.028),
+        (["bagformer/entity_dict_20220507"], 0.82, 0.030),
+        (["bagformer/entity_dict_20220507", "ecommerce_ner/train.txt"], 0.88, 0.028),
+    ],
+)
+def test_quality_on_marked_e_commerce_titles(
+    xmr: Xmr, shared: Path, lexicons: list[str], exact: float, crossing: float
+) -> None:
+    dev = shared / "data/ecommerce_ner/dev.txt"
+    options = [part for name in lexicons for part in ("--lexicon", shared / "data" / name)]
+    found = xmr("bags", "--input", dev, "--gold", dev, *options, "--json").json()
+    assert found["spans"] == 4941
+    assert found["exact"] >= exact
+    assert found["crossing"] <= crossing
