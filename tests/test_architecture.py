@@ -31,8 +31,8 @@ LAYERS = {
     "data.batches data",
     "3": "encoders.vision encoders.text encoders.pooling encoders.fusion encoders",
     "4a": "interaction.vectors interaction._blocks interaction._kernels interaction._products "
-    "interaction._threads interaction._plain interaction._cpu interaction.maxsim "
-    "interaction.explain interaction",
+    "interaction._threads interaction._plain interaction._cpu interaction._triton "
+    "interaction.maxsim interaction.topk interaction.explain interaction",
     "4b": "losses.contrastive losses.matching losses",
     "5": "models.dual models.cross models.compat models.build models.checkpoint models.convert "
     "models.encode models",
@@ -40,7 +40,7 @@ LAYERS = {
     "evaluation",
     "8": "training.optimizer training.log training.state training.tasks training.loop training.run "
     "training",
-    "9": "api bench.plain_* bench.* bench cli.console cli.failures cli.help cli.app cli.doctor "
+    "9": "api bench.plain_* bench.maxsim bench.* bench cli.console cli.failures cli.help cli.app cli.doctor "
     "cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.score cli.convert "
     "cli.bench cli.demo cli.main cli",
 }
