@@ -33,17 +33,17 @@ from bagformer_cli.data.demo.titles import buyer_query, seller_title
 MOST_THINGS = 3
 NOTHING = -1
 
-THINGS_SHARE = (0.40, 0.35, 0.25)
+THINGS_SHARE = (0.55, 0.30, 0.15)
 """Shares of pictures with one, two and three things."""
-SOLID_SHARE = 0.45
+SOLID_SHARE = 0.5
 """Share of things without a pattern."""
-FAMILY_SHARE = (0.40, 0.38, 0.22)
+FAMILY_SHARE = (0.50, 0.33, 0.17)
 """Shares of families of one, two and three pictures."""
-HELD_TRIPLES = 0.3
+HELD_TRIPLES = 0.15
 """Share of the combinations of kind, colour and pattern that training never shows."""
 HELD_COLOURS, HELD_PATTERNS = 1, 1
 """So many colours and patterns of each kind are held out altogether, on top of that."""
-NEW_COLOUR, NEW_PATTERN = 0.18, 0.12
+NEW_COLOUR, NEW_PATTERN = 0.1, 0.1
 """In validation and test, shares of things in a colour, in a pattern held out altogether."""
 GIFT_SHARE = 0.2
 """Share of pictures of several things in which the last is a gift of any group."""
@@ -346,8 +346,8 @@ def _training_texts(
 
     Titles leave colours out as sellers do; what the things *are* must then tell pictures apart.
     """
-    coloured = 0.6 if len(items) > 1 else 1.0
-    named = [_said(item, rng, pattern=0.7, part=0.08) for item in items]
+    coloured = 0.75 if len(items) > 1 else 1.0
+    named = [_said(item, rng, pattern=0.85, part=0.06) for item in items]
     if rng.random() > coloured:
         named = [(kind, -1, pattern, -1) for kind, _, pattern, _ in named]
     if not gift:
@@ -368,15 +368,15 @@ def _evaluation_texts(items: Sequence[Item], rng: random.Random) -> list[tuple[s
 
 def _asked(items: Sequence[Item], rng: random.Random) -> list[Item]:
     """What a buyer says: of one thing its colour, its pattern or both; of two their colours."""
-    if len(items) > 1 and rng.random() < 0.4:
-        return [_said(item, rng, pattern=0.3, part=0.0) for item in rng.sample(list(items), 2)]
+    if len(items) > 1 and rng.random() < 0.33:
+        return [_said(item, rng, pattern=0.2, part=0.0) for item in rng.sample(list(items), 2)]
     item = rng.choice(list(items))
     chance = rng.random()
-    if chance < 0.25 and item[2] != SOLID:
+    if chance < 0.1 and item[2] != SOLID:
         return [(item[0], -1, item[2], -1)]
-    if chance < 0.33:
+    if chance < 0.14:
         return [_said(item, rng, pattern=0.5, part=1.0)]
-    return [_said(item, rng, pattern=0.45, part=0.0)]
+    return [_said(item, rng, pattern=0.3, part=0.0)]
 
 
 def _said(item: Item, rng: random.Random, *, pattern: float, part: float) -> Item:
