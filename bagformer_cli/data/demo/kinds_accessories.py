@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from bagformer_cli.data.demo.canvas import BODY, HOLE, LIGHT, PART, SHADE, STEEL, Pen
+from bagformer_cli.data.demo.canvas import (
+    BODY,
+    GOLD,
+    HOLE,
+    LIGHT,
+    METAL,
+    PAPER,
+    PART,
+    SHADE,
+    STEEL,
+    STRAW,
+    Pen,
+)
 
 
 def cap(p: Pen) -> None:
@@ -24,13 +36,13 @@ def cap(p: Pen) -> None:
 
 def sunhat(p: Pen) -> None:
     """Wide-brimmed hat with a ribbon."""
-    p.oval(0.5, 0.66, 0.49, p.vary(0.15, 0.20))
+    p.oval(0.5, 0.68, 0.49, p.vary(0.17, 0.21), STRAW)
+    p.oval(0.5, 0.64, 0.49, p.vary(0.14, 0.17))
     p.mirrored([(0.40, 0.20), (0.28, 0.28), (0.25, 0.62), (0.40, 0.70)], smooth=True)
     p.mirrored([(0.255, 0.48), (0.245, 0.62), (0.36, 0.685), (0.36, 0.55)], PART)
     p.polygon([(0.36, 0.55), (0.64, 0.55), (0.64, 0.685), (0.36, 0.685)], PART)
     if p.among(2):
         p.bow(0.70, 0.58, 0.12)
-    p.arc(0.5, 0.64, 0.44, 0.14, 20, 160, 0.012, SHADE)
 
 
 def beanie(p: Pen) -> None:
@@ -128,7 +140,9 @@ def boot(p: Pen) -> None:
     p.box(0.22, 0.86, 0.96, 0.92, PART, 0.02)
     p.box(0.22, 0.90, 0.44, 0.985, PART, 0.01)
     p.polygon([(0.26, 0.56), (0.60, 0.52), (0.63, 0.60), (0.25, 0.64)], PART)
-    p.box(0.40, 0.525, 0.48, 0.635, (236, 206, 126), 0.01)
+    p.box(0.40, 0.525, 0.48, 0.635, GOLD, 0.01)
+    p.line([(0.34, top + 0.06), (0.34, 0.80)], 0.03, METAL)
+    p.line([(0.34, top + 0.08), (0.34, 0.80)], 0.010, (70, 70, 76))
     p.box(0.255, top, 0.605, top + 0.06, SHADE, 0.01)
 
 
@@ -184,6 +198,10 @@ def suitcase(p: Pen) -> None:
     for y in (0.44, 0.58, 0.72):
         p.line([(0.20, y), (0.80, y)], 0.014)
     p.arc(0.5, 0.24, 0.07, 0.05, 180, 360, 0.03, (60, 60, 66))
+    p.line([(0.56, 0.24), (0.60, 0.34)], 0.014, (60, 60, 66))
+    p.box(0.54, 0.33, 0.68, 0.52, PAPER, 0.02)
+    p.line([(0.57, 0.39), (0.65, 0.39)], 0.014, (120, 120, 126))
+    p.line([(0.57, 0.45), (0.65, 0.45)], 0.014, (120, 120, 126))
 
 
 def umbrella(p: Pen) -> None:

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from bagformer_cli.data.demo.canvas import BODY, HOLE, LIGHT, PART, SHADE, Pen
+from bagformer_cli.data.demo.canvas import (
+    BODY,
+    COTTON,
+    GOLD,
+    HOLE,
+    LACE,
+    LEATHER,
+    LIGHT,
+    LINING,
+    METAL,
+    PART,
+    SHADE,
+    STEEL,
+    WOOD,
+    Pen,
+)
 
 
 def tshirt(p: Pen) -> None:
@@ -41,11 +56,11 @@ def hoodie(p: Pen) -> None:
         p.dot(x, cuff + 0.02, 0.055, PART)
     p.blob([(0.32, 0.22), (0.33, 0.06), (0.5, 0.01), (0.67, 0.06), (0.68, 0.22), (0.5, 0.34)])
     p.blob(
-        [(0.39, 0.20), (0.41, 0.10), (0.5, 0.08), (0.59, 0.10), (0.61, 0.20), (0.5, 0.27)], SHADE
+        [(0.37, 0.20), (0.40, 0.09), (0.5, 0.07), (0.60, 0.09), (0.63, 0.20), (0.5, 0.29)], LINING
     )
     p.polygon([(0.36, 0.62), (0.64, 0.62), (0.72, 0.84), (0.28, 0.84)], PART)
     for x in (0.45, 0.55):
-        p.line([(x, 0.28), (x, p.vary(0.44, 0.52))], 0.022, (250, 250, 250))
+        p.line([(x, 0.28), (x, p.vary(0.44, 0.52))], 0.03, COTTON)
     p.box(0.25, 0.91, 0.75, 0.97, SHADE, 0.01)
 
 
@@ -91,6 +106,8 @@ def dress(p: Pen) -> None:
             p.line([(x, 0.01), (x - (x - 0.5) * 0.2, 0.16)], 0.035, BODY)
         neck = [(0.40, 0.12), (0.34, 0.12), (0.34, 0.26), (0.39, waist)]
     p.mirrored([*neck, (flare + 0.04, 0.86), (flare, 0.95), (0.3, 0.985)])
+    for i in range(9):  # lace
+        p.dot(flare + 0.03 + i * (0.94 - 2 * flare) / 8, 0.955 if 0 < i < 8 else 0.93, 0.05, LACE)
     if neck[0][1] < 0.1:
         p.pie(0.5, 0.05, 0.10, 0.10, 0, 180, HOLE)
         p.arc(0.5, 0.05, 0.11, 0.11, 0, 180, 0.018)
@@ -104,12 +121,17 @@ def dress(p: Pen) -> None:
 def skirt(p: Pen) -> None:
     """Short flared skirt with folds and a waistband."""
     flare = p.vary(0.02, 0.10)
+    p.arc(0.5, 0.035, 0.05, 0.035, 150, 400, 0.025, STEEL)
+    p.line([(0.5, 0.06), (0.5, 0.10)], 0.025, STEEL)
+    p.line([(0.22, 0.10), (0.78, 0.10)], 0.035, WOOD)
     p.mirrored([(0.30, 0.16), (flare, 0.82), (0.2, 0.88), (0.34, 0.855), (0.46, 0.885)])
     for x in (0.22, 0.36, 0.5, 0.64, 0.78):
         p.line([(0.5 + (x - 0.5) * 0.62, 0.28), (0.5 + (x - 0.5) * 1.25, 0.85)], 0.014)
-    p.box(0.29, 0.12, 0.71, 0.24, PART, 0.02)
+    p.box(0.29, 0.14, 0.71, 0.24, PART, 0.02)
+    for x in (0.33, 0.67):
+        p.box(x - 0.035, 0.08, x + 0.035, 0.20, STEEL, 0.01)
     if p.among(2):
-        p.dot(0.5, 0.18, 0.03, (244, 214, 130))
+        p.dot(0.5, 0.19, 0.03, GOLD)
 
 
 def trousers(p: Pen) -> None:
@@ -118,13 +140,14 @@ def trousers(p: Pen) -> None:
     gap = p.vary(0.02, 0.05)
     p.polygon([(0.29, 0.03), (0.5, 0.03), (0.5, 0.34), (0.5 - gap, 0.97), (ankle, 0.97)])
     p.polygon([(0.71, 0.03), (0.5, 0.03), (0.5, 0.34), (0.5 + gap, 0.97), (1 - ankle, 0.97)])
-    p.box(0.285, 0.03, 0.715, 0.09, SHADE, 0.01)
+    p.box(0.285, 0.03, 0.715, 0.11, LEATHER, 0.01)
+    p.box(0.44, 0.02, 0.56, 0.12, GOLD, 0.01)
+    p.box(0.47, 0.045, 0.53, 0.095, LEATHER)
     p.line([(0.5, 0.09), (0.5, 0.36)], 0.012)
-    p.line([(0.32, 0.12), (0.40, 0.20)], 0.014)
-    p.line([(0.68, 0.12), (0.60, 0.20)], 0.014)
+    p.line([(0.32, 0.14), (0.40, 0.22)], 0.014)
+    p.line([(0.68, 0.14), (0.60, 0.22)], 0.014)
     for a, b in ((ankle, 0.5 - gap), (0.5 + gap, 1 - ankle)):
         p.box(a - 0.005, 0.88, b + 0.005, 0.97, PART, 0.01)
-    p.box(0.48, 0.035, 0.52, 0.085, PART, 0.005)
 
 
 def shorts(p: Pen) -> None:
@@ -135,7 +158,12 @@ def shorts(p: Pen) -> None:
     p.line([(0.5, 0.24), (0.5, 0.5)], 0.014)
     p.box(0.21, 0.09, 0.79, 0.21, PART, 0.02)
     for x in (0.46, 0.54):
-        p.line([(x, 0.22), (x + (x - 0.5) * 0.8, 0.42)], 0.022, (250, 250, 250))
+        p.line([(x, 0.19), (x + (x - 0.5) * 0.9, 0.42)], 0.03, COTTON)
+    for turn in (1, -1):
+        for inset in (0.03, 0.11):
+            top, bottom = 0.24 + inset * 0.4, side + inset + 0.015
+            ends = [(0.5 + turn * (0.5 - top), 0.22), (0.5 + turn * (0.5 - bottom), 0.84)]
+            p.line(ends, 0.028, COTTON)
     p.line([(side + 0.02, 0.81), (0.47, 0.83)], 0.014)
     p.line([(1 - side - 0.02, 0.81), (0.53, 0.83)], 0.014)
 
@@ -216,6 +244,10 @@ def apron(p: Pen) -> None:
     """Kitchen apron with a neck loop, ties and a large pocket."""
     p.arc(0.5, 0.12, 0.15, 0.13, 180, 360, 0.03, PART)
     p.mirrored([(0.34, 0.10), (0.33, 0.30), (0.16, 0.42), (p.vary(0.13, 0.18), 0.93), (0.24, 0.96)])
+    p.line([(0.42, 0.60), (0.40, 0.44)], 0.03, WOOD)
+    p.oval(0.395, 0.39, 0.05, 0.07, WOOD)
+    p.line([(0.56, 0.60), (0.58, 0.42)], 0.035, METAL)
+    p.box(0.53, 0.33, 0.63, 0.44, METAL, 0.02)
     p.box(0.34, 0.54, 0.66, 0.76, PART, 0.03)
     p.line([(0.34, 0.59), (0.66, 0.59)], 0.012, (90, 84, 84))
     for side in (-1, 1):

@@ -8,7 +8,9 @@ from bagformer_cli.data.demo.canvas import (
     HOLE,
     LIGHT,
     METAL,
+    PAPER,
     PART,
+    RUBBER,
     SHADE,
     STEEL,
     WOOD,
@@ -19,12 +21,14 @@ from bagformer_cli.data.demo.canvas import (
 def mug(p: Pen) -> None:
     """Mug with a ring handle in the part colour."""
     left = p.vary(0.08, 0.14)
+    p.oval(0.42, 0.90, 0.42, 0.075, PAPER)
+    p.oval(0.42, 0.895, 0.30, 0.045, (206, 206, 210))
     p.arc(0.72, 0.52, 0.24, p.vary(0.20, 0.26), 270, 450, 0.085, PART)
     p.box(left, 0.14, 0.74, 0.92, BODY, 0.08)
     p.box(left, 0.14, 0.74, 0.40, BODY, 0.01)
     middle, half = (left + 0.74) / 2, (0.74 - left) / 2
     p.oval(middle, 0.15, half, 0.08, PART)
-    p.oval(middle, 0.155, half - 0.04, 0.055, (88, 54, 34) if p.among(2) else (232, 228, 222))
+    p.oval(middle, 0.155, half - 0.04, 0.055, (88, 54, 34) if p.among(2) else (60, 38, 26))
 
 
 def thermos(p: Pen) -> None:
@@ -36,8 +40,9 @@ def thermos(p: Pen) -> None:
         p.mirrored([(0.36, 0.18), (0.30, 0.30), (0.30, 0.94), (0.34, 0.99)])
         p.box(0.37, 0.04, 0.63, 0.20, PART, 0.03)
         p.arc(0.5, 0.06, 0.11, 0.06, 180, 360, 0.03, PART)
-    p.box(0.30, 0.235, 0.70, 0.28, METAL, 0.0)
-    p.box(0.30, 0.92, 0.70, 0.95, METAL, 0.0)
+    p.arc(0.72, 0.34, 0.13, 0.15, 270, 450, 0.04, STEEL)
+    p.box(0.29, 0.225, 0.71, 0.30, METAL, 0.01)
+    p.box(0.29, 0.90, 0.71, 0.97, METAL, 0.01)
     if p.among(2):
         p.box(0.36, 0.50, 0.52, 0.66, PART, 0.02)
     p.box(0.60, 0.32, 0.635, 0.86, LIGHT, 0.015)
@@ -70,7 +75,7 @@ def pot(p: Pen) -> None:
     p.mirrored([(0.13, 0.42), (0.14, depth - 0.08), (0.20, depth)])
     p.pie(0.5, 0.42, 0.39, p.vary(0.17, 0.24), 180, 360, PART)
     p.box(0.09, 0.39, 0.91, 0.45, METAL, 0.02)
-    p.box(0.455, 0.13, 0.545, 0.23, (64, 60, 62), 0.03)
+    p.box(0.43, 0.10, 0.57, 0.22, (52, 50, 52), 0.04)
     p.box(0.22, 0.54, 0.26, depth - 0.1, LIGHT, 0.02)
 
 
@@ -82,6 +87,7 @@ def kettle(p: Pen) -> None:
     p.pie(0.5, 0.17, 0.21, 0.11, 180, 360, PART)
     p.dot(0.5, 0.065, 0.035, PART)
     p.box(0.13, 0.84, 0.87, 0.93, PART, 0.03)
+    p.line([(0.13, 0.90), (0.05, 0.94), (0.03, 0.80), (0.09, 0.72)], 0.035, RUBBER, smooth=True)
     if p.among(2):
         p.box(0.34, 0.40, 0.41, 0.72, GLASS, 0.03)
     p.dot(0.60, 0.77, 0.028, (250, 90, 60))
@@ -144,7 +150,10 @@ def lamp(p: Pen) -> None:
     p.box(0.44, 0.56, 0.56, 0.84, PART, 0.05)
     top = p.vary(0.16, 0.30)
     p.mirrored([(0.5 - top, 0.04), (0.10, 0.50)])
-    p.oval(0.5, 0.50, 0.40, 0.045, (255, 240, 190))
+    p.mirrored([(0.30, 0.50), (0.18, 0.66), (0.30, 0.66)], (255, 246, 206))
+    p.box(0.475, 0.60, 0.525, 0.70, METAL)
+    p.oval(0.5, 0.50, 0.40, 0.06, (255, 236, 160))
+    p.dot(0.5, 0.53, 0.06, (255, 252, 232))
     p.line([(0.5 - top, 0.05), (0.5 + top, 0.05)], 0.022)
     p.line([(0.66, 0.50), (0.66, 0.64)], 0.014, STEEL)
 

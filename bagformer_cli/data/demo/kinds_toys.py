@@ -8,6 +8,7 @@ from bagformer_cli.data.demo.canvas import (
     GLASS,
     LIGHT,
     METAL,
+    PAPER,
     PART,
     RUBBER,
     SHADE,
@@ -144,3 +145,7 @@ def giftbox(p: Pen) -> None:
     for side in (-1, 1):
         p.arc(0.5 + side * 0.15, 0.19, 0.15, 0.11, 0, 360, 0.06, PART)
     p.dot(0.5, 0.25, 0.06, PART)
+    p.line([(0.56, 0.30), (0.68, 0.50)], 0.014, (120, 110, 100))
+    p.polygon([(0.64, 0.54), (0.70, 0.47), (0.84, 0.53), (0.80, 0.72), (0.62, 0.68)], PAPER)
+    p.line([(0.68, 0.57), (0.79, 0.60)], 0.014, (190, 60, 70))
+    p.line([(0.67, 0.63), (0.77, 0.655)], 0.014, (190, 60, 70))

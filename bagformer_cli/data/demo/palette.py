@@ -133,9 +133,9 @@ def cloth(size: int, rgb: RGB, pattern: str, rng: random.Random) -> Image.Image:
     }[pattern]
     if pattern == "floral" and light < 205:
         marks = (marks[0], rng.choice([pale, (255, 214, 226), (255, 240, 190)]), marks[2])
-    zoom = size / 128.0
+    zoom = max(1.0, min(2.0, 1.25 * (size / 128) ** 0.5))  # larger things, larger marks
     masks = _sheets(pattern, rng.randrange(VARIANTS[pattern]))
-    side = min(SHEET, max(1, round(size / max(0.8, min(1.5, zoom**0.5)))))
+    side = min(SHEET, max(1, round(size / zoom)))
     x, y = rng.randrange(SHEET - side + 1), rng.randrange(SHEET - side + 1)
     for rgb_of_mark, sheet in zip(marks, masks, strict=True):
         crop = sheet.crop((x, y, x + side, y + side))
