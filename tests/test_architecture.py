@@ -10,10 +10,12 @@ import pytest
 from tests.sources import (
     CATALOGUE,
     imports,
+    missing,
     modules,
     placeholders,
     sentences,
     type_checking_imports,
+    unused,
 )
 
 # Layer -> its modules, each below those listed after it. A module imports modules of layers with a
@@ -147,3 +149,9 @@ def test_chinese_entries_have_the_placeholders_of_the_english() -> None:
     for english, chinese in json.loads(CATALOGUE.read_text("utf-8")).items():
         assert placeholders(english) == placeholders(chinese), english
         assert english.count("\n\n") == chinese.count("\n\n"), f"paragraphs differ: {english!r}"
+
+
+def test_everything_is_said_in_chinese_too() -> None:
+    """`make translations` prints what is missing, ready to be filled in."""
+    assert not missing()
+    assert not unused()
