@@ -23,10 +23,10 @@ from tests.sources import (
 LAYERS = {
     "0": "errors messages progress files assets machine config",
     "1": "text.characters text.kernels text.trie text.tokenizer text.lines text.marked "
-    "text.dictionaries text.lexicon text.segmenter text.bags text.baselines text.checking text.mining "
-    "text.make_vocab text",
-    "2": "data.shards data.titles data.arrays data.lines data.muge data.images data.augment data.spans "
-    "data.check data.tables data.importing data.lmdb_import data.split data.links data.tokens "
+    "text.dictionaries text.lexicon text.segmenter text.bags text.baselines text.checking "
+    "text.mining text.make_vocab text",
+    "2": "data.shards data.titles data.arrays data.lines data.muge data.images data.augment "
+    "data.spans data.check data.tables data.importing data.lmdb_import data.split data.links data.tokens "
     "data.store data.demo.palette data.demo.attributes data.demo.canvas "
     "data.demo.kinds_* data.demo.catalogue data.demo.scene data.demo.titles "
     "data.demo.plan data.demo.calibration data.demo.generate data.demo data.datasets "
@@ -40,10 +40,10 @@ LAYERS = {
     "models.encode models",
     "7": "evaluation.metrics evaluation.products evaluation.submission evaluation.evaluate "
     "evaluation",
-    "8": "training.optimizer training.log training.state training.tasks training.loop training.run "
-    "training",
-    "9": "api bench.plain_* bench.maxsim bench.* bench cli.console cli.failures cli.help cli.app cli.doctor "
-    "cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.score cli.convert "
+    "8": "training.optimizer training.log training.state training.tasks training.loop "
+    "training.run training",
+    "9": "api bench.plain_* bench.maxsim bench.* bench cli.console cli.failures cli.help cli.app "
+    "cli.doctor cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.score cli.convert "
     "cli.bench cli.demo cli.main cli",
 }
 
