@@ -26,8 +26,8 @@ LAYERS = {
     "text.dictionaries text.lexicon text.segmenter text.bags text.baselines text.checking "
     "text.mining text.make_vocab text",
     "2": "data.shards data.titles data.arrays data.lines data.muge data.images data.augment "
-    "data.spans data.check data.tables data.importing data.lmdb_import data.split data.links data.tokens "
-    "data.store data.demo.palette data.demo.attributes data.demo.canvas "
+    "data.spans data.check data.tables data.importing data.lmdb_import data.split data.links "
+    "data.tokens data.store data.demo.palette data.demo.attributes data.demo.canvas "
     "data.demo.kinds_* data.demo.catalogue data.demo.scene data.demo.titles "
     "data.demo.plan data.demo.calibration data.demo.generate data.demo data.datasets "
     "data.batches data",

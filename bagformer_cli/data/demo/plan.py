@@ -368,7 +368,7 @@ def _evaluation_texts(items: Sequence[Item], rng: random.Random) -> list[tuple[s
 
 def _asked(items: Sequence[Item], rng: random.Random) -> list[Item]:
     """What a buyer says: of one thing its colour, its pattern or both; of two their colours."""
-    if len(items) > 1 and rng.random() < 0.33:
+    if len(items) > 1 and rng.random() < 0.27:
         return [_said(item, rng, pattern=0.2, part=0.0) for item in rng.sample(list(items), 2)]
     item = rng.choice(list(items))
     chance = rng.random()
@@ -376,7 +376,7 @@ def _asked(items: Sequence[Item], rng: random.Random) -> list[Item]:
         return [(item[0], -1, item[2], -1)]
     if chance < 0.14:
         return [_said(item, rng, pattern=0.5, part=1.0)]
-    return [_said(item, rng, pattern=0.3, part=0.0)]
+    return [_said(item, rng, pattern=0.25, part=0.0)]
 
 
 def _said(item: Item, rng: random.Random, *, pattern: float, part: float) -> Item:
