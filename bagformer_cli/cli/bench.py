@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -29,6 +30,14 @@ def bench(
         Literal["titles", "maxsim", "training"] | None,
         typer.Argument(help=tr("What to measure. Default: everything."), show_default=False),
     ] = None,
+    titles_file: Annotated[
+        Path | None,
+        typer.Option("--titles", help=tr("Titles to cut, one a line. Default: the demo's.")),
+    ] = None,
+    lexicon: Annotated[
+        list[str] | None,
+        typer.Option(help=tr("A dictionary beside the built-in ones, for the titles.")),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -47,14 +56,16 @@ def bench(
             from bagformer_cli.bench import titles, training
             from bagformer_cli.config import load_config
             from bagformer_cli.data.datasets import ensure_store, resolve
+            from bagformer_cli.data.titles import read_titles
             from bagformer_cli.models.build import build_titles
 
             config = load_config("demo")
+            config.text.lexicons = [*config.text.lexicons, *(lexicon or [])]
             encoder = build_titles(config)
             store = ensure_store(resolve("demo", progress=progress), encoder, progress=progress)
             split = store.split("train")
             if "titles" in chosen:
-                texts = list(split.texts)
+                texts = list(split.texts) if titles_file is None else list(read_titles(titles_file))
                 texts *= -(-20_000 // len(texts))
                 rows = titles.run(encoder, texts[:20_000], progress=progress)
                 report["titles"] = [asdict(row) for row in rows]
