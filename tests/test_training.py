@@ -59,6 +59,7 @@ TINY = [
     "model.embed_dim=16",
     "data.augment=null",
     "data.workers=0",
+    "data.titles_per_image=1",
     "training.batch_size=8",
     "training.learning_rate=3e-3",
     "training.warmup_steps=2",
@@ -115,8 +116,8 @@ def test_eight_pairs_are_learned_by_heart(folder: Path, tmp_path: Path, interact
         folder,
         tmp_path / "run",
         f"model.interaction={interaction}",
-        "training.max_steps=120",
-        "training.schedule_steps=120",
+        "training.max_steps=300",
+        "training.schedule_steps=300",
         "objectives.temperature.minimum=0.01",
     )
     first, *_, last = losses(tmp_path / "run")
