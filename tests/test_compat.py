@@ -313,8 +313,8 @@ class Original:
     def pairs(self, text: TextBatch) -> Batch:
         """A training batch of two titles and both images."""
         two = torch.arange(2)
-        own = torch.eye(2, dtype=torch.bool)
-        return Batch(text, self.raw, own, two, two, two, two)
+        positives = torch.eye(2, dtype=torch.bool)
+        return Batch(text, self.raw, two, positives, two, two, two, two)
 
     def gradient_norms(self, loss: Tensor) -> dict[str, float]:
         """The norms of some gradients, under the original's names."""
