@@ -110,9 +110,7 @@ LONG = {
 
 @pytest.mark.parametrize("title", LONG.values(), ids=LONG)
 def test_ten_thousand_characters_are_covered(title: str) -> None:
-    packed = _small().segment_batch([title])
-    bags = [_small().bag(title, packed, i) for i in range(len(packed.starts))]
-    assert_cover(title, bags)
+    assert_cover(title, _small().segment(title))
 
 
 @given(st.lists(TITLES, max_size=6))
@@ -121,9 +119,7 @@ def test_a_title_is_cut_alone_as_in_any_batch(titles: list[str]) -> None:
     packed = _small().segment_batch(titles)
     assert packed.offsets[0] == 0
     assert packed.offsets[-1] == len(packed.starts)
-    for i, title in enumerate(titles):
-        own = range(packed.offsets[i], packed.offsets[i + 1])
-        assert [_small().bag(title, packed, j) for j in own] == _small().segment(title)
+    assert _small().unpack(titles, packed) == [_small().segment(title) for title in titles]
 
 
 @given(TITLES, st.text("红绿裙子机壳a1墙贝儿", min_size=1, max_size=4))
@@ -347,6 +343,17 @@ def test_xmr_bags_of_a_file(xmr: Xmr, tmp_path: Path) -> None:
     assert [record["text"] for record in records] == titles
     assert records[1]["bags"] == []
     assert xmr("bags", "--input", source, "--json").out == out.read_text("utf-8")
+
+
+def test_lines_of_a_file_are_those_of_single_titles() -> None:
+    import json
+
+    from bagformer_cli.data.titles import json_lines, record, title_encoder
+
+    encoder = title_encoder("builtin", ("builtin",))
+    titles = ['红色"连衣裙"\\ 2件', "", "👗👗 \u2028红\x01", "한국 calvin klein", "\ud83d裙"]
+    lines = [json.loads(line) for line in json_lines(encoder, titles)]
+    assert lines == [record(title, encoder.bags(title, whole=True)) for title in titles]
 
 
 def test_spans_and_processes_give_the_lines_of_one(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
@@ -137,11 +138,32 @@ def _bag_span(job: _Span) -> str:
             except DataError as error:
                 error.where = f"{job.path}:{_line_number(job.path, at)}"
                 raise
-    lines = [
-        json.dumps(record(title, bags), ensure_ascii=False) + "\n"
-        for title, bags in zip(titles, encoder.bags_batch(titles, whole=True), strict=True)
-    ]
-    return "".join(lines)
+    return "".join(json_lines(encoder, titles))
+
+
+def json_lines(encoder: TitleEncoder, titles: Sequence[str]) -> Iterator[str]:
+    """:func:`record` of every title as a line of JSON, without making the objects."""
+    tokens = encoder.tokenizer.encode_batch(titles)
+    segmenter = encoder.segmenter
+    packed = encoder.align(tokens, segmenter.segment_batch(titles))
+    offsets = packed.offsets.tolist()
+    starts, ends = packed.starts.tolist(), packed.ends.tolist()
+    tails: dict[tuple[int, int], str] = {}
+    for pair in set(zip(packed.kinds.tolist(), packed.types.tolist(), strict=True)):
+        source, kind = segmenter.describe(*pair)
+        tails[pair] = f', "source": "{source}", "type": {json.dumps(kind, ensure_ascii=False)}}}'
+    ways = [tails[pair] for pair in zip(packed.kinds.tolist(), packed.types.tolist(), strict=True)]
+    for i, title in enumerate(titles):
+        bags = ", ".join(
+            f'{{"start": {start}, "end": {end}, "text": {encode_basestring(title[start:end])}{tail}'
+            for start, end, tail in zip(
+                starts[offsets[i] : offsets[i + 1]],
+                ends[offsets[i] : offsets[i + 1]],
+                ways[offsets[i] : offsets[i + 1]],
+                strict=True,
+            )
+        )
+        yield f'{{"text": {encode_basestring(title)}, "bags": [{bags}]}}\n'
 
 
 def _line_number(path: str, at: int) -> int:

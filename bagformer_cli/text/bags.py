@@ -165,46 +165,29 @@ class TitleEncoder:
     def bags_batch(self, titles: Sequence[str], *, whole: bool = False) -> list[list[Bag]]:
         """:meth:`bags` of many titles at once."""
         tokens = self.tokenizer.encode_batch(titles)
-        packed = self.segmenter.segment_batch(titles)
-        result = []
-        for i, title in enumerate(titles):
-            pieces = slice(tokens.offsets[i], tokens.offsets[i + 1])
-            bags = [
-                self.segmenter.bag(title, packed, j)
-                for j in range(packed.offsets[i], packed.offsets[i + 1])
-            ]
-            aligned = _align(title, bags, tokens.starts[pieces], tokens.ends[pieces])
-            if not whole and len(tokens.starts[pieces]) > self.room:
-                cut = int(tokens.ends[pieces][self.room - 1])
-                aligned = [_until(bag, cut) for bag in aligned if bag.start < cut]
-            result.append(aligned)
-        return result
+        packed = self.align(tokens, self.segmenter.segment_batch(titles))
+        found = self.segmenter.unpack(titles, packed)
+        if whole:
+            return found
+        for i in np.flatnonzero(np.diff(tokens.offsets) > self.room):
+            cut = int(tokens.ends[tokens.offsets[i] + self.room - 1])
+            found[i] = [_until(bag, cut) for bag in found[i] if bag.start < cut]
+        return found
+
+    def align(self, tokens: PackedTokens, bags: PackedBags) -> PackedBags:
+        """Character bags that begin and end where tokens do."""
+        room = len(bags.starts)
+        starts, ends, sources = (np.empty(room, np.int32) for _ in range(3))
+        offsets = np.empty(len(tokens) + 1, np.int64)
+        total = kernels(len(tokens)).align(
+            tokens.starts, tokens.ends, tokens.offsets, bags.starts, bags.ends, bags.offsets,
+            starts, ends, sources, offsets,
+        )  # fmt: skip
+        kinds, types = bags.kinds[sources[:total]], bags.types[sources[:total]]
+        return PackedBags(starts[:total], ends[:total], kinds, types, offsets, bags.costs)
 
 
 def _until(bag: Bag, cut: int) -> Bag:
     if bag.end <= cut:
         return bag
     return Bag(bag.start, cut, bag.text[: cut - bag.start], bag.source, bag.type)
-
-
-def _align(
-    title: str, bags: list[Bag], starts: npt.NDArray[np.int32], ends: npt.NDArray[np.int32]
-) -> list[Bag]:
-    """Move the boundaries that fall inside a token to its end; drop bags without a token."""
-    aligned: list[Bag] = []
-    token = 0
-    for number, bag in enumerate(bags):
-        begin = token
-        while token < len(starts) and (starts[token] < bag.end or number == len(bags) - 1):
-            token += 1
-        if token == begin and len(starts):  # no token begins in it: its characters go leftwards
-            if aligned and bag.end > aligned[-1].end:
-                last = aligned[-1]
-                aligned[-1] = Bag(
-                    last.start, bag.end, title[last.start : bag.end], last.source, last.type
-                )
-            continue
-        start = max(bag.start, aligned[-1].end) if aligned else bags[0].start
-        end = max(bag.end, int(ends[token - 1]) if token > begin else 0)
-        aligned.append(Bag(start, end, title[start:end], bag.source, bag.type))
-    return aligned

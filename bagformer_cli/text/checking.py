@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -190,19 +191,15 @@ def coverage(
     seen: set[str] = set()
     with progress.task(tr("Reading titles"), unit=tr("titles")) as task:
         for chunk in chunks(titles):
-            packed = segmenter.segment_batch(chunk)
-            offsets = packed.offsets.tolist()
-            for i, title in enumerate(chunk):
-                for j in range(offsets[i], offsets[i + 1]):
-                    bag = segmenter.bag(title, packed, j)
-                    found.bags[bag.source] += 1
-                    found.characters[bag.source] += bag.end - bag.start
-                    if bag.type:
-                        found.types[bag.type] += 1
-                    if bag.source == "lexicon":
-                        seen.add(bag.text)
-                    elif bag.source == "token" or bag.type == "name":
-                        found.unknown[bag.text] += 1
+            for bag in chain.from_iterable(segmenter.unpack(chunk, segmenter.segment_batch(chunk))):
+                found.bags[bag.source] += 1
+                found.characters[bag.source] += bag.end - bag.start
+                if bag.type:
+                    found.types[bag.type] += 1
+                if bag.source == "lexicon":
+                    seen.add(bag.text)
+                elif bag.source == "token" or bag.type == "name":
+                    found.unknown[bag.text] += 1
             found.titles += len(chunk)
             if len(found.unknown) > UNKNOWN_KEPT:
                 found.unknown = Counter(dict(found.unknown.most_common(UNKNOWN_KEPT // 2)))

@@ -448,16 +448,49 @@ def assemble(
     return tokens, bags
 
 
+def align(
+    starts: Array, ends: Array, token_offsets: Array,
+    bag_starts: Array, bag_ends: Array, bag_offsets: Array,
+    out_starts: Array, out_ends: Array, out_bags: Array, out_offsets: Array,
+) -> int:  # fmt: skip
+    """Character bags whose edges are edges of tokens.
+
+    A bag grows where it would end inside a token; what leaves no token goes to the bag before it
+    (or, at the beginning of a title, behind it). ``out_bags`` says which bag each came from.
+    """
+    total = 0
+    for text in range(len(token_offsets) - 1):
+        out_offsets[text] = total
+        before = total
+        token = token_offsets[text]
+        last_token = token_offsets[text + 1]
+        some = token < last_token
+        for bag in range(bag_offsets[text], bag_offsets[text + 1]):
+            end = bag_ends[bag]
+            last = bag == bag_offsets[text + 1] - 1
+            begin = token
+            while token < last_token and (starts[token] < end or last):
+                token += 1
+            if token > begin:
+                end = max(end, ends[token - 1])
+            elif some:
+                if total > before:
+                    out_ends[total - 1] = max(out_ends[total - 1], end)
+                continue
+            if total > before:
+                out_starts[total] = max(bag_starts[bag], out_ends[total - 1])
+            else:
+                out_starts[total] = bag_starts[bag_offsets[text]]
+            out_ends[total] = end
+            out_bags[total] = bag
+            total += 1
+    out_offsets[len(token_offsets) - 1] = total
+    return total
+
+
 NAMES = (
-    "child",
-    "wordpiece",
-    "run_end",
-    "number_end",
-    "unit_end",
-    "scan",
-    "relax",
-    "cover",
-    "assemble",
+    *("child", "wordpiece", "run_end", "number_end", "unit_end", "scan", "relax", "cover"),
+    *("assemble", "align"),
 )
 
 

@@ -117,19 +117,35 @@ class Segmenter:
 
     def segment(self, text: str) -> list[Bag]:
         """The bags of one title: in order, not overlapping, together all but its whitespace."""
-        packed = self.segment_batch([text])
-        return [self.bag(text, packed, i) for i in range(len(packed.starts))]
+        return self.unpack([text], self.segment_batch([text]))[0]
 
-    def bag(self, text: str, packed: PackedBags, index: int) -> Bag:
-        """Bag ``index`` of ``packed``, whose title is ``text``."""
-        start, end = int(packed.starts[index]), int(packed.ends[index])
-        kind = int(packed.kinds[index])
-        source: Source = "pattern"
-        if kind in (LEXICON, TOKEN):
-            source = "lexicon" if kind == LEXICON else "token"
-        number = int(packed.types[index])
-        name = self.types[number] if number >= 0 else PATTERN_TYPES.get(kind)
-        return Bag(start, end, text[start:end], source, name)
+    def unpack(self, texts: Sequence[str], packed: PackedBags) -> list[list[Bag]]:
+        """The bags of every title as objects."""
+        offsets = packed.offsets.tolist()
+        rows = list(
+            zip(
+                packed.starts.tolist(),
+                packed.ends.tolist(),
+                packed.kinds.tolist(),
+                packed.types.tolist(),
+                strict=True,
+            )
+        )
+        return [
+            [
+                Bag(start, end, text[start:end], *self.describe(kind, number))
+                for start, end, kind, number in rows[offsets[i] : offsets[i + 1]]
+            ]
+            for i, text in enumerate(texts)
+        ]
+
+    def describe(self, kind: int, number: int) -> tuple[Source, str | None]:
+        """Source and type of a bag by what is packed of it."""
+        if kind == TOKEN:
+            return "token", None
+        if kind == LEXICON:
+            return "lexicon", self.types[number] if number >= 0 else None
+        return "pattern", PATTERN_TYPES[kind]
 
     def segment_batch(self, texts: Sequence[str]) -> PackedBags:
         """The bags of many titles, packed; each as if it were alone."""
