@@ -133,8 +133,12 @@ class RetrievalTask(nn.Module):
         text_index = torch.cat([rows, rows[has_image], wrong_texts[has_text]])
         image_index = torch.cat([shown, wrong_images[has_image], shown[has_text]])
         assert texts.mask is not None
+        # index_select, not states[index]: the gradient of that is added up by several threads in
+        # no fixed order, and a resumed run would no longer be the unbroken one to the bit
         pair_logits = head(
-            texts.states[text_index], texts.mask[text_index], images.states[image_index]
+            texts.states.index_select(0, text_index),
+            texts.mask[text_index],
+            images.states.index_select(0, image_index),
         )
         labels = torch.zeros(len(text_index), dtype=torch.int64, device=positives.device)
         labels[: len(rows)] = 1
