@@ -28,7 +28,7 @@ from bagformer_cli.data.demo.palette import (
     goes_together,
 )
 from bagformer_cli.data.demo.scene import Item
-from bagformer_cli.data.demo.titles import buyer_query, seller_title
+from bagformer_cli.data.demo.titles import buyer_query, phrase, seller_title
 
 MOST_THINGS = 3
 NOTHING = -1
@@ -342,9 +342,11 @@ _CHANGES_OF_ONE: list[_Change] = [_one_recoloured, _one_recoloured, _one_repatte
 def _training_texts(
     items: Sequence[Item], gift: bool, rng: random.Random
 ) -> list[tuple[str, list[Item]]]:
-    """A seller's title, what a buyer might ask, and the things by name alone.
+    """A seller's title, what a buyer might ask, and things by their names alone.
 
-    Titles leave colours out as sellers do; what the things *are* must then tell pictures apart.
+    Titles leave colours out, as sellers do, and many ask for "连衣裙" and no more. Where no colour
+    is named, what a thing *is* must tell pictures apart: without such texts a model learns the
+    colours, which separate most of a batch, long before the kinds (docs/log.md).
     """
     coloured = 0.75 if len(items) > 1 else 1.0
     named = [_said(item, rng, pattern=0.85, part=0.06) for item in items]
@@ -355,9 +357,14 @@ def _training_texts(
     texts = [(seller_title(named, gift, rng), named)]
     asked = _asked(items, rng)
     texts.append((buyer_query(asked, rng), asked))
-    if len(items) > 1:
+    if len(items) > 1 and rng.random() < 0.4:
         plain = [(item[0], -1, -1, -1) for item in rng.sample(list(items), len(items))]
         texts.append((buyer_query(plain, rng), plain))
+    kind, _, pattern, _ = rng.choice(list(items))
+    alone = [(kind, -1, -1, -1)]
+    if pattern != SOLID:
+        alone.append((kind, -1, pattern, -1))
+    texts.extend((phrase(name, 0, rng), [name]) for name in alone)
     return texts
 
 
