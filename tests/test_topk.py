@@ -68,3 +68,20 @@ def test_an_int8_scan_rescored_is_the_exact_top() -> None:
     assert torch.equal(stored[1], exact)
     with pytest.raises(InputError, match="not the images"):
         topk_rescored(texts, images, 10, scan=images[:5])
+
+
+@pytest.mark.parametrize("budget", [1, 4096, 1 << 28])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9, 1.0])
+def test_a_filter_is_the_same_as_leaving_the_others_out(budget: int, share: float) -> None:
+    texts, images = vectors(lengths(7, 1, 9, 0)), vectors(lengths(50, 0, 12, 1), seed=1)
+    allowed = torch.rand(50, generator=torch.Generator().manual_seed(2)) < share
+    left = allowed.nonzero().flatten()
+    expected = topk(texts, images.select(left), 6)
+    for found in (
+        topk(texts, images, 6, allowed=allowed, budget=budget),
+        topk_rescored(texts, images, 6, allowed=allowed, budget=budget),
+    ):
+        torch.testing.assert_close(found[0], expected[0])
+        assert torch.equal(found[1], left[expected[1]])
+    with pytest.raises(InputError, match="every image"):
+        topk(texts, images, 6, allowed=allowed[1:])

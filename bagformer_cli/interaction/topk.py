@@ -22,6 +22,7 @@ def topk(
     k: int,
     *,
     dtype: torch.dtype | None = None,
+    allowed: Tensor | None = None,
     budget: int = BUDGET,
 ) -> tuple[Tensor, Tensor]:
     """The ``k`` images that score highest for each title.
@@ -29,21 +30,38 @@ def topk(
     Args:
         texts: Q titles.
         images: N images, memory-mapped perhaps: they are read once, a block at a time.
-        k: How many; at most N are returned.
+        k: How many; no more are returned than there are (and are allowed).
         dtype: What is multiplied, see :func:`~bagformer_cli.interaction.maxsim.maxsim`.
+        allowed: [N] bool, the images that may be found (a filter, what was not deleted); None:
+            all.
         budget: Bytes that temporaries may take.
 
     Returns:
         Scores [Q, k] float32, falling, and positions [Q, k] int64; of equal scores among them
         the lower position first.
+
+    Raises:
+        InputError: ``k`` is none, or ``allowed`` is not of the images' number.
     """
     if k < 1:
         raise InputError(tr("At least one result must be asked for."), found=k, expected="k ≥ 1")
+    if allowed is not None and allowed.shape != (len(images),):
+        raise InputError(
+            tr("A filter says of every image whether it may be found."),
+            found=list(allowed.shape),
+            expected=[len(images)],
+        )
     best = torch.empty(len(texts), 0, device=texts.device)
     where = torch.empty(len(texts), 0, dtype=torch.int64, device=texts.device)
     for first, end in _ranges(texts, images, budget):
-        scores = score_texts(texts, images[first:end], dtype=dtype, budget=budget // 2)
-        found, place = scores.topk(min(k, end - first), dim=1)
+        block, chosen = images[first:end], None
+        if allowed is not None:
+            chosen = allowed[first:end].nonzero().flatten().cpu()
+            block = block if len(chosen) == len(block) else block.select(chosen)
+        scores = score_texts(texts, block, dtype=dtype, budget=budget // 2)
+        found, place = scores.topk(min(k, len(block)), dim=1)
+        if chosen is not None:
+            place = chosen.to(place.device)[place]
         best = torch.cat([best, found], 1)
         where = torch.cat([where, place + first], 1)
         if best.shape[1] > k:
@@ -60,6 +78,7 @@ def topk_rescored(
     scan: MultiVectors | None = None,
     dtype: torch.dtype = torch.int8,
     oversample: int = 4,
+    allowed: Tensor | None = None,
     budget: int = BUDGET,
 ) -> tuple[Tensor, Tensor]:
     """As :func:`topk`, in two steps: a cheap scan for ``oversample · k``, then float32 for those.
@@ -74,6 +93,7 @@ def topk_rescored(
         scan: The same images in a cheaper type; by default ``images``, converted as they pass.
         dtype: The cheap type.
         oversample: Candidates for each result.
+        allowed: [N] bool, the images that may be found; None: all.
         budget: Bytes that temporaries may take.
 
     Returns:
@@ -87,7 +107,7 @@ def topk_rescored(
         raise InputError(
             tr("The scanned images are not the images."), found=len(scan), expected=len(images)
         )
-    _, candidates = topk(texts, scan, k * oversample, dtype=dtype, budget=budget)
+    _, candidates = topk(texts, scan, k * oversample, dtype=dtype, allowed=allowed, budget=budget)
     scores = score_pairs(texts, images, candidates, budget=budget)
     best, place = scores.topk(min(k, scores.shape[1]), dim=1)
     return _in_order(best, candidates.gather(1, place))
