@@ -30,21 +30,23 @@ LAYERS = {
     "data.tokens data.store data.demo.palette data.demo.attributes data.demo.canvas "
     "data.demo.kinds_* data.demo.catalogue data.demo.scene data.demo.titles "
     "data.demo.plan data.demo.calibration data.demo.generate data.demo data.datasets "
+    "data.catalogue "
     "data.batches data",
     "3": "encoders.vision encoders.text encoders.pooling encoders.fusion encoders",
     "4a": "interaction.vectors interaction.stored interaction._blocks interaction._kernels "
     "interaction._products interaction._threads interaction._plain interaction._cpu interaction._triton "
     "interaction.maxsim interaction.topk interaction.explain interaction",
     "4b": "losses.contrastive losses.matching losses",
-    "5": "models.dual models.cross models.compat models.build models.checkpoint models.convert "
-    "models.encode models",
+    "5": "models.dual models.cross models.compat models.build models.identity models.checkpoint "
+    "models.convert models.encode models",
+    "6": "index.reduce index.rows index.encode index",
     "7": "evaluation.metrics evaluation.products evaluation.submission evaluation.evaluate "
     "evaluation",
     "8": "training.optimizer training.log training.state training.tasks training.loop "
     "training.run training",
     "9": "api bench.plain_* bench.maxsim bench.* bench cli.console cli.failures cli.help cli.app "
-    "cli.doctor cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.score cli.convert "
-    "cli.bench cli.demo cli.main cli",
+    "cli.doctor cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.score cli.encode "
+    "cli.convert cli.bench cli.demo cli.main cli",
 }
 
 HEAVY = {"torch", "torchvision", "transformers", "timm", "lancedb", "numba", "tensorboard"}

@@ -38,6 +38,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "train": tr("Train a model"),
         "eval": tr("Measure recall both ways, write the official submission"),
         "score": tr("Score an image against titles"),
+        "encode": tr("Turn piles of images or titles into files of vectors"),
         "convert": tr("Bring published weights into this project's form"),
         "bench": tr("Measure speed beside the plain reference way"),
     },

@@ -193,7 +193,7 @@ class TrainBatches:
                 yield number
                 number += 1
 
-        return _prefetch(self.batch, numbers(), self.config.workers)
+        return prefetch(self.batch, numbers(), self.config.workers)
 
     def batch(self, number: int) -> Batch:
         """Batch ``number``, counted over all epochs."""
@@ -328,7 +328,7 @@ def image_batches(
 
     if workers is None:
         workers = min(8, os.cpu_count() or 1)
-    return _prefetch(make, range(0, len(split.image_ids), batch_size), workers)
+    return prefetch(make, range(0, len(split.image_ids), batch_size), workers)
 
 
 def text_batches(tokens: TokenBags, batch_size: int, pad_id: int) -> Iterator[TextBatch]:
@@ -368,7 +368,7 @@ def _to(batch: Item, device: torch.device | str) -> Item:
     return replace(batch, **moved)  # type: ignore[type-var]
 
 
-def _prefetch(make: Callable[[Item], Made], items: Iterable[Item], workers: int) -> Iterator[Made]:
+def prefetch(make: Callable[[Item], Made], items: Iterable[Item], workers: int) -> Iterator[Made]:
     """``make`` of each item, in order, some ahead by threads (Pillow decodes without the GIL)."""
     if workers < 1:
         yield from map(make, items)

@@ -1,4 +1,4 @@
-"""One job over many pieces of input, by several processes."""
+"""One job over many pieces of input: by several processes, or by a Ray cluster."""
 
 from __future__ import annotations
 
@@ -9,25 +9,41 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import active_children, get_context, parent_process
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from bagformer_cli.errors import InputError, MissingDependencyError, XmrError
+from bagformer_cli.messages import tr
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
 def run_jobs(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    *,
+    engine: str = "local",
+    address: str | None = None,
 ) -> Iterator[Result]:
     """``function`` of each job, in order; in this process where one worker is enough.
 
     Args:
         function: Importable by its name, as the workers are started afresh.
         jobs: What can be pickled.
-        workers: Processes at the same time.
+        workers: Processes at the same time; with Ray, the cluster decides.
+        engine: ``local``, or ``ray``: Ray Data, where a job whose node dies is run again on
+            another one. Every node sees the same files (a shared file system).
+        address: Of a running Ray cluster; None: the one ``RAY_ADDRESS`` names, else one that is
+            started on this machine for the occasion.
 
     Raises:
         Exception: Whatever ``function`` raises first; the other jobs are dropped.
+        MissingDependencyError: Ray is asked for and not installed.
     """
+    if engine == "ray":
+        yield from _run_on_ray(function, jobs, address)
+        return
     workers = min(workers, len(jobs))
     if workers <= 1:
         yield from map(function, jobs)
@@ -60,3 +76,64 @@ def _follow_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def _run_on_ray(
+    function: Callable[[Job], Result], jobs: Sequence[Job], address: str | None
+) -> Iterator[Result]:
+    """The jobs as a Ray Data pipeline, a block each: lost blocks are made again elsewhere."""
+    if not jobs:
+        return
+    try:
+        import ray
+    except ImportError:
+        raise MissingDependencyError(
+            tr("Ray is not installed."), hint='pip install "bagformer-cli[ray]"'
+        ) from None
+    started = not ray.is_initialized()
+    if started:
+        _connect(ray, address)
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        todo = ray.data.from_items(
+            [{"job": number} for number in range(len(jobs))], override_num_blocks=len(jobs)
+        )
+        one = _OneJob(function, list(jobs))
+        for row in todo.map(one, max_retries=-1).iter_rows():
+            if isinstance(row["result"], _Failed):
+                raise row["result"].error
+            yield row["result"]
+    finally:
+        if started:
+            ray.shutdown()
+
+
+class _OneJob:
+    """What a Ray worker runs; an error travels as a value, so that Ray does not repeat it."""
+
+    def __init__(self, function: Callable[[Any], Any], jobs: list[Any]) -> None:
+        self.function, self.jobs = function, jobs
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"result": self.function(self.jobs[row["job"]])}
+        except XmrError as error:
+            return {"result": _Failed(error)}
+
+
+class _Failed:
+    def __init__(self, error: XmrError) -> None:
+        self.error = error
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    """Join a cluster, or start one here."""
+    try:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False if not address
+                 else None, logging_level="error")  # fmt: skip
+    except ConnectionError as error:
+        raise InputError(
+            tr("There is no Ray cluster at this address."), found=address, expected=str(error)
+        ) from None

@@ -1,14 +1,17 @@
-"""A CSV, TSV or JSONL table of (image path, title), read line by line."""
+"""CSV, TSV and JSONL tables, read line by line, from any byte where a record begins.
+
+Two readers stand on it: ``xmr data import`` wants (image path, title) and ids; a catalogue
+(``data/catalogue.py``) wants whatever columns there are.
+"""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bagformer_cli.data.muge import SPLITS
 from bagformer_cli.errors import DataError, InputError, nearest
@@ -23,6 +26,25 @@ COLUMNS = {
 }
 """What a column may be called; only image and title must be there."""
 
+JSON_ENDINGS = {".jsonl", ".json", ".ndjson"}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of a table, as it stands there.
+
+    Args:
+        where: File and line.
+        values: Column name to value: text in a CSV, anything in a JSONL.
+        line: Number of its last line in the file, from 1.
+        end: Offset of the byte behind it.
+    """
+
+    where: str
+    values: dict[str, Any]
+    line: int
+    end: int
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -36,92 +58,169 @@ class Row:
     split: str | None = None
 
 
+Check = Callable[[Sequence[str], str], None]
+
+
+def read_records(
+    source: Path,
+    encoding: str = "utf-8",
+    *,
+    headless: Sequence[str] = ("image", "title"),
+    check: Check | None = None,
+    header: Sequence[str] | None = None,
+    begin: int = 0,
+    line: int = 0,
+) -> Iterator[Record]:
+    """The records of a table; it streams.
+
+    Args:
+        source: A ``.csv``, ``.tsv`` or JSONL file.
+        encoding: Of the table (Excel in China often writes ``gb18030``).
+        headless: The columns of a CSV whose first line has no heading that is known.
+        check: Told the headings and where they stand (of a JSONL: of every line); may refuse.
+        header: The headings, where reading starts behind them.
+        begin: The byte to start from: 0, or where a record begins.
+        line: How many lines stand before that byte.
+
+    Raises:
+        InputError: It cannot be read, it is in another encoding, or ``check`` refuses it.
+        DataError: A line is no record; the error names it.
+    """
+    codec = "utf-8-sig" if encoding.lower().replace("-", "") == "utf8" and not begin else encoding
+    try:
+        stream = open(source, "rb")  # noqa: SIM115 - the message below is for opening alone
+    except OSError as error:
+        raise InputError(
+            tr("The file cannot be read."), where=source, found=error.strerror
+        ) from error
+    with stream:
+        stream.seek(begin)
+        lines = _Lines(source, stream, codec, begin, line)
+        if source.suffix.lower() in JSON_ENDINGS:
+            yield from _objects(lines, check)
+        else:
+            yield from _cells(lines, header, headless, check)
+
+
 def read_table(source: Path, encoding: str = "utf-8") -> Iterator[Row]:
-    """The lines of a CSV, TSV or JSONL table.
+    """The (image, title) lines of a CSV, TSV or JSONL table.
 
     Raises:
         InputError: It cannot be read, or a column is missing.
         DataError: A line is broken; the error names it.
     """
-    codec = "utf-8-sig" if encoding.lower().replace("-", "") == "utf8" else encoding
-    try:
-        text = source.read_bytes().decode(codec)
-    except OSError as error:
-        raise InputError(
-            tr("The file cannot be read."), where=source, found=error.strerror
-        ) from error
-    except LookupError:
-        raise InputError(tr("There is no such encoding."), found=encoding) from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            tr("The file is not {encoding} text.", encoding=encoding),
-            where=source,
-            found=tr("byte {byte} at position {n}", byte=error.object[error.start], n=error.start),
-            hint=tr("A table from Excel in China: try --encoding gb18030"),
-        ) from None
-    if source.suffix.lower() in {".jsonl", ".json", ".ndjson"}:
-        return _read_jsonl(source, text)
-    return _read_csv(source, text, "\t" if source.suffix.lower() == ".tsv" else ",")
+    for record in read_records(source, encoding, check=_require_both):
+        names = columns_of(record.values)
+        yield _row({name: record.values[own] for name, own in names.items()}, record.where)
 
 
-def _read_csv(source: Path, text: str, delimiter: str) -> Iterator[Row]:
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    names: dict[str, int] | None = None
+def columns_of(headings: Iterable[str]) -> dict[str, str]:
+    """Which of the headings is the image, the title ...; empty where none has a known name."""
+    plain = {heading.lower(): heading for heading in headings}
+    found = {}
+    for name, spellings in COLUMNS.items():
+        for spelling in spellings:
+            if spelling in plain:
+                found[name] = plain[spelling]
+                break
+    return found
+
+
+class _Lines:
+    """Decoded lines, and how far the file is read; what ``csv.reader`` takes."""
+
+    def __init__(
+        self, source: Path, stream: BinaryIO, codec: str, position: int, number: int
+    ) -> None:
+        self.source, self._stream, self._codec = source, stream, codec
+        self.position, self.number = position, number
+
+    @property
+    def where(self) -> str:
+        return f"{self.source}:{self.number}"
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        raw = self._stream.readline()
+        if not raw:
+            raise StopIteration
+        self.number += 1
+        first = self.position == 0
+        self.position += len(raw)
+        try:
+            text = raw.decode(self._codec if first else self._codec.removesuffix("-sig"))
+        except LookupError:
+            raise InputError(tr("There is no such encoding."), found=self._codec) from None
+        except UnicodeDecodeError as error:
+            raise InputError(
+                tr("The file is not {encoding} text.", encoding=self._codec.removesuffix("-sig")),
+                where=self.where,
+                found=tr(
+                    "byte {byte} at column {column}",
+                    byte=error.object[error.start],
+                    column=error.start,
+                ),
+                hint=tr("A table from Excel in China: try --encoding gb18030"),
+            ) from None
+        return text
+
+
+def _cells(
+    lines: _Lines, header: Sequence[str] | None, headless: Sequence[str], check: Check | None
+) -> Iterator[Record]:
+    delimiter = "\t" if lines.source.suffix.lower() == ".tsv" else ","
+    names = header
     try:
-        for cells in lines:
-            where = f"{source}:{lines.line_num}"
+        for cells in csv.reader(lines, delimiter=delimiter):
             if not any(cell.strip() for cell in cells):
                 continue
             if names is None:
-                names = _columns([cell.strip() for cell in cells])
-                if names:
-                    _require(names, where, cells)
+                names = [cell.strip() for cell in cells]
+                if columns_of(names):
+                    if check is not None:
+                        check(names, lines.where)
                     continue
-                names = {"image": 0, "title": 1}
-            values = {name: cells[i] for name, i in names.items() if i < len(cells)}
-            yield _row(values, where)
+                names = headless
+            values = dict(zip(names, cells, strict=False))
+            yield Record(lines.where, values, lines.number, lines.position)
     except csv.Error as error:
-        raise DataError(
-            tr("The line is not CSV."), where=f"{source}:{lines.line_num}", found=error
-        ) from None
+        raise DataError(tr("The line is not CSV."), where=lines.where, found=error) from None
 
 
-def _read_jsonl(source: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
+def _objects(lines: _Lines, check: Check | None) -> Iterator[Record]:
+    for text in lines:
+        if not text.strip():
             continue
-        where = f"{source}:{number}"
         try:
-            values = json.loads(line)
+            values = json.loads(text)
         except (ValueError, RecursionError):
             values = None
         if not isinstance(values, dict):
             raise DataError(
                 tr("The line is not a JSON object."),
-                where=where,
-                found=repr(line[:60]),
+                where=lines.where,
+                found=repr(text.rstrip("\r\n")[:60]),
                 expected='{"image": "a.jpg", "title": "…"}',
             )
-        keys = list(values)
-        names = _columns(keys)
-        _require(names, where, keys)
-        yield _row({name: values[keys[i]] for name, i in names.items()}, where)
+        if check is not None:
+            check(list(values), lines.where)
+        yield Record(lines.where, values, lines.number, lines.position)
 
 
-def _columns(headings: list[str]) -> dict[str, int]:
-    """Which column is which; empty where none has a name that is known."""
-    plain = [heading.lower() for heading in headings]
-    found = {}
-    for name, spellings in COLUMNS.items():
-        for spelling in spellings:
-            if spelling in plain:
-                found[name] = plain.index(spelling)
-                break
-    return found
+def _require_both(headings: Sequence[str], where: str) -> None:
+    require(("image", "title"), headings, where)
 
 
-def _require(names: dict[str, int], where: str, headings: Iterable[str]) -> None:
-    for name in ("image", "title"):
+def require(wanted: Iterable[str], headings: Sequence[str], where: str) -> None:
+    """Make sure that columns of those names, in any spelling, are there.
+
+    Raises:
+        InputError: One is not; the nearest heading is named.
+    """
+    names = columns_of(headings)
+    for name in wanted:
         if name not in names:
             near = nearest(name, headings)
             raise InputError(

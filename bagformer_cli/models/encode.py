@@ -26,12 +26,14 @@ class EncodedItems:
 
     Attributes:
         vectors: What the late interaction scores.
+        cls: [n, D] unit vectors, one an item: what a one-vector search finds.
         states: [n, L, W] or [n, 1 + P, W], what the slow scorer sees; None if not asked for.
             Those of images are float16 where the model is on a GPU; all others are float32.
         mask: [n, L] bool of titles, True keeps; None for images.
     """
 
     vectors: MultiVectors
+    cls: Tensor
     states: Tensor | None = None
     mask: Tensor | None = None
 
@@ -86,6 +88,7 @@ def _encode(
     was_training = model.training
     model.eval()
     vectors: list[MultiVectors] = []
+    cls: list[Tensor] = []
     states: list[Tensor] = []
     masks: list[Tensor] = []
     on_gpu = model.device.type != "cpu"
@@ -94,6 +97,7 @@ def _encode(
             for batch in batches:
                 encoded = encode(batch)
                 vectors.append(encoded.vectors)
+                cls.append(encoded.cls)
                 if keep_states:
                     image = encoded.mask is None
                     states.append(encoded.states.half() if on_gpu and image else encoded.states)
@@ -104,6 +108,7 @@ def _encode(
         model.train(was_training)
     return EncodedItems(
         MultiVectors.concatenate(vectors),
+        torch.cat(cls),
         _padded(states) if states else None,
         _padded(masks) if masks else None,
     )

@@ -1,0 +1,1 @@
+"""Search over a catalogue: an index contract, its engines, recall, late interaction, rerank."""

@@ -1,0 +1,393 @@
+"""Piles of products to rows of vectors: streaming, resumable, one output file an input piece."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from bagformer_cli.data.batches import TextBatch, normalised, prefetch
+from bagformer_cli.data.catalogue import Catalogue, Piece, Product
+from bagformer_cli.data.images import decode, open_image, resize
+from bagformer_cli.data.shards import run_jobs
+from bagformer_cli.errors import InputError
+from bagformer_cli.files import atomic_file, write_text
+from bagformer_cli.index.reduce import Fewer
+from bagformer_cli.index.rows import SIDES, Layout, One, Side, SideRows, VectorType, to_batch
+from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.messages import tr
+from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.encode import EncodedItems, encode_images, encode_texts
+from bagformer_cli.models.identity import fingerprint
+from bagformer_cli.progress import SILENT, Progress
+
+MANIFEST = "encoded.json"
+SMALL_FILE = 24 << 10  # bytes; an image file up to this is its own thumbnail
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How products become rows.
+
+    Args:
+        dtype: Of the stored lists of vectors.
+        one: Which single vector stands for an item.
+        sides: Which sides to encode.
+        fewer: How the lists of images become shorter.
+        thumbnail: Pixels of a thumbnail's longer side; 0: none.
+        batch_size: Products that go through the model at once.
+        workers: Threads that read and decode images ahead.
+    """
+
+    dtype: VectorType = "int8"
+    one: One = "cls"
+    sides: tuple[Side, ...] = SIDES
+    fewer: Fewer = field(default_factory=Fewer)
+    thumbnail: int = 256
+    batch_size: int = 64
+    workers: int = 2
+
+
+def layout_of(
+    model: RetrievalModel, options: EncodeOptions, attributes: dict[str, str], checkpoint: str = ""
+) -> Layout:
+    """The layout of rows that ``model`` makes with these options."""
+    return Layout(
+        fingerprint(model),
+        model.config.model.embed_dim,
+        options.dtype,
+        options.one,
+        options.sides,
+        options.fewer.to_json(),
+        attributes,
+        checkpoint,
+    )
+
+
+@dataclass
+class Skipped:
+    """What was left out, and why; ``strict`` raises instead."""
+
+    strict: bool = False
+    errors: list[InputError] = field(default_factory=list)
+
+    def __call__(self, error: InputError) -> None:
+        """Note one, or raise it."""
+        if self.strict:
+            raise error
+        self.errors.append(error)
+
+
+@dataclass
+class _Read:
+    product: Product
+    pixels: NDArray[np.uint8] | None
+    thumbnail: bytes | None
+
+
+def encode_products(
+    model: RetrievalModel,
+    layout: Layout,
+    products: Iterable[Product | InputError],
+    options: EncodeOptions,
+    skipped: Skipped,
+) -> Iterator[pa.RecordBatch]:
+    """Rows of products, a batch at a time; images are decoded ahead by threads.
+
+    Args:
+        model: Makes the vectors.
+        layout: Of the rows, of the same model.
+        products: What comes; errors among them, and products whose image is broken, go to
+            ``skipped``.
+        options: How.
+        skipped: Collects what is left out.
+    """
+    read = partial(_read_all, size=model.config.image.size, options=options)
+    source = iter(products)
+    chunks = iter(lambda: list(islice(source, options.batch_size)), [])
+    for results in prefetch(read, chunks, options.workers):
+        good: list[_Read] = []
+        for result in results:
+            if isinstance(result, InputError):
+                skipped(result)
+            else:
+                good.append(result)
+        if good:
+            yield _encode_batch(model, layout, good, options)
+
+
+def _read_all(
+    products: list[Product | InputError], *, size: int, options: EncodeOptions
+) -> list[_Read | InputError]:
+    return [
+        product if isinstance(product, InputError) else _read(product, size, options)
+        for product in products
+    ]
+
+
+def _read(product: Product, size: int, options: EncodeOptions) -> _Read | InputError:
+    if "image" not in options.sides or product.image is None:
+        if product.title is None or "title" not in options.sides:
+            return InputError(tr("The product has nothing to encode."), where=product.where)
+        return _Read(replace(product, data=None), None, None)
+    try:
+        data = product.data if product.data is not None else _bytes_of(product)
+        picture = decode(data, where=product.where)
+        thumbnail = make_thumbnail(data, picture, options.thumbnail)
+    except InputError as error:
+        if error.where is None or product.where not in error.where:
+            error.where = f"{product.where} ({error.where})" if error.where else product.where
+        return error
+    return _Read(replace(product, data=None), resize(picture, size), thumbnail)
+
+
+def _bytes_of(product: Product) -> bytes:
+    assert product.image is not None
+    try:
+        return Path(product.image).read_bytes()
+    except OSError as error:
+        raise InputError(
+            tr("The image of this product cannot be read."),
+            where=product.where,
+            found=f"{product.image}: {error.strerror}",
+        ) from None
+
+
+def make_thumbnail(data: bytes, picture: Image.Image, side: int) -> bytes | None:
+    """A small JPEG; the file itself where it is small already."""
+    if not side:
+        return None
+    small_file = max(picture.size) <= side and len(data) <= SMALL_FILE
+    if small_file and open_image(data).format in {"JPEG", "PNG", "WEBP"}:
+        return data
+    small = picture.copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=88)
+    return stream.getvalue()
+
+
+def _encode_batch(
+    model: RetrievalModel, layout: Layout, items: list[_Read], options: EncodeOptions
+) -> pa.RecordBatch:
+    sides: dict[Side, SideRows] = {}
+    pixels = [item.pixels for item in items if item.pixels is not None]
+    if pixels:
+        batch = normalised(torch.from_numpy(np.stack(pixels)))
+        there = np.array([item.pixels is not None for item in items])
+        sides["image"] = _side(encode_images(model, [batch]), there, options.one, options.fewer)
+    titles = [item.product.title if "title" in options.sides else None for item in items]
+    named = [title for title in titles if title is not None]
+    if named:
+        text = TextBatch.from_tokens(model.titles(named), model.titles.tokenizer.pad_id)
+        there = np.array([title is not None for title in titles])
+        sides["title"] = _side(encode_texts(model, [text]), there, options.one, Fewer())
+    return to_batch(
+        layout, [item.product for item in items], [item.thumbnail for item in items], sides
+    )
+
+
+def _side(encoded: EncodedItems, there: NDArray[np.bool_], one: One, fewer: Fewer) -> SideRows:
+    vectors = encoded.vectors.to("cpu")
+    return SideRows(there, fewer(vectors), one_of(encoded, one))
+
+
+def one_of(encoded: EncodedItems, one: One) -> torch.Tensor:
+    """[n, D] one unit vector an item: the class token's, or the mean of its list."""
+    if one == "cls":
+        return encoded.cls.cpu()
+    return mean_vectors(encoded.vectors)
+
+
+def mean_vectors(vectors: MultiVectors) -> torch.Tensor:
+    """[n, D] the mean of each item's list, of unit length."""
+    values = vectors.to("cpu", torch.float32)
+    item = torch.arange(len(values)).repeat_interleave(values.lengths)
+    sums = torch.zeros(len(values), values.dim).index_add_(0, item, values.values)
+    return torch.nn.functional.normalize(sums, dim=-1)
+
+
+# --------------------------------------------------------------------------------- files of rows
+
+
+@dataclass(frozen=True)
+class _Job:
+    piece: Piece
+    out: Path
+    checkpoint: str
+    device: str
+    layout: Layout
+    options: EncodeOptions
+    strict: bool
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What ``encode_catalogue`` made.
+
+    Args:
+        files: The files, in the catalogue's order.
+        rows: Products in all of them.
+        made: Files made now; the others were there already.
+        skipped: Products left out (of the files made now).
+    """
+
+    files: list[Path]
+    rows: int
+    made: int
+    skipped: int
+
+
+def encode_catalogue(
+    catalogue: Catalogue,
+    out: Path,
+    checkpoint: str,
+    options: EncodeOptions,
+    *,
+    layout: Layout,
+    device: str = "cpu",
+    workers: int = 1,
+    engine: str = "local",
+    address: str | None = None,
+    strict: bool = False,
+    progress: Progress = SILENT,
+) -> Encoded:
+    """Write one Arrow file (IPC) of rows for each piece of a catalogue.
+
+    A file appears whole; one that is there, of the same piece, model and options, is not made
+    again: run it again after any failure, and only what is missing is done.
+
+    Args:
+        catalogue: What to encode.
+        out: The folder of the files.
+        checkpoint: The model folder; every process loads it once.
+        options: How products become rows.
+        layout: Of the rows, of that model.
+        device: Where the model runs.
+        workers: Processes (``local``).
+        engine: ``local`` or ``ray``.
+        address: Of a Ray cluster; None: one on this machine.
+        strict: Stop at the first broken product instead of leaving it out.
+        progress: Where to report.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob(".part-*.part"):
+        old.unlink(missing_ok=True)
+    files = [out / f"{piece.name}.arrow" for piece in catalogue.pieces]
+    for extra in set(out.glob("part-*.arrow")) - set(files):
+        extra.unlink()
+    jobs = []
+    rows = skipped = 0
+    for piece, file in zip(catalogue.pieces, files, strict=True):
+        done = rows_done(file, piece.digest, layout)
+        if done is None:
+            jobs.append(_Job(piece, file, checkpoint, device, layout, options, strict))
+        else:
+            rows += done
+    description = tr("Encoding {source}", source=catalogue.source)
+    with progress.task(description, len(files), tr("files")) as task:
+        task.advance(len(files) - len(jobs))
+        for made, errors in run_jobs(encode_piece, jobs, workers, engine=engine, address=address):
+            rows += made
+            skipped += len(errors)
+            for error in errors:
+                progress.warn(tr("left out: {error}", error=error))
+            task.advance(1, products=rows)
+    record = {"rows": rows, "files": [file.name for file in files], "layout": layout_json(layout)}
+    write_text(out / MANIFEST, json.dumps(record, ensure_ascii=False))
+    return Encoded(files, rows, len(jobs), skipped)
+
+
+def encode_piece(job: _Job) -> tuple[int, list[InputError]]:
+    """One piece to one file: how many rows, and what was left out. Runs in any process."""
+    model = _model(job.checkpoint, job.device)
+    skipped = Skipped(job.strict)
+    schema = job.layout.schema
+    rows = 0
+    with (
+        atomic_file(job.out) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, schema.with_metadata(_metadata(schema, job.piece.digest))) as writer,
+    ):
+        for batch in encode_products(model, job.layout, job.piece.products(), job.options, skipped):
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows, skipped.errors
+
+
+@lru_cache(maxsize=1)
+def _model(checkpoint: str, device: str) -> RetrievalModel:
+    from bagformer_cli.models.checkpoint import load_model
+
+    return load_model(checkpoint, device)
+
+
+def rows_done(file: Path, digest: str, layout: Layout) -> int | None:
+    """The rows of a finished file of this piece and layout, or None."""
+    if not file.is_file():
+        return None
+    try:
+        with pa.OSFile(str(file)) as source, pa.ipc.open_file(source) as reader:
+            if reader.schema.metadata != _metadata(layout.schema, digest):
+                return None
+            count = reader.num_record_batches
+            return sum(int(reader.get_batch(i).num_rows) for i in range(count))
+    except (pa.ArrowInvalid, OSError):
+        return None
+
+
+def encoded_files(folder: Path) -> list[Path]:
+    """The files of a finished ``xmr encode``, in order; empty where the folder holds none.
+
+    Raises:
+        InputError: It was interrupted.
+    """
+    files = sorted(folder.glob("part-*.arrow"))
+    if files and not (folder / MANIFEST).is_file():
+        raise InputError(
+            tr("The encoding was not finished."),
+            where=folder,
+            hint=tr("Run the same xmr encode again: it goes on where it was."),
+        )
+    return files
+
+
+def read_rows(file: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of one file of ``xmr encode``, memory-mapped.
+
+    Raises:
+        InputError: It is no such file, or damaged.
+    """
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(file)))
+        if Layout.of(reader.schema) is None:
+            raise InputError(tr("This is no file of xmr encode."), where=file)
+        for i in range(reader.num_record_batches):
+            yield reader.get_batch(i)
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            tr("The file is damaged or cut off."),
+            where=file,
+            found=str(error),
+            hint=tr("Delete it and run the same xmr encode again."),
+        ) from None
+
+
+def _metadata(schema: pa.Schema, digest: str) -> dict[bytes, bytes]:
+    return {**schema.metadata, b"piece": digest.encode()}
+
+
+def layout_json(layout: Layout) -> dict[str, Any]:
+    """The layout as the manifest and ``--json`` show it."""
+    return asdict(layout)
