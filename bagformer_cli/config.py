@@ -286,7 +286,7 @@ def load_config(
         where = str(path)
     for item in overrides:
         _override(values, item)
-    return _validate(values, where)
+    return _validate(values, where, overrides)
 
 
 def save_config(config: RunConfig, path: str | Path, template: str | Path | None = None) -> None:
@@ -401,19 +401,22 @@ def _number(text: str) -> Any:
         return text
 
 
-def _validate(values: Mapping[str, Any], where: str) -> RunConfig:
+def _validate(values: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise _config_error(error, where) from error
+        raise _config_error(error, where, overrides) from error
 
 
-def _config_error(error: ValidationError, where: str) -> ConfigError:
-    """The first of pydantic's findings as an error of ours."""
+def _config_error(error: ValidationError, where: str, overrides: Sequence[str]) -> ConfigError:
+    """The first of pydantic's findings as an error of ours, at the place it was written."""
     first = error.errors()[0]
     keys = [str(key) for key in first["loc"]]
     dotted = ".".join(keys)
     place = f"{where}: {dotted}" if dotted else where
+    for item in overrides:
+        if dotted and f"{item.partition('=')[0].strip()}.".startswith(f"{dotted}."):
+            place = f"--set {item}"
     if first["type"] == "extra_forbidden":
         known = _known_keys(keys[:-1])
         near = nearest(keys[-1], known)

@@ -82,29 +82,33 @@ def test_overrides_are_read_as_yaml() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "place", "says"),
+    ("override", "says"),
     [
-        ("trainin.epochs=1", "trainin", "training"),
-        ("training.epoch=1", "training.epoch", "epochs"),
-        ("model.cross.layer=1", "model.cross.layer", "layers"),
-        ("training.epochs=many", "training.epochs", "integer"),
-        ("training.epochs=0", "training.epochs", "greater"),
-        ("model.interaction=bagwize", "model.interaction", "bagwise"),
-        ("objectives.temperature.initial=3", "objectives.temperature", "between"),
-        ("seed.x=1", "--set seed.x=1", "seed"),
-        ("seed", "--set seed", "section.key=value"),
-        ("seed=[", "--set seed=[", "YAML"),
+        ("trainin.epochs=1", "training"),
+        ("training.epoch=1", "epochs"),
+        ("model.cross.layer=1", "layers"),
+        ("training.epochs=many", "integer"),
+        ("training.epochs=0", "greater"),
+        ("model.interaction=bagwize", "bagwise"),
+        ("objectives.temperature.initial=3", "between"),
+        ("seed.x=1", "seed"),
+        ("seed", "section.key=value"),
+        ("seed=[", "YAML"),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_would_be_right(
-    override: str, place: str, says: str
-) -> None:
+def test_a_wrong_setting_is_named_with_what_would_be_right(override: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config({"seed": 1}, [override])
-    assert caught.value.where is not None
-    assert place in caught.value.where
+    assert caught.value.where == f"--set {override}"
     assert says in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_a_wrong_setting_of_a_file_is_named_by_file_and_key(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("training: {epoch: 3}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "a.yaml", ["training.batch_size=8"])
+    assert caught.value.where == f"{tmp_path / 'a.yaml'}: training.epoch"
 
 
 @pytest.mark.parametrize(

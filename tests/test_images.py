@@ -103,8 +103,9 @@ def test_what_cannot_be_decoded_is_a_clear_error(
 
 
 def test_a_bomb_is_the_same_error_where_warnings_are_errors() -> None:
-    with pytest.raises(DataError, match="too large"):
+    with pytest.raises(DataError, match="too large") as caught:
         decode(png_header(9_500, 9_500))
+    assert caught.value.found == "90 million pixels"
 
 
 def test_full_verification_finds_what_the_quick_one_believes() -> None:

@@ -6,6 +6,7 @@ Shapes: H height, W width, S the side of the square that an encoder takes.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,7 +68,9 @@ def open_image(data: bytes, where: str | Path | None = None) -> Image.Image:
     try:
         image = _guarded(lambda: Image.open(io.BytesIO(data)), where)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(where, str(error).partition(",")[0]) from None
+        pixels = re.search(r"(\d+) pixels", str(error))
+        found = tr("{n} million pixels", n=int(pixels[1]) // 10**6) if pixels else str(error)
+        raise _too_large(where, found) from None
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise _too_large(where, f"{width} × {height}")
