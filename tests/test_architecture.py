@@ -22,8 +22,8 @@ from tests.sources import (
 # lower number, and of its own layer those that stand above it; 4a and 4b do not know each other.
 LAYERS = {
     "0": "errors messages progress files assets machine config",
-    "1": "text.characters text.kernels text.trie text.tokenizer text.lines text.marked "
-    "text.dictionaries text.lexicon text.segmenter text.bags text.baselines text.checking "
+    "1": "text.characters text.trie text.wordpiece text.patterns text.cover text.alignment "
+    "text.kernels text.tokenizer text.lines text.marked text.dictionaries text.lexicon text.segmenter text.bags text.baselines text.checking "
     "text.mining text.make_vocab text",
     "2": "data.shards data.titles data.arrays data.lines data.muge data.images data.augment "
     "data.spans data.check data.tables data.importing data.lmdb_import data.split data.links "

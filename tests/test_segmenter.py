@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bagformer_cli.text import kernels, segmenter
+from bagformer_cli.text import cover, kernels, patterns, segmenter
 from bagformer_cli.text.characters import DIGIT, LATIN, MARK, OTHER, SPACE, class_table, fold
 from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.segmenter import KIND_COST, Bag, Segmenter
@@ -43,7 +43,9 @@ g\tunit
 mm\tunit
 """
 
-ALPHABET = "红色碎花连衣裙电动车手机壳消毒柜灯件袋墙饰贝儿欣 a1led3g0./*-x×ＡＢ１calvin klein"
+ALPHABET = (
+    "红色碎花连衣裙电动车手机壳消毒柜灯件袋墙饰贝儿欣第三款 a1led3g02m./*-:+x×ＡＢ１calvin klein"
+)
 TITLES = st.text(
     st.one_of(
         st.sampled_from(ALPHABET),
@@ -169,17 +171,20 @@ def costs(text: str, kinds: list[int], start: int, end: int) -> Iterator[float]:
     head = heads.get(piece[-1])
     if head and fine(text, kinds, end - 1):
         if piece[:-1] in entry and lexicon.entry_head[entry[piece[:-1]]]:
-            yield lexicon.entry_cost[entry[piece[:-1]]] + head + KIND_COST[kernels.COMPOUND]
-        if (end - 1, kernels.LETTERS) in patterns(text, kinds, start):
-            yield KIND_COST[kernels.LETTERS] + head + KIND_COST[kernels.COMPOUND]
+            yield lexicon.entry_cost[entry[piece[:-1]]] + head + KIND_COST[patterns.COMPOUND]
+        if (end - 1, patterns.LETTERS) in found_by_patterns(text, kinds, start):
+            yield KIND_COST[patterns.LETTERS] + head + KIND_COST[patterns.COMPOUND]
     ideographs = all(kinds[at] == OTHER and fine(text, kinds, at) for at in range(start + 1, end))
-    if ideographs and kinds[start] == OTHER and 2 <= len(piece) <= kernels.LONGEST_NAME:
-        yield KIND_COST[kernels.NAME] + len(piece) * KIND_COST[kernels.NAME_CHARACTER]
+    if ideographs and kinds[start] == OTHER and 2 <= len(piece) <= cover.LONGEST_NAME:
+        yield KIND_COST[patterns.NAME] + len(piece) * KIND_COST[cover.NAME_CHARACTER]
         if head and len(piece) == 2:
-            yield head + KIND_COST[kernels.PAIR]
-    yield from (KIND_COST[kind] for to, kind in patterns(text, kinds, start) if to == end)
+            yield head + KIND_COST[cover.PAIR]
+    for to, kind in found_by_patterns(text, kinds, start):
+        if to == end:
+            glued = kind == patterns.NUMBER and patterns.glued(start, end, len(text), kinds)
+            yield KIND_COST[kind] + (KIND_COST[cover.GLUED] if glued else 0)
     if not any(fine(text, kinds, at) for at in range(start + 1, end)):
-        yield KIND_COST[kernels.TOKEN] * len(piece)
+        yield KIND_COST[patterns.TOKEN] * len(piece)
 
 
 @cache
@@ -207,15 +212,17 @@ def fine(text: str, kinds: list[int], at: int) -> bool:
     return not marks and not (kinds[at - 1] == kinds[at] and kinds[at] in (LATIN, DIGIT))
 
 
-def patterns(text: str, kinds: list[int], start: int) -> list[tuple[int, int]]:
+def found_by_patterns(text: str, kinds: list[int], start: int) -> list[tuple[int, int]]:
     units = _small().lexicon.units
-    ends, found = [0] * kernels.MAX_FOUND, [0] * kernels.MAX_FOUND
+    ends, found = [0] * patterns.MAX_FOUND, [0] * patterns.MAX_FOUND
+    where = (start, len(text), [ord(c) for c in text], kinds)
+    trie = (units.first, units.label, units.value, units.roots)
+    if kinds[start] == OTHER:
+        end = patterns.counted_end(*where, *trie)  # type: ignore[arg-type]
+        return [(end, patterns.COUNTED)] if end > start else []
     if kinds[start] not in (LATIN, DIGIT):
         return []
-    count = kernels.scan(
-        start, len(text), [ord(c) for c in text], kinds,
-        units.first, units.label, units.value, units.roots, ends, found,
-    )  # type: ignore[arg-type] # fmt: skip
+    count = patterns.scan(*where, *trie, ends, found)  # type: ignore[arg-type]
     return list(zip(ends[:count], found[:count], strict=True))
 
 
@@ -252,6 +259,19 @@ def test_the_cost_is_that_of_the_reference(title: str) -> None:
         ("711632e1-91b80", "711632e1-91b80"),
         ("l'oreal", "l'oreal"),
         ("coca-cola 2.5g", "coca-cola|2.5g"),
+        ("M8*30红色", "M8*30|红色"),
+        ("M8*30mm", "M8*30mm"),
+        ("1.8x2.0mm", "1.8x2.0mm"),  # x is no unit before a number
+        ("0-3-6件", "0-3-6件"),
+        ("1:64车", "1:64|车"),
+        ("1/2袋", "1/2袋"),
+        ("6/7袋", "6|/|7袋"),  # two sizes, not a fraction
+        ("26g7", "26g7"),  # a model, not 26 g and 7
+        ("3mm2g", "3mm|2g"),
+        ("第2件 三件", "第2件|三件"),
+        ("A字裙", "A字|裙"),
+        ("SPF50+PA+++ 1g", "SPF50|+|PA+++|1g"),
+        ("2g+3g", "2g|+|3g"),
         ("ledx", "ledx"),  # never inside a word
         ("1304不锈钢", "1304|不锈钢"),  # never inside a number
         ("裙\u0301", "裙\u0301"),  # a mark stays with its character
@@ -270,6 +290,7 @@ def test_worked_by_hand(title: str, bags: str) -> None:
     [
         ("红色", "lexicon", "colour"),
         ("2件", "pattern", "quantity"),
+        ("第三件", "pattern", "quantity"),
         ("2.5", "pattern", "number"),
         ("a4", "pattern", "model"),
         ("adidas", "pattern", "latin"),

@@ -17,9 +17,9 @@ from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.characters import fold
 from bagformer_cli.text.dictionaries import Dictionary, parse_dictionary
-from bagformer_cli.text.kernels import LEXICON, TOKEN
 from bagformer_cli.text.lexicon import HEAD, LONGEST, UNIT, Lexicon, fold_all
 from bagformer_cli.text.lines import Problem, read_lines
+from bagformer_cli.text.patterns import LEXICON, TOKEN
 from bagformer_cli.text.segmenter import Segmenter
 
 CHUNK = 20_000

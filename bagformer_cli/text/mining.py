@@ -32,7 +32,7 @@ from bagformer_cli.text.characters import (
     fold_table,
 )
 from bagformer_cli.text.checking import chunks
-from bagformer_cli.text.kernels import LEXICON, NAME, TOKEN
+from bagformer_cli.text.patterns import LEXICON, NAME, TOKEN
 from bagformer_cli.text.segmenter import Segmenter
 
 SKETCH_ROWS, SKETCH_BITS = 2, 22

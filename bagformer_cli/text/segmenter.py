@@ -1,7 +1,7 @@
 """A title's best cover by bags: dictionary entries, patterns, single characters.
 
 All matches of the dictionary and of the patterns for what no dictionary can list compete; a
-dynamic program takes the cheapest sequence (see ``kernels.cover``). A cost is -ln of how often a
+dynamic program takes the cheapest sequence (:mod:`.cover`). A cost is -ln of how often a
 bag is expected, in thousandths, so the cover is the most probable one under a unigram model.
 A matter of one title alone: no batch, order or neighbour changes it.
 """
@@ -17,22 +17,22 @@ import numpy as np
 import numpy.typing as npt
 
 from bagformer_cli.text.characters import class_table, codes_of, fold_table
-from bagformer_cli.text.kernels import (
+from bagformer_cli.text.cover import GLUED, NAME_CHARACTER, PAIR
+from bagformer_cli.text.kernels import kernels
+from bagformer_cli.text.lexicon import Lexicon
+from bagformer_cli.text.patterns import (
     COMPOUND,
+    COUNTED,
     LETTERS,
     LEXICON,
     MODEL,
     NAME,
-    NAME_CHARACTER,
     NUMBER,
-    PAIR,
     QUANTITY,
     TOKEN,
-    kernels,
 )
-from bagformer_cli.text.lexicon import Lexicon
 
-VERSION = "segmenter 1"
+VERSION = "segmenter 2"
 """Changes whenever the rules or costs below change what comes out."""
 
 Source = Literal["lexicon", "pattern", "token"]
@@ -46,8 +46,10 @@ KIND_COST = {
     LETTERS: 11_000,
     COMPOUND: 750,
     NAME: 3_750,
+    COUNTED: 9_000,
     PAIR: 9_500,
     NAME_CHARACTER: 8_750,
+    GLUED: 6_000,
 }
 """What a bag costs by what made it (a dictionary entry has its own cost, a compound its parts')."""
 
@@ -58,6 +60,7 @@ PATTERN_TYPES = {
     LETTERS: "latin",
     COMPOUND: "compound",
     NAME: "name",
+    COUNTED: "quantity",
 }
 
 
@@ -87,7 +90,7 @@ class PackedBags:
     Args:
         starts: [G] int32, first character in its own title.
         ends: [G] int32, one past the last.
-        kinds: [G] int8, what made the bag (constants of ``kernels``).
+        kinds: [G] int8, what made the bag (constants of :mod:`.patterns`).
         types: [G] int16, index into :attr:`Segmenter.types`, -1 for none.
         offsets: [n+1] int64; title i owns bags ``offsets[i]:offsets[i+1]``.
         costs: [n] int64, the cost of each title's cover.

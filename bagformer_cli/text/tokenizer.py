@@ -1,8 +1,8 @@
 """WordPiece with character offsets: the ids of BERT's tokenizer, from a compiled kernel.
 
-Titles of ordinary characters go through ``kernels.wordpiece``; a title with anything unusual in
-it (Hangul, a literal ``[MASK]``, an unassigned code point) goes to the ``tokenizers`` library,
-which is the oracle for all of them.
+Titles of ordinary characters go through the kernel in :mod:`.wordpiece`; a title with anything
+unusual in it (Hangul, a literal ``[MASK]``, an unassigned code point) goes to the ``tokenizers``
+library, which is the oracle for all of them.
 """
 
 from __future__ import annotations

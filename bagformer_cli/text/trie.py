@@ -7,7 +7,7 @@ character; so a node needs only the number of its first child, and a child is fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,27 @@ import numpy as np
 import numpy.typing as npt
 
 from bagformer_cli.text.characters import CODE_POINTS, codes_of
+
+Array = MutableSequence[int]
+"""What the kernels see: a numpy array, or a list of their own."""
+
+
+def child(node: int, character: int, first: Array, label: Array, roots: Array) -> int:
+    """The node after ``node`` by ``character``; 0 where there is none."""
+    if node == 0:
+        return roots[character]
+    low = first[node]
+    end = first[node + 1]
+    high = end
+    while low < high:
+        middle = (low + high) >> 1
+        if label[middle] < character:
+            low = middle + 1
+        else:
+            high = middle
+    if low < end and label[low] == character:
+        return low
+    return 0
 
 
 @dataclass(frozen=True)
@@ -109,6 +130,4 @@ class Trie:
         return isinstance(word, str) and bool(word) and self.value[self.find(word)] >= 0
 
     def _child(self, node: int, character: int) -> int:
-        low, high = int(self.first[node]), int(self.first[node + 1])
-        at = low + int(np.searchsorted(self.label[low:high], character))
-        return at if at < high and self.label[at] == character else 0
+        return int(child(node, character, self.first, self.label, self.roots))  # type: ignore[arg-type]
