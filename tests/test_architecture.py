@@ -39,14 +39,15 @@ LAYERS = {
     "4b": "losses.contrastive losses.matching losses",
     "5": "models.dual models.cross models.compat models.build models.identity models.checkpoint "
     "models.convert models.encode models",
-    "6": "index.reduce index.rows index.encode index",
+    "6": "index.reduce index.rows index.base index.where index.mirror index.lancedb index.qdrant "
+    "index.engines index.encode index.build index.slow index.search index.sheet index",
     "7": "evaluation.metrics evaluation.products evaluation.submission evaluation.evaluate "
     "evaluation",
     "8": "training.optimizer training.log training.state training.tasks training.loop "
     "training.run training",
     "9": "api bench.plain_* bench.maxsim bench.* bench cli.console cli.failures cli.help cli.app "
     "cli.doctor cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.score cli.encode "
-    "cli.convert cli.bench cli.demo cli.main cli",
+    "cli.index cli.search cli.convert cli.bench cli.demo cli.main cli",
 }
 
 HEAVY = {"torch", "torchvision", "transformers", "timm", "lancedb", "numba", "tensorboard"}

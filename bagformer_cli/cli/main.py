@@ -34,11 +34,15 @@ COMMANDS: dict[str, dict[str, str]] = {
         "bags": tr("Show the entity bags of titles"),
         "dict": tr("Look at and check entity dictionaries"),
     },
+    tr("Search"): {
+        "encode": tr("Turn piles of images or titles into files of vectors"),
+        "index": tr("Build an index over a catalogue, look at it, change it"),
+        "search": tr("Search a catalogue by words or by an image"),
+    },
     tr("Models"): {
         "train": tr("Train a model"),
         "eval": tr("Measure recall both ways, write the official submission"),
         "score": tr("Score an image against titles"),
-        "encode": tr("Turn piles of images or titles into files of vectors"),
         "convert": tr("Bring published weights into this project's form"),
         "bench": tr("Measure speed beside the plain reference way"),
     },

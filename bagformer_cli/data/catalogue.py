@@ -29,7 +29,7 @@ Kind = Literal["folder", "table", "images", "titles"]
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 TABLE_ENDINGS = {".csv", ".tsv", *JSON_ENDINGS}
 ID_COLUMNS = ("id", "product_id", "sku", *COLUMNS["image_id"], *COLUMNS["query_id"], "编号")
-RESERVED = ("thumbnail", "stamp", "vector", "vectors", "scale", "score", "rank")
+RESERVED = ("thumbnail", "vector", "vectors", "scale", "count", "_rowid", "_distance", "_score")
 """Names that an index uses itself, alone or behind ``image_`` and ``title_``."""
 
 TYPES = ("bool", "int", "float", "str")

@@ -5,7 +5,9 @@ Shapes: n items, N vectors in all, P of one item, D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -39,6 +41,12 @@ class Fewer:
         if self.pool is not None and self.pool > 1:
             vectors = pool_clusters(vectors, self.pool)
         return vectors
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, float]) -> Self:
+        """What :meth:`to_json` gave."""
+        whole = {name: int(values[name]) for name in ("keep", "pool") if name in values}
+        return cls(prune=values.get("prune"), **whole)
 
     def to_json(self) -> dict[str, float]:
         """What was asked for, without what was not."""

@@ -1,8 +1,9 @@
 """Products as Arrow rows: what ``xmr encode`` writes and every index engine takes.
 
 A row holds what is shown (id, title, image, thumbnail, attributes) and, for each side it has, one
-vector (``image_vector``) and the list that the late interaction scores (``image_vectors``). Arrow's
-``list<fixed_size_list<D>>`` *is* a packed ``MultiVectors``: values one after another, and offsets.
+vector (``image_vector``), the list that the late interaction scores (``image_vectors``) and its
+length (``image_count``). Arrow's ``list<fixed_size_list<D>>`` *is* a packed ``MultiVectors``: the
+values one after another, and offsets.
 
 Shapes: n rows, N vectors in all, D dimensions.
 """
@@ -75,6 +76,7 @@ class Layout:
         for side in self.sides:
             fields.append(pa.field(f"{side}_vector", pa.list_(pa.float16(), self.dim)))
             fields.append(pa.field(f"{side}_vectors", self.list_type))
+            fields.append(pa.field(f"{side}_count", pa.int32()))
             if self.dtype == "int8":
                 fields.append(pa.field(f"{side}_scale", pa.float32()))
         return pa.schema(fields, {KEY: json.dumps(asdict(self), ensure_ascii=False)})
@@ -212,7 +214,7 @@ def column_lists(values: NDArray[Any], offsets: NDArray[np.int64], type_: pa.Dat
 def _side_columns(layout: Layout, rows: SideRows | None, n: int) -> list[pa.Array]:
     one_type = pa.list_(pa.float16(), layout.dim)
     if rows is None:
-        columns = [pa.nulls(n, one_type), pa.nulls(n, layout.list_type)]
+        columns = [pa.nulls(n, one_type), pa.nulls(n, layout.list_type), pa.nulls(n, pa.int32())]
         return [*columns, pa.nulls(n, pa.float32())] if layout.dtype == "int8" else columns
     vectors = rows.vectors.to("cpu", _TORCH[layout.dtype])
     lengths = np.zeros(n, np.int64)
@@ -225,7 +227,11 @@ def _side_columns(layout: Layout, rows: SideRows | None, n: int) -> list[pa.Arra
     one = pa.FixedSizeListArray.from_arrays(
         pa.array(whole.reshape(-1)), type=one_type, mask=missing
     )
-    columns = [one, pc.if_else(missing, pa.nulls(n, layout.list_type), lists)]
+    columns = [
+        one,
+        pc.if_else(missing, pa.nulls(n, layout.list_type), lists),
+        pa.array(lengths.astype(np.int32), mask=~rows.there),
+    ]
     if vectors.scales is not None:
         scales = np.zeros(n, np.float32)
         scales[rows.there] = vectors.scales.numpy()

@@ -1,0 +1,118 @@
+"""The contract of an index engine: who keeps the rows and finds candidates.
+
+``lancedb.py`` and ``qdrant.py`` are the two there are; ``tests/test_index_contract.py`` says what
+each must do. Everything above (queries, late interaction, rerank, tables) is in ``search.py``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bagformer_cli.index.rows import Layout, Side
+from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.progress import SILENT, Progress
+
+Recall = Literal["auto", "exact", "tokens", "vector"]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Encoded queries: [Q] lists of vectors, and [Q, D] one vector each."""
+
+    vectors: MultiVectors
+    one: Tensor
+
+
+@dataclass
+class Found:
+    """What a recall stage found.
+
+    Attributes:
+        keys: Of each query's candidates, best first: the engine's own numbers of rows.
+        scores: Theirs, falling.
+        late: Whether the scores are the late interaction's already.
+        method: ``exact``, ``tokens``, ``vector`` ...
+        note: What was done, and why this way.
+        seconds: By step.
+    """
+
+    keys: list[NDArray[np.uint64]]
+    scores: list[NDArray[np.float32]]
+    late: bool
+    method: str
+    note: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Engine(ABC):
+    """Rows of one layout, kept somewhere."""
+
+    uri: str
+    layout: Layout
+
+    @classmethod
+    @abstractmethod
+    def create(cls, uri: str, layout: Layout, **options: Any) -> Self:
+        """Make an empty index; InputError where there is one already."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, uri: str, **options: Any) -> Self:
+        """Open an index; InputError where there is none, or it is something else or damaged."""
+
+    @abstractmethod
+    def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:
+        """Add rows; those of an id that is there replace it. Durable when it returns."""
+
+    @abstractmethod
+    def remove(self, ids: Sequence[str] = (), where: str | None = None) -> int:
+        """Delete rows by id, or those that an expression is true of; how many there were."""
+
+    @abstractmethod
+    def count(self, where: str | None = None) -> int:
+        """Rows, or those that an expression is true of."""
+
+    @abstractmethod
+    def recall(
+        self,
+        side: Side,
+        queries: Queries,
+        k: int,
+        where: str | None,
+        method: Recall,
+        *,
+        candidates: int,
+    ) -> Found:
+        """The best ``k`` of each query among the rows that have ``side``.
+
+        A first stage that does not do the late interaction itself gives ``candidates`` for it.
+        """
+
+    @abstractmethod
+    def late(
+        self, side: Side, queries: Queries, keys: Sequence[NDArray[np.uint64]]
+    ) -> list[NDArray[np.float32]]:
+        """The late interaction of each query with its candidates."""
+
+    @abstractmethod
+    def rows(self, keys: NDArray[np.uint64], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Columns of rows, in the order of ``keys``."""
+
+    @abstractmethod
+    def optimize(self, progress: Progress = SILENT) -> None:
+        """Bring what was added into the form that is searched fastest."""
+
+    @abstractmethod
+    def info(self) -> dict[str, Any]:
+        """What ``xmr index info`` shows beside the layout."""
+
+    def close(self) -> None:  # noqa: B027 - most engines have nothing to close
+        """Let go of files and connections."""

@@ -1,0 +1,42 @@
+"""Which engine a URI means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bagformer_cli.errors import InputError
+from bagformer_cli.index.base import Engine
+from bagformer_cli.index.rows import Layout
+from bagformer_cli.messages import tr
+
+SHARED = ("s3://", "gs://", "az://", "memory://")
+
+
+def open_engine(uri: str) -> Engine:
+    """Open the index at ``uri``: a folder, ``s3://…``, or ``qdrant://host:port/collection``.
+
+    Raises:
+        InputError: There is none, it is something else or damaged, or no engine has such URIs.
+    """
+    return _engine(uri).open(uri)
+
+
+def create_engine(uri: str, layout: Layout, **options: Any) -> Engine:
+    """Make an empty index at ``uri``.
+
+    Raises:
+        InputError: There is something already, or no engine has such URIs.
+    """
+    return _engine(uri).create(uri, layout, **options)
+
+
+def _engine(uri: str) -> type[Engine]:
+    if "://" in uri and not uri.startswith(SHARED):
+        raise InputError(
+            tr("No index engine has such addresses."),
+            found=uri,
+            expected=tr("a folder, s3://bucket/path, or qdrant://host:6333/collection"),
+        )
+    from bagformer_cli.index.lancedb import LanceEngine
+
+    return LanceEngine

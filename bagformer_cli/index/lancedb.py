@@ -1,0 +1,391 @@
+"""An index in LanceDB: files in a folder, or on shared storage (``s3://…``); no server.
+
+Versions, filters, upserts, deletes, concurrent readers and safety against crashes are LanceDB's.
+What it is slow at, late interaction over many lists, is done beside it: on a memory-mapped mirror
+of the lists (``mirror.py``) by this project's kernel.
+
+Its habits, which this file knows: one-vector search needs ``refine_factor`` and a selected
+``_distance``; added rows are searched slowly until ``optimize()``; IVF without product
+quantization is built in seconds where PQ and HNSW take minutes; row ids survive compaction only in
+tables made with stable ones; a table object stays at its version until ``checkout_latest()``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import torch
+from filelock import FileLock
+from lancedb.index import BTree, IvfFlat
+from numpy.typing import NDArray
+
+from bagformer_cli.errors import InputError, XmrError
+from bagformer_cli.files import cache_folder, disk_errors
+from bagformer_cli.index.base import Engine, Found, Queries, Recall
+from bagformer_cli.index.mirror import Keys, Mirror
+from bagformer_cli.index.rows import Layout, Side, side_vectors
+from bagformer_cli.index.where import bad_where, damaged
+from bagformer_cli.interaction.maxsim import score_texts
+from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.messages import tr
+from bagformer_cli.progress import SILENT, Progress
+
+TABLE = "items"
+NAME = b"xmr_index"
+LISTS_AT_ONCE = 2048
+ANN_FROM = 20_000
+"""Rows from which the one-vector column gets an IVF index; below, a flat search is as quick."""
+NPROBES, REFINE = 32, 4
+
+
+class LanceEngine(Engine):
+    """See the module.
+
+    Args:
+        uri: A folder, or ``s3://bucket/path``.
+        table: The open table.
+    """
+
+    def __init__(self, uri: str, table: Any) -> None:
+        self.uri, self._table = uri, table
+        layout = Layout.of(table.schema)
+        name = (table.schema.metadata or {}).get(NAME)
+        if layout is None or name is None:
+            raise not_an_index(uri)
+        self.layout = layout
+        self._name: str = name.decode()
+        self._mirrors: dict[Side, Mirror] = {}
+
+    @classmethod
+    def create(cls, uri: str, layout: Layout, **options: Any) -> Self:
+        """Make an empty index."""
+        if not is_remote(uri):
+            path = Path(uri)
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise InputError(
+                    tr("There is something at this place already."),
+                    where=uri,
+                    hint=tr("Choose another folder, add to it with xmr index add, or remove it."),
+                )
+        schema = layout.schema
+        schema = schema.with_metadata({**schema.metadata, NAME: uuid.uuid4().hex.encode()})
+        with _errors(uri):
+            table = lancedb.connect(uri).create_table(
+                TABLE,
+                schema=schema,
+                storage_options={"new_table_enable_stable_row_ids": "true"},
+            )
+        return cls(uri, table)
+
+    @classmethod
+    def open(cls, uri: str, **options: Any) -> Self:
+        """Open an index."""
+        if not is_remote(uri):
+            path = Path(uri)
+            if not path.exists():
+                raise InputError(
+                    tr("There is no index here."),
+                    where=uri,
+                    hint=tr("Make one: xmr index build CATALOGUE {uri}", uri=uri),
+                )
+            if not (path / f"{TABLE}.lance").is_dir():
+                raise not_an_index(uri)
+        with _errors(uri):
+            try:
+                table = lancedb.connect(uri).open_table(TABLE)
+            except (ValueError, FileNotFoundError) as error:
+                if "not found" in str(error).lower():
+                    raise not_an_index(uri) from None
+                raise
+        return cls(uri, table)
+
+    # ------------------------------------------------------------------------------- writing
+
+    def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:
+        """Add rows, replacing those of the same id."""
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
+        with _errors(self.uri), disk_errors(Path(self.uri)), self._writing():
+            self._table.checkout_latest()
+            if self._table.count_rows() == 0:
+                self._table.add(table)
+                return
+            merge = self._table.merge_insert("id")
+            merge.when_matched_update_all().when_not_matched_insert_all().execute(table)
+
+    def append(self, rows: pa.RecordBatch | pa.Table) -> None:
+        """Add rows whose ids are not there: without looking."""
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
+        with _errors(self.uri), disk_errors(Path(self.uri)):
+            self._table.add(table)
+
+    def remove(self, ids: Sequence[str] = (), where: str | None = None) -> int:
+        """Delete rows."""
+        removed = 0
+        with self._writing():
+            self._table.checkout_latest()
+            if where is not None:
+                self.check_where(where)
+                removed += self._delete(where)
+            for begin in range(0, len(ids), 1000):
+                listed = ", ".join(_quoted(name) for name in ids[begin : begin + 1000])
+                removed += self._delete(f"id IN ({listed})")
+        return removed
+
+    def _delete(self, where: str) -> int:
+        with _errors(self.uri):
+            count = int(self._table.count_rows(where))
+            if count:
+                self._table.delete(where)
+        return count
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One upsert at a time: two at once could both insert what neither saw (local folders)."""
+        if is_remote(self.uri):
+            yield
+            return
+        with FileLock(Path(self.uri) / "write.lock"):
+            yield
+
+    def optimize(self, progress: Progress = SILENT) -> None:
+        """Compact, index the one-vector columns and the ids, bring the mirror up to date."""
+        with _errors(self.uri):
+            self._table.checkout_latest()
+            count = int(self._table.count_rows())
+            with progress.task(tr("Compacting and indexing"), None):
+                known = {index.name for index in self._table.list_indices()}
+                if count >= ANN_FROM and "id_idx" not in known:
+                    self._table.create_index("id", config=BTree())
+                for side in self.layout.sides:
+                    there = int(self._table.count_rows(f"{side}_count IS NOT NULL"))
+                    if there >= ANN_FROM and f"{side}_vector_idx" not in known:
+                        parts = max(16, min(4096, round(there**0.5)))
+                        config = IvfFlat(distance_type="cosine", num_partitions=parts)
+                        self._table.create_index(f"{side}_vector", config=config)
+                self._table.optimize(cleanup_older_than=timedelta(days=1))
+            for side in self.layout.sides:
+                self._mirror(side).refresh(progress)
+
+    # ------------------------------------------------------------------------------- reading
+
+    def count(self, where: str | None = None) -> int:
+        """Rows, or those that an expression is true of."""
+        if where is not None:
+            self.check_where(where)
+        with _errors(self.uri):
+            self._table.checkout_latest()
+            return int(self._table.count_rows(where))
+
+    def recall(
+        self,
+        side: Side,
+        queries: Queries,
+        k: int,
+        where: str | None,
+        method: Recall,
+        *,
+        candidates: int,
+    ) -> Found:
+        """Results or candidates, at the table's newest version."""
+        seconds: dict[str, float] = {}
+        started = time.perf_counter()
+        if where is not None:
+            self.check_where(where)
+        with _errors(self.uri):
+            self._table.checkout_latest()
+            if method == "vector":
+                return self._by_vector(side, queries, candidates, where)
+        mirror = self._mirror(side)
+        with _errors(self.uri):
+            mirror.refresh()
+            seconds["open"] = time.perf_counter() - started
+            started = time.perf_counter()
+            allowed = mirror.allowed(None if where is None else self._keys(where))
+        seconds["filter"] = time.perf_counter() - started
+        return mirror.recall(queries.vectors, k, allowed, method, seconds)
+
+    def _by_vector(self, side: Side, queries: Queries, k: int, where: str | None) -> Found:
+        started = time.perf_counter()
+        keys, scores = [], []
+        there = f"{side}_count IS NOT NULL"
+        for query in queries.one.float().cpu().numpy():
+            search = (
+                self._table.search(query, vector_column_name=f"{side}_vector")
+                .distance_type("cosine")
+                .where(there if where is None else f"({where}) AND {there}", prefilter=True)
+                .nprobes(NPROBES)
+                .refine_factor(REFINE)
+                .limit(k)
+                .select(["_distance"])
+                .with_row_id(True)
+            )
+            found = search.to_arrow()
+            keys.append(found["_rowid"].to_numpy().astype(np.uint64))
+            scores.append((1 - found["_distance"].to_numpy()).astype(np.float32))
+        seconds = {"recall": time.perf_counter() - started}
+        note = tr("one vector each, LanceDB's index; {n} candidates", n=k)
+        return Found(keys, scores, False, "vector", note, seconds)
+
+    def late(
+        self, side: Side, queries: Queries, keys: Sequence[NDArray[np.uint64]]
+    ) -> list[NDArray[np.float32]]:
+        """Late interaction with candidates: out of the mirror where they are in it."""
+        mirror = self._mirror(side)
+        result = []
+        for number, chosen in enumerate(keys):
+            places = mirror.positions(chosen)
+            query = queries.vectors[number]
+            if (places >= 0).all():
+                result.append(mirror.late(query, places))
+            else:
+                result.append(self._late_from_table(side, query, chosen))
+        return result
+
+    def _late_from_table(self, side: Side, query: MultiVectors, keys: Keys) -> NDArray[np.float32]:
+        parts = list(TableSource(self, side).lists(keys))
+        if not parts:
+            return np.zeros(0, np.float32)
+        lists = MultiVectors.concatenate(parts).to(dtype=torch.float32)
+        scores: NDArray[np.float32] = score_texts(query, lists)[0].numpy()
+        return scores
+
+    def rows(self, keys: NDArray[np.uint64], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Columns of rows, in order."""
+        if not len(keys):
+            return []
+        with _errors(self.uri):
+            found = self.take(keys, columns)
+        return [dict(zip(columns, values, strict=True)) for values in zip(
+            *(found[name].to_pylist() for name in columns), strict=True)]  # fmt: skip
+
+    def take(self, keys: NDArray[np.uint64], columns: Sequence[str]) -> pa.Table:
+        """Columns of rows as Arrow, in the order of ``keys``."""
+        query = self._table.take_row_ids(keys.tolist()).select(list(columns)).with_row_id()
+        found = query.to_arrow()
+        came = found["_rowid"].to_numpy()
+        if np.array_equal(came, keys):
+            return found
+        order = np.argsort(came)
+        return found.take(order[np.searchsorted(came, keys, sorter=order)])
+
+    def info(self) -> dict[str, Any]:
+        """Rows, versions, bytes."""
+        with _errors(self.uri):
+            self._table.checkout_latest()
+            stats = self._table.stats()
+            sides = {
+                side: int(self._table.count_rows(f"{side}_count IS NOT NULL"))
+                for side in self.layout.sides
+            }
+            return {
+                "engine": "lancedb",
+                "version": int(self._table.version),
+                "sides": sides,
+                "bytes": int(stats["total_bytes"]),
+                "mirror_bytes": sum(_size(self._mirror(side).folder) for side in sides),
+                "indices": [index.name for index in self._table.list_indices()],
+            }
+
+    # -------------------------------------------------------------------------------- inside
+
+    def check_where(self, where: str) -> None:
+        """Refuse an expression that this table cannot evaluate, saying why."""
+        try:
+            self._table.search().where(where).limit(1).select(["id"]).to_arrow()
+        except Exception as error:
+            wrong = bad_where(where, str(error), self.layout)
+            if wrong is None:
+                raise damaged(self.uri, error) from error
+            raise wrong from None
+
+    def _keys(self, where: str) -> Keys:
+        found = self._table.search().where(where).select(["id"]).with_row_id(True).to_arrow()
+        keys: Keys = found["_rowid"].to_numpy().astype(np.uint64)
+        return keys
+
+    def _mirror(self, side: Side) -> Mirror:
+        if side not in self.layout.sides:
+            raise InputError(
+                tr("The index holds no {side}s.", side=side), where=self.uri,
+                expected=", ".join(self.layout.sides),
+            )  # fmt: skip
+        if side not in self._mirrors:
+            folder = self._mirror_folder() / side
+            self._mirrors[side] = Mirror(folder, TableSource(self, side))
+        return self._mirrors[side]
+
+    def _mirror_folder(self) -> Path:
+        own = Path(self.uri) / "mirror" / self._name
+        if not is_remote(self.uri) and (own.is_dir() or os.access(self.uri, os.W_OK)):
+            return own
+        digest = hashlib.sha256(f"{self.uri} {self._name}".encode()).hexdigest()
+        return cache_folder() / "mirrors" / digest[:16]
+
+
+class TableSource:
+    """One side of a table, as a mirror sees it."""
+
+    def __init__(self, engine: LanceEngine, side: Side) -> None:
+        self._engine, self._side = engine, side
+
+    def version(self) -> int:
+        """Of the table as it is open."""
+        return int(self._engine._table.version)
+
+    def keys(self) -> Keys:
+        """The rows that have this side, rising."""
+        return np.sort(self._engine._keys(f"{self._side}_count IS NOT NULL"))
+
+    def lists(self, keys: Keys) -> Iterator[MultiVectors]:
+        """Their lists, a part at a time."""
+        columns = [f"{self._side}_vectors"]
+        if self._engine.layout.dtype == "int8":
+            columns.append(f"{self._side}_scale")
+        for begin in range(0, len(keys), LISTS_AT_ONCE):
+            yield side_vectors(
+                self._engine.take(keys[begin : begin + LISTS_AT_ONCE], columns), self._side
+            )
+
+
+def is_remote(uri: str) -> bool:
+    """Whether it is on shared storage and not a folder here."""
+    return "://" in uri
+
+
+def not_an_index(uri: str) -> InputError:
+    """The error for a place that holds something else."""
+    return InputError(
+        tr("This is not an index of xmr."),
+        where=uri,
+        hint=tr("Make one: xmr index build CATALOGUE FOLDER"),
+    )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+@contextmanager
+def _errors(uri: str) -> Iterator[None]:
+    """What LanceDB raises, as this project's errors."""
+    try:
+        yield
+    except (XmrError, KeyboardInterrupt, OSError):
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise damaged(uri, error) from error

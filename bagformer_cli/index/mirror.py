@@ -1,0 +1,262 @@
+"""The lists of vectors of one side of an index, where a scan can read them: memory-mapped.
+
+LanceDB keeps rows safely but in pages that must be decoded; a scan wants raw arrays. The mirror is
+derived from the table and follows its versions: what is new is appended as a segment, what was
+deleted or replaced is masked, and it can be thrown away at any time. Rows are known by LanceDB's
+stable row ids, of which a row that is written again gets a new one.
+
+Shapes: Q queries, n rows of the mirror, k results.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from bagformer_cli.errors import InputError
+from bagformer_cli.files import atomic_file, write_text
+from bagformer_cli.index.base import Found, Recall
+from bagformer_cli.interaction.maxsim import score_texts
+from bagformer_cli.interaction.stored import open_vectors, write_vectors
+from bagformer_cli.interaction.topk import topk_rescored
+from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.messages import tr
+from bagformer_cli.progress import SILENT, Progress
+
+MOST_SEGMENTS = 8
+DEAD_SHARE = 0.3
+
+Keys = NDArray[np.uint64]
+
+
+class Source(Protocol):
+    """The table that is mirrored."""
+
+    def version(self) -> int:
+        """Of the table."""
+
+    def keys(self) -> Keys:
+        """[n] the row ids that are there now, rising."""
+
+    def lists(self, keys: Keys) -> Iterator[MultiVectors]:
+        """The lists of those rows, in order, a part at a time."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows that were mirrored together."""
+
+    vectors: MultiVectors
+    keys: Keys
+
+
+class Mirror:
+    """See the module.
+
+    Args:
+        folder: Where the files are.
+        source: What is mirrored.
+    """
+
+    def __init__(self, folder: Path, source: Source) -> None:
+        self.folder, self.source = folder, source
+        self.segments: list[Segment] = []
+        self.names: list[str] = []
+        self.keys = np.zeros(0, np.uint64)
+        self.alive = np.zeros(0, np.bool_)
+        self._order = np.zeros(0, np.int64)
+        self._version = -1
+
+    # ------------------------------------------------------------------------------ following
+
+    def refresh(self, progress: Progress = SILENT) -> None:
+        """Bring the mirror to the table's version."""
+        version = self.source.version()
+        if version == self._version:
+            return
+        wanted = self.source.keys()
+        self._load()
+        if len(np.setdiff1d(wanted, self.keys, assume_unique=True)):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "lock"):
+                self._load()  # another process may have been faster
+                self._extend(wanted, progress)
+        self.alive = np.isin(self.keys, wanted, assume_unique=True)
+        self._version = version
+
+    def _load(self) -> None:
+        try:
+            names = json.loads((self.folder / "segments.json").read_text("utf-8"))["segments"]
+        except (OSError, ValueError, KeyError, TypeError):
+            names = []
+        if names == self.names:
+            return
+        try:
+            self._set([self._open(name) for name in names], names)
+        except (InputError, OSError, ValueError):  # damaged: it is only a copy
+            self._set([], [])
+
+    def _open(self, name: str) -> Segment:
+        vectors = open_vectors(self.folder / name)
+        keys = np.load(self.folder / f"{name}.keys.npy")
+        if len(keys) != len(vectors):
+            raise ValueError(name)
+        return Segment(vectors, keys)
+
+    def _set(self, segments: list[Segment], names: list[str]) -> None:
+        self.segments, self.names = segments, names
+        self.keys = np.concatenate([np.zeros(0, np.uint64), *(s.keys for s in segments)])
+        self._order = np.argsort(self.keys, kind="stable")
+
+    def _extend(self, wanted: Keys, progress: Progress) -> None:
+        new = np.setdiff1d(wanted, self.keys, assume_unique=True)
+        if not len(new):
+            return
+        dead = len(self.keys) - len(np.intersect1d(self.keys, wanted, assume_unique=True))
+        anew = len(self.names) >= MOST_SEGMENTS or dead > DEAD_SHARE * max(1, len(self.keys))
+        kept = [] if anew else self.names
+        keys = wanted if anew else new
+        number = 1 + max((int(name.rpartition("-")[2]) for name in self.names), default=0)
+        name = f"segment-{number}"
+        with progress.task(tr("Laying vectors out for scanning"), len(keys)) as task:
+
+            def parts() -> Iterator[MultiVectors]:
+                for part in self.source.lists(keys):
+                    yield part
+                    task.advance(len(part))
+
+            write_vectors(self.folder / name, parts())
+        with (
+            atomic_file(self.folder / f"{name}.keys.npy") as temporary,
+            open(temporary, "wb") as out,
+        ):
+            np.save(out, keys)
+        names = [*kept, name]
+        write_text(self.folder / "segments.json", json.dumps({"segments": names}))
+        self._set([self._open(one) for one in names], names)
+        self._forget(names)
+
+    def _forget(self, names: Sequence[str]) -> None:
+        """Remove segments nobody will open again (who has them mapped keeps them)."""
+        for path in self.folder.glob("segment-*"):
+            if path.name.partition(".")[0] not in names:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    # ------------------------------------------------------------------------------ searching
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that a scan of everything reads."""
+        return sum(s.vectors.values.nbytes for s in self.segments)
+
+    def positions(self, keys: Keys) -> NDArray[np.int64]:
+        """Where rows are; -1 where they are not."""
+        if not len(self.keys):
+            return np.full(len(keys), -1, np.int64)
+        places = np.searchsorted(self.keys, keys, sorter=self._order)
+        found = self._order[np.minimum(places, len(self.keys) - 1)]
+        return np.where(self.keys[found] == keys, found, -1)
+
+    def allowed(self, keys: Keys | None) -> NDArray[np.bool_]:
+        """[n] which rows may be found: those that live, and are among ``keys``."""
+        if keys is None:
+            return self.alive
+        mask = np.zeros(len(self.keys), np.bool_)
+        places = self.positions(keys)
+        mask[places[places >= 0]] = True
+        return mask & self.alive
+
+    def scan(
+        self, queries: MultiVectors, k: int, allowed: NDArray[np.bool_], first: int = 0
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The best ``k`` rows of each query by late interaction, exact for what is stored.
+
+        Args:
+            queries: Q.
+            k: How many; fewer come back where fewer are allowed.
+            allowed: [n] bool.
+            first: Leave out the rows before this one.
+
+        Returns:
+            Scores [Q, k] falling, positions [Q, k].
+        """
+        scores = np.zeros((len(queries), 0), np.float32)
+        places = np.zeros((len(queries), 0), np.int64)
+        start = 0
+        for segment in self.segments:
+            end = start + len(segment.keys)
+            mask = allowed[start:end].copy()
+            mask[: max(0, first - start)] = False
+            if mask.any():
+                stored = segment.vectors
+                found, place = topk_rescored(
+                    queries,
+                    stored,
+                    k,
+                    dtype=stored.dtype if stored.dtype == torch.int8 else torch.float32,
+                    allowed=None if mask.all() else torch.from_numpy(mask),
+                )
+                scores = np.concatenate([scores, found.numpy()], 1)
+                places = np.concatenate([places, place.numpy() + start], 1)
+            start = end
+        return best_of(scores, places, k)
+
+    def recall(
+        self,
+        queries: MultiVectors,
+        k: int,
+        allowed: NDArray[np.bool_],
+        method: Recall,
+        seconds: dict[str, float],
+    ) -> Found:
+        """The best ``k`` of each query, by the way that is quickest for so many."""
+        started = time.perf_counter()
+        scores, places = self.scan(queries, k, allowed)
+        seconds["recall"] = time.perf_counter() - started
+        note = tr("every list of {n} products scanned", n=int(allowed.sum()))
+        return Found([self.keys[row] for row in places], list(scores), True, "exact", note, seconds)
+
+    def select(self, positions: NDArray[np.int64]) -> MultiVectors:
+        """The lists of rows, copied."""
+        if len(self.segments) == 1:
+            return self.segments[0].vectors.select(torch.from_numpy(positions))
+        parts, order = [], []
+        start = 0
+        for segment in self.segments:
+            end = start + len(segment.keys)
+            own = np.flatnonzero((positions >= start) & (positions < end))
+            if len(own):
+                parts.append(segment.vectors.select(torch.from_numpy(positions[own] - start)))
+                order.append(own)
+            start = end
+        inverse = np.argsort(np.concatenate(order))
+        return MultiVectors.concatenate(parts).select(torch.from_numpy(inverse))
+
+    def late(self, query: MultiVectors, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The late interaction of one query with some rows."""
+        if not len(positions):
+            return np.zeros(0, np.float32)
+        chosen = self.select(positions).to(dtype=torch.float32)
+        scores: NDArray[np.float32] = score_texts(query, chosen)[0].numpy()
+        return scores
+
+
+def best_of(
+    scores: NDArray[np.float32], places: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The best ``k`` of each row, falling."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1)
