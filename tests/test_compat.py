@@ -28,10 +28,6 @@ from bagformer_cli.models.checkpoint import load_weights
 from bagformer_cli.models.compat import (
     CompatDualEncoder,
     CompatMatchingHead,
-    CompatSegmenter,
-    CompatTitleEncoder,
-    EntityMatcher,
-    WordList,
     lay_out,
 )
 from bagformer_cli.models.convert import (
@@ -41,6 +37,12 @@ from bagformer_cli.models.convert import (
 )
 from bagformer_cli.models.cross import MatchingHead
 from bagformer_cli.models.dual import DualEncoder, Encoded
+from bagformer_cli.text.compat import (
+    CompatSegmenter,
+    CompatTitleEncoder,
+    EntityMatcher,
+    WordList,
+)
 from bagformer_cli.text.tokenizer import PackedTokens, Tokenizer
 from bagformer_cli.training.tasks import RetrievalTask
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -344,6 +346,20 @@ def test_preprocess_of_titles_alone(tmp_path: Path, xmr: Xmr) -> None:
     run = xmr("preprocess", "--dataset", tmp_path, "--text-only", "--json")
     assert run.code == 0, run.err
     assert run.json()["splits"][0]["images"] is None
+
+
+def test_preprocess_of_titles_alone_needs_no_torch(tmp_path: Path) -> None:
+    write_split(tmp_path, "train")
+    program = (
+        "import sys\n"
+        "from bagformer_cli.cli.main import main\n"
+        f"assert main(['preprocess', '--dataset', {str(tmp_path)!r}, '--text-only']) == 0\n"
+        "print(sorted({'torch', 'transformers', 'timm'} & set(sys.modules)))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from bagformer_cli.encoders.pooling import sum_bags
 from bagformer_cli.encoders.text import TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.errors import CheckpointError, ConfigError
-from bagformer_cli.models.build import RetrievalModel, build_model, build_titles
+from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model, save_model
 from bagformer_cli.text.bags import TitleEncoder
+from bagformer_cli.text.build import build_titles
 
 TITLES = ["红色碎花连衣裙", "304不锈钢保温杯500ml", "女", "2024新款儿童加绒牛仔裤男宽松"]
 TINY = [

@@ -369,9 +369,9 @@ def test_xmr_bags_of_a_file(xmr: Xmr, tmp_path: Path) -> None:
 def test_lines_of_a_file_are_those_of_single_titles() -> None:
     import json
 
-    from bagformer_cli.data.titles import json_lines, record, title_encoder
+    from bagformer_cli.data.titles import json_lines, record, bag_encoder
 
-    encoder = title_encoder("builtin", ("builtin",))
+    encoder = bag_encoder("builtin", ("builtin",))
     titles = ['红色"连衣裙"\\ 2件', "", "👗👗 \u2028红\x01", "한국 calvin klein", "\ud83d裙"]
     lines = [json.loads(line) for line in json_lines(encoder, titles)]
     assert lines == [record(title, encoder.bags(title, whole=True)) for title in titles]

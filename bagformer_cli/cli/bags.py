@@ -90,7 +90,7 @@ def bags(
         raise InputError(
             tr("There is no dictionary."), hint=tr("Give one with --lexicon, or leave --builtin.")
         )
-    from bagformer_cli.data.titles import title_encoder
+    from bagformer_cli.data.titles import bag_encoder
 
     if gold is not None:
         _compare(gold, source, lexicons, tokenizer, show_errors)
@@ -98,7 +98,7 @@ def bags(
     if source is not None:
         given += _of_file(source, output, lexicons, tokenizer, workers)
     if given:
-        _show(given, title_encoder(tokenizer, tuple(lexicons)), output)
+        _show(given, bag_encoder(tokenizer, tuple(lexicons)), output)
 
 
 def _of_file(
@@ -177,14 +177,14 @@ def _compare(
     gold: Path, source: Path | None, lexicons: list[str], tokenizer: str, show_errors: int
 ) -> None:
     """Print how well bags fit marked spans, beside longest matching with the same entries."""
-    from bagformer_cli.data.titles import title_encoder
+    from bagformer_cli.data.titles import bag_encoder
     from bagformer_cli.text.baselines import longest_match
     from bagformer_cli.text.marked import measure, read_marked
 
     marked = read_marked(gold)
     _same_titles(marked, source, gold)
     texts = [title.text for title in marked]
-    encoder = title_encoder(tokenizer, tuple(lexicons))
+    encoder = bag_encoder(tokenizer, tuple(lexicons))
     covers = encoder.bags_batch(texts, whole=True)
     quality = measure(marked, covers)
     tokens = encoder.tokenizer.encode_batch(texts)

@@ -57,7 +57,7 @@ def bench(
             from bagformer_cli.config import load_config
             from bagformer_cli.data.datasets import ensure_store, resolve
             from bagformer_cli.data.titles import read_titles
-            from bagformer_cli.models.build import build_titles
+            from bagformer_cli.text.build import build_titles
 
             config = load_config("demo")
             config.text.lexicons = [*config.text.lexicons, *(lexicon or [])]

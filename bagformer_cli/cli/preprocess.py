@@ -57,13 +57,12 @@ def preprocess(
 
     from bagformer_cli.config import load_config
     from bagformer_cli.data.datasets import ensure_store, resolve
+    from bagformer_cli.text.build import build_titles
 
     settings = load_config(config or "demo")
     started = time.perf_counter()
     with console.progress() as progress:
         folder = resolve(dataset, progress=progress)
-        from bagformer_cli.models.build import build_titles  # slow: after the data was found
-
         store = ensure_store(
             folder,
             build_titles(settings),

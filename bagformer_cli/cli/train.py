@@ -73,7 +73,7 @@ def train(
 ) -> None:
     """Parse, train, print the run."""
     from bagformer_cli.data.datasets import ensure_store, resolve
-    from bagformer_cli.models.build import build_titles
+    from bagformer_cli.text.build import build_titles
     from bagformer_cli.training.run import (
         free_run_folder,
         new_model,

@@ -27,7 +27,7 @@ ALONE_BELOW = 8 << 20
 
 
 @cache
-def title_encoder(tokenizer: str, lexicons: tuple[str, ...]) -> TitleEncoder:
+def bag_encoder(tokenizer: str, lexicons: tuple[str, ...]) -> TitleEncoder:
     """The encoder over these, made once in a process."""
     return TitleEncoder(Tokenizer.load(tokenizer), Segmenter(Lexicon.load(lexicons)))
 
@@ -103,7 +103,7 @@ def bag_lines(
         Many lines at once, each with its end.
     """
     path = Path(path)
-    title_encoder(tokenizer, tuple(lexicons))  # the cache is made here, and errors are seen
+    bag_encoder(tokenizer, tuple(lexicons))  # the cache is made here, and errors are seen
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -124,7 +124,7 @@ def bag_lines(
 
 def _bag_span(job: _Span) -> str:
     """The lines that begin in a range of bytes."""
-    encoder = title_encoder(job.tokenizer, job.lexicons)
+    encoder = bag_encoder(job.tokenizer, job.lexicons)
     titles: list[str] = []
     with open(job.path, "rb") as stream:
         if job.start:

@@ -9,11 +9,11 @@ from bagformer_cli.config import RunConfig
 from bagformer_cli.encoders.fusion import FusionEncoder
 from bagformer_cli.encoders.text import TextEncoder, load_bert, sizes_of
 from bagformer_cli.encoders.vision import VisionEncoder
-from bagformer_cli.models.compat import dual_encoder, matching_head, title_encoder
+from bagformer_cli.models.compat import dual_encoder, matching_head
 from bagformer_cli.models.cross import MatchingHead
 from bagformer_cli.models.dual import DualEncoder
 from bagformer_cli.text.bags import TitleEncoder
-from bagformer_cli.text.tokenizer import Tokenizer
+from bagformer_cli.text.build import build_titles
 
 
 class RetrievalModel(nn.Module):
@@ -86,8 +86,3 @@ def build_model(
         text.checkpoint_gradients()
         vision.checkpoint_gradients()
     return RetrievalModel(config, titles, dual, cross)
-
-
-def build_titles(config: RunConfig) -> TitleEncoder:
-    """Tokenizer, dictionary and segmenter of the ``text`` section."""
-    return title_encoder(config, Tokenizer.load(config.text.tokenizer), config.text.lexicons)

@@ -23,7 +23,7 @@ from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.checkpoint import load_weights, read_pickle, save_model
-from bagformer_cli.models.compat import title_encoder
+from bagformer_cli.text.build import title_encoder
 from bagformer_cli.text.tokenizer import Tokenizer
 
 QUEUES = ("image_queue", "text_queue", "idx_queue", "queue_ptr")
