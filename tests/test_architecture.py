@@ -39,8 +39,9 @@ LAYERS = {
     "4b": "losses.contrastive losses.matching losses",
     "5": "models.dual models.cross models.compat models.build models.identity models.checkpoint "
     "models.convert models.encode models",
-    "6": "index.reduce index.rows index.base index.where index.mirror index.lancedb index.qdrant "
-    "index.engines index.encode index.build index.slow index.search index.sheet index",
+    "6": "index.reduce index.rows index.base index.where index.sql index.tokens index.mirror "
+    "index.lancedb index.qdrant index.engines index.encode index.build index.slow index.search "
+    "index.sheet index",
     "7": "evaluation.metrics evaluation.products evaluation.submission evaluation.evaluate "
     "evaluation",
     "8": "training.optimizer training.log training.state training.tasks training.loop "

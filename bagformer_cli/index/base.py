@@ -16,8 +16,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bagformer_cli.errors import InputError
 from bagformer_cli.index.rows import Layout, Side
 from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
 Recall = Literal["auto", "exact", "tokens", "vector"]
@@ -36,7 +38,7 @@ class Found:
     """What a recall stage found.
 
     Attributes:
-        keys: Of each query's candidates, best first: the engine's own numbers of rows.
+        keys: Of each query's candidates, best first: what the engine calls its rows.
         scores: Theirs, falling.
         late: Whether the scores are the late interaction's already.
         method: ``exact``, ``tokens``, ``vector`` ...
@@ -44,7 +46,7 @@ class Found:
         seconds: By step.
     """
 
-    keys: list[NDArray[np.uint64]]
+    keys: list[NDArray[Any]]
     scores: list[NDArray[np.float32]]
     late: bool
     method: str
@@ -98,12 +100,12 @@ class Engine(ABC):
 
     @abstractmethod
     def late(
-        self, side: Side, queries: Queries, keys: Sequence[NDArray[np.uint64]]
+        self, side: Side, queries: Queries, keys: Sequence[NDArray[Any]]
     ) -> list[NDArray[np.float32]]:
         """The late interaction of each query with its candidates."""
 
     @abstractmethod
-    def rows(self, keys: NDArray[np.uint64], columns: Sequence[str]) -> list[dict[str, Any]]:
+    def rows(self, keys: NDArray[Any], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Columns of rows, in the order of ``keys``."""
 
     @abstractmethod
@@ -113,6 +115,13 @@ class Engine(ABC):
     @abstractmethod
     def info(self) -> dict[str, Any]:
         """What ``xmr index info`` shows beside the layout."""
+
+    def check(self, rows: pa.RecordBatch | pa.Table) -> None:
+        """Refuse rows of another model, dimension or kind of vectors."""
+        layout = Layout.of(rows.schema)
+        if layout is None:
+            raise InputError(tr("These rows do not say what made them."), where=self.uri)
+        self.layout.require_same(layout, self.uri)
 
     def close(self) -> None:  # noqa: B027 - most engines have nothing to close
         """Let go of files and connections."""

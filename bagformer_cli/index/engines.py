@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, MissingDependencyError
 from bagformer_cli.index.base import Engine
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
@@ -31,6 +31,14 @@ def create_engine(uri: str, layout: Layout, **options: Any) -> Engine:
 
 
 def _engine(uri: str) -> type[Engine]:
+    if uri.startswith(("qdrant://", "qdrants://")):
+        try:
+            from bagformer_cli.index.qdrant import QdrantEngine
+        except ImportError:
+            raise MissingDependencyError(
+                tr("Qdrant's client is not installed."), hint='pip install "bagformer-cli[qdrant]"'
+            ) from None
+        return QdrantEngine
     if "://" in uri and not uri.startswith(SHARED):
         raise InputError(
             tr("No index engine has such addresses."),

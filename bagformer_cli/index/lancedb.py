@@ -114,6 +114,7 @@ class LanceEngine(Engine):
 
     def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Add rows, replacing those of the same id."""
+        self.check(rows)
         table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
         with _errors(self.uri), disk_errors(Path(self.uri)), self._writing():
             self._table.checkout_latest()
@@ -122,12 +123,6 @@ class LanceEngine(Engine):
                 return
             merge = self._table.merge_insert("id")
             merge.when_matched_update_all().when_not_matched_insert_all().execute(table)
-
-    def append(self, rows: pa.RecordBatch | pa.Table) -> None:
-        """Add rows whose ids are not there: without looking."""
-        table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
-        with _errors(self.uri), disk_errors(Path(self.uri)):
-            self._table.add(table)
 
     def remove(self, ids: Sequence[str] = (), where: str | None = None) -> int:
         """Delete rows."""
@@ -302,7 +297,8 @@ class LanceEngine(Engine):
     def check_where(self, where: str) -> None:
         """Refuse an expression that this table cannot evaluate, saying why."""
         try:
-            self._table.search().where(where).limit(1).select(["id"]).to_arrow()
+            # In brackets: without them LanceDB takes no offence at what stands behind the filter.
+            self._table.search().where(f"({where})").limit(1).select(["id"]).to_arrow()
         except Exception as error:
             wrong = bad_where(where, str(error), self.layout)
             if wrong is None:

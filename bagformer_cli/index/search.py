@@ -264,7 +264,7 @@ class Index:
         self,
         queries: Sequence[Any],
         images: bool,
-        keys: list[NDArray[np.uint64]],
+        keys: list[NDArray[Any]],
         fast: list[NDArray[np.float32]],
         count: int,
         beta: float,
@@ -284,7 +284,7 @@ class Index:
 
     def _hits(
         self,
-        keys: list[NDArray[np.uint64]],
+        keys: list[NDArray[Any]],
         scores: list[NDArray[np.float32]],
         fast: list[NDArray[np.float32]],
         slows: list[NDArray[np.float32]],
@@ -295,7 +295,7 @@ class Index:
     ) -> list[list[Hit]]:
         names = list(self.engine.layout.attributes)
         columns = ["id", "title", "image", *names, *(["thumbnail"] if thumbnails else [])]
-        flat = np.concatenate([np.zeros(0, np.uint64), *(row[:k] for row in keys)])
+        flat = np.concatenate([row[:k] for row in keys])
         unique, inverse = np.unique(flat, return_inverse=True)
         rows = self.engine.rows(unique, columns)
         lengths = queries.vectors.lengths.tolist()
