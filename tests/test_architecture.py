@@ -34,8 +34,9 @@ LAYERS = {
     "data.batches data",
     "3": "encoders.vision encoders.text encoders.pooling encoders.fusion encoders",
     "4a": "interaction.vectors interaction.stored interaction._blocks interaction._kernels "
-    "interaction._products interaction._threads interaction._plain interaction._cpu interaction._triton "
-    "interaction.maxsim interaction.topk interaction.explain interaction",
+    "interaction._products interaction._threads interaction._lanes interaction._plain "
+    "interaction._cpu interaction._wide interaction._triton interaction.maxsim interaction.topk "
+    "interaction.explain interaction",
     "4b": "losses.contrastive losses.matching losses",
     "5": "models.dual models.cross models.compat models.build models.identity models.checkpoint "
     "models.convert models.encode models",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bagformer_cli.bench.maxsim import extra_bytes
 from bagformer_cli.errors import InputError
-from bagformer_cli.interaction import MultiVectors, _cpu, _plain, _products, maxsim
+from bagformer_cli.interaction import MultiVectors, _cpu, _plain, _products, _wide, maxsim
 from bagformer_cli.interaction.maxsim import maxsim_blocks, score_texts
 
 Lengths = list[int]
@@ -47,10 +47,16 @@ def close(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: fl
         torch.testing.assert_close(a.double(), b.double(), rtol=tolerance, atol=tolerance)
 
 
-@pytest.fixture(params=["plain", "tiles", "small tiles"])
+@pytest.fixture(params=["plain", "tiles", "small tiles", "lanes", "small packs"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each way to compute, however small the input."""
     name: str = request.param
+    monkeypatch.setattr(_wide, "can", lambda *_, **__: name in ("lanes", "small packs"))
+    if name in ("lanes", "small packs") and not all(map(_wide.has, _wide.DTYPES)):
+        pytest.skip("this processor has not all of AVX-512")
+    if name == "small packs":
+        monkeypatch.setattr(_wide, "_PACK", 1)
+        monkeypatch.setattr(_wide, "_TASK", 1)
     if name == "plain":
         monkeypatch.setattr(_cpu, "kernels", lambda: None)
     else:
@@ -255,6 +261,85 @@ def test_every_product_multiplies_a_tile(product: _products.Product) -> None:
     tile = product.multiply(bags, patches, torch.empty(7, 5, dtype=product.tile))
     expected = bags.float() @ patches.float().T
     torch.testing.assert_close(tile.float(), expected.to(product.tile).float(), rtol=0, atol=0)
+
+
+LANES = ["float32", "bfloat16", "int8"]
+
+
+def lanes(name: str, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
+    """The type, computed in lanes."""
+    dtype: torch.dtype = getattr(torch, name)
+    if not _wide.has(dtype):
+        pytest.skip("this processor has no such instructions")
+    monkeypatch.setattr(_cpu, "WORTH_IT", 0)
+    monkeypatch.setattr(_wide, "can", lambda *_, **__: True)
+    return dtype
+
+
+@pytest.mark.parametrize("name", LANES)
+@pytest.mark.parametrize("dim", [16, 48, 64])
+def test_lanes_are_exact_with_respect_to_the_type(
+    monkeypatch: pytest.MonkeyPatch, name: str, dim: int
+) -> None:
+    dtype = lanes(name, monkeypatch)
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(0, 26, (2, 40), generator=generator).tolist()
+    for texts in (vectors(counts[0], dim), vectors([5], dim), vectors([17, 0, 16], dim)):
+        images = vectors([37, *counts[1], 16, 8], dim, seed=1)
+        texts, images = texts.to(dtype=dtype), images.to(dtype=dtype)
+        close(maxsim(texts, images), oracle(texts, images), 1e-5)
+        close((score_texts(texts, images),), oracle(texts, images)[:1], 1e-5)
+
+
+def test_the_largest_integers_do_not_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    dtype = lanes("int8", monkeypatch)
+    ends = torch.tensor([127, -127], dtype=dtype)
+    texts = MultiVectors(ends.repeat_interleave(256)[None].expand(20, 512).contiguous(),
+                         torch.tensor([0, 20]), torch.ones(1))  # fmt: skip
+    images = MultiVectors(torch.cat([texts.values[:9], -texts.values[:8]]),
+                          torch.tensor([0, 9, 17]), torch.ones(2))  # fmt: skip
+    highest = 127.0 * 127 * 512
+    assert score_texts(texts, images).tolist() == [[20 * highest, -20 * highest]]
+
+
+@pytest.mark.parametrize("name", LANES)
+def test_lanes_leave_out_what_is_not_allowed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    dtype = lanes(name, monkeypatch)
+    texts, images = vectors([3, 1, 7]).to(dtype=dtype), vectors([9, 0, 33, 8], seed=1)
+    allowed = torch.tensor([True, False, False, True])
+    found = score_texts(texts, images, dtype=dtype, allowed=allowed)
+    assert found[:, 1:3].isneginf().all()
+    expected = score_texts(texts, images, dtype=dtype)
+    torch.testing.assert_close(found[:, ::3], expected[:, ::3])
+    if dtype != torch.int8:
+        images.values[4] = float("nan")
+        found = score_texts(texts, images, dtype=dtype, allowed=allowed)
+        assert found[:, 0].isnan().all()
+        assert found[:, 1:3].isneginf().all()
+
+
+def test_lanes_are_used_where_they_are_quicker_and_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(_wide, "quicker", lambda dtype, few: asked.append(few) or True)
+    many, images = vectors([5] * 40), vectors([8] * 3)
+    assert _wide.can(many, images, torch.float32, both=True)
+    assert _wide.can(many[:2], images, torch.float32, both=False)
+    assert asked == [False, True]
+    asked.clear()
+    assert not _wide.can(many[:2], images, torch.float32, both=True)  # two lanes of sixteen
+    assert not _wide.can(many, vectors([1] * 9), torch.float32, both=True)
+    assert not _wide.can(vectors([5] * 40, 9), vectors([8], 9), torch.int8, both=True)
+    assert not asked
+
+
+def test_a_way_that_is_wrong_is_never_the_quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not _wide.has(torch.float32):
+        pytest.skip("this processor has no such instructions")
+    monkeypatch.setattr(_wide, "_CLEARLY", 0.0)  # however slow it is
+    assert _wide.quicker.__wrapped__(torch.float32, few=True)
+    right = _wide.scores
+    monkeypatch.setattr(_wide, "scores", lambda *a, **k: tuple(x + 9 for x in right(*a, **k)))
+    assert not _wide.quicker.__wrapped__(torch.float32, few=True)
 
 
 def test_a_product_that_fails_or_errs_is_never_chosen() -> None:

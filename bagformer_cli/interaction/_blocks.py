@@ -2,8 +2,69 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+import torch
 from torch import Tensor
+
+from bagformer_cli.interaction.vectors import MultiVectors
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Some items next to each other, and the vectors they own."""
+
+    first: int
+    end: int
+    start: int
+    stop: int
+    offsets: Array  # relative to start
+
+    @classmethod
+    def all(cls, offsets: Tensor, cuts: list[tuple[int, int]]) -> list[Range]:
+        """One for each cut."""
+        found = offsets.numpy()
+        return [
+            cls(a, b, int(found[a]), int(found[b]), found[a : b + 1] - found[a]) for a, b in cuts
+        ]
+
+    @property
+    def items(self) -> slice:
+        """Where the items are among all."""
+        return slice(self.first, self.end)
+
+    @property
+    def vectors(self) -> slice:
+        """Where their vectors are."""
+        return slice(self.start, self.stop)
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def block_of(images: MultiVectors, image: Range, dtype: torch.dtype) -> tuple[Tensor, Array]:
+    """A range's vectors as ``dtype`` and its scales, with as little ado as may be."""
+    if images.dtype != dtype:
+        block = images[image.items].to(dtype=dtype)
+        return block.values.detach(), scales_of(block)
+    scales = images.scales
+    return images.values.detach()[image.vectors], (
+        np.ones(image.end - image.first, np.float32)
+        if scales is None
+        else scales[image.items].numpy()
+    )
+
+
+def scales_of(vectors: MultiVectors) -> Array:
+    """[n] float32: what an item's integers are multiplied by; ones for floats."""
+    if vectors.scales is None:
+        return np.ones(len(vectors), np.float32)
+    scales: Array = vectors.scales.numpy()
+    return scales
 
 
 def cut(offsets: Tensor, limit: int) -> list[tuple[int, int]]:

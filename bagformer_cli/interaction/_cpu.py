@@ -7,7 +7,7 @@ bags in all, N images of P patches in all, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -18,12 +18,16 @@ import torch
 from torch import Tensor
 
 from bagformer_cli.interaction import _plain
-from bagformer_cli.interaction._blocks import cut_evenly
+from bagformer_cli.interaction._blocks import (
+    Array,
+    Range,
+    block_of,
+    cut_evenly,
+    scales_of,
+)
 from bagformer_cli.interaction._products import product_for
 from bagformer_cli.interaction._threads import on_every_thread, on_one_thread
 from bagformer_cli.interaction.vectors import MultiVectors
-
-Array = np.ndarray[Any, Any]
 
 # Below this many dot products, plain torch is done before a thread has begun.
 WORTH_IT = 1 << 18
@@ -46,54 +50,24 @@ def kernels() -> ModuleType | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Range:
-    """Some items next to each other, and the vectors they own."""
-
-    first: int
-    end: int
-    start: int
-    stop: int
-    offsets: Array  # relative to start
-
-    @classmethod
-    def all(cls, offsets: Tensor, cuts: list[tuple[int, int]]) -> list[_Range]:
-        """One for each cut."""
-        found = offsets.numpy()
-        return [
-            cls(a, b, int(found[a]), int(found[b]), found[a : b + 1] - found[a]) for a, b in cuts
-        ]
-
-    @property
-    def items(self) -> slice:
-        return slice(self.first, self.end)
-
-    @property
-    def vectors(self) -> slice:
-        return slice(self.start, self.stop)
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(frozen=True, slots=True)
 class _Plan:
     """Ranges of titles and of images; the size of the largest tile they make, the longest image."""
 
-    titles: list[_Range]
-    images: list[_Range]
+    titles: list[Range]
+    images: list[Range]
     tile: int
     longest: int
 
     @classmethod
     def make(cls, bag_offsets: Tensor, patch_offsets: Tensor, threads: int) -> _Plan:
-        titles = _Range.all(bag_offsets, cut_evenly(bag_offsets, _TILE_BAGS))
+        titles = Range.all(bag_offsets, cut_evenly(bag_offsets, _TILE_BAGS))
         bags = max(map(len, titles))
         limit = min(_TILE_PATCHES, max(256, _TILE // max(bags, 1)))
-        images = _Range.all(patch_offsets, cut_evenly(patch_offsets, limit, threads))
+        images = Range.all(patch_offsets, cut_evenly(patch_offsets, limit, threads))
         tile = bags * max(map(len, images))
         return cls(titles, images, tile, int(patch_offsets.diff().max()))
 
-    def tasks(self, threads: int) -> Iterator[tuple[_Range, list[_Range]]]:
+    def tasks(self, threads: int) -> Iterator[tuple[Range, list[Range]]]:
         """Ranges of images, each with the ranges of titles it meets; threads draw from one list.
 
         The titles are shared out as well where there are fewer ranges of images than threads.
@@ -117,7 +91,7 @@ def scores(
         budget: Bytes that temporaries may take.
     """
     texts = texts.to(dtype=dtype)
-    if dtype != torch.int8 and not _finite(texts.values):
+    if dtype != torch.int8 and not finite(texts.values):
         return _plain.scores(texts, images, dtype=dtype, both=both, budget=budget)
     single = bool((images.lengths == 1).all())
     reduce_tile = _kernels().reduce_tile_single if single else _kernels().reduce_tile
@@ -130,7 +104,7 @@ def scores(
     bags = texts.values.detach()
     if bags.dtype != product.operand and bags.numel() * product.operand.itemsize <= budget // 4:
         bags = bags.to(product.operand)
-    title_scale, down, up = _scales(texts), t2i.numpy(), i2t.numpy()
+    title_scale, down, up = scales_of(texts), t2i.numpy(), i2t.numpy()
     tasks = plan.tasks(threads)
 
     def work(_: int) -> None:
@@ -140,8 +114,8 @@ def scores(
         over_bags = torch.empty(width, dtype=compared).numpy()
         while (task := next(tasks, None)) is not None:
             image, titles = task
-            patches, image_scale = _block(images, image, dtype)
-            if dtype != torch.int8 and not _finite(patches):
+            patches, image_scale = block_of(images, image, dtype)
+            if dtype != torch.int8 and not finite(patches):
                 # All titles, whatever this task's share of them: it is rare.
                 block = images[image.items]
                 found = _plain.scores(texts, block, dtype=dtype, both=both, budget=budget)
@@ -164,7 +138,7 @@ def scores(
                     over_bags,
                 )
 
-    on_every_thread(_without_gradients(work), threads)
+    on_every_thread(work, threads)
     return t2i, i2t
 
 
@@ -177,7 +151,7 @@ def forward(
     budget: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Both directions and the places of the maxima, of float32; see ``_plain.forward``."""
-    if not (_finite(bags) and _finite(patches)):
+    if not (finite(bags) and finite(patches)):
         return _plain.forward(bags, patches, bag_offsets, patch_offsets, budget=budget)
     reduce_tile_arg = _kernels().reduce_tile_arg
     Q, N = len(bag_offsets) - 1, len(patch_offsets) - 1
@@ -211,7 +185,7 @@ def forward(
                     met_bag[title.items, image.vectors],
                 )
 
-    on_every_thread(_without_gradients(work), threads)
+    on_every_thread(work, threads)
     return t2i, i2t, arg_patch, arg_bag
 
 
@@ -255,7 +229,7 @@ def backward(
                 parts[thread, title.vectors].addmm_(weights, patches[image.vectors])
                 grad_patches[image.vectors].addmm_(weights.T, bags[title.vectors])
 
-    on_every_thread(_without_gradients(work), threads)
+    on_every_thread(work, threads)
     return parts.sum(0), grad_patches
 
 
@@ -263,19 +237,12 @@ def _kernels() -> Any:
     return kernels()
 
 
-def _without_gradients(work: Callable[[int], None]) -> Callable[[int], None]:
-    """Recording is set a thread at a time, and on in a new one."""
-
-    def quiet(index: int) -> None:
-        with torch.no_grad():
-            work(index)
-
-    return quiet
-
-
-def _finite(values: Tensor) -> bool:
-    """Whether all numbers are finite; may say no where a sum overflows, never yes wrongly."""
-    return bool(values.sum(dtype=torch.float32).isfinite())
+def finite(values: Tensor) -> bool:
+    """Whether all numbers, float32 or bfloat16, are finite."""
+    wide = values.dtype == torch.float32
+    bits = values.detach().contiguous().view(torch.uint32 if wide else torch.uint16)
+    exponent = np.uint32(0x7F80_0000) if wide else np.uint16(0x7F80)
+    return bool(_kernels().finite(bits.view(-1).numpy(), exponent))
 
 
 def _tile(buffer: Tensor, rows: int, columns: int) -> Tensor:
@@ -285,24 +252,3 @@ def _tile(buffer: Tensor, rows: int, columns: int) -> Tensor:
 def _array(tile: Tensor) -> Array:
     """A tile as numpy; bfloat16, which numpy lacks, as its bits."""
     return (tile.view(torch.uint16) if tile.dtype == torch.bfloat16 else tile).numpy()
-
-
-def _block(images: MultiVectors, image: _Range, dtype: torch.dtype) -> tuple[Tensor, Array]:
-    """A range's vectors as ``dtype`` and its scales, with as little ado as may be."""
-    if images.dtype != dtype:
-        block = images[image.items].to(dtype=dtype)
-        return block.values, _scales(block)
-    scales = images.scales
-    return images.values.detach()[image.vectors], (
-        np.ones(image.end - image.first, np.float32)
-        if scales is None
-        else scales[image.items].numpy()
-    )
-
-
-def _scales(vectors: MultiVectors) -> Array:
-    """[n] float32: what an item's integers are multiplied by; ones for floats."""
-    if vectors.scales is None:
-        return np.ones(len(vectors), np.float32)
-    scales: Array = vectors.scales.numpy()
-    return scales

@@ -31,7 +31,7 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-def _compile(function: Callable[..., object]) -> Any:
+def compile_loop(function: Callable[..., object]) -> Any:
     try:
         return numba.njit(**_OPTIONS)(function)
     except RuntimeError:  # there is no folder to keep compiled code in
@@ -76,6 +76,16 @@ def _build_value(_: Any, stored: Any) -> Any:
     return (types.float32 if stored is types.uint16 else stored)(stored), build
 
 
+def _build_larger_bits(_: Any, a: Any, b: Any) -> Any:
+    """The larger of two unsigned integers of one width, which numba would widen."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.icmp_unsigned(">", *args), *args)
+
+    return a(a, a), build
+
+
+_larger_bits: Any = intrinsic(_build_larger_bits)
 _larger: Any = intrinsic(_build_larger)
 _if: Any = intrinsic(_build_if)
 _value: Any = intrinsic(_build_value)
@@ -225,7 +235,16 @@ def _weigh(
                 weights[g, start + arg_patch[g, i]] += share
 
 
-reduce_tile = _compile(_reduce)
-reduce_tile_single = _compile(_reduce_single)
-reduce_tile_arg = _compile(_reduce_arg)
-weigh_tile = _compile(_weigh)
+def _finite(words: Any, exponent: Any) -> Any:
+    """Whether no number's bits have the whole ``exponent`` set: none is infinite or no number."""
+    highest = words.dtype.type(0)
+    for i in range(len(words)):
+        highest = _larger_bits(highest, words[i] & exponent)
+    return highest != exponent
+
+
+finite = compile_loop(_finite)
+reduce_tile = compile_loop(_reduce)
+reduce_tile_single = compile_loop(_reduce_single)
+reduce_tile_arg = compile_loop(_reduce_arg)
+weigh_tile = compile_loop(_weigh)

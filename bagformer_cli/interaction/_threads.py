@@ -23,14 +23,19 @@ _lock = threading.Lock()
 def on_every_thread(work: Callable[[int], None], threads: int) -> None:
     """Run ``work(0) … work(threads - 1)`` side by side, each on single-threaded torch.
 
-    With one thread, ``work(0)`` runs right here. The first exception is raised again, once all
-    have ended.
+    No gradients are recorded: that is set a thread at a time, and on in a new one. With one
+    thread, ``work(0)`` runs right here. The first exception is raised again, once all have ended.
     """
+
+    def quiet(index: int) -> None:
+        with torch.no_grad():
+            work(index)
+
     if threads == 1:
-        work(0)
+        quiet(0)
         return
     pool = _pool(threads)
-    futures = [pool.submit(work, index) for index in range(threads)]
+    futures = [pool.submit(quiet, index) for index in range(threads)]
     wait(futures)
     for future in futures:
         future.result()
@@ -55,6 +60,7 @@ def _start(threads: int) -> ThreadPoolExecutor:
     barrier = threading.Barrier(threads)
 
     def first() -> None:
+        torch.get_num_threads()  # what a thread asks first sets it back to the default
         torch.set_num_threads(1)
         barrier.wait()
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bagformer_cli.errors import InputError
-from bagformer_cli.interaction import _cpu, _plain
+from bagformer_cli.interaction import _cpu, _plain, _wide
 from bagformer_cli.interaction._blocks import cut
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
@@ -68,11 +68,15 @@ def score_texts(
     images: MultiVectors,
     *,
     dtype: torch.dtype | None = None,
+    allowed: Tensor | None = None,
     budget: int = BUDGET,
 ) -> Tensor:
-    """``t2i`` [Q, N] alone, without gradients: what a search needs. See :func:`maxsim`."""
+    """``t2i`` [Q, N] alone, without gradients: what a search needs. See :func:`maxsim`.
+
+    Images that are not ``allowed`` ([N] bool) are left out and score minus infinity.
+    """
     _check(texts, images)
-    return _scores(texts, images, both=False, dtype=dtype, budget=budget)[0]
+    return _scores(texts, images, both=False, dtype=dtype, budget=budget, allowed=allowed)[0]
 
 
 def maxsim_blocks(
@@ -146,17 +150,30 @@ class _MaxSim(torch.autograd.Function):
 
 
 def _scores(
-    texts: MultiVectors, images: MultiVectors, *, both: bool, dtype: torch.dtype | None, budget: int
+    texts: MultiVectors,
+    images: MultiVectors,
+    *,
+    both: bool,
+    dtype: torch.dtype | None,
+    budget: int,
+    allowed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     dtype = dtype or _shared_type(texts, images)
     if dtype not in (torch.float32, torch.bfloat16, torch.int8):
         raise InputError(tr("Vectors are multiplied as float32, bfloat16 or int8."), found=dtype)
     path = _path(texts.values, images.values, texts.offsets, dtype)
+    how: dict[str, Any] = {"dtype": dtype, "both": both, "budget": budget}
     with torch.no_grad(), torch.autocast(texts.device.type, enabled=False):
-        scores: tuple[Tensor, Tensor] = path.scores(
-            texts, images, dtype=dtype, both=both, budget=budget
-        )
-    return scores
+        if path is _cpu and _wide.can(texts, images, dtype, both=both):
+            return _wide.scores(texts, images, **how, allowed=allowed)
+        if allowed is None:
+            t2i, i2t = path.scores(texts, images, **how)
+            return t2i, i2t
+        chosen = allowed.cpu().nonzero().flatten()
+        t2i, i2t = path.scores(texts, images.select(chosen), **how)
+        whole = t2i.new_full((len(texts), len(images)), -torch.inf)
+        whole[:, chosen.to(whole.device)] = t2i
+        return whole, i2t
 
 
 def _shared_type(texts: MultiVectors, images: MultiVectors) -> torch.dtype:

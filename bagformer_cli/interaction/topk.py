@@ -54,14 +54,13 @@ def topk(
     best = torch.empty(len(texts), 0, device=texts.device)
     where = torch.empty(len(texts), 0, dtype=torch.int64, device=texts.device)
     for first, end in _ranges(texts, images, budget):
-        block, chosen = images[first:end], None
-        if allowed is not None:
-            chosen = allowed[first:end].nonzero().flatten().cpu()
-            block = block if len(chosen) == len(block) else block.select(chosen)
-        scores = score_texts(texts, block, dtype=dtype, budget=budget // 2)
-        found, place = scores.topk(min(k, len(block)), dim=1)
-        if chosen is not None:
-            place = chosen.to(place.device)[place]
+        block = images[first:end]
+        some = None if allowed is None else allowed[first:end]
+        count = len(block) if some is None else int(some.sum())
+        if not count:
+            continue
+        scores = score_texts(texts, block, dtype=dtype, allowed=some, budget=budget // 2)
+        found, place = scores.topk(min(k, count), dim=1)
         best = torch.cat([best, found], 1)
         where = torch.cat([where, place + first], 1)
         if best.shape[1] > k:
