@@ -23,6 +23,7 @@ from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 
 Interaction = Literal["cls", "tokenwise", "bagwise"]
+Pooling = Literal["each", "text", "image", "both", "mean"]
 Compat = Literal["bagformer", "bagformer-readme"]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -84,6 +85,20 @@ class TextConfig(Section):
     """What else transformers' ``BertConfig`` takes (``layer_norm_eps``, ``hidden_act`` ...)."""
     frozen_layers: Annotated[int, Field(ge=0)] = 0
     """Embeddings and the first so many layers that stay as they are; 0: all are trained."""
+    encoder: Literal["bert", "words"] = "bert"
+    """``words``: no BERT, a title is the mean of its word embeddings (Thinking Fast and Slow)."""
+
+
+class RegionsConfig(Section):
+    """Pre-extracted image regions in place of pixels."""
+
+    files: str = "MR_{split}_regions.tsv"
+    """TSV files of image id and base64 float array [n, width]; beside the dataset's, or a path."""
+    width: Positive = 2048
+    maximum: Positive = 32
+    """The first so many regions of an image are used."""
+    boxes: bool = False
+    """Add an embedding of each region's box; else regions have no position."""
 
 
 class ImageConfig(Section):
@@ -99,13 +114,37 @@ class ImageConfig(Section):
     """What else ``timm.create_model`` takes (``patch_size``, ``embed_dim``, ``depth`` ...)."""
     frozen_layers: Annotated[int, Field(ge=0)] = 0
     """Patch embedding and the first so many blocks that stay as they are; 0: all are trained."""
+    regions: RegionsConfig | None = None
+    """Read regions that a detector extracted instead of pixels; the backbone is then not built."""
 
 
 class CrossConfig(Section):
     """The slow scorer on top of the towers: fusion layers and the matching head."""
 
+    kind: Literal["matching", "captioner"] = "matching"
+    """``matching``: fusion encoder and two logits (ITM). ``captioner``: how likely the title is as
+    the image's caption, read forwards and backwards."""
     layers: Positive = 6
     """Layers that cross-attend to the image; from a pretrained BERT, those after the text's."""
+    finer: Annotated[int, Field(ge=0, le=4)] = 0
+    """Captioner: how many times the last feature map is doubled in size and merged with an
+    earlier, finer one before the attention sees it."""
+
+
+class SharedConfig(Section):
+    """One BERT for both sides: it also reads the image, as a sequence of cells or regions."""
+
+    cells: Positive = 32
+    """A patch grid of more cells is average-pooled to so many (32: 4 x 8) before it."""
+
+
+class HeadConfig(Section):
+    """A transformer shared by both sides whose first position is the one vector (ALADIN)."""
+
+    layers: Positive = 2
+    heads: Positive = 4
+    feed_forward: Positive = 768
+    dropout: Share = 0.1
 
 
 class ModelConfig(Section):
@@ -116,10 +155,40 @@ class ModelConfig(Section):
     """Bags made before (early) or after (late) the text encoder."""
     embed_dim: Positive = 256
     """Length of one vector of a title or an image."""
+    keep: Positive | Literal["all"] = "all"
+    """Vectors of each side: position 0 and the first so many that follow (of a patch grid so many
+    average-pooled cells instead); 1: position 0 alone; all: as the interaction says."""
+    codes: Annotated[int, Field(ge=0)] = 0
+    """Learned codes appended to each side's input, attended by all and scored like the rest."""
+    shared: SharedConfig | None = None
+    """Null: each side has its own encoder."""
+    pooling: Pooling = "each"
+    """How a pair's products become its score: ``each``: max over the other side, sum over one's
+    own, in each direction; ``text``: max over the image, sum over the text, in both; ``image``:
+    max over the text, sum over the image, in both; ``both``: their sum; ``mean``: of all
+    products."""
+    image_first: bool = True
+    """Whether the image's first position (class token, first region) is among its vectors."""
+    head: HeadConfig | None = None
+    """What makes a side's one vector; null: position 0 of its encoder."""
+    alignment: Literal["tokenwise", "bagwise"] | None = None
+    """With ``cls``: a late interaction of the same towers beside it, which can teach it."""
+    freeze_towers: bool = False
+    """Train the head and the slow scorer alone."""
     cross: CrossConfig | None = CrossConfig()
     """Null: no slow scorer."""
     gradient_checkpointing: bool = False
     """Trade a third more time for the memory of the towers' activations."""
+
+    @property
+    def single(self) -> bool:
+        """Whether an item's vectors are one vector."""
+        return self.interaction == "cls" or self.keep == 1
+
+    @property
+    def late(self) -> Interaction | None:
+        """The late interaction that is computed: the model's own, or the one beside it."""
+        return self.alignment if self.single else self.interaction
 
 
 class TemperatureConfig(Section):
@@ -151,9 +220,45 @@ class ObjectivesConfig(Section):
     late_scale: Literal["sum", "mean"] = "sum"
     """Logits of the late-interaction loss: the plain sums (BagFormer), or means over a side's
     vectors divided by the temperature (FILIP)."""
+    caption: NonNegative = 0.0
+    """Likelihood of the titles under the captioner, read forwards and backwards."""
+    loss: Literal["nce", "power_hinge", "triplet"] = "nce"
+    """What ITC and late interaction are trained with: softmax over the batch; the power-8
+    soft-max hinge (Inflate and Shrink); the hardest negative's hinge (ALADIN)."""
+    margin: NonNegative = 0.2
+    """Of the hinge losses."""
+    include_diagonal: bool = False
+    """Power hinge: count the pair itself among its negatives, as the paper's code does."""
     temperature: TemperatureConfig = TemperatureConfig()
     share_positives: bool = True
     """A pair that matches by id, equal title or equal image is a positive, never a negative."""
+
+
+class DistillConfig(Section):
+    """Teacher scorer to score matrix to student scorer."""
+
+    weight: NonNegative = 1.0
+    teacher: str | None = None
+    """A model folder, frozen; null: this model's own ``model.alignment``."""
+    scorer: Literal["fast", "slow"] = "fast"
+    """Which scorer of the teacher teaches."""
+    loss: Literal["cross_entropy", "mse", "ordinal"] = "cross_entropy"
+    """``cross_entropy``: teacher's softmax against student's (Inflate and Shrink, ListNet);
+    ``mse``: of the scores; ``ordinal``: the teacher's order of every two candidates."""
+    teacher_temperature: Annotated[float, Field(gt=0)] = 0.0625
+    student_temperature: Annotated[float, Field(gt=0)] = 0.0625
+    hard_loss_weight: NonNegative = 0.0
+    """Weight of the student scorer's own loss, in place of that in ``objectives``."""
+    activate_distillation_after: NonNegative = 0.0
+    """Epochs before the teacher is listened to."""
+    start_from_teacher: bool = True
+    """Begin with the teacher's weights where names and shapes fit."""
+    candidates: Positive | None = None
+    """Images of the batch that teacher and student compare for a title: its own and the student's
+    best others; null: all."""
+    mined: bool = False
+    """Batches are made of ``candidates`` images each: one, and those that the student finds
+    nearest to its title in the whole training set."""
 
 
 class TrainingConfig(Section):
@@ -170,6 +275,11 @@ class TrainingConfig(Section):
     """Batches whose gradients are added up for one optimizer step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     min_learning_rate: NonNegative = 0.0
+    schedule: Literal["cosine", "step"] = "cosine"
+    """After the warm-up: half a cosine down, or ``decay_factor`` from ``decay_at`` on."""
+    decay_at: Share = 0.5
+    """Share of the schedule (0.5: epoch 20 of 40)."""
+    decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     weight_decay: NonNegative = 0.02
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     clip: Annotated[float, Field(gt=0)] | None = None
@@ -183,6 +293,8 @@ class TrainingConfig(Section):
     save_every: Positive | None = None
     """Steps between saves of ``last/``; null: at every evaluation."""
     log_every: Positive = 10
+    checkpoint: str | None = None
+    """A model folder whose weights to start from, where names and shapes fit."""
 
 
 class EvaluationConfig(Section):
@@ -193,6 +305,9 @@ class EvaluationConfig(Section):
     """Best K of the recall stage that the slow scorer sees; 0: no rerank."""
     beta: NonNegative = 1.0
     """Merged score = slow score + beta x fast score."""
+    slow_betas: dict[str, NonNegative] = {}
+    """The same for slow scorers of other model folders (first 16 digits of their weights'
+    SHA-256), as ``xmr eval --slow ... --tune-beta`` chose it."""
 
 
 class RunConfig(Section):
@@ -207,21 +322,47 @@ class RunConfig(Section):
     image: ImageConfig = ImageConfig()
     model: ModelConfig = ModelConfig()
     objectives: ObjectivesConfig = ObjectivesConfig()
+    distill: DistillConfig | None = None
+    chain: list[str] = []
+    """Modes that are trained one after the other, each taught by the one before."""
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
     def _possible(self) -> RunConfig:
-        weights = self.objectives
-        if weights.itm > 0 and self.model.cross is None:
+        weights, model, distill = self.objectives, self.model, self.distill
+        if (weights.itm > 0 or weights.caption > 0) and model.cross is None:
             raise ValueError(
                 tr("objectives.itm is above 0, but model.cross is null: there is no slow scorer")
             )
-        if not (weights.itc or weights.late_interaction or weights.itm):
+        for weight, kind, name in (
+            (weights.itm, "matching", "itm"),
+            (weights.caption, "captioner", "caption"),
+        ):
+            if weight > 0 and model.cross is not None and model.cross.kind != kind:
+                raise ValueError(
+                    tr("objectives.{name} needs model.cross.kind: {kind}", name=name, kind=kind)
+                )
+        own = [weights.itc, weights.late_interaction, weights.itm, weights.caption]
+        if not any(own) and (distill is None or not distill.weight):
             raise ValueError(tr("every weight in objectives is 0: there is nothing to train"))
-        early = self.model.bag_fusion == "early"
-        if early and self.model.interaction != "bagwise" and self.compat is None:
+        if not any(own) and distill is not None and distill.activate_distillation_after:
+            raise ValueError(
+                tr("nothing is trained before distill.activate_distillation_after epochs are over")
+            )
+        if distill is not None and distill.mined and distill.candidates is None:
+            raise ValueError(tr("distill.mined needs distill.candidates"))
+        early = model.bag_fusion == "early"
+        if early and "bagwise" not in (model.interaction, model.alignment) and self.compat is None:
             raise ValueError(tr("model.bag_fusion: early needs model.interaction: bagwise"))
+        if model.alignment is not None and not model.single:
+            raise ValueError(tr("model.alignment stands beside model.interaction: cls"))
+        if model.freeze_towers and model.head is None and model.cross is None:
+            raise ValueError(tr("model.freeze_towers leaves nothing to train: set model.head"))
+        if self.text.encoder == "words" and (model.codes or model.shared or early):
+            raise ValueError(tr("text.encoder: words has no layers that codes could go through"))
+        if model.cross is not None and model.cross.kind == "captioner" and not self.text.add_sep:
+            raise ValueError(tr("the captioner needs text.add_sep: it reads backwards from [SEP]"))
         if self.text.width % self.text.heads:
             raise ValueError(tr("text.width must be a multiple of text.heads"))
         return self
@@ -241,6 +382,31 @@ def yaml() -> YAML:
 def builtin_configs() -> dict[str, Path]:
     """Name (``demo``, ``muge_bagformer`` ...) to file of the configs that ship with the package."""
     return {path.stem: path for path in sorted(asset_folder("configs").glob("*.yaml"))}
+
+
+def builtin_modes() -> dict[str, Path]:
+    """Name (``inflate``, ``shrinktofast`` ...) to file of the modes that ship with the package."""
+    return {path.stem: path for path in sorted(asset_folder("configs").glob("modes/*.yaml"))}
+
+
+def find_mode(name: str | Path) -> Path:
+    """The file of a mode: settings to lay over any config.
+
+    Raises:
+        ConfigError: There is none of that path or name.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    modes = builtin_modes()
+    if str(name) in modes:
+        return modes[str(name)]
+    near = nearest(str(name), modes)
+    raise ConfigError(
+        tr("There is no mode of that name."),
+        where=f"--mode {name}",
+        expected=tr("a file, or one of: {names}", names=", ".join(modes)),
+        hint=tr("Did you mean {name}?", name=near) if near else None,
+    )
 
 
 def find_config(name: str | Path) -> Path:
@@ -266,13 +432,16 @@ def find_config(name: str | Path) -> Path:
 
 
 def load_config(
-    source: str | Path | Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+    source: str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    mode: str | Path | None = None,
 ) -> RunConfig:
     """Read a configuration.
 
     Args:
         source: A file, a built-in name, a mapping, or None for the defaults.
         overrides: ``a.b=c`` items, applied in order; ``c`` is read as YAML.
+        mode: A mode's name or file, laid over ``source`` before the overrides.
 
     Raises:
         ConfigError: What is wrong, where, and the nearest right name.
@@ -284,6 +453,10 @@ def load_config(
         path = find_config(source)
         values = _plain(_read_with_parents(path))
         where = str(path)
+    if mode is not None:
+        path = find_mode(mode)
+        _merge(values, _plain(_read_with_parents(path)))
+        where = f"{where} + {path}"
     for item in overrides:
         _override(values, item)
     return _validate(values, where, overrides)

@@ -31,22 +31,23 @@ LAYERS = {
     "data.demo.kinds_* data.demo.catalogue data.demo.scene data.demo.titles "
     "data.demo.plan data.demo.calibration data.demo.generate data.demo data.datasets "
     "data.catalogue "
-    "data.batches data",
-    "3": "encoders.vision encoders.text encoders.pooling encoders.fusion encoders",
+    "data.regions data.batches data",
+    "3": "encoders.vision encoders.text encoders.pooling encoders.regions encoders.finer "
+    "encoders.fusion encoders",
     "4a": "interaction.vectors interaction.stored interaction._blocks interaction._kernels "
     "interaction._products interaction._threads interaction._lanes interaction._plain "
     "interaction._cpu interaction._wide interaction._triton interaction.maxsim interaction.topk "
     "interaction.explain interaction",
-    "4b": "losses.contrastive losses.matching losses",
+    "4b": "losses.contrastive losses.hinge losses.matching losses.captioning losses.distill losses",
     "5": "models.dual models.cross models.compat models.build models.identity models.checkpoint "
-    "models.convert models.encode models",
+    "models.convert models.encode models.scorers models.cells models",
     "6": "index.reduce index.rows index.base index.where index.sql index.tokens index.mirror "
     "index.lancedb index.qdrant index.engines index.encode index.build index.slow index.search "
     "index.sheet index",
     "7": "evaluation.metrics evaluation.products evaluation.submission evaluation.evaluate "
     "evaluation",
-    "8": "training.optimizer training.log training.state training.tasks training.loop "
-    "training.run training",
+    "8": "training.optimizer training.log training.state training.teacher training.tasks "
+    "training.mining training.loop training.run training.chain training",
     "9": "api bench.plain_* bench.maxsim bench.* bench cli.console cli.failures cli.help cli.app "
     "cli.doctor cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.score cli.encode "
     "cli.index cli.search cli.convert cli.bench cli.demo cli.main cli",

@@ -7,14 +7,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from bagformer_cli.bench import plain_maxsim as plain
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch, TrainBatches
 from bagformer_cli.data.split import Split
 from bagformer_cli.messages import tr
 from bagformer_cli.models.dual import Encoded
+from bagformer_cli.models.scorers import ScoreMatrix, Scorer
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.optimizer import build_optimizer
 from bagformer_cli.training.run import new_model
@@ -41,11 +40,17 @@ class Row:
 class PlainTask(RetrievalTask):
     """The same losses; the late interaction as BagFormer writes it: padded, an item at a time."""
 
-    def _late(self, texts: Encoded, images: Encoded, positives: Tensor) -> Tensor:
+    def scores_of(self, scorer: Scorer, texts: Encoded, images: Encoded) -> ScoreMatrix:
+        """One title and one image after the other."""
+        if scorer != "late":
+            return super().scores_of(scorer, texts, images)
         padded = plain.pad(texts.vectors, _LONGEST)
         patches = images.vectors.values.view(len(images.vectors), -1, images.vectors.dim)
-        scores = plain.original_t2i(padded, patches), plain.original_i2t(padded, patches)
-        return self._contrast(*scores, texts.vectors, images.vectors, positives)
+        t2i, i2t = plain.original_t2i(padded, patches), plain.original_i2t(padded, patches)
+        if self.objectives.late_scale == "mean":
+            t2i = t2i / texts.vectors.lengths.to(t2i.device)[:, None]
+            i2t = i2t / images.vectors.lengths.to(i2t.device)[:, None]
+        return ScoreMatrix(t2i, i2t)
 
 
 def run(

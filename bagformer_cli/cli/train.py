@@ -18,9 +18,12 @@ app = App()
     help=tr(
         "Train a model and keep it in a run folder: best/ and last/ (model folders), "
         "metrics.jsonl, tensorboard/, config.yaml.\n\n"
-        "The configuration is --config, then --interaction, --dataset and --seed, then --set. "
-        "Ctrl-C saves last/; --resume goes on exactly from there.\n\n"
+        "The configuration is --config, then --mode (settings laid over it: fast, base, inflate, "
+        "shrinktobase, shrinktofast, chain and others, or a file), then --interaction, --dataset, "
+        "--seed and --teacher, then --set. Ctrl-C saves last/; --resume goes on exactly from "
+        "there.\n\n"
         "    xmr train --interaction bagwise\n\n"
+        "    xmr train --mode shrinktobase --teacher runs/demo-inflate/best\n\n"
         "    xmr train --dataset muge --interaction tokenwise --set training.batch_size=64\n\n"
         "    xmr train --resume --output-dir runs/muge-bagwise"
     )
@@ -33,12 +36,19 @@ def train(
             show_default=False,
         ),
     ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help=tr("A mode's name or file: which scorer is trained, with which loss, by whom.")
+        ),
+    ] = None,
     config: Annotated[
         str | None,
         typer.Option(
             help=tr(
                 "A config file or the name of a built-in one. Default: demo for the demo "
-                "dataset, else the published full-size settings of the interaction."
+                "dataset (demo_shared with --mode), else the published full-size settings of the "
+                "interaction."
             )
         ),
     ] = None,
@@ -53,6 +63,15 @@ def train(
     checkpoint: Annotated[
         Path | None,
         typer.Option(help=tr("A model folder or run folder whose weights to start from.")),
+    ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            help=tr(
+                "A model folder or run folder that teaches; for a mode without distillation, "
+                "whose weights to start from."
+            )
+        ),
     ] = None,
     resume: Annotated[
         bool,
@@ -72,9 +91,12 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Parse, train, print the run."""
+    from bagformer_cli.config import load_config
     from bagformer_cli.data.datasets import ensure_store, resolve
     from bagformer_cli.text.build import build_titles
+    from bagformer_cli.training.chain import resume_chain, stage_configs, start_chain
     from bagformer_cli.training.run import (
+        check_start,
         free_run_folder,
         new_model,
         newest_run,
@@ -90,54 +112,95 @@ def train(
             settings = resume_config(run, overrides or [])
             console.info(tr("Going on with {run}", run=run))
         else:
-            settings, template = _settings(config, interaction, dataset, seed, overrides or [])
-            name = f"{Path(settings.data.dataset).name}-{settings.model.interaction}"
+            template = config or _default_config(interaction, dataset, mode)
+            items = _items(interaction, dataset, seed, checkpoint) + (overrides or [])
+            settings = load_config(template, items, mode)
+            _take_teacher(settings, teacher)
+            name = f"{Path(settings.data.dataset).name}-{mode or settings.model.interaction}"
             run = output_dir or free_run_folder(Path("runs"), name)
             require_free(run)
+            stages = stage_configs(settings, run, template, items)
+            if not stages:
+                check_start(settings)
         folder = resolve(settings.data.dataset, progress=progress)
-        if resume:
+        if settings.chain:
             store = ensure_store(folder, build_titles(settings), progress=progress)
-            result = resume_run(settings, store, run, progress=progress)
+            results = (
+                resume_chain(store, run, progress)
+                if resume
+                else start_chain(settings, stages, store, run, progress)
+            )
+        elif resume:
+            store = ensure_store(folder, build_titles(settings), progress=progress)
+            results = [resume_run(settings, store, run, progress=progress)]
         else:
-            model = new_model(settings, checkpoint, progress)
+            model = new_model(settings, None, progress)
             store = ensure_store(folder, model.titles, progress=progress)
-            result = start_run(settings, store, run, model, template=template, progress=progress)
-    if result.interrupted:
+            results = [start_run(settings, store, run, model, template=template, progress=progress)]
+    if results[-1].interrupted:
         console.info(
             tr(
                 "Stopped at step {step} of {total}; saved. Go on with: "
                 "xmr train --resume --output-dir {run}",
-                step=result.steps,
-                total=result.total_steps,
+                step=results[-1].steps,
+                total=results[-1].total_steps,
                 run=run,
             )
         )
         raise typer.Exit(130)
-    console.result(_report(result), lambda: _show(result))
+    if settings.chain:
+        report = {"run": str(run), "stages": [_report(result) for result in results]}
+        console.result(report, lambda: _show_chain(results))
+    else:
+        console.result(_report(results[0]), lambda: _show(results[0]))
 
 
-def _settings(
-    config: str | None,
-    interaction: str | None,
-    dataset: str | None,
-    seed: int | None,
-    overrides: list[str],
-) -> tuple[Any, str]:
-    """The configuration that the options ask for, and the file it started from."""
-    from bagformer_cli.config import load_config
+def _default_config(interaction: str | None, dataset: str | None, mode: str | None) -> str:
+    full_size = {"cls": "muge_cls", "tokenwise": "muge_tokenwise"}
+    if dataset in (None, "demo"):
+        return "demo" if mode is None else "demo_shared"
+    return full_size.get(interaction or "", "muge_bagformer")
 
-    if config is None:
-        full_size = {"cls": "muge_cls", "tokenwise": "muge_tokenwise"}
-        demo = dataset in (None, "demo")
-        config = "demo" if demo else full_size.get(interaction or "", "muge_bagformer")
-    items = []
-    if interaction is not None:
-        items.append(f"model.interaction={interaction}")
-    if dataset is not None:
-        items.append(f"data.dataset={dataset}")
-    if seed is not None:
-        items.append(f"seed={seed}")
-    return load_config(config, [*items, *overrides]), config
+
+def _items(
+    interaction: str | None, dataset: str | None, seed: int | None, checkpoint: Path | None
+) -> list[str]:
+    """What the options say, as overrides."""
+    values = {
+        "model.interaction": interaction,
+        "data.dataset": dataset,
+        "seed": seed,
+        "training.checkpoint": checkpoint,
+    }
+    return [f"{key}={value}" for key, value in values.items() if value is not None]
+
+
+def _take_teacher(settings: Any, teacher: Path | None) -> None:
+    """Where distillation has an outside teacher, that; else weights to start from."""
+    if teacher is None:
+        return
+    if settings.distill is not None and settings.model.alignment is None:
+        settings.distill.teacher = str(teacher)
+    else:
+        settings.training.checkpoint = str(teacher)
+
+
+def _show_chain(results: list[Any]) -> None:
+    console.table(
+        [tr("stage"), tr("steps"), tr("mean recall, %"), tr("seconds")],
+        [
+            [
+                result.run.name,
+                result.steps,
+                None if result.best is None else 100 * result.best,
+                round(result.seconds, 1),
+            ]
+            for result in results
+        ],
+    )
+    console.next_steps(
+        [(f"xmr eval --checkpoint {results[-1].run}", tr("recall both ways, with rerank"))]
+    )
 
 
 def _report(result: Any) -> dict[str, Any]:

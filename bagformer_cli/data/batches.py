@@ -24,6 +24,7 @@ from bagformer_cli.config import DataConfig
 from bagformer_cli.data.augment import augment, sample_random
 from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD, decode, normalise, resize
 from bagformer_cli.data.links import Links
+from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.split import Split
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
@@ -89,7 +90,7 @@ class Batch:
 
     Args:
         text: [Q] titles: B of them, or ``titles_per_image`` times B.
-        raw: [B, S, S, 3] uint8, the images; see :meth:`pixels`.
+        raw: [B, S, S, 3] uint8, the images, or float32 regions; see :meth:`pixels`.
         own: [Q] int64, the place of each title's own image.
         positives: [Q, B] bool, title by image.
         text_groups: [Q] int64, equal for equal titles.
@@ -111,8 +112,8 @@ class Batch:
         return len(self.raw)
 
     def pixels(self) -> Tensor:
-        """[B, 3, S, S] float32, normalised on the batch's device."""
-        return normalised(self.raw)
+        """[B, 3, S, S] float32, normalised on the batch's device; regions as they are."""
+        return normalised(self.raw) if self.raw.dtype == torch.uint8 else self.raw
 
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
@@ -131,6 +132,9 @@ class TrainBatches:
     see what one process with a batch of ``batch_size × world_size`` sees. A last batch that
     would not be full is left out.
 
+    ``neighbours``, where set, are [Q, K - 1] positions of the images nearest to each title, without
+    its own: a batch is then made of groups of K images, one and its neighbours.
+
     Args:
         split: A preprocessed split with images and tokens.
         config: Variation, decoding threads, memory for decoded images.
@@ -138,6 +142,7 @@ class TrainBatches:
         batch_size: B, images in a batch of this rank.
         pad_id: The token that fills up.
         seed: See above.
+        regions: What stands for an image's pixels; None: its pixels.
         rank: Which of ``world_size`` processes this is.
         world_size: How many processes share each epoch.
 
@@ -156,8 +161,10 @@ class TrainBatches:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        regions: RegionFile | None = None,
     ) -> None:
-        self.split, self.config = split, config
+        self.split, self.config, self.regions = split, config, regions
+        self.neighbours: NDArray[np.int64] | None = None
         self.image_size, self.batch_size = image_size, batch_size
         self.pad_id, self.seed = pad_id, seed
         self.rank, self.world_size = rank, world_size
@@ -202,10 +209,10 @@ class TrainBatches:
         begin = (step * self.world_size + self.rank) * size
         samples = self._order(epoch)[begin : begin + size]
         pairs = self._pairs_of(samples, epoch)
+        if self.neighbours is not None:
+            pairs = self._grouped(pairs, epoch)
         queries, images = self.queries[pairs.reshape(-1)], self.items[pairs[:, 0]]
-        raw = np.empty((size, self.image_size, self.image_size, 3), np.uint8)
-        for row, (sample, image) in enumerate(zip(samples.tolist(), images.tolist(), strict=True)):
-            raw[row] = self._pixels(image, epoch, sample)
+        raw = self._raw(images, epoch, samples)
         text_groups = self.links.text_groups[queries]
         image_groups = self.links.image_groups[images]
         return Batch(
@@ -218,6 +225,36 @@ class TrainBatches:
             torch.from_numpy(self.split.query_ids[queries]),
             torch.from_numpy(self.split.image_ids[images]),
         )
+
+    def _raw(
+        self, images: NDArray[np.int64], epoch: int, samples: NDArray[np.int64]
+    ) -> NDArray[np.uint8] | NDArray[np.float32]:
+        """What stands for the batch's images: varied pixels, or regions."""
+        if self.regions is not None:
+            return self.regions.batch(self.split.image_ids[images].tolist())
+        raw = np.empty((len(images), self.image_size, self.image_size, 3), np.uint8)
+        for row, (sample, image) in enumerate(zip(samples.tolist(), images.tolist(), strict=True)):
+            raw[row] = self._pixels(image, epoch, sample)
+        return raw
+
+    def _grouped(self, pairs: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        """Groups of images: a pair's own and those nearest to its (first) title.
+
+        Every K-th pair of the batch begins a group; the others make room for its neighbours, each
+        with titles of its own. An image that no title names brings nothing and is passed over.
+        """
+        assert self.neighbours is not None
+        each = self.neighbours.shape[1] + 1
+        rows = []
+        for begin in range(0, len(pairs), each):
+            room = min(each, len(pairs) - begin) - 1
+            near = self.neighbours[self.queries[pairs[begin, 0]]][:room]
+            if self.config.titles_per_image > 1:
+                others = self._pairs_of(near, epoch)
+            else:
+                others = self._by_image[self._first[np.searchsorted(self._shown, near)]][:, None]
+            rows += [pairs[begin : begin + 1], others]
+        return np.concatenate(rows)
 
     def _pairs_of(self, samples: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
         """[B, titles an image] the pairs of each sample; all of a row have the same image."""
@@ -329,6 +366,13 @@ def image_batches(
     if workers is None:
         workers = min(8, os.cpu_count() or 1)
     return prefetch(make, range(0, len(split.image_ids), batch_size), workers)
+
+
+def region_batches(split: Split, regions: RegionFile, batch_size: int) -> Iterator[Tensor]:
+    """All images of a split in its order as their regions, [b, R, F + 5]."""
+    for begin in range(0, len(split.image_ids), batch_size):
+        ids = split.image_ids[begin : begin + batch_size]
+        yield torch.from_numpy(regions.batch(ids.tolist()))
 
 
 def text_batches(tokens: TokenBags, batch_size: int, pad_id: int) -> Iterator[TextBatch]:

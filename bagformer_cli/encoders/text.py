@@ -1,13 +1,16 @@
-"""BERT as a source of token vectors, from ids or from embeddings.
+"""Titles to token vectors: BERT, from ids or from embeddings, or a bag of words.
 
 Shapes: B batch, L tokens (with [CLS], [SEP] and padding), W width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
@@ -49,6 +52,7 @@ class TextEncoder(nn.Module):
         input_ids: Tensor | None,
         attention_mask: Tensor,
         inputs_embeds: Tensor | None = None,
+        codes: Tensor | None = None,
     ) -> Tensor:
         """Encode ids, or word vectors that stand in their place (positions are added here).
 
@@ -56,13 +60,39 @@ class TextEncoder(nn.Module):
             input_ids: [B, L] int64, or None.
             attention_mask: [B, L] bool, True keeps.
             inputs_embeds: [B, L, W], where ``input_ids`` is None.
+            codes: [n, W] slots that each title gets behind its positions, without a place.
 
         Returns:
-            [B, L, W]; rows of padding hold nothing of use.
+            [B, L (+ n), W]; rows of padding hold nothing of use.
         """
+        if codes is not None:
+            hidden = self.bert.embeddings(input_ids=input_ids, inputs_embeds=inputs_embeds)
+            return self.layers(hidden, attention_mask, codes)
         output: Tensor = self.bert(
             input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds
         ).last_hidden_state
+        return output
+
+    def layers(self, hidden: Tensor, mask: Tensor | None, codes: Tensor | None = None) -> Tensor:
+        """The layers alone, over any sequence in the encoder's width.
+
+        Args:
+            hidden: [B, L, W], positions and LayerNorm done.
+            mask: [B, L] bool, True keeps; None: all.
+            codes: [n, W] appended to every item.
+
+        Returns:
+            [B, L (+ n), W].
+        """
+        if codes is not None:
+            items, n = len(hidden), len(codes)
+            hidden = torch.cat([hidden, codes.expand(items, -1, -1)], dim=1)
+            mask = None if mask is None else F.pad(mask.bool(), (0, n), value=True)
+        added = None
+        if mask is not None:
+            least = torch.finfo(hidden.dtype).min
+            added = torch.where(mask.bool(), 0.0, least).to(hidden.dtype)[:, None, None, :]
+        output: Tensor = self.bert.encoder(hidden, attention_mask=added).last_hidden_state
         return output
 
     def checkpoint_gradients(self) -> None:
@@ -77,6 +107,40 @@ class TextEncoder(nn.Module):
             self.bert.embeddings.requires_grad_(False)
             for layer in self.bert.encoder.layer[:layers]:
                 layer.requires_grad_(False)
+
+
+class BagOfWords(nn.Module):
+    """A title as the mean of its word embeddings, specials left out.
+
+    In place of a :class:`TextEncoder` (Thinking Fast and Slow, section 3.1).
+
+    Args:
+        config: The width.
+        vocab_size: Rows of the word embedding.
+        special: Ids that are no words: [CLS], [SEP], padding.
+    """
+
+    def __init__(self, config: TextConfig, vocab_size: int, special: Sequence[int]) -> None:
+        super().__init__()
+        self.width = config.width
+        self.words = nn.Embedding(vocab_size, config.width)
+        nn.init.normal_(self.words.weight, std=config.options.get("initializer_range", 0.02))
+        self.special = tuple(special)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """[B, L] ids to [B, L, W]: the mean at position 0, behind it the words themselves."""
+        words = self.words(input_ids)
+        kept = attention_mask.bool()
+        for number in self.special:
+            kept = kept & (input_ids != number)
+        # a title without words keeps whatever it has
+        kept = torch.where(kept.any(dim=1, keepdim=True), kept, attention_mask.bool())
+        weights = kept.to(words.dtype)[:, :, None]
+        mean = (words * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
+        return torch.cat([mean, words[:, 1:]], dim=1)
+
+    def checkpoint_gradients(self) -> None:
+        """Nothing here is worth recomputing."""
 
 
 def bert_config(config: TextConfig, vocab_size: int, pad_id: int, layers: int) -> BertConfig:

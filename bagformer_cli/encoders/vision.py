@@ -10,6 +10,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import VisionTransformer, checkpoint_seq
 from torch import Tensor, nn
 
 from bagformer_cli.config import ImageConfig
@@ -40,18 +41,57 @@ class VisionEncoder(nn.Module):
             self.backbone.to(memory_format=torch.channels_last)
         self._freeze(config.frozen_layers)
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    has_class = True
+    """Position 0 stands for the whole image."""
+
+    def forward(self, pixels: Tensor, codes: Tensor | None = None) -> Tensor:
         """Encode normalised images.
 
         Args:
             pixels: [B, 3, size, size] float.
+            codes: [n, W] slots appended to the patches at the input of a vision transformer.
 
         Returns:
-            [B, 1 + P, W]: the class vector, then the patches row by row.
+            [B, 1 + P (+ n), W]: the class vector, the patches row by row, the codes.
         """
+        features = (
+            self.backbone.forward_features(self._laid_out(pixels))
+            if codes is None
+            else self._with_codes(pixels, codes)
+        )
+        return self._states(features)
+
+    def forward_maps(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The states, and a convolutional backbone's earlier maps [B, C, h, w], the finest last.
+
+        Maps of one size are one: the latest. Other backbones have none.
+        """
+        if not self._convolutional or not hasattr(self.backbone, "forward_intermediates"):
+            return self(pixels), []
+        features, maps = self.backbone.forward_intermediates(self._laid_out(pixels))
+        latest = {value.shape[-1]: value for value in maps}
+        sides = sorted(side for side in latest if side > features.shape[-1])
+        return self._states(features), [latest[side] for side in sides]
+
+    @property
+    def finer_channels(self) -> list[int]:
+        """Channels of the maps that :meth:`forward_maps` gives."""
+        if not self._convolutional or not hasattr(self.backbone, "forward_intermediates"):
+            return []
+        latest = {
+            info["reduction"]: info["num_chs"] for info in self.backbone.feature_info.get_dicts()
+        }
+        return [latest[stride] for stride in sorted(latest, reverse=True)[1:]]
+
+    def mask(self, pixels: Tensor) -> None:
+        """Every position is one of the image."""
+
+    def _laid_out(self, pixels: Tensor) -> Tensor:
         if self._convolutional:
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
-        features = self.backbone.forward_features(pixels)
+            return pixels.contiguous(memory_format=torch.channels_last)
+        return pixels
+
+    def _states(self, features: Tensor) -> Tensor:
         if features.ndim == 4:  # a feature map: channels first or last
             if features.shape[1] != self.width:
                 features = features.movedim(-1, 1)
@@ -60,6 +100,25 @@ class VisionEncoder(nn.Module):
         if self._prefix_tokens:
             return torch.cat([features[:, :1], patches], dim=1)
         return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
+
+    @property
+    def takes_codes(self) -> bool:
+        """Whether slots can be appended to the patches: a plain vision transformer."""
+        return isinstance(self.backbone, VisionTransformer) and self._prefix_tokens > 0
+
+    def _with_codes(self, pixels: Tensor, codes: Tensor) -> Tensor:
+        """``VisionTransformer.forward_features`` with more tokens before the first block."""
+        backbone = self.backbone
+        tokens = backbone.norm_pre(
+            backbone.patch_drop(backbone._pos_embed(backbone.patch_embed(pixels)))
+        )
+        tokens = torch.cat([tokens, codes.expand(len(tokens), -1, -1)], dim=1)
+        if backbone.grad_checkpointing:
+            tokens = checkpoint_seq(backbone.blocks, tokens)
+        else:
+            tokens = backbone.blocks(tokens)
+        encoded: Tensor = backbone.norm(tokens)
+        return encoded
 
     def checkpoint_gradients(self) -> None:
         """Recompute activations in the backward pass instead of keeping them."""

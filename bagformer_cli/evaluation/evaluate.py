@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bagformer_cli.config import EvaluationConfig
-from bagformer_cli.data.batches import image_batches, text_batches
+from bagformer_cli.config import EvaluationConfig, RunConfig
+from bagformer_cli.data.batches import image_batches, region_batches, text_batches
+from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.split import Split
 from bagformer_cli.evaluation.metrics import (
     Candidates,
@@ -29,10 +30,10 @@ from bagformer_cli.evaluation.metrics import (
     recall,
     top_k,
 )
-from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.encode import EncodedItems, encode_images, encode_texts
+from bagformer_cli.models.scorers import pooled_maxsim
 from bagformer_cli.progress import SILENT, Progress
 
 DIRECTIONS = ("text_to_image", "image_to_text")
@@ -103,7 +104,7 @@ def evaluate(
             model, split, config.batch_size, states=slow, progress=progress
         )
     with _timed(seconds, "recall"):
-        t2i, i2t = score_matrices(texts, images)
+        t2i, i2t = score_matrices(texts, images, model.config)
         if groups is not None:
             t2i, i2t = group_scores(t2i, groups, axis=1), group_scores(i2t, groups, axis=0)
             positives = positives.grouped(groups)
@@ -146,7 +147,7 @@ def encode_split(
     """All images and all queries of a split, in its order."""
     images = encode_images(
         model,
-        image_batches(split, model.config.image.size, batch_size),
+        images_of(model, split, batch_size),
         states=states,
         total=len(split.image_ids),
         description=tr("Encoding images"),
@@ -163,12 +164,22 @@ def encode_split(
     return images, texts
 
 
+def images_of(model: RetrievalModel, split: Split, batch_size: int) -> Iterator[Tensor]:
+    """A split's images as the model takes them: pixels, or pre-extracted regions."""
+    if model.config.image.regions is not None:
+        regions = RegionFile.of(split, model.config.image.regions)
+        return region_batches(split, regions, batch_size)
+    return image_batches(split, model.config.image.size, batch_size)
+
+
 @torch.inference_mode()
 def score_matrices(
-    texts: EncodedItems, images: EncodedItems
+    texts: EncodedItems, images: EncodedItems, config: RunConfig | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The fast scores of all pairs: t2i [Q, N] and i2t [N, Q]."""
-    t2i, i2t = maxsim(texts.vectors, images.vectors)
+    """The fast scores of all pairs, t2i [Q, N] and i2t [N, Q], pooled as ``config`` says."""
+    pooling = "each" if config is None else config.model.pooling
+    mean = pooling == "both" and config is not None and config.objectives.late_scale == "mean"
+    t2i, i2t = pooled_maxsim(texts.vectors, images.vectors, pooling, mean=mean)
     return t2i.cpu().numpy(), i2t.cpu().numpy()
 
 
@@ -212,9 +223,10 @@ def score_pairs(
             some_texts = text_index[start : start + step]
             some_images = image_index[start : start + step]
             pair = model.cross.score(
-                texts.states[some_texts].to(model.device, torch.float32),
+                texts.states[some_texts].to(model.device),
                 texts.mask[some_texts].to(model.device),
                 images.states[some_images].to(model.device, torch.float32),
+                None if images.mask is None else images.mask[some_images].to(model.device),
             )
             scores.append(pair)
             task.advance(len(pair))

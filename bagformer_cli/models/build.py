@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from bagformer_cli.config import RunConfig
+from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.encoders.fusion import FusionEncoder
-from bagformer_cli.encoders.text import TextEncoder, load_bert, sizes_of
+from bagformer_cli.encoders.regions import RegionEncoder
+from bagformer_cli.encoders.text import BagOfWords, TextEncoder, load_bert, sizes_of
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.models.compat import dual_encoder, matching_head
-from bagformer_cli.models.cross import MatchingHead
-from bagformer_cli.models.dual import DualEncoder
+from bagformer_cli.models.cross import Captioner, SlowScorer
+from bagformer_cli.models.dual import DualEncoder, Encoded
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.build import build_titles
 
@@ -27,7 +29,7 @@ class RetrievalModel(nn.Module):
     """
 
     def __init__(
-        self, config: RunConfig, titles: TitleEncoder, dual: DualEncoder, cross: MatchingHead | None
+        self, config: RunConfig, titles: TitleEncoder, dual: DualEncoder, cross: SlowScorer | None
     ) -> None:
         super().__init__()
         self.config = config
@@ -43,6 +45,20 @@ class RetrievalModel(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.temperature.device
+
+    def encode_texts(self, text: TextBatch, *, states: bool = True) -> Encoded:
+        """Titles as every scorer takes them; without ``states`` the slow one is left out."""
+        encoded = self.dual.encode_texts(text)
+        if self.cross is None or not states:
+            return encoded
+        return self.cross.see_texts(text, encoded)
+
+    def encode_images(self, pixels: Tensor, *, states: bool = True) -> Encoded:
+        """Images as every scorer takes them; without ``states`` the slow one is left out."""
+        encoded = self.dual.encode_images(pixels)
+        if self.cross is None or not states:
+            return encoded
+        return self.cross.see_images(pixels, encoded)
 
     @torch.no_grad()
     def clamp_temperature(self) -> Tensor:
@@ -73,12 +89,25 @@ def build_model(
         config.text = sizes_of(bert, config.text)
     if titles is None:
         titles = build_titles(config)
-    vision = VisionEncoder(config.image, pretrained=pretrained)
-    text = TextEncoder(config.text, titles.tokenizer.vocab_size, titles.tokenizer.pad_id, bert)
+    words = titles.tokenizer
+    vision: VisionEncoder | RegionEncoder
+    if config.image.regions is not None:
+        vision = RegionEncoder(config.image.regions, config.text.width)
+    else:
+        vision = VisionEncoder(config.image, pretrained=pretrained)
+    text: TextEncoder | BagOfWords
+    if config.text.encoder == "words":
+        special = (words.pad_id, words.cls_id, words.sep_id)
+        text = BagOfWords(config.text, words.vocab_size, special)
+    else:
+        text = TextEncoder(config.text, words.vocab_size, words.pad_id, bert)
     dual = dual_encoder(config, text, vision)
-    cross = None
-    if config.model.cross is not None:
-        fusion = FusionEncoder(config.text, config.model.cross.layers, vision.width)
+    cross: SlowScorer | None = None
+    slow = config.model.cross
+    if slow is not None and slow.kind == "captioner":
+        cross = Captioner(slow, config.text, config.image, dual, words.vocab_size)
+    elif slow is not None:
+        fusion = FusionEncoder(config.text, slow.layers, dual.image_width)
         if bert is not None:
             fusion.load_bert_layers(bert, config.text.layers)
         cross = matching_head(config, fusion, text.width)

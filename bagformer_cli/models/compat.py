@@ -32,7 +32,8 @@ from torch import Tensor
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.encoders.fusion import FusionEncoder
-from bagformer_cli.encoders.text import TextEncoder
+from bagformer_cli.encoders.regions import RegionEncoder
+from bagformer_cli.encoders.text import BagOfWords, TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.models.cross import MatchingHead
@@ -125,7 +126,9 @@ class CompatDualEncoder(DualEncoder):
         else:
             states, mask = self.text_encoder(at.input_ids, at.attention_mask), at.attention_mask
         cls = F.normalize(self.text_proj(states[:, 0]), dim=-1)
-        return Encoded(self._vectors(states, at), cls, states, mask)
+        vectors = self._vectors(states, at)
+        late = None if self.interaction == "cls" else vectors
+        return Encoded(vectors, cls, states, mask, late)
 
     def encode_images(self, pixels: Tensor) -> Encoded:
         """Images to vectors; the README's example takes them as the tower leaves them."""
@@ -162,7 +165,13 @@ class CompatDualEncoder(DualEncoder):
 class CompatMatchingHead(MatchingHead):
     """The matching head as the original's rerank uses it."""
 
-    def forward(self, text_states: Tensor, text_mask: Tensor, image_states: Tensor) -> Tensor:
+    def forward(
+        self,
+        text_states: Tensor,
+        text_mask: Tensor,
+        image_states: Tensor,
+        image_mask: Tensor | None = None,
+    ) -> Tensor:
         """Logits of pairs, [K, 2]; outside training on image states rounded to float16."""
         # adding the same number to every attention score, as the original does where all is
         # masked, changes nothing: such a title sees all of itself
@@ -172,7 +181,13 @@ class CompatMatchingHead(MatchingHead):
         logits: Tensor = super().forward(text_states, mask, image_states)
         return logits
 
-    def score(self, text_states: Tensor, text_mask: Tensor, image_states: Tensor) -> Tensor:
+    def score(
+        self,
+        text_states: Tensor,
+        text_mask: Tensor,
+        image_states: Tensor,
+        image_mask: Tensor | None = None,
+    ) -> Tensor:
         """The logit of a match, [K] float32."""
         logits: Tensor = self(text_states, text_mask, image_states)[:, 1]
         return logits.float()
@@ -181,10 +196,14 @@ class CompatMatchingHead(MatchingHead):
 # ----------------------------------------------------------------------------------- which of two
 
 
-def dual_encoder(config: RunConfig, text: TextEncoder, vision: VisionEncoder) -> DualEncoder:
+def dual_encoder(
+    config: RunConfig, text: TextEncoder | BagOfWords, vision: VisionEncoder | RegionEncoder
+) -> DualEncoder:
     """The fast scorer of this configuration."""
     if config.compat is None:
         return DualEncoder(text, vision, config.model)
+    assert isinstance(text, TextEncoder)
+    assert isinstance(vision, VisionEncoder)
     return CompatDualEncoder(text, vision, config)
 
 

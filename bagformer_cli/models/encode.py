@@ -28,8 +28,9 @@ class EncodedItems:
         vectors: What the late interaction scores.
         cls: [n, D] unit vectors, one an item: what a one-vector search finds.
         states: [n, L, W] or [n, 1 + P, W], what the slow scorer sees; None if not asked for.
-            Those of images are float16 where the model is on a GPU; all others are float32.
-        mask: [n, L] bool of titles, True keeps; None for images.
+            Those of images are float16 where the model is on a GPU; all others are as the slow
+            scorer wants them.
+        mask: [n, L] bool, True keeps; None: all.
     """
 
     vectors: MultiVectors
@@ -53,7 +54,10 @@ def encode_images(
     """Encode batches of normalised images [b, 3, H, W]."""
 
     def one(batch: Tensor) -> Encoded:
-        return model.dual.encode_images(batch.to(model.device))
+        encoded = model.encode_images(batch.to(model.device), states=states)
+        if states and model.device.type != "cpu":
+            encoded.states = encoded.states.half()
+        return encoded
 
     return _encode(model, pixels, one, states, total, description, progress)
 
@@ -70,7 +74,7 @@ def encode_texts(
     """Encode batches of titles."""
 
     def one(batch: TextBatch) -> Encoded:
-        return model.dual.encode_texts(batch.to(model.device))
+        return model.encode_texts(batch.to(model.device), states=states)
 
     return _encode(model, texts, one, states, total, description, progress)
 
@@ -91,7 +95,6 @@ def _encode(
     cls: list[Tensor] = []
     states: list[Tensor] = []
     masks: list[Tensor] = []
-    on_gpu = model.device.type != "cpu"
     try:
         with progress.task(description, total) as task:
             for batch in batches:
@@ -99,8 +102,7 @@ def _encode(
                 vectors.append(encoded.vectors)
                 cls.append(encoded.cls)
                 if keep_states:
-                    image = encoded.mask is None
-                    states.append(encoded.states.half() if on_gpu and image else encoded.states)
+                    states.append(encoded.states)
                     if encoded.mask is not None:
                         masks.append(encoded.mask)
                 task.advance(len(encoded.cls))

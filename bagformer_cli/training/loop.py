@@ -23,12 +23,16 @@ from bagformer_cli.evaluation.evaluate import Evaluation, evaluate
 from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.checkpoint import save_model
+from bagformer_cli.models.checkpoint import load_tensors, save_model, save_tensors
 from bagformer_cli.progress import SILENT, Progress, Task
 from bagformer_cli.training.log import MetricsLog
+from bagformer_cli.training.mining import mine_neighbours
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate
 from bagformer_cli.training.state import Position, load_state, save_state
 from bagformer_cli.training.tasks import RetrievalTask, StepOutput
+from bagformer_cli.training.teacher import Teacher
+
+MINED = "mined.safetensors"
 
 
 @dataclass
@@ -83,7 +87,9 @@ class Trainer:
         self.valid = valid
         self.run = run
         self.progress = progress
-        self.task = RetrievalTask(model, config.objectives)
+        self.task = RetrievalTask(
+            model, config.objectives, config.distill, Teacher.load(config, model.device)
+        )
         self.optimizer = build_optimizer(model, config.training)
         self.position = load_state(run / "last", model, self.optimizer) if resume else Position()
         settings = config.training
@@ -109,8 +115,11 @@ class Trainer:
                 self._save_last()
             with self.progress.task(tr("Training"), self.total_steps, tr("steps")) as bar:
                 bar.advance(place.step)
+                self._mine(again=False)
                 stream = self.batches.iterate(place.batches)
                 while place.step < self.total_steps:
+                    if self._mine(again=True):
+                        stream = self.batches.iterate(place.batches)
                     self._step(stream, log, bar)
                     due = self._due(self.config.training.evaluate_every or self.steps_per_epoch)
                     if due:
@@ -130,6 +139,28 @@ class Trainer:
             place.seconds,
         )
 
+    def _mine(self, *, again: bool) -> bool:
+        """At the beginning of an epoch: which images go with each title, as the student sees it.
+
+        Kept in the run folder and found again by a run that goes on; batches made ahead with the
+        old ones are dropped.
+        """
+        distill, place = self.config.distill, self.position
+        if distill is None or not distill.mined or distill.candidates is None:
+            return False
+        epoch = place.step // self.steps_per_epoch
+        if place.mined == epoch and (again or self.batches.neighbours is not None):
+            return False
+        kept = self.run / "last" / MINED
+        if place.mined == epoch and kept.is_file():
+            self.batches.neighbours = load_tensors(kept)["neighbours"].numpy()
+            return True
+        self.batches.neighbours = mine_neighbours(
+            self.model, self.batches.split, distill.candidates, self.progress
+        )
+        place.mined = epoch
+        return True
+
     def _due(self, every: int | None) -> bool:
         step = self.position.step
         return step == self.total_steps or (every is not None and step % every == 0)
@@ -145,7 +176,7 @@ class Trainer:
         for _ in range(settings.accumulate):
             batch = next(stream).to(self.model.device)
             with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self._bf16):
-                output = self.task(batch)
+                output = self.task(batch, place.step / self.steps_per_epoch)
             (output.total / settings.accumulate).backward()
             place.batches += 1
             for name, value in _figures(output).items():
@@ -192,6 +223,7 @@ class Trainer:
                 "{value} (chance {chance})", value=f"{means[name]:.3f}", chance=f"{value:.2f}"
             )
             for name, value in chance.items()
+            if name in means
         }
         bar.advance(1, **shown)
 
@@ -255,6 +287,9 @@ class Trainer:
         with atomic_folder(self.run / "last") as folder:
             save_model(self.model, folder)
             save_state(folder, self.model, self.optimizer, self.position)
+            if self.batches.neighbours is not None:
+                neighbours = torch.from_numpy(self.batches.neighbours)
+                save_tensors({"neighbours": neighbours}, folder / MINED)
 
 
 def _figures(output: StepOutput) -> dict[str, float]:

@@ -22,15 +22,19 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
 
 
 def learning_rate(step: int, schedule_steps: int, config: TrainingConfig) -> float:
-    """The learning rate of a step: linear warm-up, then half a cosine down to the least.
+    """The learning rate of a step: linear warm-up, then half a cosine down to the least, or a step.
 
     Args:
         step: From 0.
-        schedule_steps: Where the cosine ends; later steps keep the least rate.
-        config: Highest and least rate, and the warm-up.
+        schedule_steps: Where the cosine ends (later steps keep the least rate), and what
+            ``decay_at`` is a share of.
+        config: Highest and least rate, the warm-up, and which of the two.
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "step":
+        decayed = step >= config.decay_at * schedule_steps
+        return config.learning_rate * (config.decay_factor if decayed else 1.0)
     span = max(1, schedule_steps - config.warmup_steps)
     done = min(1.0, (step - config.warmup_steps) / span)
     least = config.min_learning_rate

@@ -9,6 +9,8 @@ import torch
 
 from bagformer_cli.config import RunConfig, load_config, save_config
 from bagformer_cli.data.batches import TrainBatches
+from bagformer_cli.data.regions import RegionFile
+from bagformer_cli.data.split import Split
 from bagformer_cli.data.store import Store
 from bagformer_cli.errors import CheckpointError, InputError
 from bagformer_cli.files import recover_folder
@@ -23,6 +25,7 @@ from bagformer_cli.models.checkpoint import (
 )
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.loop import Trainer, TrainResult
+from bagformer_cli.training.teacher import check_teacher
 
 
 def new_model(
@@ -32,17 +35,36 @@ def new_model(
 
     Args:
         config: What to build.
-        checkpoint: A model folder whose weights are taken where names and shapes fit.
+        checkpoint: A model folder whose weights are taken where names and shapes fit; None: the
+            one that the configuration names (``training.checkpoint``), or its teacher's.
         progress: Told what did not fit.
 
     Raises:
         CheckpointError: Nothing of ``checkpoint`` fits, or it speaks another vocabulary.
     """
+    if checkpoint is None:
+        checkpoint = starting_point(config)
     torch.manual_seed(config.seed)
     model = build_model(config, pretrained=checkpoint is None)
     if checkpoint is not None:
         start_from(model, find_checkpoint(checkpoint), progress)
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_start(config: RunConfig) -> None:
+    """Refuse a missing or unsuitable teacher or checkpoint before anything is loaded."""
+    check_teacher(config)
+    start = starting_point(config)
+    if start is not None:
+        check_model_folder(find_checkpoint(start))
+
+
+def starting_point(config: RunConfig) -> str | None:
+    """The model folder that a run begins with; None: random or pretrained towers."""
+    distill = config.distill
+    if config.training.checkpoint is None and distill is not None and distill.start_from_teacher:
+        return distill.teacher
+    return config.training.checkpoint
 
 
 def start_from(model: RetrievalModel, folder: Path, progress: Progress = SILENT) -> None:
@@ -185,6 +207,22 @@ def free_run_folder(runs: Path, name: str) -> Path:
     return folder
 
 
+def train_split(store: Store) -> Split:
+    """The training split.
+
+    Raises:
+        InputError: The dataset has none.
+    """
+    if "train" not in store.splits:
+        raise InputError(
+            tr("The dataset has no training split."),
+            where=store.path,
+            found=", ".join(store.splits),
+            expected="train",
+        )
+    return store.split("train")
+
+
 def _trainer(
     model: RetrievalModel,
     config: RunConfig,
@@ -193,20 +231,15 @@ def _trainer(
     resume: bool,
     progress: Progress,
 ) -> Trainer:
-    if "train" not in store.splits:
-        raise InputError(
-            tr("The dataset has no training split."),
-            where=store.path,
-            found=", ".join(store.splits),
-            expected="train",
-        )
+    split, regions = train_split(store), config.image.regions
     batches = TrainBatches(
-        store.split("train"),
+        split,
         config.data,
         image_size=config.image.size,
         batch_size=config.training.batch_size,
         pad_id=model.titles.tokenizer.pad_id,
         seed=config.seed,
+        regions=None if regions is None else RegionFile.of(split, regions),
     )
     valid = store.split("valid") if "valid" in store.splits else None
     return Trainer(model, config, batches, valid, run, resume=resume, progress=progress)

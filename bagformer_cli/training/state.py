@@ -34,6 +34,7 @@ class Position:
         best_step: The step it was reached at.
         seconds: Time spent in training steps, over all sittings.
         first: Validation mean recall before the first step.
+        mined: Epoch whose batches were made of mined neighbours; -1: none were.
         window: Sums of figures since the last line of the log, and ``steps``, how many steps.
     """
 
@@ -43,6 +44,7 @@ class Position:
     best_step: int | None = None
     seconds: float = 0.0
     first: float | None = None
+    mined: int = -1
     window: dict[str, float] = field(default_factory=dict)
 
 

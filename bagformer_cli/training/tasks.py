@@ -1,5 +1,8 @@
 """A task is a model and its objectives: a batch in, named losses out. The loop knows no more.
 
+Every objective is a function of one scorer's score matrix (``models.scorers``) or of a slow
+scorer's logits; distillation is a function of two scorers' matrices.
+
 Shapes: B images in the batch, Q titles, L text positions, P patches, W width.
 """
 
@@ -12,14 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bagformer_cli.config import ObjectivesConfig
+from bagformer_cli.config import DistillConfig, ObjectivesConfig
 from bagformer_cli.data.batches import Batch
-from bagformer_cli.interaction.maxsim import maxsim
-from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.losses.captioning import captioning_loss
 from bagformer_cli.losses.contrastive import contrastive_loss
+from bagformer_cli.losses.distill import distillation_loss
+from bagformer_cli.losses.hinge import EPSILON, power_hinge_loss, triplet_loss
 from bagformer_cli.losses.matching import hard_negatives, matching_loss
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
+from bagformer_cli.models.scorers import ScoreMatrix, Scorer, own_scorer, score_matrix
+from bagformer_cli.training.teacher import Teacher
+
+SCORERS: dict[str, Scorer] = {"itc_loss": "cls", "late_interaction_loss": "late"}
+"""The objectives on a fast scorer, and on which."""
 
 
 @dataclass
@@ -43,80 +52,165 @@ class StepOutput:
 
 
 class RetrievalTask(nn.Module):
-    """ITC, late interaction and ITM on pairs (BagFormer, section 3.4; ALBEF, section 3.2).
+    """The objectives of a configuration on pairs.
+
+    ITC, late interaction and ITM (BagFormer, section 3.4; ALBEF, section 3.2), captioning
+    (Thinking Fast and Slow), and what a teacher says.
 
     Args:
-        model: The dual encoder, and the matching head where ``objectives.itm`` is above 0.
+        model: The scorers.
         objectives: Weights and settings of the losses.
+        distill: How the model's own fast scorer is taught; None: it is not.
+        teacher: Who teaches it; None: the model's own late interaction.
     """
 
-    def __init__(self, model: RetrievalModel, objectives: ObjectivesConfig) -> None:
+    def __init__(
+        self,
+        model: RetrievalModel,
+        objectives: ObjectivesConfig,
+        distill: DistillConfig | None = None,
+        teacher: Teacher | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.objectives = objectives
-        late = objectives.late_interaction if model.dual.interaction != "cls" else 0.0
+        self.distill = distill
+        self.teacher = teacher
+        self.student = own_scorer(model.config)
+        late = objectives.late_interaction if model.config.model.late is not None else 0.0
         weights = {
             "itc_loss": objectives.itc,
             "late_interaction_loss": late,
             "itm_loss": objectives.itm,
+            "caption_loss": objectives.caption,
         }
+        if distill is not None and distill.weight:
+            own = next(name for name, scorer in SCORERS.items() if scorer == self.student)
+            weights[own] = distill.hard_loss_weight
+            weights["distill_loss"] = distill.weight
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
 
     def chance(self, batch_size: int) -> dict[str, float]:
-        """Each loss's value for a model that knows nothing."""
-        titles = batch_size * self.model.config.data.titles_per_image
-        contrastive = (math.log(batch_size) + math.log(titles)) / 2
+        """Each loss's value for a model that knows nothing, where that can be said."""
+        config = self.model.config
+        titles = batch_size * config.data.titles_per_image
+        margin = self.objectives.margin
+        contrastive = {
+            "nce": (math.log(batch_size) + math.log(titles)) / 2,
+            "triplet": 2 * margin,
+            "power_hinge": sum(
+                (EPSILON + (n - 1 + self.objectives.include_diagonal) * margin**8) ** 0.125
+                for n in (batch_size, titles)
+            ),
+        }[self.objectives.loss]
         values = {
             "itc_loss": contrastive,
             "late_interaction_loss": contrastive,
             "itm_loss": math.log(2),
+            "caption_loss": 2 * math.log(self.model.titles.tokenizer.vocab_size),
         }
-        return {name: values[name] for name in self.weights}
+        return {name: values[name] for name in self.weights if name in values}
 
-    def forward(self, batch: Batch) -> StepOutput:
-        """The losses of one batch."""
-        dual = self.model.dual
-        texts = dual.encode_texts(batch.text)
-        images = dual.encode_images(batch.pixels())
+    def forward(self, batch: Batch, epoch: float = 0.0) -> StepOutput:
+        """The losses of one batch.
+
+        Args:
+            batch: Titles and images.
+            epoch: How many epochs were done; a teacher may have to wait.
+        """
+        model = self.model
+        texts = model.encode_texts(batch.text)
+        images = model.encode_images(batch.pixels())
         positives = self._positives(batch)
-        temperature = self.model.temperature
-        similarity = texts.cls @ images.cls.T
+        temperature = model.temperature
+        matrices: dict[Scorer, ScoreMatrix] = {}
+
+        def scores(scorer: Scorer) -> ScoreMatrix:
+            if scorer not in matrices:
+                matrices[scorer] = self.scores_of(scorer, texts, images)
+            return matrices[scorer]
+
         losses: dict[str, Tensor] = {}
-        if "itc_loss" in self.weights:
-            losses["itc_loss"] = contrastive_loss(similarity, similarity.T, positives, temperature)
-        if "late_interaction_loss" in self.weights:
-            losses["late_interaction_loss"] = self._late(texts, images, positives)
+        for name, scorer in SCORERS.items():
+            if name in self.weights:
+                losses[name] = self._contrast(scorer, scores(scorer), positives)
         report = {"temperature": float(temperature.detach())}
         if "itm_loss" in self.weights:
-            logits = (similarity / temperature).detach()
+            logits = (scores("cls").t2i / temperature).detach()
             losses["itm_loss"], report["itm_accuracy"] = self._matching(
                 texts, images, logits, positives, batch.own
             )
+        if "caption_loss" in self.weights:
+            losses["caption_loss"] = self._captioning(texts, images, batch.own)
+        if self._is_taught(epoch):
+            student = scores(self.student)
+            taught = self._taught(batch, student, scores)
+            losses["distill_loss"] = self._distillation(student, taught)
         return StepOutput(losses, self.weights, report)
+
+    def scores_of(self, scorer: Scorer, texts: Encoded, images: Encoded) -> ScoreMatrix:
+        """The model's scores of a batch, unscaled."""
+        return score_matrix(self.model, scorer, texts, images)
 
     def _positives(self, batch: Batch) -> Tensor:
         if self.objectives.share_positives:
             return batch.positives
-        places = torch.arange(len(batch), device=batch.own.device)
-        return batch.own[:, None] == places
+        return _own_pairs(batch)
 
-    def _late(self, texts: Encoded, images: Encoded, positives: Tensor) -> Tensor:
-        t2i, i2t = maxsim(texts.vectors, images.vectors)
-        return self._contrast(t2i, i2t, texts.vectors, images.vectors, positives)
+    def _is_taught(self, epoch: float) -> bool:
+        distill = self.distill
+        if distill is None or not distill.weight:
+            return False
+        return epoch >= distill.activate_distillation_after
 
-    def _contrast(
-        self,
-        t2i: Tensor,
-        i2t: Tensor,
-        texts: MultiVectors,
-        images: MultiVectors,
-        positives: Tensor,
-    ) -> Tensor:
-        if self.objectives.late_scale == "sum":
+    def _contrast(self, scorer: Scorer, scores: ScoreMatrix, positives: Tensor) -> Tensor:
+        """A fast scorer's own loss, with true labels."""
+        settings = self.objectives
+        t2i, i2t = scores.both
+        if settings.loss == "power_hinge":
+            return power_hinge_loss(
+                t2i, i2t, positives, settings.margin, include_diagonal=settings.include_diagonal
+            )
+        if settings.loss == "triplet":
+            return triplet_loss(t2i, i2t, positives, settings.margin)
+        if scorer == "late" and settings.late_scale == "sum":
             return contrastive_loss(t2i, i2t, positives)
-        t2i = t2i / texts.lengths.to(t2i.device)[:, None]
-        i2t = i2t / images.lengths.to(i2t.device)[:, None]
         return contrastive_loss(t2i, i2t, positives, self.model.temperature)
+
+    def _taught(self, batch: Batch, student: ScoreMatrix, scores: Any) -> ScoreMatrix:
+        """What the teacher says of the batch, or of each title's candidates in it."""
+        assert self.distill is not None
+        if self.teacher is None:
+            matrix: ScoreMatrix = scores("late")
+            return matrix
+        known = None
+        count = self.distill.candidates
+        if count is not None and count < student.t2i.shape[1]:
+            known = nearest_candidates(student.t2i.detach(), _own_pairs(batch), count)
+        return self.teacher.scores(batch, known)
+
+    def _distillation(self, student: ScoreMatrix, teacher: ScoreMatrix) -> Tensor:
+        assert self.distill is not None
+        return distillation_loss(
+            student.both,
+            teacher.both,
+            self.distill.loss,
+            student_temperature=self.distill.student_temperature,
+            teacher_temperature=self.distill.teacher_temperature,
+            known=teacher.known,
+        )
+
+    def _captioning(self, texts: Encoded, images: Encoded, own: Tensor) -> Tensor:
+        """The titles' likelihood under their own images."""
+        captioner: Any = self.model.cross
+        assert texts.mask is not None
+        ahead, behind = captioner(
+            texts.states,
+            texts.mask,
+            images.states.index_select(0, own),
+            None if images.mask is None else images.mask[own],
+        )
+        return captioning_loss(ahead, behind, texts.mask[:, 1:])
 
     def _matching(
         self, texts: Encoded, images: Encoded, logits: Tensor, positives: Tensor, own: Tensor
@@ -139,8 +233,26 @@ class RetrievalTask(nn.Module):
             texts.states.index_select(0, text_index),
             texts.mask[text_index],
             images.states.index_select(0, image_index),
+            None if images.mask is None else images.mask[image_index],
         )
         labels = torch.zeros(len(text_index), dtype=torch.int64, device=positives.device)
         labels[: len(rows)] = 1
         accuracy = (pair_logits.detach().argmax(dim=1) == labels).float().mean()
         return matching_loss(pair_logits, labels), float(accuracy)
+
+
+def nearest_candidates(scores: Tensor, own: Tensor, count: int) -> Tensor:
+    """[Q, N] bool: each title's own image and the best others, ``count`` in all.
+
+    Args:
+        scores: [Q, N] of the student.
+        own: [Q, N] bool, one True a row.
+        count: Of candidates, at most N.
+    """
+    places = scores.masked_fill(own, torch.inf).topk(count, dim=1).indices
+    return torch.zeros_like(own).scatter(1, places, True)
+
+
+def _own_pairs(batch: Batch) -> Tensor:
+    places = torch.arange(len(batch), device=batch.own.device)
+    return batch.own[:, None] == places

@@ -1,0 +1,112 @@
+"""The teacher: a frozen model, one of its scorers, and what it says of a batch.
+
+Whatever the paper, a teacher is asked for one thing: the score matrix of the titles and images in
+front of the student (``models.scorers``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bagformer_cli.config import RunConfig, load_config
+from bagformer_cli.data.batches import Batch
+from bagformer_cli.errors import CheckpointError, ConfigError
+from bagformer_cli.messages import tr
+from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint, load_model
+from bagformer_cli.models.scorers import ScoreMatrix, Scorer, own_scorer, score_matrix
+from bagformer_cli.text.tokenizer import Tokenizer
+
+
+class Teacher:
+    """A frozen scorer.
+
+    No module, so that neither ``train()`` nor an optimizer nor a checkpoint of the student ever
+    reaches it.
+
+    Args:
+        model: In evaluation mode from now on.
+        scorer: Which of its scorers teaches.
+    """
+
+    def __init__(self, model: RetrievalModel, scorer: Scorer) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.scorer = scorer
+
+    @classmethod
+    def load(cls, config: RunConfig, device: torch.device) -> Teacher | None:
+        """The teacher that a configuration names; None: there is none, or it is the model itself.
+
+        Raises:
+            CheckpointError: Its folder is broken.
+        """
+        distill = config.distill
+        if distill is None or distill.teacher is None or not distill.weight:
+            return None
+        model = load_model(find_checkpoint(distill.teacher), device)
+        scorer: Scorer = "slow" if distill.scorer == "slow" else own_scorer(model.config)
+        return cls(model, scorer)
+
+    @torch.no_grad()
+    def scores(self, batch: Batch, known: Tensor | None) -> ScoreMatrix:
+        """What it says of a batch; the slow scorer of the ``known`` pairs alone."""
+        texts = self.model.encode_texts(batch.text, states=self.scorer == "slow")
+        images = self.model.encode_images(batch.pixels(), states=self.scorer == "slow")
+        return score_matrix(self.model, self.scorer, texts, images, known)
+
+
+def check_teacher(config: RunConfig) -> None:
+    """Refuse a missing or unsuitable teacher before anything is loaded.
+
+    Raises:
+        ConfigError: A teacher is needed and none is named.
+        CheckpointError: It is no model folder, or it cannot teach this student.
+    """
+    distill = config.distill
+    if distill is None or not distill.weight:
+        return
+    if distill.teacher is None:
+        if config.model.alignment is None:
+            raise ConfigError(
+                tr("There is nobody to learn from: distillation needs a teacher."),
+                where="distill.teacher",
+                hint=tr("Name a trained model: --teacher runs/NAME/best"),
+            )
+        return
+    folder = find_checkpoint(distill.teacher)
+    check_model_folder(folder)
+    teacher = load_config(folder / "config.yaml")
+    wrong = _unsuitable(config, teacher, folder)
+    if wrong is not None:
+        found, expected = wrong
+        raise CheckpointError(
+            tr("This model cannot teach the one to be trained."),
+            where=folder,
+            found=found,
+            expected=expected,
+        )
+
+
+def _unsuitable(student: RunConfig, teacher: RunConfig, folder: Path) -> tuple[str, str] | None:
+    """What the teacher is and what it should be; None: it can teach."""
+    assert student.distill is not None
+    if student.distill.scorer == "slow" and teacher.model.cross is None:
+        return "model.cross: null", tr("a model with a slow scorer (distill.scorer: slow)")
+    if student.image.regions != teacher.image.regions:
+        return (
+            f"image.regions: {teacher.image.regions}",
+            f"image.regions: {student.image.regions}",
+        )
+    if student.image.regions is None and student.image.size != teacher.image.size:
+        return f"image.size: {teacher.image.size}", f"image.size: {student.image.size}"
+    for name in ("max_tokens", "add_sep"):
+        own, theirs = getattr(student.text, name), getattr(teacher.text, name)
+        if own != theirs:
+            return f"text.{name}: {theirs}", f"text.{name}: {own}"
+    vocabulary = tuple((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())
+    if vocabulary != tuple(Tokenizer.load(student.text.tokenizer).vocabulary):
+        return tr("another vocabulary"), f"text.tokenizer: {student.text.tokenizer}"
+    return None
