@@ -125,7 +125,7 @@ def _show(report: dict[str, Any]) -> None:
                 tr("opening it, cached, seconds"): dictionary["seconds"],
             }
         )
-        columns = ("titles_per_second", "speedup", "time_of_floor")
+        ratios = ("titles_per_second", "speedup", "time_of_floor")
         console.table(
             [
                 tr("titles to tokens and bags, one core"),
@@ -133,7 +133,7 @@ def _show(report: dict[str, Any]) -> None:
                 tr("times the original"),
                 tr("time ÷ cached WordPiece + automaton"),
             ],
-            [[row["name"], *(row[column] for column in columns)] for row in report["titles"]],
+            [[row["name"], *(row[ratio] for ratio in ratios)] for row in report["titles"]],
         )
     if "maxsim" in report:
         columns = ["group", "name", "dtype", "pairs_per_second", "gflops", "speedup", "peak_share"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -16,13 +16,16 @@ from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.characters import fold
-from bagformer_cli.text.dictionaries import Dictionary, parse_dictionary
+from bagformer_cli.text.dictionaries import parse_dictionary
 from bagformer_cli.text.lexicon import HEAD, LONGEST, UNIT, Lexicon, fold_all
 from bagformer_cli.text.lines import Problem, read_lines
 from bagformer_cli.text.patterns import LEXICON, TOKEN
 from bagformer_cli.text.segmenter import Segmenter
 
 CHUNK = 20_000
+
+Row = tuple[int, str, str, str | None]
+"""An entry of a dictionary: its line, the word, folded, its type."""
 
 Kind = Literal["broken", "same", "conflict", "unreachable"]
 """A line that cannot be used; an entry that is another one in other characters; an entry whose
@@ -58,16 +61,25 @@ def check_dictionaries(
     """
     findings: list[Finding] = []
     types: dict[str, tuple[str, str]] = {}
-    known = {e.word: e.type for e in Lexicon.load(against).entries() if e.type} if against else {}
+    known = {e.word: e.type for e in Lexicon.load(against).entries()} if against else {}
     with progress.task(tr("Checking"), total=len(paths), unit=tr("files")) as task:
         for path in paths:
             dictionary = parse_dictionary(path)
             name = str(path)
+            rows = list(
+                zip(
+                    dictionary.lines,
+                    dictionary.words,
+                    fold_all(dictionary.words),
+                    dictionary.types,
+                    strict=True,
+                )
+            )
             findings += [_broken(name, problem) for problem in dictionary.problems]
-            findings += _same(name, dictionary)
-            findings += _conflicts(name, dictionary, known, types)
+            findings += _same(name, rows)
+            findings += _conflicts(name, rows, known, types)
             if not dictionary.problems:
-                findings += _unreachable(name, dictionary, Lexicon.load([*against, path]))
+                findings += _unreachable(name, rows, known, Lexicon.load([*against, path]))
             task.advance()
     return sorted(findings, key=lambda found: (found.file, found.line))
 
@@ -76,14 +88,9 @@ def _broken(name: str, problem: Problem) -> Finding:
     return Finding(name, problem.line, "broken", problem.found, problem.message)
 
 
-def _rows(dictionary: Dictionary) -> Iterator[tuple[int, str, str, str | None]]:
-    folded = fold_all(dictionary.words)
-    yield from zip(dictionary.lines, dictionary.words, folded, dictionary.types, strict=True)
-
-
-def _same(name: str, dictionary: Dictionary) -> Iterator[Finding]:
+def _same(name: str, rows: Sequence[Row]) -> Iterator[Finding]:
     seen: dict[tuple[str, str | None], tuple[int, str]] = {}
-    for line, word, folded, kind in _rows(dictionary):
+    for line, word, folded, kind in rows:
         first_line, first = seen.setdefault((folded, kind), (line, word))
         if first_line != line and first != word:
             yield Finding(
@@ -97,11 +104,11 @@ def _same(name: str, dictionary: Dictionary) -> Iterator[Finding]:
 
 def _conflicts(
     name: str,
-    dictionary: Dictionary,
-    known: dict[str, str],
+    rows: Sequence[Row],
+    known: dict[str, str | None],
     types: dict[str, tuple[str, str]],
 ) -> Iterator[Finding]:
-    for line, word, folded, kind in _rows(dictionary):
+    for line, word, folded, kind in rows:
         if kind is None or kind in (UNIT, HEAD):
             continue
         place = f"{name}:{line}"
@@ -121,30 +128,34 @@ def _conflicts(
             )
 
 
-def _unreachable(name: str, dictionary: Dictionary, lexicon: Lexicon) -> Iterator[Finding]:
-    rows = [row for row in _rows(dictionary) if row[3] not in (UNIT, HEAD)]
-    packed = Segmenter(lexicon).segment_batch([row[2] for row in rows])
-    counts = np.diff(packed.offsets)
-    for i, (line, word, folded, _) in enumerate(rows):
-        first = int(packed.offsets[i])
-        length = len(folded.strip())
-        one = counts[i] == 1 and int(packed.ends[first]) - int(packed.starts[first]) == length
-        single = length == 1 and packed.kinds[first] in (LEXICON, TOKEN)
-        if not (one and (single or packed.kinds[first] == LEXICON)):
-            yield Finding(name, line, "unreachable", word, _why(folded, lexicon))
+def _unreachable(
+    name: str, rows: Sequence[Row], known: Container[str], lexicon: Lexicon
+) -> Iterator[Finding]:
+    rows = [row for row in rows if row[3] not in (UNIT, HEAD)]
+    words = [row[2].strip() for row in rows]
+    own = set(words)
+    packed = Segmenter(lexicon).segment_batch(words)
+    alone = np.diff(packed.offsets) == 1
+    kinds = packed.kinds[np.minimum(packed.offsets[:-1], len(packed.kinds) - 1)]
+    lengths = np.fromiter(map(len, words), np.int64, len(words))
+    reached = alone & ((kinds == LEXICON) | ((lengths == 1) & (kinds == TOKEN)))
+    for i in np.flatnonzero(~reached):
+        line, word, _, _ = rows[i]
+        yield Finding(name, line, "unreachable", word, _why(words[i], known, own))
 
 
-def _why(word: str, lexicon: Lexicon) -> str:
+def _why(word: str, known: Container[str], own: Container[str]) -> str:
     if len(word) > LONGEST:
         return tr("It has more than {n} characters.", n=LONGEST)
     if any(unicodedata.category(character) in ("Cc", "Cf", "Mn") for character in word):
         return tr("It holds invisible characters.")
     for cut in range(2, len(word) - 1):
-        if word[:cut] in lexicon.words and word[cut:] in lexicon.words:
+        first, second = word[:cut], word[cut:]
+        if (first in own or first in known) and (second in own or second in known):
             return tr(
                 "Its parts {first} and {second} are entries (a weight of its own keeps it whole).",
-                first=word[:cut],
-                second=word[cut:],
+                first=first,
+                second=second,
             )
     return tr("A pattern or other entries make a cheaper cover of it.")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -207,7 +206,7 @@ def _merge(dictionaries: Sequence[Dictionary]) -> list[Entry]:
     kept = [e for word, e in plain.items() if word in whole or not _composite(word, plain)]
     for merged in roles.values():
         kept += merged.values()
-    return sorted(kept, key=lambda entry: (entry.word, entry.type or ""))
+    return sorted(kept, key=lambda entry: f"{entry.word}\0{entry.type or ''}")
 
 
 def _composite(word: str, entries: Container[str]) -> bool:
@@ -247,11 +246,11 @@ def _write(folder: Path, merged: Sequence[Entry]) -> None:
         )
     types, numbers = np.unique(kinds[plain], return_inverse=True)
     untyped = int(types[:1].tolist() == [""])
-    entries = [e for e, entry in zip(merged, plain, strict=True) if entry]
-    prior = np.array([_length_cost(e) for e in entries], np.float64)
+    entries = [e.word for e, entry in zip(merged, plain, strict=True) if entry]
+    prior, takes_head = _priors(entries, kinds[plain])
     np.save(folder / "cost.npy", np.maximum(1, np.rint(costs[plain] + prior)).astype(np.int32))
     np.save(folder / "type.npy", (numbers - untyped).astype(np.int16))
-    np.save(folder / "head.npy", np.array([_takes_head(e) for e in entries], np.bool_))
+    np.save(folder / "head.npy", takes_head)
     heads = [
         (ord(e.word), max(1, round(cost)))
         for e, cost in zip(merged, costs, strict=True)
@@ -263,22 +262,22 @@ def _write(folder: Path, merged: Sequence[Entry]) -> None:
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def _length_cost(entry: Entry) -> int:
-    """The prior of a length: words of ideographs mostly have two or three, products above all."""
-    word = entry.word
-    length = sum(not character.isascii() for character in word)
-    if length > 3:
-        return LONGER_COST * (length - 3)
-    if length < len(word) or length == 3:
-        return 0
-    if length == 2:
-        return PAIR_COST
-    return 0 if entry.type else SINGLE_COST
+def _priors(
+    words: Sequence[str], types: npt.NDArray[np.str_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """What a word's length adds to its cost, and whether a head may follow it.
 
-
-_IDEOGRAPHS = re.compile(r"[㐀-鿿]{2,4}")
-
-
-def _takes_head(entry: Entry) -> bool:
-    """Whether 'entry + head' is a compound: two to four ideographs of a type that makes things."""
-    return entry.type not in HEADLESS and _IDEOGRAPHS.fullmatch(entry.word) is not None
+    Words of ideographs mostly have two or three, products above all. A head may follow two to four
+    ideographs of a type that makes things.
+    """
+    codes, offsets = codes_of(words)
+    wide = np.concatenate([[0], np.cumsum(codes >= 128)])
+    ideographs = np.concatenate([[0], np.cumsum((codes >= 0x3400) & (codes <= 0x9FFF))])
+    lengths, length = np.diff(offsets), np.diff(wide[offsets])
+    cost = np.select(
+        [length > 3, (length < lengths) | (length == 3), length == 2, types == ""],
+        [LONGER_COST * (length - 3), 0, PAIR_COST, SINGLE_COST],
+    )
+    pure = np.diff(ideographs[offsets]) == lengths
+    makes = ~np.isin(types, list(HEADLESS))
+    return cost, pure & makes & (lengths >= 2) & (lengths <= 4)

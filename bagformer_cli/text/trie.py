@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableSequence, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import gt
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +59,9 @@ class Trie:
     @staticmethod
     def build(words: Sequence[str]) -> Trie:
         """Make the trie of distinct, non-empty words; a word's value is its index in ``words``."""
-        order = np.array(sorted(range(len(words)), key=words.__getitem__), np.int64)
+        order = np.arange(len(words))
+        if any(map(gt, words, islice(words, 1, None))):
+            order = np.array(sorted(range(len(words)), key=words.__getitem__), np.int64)
         codes, offsets = codes_of(words)
         starts, lengths = offsets[:-1][order], np.diff(offsets)[order]
         labels, children, values = [np.zeros(1, np.uint32)], [], [np.full(1, -1, np.int32)]
