@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -341,8 +342,6 @@ def test_xmr_bags(xmr: Xmr) -> None:
     lines = run.out.splitlines()
     assert run.code == 0
     assert len(lines) == 2
-    import json
-
     first = json.loads(lines[0])
     assert first["text"] == "红色碎花连衣裙 2件装"
     assert [bag["text"] for bag in first["bags"]] == ["红色", "碎花", "连衣裙", "2件装"]
@@ -353,8 +352,6 @@ def test_xmr_bags(xmr: Xmr) -> None:
 
 
 def test_xmr_bags_of_a_file(xmr: Xmr, tmp_path: Path) -> None:
-    import json
-
     titles = ["红色连衣裙", "", "手机壳 防摔"] * 50
     source, out = tmp_path / "titles.txt", tmp_path / "bags.jsonl"
     source.write_text("\n".join(titles), "utf-8")
@@ -367,9 +364,7 @@ def test_xmr_bags_of_a_file(xmr: Xmr, tmp_path: Path) -> None:
 
 
 def test_lines_of_a_file_are_those_of_single_titles() -> None:
-    import json
-
-    from bagformer_cli.data.titles import json_lines, record, bag_encoder
+    from bagformer_cli.data.titles import bag_encoder, json_lines, record
 
     encoder = bag_encoder("builtin", ("builtin",))
     titles = ['红色"连衣裙"\\ 2件', "", "👗👗 \u2028红\x01", "한국 calvin klein", "\ud83d裙"]
@@ -435,6 +430,58 @@ def test_wrong_calls_are_explained(xmr: Xmr, arguments: tuple[str, ...], message
     assert run.code == 2
     assert run.out == ""
     assert message in run.err
+
+
+ODD_LINES = {
+    "byte-order mark": (b"\xef\xbb\xbf" + "红色\n".encode(), ["红色"]),
+    "windows line ends": ("红色\r\n手机壳\r\n".encode(), ["红色", "手机壳"]),
+    "no last line end": ("红色\n手机壳".encode(), ["红色", "手机壳"]),
+    "empty lines": ("\n红色\n\n \n".encode(), ["", "红色", "", " "]),
+    "one empty line": (b"\n", [""]),
+    "nothing": (b"", []),
+    "line separators that are no line ends": (
+        "红色\u2028手机壳\x85\x0c红色\r红\n裙\n".encode(),
+        ["红色\u2028手机壳\x85\x0c红色\r红", "裙"],
+    ),
+    "nul and control characters": (b"\x00a\x1b[31m\n", ["\x00a\x1b[31m"]),
+    "ten thousand characters": (
+        ("红色连衣裙" * 2000 + "\n裙").encode(),
+        ["红色连衣裙" * 2000, "裙"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "titles"), ODD_LINES.values(), ids=ODD_LINES)
+def test_a_line_is_a_title_whatever_is_in_it(
+    xmr: Xmr, tmp_path: Path, content: bytes, titles: list[str]
+) -> None:
+    source, out = tmp_path / "titles.txt", tmp_path / "bags.jsonl"
+    source.write_bytes(content)
+    run = xmr("bags", "--input", source, "--json")
+    assert (run.code, run.err) == (0, "")
+    records = [json.loads(line) for line in run.out.split("\n") if line]
+    assert [record["text"] for record in records] == titles
+    for record in records:
+        text = record["text"]
+        spans = [(bag["start"], bag["end"]) for bag in record["bags"]]
+        assert [text[start:end] for start, end in spans] == [b["text"] for b in record["bags"]]
+        assert "".join(text[start:end] for start, end in spans) == "".join(text.split())
+    assert xmr("bags", "--input", source, "--output", out).code == 0
+    assert out.read_text("utf-8") == run.out
+    shown = xmr("bags", "--input", source)
+    assert (shown.code, shown.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x57\x53\n", "连衣裙\n裙".encode("gb18030"), b"\x80"]
+)
+def test_a_file_that_is_not_utf8_gives_no_bags(xmr: Xmr, tmp_path: Path, content: bytes) -> None:
+    source = tmp_path / "titles.txt"
+    source.write_bytes(content)
+    run = xmr("bags", "--input", source, "--json")
+    assert (run.code, run.out) == (2, "")
+    assert "titles.txt:1" in run.err
+    assert "UTF-8" in run.err
 
 
 def test_a_broken_line_of_titles_is_named(xmr: Xmr, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def _print_lines(lines: str) -> None:
     if console.wants_json():
         console.say(lines.rstrip("\n"))
         return
-    for line in lines.splitlines():
+    for line in lines.rstrip("\n").split("\n"):  # not splitlines: a title may hold U+2028
         console.bags([SimpleNamespace(**bag) for bag in json.loads(line)["bags"]])
 
 
