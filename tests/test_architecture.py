@@ -48,7 +48,8 @@ LAYERS = {
     "evaluation",
     "8": "training.optimizer training.log training.state training.teacher training.tasks "
     "training.mining training.loop training.run training.chain training",
-    "9": "api bench.plain_* bench.maxsim bench.* bench cli.console cli.failures cli.help cli.app "
+    "9": "api bench.plain_* bench.maxsim bench.exact_search bench.* bench "
+    "cli.console cli.failures cli.help cli.app "
     "cli.doctor cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.score cli.encode "
     "cli.index cli.search cli.convert cli.bench cli.demo cli.main cli",
 }

@@ -38,6 +38,7 @@ class Row:
         group: ``"titles to images"``, ``"both directions"`` or ``"loss, forward and backward"``.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"int8"``.
         seconds: Median wall time.
+        pairs_per_second: Pairs of a title and an image (both directions or the loss: once).
         gflops: Useful 10⁹ operations a second: 2·G·N·P·D once (a loss: three times) by ``seconds``.
         speedup: Times as fast as the group's original loop.
         peak_share: ``gflops`` / the same type's matrix peak here, in [0, 1].
@@ -48,6 +49,7 @@ class Row:
     group: str
     dtype: str
     seconds: float
+    pairs_per_second: float
     gflops: float
     speedup: float
     peak_share: float
@@ -108,7 +110,7 @@ def run(
     patches: int = 257,
     dim: int = 256,
     batch: int = 64,
-    rounds: int = 3,
+    rounds: int = 5,
     budget: int = BUDGET,
     seed: int = 0,
     progress: Progress = SILENT,
@@ -131,11 +133,12 @@ def run(
     """
     load = Workload.make(titles, images, patches, dim, seed)
     runs = _scoring(load, budget)
-    operations = dict.fromkeys(("titles to images", "both directions"), load.operations)
+    groups = ("titles to images", "both directions")
+    work = dict.fromkeys(groups, (load.operations, titles * images))
     if batch:
         loss = Workload.make(batch, batch, patches, dim, seed)
         runs += _losses(loss)
-        operations["loss, forward and backward"] = 3 * loss.operations
+        work["loss, forward and backward"] = (3 * loss.operations, batch * batch)
     with progress.task(tr("Timing"), total=len(runs) * (rounds + 1)) as task:
         for each in runs:  # warm: pools, compiled loops, caches; and the memory of a first run
             each.extra_bytes = extra_bytes(each.work)
@@ -145,27 +148,32 @@ def run(
             for dtype, measured in peaks.items():
                 measured.append(matrix_peak(dtype))
             for each in runs:
+                time.sleep(0.02)  # torch's threads spin on for a while after what ran before
                 start = time.perf_counter()
                 each.work()
                 each.seconds.append(time.perf_counter() - start)
                 task.advance()
-    return _rows(runs, operations, peaks)
+    return _rows(runs, work, peaks)
 
 
 def _rows(
-    runs: Sequence[_Run], operations: dict[str, float], peaks: dict[torch.dtype, list[float]]
+    runs: Sequence[_Run],
+    work: dict[str, tuple[float, int]],
+    peaks: dict[torch.dtype, list[float]],
 ) -> list[Row]:
     original = {each.group: statistics.median(each.seconds) for each in runs if each.first}
     rows = []
     for each in runs:
         seconds = statistics.median(each.seconds)
-        gflops = operations[each.group] / seconds / 1e9
+        operations, pairs = work[each.group]
+        gflops = operations / seconds / 1e9
         rows.append(
             Row(
                 name=each.name,
                 group=each.group,
                 dtype=str(each.dtype).removeprefix("torch."),
                 seconds=seconds,
+                pairs_per_second=pairs / seconds,
                 gflops=gflops,
                 speedup=original[each.group] / seconds,
                 peak_share=gflops / statistics.median(peaks[each.dtype]),
@@ -287,6 +295,7 @@ def status_bytes(name: str) -> int | None:
 
 def machine() -> dict[str, str]:
     """What the figures depend on: processor, threads, versions, load and chosen products."""
+    from bagformer_cli.interaction import _wide
     from bagformer_cli.interaction._products import product_for
 
     name = "?"
@@ -296,7 +305,9 @@ def machine() -> dict[str, str]:
         name = lines[0].partition(":")[2].strip() if lines else name
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "?"
     products = {
-        str(dtype).removeprefix("torch."): product_for(dtype).name
+        str(dtype).removeprefix("torch."): tr("in lanes (AVX-512)")
+        if _wide.quicker(dtype, few=False)
+        else product_for(dtype).name
         for dtype in (torch.float32, torch.bfloat16, torch.int8)
     }
     return {

@@ -35,7 +35,7 @@ DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.int8: "int
 _PACK = 1 << 20  # bytes of packed bags that meet an image while both stay in a core's cache
 _TASK = 1 << 16  # slots × patches of a task: a millisecond, far longer than calling it takes
 _CLEARLY = 1.1  # how much faster this way must be: the same choice in every run
-_PATCHES = 1 << 15  # and at most so many patches
+_PATCHES = 1 << 17  # and at most so many patches
 
 
 @cache
@@ -124,11 +124,12 @@ class _Pack:
         else:
             places, slots = np.arange(count), -(-count // LANES)
             begins = np.zeros(slots, np.uint16)
-        values = texts.values.detach()[titles.vectors].contiguous()
-        values = values.view(torch.uint8)
+        # numpy from here: a torch operation of this size would wake torch's threads, which then
+        # spin for milliseconds beside those that are to multiply.
+        values = texts.values.detach()[titles.vectors].contiguous().view(torch.uint8).numpy()
         if texts.dtype == torch.int8:
-            values = values ^ 0x80  # unsigned, 128 more
-        words = values.numpy().view(np.uint32)
+            values = values ^ np.uint8(0x80)  # unsigned, 128 more
+        words = values.view(np.uint32)
         spread = np.zeros((slots * LANES, words.shape[1]), np.uint32)
         spread[places] = words
         bags = np.ascontiguousarray(spread.reshape(slots, LANES, -1).transpose(0, 2, 1))
@@ -151,7 +152,9 @@ def scores(
     allowed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As ``_cpu.scores``; ``t2i`` is minus infinity where an image is not ``allowed`` [N]."""
-    texts = texts.to(dtype=dtype)
+    if texts.dtype != dtype:
+        given = texts
+        texts = on_one_thread(lambda: given.to(dtype=dtype), torch.get_num_threads())
     if dtype != torch.int8 and not _cpu.finite(texts.values):
         t2i, i2t = _plain.scores(texts, images, dtype=dtype, both=both, budget=budget)
         return (t2i if allowed is None else t2i.where(allowed, -torch.inf)), i2t
@@ -176,7 +179,10 @@ def _score(
 ) -> None:  # fmt: skip
     threads = torch.get_num_threads()
     both = len(i2t) > 0
-    tasks = _tasks(packs, images, threads)
+    limit = _PATCHES
+    if images.dtype != dtype:  # they are converted a task at a time
+        limit = min(limit, max(1, budget // (4 * threads * images.dim * 4)))
+    tasks = _tasks(packs, images, threads, limit)
     title_scale, down, up = scales_of(texts), t2i.numpy(), i2t.numpy()
     mask = np.zeros(0, np.bool_) if allowed is None else allowed.numpy()
     longest = int(images.lengths.max())
@@ -216,11 +222,11 @@ def _score(
 
 
 def _tasks(
-    packs: list[_Pack], images: MultiVectors, threads: int
+    packs: list[_Pack], images: MultiVectors, threads: int, limit: int
 ) -> Iterator[tuple[Range, list[_Pack]]]:
     """Ranges of images, each with the packs it meets; threads draw from one list."""
     slots = sum(pack.slots for pack in packs)
-    limit = min(_PATCHES, max(_TASK // slots, 64))
+    limit = min(limit, max(_TASK // slots, 64))
     parts = min(4 * threads, max(threads, slots * len(images.values) // _TASK))
     ranges = Range.all(images.offsets, cut_evenly(images.offsets, limit, parts))
     shares = min(len(packs), -(-threads // len(ranges)))

@@ -1,0 +1,165 @@
+"""Exact search over a catalogue on disk, beside the time it takes merely to read it.
+
+Shapes: Q queries, N items × L vectors, D dimensions.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bagformer_cli.interaction import _plain
+from bagformer_cli.interaction.stored import open_vectors, write_vectors
+from bagformer_cli.interaction.topk import topk
+from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.messages import tr
+from bagformer_cli.progress import SILENT, Progress
+
+K = 10
+QUERIES = 16
+CLUSTERS = 1000
+SPREAD = 0.7  # length of an item's own part, beside its cluster's of 1
+_BLOCK = 2048  # items made at once
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """One line of the table.
+
+    Attributes:
+        name: What was run.
+        seconds: Median wall time, warm.
+        times_reading: ``seconds`` by the time that two threads need to read the bytes once.
+        gigabytes: 10⁹ bytes of stored vectors a second, of one reading.
+        gflops: Useful 10⁹ operations a second (0 for the reading itself).
+    """
+
+    name: str
+    seconds: float
+    times_reading: float
+    gigabytes: float
+    gflops: float
+
+
+def clustered(
+    items: int, length: int, dim: int, seed: int = 0, progress: Progress = SILENT
+) -> Iterator[MultiVectors]:
+    """Products as catalogues have them, of kinds and with what is their own, a block at a time.
+
+    An item's vector is that of its kind at that place plus noise of its own, of unit length,
+    float32; kinds are of very different size (the largest five hundred times the median).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    kinds = F.normalize(torch.randn(CLUSTERS, length, dim, generator=generator), dim=-1)
+    noise = F.normalize(torch.randn(1 << 16, dim, generator=generator), dim=-1) * SPREAD
+    weights = 1 / torch.arange(1, CLUSTERS + 1).float()
+    with progress.task(tr("Writing"), total=items) as task:
+        for first in range(0, items, _BLOCK):
+            n = min(_BLOCK, items - first)
+            kind = torch.multinomial(weights, n, replacement=True, generator=generator)
+            own = torch.randint(len(noise), (n, length), generator=generator)
+            vectors = F.normalize(kinds[kind] + noise[own], dim=-1)
+            yield MultiVectors.from_dense(vectors)
+            task.advance(n)
+
+
+def catalogue(
+    folder: Path, items: int, length: int, dim: int, seed: int = 0, progress: Progress = SILENT
+) -> MultiVectors:
+    """The clustered catalogue of these sizes, as int8, in ``folder``: written first or opened."""
+    path = folder / f"clustered-{items}x{length}x{dim}-{seed}"
+    if not path.exists():
+        blocks = clustered(items, length, dim, seed, progress)
+        write_vectors(path, (block.quantize() for block in blocks))
+    return open_vectors(path)
+
+
+def queries_for(items: MultiVectors, lengths: list[int], seed: int = 0) -> MultiVectors:
+    """Titles that each have one item in mind: some of its vectors, turned halfway elsewhere."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for count, item in zip(
+        lengths, torch.randint(len(items), (len(lengths),), generator=generator), strict=True
+    ):
+        vectors = items[int(item)].to(dtype=torch.float32).values
+        some = vectors[torch.randint(len(vectors), (count,), generator=generator)]
+        other = F.normalize(torch.randn(count, items.dim, generator=generator), dim=-1)
+        found.append(F.normalize(some + other, dim=-1))
+    return MultiVectors.from_list(found)
+
+
+def query_lengths(queries: int, seed: int = 0) -> list[int]:
+    """2–25 bags, 10 in the mean; of 16 queries exactly."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.poisson(torch.full((queries,), 10.0), generator).clamp(2, 25).long()
+    lengths[0] += 10 * queries - int(lengths.sum())
+    return [int(length) for length in lengths.clamp(2, 25)]
+
+
+def run(
+    folder: Path,
+    *,
+    items: int = 1_000_000,
+    length: int = 32,
+    dim: int = 256,
+    rounds: int = 5,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> list[Searched]:
+    """Time one query and sixteen together, warm, beside one reading of all bytes.
+
+    Args:
+        folder: Where the catalogue lies, or is written first (N·L·D bytes).
+        items: N.
+        length: L of every item.
+        dim: D.
+        rounds: How often each is run; they take turns.
+        seed: Of everything random.
+        progress: Told of what is written and timed.
+    """
+    stored = catalogue(folder, items, length, dim, seed, progress)
+    words = stored.values.view(-1).view(torch.int64)
+    some = queries_for(stored, query_lengths(QUERIES), seed + 1)
+    ten = queries_for(stored, [10], seed + 2)
+    works: dict[str, tuple[MultiVectors | None, Callable[[], object]]] = {
+        tr("reading the bytes once"): (None, words.sum),
+        tr("one query of 10 bags"): (ten, lambda: topk(ten, stored, K)),
+        tr("16 queries together, 10 bags in the mean"): (some, lambda: topk(some, stored, K)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    with progress.task(tr("Timing"), total=len(works) * (rounds + 1)) as task:
+        for round_ in range(rounds + 1):  # the first warms the page cache and compiles
+            for name, (_, work) in works.items():
+                start = time.perf_counter()
+                work()
+                if round_:
+                    seconds[name].append(time.perf_counter() - start)
+                task.advance()
+    reading = statistics.median(seconds[tr("reading the bytes once")])
+    size = stored.values.numel()
+    rows = []
+    for name, (queries, _) in works.items():
+        median = statistics.median(seconds[name])
+        bags = 0 if queries is None else len(queries.values)
+        gflops = 2e-9 * bags * size / median
+        rows.append(Searched(name, median, median / reading, size / median / 1e9, gflops))
+    return rows
+
+
+def is_exact(queries: MultiVectors, stored: MultiVectors, found: tuple[Tensor, Tensor]) -> bool:
+    """Whether ``found`` are the best by the stored int8, computed plainly and in float32."""
+    small: dict[str, Any] = {"dtype": torch.int8, "both": False, "budget": 1 << 28}
+    scores = _plain.scores(queries, stored, **small)[0]
+    best = scores.topk(found[0].shape[1], dim=1).values
+    return bool(
+        torch.allclose(best, found[0], rtol=1e-5)
+        and torch.allclose(scores.gather(1, found[1]), found[0], rtol=1e-5)
+    )

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from bagformer_cli.bench import exact_search as bench
+from bagformer_cli.interaction import MultiVectors
+from bagformer_cli.interaction.topk import topk
+
+
+def test_the_catalogue_is_written_once_and_clustered(tmp_path: Path) -> None:
+    stored = bench.catalogue(tmp_path, 300, 4, 64)
+    (written,) = tmp_path.iterdir()
+    stamp = (written / "values.npy").stat().st_mtime_ns
+    again = bench.catalogue(tmp_path, 300, 4, 64)
+    assert torch.equal(stored.values, again.values)
+    assert (written / "values.npy").stat().st_mtime_ns == stamp
+    items = stored.to(dtype=torch.float32).values.view(300, 4 * 64)
+    alike = torch.corrcoef(items).fill_diagonal_(0)
+    assert (alike.amax(1) > 0.5).float().mean() > 0.5  # most have a near neighbour
+    assert alike.mean() < 0.2  # and nearly all others are far
+
+
+def test_the_table_says_what_reading_and_searching_take(tmp_path: Path) -> None:
+    rows = bench.run(tmp_path, items=200, length=4, dim=64, rounds=1)
+    assert rows[0].times_reading == 1
+    assert all(row.seconds > 0 and row.gigabytes > 0 for row in rows)
+    assert [row.gflops > 0 for row in rows] == [False, True, True]
+
+
+def test_what_is_found_is_exact_and_the_check_can_fail(tmp_path: Path) -> None:
+    stored = bench.catalogue(tmp_path, 500, 4, 64)
+    asked = bench.queries_for(stored, bench.query_lengths(bench.QUERIES))
+    assert len(asked.values) == 10 * bench.QUERIES
+    found = topk(asked, stored, 10)
+    assert bench.is_exact(asked, stored, found)
+    assert not bench.is_exact(asked, stored, (found[0], found[1].flip(1)))
+    worse = MultiVectors(stored.values, stored.offsets, torch.ones(500))
+    assert not bench.is_exact(asked, worse, found)
