@@ -242,6 +242,24 @@ def test_titles_go_on_where_a_killed_run_was(
     assert len(np.load(folder / "ids.npy")) == split.tokens.token_offsets[-1]
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_chunks_of_titles_stand_in_order_whoever_made_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(tokens, "_TITLES", 3)
+    monkeypatch.setattr(spans, "_BATCH_BYTES", 200)
+    queries = [(n, "裙" * (n % 5 + 1) + str(n), ()) for n in range(100)]
+    folder = write_split(tmp_path / "data", "train", queries, [(1, picture(1))])
+    split = preprocess(folder, encoder=Characters(), workers=workers).split("train")
+    texts = [text for _, text, _ in queries]
+    assert [split.texts[a:b] for a, b in ((0, 100), (7, 8), (30, 71), (9, 9))] == [
+        texts[a:b] for a, b in ((0, 100), (7, 8), (30, 71), (9, 9))
+    ]
+    expected = Characters()(texts)
+    for field in ("ids", "token_offsets", "bag_starts", "bag_ends", "bag_offsets"):
+        np.testing.assert_array_equal(getattr(split.tokens, field), getattr(expected, field))
+
+
 KILLED = """
 import sys
 from dataclasses import replace

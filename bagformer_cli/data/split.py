@@ -54,6 +54,17 @@ class Shards:
         batch = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self.batches[batch].column(column)[row - int(self.starts[batch])]
 
+    def values(self, column: str, begin: int, end: int) -> list[Any]:
+        """The values of neighbouring rows, as Python objects."""
+        found: list[Any] = []
+        batch = int(np.searchsorted(self.starts, begin, side="right")) - 1
+        while begin < end:
+            start, stop = int(self.starts[batch]), min(end, int(self.starts[batch + 1]))
+            part = self.batches[batch].column(column).slice(begin - start, stop - begin)
+            found += part.to_pylist()
+            begin, batch = stop, batch + 1
+        return found
+
 
 class Texts(Sequence[str]):
     """The queries' texts, read from the file when they are asked for."""
@@ -70,7 +81,10 @@ class Texts(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+            begin, end, step = index.indices(len(self))
+            if step == 1:
+                return self._shards.values("text", begin, end)
+            return [self[i] for i in range(begin, end, step)]
         row = int(index) + (len(self) if index < 0 else 0)
         text: str = self._shards.value("text", row).as_py()
         return text

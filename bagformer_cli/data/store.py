@@ -133,7 +133,7 @@ def preprocess(
         encoder: Makes tokens and bags; None: none are made.
         text_only: Leave the images out.
         splits: Which splits; None: all that are complete.
-        workers: Processes that read images at the same time.
+        workers: Processes that read at the same time, and threads that cut titles.
         progress: Where to report.
 
     Raises:
@@ -220,7 +220,9 @@ def _preprocess_split(
         description=tr("Queries of {split}", split=name),
     ).digest
     if encoder is not None:
-        encode_titles(split, name, encoder, str(digests["queries"]), progress)
+        encode_titles(
+            split, name, encoder, str(digests["queries"]), workers=workers, progress=progress
+        )
     record = read_json(split / "split.json")
     if text_only and record.get("queries") == digests["queries"]:
         return  # images that an earlier run brought in stay

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +18,7 @@ from bagformer_cli.data.arrays import GrowingArray
 from bagformer_cli.data.split import TOKEN_ARRAYS, Shards, Texts
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
-from bagformer_cli.progress import Progress
+from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.bags import TokenBags
 
 _TITLES = 1 << 16  # titles encoded between two saves
@@ -34,7 +37,13 @@ class Encoder(Protocol):
 
 
 def encode_titles(
-    split: Path, name: str, encoder: Encoder, digest: str, progress: Progress
+    split: Path,
+    name: str,
+    encoder: Encoder,
+    digest: str,
+    *,
+    workers: int = 1,
+    progress: Progress = SILENT,
 ) -> None:
     """Write the tokens and bags of a split's titles, chunk by chunk, for one encoder.
 
@@ -43,8 +52,9 @@ def encode_titles(
     Args:
         split: The split's folder, whose queries stand.
         name: What to call the split.
-        encoder: Makes them.
+        encoder: Makes them; its kernels run beside each other in threads.
         digest: Stands for the queries' content: where it changed, all is made anew.
+        workers: Chunks encoded at the same time.
         progress: Where to report.
     """
     folder = split / f"tokens-{encoder.fingerprint}"
@@ -69,12 +79,11 @@ def encode_titles(
                 arrays[field].append(np.zeros(1, np.int64))
         with progress.task(tr("Titles of {split}", split=name), len(texts), tr("titles")) as task:
             task.advance(state["titles"])
-            for begin in range(state["titles"], len(texts), _TITLES):
-                titles = texts[begin : begin + _TITLES]
-                _append(arrays, encoder(titles))
-                state["titles"] += len(titles)
+            for tokens in _encoded(texts, state["titles"], encoder, workers):
+                _append(arrays, tokens)
+                state["titles"] += len(tokens)
                 _save_place(arrays, state, place)
-                task.advance(len(titles))
+                task.advance(len(tokens))
         _save_place(arrays, state, place)
     finally:
         for array in arrays.values():
@@ -82,6 +91,27 @@ def encode_titles(
     write_text(done, json.dumps({"queries": digest, "titles": len(texts)}))
     place.unlink(missing_ok=True)
     _forget_old(split)
+
+
+def _encoded(
+    texts: Sequence[str], begin: int, encoder: Encoder, workers: int
+) -> Iterator[TokenBags]:
+    """Chunks of titles from ``begin`` on, in order; as many are held as there are workers."""
+
+    def chunk(start: int) -> TokenBags:
+        return encoder(texts[start : start + _TITLES])
+
+    starts = iter(range(begin, len(texts), _TITLES))
+    yield from map(chunk, islice(starts, 1))  # alone: the kernels are loaded once
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = deque(pool.submit(chunk, start) for start in islice(starts, workers))
+        try:
+            while waiting:
+                tokens = waiting.popleft().result()
+                waiting.extend(pool.submit(chunk, start) for start in islice(starts, 1))
+                yield tokens
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _append(arrays: dict[str, GrowingArray], tokens: TokenBags) -> None:
