@@ -38,7 +38,7 @@ LAYERS = {
     "interaction._products interaction._threads interaction._lanes interaction._plain "
     "interaction._cpu interaction._wide interaction._triton interaction.maxsim interaction.topk "
     "interaction.explain interaction",
-    "4b": "losses.contrastive losses.hinge losses.matching losses.captioning losses.distill losses",
+    "4b": "losses.contrastive losses.hinge losses.matching losses.masked losses.captioning losses.distill losses",
     "5": "models.dual models.cross models.compat models.build models.identity models.checkpoint "
     "models.convert models.encode models.scorers models.cells models",
     "6": "index.reduce index.rows index.base index.where index.sql index.tokens index.mirror "

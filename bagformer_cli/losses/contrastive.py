@@ -5,6 +5,9 @@ Shapes: Q titles, N images; rows of ``t2i`` are titles, rows of ``i2t`` images, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -33,8 +36,52 @@ def contrastive_loss(
     return (rows + columns) / 2
 
 
+class Believed(NamedTuple):
+    """One direction of :func:`momentum_contrastive_loss`: rows against many candidates.
+
+    Attributes:
+        scores: [R, C] unscaled, of the model's items with the momentum model's candidates.
+        momentum: [R, C] unscaled, the momentum model's own.
+        positives: [R, C] bool.
+    """
+
+    scores: Tensor
+    momentum: Tensor
+    positives: Tensor
+
+
+def momentum_contrastive_loss(
+    t2i: Believed, i2t: Believed, alpha: float, temperature: Tensor | float = 1.0
+) -> Tensor:
+    """Symmetric InfoNCE against a batch and queues, with soft targets.
+
+    ``½ [mean_q H(α softmax(m_q / τ) + (1 - α) y_q, softmax(s_q / τ)) + the same for images]``, with
+    ``s`` the model's scores, ``m`` the momentum model's and ``y`` shared equally among a row's
+    positives (ALBEF, eq. 6). Every row has a positive: its own.
+
+    Args:
+        t2i: Titles against images.
+        i2t: Images against titles.
+        alpha: α.
+        temperature: τ.
+    """
+
+    def side(rows: Believed) -> Tensor:
+        with torch.no_grad():
+            belief = torch.softmax(rows.momentum.float() / temperature, dim=1)
+            targets = alpha * belief + (1 - alpha) * _shared(rows.positives)
+        log_p = F.log_softmax((rows.scores / temperature).float(), dim=1)
+        return -(targets * log_p).sum(dim=1).mean()
+
+    return (side(t2i) + side(i2t)) / 2
+
+
+def _shared(positives: Tensor) -> Tensor:
+    """One, shared equally among a row's positives."""
+    return positives / positives.sum(dim=1).clamp(min=1)[:, None]
+
+
 def _cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
     counts = positives.sum(dim=1)
-    targets = positives / counts.clamp(min=1)[:, None]
-    losses = -(targets * F.log_softmax(logits.float(), dim=1)).sum(dim=1)
+    losses = -(_shared(positives) * F.log_softmax(logits.float(), dim=1)).sum(dim=1)
     return losses.sum() / (counts > 0).sum().clamp(min=1)

@@ -11,12 +11,14 @@ from torch import Tensor
 
 
 def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy over (no match, match), the mean over pairs (ALBEF, eq. 4).
+    """Cross-entropy over (no match, match), the mean over pairs.
 
     Args:
-        logits: [K, 2].
+        logits: [K, 2] (ALBEF, eq. 4), or [K, 1], the log-odds of a match (binary cross-entropy).
         labels: [K] int64, 1 for a match.
     """
+    if logits.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(logits[:, 0].float(), labels.float())
     return F.cross_entropy(logits.float(), labels)
 
 
@@ -36,3 +38,24 @@ def hard_negatives(scores: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
     possible = ~positives.all(dim=1)
     weights = torch.where(possible[:, None], weights + 1e-6 * ~positives, torch.ones_like(weights))
     return torch.multinomial(weights, 1).squeeze(1), possible
+
+
+@torch.no_grad()
+def reversed_negatives(own: Tensor, positives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The second half of a batch with its images in reverse order, the first as it is.
+
+    How the QQ-browser challenge's winners made negatives.
+
+    Args:
+        own: [Q] int64, each title's own image.
+        positives: [Q, N] bool; a pair that reversing left or made one is dropped.
+
+    Returns:
+        rows and columns of the pairs, both [K] int64, and [K] labels, 1 for a match.
+    """
+    half = (len(own) + 1) // 2
+    columns = torch.cat([own[:half], own[half:].flip(0)])
+    rows = torch.arange(len(own), device=own.device)
+    wrong = rows >= half
+    kept = ~(wrong & positives[rows, columns])
+    return rows[kept], columns[kept], (~wrong[kept]).long()
