@@ -163,7 +163,9 @@ def create_backbone(config: ImageConfig, pretrained: bool | str) -> Any:
         if path.is_dir():
             name = f"local-dir:{path}"
         else:
-            options["pretrained_cfg_overlay"] = {"file": str(path)}
+            # older timm reads every file of some models as JAX's .npz unless told otherwise
+            jax = path.suffix == ".npz"
+            options["pretrained_cfg_overlay"] = {"file": str(path), "custom_load": jax}
     elif not timm.is_model(name):
         near = nearest(name, timm.list_models())
         raise ConfigError(
