@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from bagformer_cli.interaction.topk import topk, topk_rescored
 from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.progress import SILENT, Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,27 @@ def run(
             again = topk_rescored(texts, images, k, scan=scan, dtype=dtype, oversample=times)[1]
             found.append(Agreement(name, times, _shared(exact, again)))
     return found
+
+
+def of_checkpoint(
+    checkpoint: str | Path, dataset: str = "demo", progress: Progress = SILENT
+) -> list[Agreement]:
+    """:func:`run` on what a model makes of a dataset's validation split.
+
+    Args:
+        checkpoint: A model folder or a run folder.
+        dataset: ``demo``, ``muge`` or a folder in MUGE form.
+        progress: Told of preprocessing and encoding.
+    """
+    from bagformer_cli.data.datasets import ensure_store, resolve
+    from bagformer_cli.evaluation.evaluate import encode_split
+    from bagformer_cli.models.checkpoint import find_checkpoint, load_model
+
+    model = load_model(find_checkpoint(checkpoint))
+    folder = resolve(dataset, progress=progress)
+    split = ensure_store(folder, model.titles, progress=progress).split("valid")
+    images, texts = encode_split(model, split, 64, states=False, progress=progress)
+    return run(texts.vectors, images.vectors)
 
 
 def _shared(a: Tensor, b: Tensor) -> float:
