@@ -56,6 +56,18 @@ def test_what_always_stands_in_one_place_is_not_free(segmenter: Segmenter) -> No
     assert mine(lambda: titles, segmenter).words == []
 
 
+def test_the_edge_of_a_title_is_a_free_side(segmenter: Segmenter) -> None:
+    titles = [f"茗熔鸿{word}连衣裙" for word in KNOWN] * 5 + [
+        f"红色{word}戚酆" for word in KNOWN
+    ] * 5
+    assert {word.word for word in mine(lambda: titles, segmenter).words} == {"茗熔鸿", "戚酆"}
+
+
+def test_a_title_that_is_repeated_is_no_word(segmenter: Segmenter) -> None:
+    titles = ["茗熔鸿连衣裙"] * 30
+    assert mine(lambda: titles, segmenter).words == []
+
+
 def test_what_is_rare_is_left_out(segmenter: Segmenter) -> None:
     titles = pile(400)
     count = Counter(brand for title in titles for brand in BRANDS if brand in title)

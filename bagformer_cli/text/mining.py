@@ -113,8 +113,8 @@ class _Pieces:
         hashes: [K] uint64, of the characters.
         starts: [K], index into ``folded``.
         ends: [K].
-        left: [K] uint64, hash of the bag before; 0 at an edge.
-        right: [K] uint64, hash of the bag behind; 0 at an edge.
+        left: [K] uint64, hash of the bag before; 0 at an edge of the title.
+        right: [K] uint64, hash of the bag behind; 0 at an edge of the title.
         first: [K] uint64, hash of the first bag in it.
         rest: [K] uint64, hash of the rest; equal to ``first`` in a single bag.
         new: [K] bool, whether it may become an entry.
@@ -307,8 +307,8 @@ class _Followed:
     def __init__(self) -> None:
         self.hashes = np.zeros(0, np.uint64)  # sorted
         self.counts = np.zeros(0, np.int64)
-        self.left = np.zeros((0, BUCKETS), np.int32)
-        self.right = np.zeros((0, BUCKETS), np.int32)
+        self.left = np.zeros((0, BUCKETS + 1), np.int32)  # the last: at an edge of the title
+        self.right = np.zeros((0, BUCKETS + 1), np.int32)
         self.first = np.zeros(0, np.uint64)
         self.rest = np.zeros(0, np.uint64)
         self.texts: list[str] = []
@@ -323,9 +323,11 @@ class _Followed:
         self._admit(pieces, folded, chosen)
         at = np.searchsorted(self.hashes, pieces.hashes[chosen])
         np.add.at(self.counts, at, 1)
+        alone = (pieces.left[chosen] == 0) & (pieces.right[chosen] == 0)  # a whole title
         for table, neighbours in ((self.left, pieces.left), (self.right, pieces.right)):
-            buckets = (neighbours[chosen] * np.uint64(0xFF51AFD7ED558CCD)) >> np.uint64(59)
-            np.add.at(table, (at, buckets), 1)
+            beside = neighbours[chosen]
+            buckets = (beside * np.uint64(0xFF51AFD7ED558CCD)) >> np.uint64(59)
+            np.add.at(table, (at, np.where((beside == 0) & ~alone, BUCKETS, buckets)), 1)
 
     def _admit(
         self, pieces: _Pieces, folded: npt.NDArray[np.uint32], chosen: npt.NDArray[np.int64]
@@ -341,7 +343,7 @@ class _Followed:
             self.texts.append(word.astype("<u4").tobytes().decode("utf-32-le"))
         hashes = np.concatenate([self.hashes, fresh])
         order = np.argsort(hashes, kind="stable")
-        empty = np.zeros((len(fresh), BUCKETS), np.int32)
+        empty = np.zeros((len(fresh), BUCKETS + 1), np.int32)
         self.hashes = hashes[order]
         self.counts = np.concatenate([self.counts, np.zeros(len(fresh), np.int64)])[order]
         self.left = np.concatenate([self.left, empty])[order]
@@ -375,8 +377,9 @@ class _Followed:
 
 
 def _entropy(table: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-    """Of each row's counts, in nats; what stands at an edge of a title counts as different."""
-    shares = table / np.maximum(1, table.sum(1, keepdims=True))
+    """Of each row's counts, in nats; each time at a title's edge counts as another neighbour."""
+    spread = table[:, :-1] + table[:, -1:] / BUCKETS
+    shares = spread / np.maximum(1, spread.sum(1, keepdims=True))
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
     entropy: npt.NDArray[np.float64] = -(shares * logs).sum(1)
     return entropy
