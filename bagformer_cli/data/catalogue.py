@@ -214,7 +214,7 @@ def _open_table(path: Path, root: Path, encoding: str, piece_size: int) -> Catal
 
     count = 0
     begin = end = line = first = 0
-    for record in read_records(path, encoding, check=check):
+    for record in read_records(path, encoding, known=ID_COLUMNS, check=check):
         for name, value in _attributes(record.values).items():
             types[name] = max(types.get(name, 0), _type_of(value))
         if count % piece_size == 0:
@@ -272,6 +272,7 @@ def _table_products(piece: Piece) -> Iterator[Product | InputError]:
     records = read_records(
         piece.source,
         encoding,
+        known=ID_COLUMNS,
         header=header if piece.begin else None,  # the first piece has the headings in it
         begin=piece.begin,
         line=piece.line,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -66,6 +66,7 @@ def read_records(
     encoding: str = "utf-8",
     *,
     headless: Sequence[str] = ("image", "title"),
+    known: Collection[str] = (),
     check: Check | None = None,
     header: Sequence[str] | None = None,
     begin: int = 0,
@@ -77,6 +78,7 @@ def read_records(
         source: A ``.csv``, ``.tsv`` or JSONL file.
         encoding: Of the table (Excel in China often writes ``gb18030``).
         headless: The columns of a CSV whose first line has no heading that is known.
+        known: Headings that are known beside :data:`COLUMNS`.
         check: Told the headings and where they stand (of a JSONL: of every line); may refuse.
         header: The headings, where reading starts behind them.
         begin: The byte to start from: 0, or where a record begins.
@@ -99,7 +101,7 @@ def read_records(
         if source.suffix.lower() in JSON_ENDINGS:
             yield from _objects(lines, check)
         else:
-            yield from _cells(lines, header, headless, check)
+            yield from _cells(lines, header, headless, known, check)
 
 
 def read_table(source: Path, encoding: str = "utf-8") -> Iterator[Row]:
@@ -168,7 +170,11 @@ class _Lines:
 
 
 def _cells(
-    lines: _Lines, header: Sequence[str] | None, headless: Sequence[str], check: Check | None
+    lines: _Lines,
+    header: Sequence[str] | None,
+    headless: Sequence[str],
+    known: Collection[str],
+    check: Check | None,
 ) -> Iterator[Record]:
     delimiter = "\t" if lines.source.suffix.lower() == ".tsv" else ","
     names = header
@@ -178,7 +184,7 @@ def _cells(
                 continue
             if names is None:
                 names = [cell.strip() for cell in cells]
-                if columns_of(names):
+                if columns_of(names) or any(name.lower() in known for name in names):
                     if check is not None:
                         check(names, lines.where)
                     continue

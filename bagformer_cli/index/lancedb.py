@@ -171,6 +171,7 @@ class LanceEngine(Engine):
                 self._table.optimize(cleanup_older_than=timedelta(days=1))
             for side in self.layout.sides:
                 self._mirror(side).refresh(progress)
+                self._mirror(side).index_tokens(progress)
 
     # ------------------------------------------------------------------------------- reading
 

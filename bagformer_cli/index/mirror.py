@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_file, write_text
 from bagformer_cli.index.base import Found, Recall
+from bagformer_cli.index.tokens import TokenIndex
 from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.interaction.stored import open_vectors, write_vectors
 from bagformer_cli.interaction.topk import topk_rescored
@@ -35,6 +36,15 @@ from bagformer_cli.progress import SILENT, Progress
 
 MOST_SEGMENTS = 8
 DEAD_SHARE = 0.3
+
+EXACT_BYTES = 48 << 20
+"""A scan of so many bytes takes about as long as asking LanceDB which rows there are."""
+TOKENS_FROM = 128 << 20
+"""Bytes of lists from which the inverted index is worth its place."""
+TAIL_SHARE = 0.2
+"""Rows that came after the inverted index was made, and are scanned, before it is made anew."""
+LEAST, EACH = 400, 16
+"""Candidates that are scored: at least, and for each result."""
 
 Keys = NDArray[np.uint64]
 
@@ -54,10 +64,26 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Segment:
-    """Rows that were mirrored together."""
+    """Rows that were mirrored together; ``length`` is that of all lists, or None."""
 
     vectors: MultiVectors
     keys: Keys
+    length: int | None
+
+    def select(self, positions: NDArray[np.int64]) -> MultiVectors:
+        """The lists of some rows, copied; whole rows at once where all lists are as long."""
+        places = torch.from_numpy(positions)
+        if not self.length:
+            return self.vectors.select(places)
+        each = self.length * self.vectors.dim
+        values = self.vectors.values.view(-1, each).index_select(0, places)
+        offsets = torch.arange(len(positions) + 1) * self.length
+        scales = self.vectors.scales
+        return MultiVectors(
+            values.view(-1, self.vectors.dim),
+            offsets,
+            None if scales is None else scales[places],
+        )
 
 
 class Mirror:
@@ -76,6 +102,7 @@ class Mirror:
         self.alive = np.zeros(0, np.bool_)
         self._order = np.zeros(0, np.int64)
         self._version = -1
+        self.tokens: TokenIndex | None = None
 
     # ------------------------------------------------------------------------------ following
 
@@ -111,12 +138,24 @@ class Mirror:
         keys = np.load(self.folder / f"{name}.keys.npy")
         if len(keys) != len(vectors):
             raise ValueError(name)
-        return Segment(vectors, keys)
+        return Segment(vectors, keys, vectors.uniform_length)
 
     def _set(self, segments: list[Segment], names: list[str]) -> None:
         self.segments, self.names = segments, names
         self.keys = np.concatenate([np.zeros(0, np.uint64), *(s.keys for s in segments)])
         self._order = np.argsort(self.keys, kind="stable")
+        self.tokens = TokenIndex.load(self.folder / "tokens", names)
+
+    def index_tokens(self, progress: Progress = SILENT) -> None:
+        """Make the inverted index where it is worth it and there is none that is fresh enough."""
+        fresh = self.tokens is not None and self.tokens.count >= (1 - TAIL_SHARE) * len(self)
+        if self.nbytes < TOKENS_FROM or fresh:
+            return
+        with FileLock(self.folder / "lock"):
+            parts = [segment.vectors for segment in self.segments]
+            made = TokenIndex.build(parts, sum(len(part.values) for part in parts), progress)
+            made.save(self.folder / "tokens", self.names)
+        self.tokens = TokenIndex.load(self.folder / "tokens", self.names)
 
     def _extend(self, wanted: Keys, progress: Progress) -> None:
         new = np.setdiff1d(wanted, self.keys, assume_unique=True)
@@ -180,7 +219,7 @@ class Mirror:
         return mask & self.alive
 
     def scan(
-        self, queries: MultiVectors, k: int, allowed: NDArray[np.bool_], first: int = 0
+        self, queries: MultiVectors, k: int, allowed: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The best ``k`` rows of each query by late interaction, exact for what is stored.
 
@@ -188,7 +227,6 @@ class Mirror:
             queries: Q.
             k: How many; fewer come back where fewer are allowed.
             allowed: [n] bool.
-            first: Leave out the rows before this one.
 
         Returns:
             Scores [Q, k] falling, positions [Q, k].
@@ -198,15 +236,14 @@ class Mirror:
         start = 0
         for segment in self.segments:
             end = start + len(segment.keys)
-            mask = allowed[start:end].copy()
-            mask[: max(0, first - start)] = False
+            mask = allowed[start:end]
             if mask.any():
                 stored = segment.vectors
                 found, place = topk_rescored(
                     queries,
                     stored,
                     k,
-                    dtype=stored.dtype if stored.dtype == torch.int8 else torch.float32,
+                    dtype=_cheapest(stored),
                     allowed=None if mask.all() else torch.from_numpy(mask),
                 )
                 scores = np.concatenate([scores, found.numpy()], 1)
@@ -222,28 +259,72 @@ class Mirror:
         method: Recall,
         seconds: dict[str, float],
     ) -> Found:
-        """The best ``k`` of each query, by the way that is quickest for so many."""
-        started = time.perf_counter()
-        scores, places = self.scan(queries, k, allowed)
-        seconds["recall"] = time.perf_counter() - started
-        note = tr("every list of {n} products scanned", n=int(allowed.sum()))
-        return Found([self.keys[row] for row in places], list(scores), True, "exact", note, seconds)
+        """The best ``k`` of each query, by the way that is quickest for so many.
+
+        Args:
+            queries: Q.
+            k: How many.
+            allowed: [n] bool.
+            method: ``exact`` or ``tokens``; else the planner chooses.
+            seconds: Where to note how long each step took.
+        """
+        count = int(allowed.sum())
+        share = self.nbytes * count // max(1, len(allowed))
+        exact = method == "exact" or (method != "tokens" and share <= EXACT_BYTES)
+        if self.tokens is None or exact:
+            started = time.perf_counter()
+            scores, places = self.scan(queries, k, allowed)
+            seconds["scan"] = time.perf_counter() - started
+            note = tr("{n} lists, {mb} MB scanned", n=count, mb=share // 10**6)
+            keys = [self.keys[row] for row in places]
+            return Found(keys, list(scores), True, "exact", note, seconds)
+        later = allowed.copy()
+        later[: self.tokens.count] = False  # what came after the groups were made: all of it
+        keys, found = [], []
+        seen = 0
+        for number in range(len(queries)):
+            query = queries[number]
+            started = time.perf_counter()
+            chosen = self.tokens.candidates(query.values, max(LEAST, EACH * k), allowed)
+            seconds["groups"] = seconds.get("groups", 0.0) + time.perf_counter() - started
+            started = time.perf_counter()
+            scores, places = self._score(query, k, np.sort(chosen).astype(np.int64))
+            if later.any():
+                more = self.scan(query, k, later)
+                scores = np.concatenate([scores, more[0]], 1)
+                scores, places = best_of(scores, np.concatenate([places, more[1]], 1), k)
+            seconds["late"] = seconds.get("late", 0.0) + time.perf_counter() - started
+            keys.append(self.keys[places[0]])
+            found.append(scores[0])
+            seen = max(seen, len(chosen))
+        note = tr("{n} of {all} lists scored, by groups of their vectors", n=seen, all=count)
+        return Found(keys, found, True, "tokens", note, seconds)
 
     def select(self, positions: NDArray[np.int64]) -> MultiVectors:
         """The lists of rows, copied."""
         if len(self.segments) == 1:
-            return self.segments[0].vectors.select(torch.from_numpy(positions))
+            return self.segments[0].select(positions)
         parts, order = [], []
         start = 0
         for segment in self.segments:
             end = start + len(segment.keys)
             own = np.flatnonzero((positions >= start) & (positions < end))
             if len(own):
-                parts.append(segment.vectors.select(torch.from_numpy(positions[own] - start)))
+                parts.append(segment.select(positions[own] - start))
                 order.append(own)
             start = end
         inverse = np.argsort(np.concatenate(order))
         return MultiVectors.concatenate(parts).select(torch.from_numpy(inverse))
+
+    def _score(
+        self, query: MultiVectors, k: int, positions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The best ``k`` of one query among some rows: scores [1, k] and positions [1, k]."""
+        if not len(positions):
+            return np.zeros((1, 0), np.float32), np.zeros((1, 0), np.int64)
+        chosen = self.select(positions)
+        scores, places = topk_rescored(query, chosen, k, dtype=_cheapest(chosen))
+        return scores.numpy(), positions[places.numpy()]
 
     def late(self, query: MultiVectors, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The late interaction of one query with some rows."""
@@ -252,6 +333,10 @@ class Mirror:
         chosen = self.select(positions).to(dtype=torch.float32)
         scores: NDArray[np.float32] = score_texts(query, chosen)[0].numpy()
         return scores
+
+
+def _cheapest(vectors: MultiVectors) -> torch.dtype:
+    return torch.int8 if vectors.dtype == torch.int8 else torch.float32
 
 
 def best_of(
