@@ -138,8 +138,9 @@ class _Block:
             step = b.add(k, ir.Constant(_I64, chain))
             row, column = b.mul(step, ir.Constant(_I64, 4)), b.mul(step, ir.Constant(_I64, 64))
             wide = [self.load(bags, b.add(column, s), _INTS) for s in slots]
-            if self.rows == 16:  # a line a step: what comes next is on its way by then
-                self.prefetch(b.add(b.add(patches, ahead), column))
+            if self.rows > 1:  # as fast as it is read: what comes next is on its way by then
+                read = b.mul(step, ir.Constant(_I64, 4 * self.rows))
+                self.prefetch(b.add(b.add(patches, ahead), read))
             for p in range(self.rows):
                 word = self.splat(self.load(patches, b.add(row, rows[p]), _I32))
                 for s in range(self.slots):
