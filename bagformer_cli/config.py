@@ -227,8 +227,9 @@ class ObjectivesConfig(Section):
     soft-max hinge (Inflate and Shrink); the hardest negative's hinge (ALADIN)."""
     margin: NonNegative = 0.2
     """Of the hinge losses."""
-    include_diagonal: bool = False
-    """Power hinge: count the pair itself among its negatives, as the paper's code does."""
+    include_diagonal: bool = True
+    """Power hinge: count the pair itself among its negatives, as the paper's code does (measured
+    on the demo set: docs/methods.md)."""
     temperature: TemperatureConfig = TemperatureConfig()
     share_positives: bool = True
     """A pair that matches by id, equal title or equal image is a positive, never a negative."""

@@ -44,13 +44,13 @@ LAYERS = {
     "6": "index.reduce index.rows index.base index.where index.sql index.tokens index.mirror "
     "index.lancedb index.qdrant index.engines index.encode index.build index.slow index.search "
     "index.sheet index",
-    "7": "evaluation.metrics evaluation.products evaluation.submission evaluation.evaluate "
-    "evaluation",
+    "7": "evaluation.metrics evaluation.products evaluation.submission evaluation.blend "
+    "evaluation.subsets evaluation.evaluate evaluation.compare evaluation",
     "8": "training.optimizer training.log training.state training.teacher training.tasks "
     "training.mining training.loop training.run training.chain training",
     "9": "api bench.plain_* bench.maxsim bench.exact_search bench.* bench "
     "cli.console cli.failures cli.help cli.app "
-    "cli.doctor cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.score cli.encode "
+    "cli.doctor cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.compare cli.score cli.encode "
     "cli.index cli.search cli.convert cli.bench cli.demo cli.main cli",
 }
 

@@ -50,6 +50,50 @@ def demo(
 
 @app.command(
     help=tr(
+        "Write files of image regions beside a dataset's files, for configs with image.regions: "
+        "crops through a small fixed network, or the cells of a trained model's backbone.\n\n"
+        "    xmr data regions demo --checkpoint runs/demo"
+    )
+)
+def regions(
+    folder: Annotated[str, typer.Argument(help=tr("A folder in MUGE form, or demo, or muge."))],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help=tr("The model whose backbone's cells are the regions. Default: crops.")),
+    ] = None,
+    width: Annotated[int, typer.Option(min=1, help=tr("Features of a region, of crops."))] = 2048,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Parse, extract, print."""
+    from bagformer_cli.config import RegionsConfig
+    from bagformer_cli.data.datasets import ensure_store, resolve
+    from bagformer_cli.data.regions import crop_regions, write_regions
+
+    model = None
+    if checkpoint is not None:
+        from bagformer_cli.models.checkpoint import find_checkpoint, load_model
+
+        model = load_model(find_checkpoint(checkpoint))
+    written = {}
+    with console.progress() as progress:
+        dataset = resolve(folder, progress=progress)
+        store = ensure_store(dataset, None, progress=progress)
+        for name in store.splits:
+            split = store.split(name)
+            path = dataset.path / RegionsConfig().files.format(split=name)
+            if model is None:
+                found = crop_regions(split, width, progress)
+            else:
+                from bagformer_cli.models.cells import cell_regions
+
+                found = cell_regions(model, split, progress=progress)
+            written[str(path)] = write_regions(path, found)
+    console.result({"files": written}, lambda: console.facts(dict(written.items())))
+
+
+@app.command(
+    help=tr(
         "Read every line and decode every image of a dataset; report each broken line with its "
         "file and number, and what the dataset holds. The exit code is 2 where something is "
         "broken.\n\n"

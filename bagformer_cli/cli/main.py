@@ -42,6 +42,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     tr("Models"): {
         "train": tr("Train a model"),
         "eval": tr("Measure recall both ways, write the official submission"),
+        "compare": tr("Put trained models side by side"),
         "score": tr("Score an image against titles"),
         "convert": tr("Bring published weights into this project's form"),
         "bench": tr("Measure speed beside the plain reference way"),

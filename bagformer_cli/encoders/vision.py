@@ -78,9 +78,9 @@ class VisionEncoder(nn.Module):
         """Channels of the maps that :meth:`forward_maps` gives."""
         if not self._convolutional or not hasattr(self.backbone, "forward_intermediates"):
             return []
-        latest = {
-            info["reduction"]: info["num_chs"] for info in self.backbone.feature_info.get_dicts()
-        }
+        known = self.backbone.feature_info
+        maps = known.get_dicts() if hasattr(known, "get_dicts") else known
+        latest = {info["reduction"]: info["num_chs"] for info in maps}
         return [latest[stride] for stride in sorted(latest, reverse=True)[1:]]
 
     def mask(self, pixels: Tensor) -> None:

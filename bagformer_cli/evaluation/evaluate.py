@@ -6,7 +6,7 @@ Shapes: Q queries, N images, K candidates.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from bagformer_cli.config import EvaluationConfig, RunConfig
 from bagformer_cli.data.batches import image_batches, region_batches, text_batches
 from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.split import Split
+from bagformer_cli.evaluation.blend import Ranked, choose_beta
 from bagformer_cli.evaluation.metrics import (
     Candidates,
     Positives,
@@ -30,6 +31,7 @@ from bagformer_cli.evaluation.metrics import (
     recall,
     top_k,
 )
+from bagformer_cli.evaluation.subsets import Subset
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.encode import EncodedItems, encode_images, encode_texts
@@ -51,6 +53,9 @@ class Evaluation:
             recall.
         seconds: Time of each part.
         best: The last stage's best images of each query.
+        beta: What merged the two scores; None: nothing was merged.
+        ranks: Rank of each query's best answer: of the recall stage by direction, of the others by
+            ``merged/text_to_image`` and so on.
     """
 
     n_queries: int
@@ -58,6 +63,8 @@ class Evaluation:
     stages: dict[str, dict[str, Recall]]
     seconds: dict[str, float]
     best: Candidates = field(repr=False)
+    beta: float | None = None
+    ranks: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     @property
     def mean_recall(self) -> float:
@@ -74,7 +81,35 @@ class Evaluation:
                 for stage, both in self.stages.items()
             },
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            **({} if self.beta is None else {"beta": self.beta}),
         }
+
+
+@dataclass(frozen=True)
+class Sides:
+    """A split encoded for one model: its images and its queries."""
+
+    images: EncodedItems
+    texts: EncodedItems
+
+    def of(self, subset: Subset | None) -> Sides:
+        """A subset's images and queries."""
+        if subset is None:
+            return self
+        return Sides(self.images.select(subset.images), self.texts.select(subset.queries))
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Another model whose slow scorer reranks.
+
+    Attributes:
+        model: Has a slow scorer.
+        split: The same split, with the tokens that this model reads.
+    """
+
+    model: RetrievalModel
+    split: Split
 
 
 def evaluate(
@@ -82,8 +117,11 @@ def evaluate(
     split: Split,
     config: EvaluationConfig,
     *,
-    rerank: bool = True,
+    rerank: bool | Sequence[int] = True,
     groups: NDArray[np.int64] | None = None,
+    slow: Slow | None = None,
+    subset: Subset | None = None,
+    tune_beta: bool = False,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Evaluate a model on a split, over the full pool.
@@ -92,19 +130,30 @@ def evaluate(
         model: The scorers.
         split: Queries, images, and which belong together.
         config: Batch size, candidates of the slow scorer, beta.
-        rerank: Let the slow scorer, where there is one, see the best ``config.candidates``.
+        rerank: Let the slow scorer, where there is one, see the best ``config.candidates``; or so
+            many, several numbers giving several stages.
         groups: [N] product number of each image: several images of one product count once.
+        slow: Whose slow scorer reranks; None: the model's own.
+        subset: The pool; None: the whole split.
+        tune_beta: Choose beta by this split in place of taking it from ``config``.
         progress: Where to report.
     """
     seconds: dict[str, float] = {}
-    slow = rerank and model.cross is not None and config.candidates > 0 and groups is None
-    positives = Positives(split.item_offsets, split.items, len(split.image_ids))
+    judge = slow or (Slow(model, split) if model.cross is not None else None)
+    counts = [config.candidates] if rerank is True else list(rerank or [])
+    counts = [count for count in counts if count > 0]
+    reranks = bool(counts) and judge is not None and groups is None
+    own = reranks and slow is None
+    positives = (
+        Positives(split.item_offsets, split.items, len(split.image_ids))
+        if subset is None
+        else subset.positives(split)
+    )
     with _timed(seconds, "encode"):
-        images, texts = encode_split(
-            model, split, config.batch_size, states=slow, progress=progress
-        )
+        sides = Sides(*encode_split(model, split, config.batch_size, states=own, progress=progress))
+        sides = sides.of(subset)
     with _timed(seconds, "recall"):
-        t2i, i2t = score_matrices(texts, images, model.config)
+        t2i, i2t = score_matrices(sides.texts, sides.images, model.config)
         if groups is not None:
             t2i, i2t = group_scores(t2i, groups, axis=1), group_scores(i2t, groups, axis=0)
             positives = positives.grouped(groups)
@@ -112,28 +161,60 @@ def evaluate(
             "text_to_image": (t2i, positives),
             "image_to_text": (i2t, positives.transposed()),
         }
-        stages = {
-            "recall": {
-                direction: recall(best_ranks(scores, wanted))
+        ranks = {name: best_ranks(scores, wanted) for name, (scores, wanted) in matrices.items()}
+        stages = {"recall": {direction: recall(found) for direction, found in ranks.items()}}
+        best = top_k(t2i, SUBMITTED)
+    beta = config.beta
+    if reranks and judge is not None:
+        with _timed(seconds, "rerank"):
+            if slow is not None:
+                sides = Sides(
+                    *encode_split(
+                        slow.model, slow.split, config.batch_size, states=True, progress=progress
+                    )
+                ).of(subset)
+            ranked = {
+                direction: Ranked(
+                    candidates := top_k(scores, max(counts)),
+                    score_pairs(
+                        judge.model, sides, candidates, direction, config.batch_size, progress
+                    ),
+                    wanted,
+                )
                 for direction, (scores, wanted) in matrices.items()
             }
-        }
-        best = top_k(t2i, SUBMITTED)
-    if slow:
-        with _timed(seconds, "rerank"):
-            stages |= {"rerank": {}, "merged": {}}
-            for direction, (scores, wanted) in matrices.items():
-                candidates = top_k(scores, config.candidates)
-                slow_scores = score_pairs(
-                    model, texts, images, candidates, direction, config.batch_size, progress
-                )
-                orders = merge_stages(candidates, slow_scores, config.beta)
-                for stage in ("rerank", "merged"):
-                    stages[stage][direction] = recall(orders[stage].ranks(wanted))
-                if direction == "text_to_image":
-                    merged = orders["merged"]
-                    best = Candidates(merged.positions[:, :SUBMITTED], merged.scores[:, :SUBMITTED])
-    return Evaluation(len(split.query_ids), len(split.image_ids), stages, seconds, best)
+            if tune_beta:
+                beta, _ = choose_beta(list(ranked.values()))
+            for count in counts:
+                name = "" if len(counts) == 1 else f"@{count}"
+                merged = _rerank(ranked, count, beta, name, stages, ranks)
+            best = Candidates(merged.positions[:, :SUBMITTED], merged.scores[:, :SUBMITTED])
+    return Evaluation(
+        len(sides.texts), len(sides.images), stages, seconds, best, beta if reranks else None, ranks
+    )
+
+
+def _rerank(
+    ranked: dict[str, Ranked],
+    count: int,
+    beta: float,
+    name: str,
+    stages: dict[str, dict[str, Recall]],
+    ranks: dict[str, NDArray[np.int64]],
+) -> Candidates:
+    """Add the stages of the best ``count``; returns the merged order of text to image."""
+    for direction, part in ranked.items():
+        candidates = Candidates(
+            part.candidates.positions[:, :count], part.candidates.scores[:, :count]
+        )
+        orders = merge_stages(candidates, part.slow[:, :count], beta)
+        for stage in ("rerank", "merged"):
+            found = orders[stage].ranks(part.wanted)
+            stages.setdefault(f"{stage}{name}", {})[direction] = recall(found)
+            ranks[f"{stage}{name}/{direction}"] = found
+        if direction == "text_to_image":
+            best = orders["merged"]
+    return best
 
 
 def encode_split(
@@ -186,8 +267,7 @@ def score_matrices(
 @torch.inference_mode()
 def score_pairs(
     model: RetrievalModel,
-    texts: EncodedItems,
-    images: EncodedItems,
+    sides: Sides,
     candidates: Candidates,
     direction: str,
     batch_size: int,
@@ -197,13 +277,13 @@ def score_pairs(
 
     Args:
         model: A model with a slow scorer.
-        texts: Titles with their states.
-        images: Images with their states.
+        sides: Titles and images with their states.
         candidates: Image positions of each title, or title positions of each image.
         direction: ``text_to_image``: rows are titles; ``image_to_text``: rows are images.
         batch_size: Rows are taken so that about 4 x so many pairs go through at once.
         progress: Where to report.
     """
+    texts, images = sides.texts, sides.images
     assert model.cross is not None
     assert texts.states is not None
     assert texts.mask is not None

@@ -169,6 +169,7 @@ class Captioner(SlowScorer):
             Two [K, L - 1] float32: of tokens 1 ... L - 1 read forwards and of tokens 0 ... L - 2
             read backwards; 0 where that is padding.
         """
+        ids = ids.long()
         length = ids.shape[1]
         places = torch.arange(length, device=ids.device)
         states = self.norm(self.words(ids) + self.places(places))

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bagformer_cli.data.batches import TextBatch
@@ -40,6 +42,16 @@ class EncodedItems:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def select(self, places: NDArray[np.int64]) -> EncodedItems:
+        """Some of the items, in that order."""
+        index = torch.from_numpy(places)
+        return EncodedItems(
+            self.vectors.select(index),
+            self.cls[index.to(self.cls.device)],
+            None if self.states is None else self.states[index.to(self.states.device)],
+            None if self.mask is None else self.mask[index.to(self.mask.device)],
+        )
 
 
 def encode_images(

@@ -1,0 +1,78 @@
+"""Named parts of a split, such as the folds of the 1k protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bagformer_cli.data.split import Split
+from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.evaluation.metrics import Positives
+from bagformer_cli.messages import tr
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some images of a split, and the queries that they answer.
+
+    Attributes:
+        images: Positions in the split, rising.
+        queries: Positions of those queries that have an answer among them, rising.
+    """
+
+    images: NDArray[np.int64]
+    queries: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, split: Split, images: NDArray[np.int64]) -> Subset:
+        """The subset of these image positions."""
+        images = np.unique(images)
+        owner = np.repeat(np.arange(len(split.query_ids)), np.diff(split.item_offsets))
+        return cls(images, np.unique(owner[np.isin(split.items, images)]))
+
+    def positives(self, split: Split) -> Positives:
+        """What answers what, in places of the subset."""
+        owner = np.repeat(np.arange(len(split.query_ids)), np.diff(split.item_offsets))
+        inside = np.isin(split.items, self.images)
+        rows = np.searchsorted(self.queries, owner[inside])
+        columns = np.searchsorted(self.images, split.items[inside])
+        offsets = np.searchsorted(rows, np.arange(len(self.queries) + 1))
+        return Positives(offsets.astype(np.int64), columns, len(self.images))
+
+
+def read_subsets(path: str | Path, split: Split) -> dict[str, Subset]:
+    """Read a file of image ids, one a line, with a subset's name behind a tab or without.
+
+    Returns:
+        Name to subset, in the order of the file; ids without a name are the subset ``items``.
+
+    Raises:
+        InputError: The file cannot be read, or is empty.
+        DataError: A line is no id, or the split has no such image.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(tr("The items file cannot be read."), where=path, found=error) from error
+    place = {number: i for i, number in enumerate(split.image_ids.tolist())}
+    found: dict[str, list[int]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        key, _, name = line.partition("\t")
+        position = place.get(int(key)) if key.strip().isdecimal() else None
+        if position is None:
+            raise DataError(
+                tr("A line of the items file names no image of the split."),
+                where=f"{path}:{number}",
+                found=line[:60],
+                expected=tr("an image id (, tab, name of a subset)"),
+            )
+        found.setdefault(name.strip() or "items", []).append(position)
+    if not found:
+        raise InputError(tr("The items file names no image."), where=path)
+    return {name: Subset.of(split, np.array(places)) for name, places in found.items()}
