@@ -18,19 +18,20 @@ app = App()
 @app.command(
     help=tr(
         "Go the whole way once: draw 3,000 products with Chinese titles, preprocess, train a "
-        "small bag-wise model, evaluate it with rerank, score a picture. Takes a few minutes on "
-        "two cores; downloads nothing. Leaves data/demo, a run under runs/ and image.jpg."
+        "small bag-wise model, evaluate it with rerank, score a picture, build an index and "
+        "search it. Takes a few minutes on two cores; downloads nothing. Leaves data/demo, a run "
+        "under runs/, image.jpg, and search.html with the pictures that were found."
     )
 )
 def demo(
     output_dir: Annotated[
-        Path, typer.Option(help=tr("Where data/, runs/ and image.jpg go."))
+        Path, typer.Option(help=tr("Where data/, runs/, image.jpg and search.html go."))
     ] = Path(),
     seed: Annotated[int, typer.Option(help=tr("Sets everything random in training."))] = 0,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Draw, preprocess, train, evaluate, score."""
+    """Draw, preprocess, train, evaluate, score, search."""
     started = time.perf_counter()
     from bagformer_cli.cli.eval import drawn_attributes
     from bagformer_cli.config import load_config
@@ -61,6 +62,9 @@ def demo(
     picture, titles = _example(valid, found, output_dir / "image.jpg")
     vectors = retriever.encode_texts(titles)
     scores = retriever.score(retriever.encode_images([picture]), vectors)
+    console.info(tr("5  Building an index of the validation pictures and searching it"))
+    with console.progress() as progress:
+        searched = _search(retriever.model, folder.path, run, picture, titles, output_dir, progress)
     report: dict[str, Any] = {
         "dataset": "demo",
         "split": "valid",
@@ -75,6 +79,7 @@ def demo(
             "bags": [retriever.bags(title) for title in titles],
             "checkpoint": str(run / "best"),
         },
+        "search": searched,
         "total_seconds": round(time.perf_counter() - started, 1),
     }
     console.result(report, lambda: _show(report, vectors.lengths.tolist(), output_dir))
@@ -96,16 +101,74 @@ def _example(valid: Any, found: Any, path: Path) -> tuple[Path, list[str]]:
     return path, [own, *near[:2]]
 
 
+def _search(
+    model: Any,
+    dataset: Path,
+    run: Path,
+    picture: Path,
+    titles: list[str],
+    output_dir: Path,
+    progress: Any,
+) -> dict[str, Any]:
+    """Build an index over the validation split; search it in words and with the picture."""
+    from bagformer_cli.data.catalogue import open_catalogue
+    from bagformer_cli.index.build import add_catalogue
+    from bagformer_cli.index.encode import EncodeOptions, layout_of
+    from bagformer_cli.index.engines import create_engine
+    from bagformer_cli.index.search import Index
+    from bagformer_cli.index.sheet import Found, write_sheet
+
+    started = time.perf_counter()
+    catalogue = open_catalogue(dataset, split="valid")
+    options = EncodeOptions()
+    layout = layout_of(model, options, catalogue.attributes, str((run / "best").resolve()))
+    engine = create_engine(str(run / "index"), layout)
+    added = add_catalogue(engine, model, catalogue, options, progress=progress)
+    engine.optimize(progress)
+    built = time.perf_counter() - started
+    index = Index(engine, model)
+    found = index.search_many(titles, k=6, thumbnails=True)
+    alike = index.search(image=picture, k=6, thumbnails=True)
+    narrow = index.search(titles[0], where=_colour_of(found[0]), k=6, thumbnails=True)
+    pages = [Found(title, one.hits) for title, one in zip(titles, found, strict=True)]
+    pages.append(Found(f'{titles[0]}  --where "{_colour_of(found[0])}"', narrow.hits))
+    pages.append(Found(str(picture), alike.hits, picture.read_bytes()))
+    page, sheet = output_dir / "search.html", output_dir / "search.png"
+    write_sheet(page, pages)
+    write_sheet(sheet, pages)
+    return {
+        "index": str(run / "index"),
+        "rows": added.rows,
+        "page": str(page),
+        "sheet": str(sheet),
+        "results": [
+            {"query": one.query, "hits": [hit.to_json() for hit in one.hits]} for one in pages
+        ],
+        "plan": found[0].plan,
+        "seconds": {"build": round(built, 3), **found[0].seconds},
+    }
+
+
+def _colour_of(found: Any) -> str:
+    """A filter that fits the first result."""
+    return f"colour = '{found.hits[0].attributes['colour']}'"
+
+
 def _show(report: dict[str, Any], lengths: list[int], output_dir: Path) -> None:
     from bagformer_cli.cli.eval import show_evaluation
     from bagformer_cli.cli.score import show_scores
+    from bagformer_cli.cli.search import show_results
 
     show_evaluation(report)
     show_scores(report["score"], lengths)
+    first = report["search"]["results"][0]
+    show_results({"results": [first], "output": report["search"]["page"]})
     console.say(tr("Done in {seconds} s.", seconds=f"{report['total_seconds']:.0f}"))
     title = report["score"]["titles"][0]
     steps = [
         (f'xmr score image.jpg "{title}"', tr("score the picture against your own titles")),
+        (f'xmr search "{title}" --profile', tr("search the pictures by words")),
+        ("xmr search --image image.jpg --output alike.html", tr("or by a picture")),
         ("xmr bags '2024新款红色碎花连衣裙女夏季显瘦'", tr("the bags of a title")),
         ("xmr eval --dataset demo", tr("the table above, again")),
         ("xmr train --interaction tokenwise", tr("another interaction on the same data")),

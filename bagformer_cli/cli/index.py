@@ -157,7 +157,6 @@ def add(
             engine = open_engine(uri)
             added = add_encoded(engine, catalogue, progress)
         else:
-            found = _open(catalogue, split, root, encoding)
             from bagformer_cli.index.build import add_catalogue
             from bagformer_cli.index.encode import EncodeOptions
             from bagformer_cli.index.reduce import Fewer
@@ -165,6 +164,7 @@ def add(
 
             index = Index.open(uri, checkpoint, device=device)
             engine, layout = index.engine, index.engine.layout
+            found = _open(catalogue, split, root, encoding, layout.attributes)
             options = EncodeOptions(
                 layout.dtype,
                 layout.one,
@@ -238,10 +238,16 @@ def info(uri: Uri, as_json: Json = False, debug: Debug = False) -> None:
     console.result(report, lambda: show_info(report))
 
 
-def _open(catalogue: Path, split: str | None, root: Path | None, encoding: str) -> Any:
+def _open(
+    catalogue: Path,
+    split: str | None,
+    root: Path | None,
+    encoding: str,
+    types: dict[str, str] | None = None,
+) -> Any:
     from bagformer_cli.data.catalogue import open_catalogue
 
-    return open_catalogue(catalogue, split=split, root=root, encoding=encoding)
+    return open_catalogue(catalogue, split=split, root=root, encoding=encoding, types=types)
 
 
 def _finish(engine: Any, added: Any, started: float) -> None:

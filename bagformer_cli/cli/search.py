@@ -31,9 +31,15 @@ def search(
         list[str] | None, typer.Argument(help=tr("One search or more, in words."))
     ] = None,
     index: Annotated[
-        str,
-        typer.Option(help=tr("A folder, s3://bucket/path, or qdrant://host:6333/collection.")),
-    ] = "index",
+        str | None,
+        typer.Option(
+            help=tr(
+                "A folder, s3://bucket/path, or qdrant://host:6333/collection. Default: index/, "
+                "or the newest run's."
+            ),
+            show_default=False,
+        ),
+    ] = None,
     image: Annotated[
         list[Path] | None,
         typer.Option(help=tr("An image to search with, instead of words."), show_default=False),
@@ -109,8 +115,10 @@ def search(
     for picture in image or []:
         if not picture.is_file():
             raise InputError(tr("No such file."), where=picture)
+    from bagformer_cli.index.engines import find_index
     from bagformer_cli.index.search import Index
 
+    index = find_index(index)
     opened = Index.open(index, checkpoint, device=device)
     found = opened.search_many(
         asked,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -124,6 +124,7 @@ def open_catalogue(
     encoding: str = "utf-8",
     piece_size: int = 2048,
     titles: bool = False,
+    types: Mapping[str, str] | None = None,
 ) -> Catalogue:
     """Look a catalogue over: its pieces and its attributes.
 
@@ -134,6 +135,7 @@ def open_catalogue(
         encoding: Of a table.
         piece_size: Products in a piece (of MUGE's images file: 32 MiB a piece).
         titles: The source is a text file of titles.
+        types: Of attributes whose type is settled already, by the index they go to.
 
     Raises:
         InputError: There is no such catalogue, or nothing is in it.
@@ -155,7 +157,7 @@ def open_catalogue(
     elif _is_images_file(path):
         found = Catalogue(path, _byte_pieces(path, "images", (None, None), _IMAGE_BYTES), {})
     elif path.suffix.lower() in TABLE_ENDINGS:
-        found = _open_table(path, root or path.parent, encoding, piece_size)
+        found = _open_table(path, root or path.parent, encoding, piece_size, types or {})
     else:
         raise InputError(
             tr("This is no catalogue."),
@@ -201,7 +203,9 @@ def _folder_products(piece: Piece) -> Iterator[Product | InputError]:
 # ----------------------------------------------------------------------------------------- tables
 
 
-def _open_table(path: Path, root: Path, encoding: str, piece_size: int) -> Catalogue:
+def _open_table(
+    path: Path, root: Path, encoding: str, piece_size: int, settled: Mapping[str, str]
+) -> Catalogue:
     """One pass over the table: where pieces begin, and what type each attribute has."""
     types: dict[str, int] = {}
     pieces: list[tuple[int, int, int]] = []  # begin, end, lines before
@@ -226,7 +230,7 @@ def _open_table(path: Path, root: Path, encoding: str, piece_size: int) -> Catal
     if count:
         pieces.append((begin, end, first))
     headings = None if path.suffix.lower() in JSON_ENDINGS else header or ["image", "title"]
-    kinds = {name: TYPES[place] for name, place in types.items()}
+    kinds = {name: settled.get(name, TYPES[place]) for name, place in types.items()}
     options = (str(root), encoding, headings, tuple(kinds.items()))
     made = [
         Piece(
@@ -298,7 +302,8 @@ def _product(record: Record, root: Path, types: dict[str, str]) -> Product:
     if number is not None and not identity:
         raise DataError(tr("The {name} is empty.", name=number), where=record.where)
     attributes = {
-        name: _as(value, types.get(name, "str")) for name, value in _attributes(values).items()
+        name: _as(value, types.get(name, "str"), name, record.where)
+        for name, value in _attributes(values).items()
     }
     path = None if image is None else str(root / image)
     return Product(
@@ -352,7 +357,14 @@ def _type_of(value: Any) -> int:
     return 2 if text.lower().lstrip("+-") not in {"nan", "inf", "infinity"} else 3
 
 
-def _as(value: Any, kind: str) -> Value:
+def _as(value: Any, kind: str, name: str, where: str) -> Value:
+    if _type_of(value) > TYPES.index(kind):
+        raise DataError(
+            tr("The attribute '{name}' is of another type in the index.", name=name),
+            where=where,
+            found=repr(value),
+            expected=kind,
+        )
     match kind:
         case "bool":
             return value if isinstance(value, bool) else str(value).strip().lower() == "true"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from bagformer_cli.errors import InputError, MissingDependencyError
@@ -19,6 +20,21 @@ def open_engine(uri: str) -> Engine:
         InputError: There is none, it is something else or damaged, or no engine has such URIs.
     """
     return _engine(uri).open(uri)
+
+
+def find_index(given: str | None = None) -> str:
+    """The index meant: the one given, ``index/``, or that of the newest run (``xmr demo``'s).
+
+    Raises:
+        InputError: There is none.
+    """
+    if given is not None:
+        return given
+    own = Path("index")
+    runs = sorted(Path("runs").glob("*/index"), key=lambda path: path.stat().st_mtime_ns)
+    if own.exists() or not runs:
+        return str(own)
+    return str(runs[-1])
 
 
 def create_engine(uri: str, layout: Layout, **options: Any) -> Engine:

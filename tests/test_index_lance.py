@@ -1,0 +1,195 @@
+"""What is LanceDB's alone: damage, the mirror beside the table, shared storage (S3)."""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bagformer_cli.errors import InputError
+from bagformer_cli.index import mirror as mirrors
+from bagformer_cli.index.lancedb import LanceEngine
+from bagformer_cli.index.tokens import TokenIndex
+from bagformer_cli.interaction.vectors import MultiVectors
+from tests.index_rows import LAYOUT, best, query, rows
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> LanceEngine:
+    made = LanceEngine.create(str(tmp_path / "index"), LAYOUT)
+    made.upsert(rows(range(40)))
+    return made
+
+
+def found(engine: LanceEngine, method: str = "exact", k: int = 100) -> list[str]:
+    result = engine.recall("image", query(), k, None, method, candidates=k)  # type: ignore[arg-type]
+    return [row["id"] for row in engine.rows(result.keys[0], ["id"])]
+
+
+def test_a_damaged_table_is_named(engine: LanceEngine) -> None:
+    for file in Path(engine.uri).glob("items.lance/data/*.lance"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(InputError, match="damaged") as caught:
+        found(LanceEngine.open(engine.uri))
+    assert engine.uri in str(caught.value)
+
+
+def test_a_damaged_manifest_is_named(engine: LanceEngine) -> None:
+    for file in Path(engine.uri).glob("items.lance/_versions/*"):
+        file.write_bytes(b"nonsense")
+    with pytest.raises(InputError) as caught:
+        found(LanceEngine.open(engine.uri))
+    assert engine.uri in str(caught.value)
+
+
+def test_what_is_no_index_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(InputError, match="not an index"):
+        LanceEngine.open(str(tmp_path))
+    import lancedb
+
+    lancedb.connect(str(tmp_path / "db")).create_table("items", [{"a": 1}])
+    with pytest.raises(InputError, match="not an index"):
+        LanceEngine.open(str(tmp_path / "db"))
+
+
+def test_the_mirror_follows_in_segments(engine: LanceEngine) -> None:
+    assert found(engine) == best(query(), range(40))
+    names = []
+    for number in range(50, 70, 2):
+        engine.upsert(rows([number + 1]))
+        assert f"p{number + 1}" in found(engine)
+        names.append(list(engine._mirror("image").names))
+    assert max(map(len, names)) <= mirrors.MOST_SEGMENTS + 1
+    assert any(len(after) < len(before) for before, after in pairwise(names))
+    again = LanceEngine.open(engine.uri)
+    assert found(again) == found(engine)
+    folder = engine._mirror("image").folder
+    kept = {path.name.partition(".")[0] for path in folder.glob("segment-*")}
+    assert kept == set(again._mirror("image").names)
+
+
+def test_much_that_was_removed_is_left_out_of_the_mirror(engine: LanceEngine) -> None:
+    found(engine)
+    engine.remove(where="price >= 15")
+    assert found(engine) == best(query(), range(15))
+    engine.upsert(rows([90, 91]))
+    assert sorted(found(engine)) == sorted(best(query(), [*range(15), 90, 91]))
+    assert len(engine._mirror("image")) == len(found(engine))
+
+
+def test_compaction_changes_nothing(engine: LanceEngine) -> None:
+    for number in range(41, 47):
+        engine.upsert(rows([number, number - 30]))
+    before = found(engine)
+    keys = engine._mirror("image").keys.copy()
+    engine.optimize()
+    assert found(engine) == before
+    assert set(engine._mirror("image").keys) == set(keys)
+
+
+@pytest.mark.parametrize("damage", ["values", "keys", "list", "gone"])
+def test_a_damaged_mirror_is_made_anew(engine: LanceEngine, damage: str) -> None:
+    before = found(engine)
+    folder = engine._mirror("image").folder
+    segment = folder / engine._mirror("image").names[0]
+    if damage == "values":
+        (segment / "values.npy").write_bytes(b"nonsense")
+    elif damage == "keys":
+        (folder / f"{segment.name}.keys.npy").unlink()
+    elif damage == "list":
+        (folder / "segments.json").write_text("{")
+    else:
+        import shutil
+
+        shutil.rmtree(folder)
+    assert found(LanceEngine.open(engine.uri)) == before
+
+
+def test_the_inverted_index_finds_what_the_scan_finds(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "TOKENS_FROM", 1)
+    monkeypatch.setattr(mirrors, "LEAST", 12)
+    monkeypatch.setattr(mirrors, "EACH", 1)
+    engine.optimize()
+    result = engine.recall("image", query(), 3, None, "tokens", candidates=3)
+    assert result.method == "tokens"
+    assert found(engine, "tokens", 3) == found(engine, "exact", 3)
+    engine.upsert(rows([77], seed=0))  # came later: scanned
+    assert set(found(engine, "tokens", 100)) >= {"p77"}
+    engine.remove(["p77", found(engine, "exact", 1)[0]])
+    assert found(engine, "tokens", 3) == found(engine, "exact", 3)
+    again = LanceEngine.open(engine.uri)
+    assert again.recall("image", query(), 3, None, "tokens", candidates=3).method == "tokens"
+
+
+def test_groups_gather_all_that_are_near() -> None:
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(20, 16))
+    values = centres[random.integers(0, 20, 3000)] + 0.05 * random.normal(size=(3000, 16))
+    items = MultiVectors(
+        torch.nn.functional.normalize(torch.from_numpy(values).float(), dim=1),
+        torch.arange(0, 3001, 3),
+    )
+    index = TokenIndex.build([items[:400], items[400:]], 3000)
+    assert index.count == 1000
+    allowed = np.ones(1000, bool)
+    for item in (0, 399, 400, 999):
+        mine = items[item].values
+        chosen = index.candidates(mine, 20, allowed, probes=2)
+        assert item in chosen
+        assert len(chosen) <= 200
+        without = allowed.copy()
+        without[item] = False
+        assert item not in index.candidates(mine, 20, without, probes=2)
+
+
+def test_a_folder_without_write_permission_is_mirrored_in_the_cache(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    reader = LanceEngine.open(engine.uri)
+    assert found(reader) == best(query(), range(40))
+    assert not (Path(engine.uri) / "mirror").exists()
+
+
+@pytest.mark.slow
+def test_shared_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """``s3://`` against moto's server on loopback: one writes, others read without any server."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        address = f"http://{host}:{port}"
+        for name, value in {
+            "AWS_ENDPOINT": address,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        boto3.client("s3", endpoint_url=address, region_name="us-east-1").create_bucket(
+            Bucket="catalogue"
+        )
+        uri = "s3://catalogue/index"
+        with pytest.raises(InputError, match="not an index"):
+            LanceEngine.open(uri)
+        writer = LanceEngine.create(uri, LAYOUT)
+        writer.upsert(rows(range(20)))
+        reader = LanceEngine.open(uri)
+        assert found(reader) == best(query(), range(20))
+        writer.upsert(rows([30]))
+        writer.remove(["p1"])
+        assert found(reader) == best(query(), [*range(2, 20), 30])
+        assert reader.count("price < 5") == 4
+    finally:
+        server.stop()
