@@ -24,7 +24,7 @@ LAYERS = {
     "0": "errors messages progress files assets machine config",
     "1": "text.characters text.trie text.wordpiece text.patterns text.cover text.alignment "
     "text.kernels text.tokenizer text.lines text.marked text.dictionaries text.lexicon text.segmenter text.bags text.compat text.build text.baselines "
-    "text.checking text.mining text.make_vocab text",
+    "text.checking text.sketch text.mining text.make_vocab text",
     "2": "data.shards data.titles data.arrays data.lines data.muge data.images data.augment "
     "data.spans data.check data.tables data.importing data.lmdb_import data.split data.links "
     "data.tokens data.store data.demo.palette data.demo.attributes data.demo.canvas "

@@ -15,8 +15,9 @@ from bagformer_cli.text import mining
 from bagformer_cli.text.checking import Coverage, coverage
 from bagformer_cli.text.dictionaries import read_dictionary
 from bagformer_cli.text.lexicon import Lexicon
-from bagformer_cli.text.mining import MiningLimits, Sketch, mine, write_mined
+from bagformer_cli.text.mining import MiningLimits, mine, write_mined
 from bagformer_cli.text.segmenter import Segmenter
+from bagformer_cli.text.sketch import Sketch
 
 KNOWN = ["红色", "蓝色", "连衣裙", "手机", "短袖", "包邮", "夏季", "女装", "收纳", "厨房"]
 BRANDS = ["茗熔鸿", "戚酆"]

@@ -34,11 +34,10 @@ from bagformer_cli.text.characters import (
 from bagformer_cli.text.checking import chunks
 from bagformer_cli.text.patterns import LEXICON, NAME, TOKEN
 from bagformer_cli.text.segmenter import Segmenter
+from bagformer_cli.text.sketch import Sketch, top_bits
 
-SKETCH_ROWS, SKETCH_BITS = 2, 22
-"""The sketch: rows x 2^bits counters of 4 bytes (32 MiB)."""
-
-BUCKETS = 32
+BUCKET_BITS = 5
+BUCKETS = 1 << BUCKET_BITS
 """Neighbours are counted by hash in so many buckets: the entropy stays below ln 32."""
 
 LONGEST = 8
@@ -128,32 +127,6 @@ class _Pieces:
     first: npt.NDArray[np.uint64]
     rest: npt.NDArray[np.uint64]
     new: npt.NDArray[np.bool_]
-
-
-class Sketch:
-    """A count-min sketch: never counts too little, rarely too much."""
-
-    def __init__(self) -> None:
-        self.counts = np.zeros((SKETCH_ROWS, 1 << SKETCH_BITS), np.uint32)
-
-    def add(self, hashes: npt.NDArray[np.uint64]) -> None:
-        """Count every hash once."""
-        for row, cells in enumerate(self._cells(hashes)):
-            where, times = np.unique(cells, return_counts=True)
-            self.counts[row, where] += times.astype(np.uint32)
-
-    def __getitem__(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
-        found = [self.counts[row, cells] for row, cells in enumerate(self._cells(hashes))]
-        least: npt.NDArray[np.uint32] = np.minimum.reduce(found)
-        return least
-
-    @staticmethod
-    def _cells(hashes: npt.NDArray[np.uint64]) -> Iterable[npt.NDArray[np.uint64]]:
-        for row in range(SKETCH_ROWS):
-            mixed = (hashes ^ np.uint64(0xD6E8FEB86659FD93 * (row + 1) % (1 << 64))) * np.uint64(
-                0xFF51AFD7ED558CCD
-            )
-            yield mixed >> np.uint64(64 - SKETCH_BITS)
 
 
 def mine(
@@ -326,7 +299,7 @@ class _Followed:
         alone = (pieces.left[chosen] == 0) & (pieces.right[chosen] == 0)  # a whole title
         for table, neighbours in ((self.left, pieces.left), (self.right, pieces.right)):
             beside = neighbours[chosen]
-            buckets = (beside * np.uint64(0xFF51AFD7ED558CCD)) >> np.uint64(59)
+            buckets = top_bits(beside, BUCKET_BITS)
             np.add.at(table, (at, np.where((beside == 0) & ~alone, BUCKETS, buckets)), 1)
 
     def _admit(
