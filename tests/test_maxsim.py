@@ -284,7 +284,8 @@ def test_lanes_are_exact_with_respect_to_the_type(
     dtype = lanes(name, monkeypatch)
     generator = torch.Generator().manual_seed(0)
     counts = torch.randint(0, 26, (2, 40), generator=generator).tolist()
-    for texts in (vectors(counts[0], dim), vectors([5], dim), vectors([17, 0, 16], dim)):
+    for few in (counts[0], [5], [20], [17, 0, 16], [25, 25], [16] * 5):  # 1 to 5 slots, and many
+        texts = vectors(few, dim)
         images = vectors([37, *counts[1], 16, 8], dim, seed=1)
         texts, images = texts.to(dtype=dtype), images.to(dtype=dtype)
         close(maxsim(texts, images), oracle(texts, images), 1e-5)
@@ -335,7 +336,7 @@ def test_lanes_are_used_where_they_are_quicker_and_full(monkeypatch: pytest.Monk
 def test_a_way_that_is_wrong_is_never_the_quicker(monkeypatch: pytest.MonkeyPatch) -> None:
     if not _wide.has(torch.float32):
         pytest.skip("this processor has no such instructions")
-    monkeypatch.setattr(_wide, "_CLEARLY", 0.0)  # however slow it is
+    monkeypatch.setattr(_wide, "_CLEARLY", 1e9)  # however slow it is
     assert _wide.quicker.__wrapped__(torch.float32, few=True)
     right = _wide.scores
     monkeypatch.setattr(_wide, "scores", lambda *a, **k: tuple(x + 9 for x in right(*a, **k)))

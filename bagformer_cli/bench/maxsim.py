@@ -37,7 +37,7 @@ class Row:
         name: What was run.
         group: ``"titles to images"``, ``"both directions"`` or ``"loss, forward and backward"``.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"int8"``.
-        seconds: Median wall time.
+        seconds: Median wall time; with one thread processor time, which no other work disturbs.
         pairs_per_second: Pairs of a title and an image (both directions or the loss: once).
         gflops: Useful 10⁹ operations a second: 2·G·N·P·D once (a loss: three times) by ``seconds``.
         speedup: Times as fast as the group's original loop.
@@ -149,9 +149,9 @@ def run(
                 measured.append(matrix_peak(dtype))
             for each in runs:
                 time.sleep(0.02)  # torch's threads spin on for a while after what ran before
-                start = time.perf_counter()
+                start = clock()
                 each.work()
-                each.seconds.append(time.perf_counter() - start)
+                each.seconds.append(clock() - start)
                 task.advance()
     return _rows(runs, work, peaks)
 
@@ -246,6 +246,11 @@ def _losses(load: Workload) -> list[_Run]:
     ]
 
 
+def clock() -> float:
+    """Seconds: of the processor where one thread computes, of the wall where several do."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def matrix_peak(dtype: torch.dtype, runs: int = 3) -> float:
     """The most 10⁹ operations a second that plain matrix products of this type reach here.
 
@@ -262,9 +267,9 @@ def matrix_peak(dtype: torch.dtype, runs: int = 3) -> float:
             multiply = torch.mm
         multiply(a, b)
         for _ in range(runs):
-            start = time.perf_counter()
+            start = clock()
             multiply(a, b)
-            seconds = time.perf_counter() - start
+            seconds = clock() - start
             best = max(best, 2.0 * rows * columns * inner / seconds / 1e9)
     return best
 

@@ -247,10 +247,14 @@ _sum_4: Any = intrinsic(_build_sum(4))
 _sum_16: Any = intrinsic(_build_sum(16))
 _down_3x8: Any = _block(3, 8, False)
 _down_3x1: Any = _block(3, 1, False)
+_down_2x8: Any = _block(2, 8, False)
+_down_2x1: Any = _block(2, 1, False)
 _down_1x16: Any = _block(1, 16, False)
 _down_1x1: Any = _block(1, 1, False)
 _both_3x8: Any = _block(3, 8, True)
 _both_3x1: Any = _block(3, 1, True)
+_both_2x8: Any = _block(2, 8, True)
+_both_2x1: Any = _block(2, 1, True)
 _both_1x16: Any = _block(1, 16, True)
 _both_1x1: Any = _block(1, 1, True)
 
@@ -301,34 +305,46 @@ def _score(
         while s < slots:
             b, mx = a_bags + s * slot, a_best + s * 64
             bg, up = a_begins + s * 2, a_ups + s * 64
-            three = s + 3 <= slots
-            rows = np.int64(8 if three else 16)
+            left = slots - s
+            # Two and two are quicker than three and one.
+            wide = np.int64(3 if left == 3 or left > 4 else min(left, 2))
+            rows = np.int64(16 if wide == 1 else 8)
             p = np.int64(0)
             while p < length:
                 row, ov, st = at + p * stride, a_over + p * 64, a_offsets + p * 4
                 if p + rows <= length:
                     if both:
-                        if three:
+                        if wide == 3:
                             _both_3x8(patches, b, words, st, row, stride, mx, ov, bg, up)
+                        elif wide == 2:
+                            _both_2x8(patches, b, words, st, row, stride, mx, ov, bg, up)
                         else:
                             _both_1x16(patches, b, words, st, row, stride, mx, ov, bg, up)
-                    elif three:
-                        _down_3x8(patches, b, words, st, row, stride, mx)
                     else:
-                        _down_1x16(patches, b, words, st, row, stride, mx)
+                        if wide == 3:
+                            _down_3x8(patches, b, words, st, row, stride, mx)
+                        elif wide == 2:
+                            _down_2x8(patches, b, words, st, row, stride, mx)
+                        else:
+                            _down_1x16(patches, b, words, st, row, stride, mx)
                     p += rows
                 else:
                     if both:
-                        if three:
+                        if wide == 3:
                             _both_3x1(patches, b, words, st, row, stride, mx, ov, bg, up)
+                        elif wide == 2:
+                            _both_2x1(patches, b, words, st, row, stride, mx, ov, bg, up)
                         else:
                             _both_1x1(patches, b, words, st, row, stride, mx, ov, bg, up)
-                    elif three:
-                        _down_3x1(patches, b, words, st, row, stride, mx)
                     else:
-                        _down_1x1(patches, b, words, st, row, stride, mx)
+                        if wide == 3:
+                            _down_3x1(patches, b, words, st, row, stride, mx)
+                        elif wide == 2:
+                            _down_2x1(patches, b, words, st, row, stride, mx)
+                        else:
+                            _down_1x1(patches, b, words, st, row, stride, mx)
                     p += np.int64(1)
-            s += np.int64(3 if three else 1)
+            s += wide
         for q in range(len(titles) - 1):
             scale = title_scale[q] * image_scale[i]
             total = np.float32(0)

@@ -34,7 +34,7 @@ LANES = 16
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.int8: "int8"}
 _PACK = 1 << 20  # bytes of packed bags that meet an image while both stay in a core's cache
 _TASK = 1 << 16  # slots × patches of a task: a millisecond, far longer than calling it takes
-_CLEARLY = 1.1  # how much faster this way must be: the same choice in every run
+_CLEARLY = 1.1  # how much faster a matrix product must be to be taken: the same in every run
 _PATCHES = 1 << 17  # and at most so many patches
 
 
@@ -57,7 +57,7 @@ def has(dtype: torch.dtype) -> bool:
 
 @cache
 def quicker(dtype: torch.dtype, few: bool) -> bool:
-    """Whether this way beats a matrix product on this processor: measured once, not assumed.
+    """Whether no matrix product beats this way on this processor: measured once, not assumed.
 
     Args:
         dtype: What is multiplied.
@@ -83,7 +83,7 @@ def quicker(dtype: torch.dtype, few: bool) -> bool:
             seconds.append(best)
             found.append(result[0])
         right = bool((found[1] - found[0]).abs().max() < 1e-2 * found[0].abs().max())
-        return right and seconds[1] * _CLEARLY < seconds[0]
+        return right and seconds[1] < seconds[0] * _CLEARLY
 
     return on_one_thread(measure, torch.get_num_threads())
 
