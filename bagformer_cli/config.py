@@ -126,6 +126,11 @@ class CrossConfig(Section):
     the image's caption, read forwards and backwards."""
     layers: Positive = 6
     """Layers that cross-attend to the image; from a pretrained BERT, those after the text's."""
+    fusion: Literal["cross", "joint"] = "cross"
+    """Matching: ``cross``: fusion layers attend from the title to the image (ALBEF); ``joint``: the
+    text tower's BERT reads [CLS; patches; title] as one (QQ-browser); ``layers`` is unused."""
+    logits: Literal[1, 2] = 2
+    """Matching: two logits with cross-entropy (ALBEF), or one with binary cross-entropy."""
     finer: Annotated[int, Field(ge=0, le=4)] = 0
     """Captioner: how many times the last feature map is doubled in size and merged with an
     earlier, finer one before the attention sees it."""
@@ -206,6 +211,29 @@ class TemperatureConfig(Section):
         return self
 
 
+class MaskingConfig(Section):
+    """What masked modelling (MLM, MFM) hides."""
+
+    tokens: Share = 0.15
+    """Share of a title's tokens; of these 80 % become [MASK], 10 % another token, 10 % stay."""
+    whole_bags: bool = False
+    """Hide all tokens of an entity bag together, in one of the three ways."""
+    patches: Share = 0.135
+    """Share of an image's patches that are zeroed (0.9 x 15 %)."""
+
+
+class MomentumConfig(Section):
+    """ALBEF's momentum model, queues and soft targets."""
+
+    rate: Share = 0.995
+    """What the momentum model keeps of itself at each step."""
+    queue: Annotated[int, Field(ge=0)] = 65536
+    """Items a side that the contrastive losses meet beside the batch; 0: the batch alone."""
+    alpha: Share = 0.4
+    """Weight of the momentum model's softmax in the targets of ITC, late interaction and MLM,
+    reached step by step over the first epoch."""
+
+
 class ObjectivesConfig(Section):
     """The weights of the training losses (0: left out) and what they share."""
 
@@ -220,6 +248,20 @@ class ObjectivesConfig(Section):
     late_scale: Literal["sum", "mean"] = "sum"
     """Logits of the late-interaction loss: the plain sums (BagFormer), or means over a side's
     vectors divided by the temperature (FILIP)."""
+    itm_negatives: Literal["hard", "shuffled"] = "hard"
+    """``hard``: drawn by similarity, one for each title and each image; ``shuffled``: the second
+    half of the batch with its images in reverse order (all titles; ``itm_share`` unused)."""
+    mlm: NonNegative = 0.0
+    """Masked language modelling: hidden tokens of a title, told with the image in sight."""
+    mfm: NonNegative = 0.0
+    """Masked patches: each one's output picks out its own features (``fusion: joint``)."""
+    mfm_temperature: Annotated[float, Field(gt=0)] | None = None
+    """Null: plain products; a number: cosines divided by it (0.1)."""
+    masking: MaskingConfig = MaskingConfig()
+    momentum: MomentumConfig | None = None
+    """Soft targets and queues for ITC, late interaction and MLM; null: true labels, the batch."""
+    task_sampling: Literal["all", "one"] = "all"
+    """Every objective at every step, or one of them, drawn."""
     caption: NonNegative = 0.0
     """Likelihood of the titles under the captioner, read forwards and backwards."""
     loss: Literal["nce", "power_hinge", "triplet"] = "nce"
@@ -271,7 +313,13 @@ class TrainingConfig(Section):
     schedule_steps: Positive | None = None
     """Length of the learning-rate schedule in steps; null: that of all epochs."""
     batch_size: Annotated[int, Field(ge=2)] = 32
-    """Images, each with its title or titles, whose scores meet in one contrastive matrix."""
+    """Images, each with its title or titles, whose scores meet in one contrastive matrix; of all
+    processes together, each of which takes an equal part."""
+    micro_batch_size: Positive | None = None
+    """Images that a process encodes at a time; the contrastive losses still see the whole batch,
+    with the same gradients (gradient caching). Null: all at once."""
+    processes: Positive | None = None
+    """Refuse to train with more or fewer processes (torchrun); null: as many as there are."""
     accumulate: Positive = 1
     """Batches whose gradients are added up for one optimizer step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
@@ -332,6 +380,8 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _possible(self) -> RunConfig:
         weights, model, distill = self.objectives, self.model, self.distill
+        if (weights.mlm > 0 or weights.mfm > 0) and model.cross is None:
+            raise ValueError(tr("objectives.mlm and objectives.mfm need model.cross"))
         if (weights.itm > 0 or weights.caption > 0) and model.cross is None:
             raise ValueError(
                 tr("objectives.itm is above 0, but model.cross is null: there is no slow scorer")
@@ -339,12 +389,15 @@ class RunConfig(Section):
         for weight, kind, name in (
             (weights.itm, "matching", "itm"),
             (weights.caption, "captioner", "caption"),
+            (weights.mlm, "matching", "mlm"),
+            (weights.mfm, "matching", "mfm"),
         ):
             if weight > 0 and model.cross is not None and model.cross.kind != kind:
                 raise ValueError(
                     tr("objectives.{name} needs model.cross.kind: {kind}", name=name, kind=kind)
                 )
         own = [weights.itc, weights.late_interaction, weights.itm, weights.caption]
+        own += [weights.mlm, weights.mfm]
         if not any(own) and (distill is None or not distill.weight):
             raise ValueError(tr("every weight in objectives is 0: there is nothing to train"))
         if not any(own) and distill is not None and distill.activate_distillation_after:
@@ -364,6 +417,17 @@ class RunConfig(Section):
             raise ValueError(tr("text.encoder: words has no layers that codes could go through"))
         if model.cross is not None and model.cross.kind == "captioner" and not self.text.add_sep:
             raise ValueError(tr("the captioner needs text.add_sep: it reads backwards from [SEP]"))
+        joint = model.cross is not None and model.cross.fusion == "joint"
+        if weights.mfm > 0 and not joint:
+            raise ValueError(tr("objectives.mfm needs model.cross.fusion: joint"))
+        if weights.mlm > 0 and early and not joint:
+            raise ValueError(tr("objectives.mlm needs model.bag_fusion: late: it tells tokens"))
+        if self.text.encoder == "words" and (joint or weights.mlm > 0):
+            raise ValueError(tr("text.encoder: words cannot tell masked tokens or read images"))
+        if weights.momentum is not None and (weights.loss != "nce" or not weights.share_positives):
+            raise ValueError(
+                tr("objectives.momentum needs objectives.loss: nce and share_positives: true")
+            )
         if self.text.width % self.text.heads:
             raise ValueError(tr("text.width must be a multiple of text.heads"))
         return self

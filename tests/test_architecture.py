@@ -31,22 +31,24 @@ LAYERS = {
     "data.demo.kinds_* data.demo.catalogue data.demo.scene data.demo.titles "
     "data.demo.plan data.demo.calibration data.demo.generate data.demo data.datasets "
     "data.catalogue "
-    "data.regions data.batches data",
+    "data.regions data.masking data.batches data",
     "3": "encoders.vision encoders.text encoders.pooling encoders.regions encoders.finer "
-    "encoders.fusion encoders",
+    "encoders.fusion encoders.joint encoders",
     "4a": "interaction.vectors interaction.stored interaction._blocks interaction._kernels "
     "interaction._products interaction._threads interaction._lanes interaction._plain "
-    "interaction._cpu interaction._wide interaction._triton interaction.maxsim interaction.topk "
-    "interaction.explain interaction",
-    "4b": "losses.contrastive losses.hinge losses.matching losses.masked losses.captioning losses.distill losses",
+    "interaction._cpu interaction._wide interaction._triton interaction._recompute "
+    "interaction.maxsim interaction.topk interaction.explain interaction",
+    "4b": "losses.contrastive losses.hinge losses.matching losses.masked losses.captioning "
+    "losses.distill losses",
     "5": "models.dual models.cross models.compat models.build models.identity models.checkpoint "
-    "models.convert models.encode models.scorers models.cells models",
+    "models.convert models.encode models.scorers models.momentum models.cells models",
     "6": "index.reduce index.rows index.base index.where index.sql index.tokens index.mirror "
     "index.lancedb index.qdrant index.engines index.encode index.build index.slow index.search "
     "index.sheet index",
     "7": "evaluation.metrics evaluation.products evaluation.submission evaluation.blend "
     "evaluation.subsets evaluation.evaluate evaluation.compare evaluation",
-    "8": "training.optimizer training.log training.state training.teacher training.tasks "
+    "8": "training.parallel training.optimizer training.log training.state training.teacher "
+    "training.targets training.memory training.masked training.tasks training.step "
     "training.mining training.loop training.run training.chain training",
     "9": "api bench.plain_* bench.maxsim bench.exact_search bench.* bench "
     "cli.console cli.failures cli.help cli.app "

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -314,40 +315,47 @@ def test_biases_and_norms_are_not_decayed(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_the_middle_goes_on_as_if_it_had_not_been(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_run_killed_twenty_times_is_the_run_never_killed(folder: Path, tmp_path: Path) -> None:
+    """SIGKILL at random moments: while it starts, between steps, while ``last/`` is written."""
     ensure_store(folder, new_model(settings()).titles, workers=1)
     (tmp_path / "config.yaml").write_text("extends: demo\n")
+    extra = [
+        "training.save_every=2",
+        "training.max_steps=120",
+        "training.schedule_steps=120",
+        "text.dropout=0.1",
+        "objectives={itm: 0.5, mlm: 0.1, momentum: {queue: 21}}",
+    ]
 
     def command(out: Path, *more: str) -> list[str]:
-        sets = [part for item in TINY for part in ("--set", item)]
-        extra = ["training.save_every=3", "training.schedule_steps=40", "training.max_steps=40"]
-        sets += [part for item in extra for part in ("--set", item)]
+        sets = [part for item in [*TINY, *extra] for part in ("--set", item)]
         start = ["--config", str(tmp_path / "config.yaml"), "--dataset", str(folder), *sets]
-        return [
-            sys.executable,
-            "-m",
-            "bagformer_cli.cli.main",
-            "train",
-            "--output-dir",
-            str(out),
-        ] + (list(more) if more else start)
+        program = [sys.executable, "-m", "bagformer_cli.cli.main", "train"]
+        return [*program, "--output-dir", str(out), *(more or start)]
 
     subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
-    killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    killed, random = tmp_path / "killed", Random(0)
     log = killed / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if log.exists() and log.read_text().count("\n") > 10:
-            break
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    assert process.returncode == -signal.SIGKILL
+    kills = 0
+    for _ in range(20):
+        begun = (killed / "config.yaml").exists()
+        process = subprocess.Popen(
+            command(killed, *(["--resume"] if begun else [])),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        lines = log.read_text().count("\n") if log.exists() else 0
+        target = lines + random.randrange(8)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if log.exists() and log.read_text().count("\n") > target:
+                break
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.1))
+        process.kill()
+        process.wait()
+        kills += process.returncode == -signal.SIGKILL
+    assert kills >= 15  # the run is long enough for nearly all of them
     subprocess.run(command(killed, "--resume"), check=True, capture_output=True)
     ours, theirs = weights(killed / "last"), weights(tmp_path / "whole/last")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +26,8 @@ app = App()
         "    xmr train --interaction bagwise\n\n"
         "    xmr train --mode shrinktobase --teacher runs/demo-inflate/best\n\n"
         "    xmr train --dataset muge --interaction tokenwise --set training.batch_size=64\n\n"
-        "    xmr train --resume --output-dir runs/muge-bagwise"
+        "    xmr train --resume --output-dir runs/muge-bagwise\n\n"
+        "    torchrun --nproc-per-node 4 $(which xmr) train --config pretrain_albef"
     )
 )
 def train(
@@ -93,8 +95,10 @@ def train(
     """Parse, train, print the run."""
     from bagformer_cli.config import load_config
     from bagformer_cli.data.datasets import ensure_store, resolve
+    from bagformer_cli.progress import SILENT
     from bagformer_cli.text.build import build_titles
     from bagformer_cli.training.chain import resume_chain, stage_configs, start_chain
+    from bagformer_cli.training.parallel import join_world, leave_world
     from bagformer_cli.training.run import (
         check_start,
         free_run_folder,
@@ -106,37 +110,47 @@ def train(
         start_run,
     )
 
-    with console.progress() as progress:
+    world = join_world()
+    with console.progress() if world.first else nullcontext(SILENT) as progress:
         if resume:
-            run = output_dir or newest_run(Path("runs"))
+            run = world.tell(output_dir or newest_run(Path("runs")))
             settings = resume_config(run, overrides or [])
-            console.info(tr("Going on with {run}", run=run))
+            if world.first:
+                console.info(tr("Going on with {run}", run=run))
         else:
             template = config or _default_config(interaction, dataset, mode)
             items = _items(interaction, dataset, seed, checkpoint) + (overrides or [])
             settings = load_config(template, items, mode)
             _take_teacher(settings, teacher)
             name = f"{Path(settings.data.dataset).name}-{mode or settings.model.interaction}"
-            run = output_dir or free_run_folder(Path("runs"), name)
-            require_free(run)
+            run = world.tell(output_dir or free_run_folder(Path("runs"), name))
+            if world.first:
+                require_free(run)
             stages = stage_configs(settings, run, template, items)
             if not stages:
                 check_start(settings)
-        folder = resolve(settings.data.dataset, progress=progress)
-        if settings.chain:
+        world.require(settings.training.processes)
+        with world.first_alone():  # what it prepares the others find
+            folder = resolve(settings.data.dataset, progress=progress)
             store = ensure_store(folder, build_titles(settings), progress=progress)
+        if settings.chain:
             results = (
-                resume_chain(store, run, progress)
+                resume_chain(store, run, progress, world)
                 if resume
-                else start_chain(settings, stages, store, run, progress)
+                else start_chain(settings, stages, store, run, progress, world)
             )
         elif resume:
-            store = ensure_store(folder, build_titles(settings), progress=progress)
-            results = [resume_run(settings, store, run, progress=progress)]
+            results = [resume_run(settings, store, run, progress, world)]
         else:
             model = new_model(settings, None, progress)
-            store = ensure_store(folder, model.titles, progress=progress)
-            results = [start_run(settings, store, run, model, template=template, progress=progress)]
+            results = [
+                start_run(
+                    settings, store, run, model, template=template, world=world, progress=progress
+                )
+            ]
+    leave_world(world)
+    if not world.first:
+        return
     if results[-1].interrupted:
         console.info(
             tr(

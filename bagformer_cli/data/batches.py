@@ -24,11 +24,14 @@ from bagformer_cli.config import DataConfig
 from bagformer_cli.data.augment import augment, sample_random
 from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD, decode, normalise, resize
 from bagformer_cli.data.links import Links
+from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.split import Split
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 from bagformer_cli.text.bags import TokenBags
+
+_HIDING = 1  # tells this chance of a sample from any other
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -79,6 +82,38 @@ class TextBatch:
             torch.tensor(tokens.bag_offsets, dtype=torch.int64),
         )
 
+    def part(self, first: int, end: int) -> TextBatch:
+        """Titles ``first`` to ``end``, padded as the whole is."""
+        bags = slice(int(self.bag_offsets[first]), int(self.bag_offsets[end]))
+        ends = torch.cat([self.bag_starts, self.bag_starts.new_tensor([len(self.token_index)])])
+        tokens = slice(int(ends[bags.start]), int(ends[bags.stop]))
+        return TextBatch(
+            self.input_ids[first:end],
+            self.attention_mask[first:end],
+            self.token_index[tokens] - first * self.input_ids.shape[1],
+            self.bag_starts[bags] - tokens.start,
+            self.bag_offsets[first : end + 1] - bags.start,
+        )
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return _to(self, device)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """What masked modelling hides of a batch.
+
+    Args:
+        input_ids: [Q, L] the titles as they are shown.
+        chosen: [Q, L] bool, which tokens must be told.
+        seeds: [B] int64, each sample's chance: what of its image is hidden.
+    """
+
+    input_ids: Tensor
+    chosen: Tensor
+    seeds: Tensor
+
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
         return _to(self, device)
@@ -97,6 +132,7 @@ class Batch:
         image_groups: [B] int64, equal for equal images.
         query_ids: [Q] int64.
         image_ids: [B] int64.
+        masked: What masked modelling hides, where it is trained.
     """
 
     text: TextBatch
@@ -107,9 +143,29 @@ class Batch:
     image_groups: Tensor
     query_ids: Tensor
     image_ids: Tensor
+    masked: Masked | None = None
 
     def __len__(self) -> int:
         return len(self.raw)
+
+    def part(self, first: int, end: int) -> Batch:
+        """Images ``first`` to ``end`` with their titles."""
+        each = len(self.own) // len(self)
+        titles, images = slice(first * each, end * each), slice(first, end)
+        masked = self.masked
+        return Batch(
+            self.text.part(titles.start, titles.stop),
+            self.raw[images],
+            self.own[titles] - first,
+            self.positives[titles, images],
+            self.text_groups[titles],
+            self.image_groups[images],
+            self.query_ids[titles],
+            self.image_ids[images],
+            None
+            if masked is None
+            else Masked(masked.input_ids[titles], masked.chosen[titles], masked.seeds[images]),
+        )
 
     def pixels(self) -> Tensor:
         """[B, 3, S, S] float32, normalised on the batch's device; regions as they are."""
@@ -145,6 +201,7 @@ class TrainBatches:
         regions: What stands for an image's pixels; None: its pixels.
         rank: Which of ``world_size`` processes this is.
         world_size: How many processes share each epoch.
+        masking: How tokens are hidden for masked modelling; None: it is not trained.
 
     Raises:
         InputError: There are fewer pairs than one (global) batch takes.
@@ -162,8 +219,10 @@ class TrainBatches:
         rank: int = 0,
         world_size: int = 1,
         regions: RegionFile | None = None,
+        masking: TokenMasking | None = None,
     ) -> None:
         self.split, self.config, self.regions = split, config, regions
+        self.masking = masking
         self.neighbours: NDArray[np.int64] | None = None
         self.image_size, self.batch_size = image_size, batch_size
         self.pad_id, self.seed = pad_id, seed
@@ -215,8 +274,9 @@ class TrainBatches:
         raw = self._raw(images, epoch, samples)
         text_groups = self.links.text_groups[queries]
         image_groups = self.links.image_groups[images]
+        tokens = self.split.tokens.select(queries)
         return Batch(
-            TextBatch.from_tokens(self.split.tokens.select(queries), self.pad_id),
+            TextBatch.from_tokens(tokens, self.pad_id),
             torch.from_numpy(raw),
             torch.arange(size).repeat_interleave(pairs.shape[1]),
             torch.from_numpy(self.links.positives(text_groups, image_groups)),
@@ -224,7 +284,25 @@ class TrainBatches:
             torch.from_numpy(image_groups),
             torch.from_numpy(self.split.query_ids[queries]),
             torch.from_numpy(self.split.image_ids[images]),
+            self._masked(tokens, epoch, samples, pairs.shape[1]),
         )
+
+    def _masked(
+        self, tokens: TokenBags, epoch: int, samples: NDArray[np.int64], each: int
+    ) -> Masked | None:
+        """What is hidden of samples with ``each`` titles: by (seed, epoch, sample) alone."""
+        if self.masking is None:
+            return None
+        chances = [
+            np.random.default_rng([self.seed % 2**64, epoch, int(sample), _HIDING])
+            for sample in samples
+        ]
+        seeds = np.array([chance.integers(2**63 - 1) for chance in chances])
+        shown, chosen = self.masking.hide(tokens, [c for c in chances for _ in range(each)])
+        text = TextBatch.from_tokens(shown, self.pad_id)
+        places = torch.zeros_like(text.attention_mask)
+        places[text.attention_mask] = torch.from_numpy(chosen)
+        return Masked(text.input_ids, places, torch.from_numpy(seeds))
 
     def _raw(
         self, images: NDArray[np.int64], epoch: int, samples: NDArray[np.int64]
@@ -405,10 +483,8 @@ def _shrunk(image: Image.Image, side: int) -> Image.Image:
 
 
 def _to(batch: Item, device: torch.device | str) -> Item:
-    moved = {
-        field.name: getattr(batch, field.name).to(device)
-        for field in fields(batch)  # type: ignore[arg-type]
-    }
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}  # type: ignore[arg-type]
+    moved = {name: value.to(device) for name, value in values.items() if value is not None}
     return replace(batch, **moved)  # type: ignore[type-var]
 
 

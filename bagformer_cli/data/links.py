@@ -65,13 +65,30 @@ class Links:
     def positives(
         self, text_groups: NDArray[np.int64], image_groups: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """[B, B'] bool: True where the text group and the image group are linked."""
-        wanted = text_groups[:, None] * self.image_group_count + image_groups[None, :]
-        if not len(self.keys):
-            return np.zeros(wanted.shape, bool)
-        places = np.searchsorted(self.keys, wanted)
-        found: NDArray[np.bool_] = self.keys[np.minimum(places, len(self.keys) - 1)] == wanted
+        """[B, B'] bool: True where the text group and the image group are linked.
+
+        The cost is that of sorting B' and of the matches found, so that a queue of many thousands
+        may be asked about.
+        """
+        found = np.zeros((len(text_groups), len(image_groups)), bool)
+        first = text_groups * self.image_group_count
+        rows, keys = _ranges(self.keys, first, first + self.image_group_count - 1)
+        linked = self.keys[keys] - first[rows]
+        order = np.argsort(image_groups, kind="stable")
+        match, places = _ranges(image_groups[order], linked, linked)
+        found[rows[match], order[places]] = True
         return found
+
+
+def _ranges(
+    ascending: NDArray[np.int64], lowest: NDArray[np.int64], highest: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(i, place) of every place whose value lies between ``lowest[i]`` and ``highest[i]``."""
+    begins = np.searchsorted(ascending, lowest, "left")
+    counts = np.searchsorted(ascending, highest, "right") - begins
+    owners = np.repeat(np.arange(len(lowest)), counts)
+    within = np.arange(len(owners)) - np.repeat(counts.cumsum() - counts, counts)
+    return owners, begins[owners] + within
 
 
 def text_hash(text: str) -> int:

@@ -27,6 +27,9 @@ class FusionEncoder(nn.Module):
         image_width: Width of the image vectors; projected where it is not the text's.
     """
 
+    reads_words = False
+    """Its text states are the text tower's output."""
+
     def __init__(self, config: TextConfig, layers: int, image_width: int) -> None:
         super().__init__()
         width = config.width

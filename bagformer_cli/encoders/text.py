@@ -42,6 +42,12 @@ class TextEncoder(nn.Module):
             self.bert = _first_layers(bert, config.layers)
         self._freeze(config.frozen_layers)
 
+    @property
+    def word_table(self) -> Tensor:
+        """[V, W] the rows of the word embedding."""
+        table: Tensor = self.bert.embeddings.word_embeddings.weight
+        return table
+
     def word_embeddings(self, input_ids: Tensor) -> Tensor:
         """Rows of the word embedding alone, without positions: [...] int64 to [..., W]."""
         rows: Tensor = self.bert.embeddings.word_embeddings(input_ids)

@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bagformer_cli.errors import InputError
-from bagformer_cli.interaction import _cpu, _plain, _wide
+from bagformer_cli.interaction import _cpu, _plain, _recompute, _wide
 from bagformer_cli.interaction._blocks import cut
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 
 BUDGET = 256 << 20  # bytes for temporaries, beside the vectors and the scores themselves
+KEEP = 1 << 30  # bytes of places of maxima kept for a backward pass; beyond, it finds them again
 
 
 def maxsim(
@@ -109,7 +110,7 @@ def maxsim_blocks(
 
 
 class _MaxSim(torch.autograd.Function):
-    """Keeps the places of the maxima and nothing of the dot products' size."""
+    """Keeps the places of the maxima, where they are not too many, and no dot products."""
 
     @staticmethod
     def forward(
@@ -122,11 +123,15 @@ class _MaxSim(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.path = _path(bags, patches, bag_offsets, torch.float32)
         bags, patches = bags.contiguous(), patches.contiguous()
+        ctx.budget = budget
+        vectors = bags, patches, bag_offsets, patch_offsets
+        if _recompute.places_bytes(bag_offsets, patch_offsets) > KEEP:
+            ctx.save_for_backward(*vectors)
+            return _recompute.forward(ctx.path, *vectors, budget=budget, keep=KEEP)
         t2i, i2t, arg_patch, arg_bag = ctx.path.forward(
             bags, patches, bag_offsets, patch_offsets, budget=budget
         )
-        ctx.save_for_backward(bags, patches, bag_offsets, patch_offsets, arg_patch, arg_bag)
-        ctx.budget = budget
+        ctx.save_for_backward(*vectors, arg_patch, arg_bag)
         return t2i, i2t
 
     @staticmethod
@@ -134,18 +139,15 @@ class _MaxSim(torch.autograd.Function):
     def backward(
         ctx: Any, grad_t2i: Tensor, grad_i2t: Tensor
     ) -> tuple[Tensor, Tensor, None, None, None]:
-        bags, patches, bag_offsets, patch_offsets, arg_patch, arg_bag = ctx.saved_tensors
-        grad_bags, grad_patches = ctx.path.backward(
-            bags,
-            patches,
-            bag_offsets,
-            patch_offsets,
-            arg_patch,
-            arg_bag,
-            grad_t2i.contiguous(),
-            grad_i2t.contiguous(),
-            budget=ctx.budget,
-        )
+        gradients = grad_t2i.contiguous(), grad_i2t.contiguous()
+        if len(ctx.saved_tensors) == 4:
+            grad_bags, grad_patches = _recompute.backward(
+                ctx.path, *ctx.saved_tensors, *gradients, budget=ctx.budget, keep=KEEP
+            )
+        else:
+            grad_bags, grad_patches = ctx.path.backward(
+                *ctx.saved_tensors, *gradients, budget=ctx.budget
+            )
         return grad_bags, grad_patches, None, None, None
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from transformers import BertModel
 
-from bagformer_cli.config import RunConfig
+from bagformer_cli.config import CrossConfig, RunConfig
 from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.encoders.fusion import FusionEncoder
+from bagformer_cli.encoders.joint import JointEncoder, PredictionHead
 from bagformer_cli.encoders.regions import RegionEncoder
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder, load_bert, sizes_of
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.models.compat import dual_encoder, matching_head
-from bagformer_cli.models.cross import Captioner, SlowScorer
+from bagformer_cli.models.cross import Captioner, MatchingHead, SlowScorer
 from bagformer_cli.models.dual import DualEncoder, Encoded
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.build import build_titles
@@ -107,11 +109,35 @@ def build_model(
     if slow is not None and slow.kind == "captioner":
         cross = Captioner(slow, config.text, config.image, dual, words.vocab_size)
     elif slow is not None:
-        fusion = FusionEncoder(config.text, slow.layers, dual.image_width)
-        if bert is not None:
-            fusion.load_bert_layers(bert, config.text.layers)
-        cross = matching_head(config, fusion, text.width)
+        cross = _matching(config, slow, dual, text, vision, bert, words.vocab_size)
     if config.model.gradient_checkpointing:
         text.checkpoint_gradients()
         vision.checkpoint_gradients()
     return RetrievalModel(config, titles, dual, cross)
+
+
+def _matching(
+    config: RunConfig,
+    slow: CrossConfig,
+    dual: DualEncoder,
+    text: TextEncoder | BagOfWords,
+    vision: VisionEncoder | RegionEncoder,
+    bert: BertModel | None,
+    vocab_size: int,
+) -> MatchingHead:
+    """The matching head, with the heads of masked modelling where that is trained."""
+    fusion: FusionEncoder | JointEncoder
+    if slow.fusion == "joint":
+        assert isinstance(text, TextEncoder)
+        fusion = JointEncoder(text, vision.width, drops_first=vision.has_class)
+    else:
+        fusion = FusionEncoder(config.text, slow.layers, dual.image_width)
+        if bert is not None:
+            fusion.load_bert_layers(bert, config.text.layers)
+    cross = matching_head(config, fusion, text.width)
+    eps = config.text.options.get("layer_norm_eps", 1e-12)
+    if config.objectives.mlm > 0:
+        cross.mlm_head = PredictionHead(text.width, vocab_size, eps=eps)
+    if config.objectives.mfm > 0:
+        cross.mfm_head = PredictionHead(text.width, vision.width, own=True, eps=eps)
+    return cross

@@ -32,6 +32,7 @@ from torch import Tensor
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.encoders.fusion import FusionEncoder
+from bagformer_cli.encoders.joint import JointEncoder
 from bagformer_cli.encoders.regions import RegionEncoder
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder
@@ -207,7 +208,10 @@ def dual_encoder(
     return CompatDualEncoder(text, vision, config)
 
 
-def matching_head(config: RunConfig, fusion: FusionEncoder, width: int) -> MatchingHead:
+def matching_head(
+    config: RunConfig, fusion: FusionEncoder | JointEncoder, width: int
+) -> MatchingHead:
     """The slow scorer of this configuration."""
     kind = MatchingHead if config.compat is None else CompatMatchingHead
-    return kind(fusion, width)
+    assert config.model.cross is not None
+    return kind(fusion, width, config.model.cross.logits)

@@ -19,6 +19,7 @@ from bagformer_cli.config import CrossConfig, ImageConfig, TextConfig
 from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.encoders.finer import ConvStem, FinerFeatures
 from bagformer_cli.encoders.fusion import FusionEncoder
+from bagformer_cli.encoders.joint import JointEncoder, PredictionHead
 from bagformer_cli.models.dual import DualEncoder, Encoded
 
 
@@ -45,17 +46,44 @@ class SlowScorer(nn.Module):
 
 
 class MatchingHead(SlowScorer):
-    """ITM: fusion encoder, then two logits (no match, match) of position 0 (ALBEF, section 3.2).
+    """ITM: an encoder of both sides, then two logits (no match, match) of position 0, or one.
+
+    ALBEF, section 3.2; one logit as the QQ-browser challenge's winners have it.
 
     Args:
-        fusion: The layers in which the title looks at the image.
+        fusion: The layers in which the title meets the image.
         width: Width of the text states.
+        logits: 2, or 1, the log-odds of a match.
     """
 
-    def __init__(self, fusion: FusionEncoder, width: int) -> None:
+    def __init__(self, fusion: FusionEncoder | JointEncoder, width: int, logits: int = 2) -> None:
         super().__init__()
-        self.fusion = fusion
-        self.itm_head = nn.Linear(width, 2)
+        self.fusion: Any = fusion
+        self.itm_head = nn.Linear(width, logits)
+        self.mlm_head: PredictionHead | None = None  # masked modelling, where it is trained
+        self.mfm_head: PredictionHead | None = None
+
+    def see_texts(self, text: TextBatch, encoded: Encoded) -> Encoded:
+        """The text tower's states, or the ids where one encoder reads both sides."""
+        if not self.fusion.reads_words:
+            return encoded
+        return replace(encoded, states=text.input_ids, mask=text.attention_mask)
+
+    def read(self, dual: DualEncoder, text: TextBatch) -> Tensor:
+        """The states of titles that are not encoded yet, as :meth:`forward` takes them."""
+        return text.input_ids if self.fusion.reads_words else dual.encode_texts(text).states
+
+    def see_images(self, pixels: Tensor, encoded: Encoded) -> Encoded:
+        """The image's states, or where one encoder reads both sides the vision encoder's."""
+        if not self.fusion.reads_words or encoded.features is None:
+            return encoded
+        first = int(self.fusion.drops_first)
+        mask = encoded.mask
+        return replace(
+            encoded,
+            states=encoded.features[:, first:],
+            mask=mask if mask is None else mask[:, first:],
+        )
 
     def forward(
         self,
@@ -73,7 +101,7 @@ class MatchingHead(SlowScorer):
             image_mask: [K, P] bool, True keeps; None: all.
 
         Returns:
-            [K, 2]: no match, match.
+            [K, 2]: no match, match; or [K, 1].
         """
         fused = self.fusion(text_states, text_mask, image_states, image_mask)
         logits: Tensor = self.itm_head(fused[:, 0])
@@ -87,7 +115,9 @@ class MatchingHead(SlowScorer):
         image_mask: Tensor | None = None,
     ) -> Tensor:
         """One number a pair: the log-odds of a match, [K] float32."""
-        logits = self(text_states, text_mask, image_states, image_mask).float()
+        logits: Tensor = self(text_states, text_mask, image_states, image_mask).float()
+        if logits.shape[1] == 1:
+            return logits[:, 0]
         return torch.sub(logits[:, 1], logits[:, 0])
 
 

@@ -46,6 +46,7 @@ class Encoded:
         late: Unit vectors of the late interaction; ``vectors`` unless those are one an item; None
             where there is no late interaction.
         maps: Earlier, finer feature maps of an image, where a slow scorer wants them.
+        features: [B, P, F] what the vision encoder says, before any shared encoder; None: a title.
     """
 
     vectors: MultiVectors
@@ -54,6 +55,7 @@ class Encoded:
     mask: Tensor | None = None
     late: MultiVectors | None = None
     maps: list[Tensor] = field(default_factory=list)
+    features: Tensor | None = None
 
 
 class DualEncoder(nn.Module):
@@ -141,6 +143,7 @@ class DualEncoder(nn.Module):
             states = self.vision_encoder(pixels, codes)
         else:
             states = self.vision_encoder(pixels)
+        features = states if codes is None or self.shared is not None else states[:, : -len(codes)]
         if self.shared is not None:
             states = self.text_encoder.layers(self.shared(states), mask, codes)
         length = states.shape[1] - (0 if codes is None else len(codes))
@@ -158,7 +161,7 @@ class DualEncoder(nn.Module):
                 cls = projected[offsets[:-1].to(projected.device)]
             elif self.head is None:
                 cls = F.normalize(self.vision_proj(states[:, 0]), dim=-1)
-        return Encoded(self._searched(cls, late), cls, states, mask, late, maps)
+        return Encoded(self._searched(cls, late), cls, states, mask, late, maps, features)
 
     def _searched(self, cls: Tensor, late: MultiVectors | None) -> MultiVectors:
         return one_each(cls) if self.config.single or late is None else late

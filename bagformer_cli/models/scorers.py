@@ -18,7 +18,7 @@ from bagformer_cli.config import Pooling, RunConfig
 from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.dual import Encoded
+from bagformer_cli.models.dual import Encoded, one_each
 
 Scorer = Literal["cls", "late", "slow"]
 
@@ -64,16 +64,29 @@ def score_matrix(
         images: From ``model.encode_images``.
         known: [Q, N] bool: which pairs the slow scorer looks at; None: all. Fast ones score all.
     """
+    if scorer == "slow":
+        return _slow_matrix(model, texts, images, known)
+    both = vectors_of(texts, scorer), vectors_of(images, scorer)
+    return ScoreMatrix(*fast_scores(model.config, scorer, *both), known)
+
+
+def vectors_of(encoded: Encoded, scorer: Scorer) -> MultiVectors:
+    """What a fast scorer scores of one side."""
     if scorer == "cls":
-        similarity = texts.cls @ images.cls.T
-        return ScoreMatrix(similarity, similarity.T, known)
-    if scorer == "late":
-        assert texts.late is not None
-        assert images.late is not None
-        mean = model.config.objectives.late_scale == "mean"
-        pooling = model.config.model.pooling
-        return ScoreMatrix(*pooled_maxsim(texts.late, images.late, pooling, mean=mean), known)
-    return _slow_matrix(model, texts, images, known)
+        return one_each(encoded.cls)
+    assert encoded.late is not None
+    return encoded.late
+
+
+def fast_scores(
+    config: RunConfig, scorer: Scorer, texts: MultiVectors, images: MultiVectors
+) -> tuple[Tensor, Tensor]:
+    """A fast scorer on vectors: t2i [Q, N] and i2t [N, Q]."""
+    if scorer == "cls":
+        similarity = texts.values @ images.values.T
+        return similarity, similarity.T
+    mean = config.objectives.late_scale == "mean"
+    return pooled_maxsim(texts, images, config.model.pooling, mean=mean)
 
 
 def pooled_maxsim(

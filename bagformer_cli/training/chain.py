@@ -18,6 +18,7 @@ from bagformer_cli.data.store import Store
 from bagformer_cli.files import write_text
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.loop import TrainResult
+from bagformer_cli.training.parallel import ALONE, World
 from bagformer_cli.training.run import (
     new_model,
     require_free,
@@ -95,6 +96,7 @@ def start_chain(
     store: Store,
     run: Path,
     progress: Progress = SILENT,
+    world: World = ALONE,
 ) -> list[TrainResult]:
     """Train a new chain.
 
@@ -104,31 +106,35 @@ def start_chain(
         store: The preprocessed dataset.
         run: The folder to make; it must not hold a run.
         progress: Where to report.
+        world: The processes that train it together.
 
     Raises:
         InputError: The folder already holds a run.
     """
-    require_free(run)
-    run.mkdir(parents=True, exist_ok=True)
-    for name, config in configs.items():
-        save_config(config, run / f"{name}.yaml")
-    save_config(chain, run / "config.yaml")  # last: a chain that has it has all its stages
-    return resume_chain(store, run, progress)
+    if world.first:
+        require_free(run)
+        run.mkdir(parents=True, exist_ok=True)
+        for name, config in configs.items():
+            save_config(config, run / f"{name}.yaml")
+        save_config(chain, run / "config.yaml")  # last: a chain that has it has all its stages
+    world.wait()
+    return resume_chain(store, run, progress, world)
 
 
-def resume_chain(store: Store, run: Path, progress: Progress = SILENT) -> list[TrainResult]:
+def resume_chain(
+    store: Store, run: Path, progress: Progress = SILENT, world: World = ALONE
+) -> list[TrainResult]:
     """Go on with a chain; one result a stage, the last of them interrupted or not."""
     train_split(store)
     results: list[TrainResult] = []
     for path in stage_files(run):
         config = load_config(path)
         folder = run / path.stem
-        if (folder / "config.yaml").exists():
-            result = resume_run(config, store, folder, progress)
+        if world.tell((folder / "config.yaml").exists()):
+            result = resume_run(config, store, folder, progress, world)
         else:
-            result = start_run(
-                config, store, folder, new_model(config, None, progress), progress=progress
-            )
+            model = new_model(config, None, progress)
+            result = start_run(config, store, folder, model, world=world, progress=progress)
         results.append(result)
         if result.interrupted:
             return results
@@ -136,7 +142,8 @@ def resume_chain(store: Store, run: Path, progress: Progress = SILENT) -> list[T
         Stage(path.stem.partition("-")[2], str(r.run), r.steps, r.best, round(r.seconds, 3))
         for path, r in zip(stage_files(run), results, strict=True)
     ]
-    write_text(run / SUMMARY, json.dumps([asdict(stage) for stage in stages], indent=1) + "\n")
+    if world.first:
+        write_text(run / SUMMARY, json.dumps([asdict(stage) for stage in stages], indent=1) + "\n")
     return results
 
 

@@ -51,6 +51,24 @@ class MetricsLog:
         self._board.close()
 
 
+class NoLog(MetricsLog):
+    """For a process that is not the first of its run: keeps no record."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+
 def read_metrics(folder: str | Path, kind: str | None = None) -> list[dict[str, Any]]:
     """The records of a run folder, in order; only those of ``kind`` if given."""
     path = Path(folder) / FILE

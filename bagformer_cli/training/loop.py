@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch, TrainBatches
@@ -25,10 +25,13 @@ from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_tensors, save_model, save_tensors
 from bagformer_cli.progress import SILENT, Progress, Task
-from bagformer_cli.training.log import MetricsLog
+from bagformer_cli.training.log import MetricsLog, NoLog
+from bagformer_cli.training.memory import check_memory
 from bagformer_cli.training.mining import mine_neighbours
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate
-from bagformer_cli.training.state import Position, load_state, save_state
+from bagformer_cli.training.parallel import ALONE, World
+from bagformer_cli.training.state import Position, load_state, random_state, save_state
+from bagformer_cli.training.step import learn
 from bagformer_cli.training.tasks import RetrievalTask, StepOutput
 from bagformer_cli.training.teacher import Teacher
 
@@ -67,6 +70,7 @@ class Trainer:
         valid: The validation split; None: no recall is measured and ``best/`` is the last.
         run: The run folder; ``last/`` in it is gone on from if ``resume``.
         resume: Go on exactly where ``last/`` was saved.
+        world: The processes that train together; the first of them writes and reports.
         progress: Where to report.
     """
 
@@ -79,19 +83,34 @@ class Trainer:
         run: Path,
         *,
         resume: bool = False,
+        world: World = ALONE,
         progress: Progress = SILENT,
     ) -> None:
+        self.world = world
         self.model = model
         self.config = config
         self.batches = batches
         self.valid = valid
         self.run = run
-        self.progress = progress
+        self.progress = progress if world.first else SILENT
+        check_memory(model, config, world)
         self.task = RetrievalTask(
-            model, config.objectives, config.distill, Teacher.load(config, model.device)
+            model,
+            config.objectives,
+            config.distill,
+            Teacher.load(config, model.device),
+            links=batches.links,
+            world=world,
+            seed=config.seed,
         )
         self.optimizer = build_optimizer(model, config.training)
-        self.position = load_state(run / "last", model, self.optimizer) if resume else Position()
+        self.position = Position()
+        if world.rank:
+            torch.manual_seed(config.seed + world.rank)
+        if resume:
+            self.position, kept = load_state(run / "last", model, self.optimizer, world.rank)
+            if self.task.momentum is not None:
+                self.task.momentum.load_state(kept)
         settings = config.training
         self.steps_per_epoch = max(1, batches.per_epoch // settings.accumulate)
         all_steps = settings.epochs * self.steps_per_epoch
@@ -109,7 +128,7 @@ class Trainer:
         interrupted = False
         torch.set_float32_matmul_precision("high")
         self.task.train()
-        with MetricsLog(self.run, place.step) as log, _stop_on_interrupt() as stop:
+        with self._log() as log, _stop_on_interrupt() as stop:
             if place.step == 0:
                 place.first = self._evaluate(log)
                 self._save_last()
@@ -124,9 +143,10 @@ class Trainer:
                     due = self._due(self.config.training.evaluate_every or self.steps_per_epoch)
                     if due:
                         self._evaluate(log)
-                    if due or stop.is_set() or self._due(self.config.training.save_every):
+                    stopped = self.world.total(float(stop.is_set())) > 0
+                    if due or stopped or self._due(self.config.training.save_every):
                         self._save_last()
-                    if stop.is_set() and place.step < self.total_steps:
+                    if stopped and place.step < self.total_steps:
                         interrupted = True
                         break
         return TrainResult(
@@ -138,6 +158,9 @@ class Trainer:
             place.best_step,
             place.seconds,
         )
+
+    def _log(self) -> MetricsLog:
+        return MetricsLog(self.run, self.position.step) if self.world.first else NoLog()
 
     def _mine(self, *, again: bool) -> bool:
         """At the beginning of an epoch: which images go with each title, as the student sees it.
@@ -155,9 +178,11 @@ class Trainer:
         if place.mined == epoch and kept.is_file():
             self.batches.neighbours = load_tensors(kept)["neighbours"].numpy()
             return True
-        self.batches.neighbours = mine_neighbours(
-            self.model, self.batches.split, distill.candidates, self.progress
-        )
+        if self.world.first:
+            self.batches.neighbours = mine_neighbours(
+                self.model, self.batches.split, distill.candidates, self.progress
+            )
+        self.batches.neighbours = self.world.tell(self.batches.neighbours)
         place.mined = epoch
         return True
 
@@ -174,20 +199,29 @@ class Trainer:
             group["lr"] = rate
         figures: dict[str, float] = {}
         for _ in range(settings.accumulate):
-            batch = next(stream).to(self.model.device)
-            with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self._bf16):
-                output = self.task(batch, place.step / self.steps_per_epoch)
-            (output.total / settings.accumulate).backward()
+            output = learn(
+                self.task,
+                next(stream).to(self.model.device),
+                epoch=place.step / self.steps_per_epoch,
+                number=place.batches,
+                chunk=settings.micro_batch_size,
+                scale=1 / settings.accumulate,
+                bf16=self._bf16,
+            )
             place.batches += 1
             for name, value in _figures(output).items():
                 figures[name] = figures.get(name, 0.0) + value / settings.accumulate
+        figures = self.world.mean(figures)
         self._require_finite(figures)
+        self.world.sum_gradients(self.model)
         if settings.clip is not None:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
             figures["gradient_norm"] = float(norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.model.clamp_temperature()
+        if self.task.momentum is not None:
+            self.task.momentum.copy.follow(self.model)
         place.step += 1
         place.seconds += time.perf_counter() - start
         self._report(figures, rate, log, bar)
@@ -200,12 +234,14 @@ class Trainer:
         window["steps"] = window.get("steps", 0) + 1
         for name, value in figures.items():
             window[name] = window.get(name, 0.0) + value
+            place.counts[name] = place.counts.get(name, 0) + 1
         if not self._due(self.config.training.log_every):
             bar.advance(1)
             return
         steps = window.pop("steps")
-        means = {name: value / steps for name, value in window.items()}
+        means = {name: value / place.counts.get(name, steps) for name, value in window.items()}
         window.clear()
+        place.counts.clear()
         chance = self.task.chance(self.config.training.batch_size)
         log.write(
             "train",
@@ -242,7 +278,16 @@ class Trainer:
             )
 
     def _evaluate(self, log: MetricsLog) -> float | None:
-        """Full-pool recall on validation; keeps ``best/``."""
+        """Full-pool recall on validation, by the first process; keeps ``best/``."""
+        if not self.world.first:
+            self.world.wait()
+            return None
+        try:
+            return self._measure(log)
+        finally:
+            self.world.wait()
+
+    def _measure(self, log: MetricsLog) -> float | None:
         place = self.position
         if self.valid is None:
             self._save_best()
@@ -284,18 +329,26 @@ class Trainer:
             save_model(self.model, folder)
 
     def _save_last(self) -> None:
+        chances = self.world.collect(random_state())
+        if self.world.first:
+            self._write_last(chances)
+        self.world.wait()
+
+    def _write_last(self, chances: list[dict[str, Tensor]]) -> None:
         with atomic_folder(self.run / "last") as folder:
             save_model(self.model, folder)
-            save_state(folder, self.model, self.optimizer, self.position)
+            more = {} if self.task.momentum is None else self.task.momentum.state()
+            save_state(folder, self.model, self.optimizer, self.position, chances, more)
             if self.batches.neighbours is not None:
                 neighbours = torch.from_numpy(self.batches.neighbours)
                 save_tensors({"neighbours": neighbours}, folder / MINED)
 
 
 def _figures(output: StepOutput) -> dict[str, float]:
-    """The losses, their weighted sum and the report of a step as numbers."""
+    """The losses, their weights and weighted sum, and the report of a step as numbers."""
     losses = {name: float(loss.detach()) for name, loss in output.losses.items()}
-    return {"loss": float(output.total.detach()), **losses, **output.report}
+    weights = {f"{name}_weight": output.weights[name] for name in losses}
+    return {"loss": float(output.total.detach()), **losses, **weights, **output.report}
 
 
 def _use_bf16(precision: str, device: torch.device) -> bool:

@@ -9,10 +9,11 @@ import torch
 
 from bagformer_cli.config import RunConfig, load_config, save_config
 from bagformer_cli.data.batches import TrainBatches
+from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.split import Split
 from bagformer_cli.data.store import Store
-from bagformer_cli.errors import CheckpointError, InputError
+from bagformer_cli.errors import CheckpointError, ConfigError, InputError
 from bagformer_cli.files import recover_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
@@ -25,6 +26,7 @@ from bagformer_cli.models.checkpoint import (
 )
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.loop import Trainer, TrainResult
+from bagformer_cli.training.parallel import ALONE, World
 from bagformer_cli.training.teacher import check_teacher
 
 
@@ -117,6 +119,7 @@ def start_run(
     model: RetrievalModel,
     *,
     template: str | Path | None = None,
+    world: World = ALONE,
     progress: Progress = SILENT,
 ) -> TrainResult:
     """Train a new run.
@@ -127,15 +130,18 @@ def start_run(
         run: The folder to make; it must not hold a run.
         model: From :func:`new_model`.
         template: The config file that the settings came from, for its comments.
+        world: The processes that train it together.
         progress: Where to report.
 
     Raises:
         InputError: The folder already holds a run, or the dataset has no training split.
     """
-    require_free(run)
-    run.mkdir(parents=True, exist_ok=True)
-    save_config(config, run / "config.yaml", template)
-    return _trainer(model, config, store, run, False, progress).train()
+    if world.first:
+        require_free(run)
+        run.mkdir(parents=True, exist_ok=True)
+        save_config(config, run / "config.yaml", template)
+    world.wait()
+    return _trainer(model, config, store, run, False, world, progress).train()
 
 
 def require_free(run: Path) -> None:
@@ -167,20 +173,26 @@ def resume_config(run: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def resume_run(
-    config: RunConfig, store: Store, run: Path, progress: Progress = SILENT
+    config: RunConfig,
+    store: Store,
+    run: Path,
+    progress: Progress = SILENT,
+    world: World = ALONE,
 ) -> TrainResult:
-    """Go on with a run exactly where its ``last/`` was saved.
+    """Go on with a run exactly where its ``last/`` was saved, with as many processes as there are.
 
     A run that was killed before its first save starts anew, with the same seed.
     """
-    recover_folder(run / "last")
-    recover_folder(run / "best")
-    save_config(config, run / "config.yaml", run / "config.yaml")
+    if world.first:
+        recover_folder(run / "last")
+        recover_folder(run / "best")
+        save_config(config, run / "config.yaml", run / "config.yaml")
+    world.wait()
     if not (run / "last").is_dir():
-        return _trainer(new_model(config), config, store, run, False, progress).train()
+        return _trainer(new_model(config), config, store, run, False, world, progress).train()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(run / "last", device)
-    return _trainer(model, config, store, run, True, progress).train()
+    return _trainer(model, config, store, run, True, world, progress).train()
 
 
 def newest_run(runs: Path) -> Path:
@@ -229,17 +241,43 @@ def _trainer(
     store: Store,
     run: Path,
     resume: bool,
+    world: World,
     progress: Progress,
 ) -> Trainer:
     split, regions = train_split(store), config.image.regions
+    objectives, words = config.objectives, model.titles.tokenizer
+    hides = objectives.masking if objectives.mlm or objectives.mfm else None
     batches = TrainBatches(
         split,
         config.data,
         image_size=config.image.size,
-        batch_size=config.training.batch_size,
-        pad_id=model.titles.tokenizer.pad_id,
+        batch_size=share_of(config.training.batch_size, world),
+        pad_id=words.pad_id,
         seed=config.seed,
+        rank=world.rank,
+        world_size=world.size,
         regions=None if regions is None else RegionFile.of(split, regions),
+        masking=None
+        if hides is None
+        else TokenMasking.of(words, hides.tokens, whole_bags=hides.whole_bags),
     )
     valid = store.split("valid") if "valid" in store.splits else None
-    return Trainer(model, config, batches, valid, run, resume=resume, progress=progress)
+    return Trainer(
+        model, config, batches, valid, run, resume=resume, world=world, progress=progress
+    )
+
+
+def share_of(batch_size: int, world: World) -> int:
+    """Images of each batch that one process takes.
+
+    Raises:
+        ConfigError: The batch cannot be shared equally.
+    """
+    if batch_size % world.size:
+        raise ConfigError(
+            tr("A batch must be shared equally among the processes."),
+            where="training.batch_size",
+            found=batch_size,
+            expected=tr("a multiple of {n}", n=world.size),
+        )
+    return batch_size // world.size

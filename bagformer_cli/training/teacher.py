@@ -17,6 +17,7 @@ from bagformer_cli.errors import CheckpointError, ConfigError
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint, load_model
+from bagformer_cli.models.dual import Encoded
 from bagformer_cli.models.scorers import ScoreMatrix, Scorer, own_scorer, score_matrix
 from bagformer_cli.text.tokenizer import Tokenizer
 
@@ -51,10 +52,17 @@ class Teacher:
         return cls(model, scorer)
 
     @torch.no_grad()
-    def scores(self, batch: Batch, known: Tensor | None) -> ScoreMatrix:
-        """What it says of a batch; the slow scorer of the ``known`` pairs alone."""
-        texts = self.model.encode_texts(batch.text, states=self.scorer == "slow")
-        images = self.model.encode_images(batch.pixels(), states=self.scorer == "slow")
+    def encode(self, batch: Batch) -> tuple[Encoded, Encoded]:
+        """Titles and images as it takes them."""
+        slow = self.scorer == "slow"
+        return (
+            self.model.encode_texts(batch.text, states=slow),
+            self.model.encode_images(batch.pixels(), states=slow),
+        )
+
+    @torch.no_grad()
+    def scores(self, texts: Encoded, images: Encoded, known: Tensor | None) -> ScoreMatrix:
+        """What it says of them; the slow scorer of the ``known`` pairs alone."""
         return score_matrix(self.model, self.scorer, texts, images, known)
 
 
