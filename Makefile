@@ -2,9 +2,10 @@
 # make test    the quick tests (about four minutes on two cores)
 # make docs    write docs/commands.md anew from the help pages, then check the documents
 # make bench   speed beside the plain reference way
+# make methods  teachers and students on the demo set, into docs/methods.md (resumable; not in CI)
 # make translations   sentences that locales/zh.json lacks
 
-.PHONY: check test docs bench translations
+.PHONY: check test docs bench methods translations
 
 check:
 	ruff format --check .
@@ -20,6 +21,10 @@ docs:
 
 bench:
 	xmr bench
+
+methods:
+	[ -d runs/demo ] || xmr demo
+	python -m bagformer_cli.bench.methods --backbone runs/demo --page docs/methods.md
 
 translations:
 	python -m tests.sources

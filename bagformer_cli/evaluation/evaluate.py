@@ -259,7 +259,8 @@ def score_matrices(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The fast scores of all pairs, t2i [Q, N] and i2t [N, Q], pooled as ``config`` says."""
     pooling = "each" if config is None else config.model.pooling
-    mean = pooling == "both" and config is not None and config.objectives.late_scale == "mean"
+    # one direction alone is ranked alike by sums and means; shared by both it is not
+    mean = pooling != "each" and config is not None and config.objectives.late_scale == "mean"
     t2i, i2t = pooled_maxsim(texts.vectors, images.vectors, pooling, mean=mean)
     return t2i.cpu().numpy(), i2t.cpu().numpy()
 
