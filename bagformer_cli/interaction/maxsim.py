@@ -139,14 +139,16 @@ class _MaxSim(torch.autograd.Function):
     def backward(
         ctx: Any, grad_t2i: Tensor, grad_i2t: Tensor
     ) -> tuple[Tensor, Tensor, None, None, None]:
-        gradients = grad_t2i.contiguous(), grad_i2t.contiguous()
-        if len(ctx.saved_tensors) == 4:
-            grad_bags, grad_patches = _recompute.backward(
-                ctx.path, *ctx.saved_tensors, *gradients, budget=ctx.budget, keep=KEEP
+        bags, patches, bag_offsets, patch_offsets, *places = ctx.saved_tensors
+        vectors = bags, patches, bag_offsets, patch_offsets
+        grad_t2i, grad_i2t = grad_t2i.contiguous(), grad_i2t.contiguous()
+        if places:
+            grad_bags, grad_patches = ctx.path.backward(
+                *vectors, *places, grad_t2i, grad_i2t, budget=ctx.budget
             )
         else:
-            grad_bags, grad_patches = ctx.path.backward(
-                *ctx.saved_tensors, *gradients, budget=ctx.budget
+            grad_bags, grad_patches = _recompute.backward(
+                ctx.path, *vectors, grad_t2i, grad_i2t, budget=ctx.budget, keep=KEEP
             )
         return grad_bags, grad_patches, None, None, None
 
