@@ -134,6 +134,7 @@ def encode(
     import time
 
     from bagformer_cli.data.catalogue import open_catalogue
+    from bagformer_cli.data.shards import Ray
 
     catalogue = open_catalogue(
         source, split=split, root=root, encoding=encoding, piece_size=piece_size, titles=titles
@@ -157,9 +158,7 @@ def encode(
             options,
             layout=layout_of(model, options, catalogue.attributes, str(place.resolve())),
             device=str(model.device),
-            workers=workers,
-            engine=engine,
-            address=address,
+            workers=Ray(address) if engine == "ray" else workers,
             strict=strict,
             progress=progress,
         )

@@ -37,8 +37,15 @@ def preprocess(
         ),
     ] = None,
     engine: Annotated[
-        Literal["local"], typer.Option(help=tr("What runs the work: processes on this machine."))
+        Literal["local", "ray"],
+        typer.Option(help=tr("What runs the work: processes on this machine, or Ray.")),
     ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help=tr("Of a running Ray cluster. Default: one on this machine."), show_default=False
+        ),
+    ] = None,
     config: Annotated[
         str | None,
         typer.Option(
@@ -57,6 +64,7 @@ def preprocess(
 
     from bagformer_cli.config import load_config
     from bagformer_cli.data.datasets import ensure_store, resolve
+    from bagformer_cli.data.shards import Ray
     from bagformer_cli.text.build import build_titles
 
     settings = load_config(config or "demo")
@@ -67,7 +75,7 @@ def preprocess(
             folder,
             build_titles(settings),
             text_only=text_only,
-            workers=workers,
+            workers=Ray(address) if engine == "ray" else workers,
             progress=progress,
         )
     seconds = time.perf_counter() - started

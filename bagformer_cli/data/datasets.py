@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bagformer_cli.data.muge import MugeFolder, naming_of, wanted_files
+from bagformer_cli.data.shards import Workers
 from bagformer_cli.data.store import Store, preprocess
 from bagformer_cli.data.tokens import Encoder
 from bagformer_cli.errors import InputError, nearest
@@ -77,7 +78,7 @@ def ensure_store(
     *,
     text_only: bool = False,
     splits: Sequence[str] | None = None,
-    workers: int | None = None,
+    workers: Workers | None = None,
     progress: Progress = SILENT,
 ) -> Store:
     """The dataset's store, made or brought up to date where it is not.
@@ -87,7 +88,7 @@ def ensure_store(
         encoder: Makes tokens and bags; None: none are needed.
         text_only: Leave the images out.
         splits: Which splits are needed; None: all that are complete.
-        workers: Processes; None: one a CPU core.
+        workers: Processes, or a Ray cluster; None: one process a CPU core.
         progress: Where to report.
     """
     if not isinstance(folder, MugeFolder):

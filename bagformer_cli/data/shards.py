@@ -7,6 +7,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
 from threading import Thread
 from typing import Any, TypeVar
@@ -18,31 +19,39 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True)
+class Ray:
+    """A Ray cluster: Ray Data runs the jobs; one whose node dies is run again on another.
+
+    Every node must see the same files (a shared file system).
+
+    Args:
+        address: Of a running cluster; None: the one ``RAY_ADDRESS`` names, else one that is
+            started on this machine for the occasion.
+    """
+
+    address: str | None = None
+
+
+Workers = int | Ray
+
+
 def run_jobs(
-    function: Callable[[Job], Result],
-    jobs: Sequence[Job],
-    workers: int,
-    *,
-    engine: str = "local",
-    address: str | None = None,
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: Workers
 ) -> Iterator[Result]:
     """``function`` of each job, in order; in this process where one worker is enough.
 
     Args:
         function: Importable by its name, as the workers are started afresh.
         jobs: What can be pickled.
-        workers: Processes at the same time; with Ray, the cluster decides.
-        engine: ``local``, or ``ray``: Ray Data, where a job whose node dies is run again on
-            another one. Every node sees the same files (a shared file system).
-        address: Of a running Ray cluster; None: the one ``RAY_ADDRESS`` names, else one that is
-            started on this machine for the occasion.
+        workers: Processes at the same time; or a Ray cluster, which decides for itself.
 
     Raises:
         Exception: Whatever ``function`` raises first; the other jobs are dropped.
         MissingDependencyError: Ray is asked for and not installed.
     """
-    if engine == "ray":
-        yield from _run_on_ray(function, jobs, address)
+    if isinstance(workers, Ray):
+        yield from _run_on_ray(function, jobs, workers.address)
         return
     workers = min(workers, len(jobs))
     if workers <= 1:
@@ -101,7 +110,7 @@ def _run_on_ray(
             [{"job": number} for number in range(len(jobs))], override_num_blocks=len(jobs)
         )
         one = _OneJob(function, list(jobs))
-        for row in todo.map(one, max_retries=-1).iter_rows():
+        for row in todo.map(one).iter_rows():
             if isinstance(row["result"], _Failed):
                 raise row["result"].error
             yield row["result"]

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from bagformer_cli.data.lines import read_lines
-from bagformer_cli.data.shards import run_jobs
+from bagformer_cli.data.shards import Workers, run_jobs
 from bagformer_cli.errors import DataError
 from bagformer_cli.files import atomic_file, write_text
 from bagformer_cli.messages import tr
@@ -139,7 +139,7 @@ def convert(
     kind: Kind,
     check: Callable[[Path], None],
     *,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = SILENT,
     description: str = "",
 ) -> Record:
@@ -150,7 +150,7 @@ def convert(
         folder: Where the shards go.
         kind: How lines become rows.
         check: Called with the folder when all shards stand, before the work counts as done.
-        workers: Processes that work at the same time.
+        workers: Processes that work at the same time, or a Ray cluster.
         progress: Where to report.
         description: What to call the work there.
 

@@ -32,6 +32,7 @@ from bagformer_cli.data import spans
 from bagformer_cli.data.images import verify
 from bagformer_cli.data.lines import parse_image_line, parse_query_line, repeated
 from bagformer_cli.data.muge import MugeFolder, needs_items
+from bagformer_cli.data.shards import Workers
 from bagformer_cli.data.split import Shards, Split, items_of, positions_of
 from bagformer_cli.data.tokens import Encoder, encode_titles, read_json
 from bagformer_cli.errors import DataError, InputError
@@ -119,7 +120,7 @@ def preprocess(
     encoder: Encoder | None,
     text_only: bool = False,
     splits: Sequence[str] | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = SILENT,
 ) -> Store:
     """Bring a dataset's store up to date; what is there already and still right is kept.
@@ -133,7 +134,8 @@ def preprocess(
         encoder: Makes tokens and bags; None: none are made.
         text_only: Leave the images out.
         splits: Which splits; None: all that are complete.
-        workers: Processes that read at the same time, and threads that cut titles.
+        workers: Processes that read at the same time, and threads that cut titles; or a Ray
+            cluster, which reads, while all of this machine's cores cut.
         progress: Where to report.
 
     Raises:
@@ -192,7 +194,7 @@ def _preprocess_split(
     name: str,
     encoder: Encoder | None,
     text_only: bool,
-    workers: int,
+    workers: Workers,
     progress: Progress,
 ) -> None:
     split = out / name
@@ -220,8 +222,9 @@ def _preprocess_split(
         description=tr("Queries of {split}", split=name),
     ).digest
     if encoder is not None:
+        threads = workers if isinstance(workers, int) else os.cpu_count() or 1
         encode_titles(
-            split, name, encoder, str(digests["queries"]), workers=workers, progress=progress
+            split, name, encoder, str(digests["queries"]), workers=threads, progress=progress
         )
     record = read_json(split / "split.json")
     if text_only and record.get("queries") == digests["queries"]:

@@ -20,7 +20,7 @@ from PIL import Image
 from bagformer_cli.data.batches import TextBatch, normalised, prefetch
 from bagformer_cli.data.catalogue import Catalogue, Piece, Product
 from bagformer_cli.data.images import decode, open_image, resize
-from bagformer_cli.data.shards import run_jobs
+from bagformer_cli.data.shards import Workers, run_jobs
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_file, write_text
 from bagformer_cli.index.reduce import Fewer
@@ -257,9 +257,7 @@ def encode_catalogue(
     *,
     layout: Layout,
     device: str = "cpu",
-    workers: int = 1,
-    engine: str = "local",
-    address: str | None = None,
+    workers: Workers = 1,
     strict: bool = False,
     progress: Progress = SILENT,
 ) -> Encoded:
@@ -275,9 +273,7 @@ def encode_catalogue(
         options: How products become rows.
         layout: Of the rows, of that model.
         device: Where the model runs.
-        workers: Processes (``local``).
-        engine: ``local`` or ``ray``.
-        address: Of a Ray cluster; None: one on this machine.
+        workers: Processes, or a Ray cluster.
         strict: Stop at the first broken product instead of leaving it out.
         progress: Where to report.
     """
@@ -298,7 +294,7 @@ def encode_catalogue(
     description = tr("Encoding {source}", source=catalogue.source)
     with progress.task(description, len(files), tr("files")) as task:
         task.advance(len(files) - len(jobs))
-        for made, errors in run_jobs(encode_piece, jobs, workers, engine=engine, address=address):
+        for made, errors in run_jobs(encode_piece, jobs, workers):
             rows += made
             skipped += len(errors)
             for error in errors:

@@ -135,6 +135,7 @@ class TokenIndex:
         """
         near = query.float() @ self.centroids.T
         scores, groups = near.topk(min(probes, len(self.centroids)), dim=1)
+        found: NDArray[np.int32]
         found, sums = _add_up(
             groups.numpy().astype(np.int32),
             scores.numpy(),
