@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from bagformer_cli.bench import exact_search as bench
+from bagformer_cli.cli.main import main
 from bagformer_cli.interaction import MultiVectors
 from bagformer_cli.interaction.topk import topk
 
@@ -38,3 +41,10 @@ def test_what_is_found_is_exact_and_the_check_can_fail(tmp_path: Path) -> None:
     assert not bench.is_exact(asked, stored, (found[0], found[1].flip(1)))
     worse = MultiVectors(stored.values, stored.offsets, torch.ones(500))
     assert not bench.is_exact(asked, worse, found)
+
+
+def test_the_command_prints_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "search", "--items", "30", "--folder", str(tmp_path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["search"]
+    assert len(rows) == 3
+    assert rows[0]["times_reading"] == 1

@@ -72,6 +72,13 @@ def bench(
 
             report["machine"] = maxsim.machine()
             report["maxsim"] = [asdict(row) for row in maxsim.run(progress=progress)]
+        if "search" in chosen:
+            from bagformer_cli.bench import exact_search
+            from bagformer_cli.files import cache_folder
+
+            place = cache_folder() / "bench" if folder is None else folder
+            found = exact_search.run(place, items=items, progress=progress)
+            report["search"] = [asdict(row) for row in found]
         if "titles" in chosen:
             report |= _titles(titles_file, lexicon or [], builtin, progress)
         if "training" in chosen:
@@ -155,7 +162,7 @@ def _show(report: dict[str, Any]) -> None:
             [[row[column] for column in columns] for row in report["maxsim"]],
         )
     if "search" in report:
-        columns = ["name", "seconds", "times_reading", "gigabytes", "gflops"]
+        columns = ["name", "seconds", "cpu_seconds", "times_reading", "gigabytes", "gflops"]
         console.table(
             [_HEADINGS[column] for column in columns],
             [[row[column] for column in columns] for row in report["search"]],
@@ -169,6 +176,7 @@ def _show(report: dict[str, Any]) -> None:
 
 _HEADINGS = {
     "seconds": tr("seconds"),
+    "cpu_seconds": tr("processor seconds"),
     "times_reading": tr("times the reading"),
     "gigabytes": "GB/s",
     "extra_bytes": tr("extra memory, MB"),
