@@ -306,7 +306,8 @@ class Trainer:
                     first=f"{100 * place.first:.2f}",
                 )
             )
-        if place.best is None or mean > place.best:
+        # where no fast scorer is trained its recall says nothing: the latest is kept
+        if place.best is None or mean > place.best or not self.task.trains_fast:
             place.best, place.best_step = mean, place.step
             self._save_best()
         return mean

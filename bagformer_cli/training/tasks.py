@@ -126,6 +126,11 @@ class RetrievalTask(nn.Module):
             scorers = [SCORERS[name] for name in SCORERS if name in self.weights]
             self.momentum = MomentumTargets(model, objectives.momentum, scorers, world)
 
+    @property
+    def trains_fast(self) -> bool:
+        """Whether any fast scorer learns, so that recall tells how training goes."""
+        return any(name in self.weights for name in (*SCORERS, "distill_loss"))
+
     def chance(self, batch_size: int) -> dict[str, float]:
         """Each loss's value for a model that knows nothing, where that can be said."""
         config = self.model.config
