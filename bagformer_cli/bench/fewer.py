@@ -1,0 +1,124 @@
+"""Recall against bytes: what shorter lists and smaller types cost on a model's own embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bagformer_cli.data.split import Split
+from bagformer_cli.evaluation.evaluate import encode_split
+from bagformer_cli.evaluation.metrics import Positives, best_ranks, recall
+from bagformer_cli.files import write_text
+from bagformer_cli.index.reduce import Fewer
+from bagformer_cli.interaction.maxsim import score_texts
+from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.progress import SILENT, Progress
+
+WAYS: tuple[tuple[str, Fewer], ...] = (
+    ("all", Fewer()),
+    *((f"pool {factor}", Fewer(pool=factor)) for factor in (2, 3, 4, 6, 8)),
+    *((f"prune {share}", Fewer(prune=share)) for share in (0.5, 0.25, 0.125)),
+    ("keep 1", Fewer(keep=1)),
+)
+TYPES = (("float32", torch.float32), ("float16", torch.float16), ("int8", torch.int8))
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One way of storing an image.
+
+    Attributes:
+        way: How its list was made shorter.
+        dtype: Of the stored vectors.
+        vectors: An image's, in the mean.
+        bytes: An image's, in the mean, scales included.
+        mean_recall: Text to image, percent.
+    """
+
+    way: str
+    dtype: str
+    vectors: float
+    bytes: float
+    mean_recall: float
+
+
+def run(
+    model: RetrievalModel, split: Split, batch_size: int = 64, progress: Progress = SILENT
+) -> list[Point]:
+    """Recall of a split with its images stored in each of the ways; titles stay as they are."""
+    images, texts = encode_split(model, split, batch_size, states=False, progress=progress)
+    positives = Positives(split.item_offsets, split.items, len(split.image_ids))
+    points = []
+    for way, fewer in WAYS:
+        short = fewer(images.vectors.to("cpu"))
+        for name, dtype in TYPES:
+            stored = short.to(dtype=dtype)
+            size = stored.values.nbytes + (0 if stored.scales is None else stored.scales.nbytes)
+            with torch.no_grad():
+                scores = score_texts(texts.vectors.to("cpu"), stored.to(dtype=torch.float32))
+            found = recall(best_ranks(scores.numpy(), positives))
+            count = len(stored)
+            points.append(
+                Point(way, name, len(stored.values) / count, size / count, 100 * found.mean)
+            )
+    return points
+
+
+def plot(points: Sequence[Point], path: Path, title: str) -> None:
+    """Write the points as an SVG: bytes an image (logarithmic) against mean recall."""
+    import math
+
+    width, height, left, top = 760, 420, 60, 40
+    low = math.floor(math.log2(min(p.bytes for p in points)))
+    high = math.ceil(math.log2(max(p.bytes for p in points)))
+    floor = 10 * math.floor(min(p.mean_recall for p in points) / 10)
+    roof = 10 * math.ceil(max(p.mean_recall for p in points) / 10)
+    colours = {"float32": "#888888", "float16": "#1f77b4", "int8": "#d62728"}
+
+    def x(value: float) -> float:
+        return left + (math.log2(value) - low) / (high - low) * (width - left - 30)
+
+    def y(value: float) -> float:
+        return height - 50 - (value - floor) / max(1, roof - floor) * (height - top - 50)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'<text x="{left}" y="22" font-size="14">{title}</text>',
+    ]
+    parts += [
+        f'<path d="M{x(2**power):.0f} {top}V{height - 50}" stroke="#eee"/>'
+        f'<text x="{x(2**power):.0f}" y="{height - 34}" text-anchor="middle">{2**power}</text>'
+        for power in range(low, high + 1)
+    ]
+    parts += [
+        f'<path d="M{left} {y(value):.0f}H{width - 30}" stroke="#eee"/>'
+        f'<text x="{left - 8}" y="{y(value) + 4:.0f}" text-anchor="end">{value}</text>'
+        for value in range(floor, roof + 1, 5)
+    ]
+    for number, (name, colour) in enumerate(colours.items()):
+        place = width - 240 + 75 * number
+        parts.append(
+            f'<circle cx="{place}" cy="18" r="4" fill="{colour}"/>'
+            f'<text x="{place + 8}" y="22">{name}</text>'
+        )
+    parts.append(
+        f'<text x="{width / 2:.0f}" y="{height - 12}" text-anchor="middle">bytes an image</text>'
+        f'<text x="16" y="{height / 2:.0f}" transform="rotate(-90 16 {height / 2:.0f})" '
+        'text-anchor="middle">mean recall, %</text>'
+    )
+    for point in points:
+        parts.append(
+            f'<circle cx="{x(point.bytes):.1f}" cy="{y(point.mean_recall):.1f}" r="4" '
+            f'fill="{colours[point.dtype]}"/>'
+        )
+        if point.dtype == "int8":
+            parts.append(
+                f'<text x="{x(point.bytes) - 7:.1f}" y="{y(point.mean_recall) + 4:.1f}" '
+                f'text-anchor="end" font-size="11">{point.way}</text>'
+            )
+    write_text(path, "\n".join([*parts, "</svg>"]) + "\n")
