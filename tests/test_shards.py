@@ -64,10 +64,12 @@ def alive(process: int) -> bool:
 @pytest.mark.parametrize("how", ["kill -9", "Ctrl-C", "kill -2 of the parent"])
 def test_workers_end_with_their_parent(tmp_path: Path, how: str) -> None:
     script = (
-        "import sys\n"
+        "import signal, sys\n"
         "from bagformer_cli.data.shards import run_jobs\n"
         "from tests.test_shards import linger\n"
         "if __name__ == '__main__':\n"
+        # a job in the background of a shell, as tests may be, begins with Ctrl-C ignored
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    list(run_jobs(linger, [sys.argv[1]] * 2, 2))\n"
     )
     (tmp_path / "script.py").write_text(script, encoding="utf-8")
