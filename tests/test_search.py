@@ -242,3 +242,35 @@ def test_titles_alone_can_be_searched(tmp_path: Path, place: Path, xmr: Callable
     nothing = xmr("search", "红色连衣裙", "--index", where)
     assert nothing.code == 0
     assert "nothing found" in nothing.out
+
+
+def test_the_last_step_of_the_demo(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bagformer_cli.cli.demo import _search
+    from bagformer_cli.cli.search import show_results
+    from bagformer_cli.data.demo import write_demo
+    from bagformer_cli.progress import SILENT
+
+    write_demo(tmp_path / "data", images=60, workers=1)
+    model = saved_model(tmp_path / "runs" / "demo" / "best")
+    picture = tmp_path / "image.png"
+    Image.new("RGB", (32, 32), "red").save(picture)
+    titles = ["红色碎花连衣裙", "蓝色雨伞"]
+    done = _search(
+        small_model(), tmp_path / "data", model.parent, picture, titles, tmp_path, SILENT
+    )
+    assert done["rows"] > 0
+    assert [one["query"] for one in done["results"][:2]] == titles
+    colours = {hit["attributes"]["colour"] for hit in done["results"][2]["hits"]}
+    assert len(colours) == 1  # the filtered search
+    assert (tmp_path / "search.html").read_text("utf-8").count("<h2>") == 4
+    with Image.open(tmp_path / "search.png") as sheet:
+        assert sheet.width > 500
+    show_results({"results": done["results"][:1], "output": done["page"]})
+    assert "红色碎花连衣裙" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)  # and `xmr search` finds that index by itself
+    from bagformer_cli.index.engines import find_index
+
+    assert find_index() == "runs/demo/index"
+    assert find_index("other") == "other"
