@@ -23,7 +23,8 @@ from tests.sources import (
 LAYERS = {
     "0": "errors messages progress files assets machine config",
     "1": "text.characters text.trie text.wordpiece text.patterns text.cover text.alignment "
-    "text.kernels text.tokenizer text.lines text.marked text.dictionaries text.lexicon text.segmenter text.bags text.compat text.build text.baselines "
+    "text.kernels text.tokenizer text.lines text.marked text.dictionaries text.lexicon "
+    "text.segmenter text.bags text.compat text.build text.baselines "
     "text.checking text.sketch text.mining text.make_vocab text",
     "2": "data.shards data.titles data.arrays data.lines data.muge data.images data.augment "
     "data.spans data.check data.tables data.importing data.lmdb_import data.split data.links "
@@ -52,8 +53,8 @@ LAYERS = {
     "training.mining training.loop training.run training.chain training",
     "9": "api bench.plain_* bench.maxsim bench.exact_search bench.* bench "
     "cli.console cli.failures cli.help cli.app "
-    "cli.doctor cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.compare cli.score cli.encode "
-    "cli.index cli.search cli.convert cli.bench cli.demo cli.main cli",
+    "cli.doctor cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.compare "
+    "cli.score cli.encode cli.index cli.search cli.convert cli.bench cli.demo cli.main cli",
 }
 
 HEAVY = {"torch", "torchvision", "transformers", "timm", "lancedb", "numba", "tensorboard"}
