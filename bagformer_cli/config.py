@@ -271,7 +271,7 @@ class ObjectivesConfig(Section):
     """Of the hinge losses."""
     include_diagonal: bool = True
     """Power hinge: count the pair itself among its negatives, as the paper's code does (measured
-    on the demo set: docs/methods.md)."""
+    on the demo set, one seed: docs/log.md)."""
     temperature: TemperatureConfig = TemperatureConfig()
     share_positives: bool = True
     """A pair that matches by id, equal title or equal image is a positive, never a negative."""

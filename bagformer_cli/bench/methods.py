@@ -180,7 +180,8 @@ class Bench:
         if self.seconds is None:
             return self.steps
         known = Bench(self.out, self.data, self.steps, None).run(name, seed)
-        return max(1, round(known["steps"] * self.seconds / known["cpu_seconds"]))
+        per_second = float(known["steps"]) / float(known["cpu_seconds"])
+        return max(1, round(self.seconds * per_second))
 
     def _rerank(self, way: Way, seed: int, folder: Path) -> dict[str, Any]:
         """Beta is chosen on the test split, the figures come from validation like all others."""

@@ -92,7 +92,8 @@ def hits_per_query(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     Its mean over queries is the mean recall; queries without an answer are left out.
     """
     some = ranks[ranks != NO_POSITIVE]
-    return np.mean([some < k for k in KS], axis=0)
+    hits: NDArray[np.float64] = np.mean([some < k for k in KS], axis=0)
+    return hits
 
 
 @dataclass(frozen=True)
