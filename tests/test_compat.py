@@ -291,12 +291,13 @@ class Original:
         self, interaction: str = "bagwise", *, early: bool = False, readme: bool = False
     ) -> Iterator[Any]:
         dual: Any = self.model.dual
-        before = dual.interaction, dual.early, dual.raw
-        dual.interaction, dual.early, dual.raw = interaction, early, readme
+        before = dual.interaction, dual.config, dual.early, dual.raw
+        config = dual.config.model_copy(update={"interaction": interaction})
+        dual.interaction, dual.config, dual.early, dual.raw = interaction, config, early, readme
         try:
             yield dual
         finally:
-            dual.interaction, dual.early, dual.raw = before
+            dual.interaction, dual.config, dual.early, dual.raw = before
 
     def texts_alone(self, dual: Any, sep: bool = False) -> list[Encoded]:
         """Each title in a batch of its own."""
