@@ -88,8 +88,8 @@ def bench(
             from bagformer_cli.text.build import build_titles
 
             config = load_config("demo")
-            folder = resolve("demo", progress=progress)
-            store = ensure_store(folder, build_titles(config), progress=progress)
+            dataset = resolve("demo", progress=progress)
+            store = ensure_store(dataset, build_titles(config), progress=progress)
             rows = training.run(config, store.split("train"), progress=progress)
             report["training"] = [asdict(row) for row in rows]
     console.result(report, lambda: _show(report))

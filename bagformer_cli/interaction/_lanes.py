@@ -307,7 +307,7 @@ def _score(
             bg, up = a_begins + s * 2, a_ups + s * 64
             left = slots - s
             # Two and two are quicker than three and one.
-            wide = np.int64(3 if left == 3 or left > 4 else min(left, 2))
+            wide = np.int64(3 if left == 3 or left > 4 else 2 if left > 1 else 1)
             rows = np.int64(16 if wide == 1 else 8)
             p = np.int64(0)
             while p < length:
