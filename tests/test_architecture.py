@@ -35,7 +35,8 @@ LAYERS = {
     "data.regions data.masking data.batches data",
     "3": "encoders.vision encoders.text encoders.pooling encoders.regions encoders.finer "
     "encoders.fusion encoders.joint encoders",
-    "4a": "interaction.vectors interaction.stored interaction._blocks interaction._kernels "
+    "4a": "interaction._kernels interaction._decode interaction.kmeans interaction.codes "
+    "interaction.vectors interaction.stored interaction._blocks "
     "interaction._products interaction._threads interaction._lanes interaction._plain "
     "interaction._cpu interaction._wide interaction._triton interaction._recompute "
     "interaction.maxsim interaction.topk interaction.explain interaction",
@@ -44,15 +45,15 @@ LAYERS = {
     "5": "models.dual models.cross models.compat models.build models.identity models.checkpoint "
     "models.convert models.encode models.scorers models.momentum models.cells models",
     "6": "index.reduce index.rows index.base index.where index.sql index.tokens index.mirror "
-    "index.lancedb index.qdrant index.engines index.encode index.build index.slow index.search "
-    "index.sheet index",
+    "index.lancedb index.qdrant index.engines index.encode index.codebook index.build index.slow "
+    "index.search index.sheet index",
     "7": "evaluation.metrics evaluation.products evaluation.submission evaluation.blend "
     "evaluation.subsets evaluation.evaluate evaluation.compare evaluation",
     "8": "training.parallel training.optimizer training.log training.state training.teacher "
     "training.targets training.memory training.masked training.tasks training.step "
     "training.mining training.loop training.run training.chain training",
     "9": "api bench.plain_* bench.maxsim bench.exact_search bench.* bench "
-    "cli.console cli.failures cli.help cli.app "
+    "cli.console cli.failures cli.help cli.app cli.options "
     "cli.doctor cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.compare "
     "cli.score cli.encode cli.index cli.search cli.convert cli.bench cli.demo cli.main cli",
 }

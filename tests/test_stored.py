@@ -22,7 +22,7 @@ def vectors(lengths: list[int], dim: int = 8, seed: int = 0) -> MultiVectors:
 
 
 @pytest.mark.parametrize("lengths", [[3, 0, 5, 2], [4, 4, 4], [0, 0], []])
-@pytest.mark.parametrize("dtype", DTYPES.values())
+@pytest.mark.parametrize("dtype", [kind for kind in DTYPES.values() if kind != torch.uint8])
 def test_what_was_written_is_read(tmp_path: Path, lengths: list[int], dtype: torch.dtype) -> None:
     items = vectors(lengths).to(dtype=dtype)
     half = len(items) // 2

@@ -3,73 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.options import (
+    Batch,
+    Checkpoint,
+    CodebookFrom,
+    Device,
+    Encoding,
+    Keep,
+    OneVector,
+    Pool,
+    Prune,
+    RayAddress,
+    Root,
+    RunBy,
+    SplitName,
+    Strict,
+    Thumbnail,
+    VectorDtype,
+    encoder_for,
+)
 from bagformer_cli.messages import tr
 
 app = App()
-
-# Shared with `xmr index build`.
-Checkpoint = Annotated[
-    Path | None,
-    typer.Option(help=tr("A model folder or run folder. Default: the newest run under runs/.")),
-]
-SplitName = Annotated[
-    str | None,
-    typer.Option(help=tr("Of a dataset in MUGE form. Default: valid.")),
-]
-Root = Annotated[
-    Path | None,
-    typer.Option(help=tr("What relative image paths start from. Default: the table's folder.")),
-]
-Encoding = Annotated[str, typer.Option(help=tr("Of a table; Excel in China writes gb18030."))]
-VectorDtype = Annotated[
-    Literal["int8", "float16", "float32"],
-    typer.Option(help=tr("Type of the stored vectors.")),
-]
-OneVector = Annotated[
-    Literal["cls", "mean"],
-    typer.Option(help=tr("Which single vector stands for an item in one-vector search.")),
-]
-Keep = Annotated[
-    int | None,
-    typer.Option(min=1, help=tr("Keep the first so many vectors of an image."), show_default=False),
-]
-Prune = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        max=1.0,
-        help=tr("Keep this share of an image's vectors: those most like its class token."),
-        show_default=False,
-    ),
-]
-Pool = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help=tr("Cluster an image's vectors; so many become one."),
-        show_default=False,
-    ),
-]
-Thumbnail = Annotated[
-    int, typer.Option(min=0, help=tr("Longer side of the thumbnails that are kept; 0: none."))
-]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict", help=tr("Stop at the first broken product instead of leaving it out.")
-    ),
-]
-Batch = Annotated[int, typer.Option(min=1, help=tr("Products that go through the model at once."))]
-Device = Annotated[
-    str | None,
-    typer.Option(help=tr("cpu, cuda … Default: a GPU if there is one."), show_default=False),
-]
 
 
 @app.command(
@@ -103,6 +64,7 @@ def encode(
     root: Root = None,
     encoding: Encoding = "utf-8",
     dtype: VectorDtype = "float16",
+    codebook: CodebookFrom = None,
     one: OneVector = "cls",
     keep: Keep = None,
     prune: Prune = None,
@@ -115,16 +77,8 @@ def encode(
     workers: Annotated[
         int, typer.Option(min=1, help=tr("Processes; each loads the model once."))
     ] = 1,
-    engine: Annotated[
-        Literal["local", "ray"],
-        typer.Option(help=tr("What runs the work: processes on this machine, or Ray.")),
-    ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help=tr("Of a running Ray cluster. Default: one on this machine."), show_default=False
-        ),
-    ] = None,
+    engine: RunBy = "local",
+    address: RayAddress = None,
     device: Device = None,
     strict: Strict = False,
     as_json: Json = False,
@@ -139,25 +93,22 @@ def encode(
     catalogue = open_catalogue(
         source, split=split, root=root, encoding=encoding, piece_size=piece_size, titles=titles
     )
-    from bagformer_cli.api import load
-    from bagformer_cli.index.encode import EncodeOptions, encode_catalogue, layout_of
-    from bagformer_cli.index.reduce import Fewer
-    from bagformer_cli.models.checkpoint import find_checkpoint
+    from bagformer_cli.index.encode import encode_catalogue
 
-    place = find_checkpoint(checkpoint)
     started = time.perf_counter()
-    model = load(place, device).model
-    options = EncodeOptions(
-        dtype, one, fewer=Fewer(keep, prune, pool), thumbnail=thumbnail, batch_size=batch_size
-    )
     with console.progress() as progress:
+        encoder = encoder_for(
+            catalogue, checkpoint, device, keep=keep, prune=prune, pool=pool, codebook=codebook,
+            progress=progress, folder=out, dtype=dtype, one=one, thumbnail=thumbnail,
+            batch_size=batch_size,
+        )  # fmt: skip
         made = encode_catalogue(
             catalogue,
             out,
-            str(place.resolve()),
-            options,
-            layout=layout_of(model, options, catalogue.attributes, str(place.resolve())),
-            device=str(model.device),
+            str(encoder.checkpoint.resolve()),
+            encoder.options,
+            layout=encoder.layout,
+            device=str(encoder.model.device),
             workers=Ray(address) if engine == "ray" else workers,
             strict=strict,
             progress=progress,
@@ -170,7 +121,7 @@ def encode(
         "made": made.made,
         "skipped": made.skipped,
         "bytes": sum(file.stat().st_size for file in made.files),
-        "checkpoint": str(place),
+        "checkpoint": str(encoder.checkpoint),
         "seconds": round(time.perf_counter() - started, 3),
     }
     console.result(report, lambda: show_encoded(report))

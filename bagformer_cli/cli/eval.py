@@ -9,6 +9,7 @@ import typer
 
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.options import Checkpoint
 from bagformer_cli.messages import tr
 
 app = App()
@@ -29,10 +30,7 @@ def evaluate_command(
         str, typer.Option(help=tr("A folder in MUGE form, or demo, or muge."))
     ] = "demo",
     split: Annotated[Literal["valid", "test", "train"], typer.Option()] = "valid",
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help=tr("A model folder or run folder. Default: the newest run under runs/.")),
-    ] = None,
+    checkpoint: Checkpoint = None,
     slow: Annotated[
         Path | None,
         typer.Option(

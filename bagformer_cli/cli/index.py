@@ -9,9 +9,10 @@ import typer
 
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.encode import (
+from bagformer_cli.cli.options import (
     Batch,
     Checkpoint,
+    CodebookFrom,
     Device,
     Encoding,
     Keep,
@@ -23,6 +24,7 @@ from bagformer_cli.cli.encode import (
     Strict,
     Thumbnail,
     VectorDtype,
+    encoder_for,
 )
 from bagformer_cli.messages import tr
 
@@ -63,6 +65,7 @@ def build(
     root: Root = None,
     encoding: Encoding = "utf-8",
     dtype: VectorDtype = "int8",
+    codebook: CodebookFrom = None,
     one: OneVector = "cls",
     keep: Keep = None,
     prune: Prune = None,
@@ -92,32 +95,27 @@ def build(
     files = encoded_files(catalogue) if catalogue.is_dir() else []
     with console.progress() as progress:
         if files:
-            from bagformer_cli.index.build import add_encoded, layout_of_file
+            from bagformer_cli.index.build import add_encoded
+            from bagformer_cli.index.codebook import codebook_at
             from bagformer_cli.index.engines import create_engine
 
-            engine = create_engine(uri, layout_of_file(files[0]), **placing)
+            engine = create_engine(uri, *codebook_at(str(catalogue)), **placing)
             added = add_encoded(engine, catalogue, progress)
         else:
             found = _open(catalogue, split, root, encoding)
-            from bagformer_cli.api import load
             from bagformer_cli.index.build import add_catalogue
-            from bagformer_cli.index.encode import EncodeOptions, layout_of
             from bagformer_cli.index.engines import create_engine
-            from bagformer_cli.index.reduce import Fewer
-            from bagformer_cli.models.checkpoint import find_checkpoint
 
-            place = find_checkpoint(checkpoint)
-            model = load(place, device).model
-            options = EncodeOptions(
-                dtype,
-                one,
-                fewer=Fewer(keep, prune, pool),
-                thumbnail=thumbnail,
+            encoder = encoder_for(
+                found, checkpoint, device, keep=keep, prune=prune, pool=pool, codebook=codebook,
+                progress=progress, dtype=dtype, one=one, thumbnail=thumbnail,
                 batch_size=batch_size,
+            )  # fmt: skip
+            options = encoder.options
+            engine = create_engine(uri, encoder.layout, options.codebook, **placing)
+            added = add_catalogue(
+                engine, encoder.model, found, options, strict=strict, progress=progress
             )
-            layout = layout_of(model, options, found.attributes, str(place.resolve()))
-            engine = create_engine(uri, layout, **placing)
-            added = add_catalogue(engine, model, found, options, strict=strict, progress=progress)
         engine.optimize(progress)
     _finish(engine, added, started)
 
@@ -172,6 +170,7 @@ def add(
                 Fewer.from_json(layout.fewer),
                 thumbnail,
                 batch_size,
+                codebook=engine.codebook,
             )
             added = add_catalogue(
                 engine, index.model, found, options, strict=strict, progress=progress

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.options import RayAddress, RunBy
 from bagformer_cli.messages import tr
 
 app = App()
@@ -36,16 +37,8 @@ def preprocess(
             min=1, help=tr("Processes that read images. Default: one a core."), show_default=""
         ),
     ] = None,
-    engine: Annotated[
-        Literal["local", "ray"],
-        typer.Option(help=tr("What runs the work: processes on this machine, or Ray.")),
-    ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help=tr("Of a running Ray cluster. Default: one on this machine."), show_default=False
-        ),
-    ] = None,
+    engine: RunBy = "local",
+    address: RayAddress = None,
     config: Annotated[
         str | None,
         typer.Option(

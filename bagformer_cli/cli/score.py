@@ -9,6 +9,7 @@ import typer
 
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.options import Checkpoint
 from bagformer_cli.messages import tr
 
 app = App()
@@ -26,10 +27,7 @@ app = App()
 def score(
     image: Annotated[Path, typer.Argument(help=tr("An image file."))],
     titles: Annotated[list[str], typer.Argument(help=tr("One title or more."))],
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help=tr("A model folder or run folder. Default: the newest run under runs/.")),
-    ] = None,
+    checkpoint: Checkpoint = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.encode import Device
+from bagformer_cli.cli.options import Device
 from bagformer_cli.messages import tr
 
 app = App()

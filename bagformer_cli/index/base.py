@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.rows import Layout, Side
+from bagformer_cli.interaction.codes import Codebook
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -62,13 +63,23 @@ class Engine(ABC):
 
     @classmethod
     @abstractmethod
-    def create(cls, uri: str, layout: Layout, **options: Any) -> Self:
-        """Make an empty index; InputError where there is one already."""
+    def create(
+        cls, uri: str, layout: Layout, codebook: Codebook | None = None, **options: Any
+    ) -> Self:
+        """Make an empty index; InputError where there is one already.
+
+        ``codebook`` is what the layout's codes mean, where it has such; the index keeps it.
+        """
 
     @classmethod
     @abstractmethod
     def open(cls, uri: str, **options: Any) -> Self:
         """Open an index; InputError where there is none, or it is something else or damaged."""
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """What the codes of the index mean; None where it holds no codes."""
+        return None
 
     @abstractmethod
     def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:

@@ -16,6 +16,7 @@ from bagformer_cli.index.encode import (
     Skipped,
     encode_products,
     encoded_files,
+    layout_of_file,
     read_rows,
 )
 from bagformer_cli.index.rows import Layout
@@ -101,15 +102,6 @@ def add_encoded(engine: Engine, folder: Path, progress: Progress = SILENT) -> Ad
                 added.rows += rows.num_rows
             task.advance(1, products=added.rows)
     return added
-
-
-def layout_of_file(file: Path) -> Layout:
-    """The layout of a file of ``xmr encode``."""
-    rows = next(iter(read_rows(file)), None)
-    layout = None if rows is None else Layout.of(rows.schema)
-    if layout is None:
-        raise InputError(tr("This is no file of xmr encode."), where=file)
-    return layout
 
 
 def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

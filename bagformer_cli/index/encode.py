@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_file, write_text
 from bagformer_cli.index.reduce import Fewer
 from bagformer_cli.index.rows import SIDES, Layout, One, Side, SideRows, VectorType, to_batch
+from bagformer_cli.interaction.codes import Codebook
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
@@ -48,6 +50,7 @@ class EncodeOptions:
         thumbnail: Pixels of a thumbnail's longer side; 0: none.
         batch_size: Products that go through the model at once.
         workers: Threads that read and decode images ahead.
+        codebook: What residual codes mean, for a ``dtype`` of such.
     """
 
     dtype: VectorType = "int8"
@@ -57,6 +60,7 @@ class EncodeOptions:
     thumbnail: int = 256
     batch_size: int = 64
     workers: int = 2
+    codebook: Codebook | None = None
 
 
 def layout_of(
@@ -72,6 +76,7 @@ def layout_of(
         options.fewer.to_json(),
         attributes,
         checkpoint,
+        "" if options.codebook is None else options.codebook.digest,
     )
 
 
@@ -193,9 +198,8 @@ def _encode_batch(
         text = TextBatch.from_tokens(model.titles(named), model.titles.tokenizer.pad_id)
         there = np.array([title is not None for title in titles])
         sides["title"] = _side(encode_texts(model, [text]), there, options.one, Fewer())
-    return to_batch(
-        layout, [item.product for item in items], [item.thumbnail for item in items], sides
-    )
+    products, thumbnails = [item.product for item in items], [item.thumbnail for item in items]
+    return to_batch(layout, products, thumbnails, sides, options.codebook)
 
 
 def _side(encoded: EncodedItems, there: NDArray[np.bool_], one: One, fewer: Fewer) -> SideRows:
@@ -230,6 +234,7 @@ class _Job:
     layout: Layout
     options: EncodeOptions
     strict: bool
+    codebook: Path | None  # read by each process: it is larger than all the rest of a job
 
 
 @dataclass(frozen=True)
@@ -284,11 +289,17 @@ def encode_catalogue(
     for extra in set(out.glob("part-*.arrow")) - set(files):
         extra.unlink()
     jobs = []
+    book = None
+    if options.codebook is not None:
+        book = codebook_file(out, layout)
+        with atomic_file(book) as temporary:
+            temporary.write_bytes(options.codebook.to_bytes())
+        options = replace(options, codebook=None)
     rows = skipped = 0
     for piece, file in zip(catalogue.pieces, files, strict=True):
         done = rows_done(file, piece.digest, layout)
         if done is None:
-            jobs.append(_Job(piece, file, checkpoint, device, layout, options, strict))
+            jobs.append(_Job(piece, file, checkpoint, device, layout, options, strict, book))
         else:
             rows += done
     description = tr("Encoding {source}", source=catalogue.source)
@@ -309,6 +320,9 @@ def encode_piece(job: _Job) -> tuple[int, list[InputError]]:
     """One piece to one file: how many rows, and what was left out. Runs in any process."""
     model = _model(job.checkpoint, job.device)
     skipped = Skipped(job.strict)
+    options = job.options
+    if job.codebook is not None:
+        options = replace(options, codebook=_codebook(job.codebook))
     schema = job.layout.schema
     rows = 0
     with (
@@ -316,10 +330,22 @@ def encode_piece(job: _Job) -> tuple[int, list[InputError]]:
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, schema.with_metadata(_metadata(schema, job.piece.digest))) as writer,
     ):
-        for batch in encode_products(model, job.layout, job.piece.products(), job.options, skipped):
+        for batch in encode_products(model, job.layout, job.piece.products(), options, skipped):
             writer.write_batch(batch)
             rows += batch.num_rows
     return rows, skipped.errors
+
+
+@lru_cache(maxsize=1)
+def _codebook(file: Path) -> Codebook:
+    return Codebook.from_bytes(file.read_bytes())
+
+
+def codebook_file(folder: Path, layout: Layout) -> Path:
+    """Where a folder of such rows keeps what their codes mean, whatever the codes themselves."""
+    like = replace(layout, codebook="", checkpoint="", attributes={})
+    named = hashlib.sha256(json.dumps(asdict(like)).encode()).hexdigest()[:12]
+    return folder / f"codebook-{named}.npz"
 
 
 @lru_cache(maxsize=1)
@@ -378,6 +404,19 @@ def read_rows(file: Path) -> Iterator[pa.RecordBatch]:
             found=str(error),
             hint=tr("Delete it and run the same xmr encode again."),
         ) from None
+
+
+def layout_of_file(file: Path) -> Layout:
+    """The layout of a file of ``xmr encode``.
+
+    Raises:
+        InputError: It is no such file, or it has no rows.
+    """
+    rows = next(iter(read_rows(file)), None)
+    layout = None if rows is None else Layout.of(rows.schema)
+    if layout is None:
+        raise InputError(tr("This is no file of xmr encode."), where=file)
+    return layout
 
 
 def _metadata(schema: pa.Schema, digest: str) -> dict[bytes, bytes]:

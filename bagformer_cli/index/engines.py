@@ -8,6 +8,7 @@ from typing import Any
 from bagformer_cli.errors import InputError, MissingDependencyError
 from bagformer_cli.index.base import Engine
 from bagformer_cli.index.rows import Layout
+from bagformer_cli.interaction.codes import Codebook
 from bagformer_cli.messages import tr
 
 SHARED = ("s3://", "gs://", "az://", "memory://")
@@ -37,13 +38,15 @@ def find_index(given: str | None = None) -> str:
     return str(runs[-1])
 
 
-def create_engine(uri: str, layout: Layout, **options: Any) -> Engine:
-    """Make an empty index at ``uri``.
+def create_engine(
+    uri: str, layout: Layout, codebook: Codebook | None = None, **options: Any
+) -> Engine:
+    """Make an empty index at ``uri``; see :meth:`~bagformer_cli.index.base.Engine.create`.
 
     Raises:
         InputError: There is something already, or no engine has such URIs.
     """
-    return _engine(uri).create(uri, layout, **options)
+    return _engine(uri).create(uri, layout, codebook, **options)
 
 
 def _engine(uri: str) -> type[Engine]:

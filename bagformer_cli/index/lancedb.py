@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,12 +37,13 @@ from bagformer_cli.index.base import Engine, Found, Queries, Recall
 from bagformer_cli.index.mirror import Keys, Mirror
 from bagformer_cli.index.rows import Layout, Side, side_vectors
 from bagformer_cli.index.where import bad_where, damaged
+from bagformer_cli.interaction.codes import Codebook
 from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
-TABLE = "items"
+TABLE, CODEBOOK = "items", "codebook"
 NAME = b"xmr_index"
 LISTS_AT_ONCE = 2048
 ANN_FROM = 20_000
@@ -68,8 +70,12 @@ class LanceEngine(Engine):
         self._mirrors: dict[Side, Mirror] = {}
 
     @classmethod
-    def create(cls, uri: str, layout: Layout, **options: Any) -> Self:
-        """Make an empty index."""
+    def create(
+        cls, uri: str, layout: Layout, codebook: Codebook | None = None, **options: Any
+    ) -> Self:
+        """Make an empty index; the codebook lies in a table of its own beside the rows."""
+        if layout.codebook:
+            codebook = layout.codebook_of(codebook)
         if not is_remote(uri):
             path = Path(uri)
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -81,7 +87,11 @@ class LanceEngine(Engine):
         schema = layout.schema
         schema = schema.with_metadata({**schema.metadata, NAME: uuid.uuid4().hex.encode()})
         with _errors(uri):
-            table = lancedb.connect(uri).create_table(
+            database = lancedb.connect(uri)
+            if codebook is not None:
+                kept = pa.table({"data": pa.array([codebook.to_bytes()], pa.binary())})
+                database.create_table(CODEBOOK, kept)
+            table = database.create_table(
                 TABLE,
                 schema=schema,
                 storage_options={"new_table_enable_stable_row_ids": "true"},
@@ -109,6 +119,16 @@ class LanceEngine(Engine):
                     raise not_an_index(uri) from None
                 raise
         return cls(uri, table)
+
+    @cached_property
+    def codebook(self) -> Codebook | None:  # type: ignore[override]
+        """What the codes mean, out of the table beside the rows."""
+        if not self.layout.codebook:
+            return None
+        with _errors(self.uri):
+            kept = lancedb.connect(self.uri).open_table(CODEBOOK).to_arrow()
+            found = Codebook.from_bytes(kept["data"][0].as_py())
+        return self.layout.codebook_of(found)
 
     # ------------------------------------------------------------------------------- writing
 
@@ -350,9 +370,8 @@ class TableSource:
         if self._engine.layout.dtype == "int8":
             columns.append(f"{self._side}_scale")
         for begin in range(0, len(keys), LISTS_AT_ONCE):
-            yield side_vectors(
-                self._engine.take(keys[begin : begin + LISTS_AT_ONCE], columns), self._side
-            )
+            rows = self._engine.take(keys[begin : begin + LISTS_AT_ONCE], columns)
+            yield side_vectors(rows, self._side, self._engine.codebook)
 
 
 def is_remote(uri: str) -> bool:

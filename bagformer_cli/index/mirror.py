@@ -75,14 +75,15 @@ class Segment:
         places = torch.from_numpy(positions)
         if not self.length:
             return self.vectors.select(places)
-        each = self.length * self.vectors.dim
-        values = self.vectors.values.view(-1, each).index_select(0, places)
+        width = self.vectors.values.shape[1]
+        values = self.vectors.values.view(-1, self.length * width).index_select(0, places)
         offsets = torch.arange(len(positions) + 1) * self.length
         scales = self.vectors.scales
         return MultiVectors(
-            values.view(-1, self.vectors.dim),
+            values.view(-1, width),
             offsets,
             None if scales is None else scales[places],
+            self.vectors.codebook,
         )
 
 

@@ -32,6 +32,7 @@ from bagformer_cli.index import sql
 from bagformer_cli.index.base import Engine, Found, Queries, Recall
 from bagformer_cli.index.rows import Layout, Side, side_one, side_vectors
 from bagformer_cli.index.where import damaged
+from bagformer_cli.interaction.codes import RESIDUAL, Codebook
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
@@ -62,16 +63,26 @@ class QdrantEngine(Engine):
         self._client, self._collection = client, collection
 
     @classmethod
-    def create(cls, uri: str, layout: Layout, **options: Any) -> Self:
+    def create(
+        cls, uri: str, layout: Layout, codebook: Codebook | None = None, **options: Any
+    ) -> Self:
         """Make an empty collection.
 
         Args:
             uri: Where.
             layout: Of the rows.
+            codebook: None: Qdrant knows no such codes.
             **options: ``shards``: parts that the collection is cut into, more than there are nodes
                 so that it can grow; ``replicas``: copies of each; ``consistency``: of them that
                 must have written before a write counts.
         """
+        if layout.dtype in RESIDUAL:
+            raise InputError(
+                tr("Qdrant keeps lists as float16: residual codes make nothing smaller there."),
+                where=uri,
+                found=layout.dtype,
+                hint=tr("Encode with another --dtype."),
+            )
         client, collection = _connect(uri)
         vectors: dict[str, q.VectorParams] = {}
         for side in layout.sides:

@@ -24,19 +24,25 @@ from torch import Tensor
 
 from bagformer_cli.data.catalogue import Product
 from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.interaction.codes import RESIDUAL, Codebook, code_width
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 
 Side = Literal["image", "title"]
 SIDES: tuple[Side, ...] = ("image", "title")
-VectorType = Literal["int8", "float16", "float32"]
+VectorType = Literal["int8", "float16", "float32", "residual4", "residual2"]
 One = Literal["cls", "mean"]
 
 VERSION = 1
 KEY = b"xmr"
 TEXT = ("id", "title", "image")
 
-_VALUES = {"int8": pa.int8(), "float16": pa.float16(), "float32": pa.float32()}
+_VALUES = {
+    "int8": pa.int8(),
+    "float16": pa.float16(),
+    "float32": pa.float32(),
+    **dict.fromkeys(RESIDUAL, pa.uint8()),
+}
 _TORCH = {"int8": torch.int8, "float16": torch.float16, "float32": torch.float32}
 _ATTRIBUTES = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "str": pa.string()}
 
@@ -54,6 +60,7 @@ class Layout:
         fewer: How lists were made shorter (``{"pool": 4}``), for the record.
         attributes: Name to ``bool``, ``int``, ``float`` or ``str``.
         checkpoint: Where the model was when the first row was made, to find it again.
+        codebook: The digest of what residual codes mean; empty for other types.
         version: Of this form.
     """
 
@@ -65,6 +72,7 @@ class Layout:
     fewer: dict[str, float] = field(default_factory=dict)
     attributes: dict[str, str] = field(default_factory=dict)
     checkpoint: str = ""
+    codebook: str = ""
     version: int = VERSION
 
     @property
@@ -84,7 +92,29 @@ class Layout:
     @property
     def list_type(self) -> pa.DataType:
         """The type of a column of lists of vectors."""
-        return pa.list_(pa.list_(_VALUES[self.dtype], self.dim))
+        bits = RESIDUAL.get(self.dtype)
+        width = self.dim if bits is None else code_width(self.dim, bits)
+        return pa.list_(pa.list_(_VALUES[self.dtype], width))
+
+    def stored(self, vectors: MultiVectors, codebook: Codebook | None = None) -> MultiVectors:
+        """Lists in the type that rows hold, on the CPU; codes by the layout's codebook."""
+        if self.dtype not in RESIDUAL:
+            return vectors.to("cpu", _TORCH[self.dtype])
+        return vectors.code(self.codebook_of(codebook))
+
+    def codebook_of(self, codebook: Codebook | None) -> Codebook:
+        """The codebook, if it is the one that the layout names.
+
+        Raises:
+            InputError: It is another, or there is none.
+        """
+        if codebook is None or codebook.digest != self.codebook:
+            raise InputError(
+                tr("The codes were made with another codebook: they would mean nothing."),
+                found=None if codebook is None else codebook.digest,
+                expected=self.codebook,
+            )
+        return codebook
 
     @classmethod
     def of(cls, schema: pa.Schema) -> Self | None:
@@ -111,6 +141,7 @@ class Layout:
             ("dtype", tr("type of the vectors")),
             ("one", tr("single vector")),
             ("fewer", tr("fewer vectors")),
+            ("codebook", tr("codebook")),
         ):
             own, theirs = getattr(self, name), getattr(other, name)
             if own != theirs:
@@ -159,10 +190,12 @@ def to_batch(
     products: Sequence[Product],
     thumbnails: Sequence[bytes | None],
     sides: Mapping[Side, SideRows],
+    codebook: Codebook | None = None,
 ) -> pa.RecordBatch:
-    """Products and their vectors as rows.
+    """Products and their vectors as rows; ``codebook`` is the layout's, if it has one.
 
     Raises:
+        InputError: The codebook is not the layout's.
         DataError: An attribute's value is not of its type; the error names the product.
     """
     columns: list[pa.Array] = [
@@ -175,11 +208,13 @@ def to_batch(
         columns.append(_attribute(products, name, kind))
     for side in layout.sides:
         rows = sides.get(side)
-        columns += _side_columns(layout, rows, len(products))
+        columns += _side_columns(layout, rows, len(products), codebook)
     return pa.record_batch(columns, schema=layout.schema)
 
 
-def side_vectors(rows: pa.RecordBatch | pa.Table, side: Side) -> MultiVectors:
+def side_vectors(
+    rows: pa.RecordBatch | pa.Table, side: Side, codebook: Codebook | None = None
+) -> MultiVectors:
     """The lists of vectors of one side; a row without that side has none."""
     column = _whole(rows.column(f"{side}_vectors"))
     dim = column.type.value_type.list_size
@@ -191,7 +226,7 @@ def side_vectors(rows: pa.RecordBatch | pa.Table, side: Side) -> MultiVectors:
     if values.dtype == torch.int8:
         stored = _whole(rows.column(f"{side}_scale")).fill_null(0.0)
         scales = torch.from_numpy(np.array(stored.to_numpy(zero_copy_only=False), np.float32))
-    return MultiVectors(values, torch.from_numpy(offsets), scales)
+    return MultiVectors(values, torch.from_numpy(offsets), scales, codebook)
 
 
 def side_one(rows: pa.RecordBatch | pa.Table, side: Side) -> NDArray[np.float32]:
@@ -211,12 +246,14 @@ def column_lists(values: NDArray[Any], offsets: NDArray[np.int64], type_: pa.Dat
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), inner, type=type_)
 
 
-def _side_columns(layout: Layout, rows: SideRows | None, n: int) -> list[pa.Array]:
+def _side_columns(
+    layout: Layout, rows: SideRows | None, n: int, codebook: Codebook | None
+) -> list[pa.Array]:
     one_type = pa.list_(pa.float16(), layout.dim)
     if rows is None:
         columns = [pa.nulls(n, one_type), pa.nulls(n, layout.list_type), pa.nulls(n, pa.int32())]
         return [*columns, pa.nulls(n, pa.float32())] if layout.dtype == "int8" else columns
-    vectors = rows.vectors.to("cpu", _TORCH[layout.dtype])
+    vectors = layout.stored(rows.vectors, codebook)
     lengths = np.zeros(n, np.int64)
     lengths[rows.there] = vectors.lengths.numpy()
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])

@@ -6,8 +6,10 @@ The folder holds raw arrays, nothing packed, so that a scan reads them where the
 - ``values.npy``: [N·D], of ``dtype`` (bfloat16 as the uint16 of its bits)
 - ``offsets.npy``: [n+1] int64; absent where every item has as many vectors (``"length": 32``)
 - ``scales.npy``: [n] float32; int8 alone
+- ``codebook.npz``: of residual codes (``residual2``, ``residual4``), whose ``values.npy`` is bytes,
+  [N·W] uint8, of N vectors
 
-Shapes: n items, N vectors in all, D dimensions.
+Shapes: n items, N vectors in all, D dimensions, W bytes a code.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch import Tensor
 from bagformer_cli.data.arrays import GrowingArray
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_folder, write_text
+from bagformer_cli.interaction.codes import RESIDUAL, Codebook
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 
@@ -34,6 +37,7 @@ DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
+    **dict.fromkeys(RESIDUAL, torch.uint8),
 }
 
 
@@ -71,13 +75,15 @@ def write_vectors(folder: str | Path, parts: Iterable[MultiVectors]) -> MultiVec
             array.sync()
         record = {
             "format": FORMAT,
-            "dtype": _name(first.dtype),
+            "dtype": first.storage,
             "dim": first.dim,
             "items": arrays["ends"].length,
             "vectors": end,
             "length": length,
         }
         _finish(temporary, arrays.pop("ends"), length)
+        if first.codebook is not None:
+            (temporary / "codebook.npz").write_bytes(first.codebook.to_bytes())
         write_text(temporary / "vectors.json", json.dumps(record))
     return open_vectors(folder)
 
@@ -94,14 +100,20 @@ def open_vectors(folder: str | Path) -> MultiVectors:
         if record["format"] != FORMAT:
             raise ValueError(f"format {record['format']}")
         dtype, dim, items = DTYPES[record["dtype"]], record["dim"], record["items"]
-        values = _mapped(folder / "values.npy", record["vectors"] * dim)
+        codebook = None
+        if dtype == torch.uint8:
+            codebook = Codebook.from_bytes((folder / "codebook.npz").read_bytes())
+            if (codebook.dim, codebook.bits) != (dim, RESIDUAL[record["dtype"]]):
+                raise ValueError("codebook.npz")
+        width = dim if codebook is None else codebook.width
+        values = _mapped(folder / "values.npy", record["vectors"] * width)
         values = values.view(dtype) if dtype == torch.bfloat16 else values
         if record["length"] is None:
             offsets = torch.from_numpy(np.load(folder / "offsets.npy"))
         else:
             offsets = torch.arange(items + 1) * record["length"]
         scales = _mapped(folder / "scales.npy", items) if dtype == torch.int8 else None
-        return MultiVectors(values.view(record["vectors"], dim), offsets, scales)
+        return MultiVectors(values.view(record["vectors"], width), offsets, scales, codebook)
     except (OSError, ValueError, KeyError, TypeError, InputError) as error:
         raise InputError(
             tr("These stored vectors cannot be read."), where=folder, found=str(error)
@@ -117,7 +129,7 @@ def _mapped(path: Path, size: int) -> Tensor:
 
 
 def _arrays(folder: Path, part: MultiVectors) -> dict[str, GrowingArray]:
-    stored = {torch.bfloat16: "uint16"}.get(part.dtype, _name(part.dtype))
+    stored = {torch.bfloat16: "uint16"}.get(part.dtype, str(part.dtype).removeprefix("torch."))
     arrays = {
         "values": GrowingArray(folder / "values.npy", stored),
         "ends": GrowingArray(folder / "ends.npy", np.int64),
@@ -145,17 +157,16 @@ def _finish(folder: Path, ends: GrowingArray, length: int | None) -> None:
 
 
 def _check(part: MultiVectors, first: MultiVectors) -> None:
-    if _name(part.dtype) not in DTYPES:
+    if part.storage not in DTYPES:
         raise InputError(
             tr("Vectors of this type are not stored."), found=part.dtype, expected=", ".join(DTYPES)
         )
-    if (part.dtype, part.dim) != (first.dtype, first.dim):
+    if _kind(part) != _kind(first):
         raise InputError(
-            tr("The parts differ in type or dimension."),
-            found=f"{_name(part.dtype)}, {part.dim}",
-            expected=f"{_name(first.dtype)}, {first.dim}",
+            tr("The parts differ in type or dimension."), found=_kind(part), expected=_kind(first)
         )
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _kind(part: MultiVectors) -> str:
+    book = "" if part.codebook is None else f", {part.codebook.digest}"
+    return f"{part.storage}, {part.dim}{book}"

@@ -162,7 +162,7 @@ def _filled(vectors: MultiVectors, chosen: Tensor) -> tuple[Tensor, Tensor]:
     place = torch.arange(max(1, int(lengths.max())))
     index = vectors.offsets[chosen][..., None] + torch.minimum(place, (lengths - 1).clamp_min(0))
     index = index.clamp_max(max(0, len(vectors.values) - 1)).to(vectors.device)
-    values = vectors.values[index].float()
+    values = vectors.rows(index)
     if vectors.scales is not None:
         values *= vectors.scales[chosen.to(vectors.device)][..., None, None]
     return values, (place < lengths).to(vectors.device)

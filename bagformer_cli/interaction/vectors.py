@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bagformer_cli.errors import InputError
+from bagformer_cli.interaction.codes import Codebook
 from bagformer_cli.messages import tr
 
 
@@ -22,18 +23,27 @@ class MultiVectors:
     everything.
 
     Args:
-        values: [N, D], floating; or int8 together with ``scales``.
+        values: [N, D], floating; or int8 together with ``scales``; or uint8 codes [N, W] together
+            with ``codebook``.
         offsets: [n+1] int64, from 0 to N, never falling. Moved to the CPU.
         scales: [n] float32, for int8 alone: item ``i`` stands for ``values * scales[i]``. One
             scale an item (not a vector) keeps every maximum inside the integers.
+        codebook: What residual codes mean, for uint8 alone.
 
     Raises:
-        InputError: If offsets do not partition ``values``, or type and scales do not fit.
+        InputError: If offsets do not partition ``values``, or type, scales and codebook do not
+            fit.
     """
 
-    __slots__ = ("_lengths", "offsets", "scales", "values")
+    __slots__ = ("_lengths", "codebook", "offsets", "scales", "values")
 
-    def __init__(self, values: Tensor, offsets: Tensor, scales: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        values: Tensor,
+        offsets: Tensor,
+        scales: Tensor | None = None,
+        codebook: Codebook | None = None,
+    ) -> None:
         if values.ndim != 2:
             raise InputError(
                 tr("Vectors must be a matrix [N, D]."), found=list(values.shape), expected="[N, D]"
@@ -59,9 +69,18 @@ class MultiVectors:
                 tr("int8 vectors come with one scale an item, other types without."),
                 found=f"{values.dtype}, scales: {'no' if scales is None else 'yes'}",
             )
-        if values.dtype != torch.int8 and not values.is_floating_point():
+        if codebook is not None:
+            if values.dtype != torch.uint8 or values.shape[1] != codebook.width:
+                raise InputError(
+                    tr("Codes come as bytes, so many a vector as their codebook says."),
+                    found=f"{values.dtype}, {values.shape[1]}",
+                    expected=f"uint8, {codebook.width}",
+                )
+        elif values.dtype != torch.int8 and not values.is_floating_point():
             raise InputError(
-                tr("Vectors must be floating or int8."), found=values.dtype, expected="float32, …"
+                tr("Vectors must be floating or int8, or codes with a codebook."),
+                found=values.dtype,
+                expected="float32, …",
             )
         if scales is not None:
             if scales.shape != lengths.shape:
@@ -74,6 +93,7 @@ class MultiVectors:
         self.values = values
         self.offsets = offsets
         self.scales = scales
+        self.codebook = codebook
         self._lengths = lengths
 
     @classmethod
@@ -100,7 +120,7 @@ class MultiVectors:
         return cls(values.reshape(n * length, dim), torch.arange(n + 1) * length)
 
     def to_list(self) -> list[Tensor]:
-        """One [n_i, D] view an item (of the stored type; int8 without its scales)."""
+        """One [n_i, D] view an item (as stored: int8 without its scales, codes as codes)."""
         return list(torch.split(self.values, self._lengths.tolist()))
 
     def __len__(self) -> int:
@@ -123,7 +143,7 @@ class MultiVectors:
         offsets = self.offsets[start : stop + 1]
         first, last = int(offsets[0]), int(offsets[-1])
         scales = None if self.scales is None else self.scales[start:stop]
-        return MultiVectors(self.values[first:last], offsets - first, scales)
+        return MultiVectors(self.values[first:last], offsets - first, scales, self.codebook)
 
     def select(self, indices: Tensor | Sequence[int]) -> MultiVectors:
         """The items at ``indices`` (int64 [m], repeats allowed), in that order."""
@@ -135,11 +155,11 @@ class MultiVectors:
         shift = self.offsets[chosen] - offsets[:-1]
         rows = torch.arange(int(offsets[-1])) + shift.repeat_interleave(lengths)
         scales = None if self.scales is None else self.scales[chosen.to(self.scales.device)]
-        return MultiVectors(self.values[rows.to(self.device)], offsets, scales)
+        return MultiVectors(self.values[rows.to(self.device)], offsets, scales, self.codebook)
 
     @staticmethod
     def concatenate(parts: Sequence[MultiVectors]) -> MultiVectors:
-        """The items of all parts, one after another; all parts of one type and dimension."""
+        """The items of all parts, one after another; all of one type, dimension and codebook."""
         if not parts:
             raise InputError(tr("A list of no items has no known dimension."))
         lengths = torch.cat([part.lengths for part in parts])
@@ -150,15 +170,26 @@ class MultiVectors:
             torch.cat([part.values for part in parts]),
             offsets,
             torch.cat(scales) if scales else None,
+            parts[0].codebook,
         )
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> MultiVectors:
-        """The same items elsewhere or in another type; int8 is :meth:`quantize`, and back."""
+        """The same items elsewhere or in another type; int8 is :meth:`quantize`, and back.
+
+        Codes become vectors again; uint8 leaves them as they are, see :meth:`code` for the way
+        there.
+        """
         if dtype == torch.int8:
             return self.quantize().to(device)
-        values, scales = self.values, self.scales
+        values, scales, codebook = self.values, self.scales, self.codebook
+        if dtype == torch.uint8 or (codebook is not None and dtype is None):
+            if codebook is None:
+                raise InputError(tr("Vectors become codes by a codebook."), found=self.dtype)
+            return MultiVectors(values.to(device=device), self.offsets, None, codebook)
+        if codebook is not None:
+            values = codebook.decode(values)
         if scales is not None and dtype is not None:
             values = values.to(dtype) * self._per_row(scales).to(dtype)
             scales = None
@@ -169,6 +200,8 @@ class MultiVectors:
         """int8 with one symmetric scale an item: its largest magnitude becomes 127."""
         if self.scales is not None:
             return self
+        if self.codebook is not None:
+            return self.to(dtype=torch.float32).quantize()
         largest = torch.zeros(len(self), device=self.device)
         with torch.no_grad():
             rows = self.values.abs().amax(1).float() if self.dim else self.values.new_zeros(0)
@@ -178,6 +211,18 @@ class MultiVectors:
             step = self._per_row(scales).clamp_min(torch.finfo(torch.float32).tiny)
             values = (self.values.float() / step).round_().clamp_(-127, 127).to(torch.int8)
         return MultiVectors(values, self.offsets, scales)
+
+    def code(self, codebook: Codebook) -> MultiVectors:
+        """Residual codes of the same items, on the CPU."""
+        if self.codebook is codebook:
+            return self
+        values = self.to("cpu", torch.float32).values
+        return MultiVectors(codebook.encode(values), self.offsets, None, codebook)
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """[…, D] float32, the vectors at ``rows`` […]; those of int8 without their scales."""
+        values = self.values[rows]
+        return values.float() if self.codebook is None else self.codebook.decode(values)
 
     def _per_row(self, per_item: Tensor) -> Tensor:
         """[n] → [N, 1]: each vector gets its item's number."""
@@ -199,7 +244,7 @@ class MultiVectors:
     @property
     def dim(self) -> int:
         """D."""
-        return self.values.shape[1]
+        return self.values.shape[1] if self.codebook is None else self.codebook.dim
 
     @property
     def device(self) -> torch.device:
@@ -208,11 +253,22 @@ class MultiVectors:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The stored type."""
+        """The stored type; uint8 of residual codes."""
         return self.values.dtype
+
+    @property
+    def storage(self) -> str:
+        """The stored type by name, such as ``float32``, ``int8`` or ``residual4``."""
+        name = str(self.dtype).removeprefix("torch.")
+        return name if self.codebook is None else f"residual{self.codebook.bits}"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values and their scales; a codebook, which all items share, is not in it."""
+        return self.values.nbytes + (0 if self.scales is None else self.scales.nbytes)
 
     def __repr__(self) -> str:
         return (
             f"MultiVectors(items={len(self)}, vectors={len(self.values)}, dim={self.dim}, "
-            f"dtype={str(self.dtype).removeprefix('torch.')}, device={self.device})"
+            f"dtype={self.storage}, device={self.device})"
         )
