@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from bagformer_cli.training.log import read_metrics
 from bagformer_cli.training.run import new_model, start_run
 from bagformer_cli.training.teacher import check_teacher
 from tests.datasets import write_split
+from tests.killing import killed_often
 
 TINY = [
     "text.width=32",
@@ -120,6 +123,49 @@ def test_a_chain_that_is_killed_anywhere_goes_on_where_it_was(
             ours = load_file(broken / stage / "last/model.safetensors")
             theirs = load_file(whole / stage / "last/model.safetensors")
             assert all(torch.equal(ours[name], theirs[name]) for name in theirs), (at, stage)
+
+
+@pytest.mark.slow
+def test_a_chain_killed_by_the_system_is_the_chain_never_killed(
+    store: Store, tmp_path: Path
+) -> None:
+    """SIGKILL at random moments, between stages as well, through the command line."""
+    (tmp_path / "config.yaml").write_text("extends: demo\n")
+    extra = ["training.max_steps=40", "training.schedule_steps=40", "training.save_every=2"]
+    sets = [part for item in [*TINY, *extra, "model.codes=2"] for part in ("--set", item)]
+    dataset = str(store.path.parent)
+
+    def command(out: Path) -> list[str]:
+        program = [
+            sys.executable,
+            "-m",
+            "bagformer_cli.cli.main",
+            "train",
+            "--output-dir",
+            str(out),
+        ]
+        if (out / "config.yaml").exists():
+            return [*program, "--resume"]
+        start = ["--config", str(tmp_path / "config.yaml"), "--mode", "chain"]
+        return [*program, *start, "--dataset", dataset, *sets]
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), check=True, capture_output=True)
+    summary = json.loads((whole / chains.SUMMARY).read_text(encoding="utf-8"))
+
+    def lines() -> int:
+        return sum(log.read_text().count("\n") for log in killed.glob("*/metrics.jsonl"))
+
+    kills = killed_often(lambda: command(killed), lines, 10, further=24)
+    assert kills >= 6  # three stages of 40 lines are long enough for nearly all of them
+    if not (killed / chains.SUMMARY).exists():
+        subprocess.run(command(killed), check=True, capture_output=True)
+    for stage in ("1-inflate", "2-shrinktobase", "3-shrinktofast"):
+        ours = load_file(killed / stage / "last/model.safetensors")
+        theirs = load_file(whole / stage / "last/model.safetensors")
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), stage
+    again = json.loads((killed / chains.SUMMARY).read_text(encoding="utf-8"))
+    assert [stage["best"] for stage in again] == [stage["best"] for stage in summary]
 
 
 def test_distillation_begins_when_it_is_said_to(store: Store, tmp_path: Path) -> None:

@@ -7,11 +7,9 @@ import io
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -38,6 +36,7 @@ from bagformer_cli.training.run import (
     resume_run,
     start_run,
 )
+from tests.killing import killed_often
 
 COLOURS = {
     "红色": "red",
@@ -334,27 +333,17 @@ def test_a_run_killed_twenty_times_is_the_run_never_killed(folder: Path, tmp_pat
         return [*program, "--output-dir", str(out), *(more or start)]
 
     subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
-    killed, random = tmp_path / "killed", Random(0)
+    killed = tmp_path / "killed"
     log = killed / "metrics.jsonl"
-    kills = 0
-    for _ in range(20):
+
+    def next_command() -> list[str]:
         begun = (killed / "config.yaml").exists()
-        process = subprocess.Popen(
-            command(killed, *(["--resume"] if begun else [])),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        lines = log.read_text().count("\n") if log.exists() else 0
-        target = lines + random.randrange(8)
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if log.exists() and log.read_text().count("\n") > target:
-                break
-            time.sleep(0.01)
-        time.sleep(random.uniform(0, 0.1))
-        process.kill()
-        process.wait()
-        kills += process.returncode == -signal.SIGKILL
+        return command(killed, *(["--resume"] if begun else []))
+
+    def lines() -> int:
+        return log.read_text().count("\n") if log.exists() else 0
+
+    kills = killed_often(next_command, lines, 20)
     assert kills >= 15  # the run is long enough for nearly all of them
     subprocess.run(command(killed, "--resume"), check=True, capture_output=True)
     ours, theirs = weights(killed / "last"), weights(tmp_path / "whole/last")

@@ -76,10 +76,15 @@ def bags_as_tokens(words: Tensor, text: TextBatch) -> tuple[Tensor, Tensor, Text
 # ------------------------------------------------------------------- which vectors, and how many
 
 
+CODE_SIZE = 0.3
+"""Where the gain of the codes' LayerNorm begins. At 1 a shallow encoder's residual path carries the
+code through as it is, the same for every item (docs/log.md), and it tells no item from another."""
+
+
 class Codes(nn.Module):
     """Learned slots appended to an encoder's input: embedding, then LayerNorm.
 
-    Inflate and Shrink, section 3.2.
+    Inflate and Shrink, section 3.2; they begin small, so that what they gather counts.
 
     Args:
         count: How many.
@@ -90,6 +95,7 @@ class Codes(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(count, width)
         self.norm = nn.LayerNorm(width)
+        nn.init.constant_(self.norm.weight, CODE_SIZE)
 
     def __len__(self) -> int:
         return self.embedding.num_embeddings

@@ -20,15 +20,16 @@ from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.progress import SILENT, Progress
 
-ROWS, COLUMNS = 5, 6
-"""With the whole picture, which comes first, 31 regions."""
+ROWS, COLUMNS = 4, 8
+"""32 regions, what Inflate and Shrink keeps. The class vector is not among them: it was trained to
+stand for the whole picture, a detector gives none, and one vector would have nothing to learn."""
 
 
 @torch.inference_mode()
 def cell_regions(
     model: RetrievalModel, split: Split, batch_size: int = 64, progress: Progress = SILENT
 ) -> Iterator[tuple[int, Regions]]:
-    """Regions of every image of a split: the class vector, then 5 x 6 average-pooled cells.
+    """Regions of every image of a split: 4 x 8 average-pooled cells, row by row.
 
     Raises:
         InputError: The model has no backbone.
@@ -41,7 +42,7 @@ def cell_regions(
         for row in range(ROWS)
         for column in range(COLUMNS)
     ]
-    boxes = np.array([(0, 0, 1, 1), *edges], np.float32)
+    boxes = np.array(edges, np.float32)
     ids = iter(split.image_ids.tolist())
     batches = image_batches(split, model.config.image.size, batch_size)
     with progress.task(tr("Regions of {split}", split=split.name), len(split.image_ids)) as task:
@@ -50,7 +51,7 @@ def cell_regions(
             side = int((states.shape[1] - 1) ** 0.5)
             grid = states[:, 1:].transpose(1, 2).unflatten(2, (side, -1))
             cells = F.adaptive_avg_pool2d(grid, (ROWS, COLUMNS)).flatten(2).transpose(1, 2)
-            rows = torch.cat([states[:, :1], cells], dim=1).float().cpu().numpy()
+            rows = cells.float().cpu().numpy()
             for row in rows:
                 yield next(ids), Regions(row, boxes)
             task.advance(len(rows))
