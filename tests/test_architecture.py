@@ -36,8 +36,8 @@ LAYERS = {
     "data.regions data.masking data.batches data",
     "3": "encoders.vision encoders.text encoders.pooling encoders.regions encoders.finer "
     "encoders.fusion encoders.joint encoders",
-    "4a": "interaction._kernels interaction._decode interaction.kmeans interaction.codes "
-    "interaction.vectors interaction.stored interaction._blocks "
+    "4a": "interaction._kernels interaction._decode interaction._rounded interaction.kmeans "
+    "interaction.codes interaction.vectors interaction.stored interaction._blocks "
     "interaction._products interaction._threads interaction._lanes interaction._plain "
     "interaction._cpu interaction._wide interaction._triton interaction._recompute "
     "interaction.maxsim interaction.topk interaction.explain interaction",
@@ -53,7 +53,7 @@ LAYERS = {
     "8": "training.parallel training.optimizer training.log training.state training.teacher "
     "training.targets training.memory training.masked training.tasks training.step "
     "training.mining training.loop training.run training.chain training",
-    "9": "api bench.plain_* bench.maxsim bench.exact_search bench.* bench "
+    "9": "api bench.plain_* bench.maxsim bench.exact_search bench.trials bench.* bench "
     "cli.console cli.failures cli.help cli.app cli.options "
     "cli.doctor cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.compare "
     "cli.score cli.encode cli.index cli.search cli.convert cli.bench cli.demo cli.main cli",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +40,27 @@ def packed(values: torch.Tensor, lengths: list[int]) -> MultiVectors:
 def test_what_comes_back_is_off_by_a_buckets_width_at_most(
     count: int, dim: int, bits: int, seed: int
 ) -> None:
-    values = unit(count, dim, seed)
+    values = 3 * unit(count, dim, seed)
     book = Codebook.train(values, bits)
+    assert not book.unit
     found = book.decode(book.encode(values))
     rest = values - book.centroids[codes.nearest(values, book.centroids, unit=False)]
     bounds = torch.cat([rest.min()[None], book.edges, rest.max()[None]])
     bucket = torch.bucketize(rest, book.edges)
     width = bounds.diff().clamp_min(0)[bucket]
-    assert bool(((found - values).abs() <= width + 1e-6).all())
+    assert bool(((found - values).abs() <= width + 1e-5).all())
+    length = replace(book, unit=True).decode(book.encode(values))
+    assert torch.allclose(length, torch.nn.functional.normalize(found, dim=1), atol=1e-5)
+
+
+def test_vectors_of_unit_length_stay_so() -> None:
+    for values in (unit(500), unit(500).half(), packed(unit(500), [5] * 100).quantize()):
+        plain = (
+            values if isinstance(values, torch.Tensor) else values.to(dtype=torch.float32).values
+        )
+        book = Codebook.train(plain, 2)
+        assert book.unit
+        assert torch.allclose(book.decode(book.encode(plain)).norm(dim=1), torch.ones(500))
 
 
 @pytest.mark.parametrize(("bits", "size"), [(2, 2 + 4), (4, 2 + 8)])
@@ -78,7 +92,7 @@ def test_the_compiled_loop_and_plain_torch_decode_alike(monkeypatch: pytest.Monk
         assert len(book.centroids) > 1
         fast = book.decode(coded.view(4, 25, -1))
         monkeypatch.setattr(codes, "_loops", lambda: None)
-        assert torch.equal(book.decode(coded).view(4, 25, -1), fast)
+        assert torch.allclose(book.decode(coded).view(4, 25, -1), fast, atol=1e-6)
         monkeypatch.undo()
 
 

@@ -6,15 +6,11 @@ import os
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.index import mirror as mirrors
 from bagformer_cli.index.lancedb import LanceEngine
-from bagformer_cli.index.tokens import TokenIndex
-from bagformer_cli.interaction.vectors import MultiVectors
 from tests.index_rows import LAYOUT, best, query, rows
 
 
@@ -110,7 +106,7 @@ def test_a_damaged_mirror_is_made_anew(engine: LanceEngine, damage: str) -> None
     assert found(LanceEngine.open(engine.uri)) == before
 
 
-def test_the_inverted_index_finds_what_the_scan_finds(
+def test_rounded_lists_find_what_the_scan_finds(
     engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirrors, "TOKENS_FROM", 1)
@@ -120,6 +116,9 @@ def test_the_inverted_index_finds_what_the_scan_finds(
     result = engine.recall("image", query(), 3, None, "tokens", candidates=3)
     assert result.method == "tokens"
     assert found(engine, "tokens", 3) == found(engine, "exact", 3)
+    cheap = engine.recall("image", query(), 3, "price >= 20", "tokens", candidates=3)
+    whole = engine.recall("image", query(), 3, "price >= 20", "exact", candidates=3)
+    assert cheap.keys[0].tolist() == whole.keys[0].tolist()
     engine.upsert(rows([77], seed=0))  # came later: scanned
     assert set(found(engine, "tokens", 100)) >= {"p77"}
     engine.remove(["p77", found(engine, "exact", 1)[0]])
@@ -128,25 +127,18 @@ def test_the_inverted_index_finds_what_the_scan_finds(
     assert again.recall("image", query(), 3, None, "tokens", candidates=3).method == "tokens"
 
 
-def test_groups_gather_all_that_are_near() -> None:
-    random = np.random.default_rng(0)
-    centres = random.normal(size=(20, 16))
-    values = centres[random.integers(0, 20, 3000)] + 0.05 * random.normal(size=(3000, 16))
-    items = MultiVectors(
-        torch.nn.functional.normalize(torch.from_numpy(values).float(), dim=1),
-        torch.arange(0, 3001, 3),
-    )
-    index = TokenIndex.build([items[:400], items[400:]], 3000)
-    assert index.count == 1000
-    allowed = np.ones(1000, bool)
-    for item in (0, 399, 400, 999):
-        mine = items[item].values
-        chosen = index.candidates(mine, 20, allowed, probes=2)
-        assert item in chosen
-        assert len(chosen) <= 200
-        without = allowed.copy()
-        without[item] = False
-        assert item not in index.candidates(mine, 20, without, probes=2)
+def test_damaged_rounded_lists_are_left_aside(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "TOKENS_FROM", 1)
+    engine.optimize()
+    folder = engine._mirror("image").folder / "tokens"
+    for name in ("numbers.npy", "tokens.json"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-3])
+        again = LanceEngine.open(engine.uri)
+        result = again.recall("image", query(), 3, None, "tokens", candidates=3)
+        assert result.method == "exact"
+        assert len(result.keys[0]) == 3
 
 
 def test_a_folder_without_write_permission_is_mirrored_in_the_cache(

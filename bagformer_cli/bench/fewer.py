@@ -13,7 +13,10 @@ from bagformer_cli.evaluation.evaluate import encode_split
 from bagformer_cli.evaluation.metrics import Positives, best_ranks, recall
 from bagformer_cli.files import write_text
 from bagformer_cli.index.reduce import Fewer
+from bagformer_cli.interaction.codes import RESIDUAL, Codebook
 from bagformer_cli.interaction.maxsim import score_texts
+from bagformer_cli.interaction.stored import DTYPES
+from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.progress import SILENT, Progress
 
@@ -23,7 +26,14 @@ WAYS: tuple[tuple[str, Fewer], ...] = (
     *((f"prune {share}", Fewer(prune=share)) for share in (0.5, 0.25, 0.125)),
     ("keep 1", Fewer(keep=1)),
 )
-TYPES = (("float32", torch.float32), ("float16", torch.float16), ("int8", torch.int8))
+COLOURS = {
+    "float32": "#888888",
+    "float16": "#1f77b4",
+    "int8": "#d62728",
+    "residual4": "#2ca02c",
+    "residual2": "#9467bd",
+}
+NAMED = ("int8", "residual2")  # the types whose points say which way they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,7 @@ class Point:
         dtype: Of the stored vectors.
         vectors: An image's, in the mean.
         bytes: An image's, in the mean, scales included.
+        shared: Bytes of the codebook, which all images have in common.
         mean_recall: Text to image, percent.
     """
 
@@ -42,6 +53,7 @@ class Point:
     dtype: str
     vectors: float
     bytes: float
+    shared: int
     mean_recall: float
 
 
@@ -54,17 +66,31 @@ def run(
     points = []
     for way, fewer in WAYS:
         short = fewer(images.vectors.to("cpu"))
-        for name, dtype in TYPES:
-            stored = short.to(dtype=dtype)
-            size = stored.values.nbytes + (0 if stored.scales is None else stored.scales.nbytes)
+        for name in COLOURS:
+            stored = stored_as(short, name)
+            book = stored.codebook
             with torch.no_grad():
                 scores = score_texts(texts.vectors.to("cpu"), stored.to(dtype=torch.float32))
             found = recall(best_ranks(scores.numpy(), positives))
             count = len(stored)
             points.append(
-                Point(way, name, len(stored.values) / count, size / count, 100 * found.mean)
+                Point(
+                    way,
+                    name,
+                    len(stored.values) / count,
+                    stored.nbytes / count,
+                    0 if book is None else 2 * book.centroids.numel(),
+                    100 * found.mean,
+                )
             )
     return points
+
+
+def stored_as(vectors: MultiVectors, name: str) -> MultiVectors:
+    """The same items in a stored type; the codebook of codes is made from them."""
+    if name in RESIDUAL:
+        return vectors.code(Codebook.train(vectors.values, RESIDUAL[name]))
+    return vectors.to(dtype=DTYPES[name])
 
 
 def plot(points: Sequence[Point], path: Path, title: str) -> None:
@@ -76,7 +102,6 @@ def plot(points: Sequence[Point], path: Path, title: str) -> None:
     high = math.ceil(math.log2(max(p.bytes for p in points)))
     floor = 10 * math.floor(min(p.mean_recall for p in points) / 10)
     roof = 10 * math.ceil(max(p.mean_recall for p in points) / 10)
-    colours = {"float32": "#888888", "float16": "#1f77b4", "int8": "#d62728"}
 
     def x(value: float) -> float:
         return left + (math.log2(value) - low) / (high - low) * (width - left - 30)
@@ -100,8 +125,8 @@ def plot(points: Sequence[Point], path: Path, title: str) -> None:
         f'<text x="{left - 8}" y="{y(value) + 4:.0f}" text-anchor="end">{value}</text>'
         for value in range(floor, roof + 1, 5)
     ]
-    for number, (name, colour) in enumerate(colours.items()):
-        place = width - 240 + 75 * number
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        place = width - 400 + 78 * number
         parts.append(
             f'<circle cx="{place}" cy="18" r="4" fill="{colour}"/>'
             f'<text x="{place + 8}" y="22">{name}</text>'
@@ -114,9 +139,9 @@ def plot(points: Sequence[Point], path: Path, title: str) -> None:
     for point in points:
         parts.append(
             f'<circle cx="{x(point.bytes):.1f}" cy="{y(point.mean_recall):.1f}" r="4" '
-            f'fill="{colours[point.dtype]}"/>'
+            f'fill="{COLOURS[point.dtype]}"/>'
         )
-        if point.dtype == "int8":
+        if point.dtype in NAMED:
             parts.append(
                 f'<text x="{x(point.bytes) - 7:.1f}" y="{y(point.mean_recall) + 4:.1f}" '
                 f'text-anchor="end" font-size="11">{point.way}</text>'

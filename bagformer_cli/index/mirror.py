@@ -40,9 +40,11 @@ DEAD_SHARE = 0.3
 EXACT_BYTES = 48 << 20
 """A scan of so many bytes takes about as long as asking LanceDB which rows there are."""
 TOKENS_FROM = 128 << 20
-"""Bytes of lists from which the inverted index is worth its place."""
+"""Bytes of lists from which rounding them beforehand is worth its place."""
 TAIL_SHARE = 0.2
-"""Rows that came after the inverted index was made, and are scanned, before it is made anew."""
+"""Rows that came after the rounding, and are scanned, before it is made anew."""
+CODE_BYTES = 8
+"""A dimension of residual codes takes as long to decode and multiply as so many bytes of int8."""
 LEAST, EACH = 400, 16
 """Candidates that are scored: at least, and for each result."""
 
@@ -148,13 +150,13 @@ class Mirror:
         self.tokens = TokenIndex.load(self.folder / "tokens", names)
 
     def index_tokens(self, progress: Progress = SILENT) -> None:
-        """Make the inverted index where it is worth it and there is none that is fresh enough."""
+        """Round all vectors where it is worth it and was not done lately."""
         fresh = self.tokens is not None and self.tokens.count >= (1 - TAIL_SHARE) * len(self)
         if self.nbytes < TOKENS_FROM or fresh:
             return
         with FileLock(self.folder / "lock"):
             parts = [segment.vectors for segment in self.segments]
-            made = TokenIndex.build(parts, sum(len(part.values) for part in parts), progress)
+            made = TokenIndex.build(parts, progress)
             made.save(self.folder / "tokens", self.names)
         self.tokens = TokenIndex.load(self.folder / "tokens", self.names)
 
@@ -199,8 +201,13 @@ class Mirror:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that a scan of everything reads."""
-        return sum(s.vectors.values.nbytes for s in self.segments)
+        """Bytes that a scan of everything reads; codes count as what takes as long."""
+        return sum(
+            s.vectors.values.nbytes
+            if s.vectors.codebook is None
+            else CODE_BYTES * len(s.vectors.values) * s.vectors.dim
+            for s in self.segments
+        )
 
     def positions(self, keys: Keys) -> NDArray[np.int64]:
         """Where rows are; -1 where they are not."""
@@ -280,25 +287,24 @@ class Mirror:
             keys = [self.keys[row] for row in places]
             return Found(keys, list(scores), True, "exact", note, seconds)
         later = allowed.copy()
-        later[: self.tokens.count] = False  # what came after the groups were made: all of it
+        later[: self.tokens.count] = False  # what came after the rounding: all of it
         keys, found = [], []
         seen = 0
         for number in range(len(queries)):
             query = queries[number]
             started = time.perf_counter()
-            chosen = self.tokens.candidates(query.values, max(LEAST, EACH * k), allowed)
-            seconds["groups"] = seconds.get("groups", 0.0) + time.perf_counter() - started
+            chosen = later.copy()
+            values = query.to("cpu", torch.float32).values
+            promising = self.tokens.candidates(values, max(LEAST, EACH * k), allowed)
+            chosen[: len(promising)] |= promising
+            seconds["rounded"] = seconds.get("rounded", 0.0) + time.perf_counter() - started
             started = time.perf_counter()
-            scores, places = self._score(query, k, np.sort(chosen).astype(np.int64))
-            if later.any():
-                more = self.scan(query, k, later)
-                scores = np.concatenate([scores, more[0]], 1)
-                scores, places = best_of(scores, np.concatenate([places, more[1]], 1), k)
+            scores, places = self.scan(query, k, chosen)
             seconds["late"] = seconds.get("late", 0.0) + time.perf_counter() - started
             keys.append(self.keys[places[0]])
             found.append(scores[0])
-            seen = max(seen, len(chosen))
-        note = tr("{n} of {all} lists scored, by groups of their vectors", n=seen, all=count)
+            seen = max(seen, int(chosen.sum()))
+        note = tr("{n} of {all} lists scored, chosen by rounded vectors", n=seen, all=count)
         return Found(keys, found, True, "tokens", note, seconds)
 
     def select(self, positions: NDArray[np.int64]) -> MultiVectors:
@@ -316,16 +322,6 @@ class Mirror:
             start = end
         inverse = np.argsort(np.concatenate(order))
         return MultiVectors.concatenate(parts).select(torch.from_numpy(inverse))
-
-    def _score(
-        self, query: MultiVectors, k: int, positions: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The best ``k`` of one query among some rows: scores [1, k] and positions [1, k]."""
-        if not len(positions):
-            return np.zeros((1, 0), np.float32), np.zeros((1, 0), np.int64)
-        chosen = self.select(positions)
-        scores, places = topk_rescored(query, chosen, k, dtype=_cheapest(chosen))
-        return scores.numpy(), positions[places.numpy()]
 
     def late(self, query: MultiVectors, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The late interaction of one query with some rows."""

@@ -1,105 +1,103 @@
-"""An inverted index over single vectors: which lists have a vector near this one.
+"""A cheap look at every list: each vector rounded to the nearest of many centroids.
 
-The vectors of all lists are grouped around centroids (spherical k-means). A search goes through
-the groups nearest to each of its own vectors and adds up, for each product met there, how near the
-group's centroid is: the late interaction with every vector rounded to its centroid, where a vector
-that no group had counts as the last group looked at (as in XTR and WARP). The best are scored
-exactly afterwards. It is a filter: rows that came later are scanned instead.
+What a query's vectors make of the centroids is computed once; after that a list costs one row of a
+table for each of its vectors and no dot product. The sum of the largest, over the query's vectors,
+is the late interaction of the rounded lists (PLAID's centroid interaction, Santhanam et al. 2022).
+It says of what kind a product is, and the exact score decides among all that are of the right one.
+Nothing is missed for not having been probed: every list is looked at, at a thirtieth of what its
+exact score costs. It is a filter: rows that came later are scanned instead.
 
-Shapes: N vectors in all, n products, C centroids, D dimensions, G vectors of a query.
+Shapes: N vectors in all, n lists, C centroids, D dimensions, G vectors of a query in H slots of 16.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from bagformer_cli.files import atomic_folder, write_text
-from bagformer_cli.interaction._kernels import compile_loop
+from bagformer_cli.interaction import _rounded
+from bagformer_cli.interaction._threads import on_every_thread
+from bagformer_cli.interaction._wide import LANES, has, pack
+from bagformer_cli.interaction.kmeans import Tree
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
-FORMAT = 1
-SAMPLE = 48  # vectors a centroid that k-means sees
-ROUNDS = 5
-BLOCK = 1 << 15
-PROBES = 32
-NEAR_BEST = 0.4  # share of the best promise from which a product comes along
-MOST_SHARE = 0.2  # of all products; beyond it a scan of everything is as quick
+FORMAT = 2
+MOST = 1 << 15  # centroids
+EACH = 48  # vectors of all lists for each centroid
+SAMPLE = 24  # vectors a centroid that k-means sees
+BLOCK = 1 << 16  # vectors rounded at once
+NEAR_BEST = 0.8  # of the way from the middle list to the best, from which a list comes along
+LEAST_SHARE = 0.05  # of all lists that come along, whatever they promise
+MOST_SHARE = 0.25  # beyond it a scan of everything is as quick
 
 
 @dataclass(frozen=True)
 class TokenIndex:
-    """Centroids, and for each the products that have a vector there.
+    """Centroids, and for each vector of each list the nearest.
 
     Args:
-        centroids: [C, D] unit vectors.
-        offsets: [C+1] int64.
-        items: [M] int32, products of centroid c at ``offsets[c]:offsets[c+1]``, each once.
-        count: n, products that were there when it was made.
+        centroids: [C, D] int8, all of one scale; C a multiple of 16, the last ones perhaps zero.
+        numbers: [N] uint16, the centroid of each vector, list after list.
+        offsets: [n+1] int64: which vectors are whose.
     """
 
     centroids: Tensor
+    numbers: NDArray[np.uint16]
     offsets: NDArray[np.int64]
-    items: NDArray[np.int32]
-    count: int
+
+    @property
+    def count(self) -> int:
+        """n, lists that were there when it was made."""
+        return len(self.offsets) - 1
 
     @classmethod
-    def build(
-        cls, parts: Iterable[MultiVectors], vectors: int, progress: Progress = SILENT
-    ) -> Self:
-        """Group the vectors of all products.
+    def build(cls, parts: Sequence[MultiVectors], progress: Progress = SILENT) -> Self:
+        """Round the vectors of all lists.
 
         Args:
-            parts: The products' lists, in order; gone through twice.
-            vectors: N.
+            parts: The lists, in order.
             progress: Where to report.
         """
-        parts = list(parts)
-        size = int(min(16384, max(16, 2 ** round(np.log2(max(1, 1.6 * vectors**0.5))))))
+        vectors = sum(len(part.values) for part in parts)
+        size = int(min(MOST, max(16, 2 ** round(np.log2(max(1, vectors / EACH))))))
         with progress.task(tr("Grouping vectors"), vectors) as task:
-            centroids = _kmeans(_sample(parts, vectors, size * SAMPLE), size)
-            groups: list[NDArray[np.int32]] = []
-            owners: list[NDArray[np.int32]] = []
-            start = 0
+            tree = Tree.grow(_sample(parts, vectors, size * SAMPLE), size)
+            numbers = [np.zeros(0, np.uint16)]
             for part in parts:
-                for first in range(0, len(part), 4096):
-                    block = part[first : first + 4096]
-                    group = _nearest(block.values, centroids).astype(np.int64)
-                    owner = np.repeat(np.arange(len(block)), block.lengths.numpy())
-                    both = np.unique(owner * size + group)  # each product once a group
-                    groups.append((both % size).astype(np.int32))
-                    owners.append((both // size + start + first).astype(np.int32))
-                    task.advance(len(block.values))
-                start += len(part)
-        group = np.concatenate([np.zeros(0, np.int32), *groups])
-        order = np.argsort(group, kind="stable")
-        items = np.concatenate([np.zeros(0, np.int32), *owners])[order]
-        offsets = np.searchsorted(group[order], np.arange(size + 1)).astype(np.int64)
-        return cls(centroids, offsets, items, start)
+                for first in range(0, len(part.values), BLOCK):
+                    rows = torch.arange(first, min(first + BLOCK, len(part.values)))
+                    numbers.append(tree.nearest(part.rows(rows)).numpy().astype(np.uint16))
+                    task.advance(len(rows))
+        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
+        whole = torch.zeros(-(-len(tree.leaves) // LANES) * LANES, tree.leaves.shape[1])
+        whole[: len(tree.leaves)] = tree.leaves
+        centroids = MultiVectors.from_list([whole]).quantize().values
+        return cls(centroids, np.concatenate(numbers), lengths.cumsum())
 
     def save(self, folder: Path, made_from: list[str]) -> None:
         """Write it; the folder appears whole.
 
         Args:
             folder: Where.
-            made_from: Names what the products' numbers refer to.
+            made_from: Names what the lists' numbers refer to.
         """
         with atomic_folder(folder) as temporary:
             np.save(temporary / "centroids.npy", self.centroids.numpy())
+            np.save(temporary / "numbers.npy", self.numbers)
             np.save(temporary / "offsets.npy", self.offsets)
-            np.save(temporary / "items.npy", self.items)
-            record = {"format": FORMAT, "count": self.count, "made_from": made_from}
+            record = {"format": FORMAT, "made_from": made_from}
             write_text(temporary / "tokens.json", json.dumps(record))
 
     @classmethod
@@ -110,108 +108,107 @@ class TokenIndex:
             made_from = record["made_from"]
             if record["format"] != FORMAT or names[: len(made_from)] != made_from:
                 return None
-            return cls(
+            found = cls(
                 torch.from_numpy(np.load(folder / "centroids.npy")),
+                np.load(folder / "numbers.npy", mmap_mode="r"),
                 np.load(folder / "offsets.npy"),
-                np.load(folder / "items.npy", mmap_mode="r"),
-                int(record["count"]),
             )
-        except (OSError, ValueError, KeyError, TypeError):
+            return found if found.offsets[-1] == len(found.numbers) else None
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
             return None
 
     def candidates(
-        self, query: Tensor, least: int, allowed: NDArray[np.bool_], probes: int = PROBES
-    ) -> NDArray[np.int32]:
-        """The products that promise most for one query, in no order.
+        self, query: Tensor, least: int, allowed: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """[n] the lists that promise most for one query.
 
         Where many promise about as much as the best they all come along: among products of one
-        kind the groups say little, and the exact score must tell.
+        kind the centroids say little, and the exact score must tell.
 
         Args:
             query: [G, D].
-            least: How many at least (if so many were met).
+            least: How many at least (if so many are allowed).
             allowed: [n] bool, or more.
-            probes: Groups looked at for each vector of the query.
         """
-        near = query.float() @ self.centroids.T
-        scores, groups = near.topk(min(probes, len(self.centroids)), dim=1)
-        found: NDArray[np.int32]
-        found, sums = _add_up(
-            groups.numpy().astype(np.int32),
-            scores.numpy(),
-            self.offsets,
-            np.asarray(self.items),
-            allowed[: self.count],
-        )
-        if len(found) <= least:
-            return found
-        promising = int((sums >= NEAR_BEST * sums.max()).sum())
-        count = max(least, min(promising, int(MOST_SHARE * self.count)))
-        return found[np.argpartition(-sums, count - 1)[:count]] if count < len(found) else found
+        allowed = allowed[: self.count]
+        there = int(allowed.sum())
+        least = max(least, int(LEAST_SHARE * there))
+        if there <= least:
+            return allowed
+        sums = self.promises(query, allowed)
+        some = sums if there == self.count else sums[allowed]
+        best = int(some.max())
+        near = best - (1 - NEAR_BEST) * (best - int(np.median(some[:: max(1, there >> 12)])))
+        wanted = max(least, min(int((some >= near).sum()), int(MOST_SHARE * there)))
+        edge = np.partition(some, there - wanted)[there - wanted]
+        mask: NDArray[np.bool_] = sums >= edge
+        return mask
+
+    def promises(self, query: Tensor, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """[n] the late interaction of the rounded lists, whole numbers that rise with it.
+
+        Lists that are not allowed have −1.
+        """
+        table = self.table(query)
+        sums = np.full(self.count, -1, np.int64)
+        numbers = np.asarray(self.numbers)
+
+        def work(first: int, end: int) -> None:
+            _rounded.score_rounded(numbers, self.offsets, allowed, table, first, end, sums)
+
+        _shared_out(work, self.count, 4096)
+        return sums
+
+    def table(self, query: Tensor) -> NDArray[np.uint16]:
+        """[H, C, 16] what each of a query's vectors makes of each centroid.
+
+        Lanes of whole numbers that rise with the dot product, 0 the lowest; spare lanes hold 0.
+        """
+        lanes, count = len(query), len(self.centroids)
+        slots = -(-lanes // LANES)
+        products: NDArray[np.generic]
+        if has(torch.int8) and self.centroids.shape[1] % 4 == 0:
+            bags = pack(MultiVectors.from_list([query]).quantize())
+            products = np.empty((slots, count, LANES), np.int32)
+            rows, begins = self.centroids.numpy(), self.begins
+
+            def multiply(first: int, end: int) -> None:
+                _rounded.multiply_rows(rows, begins, bags, first, end, products)
+
+            _shared_out(multiply, count, 8192)
+        else:
+            whole = torch.zeros(slots * LANES, query.shape[1])
+            whole[:lanes] = query
+            every = whole @ self.centroids.float().T
+            products = every.view(slots, LANES, count).transpose(1, 2).contiguous().numpy()
+        table = np.empty((slots, count, LANES), np.uint16)
+        _rounded.to_table(products, lanes, table)
+        return table
+
+    @cached_property
+    def begins(self) -> NDArray[np.int32]:
+        """[C] what sums of products with unsigned numbers, 128 larger, begin with."""
+        return -128 * self.centroids.sum(1, dtype=torch.int32).numpy()
 
 
-@compile_loop
-def _add_up(groups, scores, offsets, items, allowed):  # type: ignore[no-untyped-def]
-    """Products met, and for each the sum over the query's vectors of its nearest group's gain.
+def _shared_out(work: Callable[[int, int], None], count: int, least: int) -> None:
+    """``work(first, end)`` over all of ``count``, by several threads if each has ``least``.
 
-    The gain is over the last group looked at: what is not met there is at most as near.
+    Parts begin at multiples of 16.
     """
-    count = len(allowed)
-    sums = np.zeros(count, np.float32)
-    seen = np.full(count, -1, np.int16)
-    met = np.empty(count, np.int32)
-    number = 0
-    for g in range(groups.shape[0]):
-        least = scores[g, groups.shape[1] - 1]
-        for p in range(groups.shape[1]):
-            gain = scores[g, p] - least
-            group = groups[g, p]
-            for place in range(offsets[group], offsets[group + 1]):
-                item = items[place]
-                if seen[item] != g:  # groups come nearest first: the first is the largest
-                    if seen[item] < 0 and allowed[item]:
-                        met[number] = item
-                        number += 1
-                    seen[item] = g
-                    sums[item] += gain
-    found = met[:number].copy()
-    return found, sums[found]
+    threads = max(1, min(torch.get_num_threads(), count // least))
+    each = -(-count // (threads * LANES)) * LANES
+    on_every_thread(lambda t: work(min(t * each, count), min((t + 1) * each, count)), threads)
 
 
-def _sample(parts: list[MultiVectors], vectors: int, wanted: int) -> Tensor:
+def _sample(parts: Sequence[MultiVectors], vectors: int, wanted: int) -> Tensor:
     """[at most wanted, D] vectors of all parts alike, by chance but always the same."""
     random = np.random.default_rng(0)
     chosen = []
     for part in parts:
         own = len(part.values)
         take = min(own, -(-wanted * own // max(1, vectors)))
-        rows = np.sort(random.choice(own, take, replace=False))
-        chosen.append(part.values[torch.from_numpy(rows)].float())
-    return F.normalize(torch.cat(chosen), dim=1)
-
-
-def _kmeans(sample: Tensor, size: int) -> Tensor:
-    """[size, D] centroids of unit vectors; one that nobody is near starts anew somewhere."""
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randperm(len(sample), generator=generator)[:size]
-    centroids = sample[start.repeat(-(-size // max(1, len(start))))[:size]].clone()
-    for _ in range(ROUNDS):
-        nearest = torch.from_numpy(_nearest(sample, centroids))
-        sums = torch.zeros_like(centroids).index_add_(0, nearest, sample)
-        empty = torch.bincount(nearest, minlength=size) == 0
-        if empty.any():
-            again = torch.randint(len(sample), (int(empty.sum()),), generator=generator)
-            sums[empty] = sample[again]
-        centroids = F.normalize(sums, dim=1)
-    return centroids
-
-
-@torch.no_grad()
-def _nearest(values: Tensor, centroids: Tensor) -> NDArray[np.int64]:
-    """[N] the nearest centroid of each vector; a positive scale of a vector changes nothing."""
-    columns = centroids.T.contiguous()
-    found = [
-        (values[i : i + BLOCK].float() @ columns).max(1).indices.numpy()
-        for i in range(0, len(values), BLOCK)
-    ]
-    return np.concatenate([np.zeros(0, np.int64), *found])
+        rows = torch.from_numpy(np.sort(random.choice(own, take, replace=False)))
+        # A positive scale changes nothing, so int8 stays int8: it is a quarter of the memory.
+        chosen.append(part.values[rows] if part.codebook is None else part.rows(rows).half())
+    return torch.cat(chosen)

@@ -12,7 +12,19 @@ import numpy as np
 from bagformer_cli.interaction._kernels import compile_loop
 
 
-def _decode_2(codes: Any, centroids: Any, table: Any, out: Any) -> None:
+def _make_unit(vector: Any) -> None:
+    total = np.float32(0)
+    for d in range(len(vector)):
+        total += vector[d] * vector[d]
+    scale = np.float32(1) / max(np.sqrt(total), np.float32(1e-12))
+    for d in range(len(vector)):
+        vector[d] *= scale
+
+
+_unit = compile_loop(_make_unit)
+
+
+def _decode_2(codes: Any, centroids: Any, table: Any, out: Any, unit: Any) -> None:
     """Two dimensions a byte: ``codes`` [N, 2 + D/2] uint8, ``table`` [256, 2], ``out`` [N, D]."""
     for i in range(len(codes)):
         own = codes[i]
@@ -26,9 +38,11 @@ def _decode_2(codes: Any, centroids: Any, table: Any, out: Any) -> None:
             out[i, d] = v0
             out[i, d + 1] = v1
             d += np.int64(2)
+        if unit:
+            _unit(out[i])
 
 
-def _decode_4(codes: Any, centroids: Any, table: Any, out: Any) -> None:
+def _decode_4(codes: Any, centroids: Any, table: Any, out: Any, unit: Any) -> None:
     """Four dimensions a byte: ``codes`` [N, 2 + D/4] uint8, ``table`` [256, 4], ``out`` [N, D]."""
     for i in range(len(codes)):
         own = codes[i]
@@ -45,6 +59,8 @@ def _decode_4(codes: Any, centroids: Any, table: Any, out: Any) -> None:
             out[i, d + 2] = v2
             out[i, d + 3] = v3
             d += np.int64(4)
+        if unit:
+            _unit(out[i])
 
 
 decode = {2: compile_loop(_decode_2), 4: compile_loop(_decode_4)}

@@ -106,10 +106,13 @@ class _Block:
         zeros = ir.Constant(_INTS, [0] * LANES)
         return self.builder.shuffle_vector(one, ir.Constant(_INTS, ir.Undefined), zeros)
 
-    def products(self, bags: Any, words: Any, begin: Any, patches: Any, stride: Any) -> list[Any]:
+    def products(
+        self, bags: Any, words: Any, begin: Any, patches: Any, stride: Any, ahead: Any
+    ) -> list[Any]:
         """[slots][rows] registers: a loop over the words of the vectors.
 
-        Sums of int8 begin with what is at ``begin``, a number a row.
+        Sums of int8 begin with what is at ``begin``, a number a row. What lies ``ahead`` bytes
+        behind what is multiplied is fetched.
         """
         b = self.builder
         zero = ir.Constant(self.sums, [0] * LANES)
@@ -120,7 +123,6 @@ class _Block:
         if self.sums is _INTS:
             first = [self.splat(self.load(begin, 4 * p, _I32)) for p in range(self.rows)]
         rows = [b.mul(stride, ir.Constant(_I64, p)) for p in range(self.rows)]
-        ahead = b.mul(stride, ir.Constant(_I64, AHEAD))
         slot = b.mul(words, ir.Constant(_I64, 64))
         slots = [b.mul(slot, ir.Constant(_I64, s)) for s in range(self.slots)]
         b.branch(loop)
@@ -191,8 +193,8 @@ def _block(slots: int, rows: int, both: bool) -> Any:
     def build(_: Any, element: Any, *arguments: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             block = _Block(builder, element.dtype, slots, rows)
-            _, bags, words, begin, patches, stride, best, *rest = args
-            products = block.products(bags, words, begin, patches, stride)
+            _, bags, words, begin, patches, stride, ahead, best, *rest = args
+            products = block.products(bags, words, begin, patches, stride, ahead)
             block.reduce(products, best)
             if both:
                 block.reduce_up(products, *rest)
@@ -202,12 +204,14 @@ def _block(slots: int, rows: int, both: bool) -> Any:
 
     # numba reads the names of the arguments, so there is one function for each list of them.
     def down(_: Any, element: Any, bags: Any, words: Any, begin: Any, patches: Any, stride: Any,
-             best: Any) -> Any:  # fmt: skip
-        return build(_, element, bags, words, begin, patches, stride, best)
+             ahead: Any, best: Any) -> Any:  # fmt: skip
+        return build(_, element, bags, words, begin, patches, stride, ahead, best)
 
     def up(_: Any, element: Any, bags: Any, words: Any, begin: Any, patches: Any, stride: Any,
-           best: Any, over: Any, begins: Any, ups: Any) -> Any:  # fmt: skip
-        return build(_, element, bags, words, begin, patches, stride, best, over, begins, ups)
+           ahead: Any, best: Any, over: Any, begins: Any, ups: Any) -> Any:  # fmt: skip
+        return build(
+            _, element, bags, words, begin, patches, stride, ahead, best, over, begins, ups
+        )
 
     return intrinsic(up if both else down)
 
@@ -281,11 +285,18 @@ def _score(
     a_begins, a_best = np.int64(begins.ctypes.data), np.int64(best.ctypes.data)
     a_over, a_ups = np.int64(over.ctypes.data), np.int64(ups.ctypes.data)
     integers = len(offsets) > 0
+    ahead = np.int64(AHEAD) * stride
+    coming = 0
     for i in range(len(images) - 1):
         length = np.int64(images[i + 1] - images[i])
         if len(allowed) > 0 and not allowed[i]:
             t2i[:, i] = -np.inf
             continue
+        if len(allowed) > 0:  # the next one that is wanted, wherever it lies
+            coming = max(coming, i + 1)
+            while coming < len(allowed) - 1 and not allowed[coming]:
+                coming += 1
+            ahead = np.int64(images[min(coming, len(images) - 2)] - images[i]) * stride
         if length == 0:
             t2i[:, i] = 0
             if both:
@@ -315,34 +326,34 @@ def _score(
                 if p + rows <= length:
                     if both:
                         if wide == 3:
-                            _both_3x8(patches, b, words, st, row, stride, mx, ov, bg, up)
+                            _both_3x8(patches, b, words, st, row, stride, ahead, mx, ov, bg, up)
                         elif wide == 2:
-                            _both_2x8(patches, b, words, st, row, stride, mx, ov, bg, up)
+                            _both_2x8(patches, b, words, st, row, stride, ahead, mx, ov, bg, up)
                         else:
-                            _both_1x16(patches, b, words, st, row, stride, mx, ov, bg, up)
+                            _both_1x16(patches, b, words, st, row, stride, ahead, mx, ov, bg, up)
                     else:
                         if wide == 3:
-                            _down_3x8(patches, b, words, st, row, stride, mx)
+                            _down_3x8(patches, b, words, st, row, stride, ahead, mx)
                         elif wide == 2:
-                            _down_2x8(patches, b, words, st, row, stride, mx)
+                            _down_2x8(patches, b, words, st, row, stride, ahead, mx)
                         else:
-                            _down_1x16(patches, b, words, st, row, stride, mx)
+                            _down_1x16(patches, b, words, st, row, stride, ahead, mx)
                     p += rows
                 else:
                     if both:
                         if wide == 3:
-                            _both_3x1(patches, b, words, st, row, stride, mx, ov, bg, up)
+                            _both_3x1(patches, b, words, st, row, stride, ahead, mx, ov, bg, up)
                         elif wide == 2:
-                            _both_2x1(patches, b, words, st, row, stride, mx, ov, bg, up)
+                            _both_2x1(patches, b, words, st, row, stride, ahead, mx, ov, bg, up)
                         else:
-                            _both_1x1(patches, b, words, st, row, stride, mx, ov, bg, up)
+                            _both_1x1(patches, b, words, st, row, stride, ahead, mx, ov, bg, up)
                     else:
                         if wide == 3:
-                            _down_3x1(patches, b, words, st, row, stride, mx)
+                            _down_3x1(patches, b, words, st, row, stride, ahead, mx)
                         elif wide == 2:
-                            _down_2x1(patches, b, words, st, row, stride, mx)
+                            _down_2x1(patches, b, words, st, row, stride, ahead, mx)
                         else:
-                            _down_1x1(patches, b, words, st, row, stride, mx)
+                            _down_1x1(patches, b, words, st, row, stride, ahead, mx)
                     p += np.int64(1)
             s += wide
         for q in range(len(titles) - 1):

@@ -142,6 +142,12 @@ class _Pack:
         return len(self.bags)
 
 
+def pack(texts: MultiVectors) -> Array:
+    """[H, W, 16] words: the vectors of titles side by side, one after the other; see ``_lanes``."""
+    everything = Range.all(texts.offsets, [(0, len(texts))])[0]
+    return _Pack.make(texts, everything, both=False).bags
+
+
 def scores(
     texts: MultiVectors,
     images: MultiVectors,

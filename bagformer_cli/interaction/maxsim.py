@@ -168,13 +168,15 @@ def _scores(
     path = _path(texts.values, images.values, texts.offsets, dtype)
     how: dict[str, Any] = {"dtype": dtype, "both": both, "budget": budget}
     with torch.no_grad(), torch.autocast(texts.device.type, enabled=False):
-        if path is _cpu and _wide.can(texts, images, dtype, both=both):
+        # What is not allowed is stepped over, but it would be converted.
+        steps = allowed is None or images.dtype == dtype
+        if path is _cpu and steps and _wide.can(texts, images, dtype, both=both):
             return _wide.scores(texts, images, **how, allowed=allowed)
         if allowed is None:
             t2i, i2t = path.scores(texts, images, **how)
             return t2i, i2t
         chosen = allowed.cpu().nonzero().flatten()
-        t2i, i2t = path.scores(texts, images.select(chosen), **how)
+        t2i, i2t = _scores(texts, images.select(chosen), **how)
         whole = t2i.new_full((len(texts), len(images)), -torch.inf)
         whole[:, chosen.to(whole.device)] = t2i
         return whole, i2t

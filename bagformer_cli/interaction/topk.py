@@ -53,7 +53,8 @@ def topk(
         )
     best = torch.empty(len(texts), 0, device=texts.device)
     where = torch.empty(len(texts), 0, dtype=torch.int64, device=texts.device)
-    for first, end in _ranges(texts, images, budget):
+    converted = images.dtype != (dtype or images.dtype) or images.codebook is not None
+    for first, end in _ranges(texts, images, budget, some=converted and allowed is not None):
         block = images[first:end]
         some = None if allowed is None else allowed[first:end]
         count = len(block) if some is None else int(some.sum())
@@ -168,11 +169,19 @@ def _filled(vectors: MultiVectors, chosen: Tensor) -> tuple[Tensor, Tensor]:
     return values, (place < lengths).to(vectors.device)
 
 
-def _ranges(texts: MultiVectors, images: MultiVectors, budget: int) -> list[tuple[int, int]]:
-    """Image ranges whose scores, and a copy of them, fit half the budget."""
+def _ranges(
+    texts: MultiVectors, images: MultiVectors, budget: int, *, some: bool
+) -> list[tuple[int, int]]:
+    """Image ranges whose scores, and a copy of them, fit half the budget.
+
+    Where ``some`` are chosen by a filter and converted, a copy of them fits a quarter as well.
+    """
     items = max(1, budget // (2 * 8 * max(1, len(texts))))
     mean = max(1.0, len(images.values) / max(1, len(images)))
-    return cut(images.offsets, max(1, int(items * mean)))
+    limit = int(items * mean)
+    if some:
+        limit = min(limit, budget // (4 * max(1, images.values[:1].nbytes)))
+    return cut(images.offsets, max(1, limit))
 
 
 def _in_order(scores: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
