@@ -36,10 +36,10 @@ LAYERS = {
     "data.regions data.masking data.batches data",
     "3": "encoders.vision encoders.text encoders.pooling encoders.regions encoders.finer "
     "encoders.fusion encoders.joint encoders",
-    "4a": "interaction._kernels interaction._decode interaction._rounded interaction.kmeans "
-    "interaction.codes interaction.vectors interaction.stored interaction._blocks "
-    "interaction._products interaction._threads interaction._lanes interaction._plain "
-    "interaction._cpu interaction._wide interaction._triton interaction._recompute "
+    "4a": "interaction._kernels interaction._decode interaction.kmeans interaction.codes "
+    "interaction.vectors interaction.stored interaction._blocks "
+    "interaction._products interaction._threads interaction._lanes interaction._rounded "
+    "interaction._plain interaction._cpu interaction._wide interaction._triton interaction._recompute "
     "interaction.maxsim interaction.topk interaction.explain interaction",
     "4b": "losses.contrastive losses.hinge losses.matching losses.masked losses.captioning "
     "losses.distill losses",
