@@ -182,6 +182,13 @@ def test_distillation_begins_when_it_is_said_to(store: Store, tmp_path: Path) ->
     assert taught == {1: False, 2: False, 3: False, 4: False, 5: True, 6: True}
 
 
+def test_true_labels_may_train_until_distillation_begins() -> None:
+    late = "distill.activate_distillation_after=2"
+    assert settings("slowtofast", late, "distill.hard_loss_weight=1").distill is not None
+    with pytest.raises(ConfigError, match="activate_distillation_after"):
+        settings("slowtofast", late, "distill.hard_loss_weight=0")
+
+
 def test_before_distillation_the_matching_head_stays_as_it_was(
     store: Store, tmp_path: Path
 ) -> None:

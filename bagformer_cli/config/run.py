@@ -56,11 +56,14 @@ class RunConfig(Section):
                 raise ValueError(
                     tr("objectives.{name} needs model.cross.kind: {kind}", name=name, kind=kind)
                 )
-        own = [weights.itc, weights.late_interaction, weights.itm, weights.caption]
-        own += [weights.mlm, weights.mfm]
-        if not any(own) and (distill is None or not distill.weight):
+        taught = distill is not None and distill.weight > 0
+        labels = [weights.itc, weights.late_interaction, weights.itm, weights.caption]
+        labels += [weights.mlm, weights.mfm]
+        if taught and distill is not None:
+            labels.append(distill.hard_loss_weight)
+        if not any(labels) and not taught:
             raise ValueError(tr("every weight in objectives is 0: there is nothing to train"))
-        if not any(own) and distill is not None and distill.activate_distillation_after:
+        if not any(labels) and distill is not None and distill.activate_distillation_after:
             raise ValueError(
                 tr("nothing is trained before distill.activate_distillation_after epochs are over")
             )
