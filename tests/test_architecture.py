@@ -39,15 +39,15 @@ LAYERS = {
     "4a": "interaction._kernels interaction._decode interaction.kmeans interaction.codes "
     "interaction.vectors interaction.stored interaction._blocks "
     "interaction._products interaction._threads interaction._lanes interaction._rounded "
-    "interaction._plain interaction._cpu interaction._wide interaction._triton interaction._recompute "
-    "interaction.maxsim interaction.topk interaction.explain interaction",
+    "interaction._plain interaction._cpu interaction._wide interaction._triton "
+    "interaction._recompute interaction.maxsim interaction.topk interaction.explain interaction",
     "4b": "losses.contrastive losses.hinge losses.matching losses.masked losses.captioning "
     "losses.distill losses",
     "5": "models.dual models.cross models.compat models.build models.identity models.checkpoint "
     "models.convert models.encode models.scorers models.momentum models.cells models",
     "6": "index.reduce index.rows index.base index.where index.sql index.tokens index.mirror "
     "index.lancedb index.qdrant index.engines index.encode index.codebook index.build index.slow "
-    "index.search index.sheet index",
+    "index.search index.fonts index.sheet index",
     "7": "evaluation.metrics evaluation.products evaluation.submission evaluation.blend "
     "evaluation.subsets evaluation.evaluate evaluation.compare evaluation",
     "8": "training.parallel training.optimizer training.log training.state training.teacher "

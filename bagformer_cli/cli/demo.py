@@ -135,7 +135,9 @@ def _search(
     pages.append(Found(str(picture), alike.hits, picture.read_bytes()))
     page, sheet = output_dir / "search.html", output_dir / "search.png"
     write_sheet(page, pages)
-    write_sheet(sheet, pages)
+    remark = write_sheet(sheet, pages)
+    if remark is not None:
+        progress.warn(remark)
     return {
         "index": str(run / "index"),
         "rows": added.rows,

@@ -136,13 +136,15 @@ def search(
     if output is not None:
         from bagformer_cli.index.sheet import Found, write_sheet
 
-        write_sheet(
+        remark = write_sheet(
             output,
             [
                 Found(name, one.hits, Path(name).read_bytes() if image else None)
                 for name, one in zip(names, found, strict=True)
             ],
         )
+        if remark is not None:
+            console.warn(remark)
     report: dict[str, Any] = {
         "index": index,
         "where": where,

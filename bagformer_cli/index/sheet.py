@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,24 +14,12 @@ from PIL import Image, ImageDraw, ImageFont
 from bagformer_cli.data.images import decode, open_image
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_file, write_text
+from bagformer_cli.index.fonts import chinese_font
 from bagformer_cli.index.search import Hit
 from bagformer_cli.messages import language, tr
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 CELL, LINE, GAP, COLUMNS = 160, 18, 12, 6
-
-# A font with Chinese characters is not part of Pillow: one of the system's is taken.
-FONTS = (
-    "NotoSansCJK-Regular.ttc",
-    "NotoSansSC-Regular.otf",
-    "SourceHanSansCN-Regular.otf",
-    "wqy-microhei.ttc",
-    "wqy-zenhei.ttc",
-    "PingFang.ttc",
-    "msyh.ttc",
-    "simhei.ttf",
-    "DroidSansFallbackFull.ttf",
-)
 
 
 @dataclass(frozen=True)
@@ -49,8 +37,11 @@ class Found:
     picture: bytes | None = None
 
 
-def write_sheet(path: Path, found: Sequence[Found]) -> None:
+def write_sheet(path: Path, found: Sequence[Found]) -> str | None:
     """Write results with their pictures; the file's ending says in which form.
+
+    Returns:
+        What is to be said of it: that a picture lacks Chinese titles, for want of a font.
 
     Raises:
         InputError: It is neither a page nor a picture.
@@ -62,12 +53,26 @@ def write_sheet(path: Path, found: Sequence[Found]) -> None:
         form = {".png": "PNG", ".webp": "WEBP"}.get(ending, "JPEG")
         with atomic_file(path) as temporary:
             contact_sheet(found).save(temporary, form)
+        if chinese_font() is None and any(map(_beyond_pillow, _texts(found))):
+            return tr(
+                "No font with Chinese characters was found on this machine: {path} lacks them. "
+                "Install one (Noto Sans CJK, say), or write a page (.html).",
+                path=path,
+            )
     else:
         raise InputError(
             tr("Results are written as a page or a picture."),
             where=path,
             expected=".html, .png, .jpg",
         )
+    return None
+
+
+def _texts(found: Sequence[Found]) -> Iterator[str]:
+    for one in found:
+        yield one.query
+        for hit in one.hits:
+            yield from _lines(hit)
 
 
 def contact_sheet(found: Sequence[Found]) -> Image.Image:
@@ -150,12 +155,13 @@ def _place(sheet: Image.Image, data: bytes | None, left: int, top: int) -> None:
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    for name in FONTS:
-        try:
-            return ImageFont.truetype(name, size)
-        except OSError:
-            continue
-    return ImageFont.load_default(size)
+    file = chinese_font()
+    return ImageFont.load_default(size) if file is None else ImageFont.truetype(str(file), size)
+
+
+def _beyond_pillow(text: str) -> bool:
+    """Whether Pillow's own font lacks some of it."""
+    return any(ord(c) >= 0x2000 and c != "…" for c in text)
 
 
 def _fit(
@@ -165,8 +171,7 @@ def _fit(
     width: int,
 ) -> str:
     """The text in one line, its end cut off where it is too long; what the font lacks left out."""
-    name = font.getname()[0] if isinstance(font, ImageFont.FreeTypeFont) else ""
-    if name in (None, "", "Aileron"):  # Pillow's own font has no Chinese
+    if chinese_font() is None and _beyond_pillow(text):
         text = " ".join("".join(c if ord(c) < 0x2000 else " " for c in text).split())
     if pen.textlength(text, font) <= width:
         return text
