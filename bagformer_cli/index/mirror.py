@@ -149,10 +149,10 @@ class Mirror:
         self._order = np.argsort(self.keys, kind="stable")
         self.tokens = TokenIndex.load(self.folder / "tokens", names)
 
-    def index_tokens(self, progress: Progress = SILENT) -> None:
+    def index_tokens(self, progress: Progress = SILENT, least: int | None = None) -> None:
         """Round all vectors where it is worth it and was not done lately."""
         fresh = self.tokens is not None and self.tokens.count >= (1 - TAIL_SHARE) * len(self)
-        if self.nbytes < TOKENS_FROM or fresh:
+        if self.nbytes < (TOKENS_FROM if least is None else least) or fresh:
             return
         with FileLock(self.folder / "lock"):
             parts = [segment.vectors for segment in self.segments]

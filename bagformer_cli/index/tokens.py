@@ -118,7 +118,12 @@ class TokenIndex:
             return None
 
     def candidates(
-        self, query: Tensor, least: int, allowed: NDArray[np.bool_]
+        self,
+        query: Tensor,
+        least: int,
+        allowed: NDArray[np.bool_],
+        least_share: float = LEAST_SHARE,
+        most_share: float = MOST_SHARE,
     ) -> NDArray[np.bool_]:
         """[n] the lists that promise most for one query.
 
@@ -129,17 +134,19 @@ class TokenIndex:
             query: [G, D].
             least: How many at least (if so many are allowed).
             allowed: [n] bool, or more.
+            least_share: As ``least``, of those that are allowed.
+            most_share: How many at most beyond those, however promising.
         """
         allowed = allowed[: self.count]
         there = int(allowed.sum())
-        least = max(least, int(LEAST_SHARE * there))
+        least = max(least, int(least_share * there))
         if there <= least:
             return allowed
         sums = self.promises(query, allowed)
         some = sums if there == self.count else sums[allowed]
         best = int(some.max())
         near = best - (1 - NEAR_BEST) * (best - int(np.median(some[:: max(1, there >> 12)])))
-        wanted = max(least, min(int((some >= near).sum()), int(MOST_SHARE * there)))
+        wanted = max(least, min(int((some >= near).sum()), int(most_share * there)))
         edge = np.partition(some, there - wanted)[there - wanted]
         mask: NDArray[np.bool_] = sums >= edge
         return mask
