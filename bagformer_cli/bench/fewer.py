@@ -33,7 +33,6 @@ COLOURS = {
     "residual4": "#2ca02c",
     "residual2": "#9467bd",
 }
-NAMED = ("int8", "residual2")  # the types whose points say which way they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +96,11 @@ def plot(points: Sequence[Point], path: Path, title: str) -> None:
     """Write the points as an SVG: bytes an image (logarithmic) against mean recall."""
     import math
 
-    width, height, left, top = 760, 420, 60, 40
+    width, height, left, top = 760, 460, 60, 60
     low = math.floor(math.log2(min(p.bytes for p in points)))
     high = math.ceil(math.log2(max(p.bytes for p in points)))
-    floor = 10 * math.floor(min(p.mean_recall for p in points) / 10)
-    roof = 10 * math.ceil(max(p.mean_recall for p in points) / 10)
+    floor = 5 * math.floor(min(p.mean_recall for p in points) / 5)
+    roof = 5 * math.ceil(max(p.mean_recall for p in points) / 5)
 
     def x(value: float) -> float:
         return left + (math.log2(value) - low) / (high - low) * (width - left - 30)
@@ -126,24 +125,27 @@ def plot(points: Sequence[Point], path: Path, title: str) -> None:
         for value in range(floor, roof + 1, 5)
     ]
     for number, (name, colour) in enumerate(COLOURS.items()):
-        place = width - 400 + 78 * number
+        place = left + 4 + 90 * number
         parts.append(
-            f'<circle cx="{place}" cy="18" r="4" fill="{colour}"/>'
-            f'<text x="{place + 8}" y="22">{name}</text>'
+            f'<circle cx="{place}" cy="40" r="4" fill="{colour}"/>'
+            f'<text x="{place + 8}" y="44">{name}</text>'
         )
     parts.append(
         f'<text x="{width / 2:.0f}" y="{height - 12}" text-anchor="middle">bytes an image</text>'
         f'<text x="16" y="{height / 2:.0f}" transform="rotate(-90 16 {height / 2:.0f})" '
         'text-anchor="middle">mean recall, %</text>'
     )
-    for point in points:
+    for way in dict.fromkeys(point.way for point in points):
+        own = sorted((p for p in points if p.way == way), key=lambda p: p.bytes)
+        line = "L".join(f"{x(p.bytes):.1f} {y(p.mean_recall):.1f}" for p in own)
+        parts.append(f'<path d="M{line}" fill="none" stroke="#ccc"/>')
+        parts += [
+            f'<circle cx="{x(p.bytes):.1f}" cy="{y(p.mean_recall):.1f}" r="4" '
+            f'fill="{COLOURS[p.dtype]}"/>'
+            for p in own
+        ]
         parts.append(
-            f'<circle cx="{x(point.bytes):.1f}" cy="{y(point.mean_recall):.1f}" r="4" '
-            f'fill="{COLOURS[point.dtype]}"/>'
+            f'<text x="{x(own[0].bytes) - 7:.1f}" y="{y(own[0].mean_recall) + 4:.1f}" '
+            f'text-anchor="end" font-size="11">{way}</text>'
         )
-        if point.dtype in NAMED:
-            parts.append(
-                f'<text x="{x(point.bytes) - 7:.1f}" y="{y(point.mean_recall) + 4:.1f}" '
-                f'text-anchor="end" font-size="11">{point.way}</text>'
-            )
     write_text(path, "\n".join([*parts, "</svg>"]) + "\n")

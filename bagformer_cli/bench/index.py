@@ -220,7 +220,8 @@ def _few(mirror: Mirror, asked: MultiVectors, count: int) -> Callable[[int], NDA
         query = asked[n]
         values, alive = query.values, mirror.alive
         chosen = mirror.tokens.candidates(values, count, alive, 0.0, 0.0)
-        return mirror.scan(query, K, chosen)[1][0]
+        places: NDArray[np.int64] = mirror.scan(query, K, chosen)[1][0]
+        return places
 
     return search
 

@@ -99,7 +99,8 @@ def build(
             from bagformer_cli.index.codebook import codebook_at
             from bagformer_cli.index.engines import create_engine
 
-            engine = create_engine(uri, *codebook_at(str(catalogue)), **placing)
+            layout, kept = codebook_at(str(catalogue))
+            engine = create_engine(uri, layout, kept, **placing)
             added = add_encoded(engine, catalogue, progress)
         else:
             found = _open(catalogue, split, root, encoding)

@@ -121,7 +121,7 @@ class LanceEngine(Engine):
         return cls(uri, table)
 
     @cached_property
-    def codebook(self) -> Codebook | None:  # type: ignore[override]
+    def codebook(self) -> Codebook | None:
         """What the codes mean, out of the table beside the rows."""
         if not self.layout.codebook:
             return None

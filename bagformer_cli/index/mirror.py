@@ -45,7 +45,7 @@ TAIL_SHARE = 0.2
 """Rows that came after the rounding, and are scanned, before it is made anew."""
 CODE_BYTES = 8
 """A dimension of residual codes takes as long to decode and multiply as so many bytes of int8."""
-LEAST, EACH = 400, 16
+LEAST, EACH = 1000, 16
 """Candidates that are scored: at least, and for each result."""
 
 Keys = NDArray[np.uint64]

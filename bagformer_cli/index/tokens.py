@@ -35,7 +35,7 @@ from bagformer_cli.progress import SILENT, Progress
 
 FORMAT = 2
 MOST = 1 << 15  # centroids
-EACH = 48  # vectors of all lists for each centroid
+EACH = 24  # vectors of all lists for each centroid
 SAMPLE = 24  # vectors a centroid that k-means sees
 BLOCK = 1 << 16  # vectors rounded at once
 NEAR_BEST = 0.8  # of the way from the middle list to the best, from which a list comes along

@@ -166,11 +166,11 @@ class Codebook:
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                found = [np.array(arrays[name], np.float32) for name in _NAMES]
+                found = [torch.from_numpy(np.array(arrays[name], np.float32)) for name in _NAMES]
                 unit = bool(arrays["unit"][0])
         except Exception as error:  # zipfile, zlib and numpy each have their own
             raise ValueError(f"codebook: {error}") from error
-        book = cls(*(torch.from_numpy(array) for array in found), unit)
+        book = cls(found[0], found[1], found[2], unit)
         shapes = book.centroids.ndim == 2 and len(book.edges) + 1 == len(book.weights)
         if not shapes or len(book.weights) not in (4, 16):
             raise ValueError("codebook")
