@@ -210,7 +210,7 @@ def test_before_distillation_the_matching_head_stays_as_it_was(
 def test_a_student_begins_with_its_teacher_and_the_teacher_stays_as_it_was(
     store: Store, tmp_path: Path
 ) -> None:
-    teacher = trained(store, tmp_path / "t", "inflate", "model.codes=2") / "best"
+    teacher = trained(store, tmp_path / "t", "inflate", "model.codes=2") / "last"
     before = load_file(teacher / "model.safetensors")
     config = settings("shrinktobase", f"distill.teacher={teacher}")
     student = new_model(config).state_dict()
