@@ -271,7 +271,7 @@ def _score(
     """Both directions of some images: ``t2i`` [Q, n] and, where not empty, ``i2t`` [n, Q].
 
     ``patches`` [R, D] and ``images`` [n+1] say what the images own; those that are not ``allowed``
-    [n] (empty: all are) score minus infinity. ``bags`` [H, W, 16] words, of int8 128 larger each;
+    [n] (empty: all are) are stepped over. ``bags`` [H, W, 16] words, of int8 128 larger each;
     ``begins`` [H] bits of the lanes in which a title begins; ``places`` [G] where each bag lies,
     slot · 16 + lane; ``titles`` [Q+1]. Scratch: ``offsets`` [longest image] (int8 alone),
     ``best`` and ``ups`` [H, 16], ``over`` [longest image, 16].
@@ -288,15 +288,15 @@ def _score(
     ahead = np.int64(AHEAD) * stride
     coming = 0
     for i in range(len(images) - 1):
-        length = np.int64(images[i + 1] - images[i])
-        if len(allowed) > 0 and not allowed[i]:
-            t2i[:, i] = -np.inf
-            continue
-        if len(allowed) > 0:  # the next one that is wanted, wherever it lies
+        if len(allowed) > 0:
+            if not allowed[i]:
+                continue
+            # The next one that is wanted, wherever it lies.
             coming = max(coming, i + 1)
             while coming < len(allowed) - 1 and not allowed[coming]:
                 coming += 1
             ahead = np.int64(images[min(coming, len(images) - 2)] - images[i]) * stride
+        length = np.int64(images[i + 1] - images[i])
         if length == 0:
             t2i[:, i] = 0
             if both:

@@ -165,6 +165,8 @@ def scores(
         t2i, i2t = _plain.scores(texts, images, dtype=dtype, both=both, budget=budget)
         return (t2i if allowed is None else t2i.where(allowed, -torch.inf)), i2t
     t2i = torch.zeros(len(texts), len(images))
+    if allowed is not None:
+        t2i.masked_fill_(~allowed, -torch.inf)
     i2t = torch.zeros(len(images) if both else 0, len(texts) if both else 0)
     per_vector = texts.dim * dtype.itemsize
     for first, end in cut(texts.offsets, max(LANES, budget // (4 * per_vector))):
