@@ -19,23 +19,29 @@ class JointEncoder(nn.Module):
     """Reads both sides as one sequence, with the text tower's own BERT.
 
     What it learns in pretraining is therefore learned for titles as well. Image vectors are
-    projected and get BERT's second token type in place of a position.
+    projected and get BERT's second token type and a position of their own: of two hidden patches,
+    both zeros, nothing else tells which is which.
 
     Args:
         text: The text tower; it stays the property of the dual encoder.
         image_width: F.
+        places: The most image vectors.
         drops_first: Leave out the image's first position, a class token that saw all patches.
     """
 
     reads_words = True
     """Its text states are ids, [B, L] int64, not the text tower's output."""
 
-    def __init__(self, text: TextEncoder, image_width: int, *, drops_first: bool) -> None:
+    def __init__(
+        self, text: TextEncoder, image_width: int, places: int, *, drops_first: bool
+    ) -> None:
         super().__init__()
         self.drops_first = drops_first
         self._text = (text,)  # no submodule: its weights are saved once, with the dual encoder
         self.image_width = image_width
         self.project = nn.Linear(image_width, text.width)
+        self.places = nn.Parameter(torch.empty(places, text.width))
+        nn.init.normal_(self.places, std=text.bert.config.initializer_range)
         self.norm = nn.LayerNorm(text.width, eps=text.bert.config.layer_norm_eps)
 
     def forward(
@@ -72,11 +78,11 @@ class JointEncoder(nn.Module):
         if hidden is not None:
             patches = patches.masked_fill(hidden[:, :, None], 0.0)
         kinds = text.bert.embeddings.token_type_embeddings.weight
-        seen = self.norm(self.project(patches) + kinds[-1])
+        count = patches.shape[1]
+        seen = self.norm(self.project(patches) + kinds[-1] + self.places[:count])
         words = text.bert.embeddings(input_ids=ids.long())
         if image_mask is None:
             image_mask = text_mask.new_ones(patches.shape[:2])
-        count = patches.shape[1]
         states = text.layers(
             torch.cat([words[:, :1], seen, words[:, 1:]], dim=1),
             torch.cat([text_mask[:, :1], image_mask, text_mask[:, 1:]], dim=1),

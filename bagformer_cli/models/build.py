@@ -10,7 +10,7 @@ from bagformer_cli.config import CrossConfig, RunConfig
 from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.encoders.fusion import FusionEncoder
 from bagformer_cli.encoders.joint import JointEncoder, PredictionHead
-from bagformer_cli.encoders.regions import RegionEncoder
+from bagformer_cli.encoders.regions import BOX, RegionEncoder
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder, load_bert, sizes_of
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.models.compat import dual_encoder, matching_head
@@ -129,7 +129,11 @@ def _matching(
     fusion: FusionEncoder | JointEncoder
     if slow.fusion == "joint":
         assert isinstance(text, TextEncoder)
-        fusion = JointEncoder(text, vision.width, drops_first=vision.has_class)
+        with torch.no_grad():
+            seen = vision.eval()(any_image(config)).shape[1]
+        vision.train()
+        places = seen - int(vision.has_class)
+        fusion = JointEncoder(text, vision.width, places, drops_first=vision.has_class)
     else:
         fusion = FusionEncoder(config.text, slow.layers, dual.image_width)
         if bert is not None:
@@ -141,3 +145,11 @@ def _matching(
     if config.objectives.mfm > 0:
         cross.mfm_head = PredictionHead(text.width, vision.width, own=True, eps=eps)
     return cross
+
+
+def any_image(config: RunConfig) -> Tensor:
+    """One image of the largest kind."""
+    regions = config.image.regions
+    if regions is None:
+        return torch.zeros(1, 3, config.image.size, config.image.size)
+    return torch.ones(1, regions.maximum, regions.width + BOX + 1)

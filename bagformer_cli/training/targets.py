@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bagformer_cli.config import MomentumConfig, RunConfig
+from bagformer_cli.config import MomentumConfig
 from bagformer_cli.data.batches import Batch
-from bagformer_cli.encoders.regions import BOX
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.losses.contrastive import Believed
-from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.build import RetrievalModel, any_image
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.models.momentum import FeatureQueue, MomentumModel, Queues, within
 from bagformer_cli.models.scorers import Scorer, fast_scores, vectors_of
@@ -130,19 +129,11 @@ def queue_lengths(model: RetrievalModel, scorer: Scorer) -> tuple[int, int]:
         return 1, 1
     was_training = model.training
     model.eval()
-    image = model.dual.encode_images(_any_image(model.config).to(model.device))
+    image = model.dual.encode_images(any_image(model.config).to(model.device))
     model.train(was_training)
     return model.config.text.max_tokens + model.config.model.codes, len(
         vectors_of(image, scorer).values
     )
-
-
-def _any_image(config: RunConfig) -> Tensor:
-    """One image of the largest kind."""
-    regions = config.image.regions
-    if regions is None:
-        return torch.zeros(1, 3, config.image.size, config.image.size)
-    return torch.ones(1, regions.maximum, regions.width + BOX + 1)
 
 
 def _behind(
