@@ -3,9 +3,10 @@
 # make docs    write docs/commands.md anew from the help pages, then check the documents
 # make bench   speed beside the plain reference way
 # make methods  teachers and students on the demo set, into docs/methods.md (resumable; not in CI)
+# make pretraining  what it gives at an equal budget, into docs/methods.md (resumable; not in CI)
 # make translations   sentences that locales/zh.json lacks
 
-.PHONY: check test docs bench methods translations
+.PHONY: check test docs bench methods pretraining translations
 
 check:
 	ruff format --check .
@@ -25,6 +26,9 @@ bench:
 methods:
 	[ -d runs/demo ] || xmr demo
 	python -m bagformer_cli.bench.methods --backbone runs/demo --page docs/methods.md
+
+pretraining:
+	python -m bagformer_cli.bench.pretraining --page docs/methods.md
 
 translations:
 	python -m tests.sources

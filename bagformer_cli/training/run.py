@@ -141,7 +141,7 @@ def start_run(
         run.mkdir(parents=True, exist_ok=True)
         save_config(config, run / "config.yaml", template)
     world.wait()
-    return _trainer(model, config, store, run, False, world, progress).train()
+    return make_trainer(model, config, store, run, False, world, progress).train()
 
 
 def require_free(run: Path) -> None:
@@ -189,10 +189,10 @@ def resume_run(
         save_config(config, run / "config.yaml", run / "config.yaml")
     world.wait()
     if not (run / "last").is_dir():
-        return _trainer(new_model(config), config, store, run, False, world, progress).train()
+        return make_trainer(new_model(config), config, store, run, False, world, progress).train()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(run / "last", device)
-    return _trainer(model, config, store, run, True, world, progress).train()
+    return make_trainer(model, config, store, run, True, world, progress).train()
 
 
 def newest_run(runs: Path) -> Path:
@@ -235,7 +235,7 @@ def train_split(store: Store) -> Split:
     return store.split("train")
 
 
-def _trainer(
+def make_trainer(
     model: RetrievalModel,
     config: RunConfig,
     store: Store,
@@ -244,6 +244,7 @@ def _trainer(
     world: World,
     progress: Progress,
 ) -> Trainer:
+    """What trains a model on a store's training split, from the start or from ``run/last``."""
     split, regions = train_split(store), config.image.regions
     objectives, words = config.objectives, model.titles.tokenizer
     hides = objectives.masking if objectives.mlm or objectives.mfm else None
