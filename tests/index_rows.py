@@ -14,6 +14,7 @@ from bagformer_cli.data.catalogue import Product
 from bagformer_cli.index.base import Queries
 from bagformer_cli.index.engines import open_engine
 from bagformer_cli.index.rows import Layout, SideRows, to_batch
+from bagformer_cli.interaction.codes import Codebook
 from bagformer_cli.interaction.vectors import MultiVectors
 
 DIM = 8
@@ -43,8 +44,17 @@ def product(name: str, number: int) -> Product:
     return Product("test", name, f"{name}.jpg", None, f"标题 {name}", attributes)
 
 
+def coded(book: Codebook) -> Layout:
+    """The layout of rows that hold residual codes."""
+    return Layout("model-a", DIM, f"residual{book.bits}", codebook=book.digest)  # type: ignore[arg-type]
+
+
 def rows(
-    numbers: Sequence[int], seed: int = 0, layout: Layout = LAYOUT, titles: bool = True
+    numbers: Sequence[int],
+    seed: int = 0,
+    layout: Layout = LAYOUT,
+    titles: bool = True,
+    codebook: Codebook | None = None,
 ) -> pa.RecordBatch:
     """Products p<number> as rows; those of a number that 4 divides have no image."""
     names = [f"p{number}" for number in numbers]
@@ -56,7 +66,7 @@ def rows(
     if titles:
         sides["title"] = side(lists(names, seed + 1, layout.dim), np.ones(len(names), bool), 0)
     products = [product(name, number) for name, number in zip(names, numbers, strict=True)]
-    return to_batch(layout, products, [name.encode() for name in names], sides)
+    return to_batch(layout, products, [name.encode() for name in names], sides, codebook)
 
 
 def side(items: list[torch.Tensor], there: Any, dim: int) -> SideRows:

@@ -7,11 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.index import mirror as mirrors
 from bagformer_cli.index.lancedb import LanceEngine
-from tests.index_rows import LAYOUT, best, query, rows
+from bagformer_cli.interaction.codes import Codebook
+from tests.index_rows import LAYOUT, best, coded, lists, query, rows
 
 
 @pytest.fixture
@@ -183,5 +185,12 @@ def test_shared_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         writer.remove(["p1"])
         assert found(reader) == best(query(), [*range(2, 20), 30])
         assert reader.count("price < 5") == 4
+        book = Codebook.train(torch.cat(lists([f"p{number}" for number in range(90)])), 4)
+        codes = LanceEngine.create("s3://catalogue/codes", coded(book), book)
+        codes.upsert(rows(range(20), layout=coded(book), codebook=book))
+        again = LanceEngine.open("s3://catalogue/codes")
+        assert set(found(again)) == set(best(query(), range(20)))
+        assert again.codebook is not None
+        assert again.codebook.digest == book.digest
     finally:
         server.stop()

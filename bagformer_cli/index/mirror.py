@@ -152,7 +152,7 @@ class Mirror:
     def index_tokens(self, progress: Progress = SILENT, least: int | None = None) -> None:
         """Round all vectors where it is worth it and was not done lately."""
         fresh = self.tokens is not None and self.tokens.count >= (1 - TAIL_SHARE) * len(self)
-        if self.nbytes < (TOKENS_FROM if least is None else least) or fresh:
+        if self.cost < (TOKENS_FROM if least is None else least) or fresh:
             return
         with FileLock(self.folder / "lock"):
             parts = [segment.vectors for segment in self.segments]
@@ -201,12 +201,15 @@ class Mirror:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that a scan of everything reads; codes count as what takes as long."""
-        return sum(
-            s.vectors.values.nbytes
-            if s.vectors.codebook is None
-            else CODE_BYTES * len(s.vectors.values) * s.vectors.dim
-            for s in self.segments
+        """Bytes that a scan of everything reads."""
+        return sum(s.vectors.values.nbytes for s in self.segments)
+
+    @property
+    def cost(self) -> int:
+        """The same for the planner: residual codes count as what takes as long."""
+        coded = [s.vectors for s in self.segments if s.vectors.codebook is not None]
+        return self.nbytes + sum(
+            CODE_BYTES * len(v.values) * v.dim - v.values.nbytes for v in coded
         )
 
     def positions(self, keys: Keys) -> NDArray[np.int64]:
@@ -277,13 +280,15 @@ class Mirror:
             seconds: Where to note how long each step took.
         """
         count = int(allowed.sum())
-        share = self.nbytes * count // max(1, len(allowed))
-        exact = method == "exact" or (method != "tokens" and share <= EXACT_BYTES)
+        share = count / max(1, len(allowed))
+        quick = self.cost * share <= EXACT_BYTES
+        exact = method == "exact" or (method != "tokens" and quick)
         if self.tokens is None or exact:
             started = time.perf_counter()
             scores, places = self.scan(queries, k, allowed)
             seconds["scan"] = time.perf_counter() - started
-            note = tr("{n} lists, {mb} MB scanned", n=count, mb=share // 10**6)
+            megabytes = int(self.nbytes * share) // 10**6
+            note = tr("{n} lists, {mb} MB scanned", n=count, mb=megabytes)
             keys = [self.keys[row] for row in places]
             return Found(keys, list(scores), True, "exact", note, seconds)
         later = allowed.copy()
