@@ -39,7 +39,7 @@ EACH = 24  # vectors of all lists for each centroid
 SAMPLE = 24  # vectors a centroid that k-means sees
 BLOCK = 1 << 16  # vectors rounded at once
 NEAR_BEST = 0.8  # of the way from the middle list to the best, from which a list comes along
-LEAST_SHARE = 0.05  # of all lists that come along, whatever they promise
+LEAST_SHARE = 0.03  # of all lists that come along, whatever they promise
 MOST_SHARE = 0.25  # beyond it a scan of everything is as quick
 
 
@@ -151,13 +151,13 @@ class TokenIndex:
         mask: NDArray[np.bool_] = sums >= edge
         return mask
 
-    def promises(self, query: Tensor, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def promises(self, query: Tensor, allowed: NDArray[np.bool_]) -> NDArray[np.int32]:
         """[n] the late interaction of the rounded lists, whole numbers that rise with it.
 
         Lists that are not allowed have −1.
         """
         table = self.table(query)
-        sums = np.full(self.count, -1, np.int64)
+        sums = np.full(self.count, -1, np.int32)
         numbers = np.asarray(self.numbers)
 
         def work(first: int, end: int) -> None:
@@ -188,8 +188,19 @@ class TokenIndex:
             whole[:lanes] = query
             every = whole @ self.centroids.float().T
             products = every.view(slots, LANES, count).transpose(1, 2).contiguous().numpy()
+        ends: list[tuple[float, float]] = []
+        _shared_out(
+            lambda first, end: ends.append(_rounded.extremes(products, lanes, first, end)),
+            count, 8192,
+        )  # fmt: skip
+        low = np.float32(min(low for low, _ in ends))
+        high = np.float32(max(high for _, high in ends))
+        scale = np.float32(65535) / max(high - low, np.float32(1e-12))
         table = np.empty((slots, count, LANES), np.uint16)
-        _rounded.to_table(products, lanes, table)
+        _shared_out(
+            lambda first, end: _rounded.to_table(products, lanes, low, scale, first, end, table),
+            count, 8192,
+        )  # fmt: skip
         return table
 
     @cached_property
@@ -205,7 +216,7 @@ def _shared_out(work: Callable[[int, int], None], count: int, least: int) -> Non
     """
     threads = max(1, min(torch.get_num_threads(), count // least))
     each = -(-count // (threads * LANES)) * LANES
-    on_every_thread(lambda t: work(min(t * each, count), min((t + 1) * each, count)), threads)
+    on_every_thread(lambda t: work(t * each, min((t + 1) * each, count)), threads)
 
 
 def _sample(parts: Sequence[MultiVectors], vectors: int, wanted: int) -> Tensor:

@@ -65,7 +65,7 @@ _best: Any = intrinsic(_build_best)
 def _score_rounded(
     numbers: Any, offsets: Any, allowed: Any, table: Any, first: Any, end: Any, sums: Any
 ) -> None:
-    """``sums`` [n] int64 of the lists from ``first`` to ``end`` that are ``allowed`` [n].
+    """``sums`` [n] int32 of the lists from ``first`` to ``end`` that are ``allowed`` [n].
 
     ``numbers`` [N] uint16 and ``offsets`` [n+1] say what the lists own; ``table`` [H, C, 16] uint16
     what each of the query's vectors makes of each centroid, 0 in the spare lanes.
@@ -124,19 +124,24 @@ def _multiply_rows(centroids: Any, begins: Any, bags: Any, first: Any, end: Any,
             )
 
 
-def _to_table(products: Any, lanes: Any, table: Any) -> None:
-    """``table`` [H, C, 16] uint16: ``products`` [H, C, 16] from 0 to 65535; 0 beyond ``lanes``."""
-    low, high = products[0, 0, 0], products[0, 0, 0]
+def _extremes(products: Any, lanes: Any, first: Any, end: Any) -> Any:
+    """The least and the largest of ``products`` [H, C, 16], of the centroids from first to end."""
+    low, high = products[0, first, 0], products[0, first, 0]
     for h in range(products.shape[0]):
         some = min(16, lanes - 16 * h)
-        for c in range(products.shape[1]):
+        for c in range(first, end):
             for lane in range(some):
                 low = min(low, products[h, c, lane])
                 high = max(high, products[h, c, lane])
-    low = np.float32(low)
-    scale = np.float32(65535) / max(np.float32(high) - low, np.float32(1e-12))
+    return low, high
+
+
+def _to_table(
+    products: Any, lanes: Any, low: Any, scale: Any, first: Any, end: Any, table: Any
+) -> None:
+    """``table`` [H, C, 16] uint16: (product − low) · scale, rounded down; 0 beyond ``lanes``."""
     for h in range(products.shape[0]):
-        for c in range(products.shape[1]):
+        for c in range(first, end):
             for lane in range(16):
                 value = (np.float32(products[h, c, lane]) - low) * scale
                 value = min(max(value, np.float32(0)), np.float32(65535))
@@ -145,4 +150,5 @@ def _to_table(products: Any, lanes: Any, table: Any) -> None:
 
 score_rounded = compile_loop(_score_rounded)
 multiply_rows = compile_loop(_multiply_rows)
+extremes = compile_loop(_extremes)
 to_table = compile_loop(_to_table)
