@@ -38,14 +38,23 @@ def done(paths: Sequence[Path]) -> list[Result]:
 
 
 def train(config: RunConfig, store: Store, folder: Path) -> tuple[TrainResult, float]:
-    """Train, or go on where a run was stopped; returns CPU seconds of this sitting as well."""
+    """Train, or go on where a run was stopped.
+
+    Returns:
+        How it ended, and its CPU seconds; those of a run that went on are reckoned from the steps
+        of this sitting.
+    """
     check_start(config)
+    begun = (folder / "config.yaml").exists()
+    state = folder / "last/state.json"
+    before = json.loads(state.read_text(encoding="utf-8"))["step"] if state.is_file() else 0
     started = time.process_time()
-    if (folder / "config.yaml").exists():
+    if begun:
         outcome = resume_run(config, store, folder)
     else:
         outcome = start_run(config, store, folder, new_model(config))
-    return outcome, time.process_time() - started
+    spent = time.process_time() - started
+    return outcome, spent * outcome.steps / max(1, outcome.steps - before)
 
 
 def measured(folder: Path, store: Store) -> Result:

@@ -39,7 +39,7 @@ EACH = 24  # vectors of all lists for each centroid
 SAMPLE = 24  # vectors a centroid that k-means sees
 BLOCK = 1 << 16  # vectors rounded at once
 NEAR_BEST = 0.8  # of the way from the middle list to the best, from which a list comes along
-LEAST_SHARE = 0.03  # of all lists that come along, whatever they promise
+LEAST_SHARE = 0.02  # of all lists that come along, whatever they promise
 MOST_SHARE = 0.25  # beyond it a scan of everything is as quick
 
 

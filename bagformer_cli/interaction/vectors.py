@@ -140,6 +140,8 @@ class MultiVectors:
         if step != 1:
             return self.select(torch.arange(start, stop, step))
         stop = max(start, stop)
+        if start == 0 and stop == len(self):
+            return self
         offsets = self.offsets[start : stop + 1]
         first, last = int(offsets[0]), int(offsets[-1])
         scales = None if self.scales is None else self.scales[start:stop]
