@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from bagformer_cli.bench import trials
 from bagformer_cli.bench.pretraining import ALONE_ARM, ARMS, FINE, Bench, table
 from bagformer_cli.bench.trials import kept, write_page
+from bagformer_cli.config import RunConfig
+from bagformer_cli.training.loop import TrainResult
 from tests.datasets import write_split
 
 PRICES = dict.fromkeys(ARMS, 0.1) | {ALONE_ARM: 0.2}
@@ -70,6 +73,22 @@ def test_what_is_done_is_kept(tmp_path: Path) -> None:
     path.parent.mkdir()
     assert kept(path, make) == kept(path, make) == {"one": 1}
     assert made == [1]
+
+
+@pytest.mark.parametrize(("before", "seconds"), [(300, 20.0), (0, 5.0), (400, 12.5)])
+def test_the_seconds_of_a_run_that_went_on_are_those_of_all_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, seconds: float
+) -> None:
+    """5 s of this sitting for 100 steps of 400, for all of them, and for none."""
+    (tmp_path / "last").mkdir()
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "last/state.json").write_text(json.dumps({"step": before}))
+    ended = TrainResult(tmp_path, 400, 400, False, None, None, 12.5)
+    clock = iter([10.0, 15.0])
+    monkeypatch.setattr(trials, "check_start", lambda config: None)
+    monkeypatch.setattr(trials, "resume_run", lambda *args: ended)
+    monkeypatch.setattr("time.process_time", lambda: next(clock))
+    assert trials.train(RunConfig(), None, tmp_path) == (ended, seconds)  # type: ignore[arg-type]
 
 
 def test_a_page_keeps_what_is_around_its_marks(tmp_path: Path) -> None:

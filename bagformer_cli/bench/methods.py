@@ -257,7 +257,7 @@ def table(bench: Bench, seeds: Sequence[int]) -> list[str]:
             f"{statistics.mean(one['image_bytes'] for one in found):.0f}",
             f"{statistics.median(one['query_ms'] for one in found):.2f}",
             f"{statistics.mean(one['steps'] for one in found):.0f}",
-            f"{max(one['cpu_seconds'] for one in found):.0f}",  # a seed done in one sitting
+            f"{max(one['cpu_seconds'] for one in found):.0f}",  # the dearest seed
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -42,7 +42,7 @@ def train(config: RunConfig, store: Store, folder: Path) -> tuple[TrainResult, f
 
     Returns:
         How it ended, and its CPU seconds; those of a run that went on are reckoned from the steps
-        of this sitting.
+        of this sitting, and are those of its training steps where none was left to do.
     """
     check_start(config)
     begun = (folder / "config.yaml").exists()
@@ -54,7 +54,8 @@ def train(config: RunConfig, store: Store, folder: Path) -> tuple[TrainResult, f
     else:
         outcome = start_run(config, store, folder, new_model(config))
     spent = time.process_time() - started
-    return outcome, spent * outcome.steps / max(1, outcome.steps - before)
+    new = outcome.steps - before
+    return outcome, spent * outcome.steps / new if new else outcome.seconds
 
 
 def measured(folder: Path, store: Store) -> Result:
