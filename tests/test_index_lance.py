@@ -11,7 +11,7 @@ import torch
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.index import mirror as mirrors
-from bagformer_cli.index.lancedb import LanceEngine
+from bagformer_cli.index.lancedb import SETTLED, LanceEngine
 from bagformer_cli.interaction.codes import Codebook
 from tests.index_rows import LAYOUT, best, coded, lists, query, rows
 
@@ -69,6 +69,28 @@ def test_the_mirror_follows_in_segments(engine: LanceEngine) -> None:
     folder = engine._mirror("image").folder
     kept = {path.name.partition(".")[0] for path in folder.glob("segment-*")}
     assert kept == set(again._mirror("image").names)
+
+
+def test_a_table_is_asked_for_its_version_only_after_a_write(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = LanceEngine.open(engine.uri)
+    versions = Path(engine.uri) / "items.lance" / "_versions"
+    assert found(reader) == best(query(), range(40))
+    asked = []
+    ask = reader._table.checkout_latest
+    monkeypatch.setattr(reader._table, "checkout_latest", lambda: asked.append(1) or ask())
+    found(reader)
+    assert asked  # written a moment ago: what follows might bear the same time
+    long_ago = os.stat(versions).st_mtime_ns - 10 * SETTLED
+    os.utime(versions, ns=(long_ago, long_ago))
+    found(reader)
+    asked.clear()
+    found(reader)
+    assert not asked
+    engine.upsert(rows(range(40, 44)))
+    assert found(reader) == best(query(), range(44))
+    assert asked
 
 
 def test_much_that_was_removed_is_left_out_of_the_mirror(engine: LanceEngine) -> None:

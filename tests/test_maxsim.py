@@ -304,19 +304,20 @@ def test_the_largest_integers_do_not_overflow(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("name", LANES)
-def test_lanes_leave_out_what_is_not_allowed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_chosen_images_score_as_among_all(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     dtype = lanes(name, monkeypatch)
-    texts, images = vectors([3, 1, 7]).to(dtype=dtype), vectors([9, 0, 33, 8], seed=1)
-    allowed = torch.tensor([True, False, False, True])
-    found = score_texts(texts, images, dtype=dtype, allowed=allowed)
-    assert found[:, 1:3].isneginf().all()
-    expected = score_texts(texts, images, dtype=dtype)
-    torch.testing.assert_close(found[:, ::3], expected[:, ::3])
+    texts, images = vectors([3, 1, 7]).to(dtype=dtype), vectors([9, 0, 33, 8, 5], seed=1)
+    chosen = torch.tensor([3, 0, 1, 3])
+    for stored in (images, images.to(dtype=dtype)):
+        expected = score_texts(texts, stored, dtype=dtype)[:, chosen]
+        found = score_texts(texts, stored, dtype=dtype, chosen=chosen)
+        torch.testing.assert_close(found, expected)
+        assert score_texts(texts, stored, dtype=dtype, chosen=chosen[:0]).shape == (3, 0)
     if dtype != torch.int8:
-        images.values[4] = float("nan")
-        found = score_texts(texts, images, dtype=dtype, allowed=allowed)
-        assert found[:, 0].isnan().all()
-        assert found[:, 1:3].isneginf().all()
+        images.values[4] = float("nan")  # of the first image
+        found = score_texts(texts, images, dtype=dtype, chosen=chosen)
+        assert found[:, 1].isnan().all()
+        assert not found[:, [0, 2, 3]].isnan().any()
 
 
 def test_lanes_are_used_where_they_are_quicker_and_full(monkeypatch: pytest.MonkeyPatch) -> None:

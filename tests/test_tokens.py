@@ -74,21 +74,22 @@ def test_those_that_are_near_are_among_the_candidates(items: MultiVectors) -> No
     for item in (0, 399, 400, 999):
         mine = items[item].values
         chosen = index.candidates(mine, 20, everyone)
-        assert chosen[item]
-        assert 20 <= chosen.sum() <= 260
+        assert item in chosen
+        assert (np.diff(chosen) > 0).all()
+        assert 20 <= len(chosen) <= 260
         without = everyone.copy()
         without[item] = False
-        assert not index.candidates(mine, 20, without)[item]
-        assert index.candidates(mine, 20, without).sum() >= 20
+        assert item not in index.candidates(mine, 20, without)
+        assert len(index.candidates(mine, 20, without)) >= 20
     few = np.arange(1000) < 7
-    assert np.array_equal(index.candidates(items[3].values, 20, few), few)
+    assert index.candidates(items[3].values, 20, few).tolist() == list(range(7))
 
 
 def test_candidates_hold_the_ten_best(items: MultiVectors) -> None:
     index = TokenIndex.build([items])
     query = around(6, seed=5)
     best = topk(MultiVectors.from_list([query]), items, 10)[1][0]
-    assert index.candidates(query, 50, np.ones(1000, bool))[best].mean() >= 0.9
+    assert np.isin(best, index.candidates(query, 50, np.ones(1000, bool))).mean() >= 0.9
 
 
 def test_codes_are_rounded_by_what_they_mean(items: MultiVectors) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.interaction import MultiVectors, maxsim
+from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.interaction.topk import score_pairs, topk, topk_rescored
 
 
@@ -74,14 +77,20 @@ def test_an_int8_scan_rescored_is_the_exact_top() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.9, 1.0])
 def test_a_filter_is_the_same_as_leaving_the_others_out(budget: int, share: float) -> None:
     texts, images = vectors(lengths(7, 1, 9, 0)), vectors(lengths(50, 0, 12, 1), seed=1)
-    allowed = torch.rand(50, generator=torch.Generator().manual_seed(2)) < share
-    left = allowed.nonzero().flatten()
+    left = (torch.rand(50, generator=torch.Generator().manual_seed(2)) < share).nonzero().flatten()
     expected = topk(texts, images.select(left), 6)
     for found in (
-        topk(texts, images, 6, allowed=allowed, budget=budget),
-        topk_rescored(texts, images, 6, allowed=allowed, budget=budget),
+        topk(texts, images, 6, chosen=left, budget=budget),
+        topk_rescored(texts, images, 6, chosen=left, budget=budget),
     ):
         torch.testing.assert_close(found[0], expected[0])
         assert torch.equal(found[1], left[expected[1]])
-    with pytest.raises(InputError, match="every image"):
-        topk(texts, images, 6, allowed=allowed[1:])
+
+
+@pytest.mark.parametrize("wrong", [[50], [-1], [[1]], [0.5]])
+def test_what_is_chosen_must_be_there(wrong: list[Any]) -> None:
+    texts, images = vectors(lengths(7, 1, 9, 0)), vectors(lengths(50, 0, 12, 1), seed=1)
+    for search in (lambda which: topk(texts, images, 6, chosen=which),
+                   lambda which: score_texts(texts, images, chosen=which)):  # fmt: skip
+        with pytest.raises(InputError, match="by their positions"):
+            search(torch.tensor(wrong))

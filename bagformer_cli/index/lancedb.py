@@ -49,6 +49,8 @@ LISTS_AT_ONCE = 2048
 ANN_FROM = 20_000
 """Rows from which the one-vector column gets an IVF index; below, a flat search is as quick."""
 NPROBES, REFINE = 32, 4
+SETTLED = 10**9
+"""Nanoseconds after which a file that is written has another time than the last, on any disk."""
 
 
 class LanceEngine(Engine):
@@ -68,6 +70,8 @@ class LanceEngine(Engine):
         self.layout = layout
         self._name: str = name.decode()
         self._mirrors: dict[Side, Mirror] = {}
+        self._seen: int | None = None
+        self._version = -1
 
     @classmethod
     def create(
@@ -219,7 +223,7 @@ class LanceEngine(Engine):
         if where is not None:
             self.check_where(where)
         with _errors(self.uri):
-            self._table.checkout_latest()
+            self._follow()
             if method == "vector":
                 return self._by_vector(side, queries, candidates, where)
         mirror = self._mirror(side)
@@ -315,6 +319,29 @@ class LanceEngine(Engine):
 
     # -------------------------------------------------------------------------------- inside
 
+    def _follow(self) -> int:
+        """Bring the open table to its newest version, and say which that is.
+
+        Asking LanceDB takes a millisecond. Every version puts a file into one folder, so that
+        nobody wrote as long as that folder's time is what it was when we asked.
+        """
+        changed = self._changed()
+        if changed is None or changed != self._seen:
+            self._table.checkout_latest()
+            self._version, self._seen = int(self._table.version), changed
+        return self._version
+
+    def _changed(self) -> int | None:
+        """When the folder of versions was changed last, ns; None where that says nothing.
+
+        Just now says nothing: what is written a moment later may bear the same time.
+        """
+        try:
+            changed = os.stat(Path(self.uri) / f"{TABLE}.lance" / "_versions").st_mtime_ns
+        except OSError:  # on shared storage, or laid out otherwise
+            return None
+        return changed if time.time_ns() - changed > SETTLED else None
+
     def check_where(self, where: str) -> None:
         """Refuse an expression that this table cannot evaluate, saying why."""
         try:
@@ -357,8 +384,8 @@ class TableSource:
         self._engine, self._side = engine, side
 
     def version(self) -> int:
-        """Of the table as it is open."""
-        return int(self._engine._table.version)
+        """The newest."""
+        return self._engine._follow()
 
     def keys(self) -> Keys:
         """The rows that have this side, rising."""

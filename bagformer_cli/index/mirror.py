@@ -66,27 +66,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Segment:
-    """Rows that were mirrored together; ``length`` is that of all lists, or None."""
+    """Rows that were mirrored together."""
 
     vectors: MultiVectors
     keys: Keys
-    length: int | None
-
-    def select(self, positions: NDArray[np.int64]) -> MultiVectors:
-        """The lists of some rows, copied; whole rows at once where all lists are as long."""
-        places = torch.from_numpy(positions)
-        if not self.length:
-            return self.vectors.select(places)
-        width = self.vectors.values.shape[1]
-        values = self.vectors.values.view(-1, self.length * width).index_select(0, places)
-        offsets = torch.arange(len(positions) + 1) * self.length
-        scales = self.vectors.scales
-        return MultiVectors(
-            values.view(-1, width),
-            offsets,
-            None if scales is None else scales[places],
-            self.vectors.codebook,
-        )
 
 
 class Mirror:
@@ -141,7 +124,7 @@ class Mirror:
         keys = np.load(self.folder / f"{name}.keys.npy")
         if len(keys) != len(vectors):
             raise ValueError(name)
-        return Segment(vectors, keys, vectors.uniform_length)
+        return Segment(vectors, keys)
 
     def _set(self, segments: list[Segment], names: list[str]) -> None:
         self.segments, self.names = segments, names
@@ -230,14 +213,14 @@ class Mirror:
         return mask & self.alive
 
     def scan(
-        self, queries: MultiVectors, k: int, allowed: NDArray[np.bool_]
+        self, queries: MultiVectors, k: int, chosen: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The best ``k`` rows of each query by late interaction, exact for what is stored.
 
         Args:
             queries: Q.
-            k: How many; fewer come back where fewer are allowed.
-            allowed: [n] bool.
+            k: How many; fewer come back where there are fewer.
+            chosen: [m] the rows that may be found, rising; None: all.
 
         Returns:
             Scores [Q, k] falling, positions [Q, k].
@@ -247,15 +230,14 @@ class Mirror:
         start = 0
         for segment in self.segments:
             end = start + len(segment.keys)
-            mask = allowed[start:end]
-            if mask.any():
+            some = None
+            if chosen is not None:
+                own = chosen[slice(*np.searchsorted(chosen, (start, end)))]
+                some = torch.from_numpy(own - start)
+            if end > start and (some is None or len(some)):
                 stored = segment.vectors
                 found, place = topk_rescored(
-                    queries,
-                    stored,
-                    k,
-                    dtype=_cheapest(stored),
-                    allowed=None if mask.all() else torch.from_numpy(mask),
+                    queries, stored, k, dtype=_cheapest(stored), chosen=some
                 )
                 scores = np.concatenate([scores, found.numpy()], 1)
                 places = np.concatenate([places, place.numpy() + start], 1)
@@ -279,50 +261,50 @@ class Mirror:
             method: ``exact`` or ``tokens``; else the planner chooses.
             seconds: Where to note how long each step took.
         """
-        count = int(allowed.sum())
+        count = int(np.count_nonzero(allowed))
         share = count / max(1, len(allowed))
         quick = self.cost * share <= EXACT_BYTES
         exact = method == "exact" or (method != "tokens" and quick)
         if self.tokens is None or exact:
             started = time.perf_counter()
-            scores, places = self.scan(queries, k, allowed)
+            chosen = None if count == len(allowed) else np.flatnonzero(allowed)
+            scores, places = self.scan(queries, k, chosen)
             seconds["scan"] = time.perf_counter() - started
             megabytes = int(self.nbytes * share) // 10**6
             note = tr("{n} lists, {mb} MB scanned", n=count, mb=megabytes)
             keys = [self.keys[row] for row in places]
             return Found(keys, list(scores), True, "exact", note, seconds)
-        later = allowed.copy()
-        later[: self.tokens.count] = False  # what came after the rounding: all of it
+        # What came after the rounding: all of it.
+        later = self.tokens.count + np.flatnonzero(allowed[self.tokens.count :])
         keys, found = [], []
         seen = 0
         for number in range(len(queries)):
             query = queries[number]
             started = time.perf_counter()
-            chosen = later.copy()
             values = query.to("cpu", torch.float32).values
             promising = self.tokens.candidates(values, max(LEAST, EACH * k), allowed)
-            chosen[: len(promising)] |= promising
+            chosen = np.concatenate([promising, later])
             seconds["rounded"] = seconds.get("rounded", 0.0) + time.perf_counter() - started
             started = time.perf_counter()
             scores, places = self.scan(query, k, chosen)
             seconds["late"] = seconds.get("late", 0.0) + time.perf_counter() - started
             keys.append(self.keys[places[0]])
             found.append(scores[0])
-            seen = max(seen, int(chosen.sum()))
+            seen = max(seen, len(chosen))
         note = tr("{n} of {all} lists scored, chosen by rounded vectors", n=seen, all=count)
         return Found(keys, found, True, "tokens", note, seconds)
 
     def select(self, positions: NDArray[np.int64]) -> MultiVectors:
         """The lists of rows, copied."""
         if len(self.segments) == 1:
-            return self.segments[0].select(positions)
+            return self.segments[0].vectors.select(torch.from_numpy(positions))
         parts, order = [], []
         start = 0
         for segment in self.segments:
             end = start + len(segment.keys)
             own = np.flatnonzero((positions >= start) & (positions < end))
             if len(own):
-                parts.append(segment.select(positions[own] - start))
+                parts.append(segment.vectors.select(torch.from_numpy(positions[own] - start)))
                 order.append(own)
             start = end
         inverse = np.argsort(np.concatenate(order))

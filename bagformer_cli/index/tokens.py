@@ -13,7 +13,7 @@ Shapes: N vectors in all, n lists, C centroids, D dimensions, G vectors of a que
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from bagformer_cli.files import atomic_folder, write_text
 from bagformer_cli.interaction import _rounded
-from bagformer_cli.interaction._threads import on_every_thread
+from bagformer_cli.interaction._threads import share_out
 from bagformer_cli.interaction._wide import LANES, has, pack
 from bagformer_cli.interaction.kmeans import Tree
 from bagformer_cli.interaction.vectors import MultiVectors
@@ -41,6 +41,7 @@ BLOCK = 1 << 16  # vectors rounded at once
 NEAR_BEST = 0.8  # of the way from the middle list to the best, from which a list comes along
 LEAST_SHARE = 0.02  # of all lists that come along, whatever they promise
 MOST_SHARE = 0.25  # beyond it a scan of everything is as quick
+BINS = 13  # bits: the promises are sorted into so many bins
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ class TokenIndex:
         allowed: NDArray[np.bool_],
         least_share: float = LEAST_SHARE,
         most_share: float = MOST_SHARE,
-    ) -> NDArray[np.bool_]:
-        """[n] the lists that promise most for one query.
+    ) -> NDArray[np.int64]:
+        """[m] the lists that promise most for one query, in their order.
 
         Where many promise about as much as the best they all come along: among products of one
         kind the centroids say little, and the exact score must tell.
@@ -138,18 +139,27 @@ class TokenIndex:
             most_share: How many at most beyond those, however promising.
         """
         allowed = allowed[: self.count]
-        there = int(allowed.sum())
+        there = int(np.count_nonzero(allowed))
         least = max(least, int(least_share * there))
         if there <= least:
-            return allowed
+            return np.flatnonzero(allowed)
         sums = self.promises(query, allowed)
-        some = sums if there == self.count else sums[allowed]
-        best = int(some.max())
-        near = best - (1 - NEAR_BEST) * (best - int(np.median(some[:: max(1, there >> 12)])))
-        wanted = max(least, min(int((some >= near).sum()), int(most_share * there)))
-        edge = np.partition(some, there - wanted)[there - wanted]
-        mask: NDArray[np.bool_] = sums >= edge
-        return mask
+        end = -(-len(query) // LANES) * LANES << 16  # all promises are below
+        shift = max(0, end.bit_length() - BINS)
+        counts = np.zeros((end >> shift) + 1, np.int64)
+        _rounded.count(sums, shift, counts)
+        above = counts[::-1].cumsum()  # [bin from the last]: how many are in it or beyond
+        best, middle = np.searchsorted(above, (1, there // 2))
+        near = int(best + (1 - NEAR_BEST) * (middle - best))
+        wanted = max(least, min(int(above[near]), int(most_share * there)))
+        edge = len(counts) - 1 - int(np.searchsorted(above, wanted))
+        found = np.empty(self.count, np.int64)
+        found = found[: _rounded.collect(sums, edge << shift, found)]
+        some = sums[found]
+        chosen: NDArray[np.int64] = found[
+            some >= np.partition(some, len(some) - wanted)[len(some) - wanted]
+        ]
+        return chosen
 
     def promises(self, query: Tensor, allowed: NDArray[np.bool_]) -> NDArray[np.int32]:
         """[n] the late interaction of the rounded lists, whole numbers that rise with it.
@@ -163,44 +173,35 @@ class TokenIndex:
         def work(first: int, end: int) -> None:
             _rounded.score_rounded(numbers, self.offsets, allowed, table, first, end, sums)
 
-        _shared_out(work, self.count, 4096)
+        share_out(work, self.count, 4096)
         return sums
 
     def table(self, query: Tensor) -> NDArray[np.uint16]:
         """[H, C, 16] what each of a query's vectors makes of each centroid.
 
-        Lanes of whole numbers that rise with the dot product, 0 the lowest; spare lanes hold 0.
+        Lanes of whole numbers that rise with the dot product; 0 becomes 32,768, as in spare lanes.
         """
-        lanes, count = len(query), len(self.centroids)
-        slots = -(-lanes // LANES)
-        products: NDArray[np.generic]
-        if has(torch.int8) and self.centroids.shape[1] % 4 == 0:
-            bags = pack(MultiVectors.from_list([query]).quantize())
-            products = np.empty((slots, count, LANES), np.int32)
-            rows, begins = self.centroids.numpy(), self.begins
-
-            def multiply(first: int, end: int) -> None:
-                _rounded.multiply_rows(rows, begins, bags, first, end, products)
-
-            _shared_out(multiply, count, 8192)
-        else:
-            whole = torch.zeros(slots * LANES, query.shape[1])
-            whole[:lanes] = query
-            every = whole @ self.centroids.float().T
-            products = every.view(slots, LANES, count).transpose(1, 2).contiguous().numpy()
-        ends: list[tuple[float, float]] = []
-        _shared_out(
-            lambda first, end: ends.append(_rounded.extremes(products, lanes, first, end)),
-            count, 8192,
-        )  # fmt: skip
-        low = np.float32(min(low for low, _ in ends))
-        high = np.float32(max(high for _, high in ends))
-        scale = np.float32(65535) / max(high - low, np.float32(1e-12))
+        slots, count = -(-len(query) // LANES), len(self.centroids)
         table = np.empty((slots, count, LANES), np.uint16)
-        _shared_out(
-            lambda first, end: _rounded.to_table(products, lanes, low, scale, first, end, table),
-            count, 8192,
-        )  # fmt: skip
+        if has(torch.int8) and self.centroids.shape[1] % 4 == 0:
+            whole = MultiVectors.from_list([query]).quantize()
+            bags, rows, begins = pack(whole), self.centroids.numpy(), self.begins
+            # No product is larger than that of the longest on either side (Cauchy, Schwarz).
+            most = int(_longest(whole.values) * self.longest) + 1
+            shift = max(0, most.bit_length() - 15)
+            share_out(
+                lambda first, end: _rounded.make_table(
+                    rows, begins, bags, shift, first, end, table
+                ),
+                count, 8192,
+            )  # fmt: skip
+            return table
+        wide = torch.zeros(slots * LANES, query.shape[1])
+        wide[: len(query)] = query
+        products = wide @ self.centroids.float().T
+        products *= 32767 / max(_longest(query) * self.longest, 1e-12)
+        products += 32768
+        table[:] = products.view(slots, LANES, count).transpose(1, 2).numpy()
         return table
 
     @cached_property
@@ -208,15 +209,15 @@ class TokenIndex:
         """[C] what sums of products with unsigned numbers, 128 larger, begin with."""
         return -128 * self.centroids.sum(1, dtype=torch.int32).numpy()
 
+    @cached_property
+    def longest(self) -> float:
+        """The largest norm of a centroid."""
+        return _longest(self.centroids)
 
-def _shared_out(work: Callable[[int, int], None], count: int, least: int) -> None:
-    """``work(first, end)`` over all of ``count``, by several threads if each has ``least``.
 
-    Parts begin at multiples of 16.
-    """
-    threads = max(1, min(torch.get_num_threads(), count // least))
-    each = -(-count // (threads * LANES)) * LANES
-    on_every_thread(lambda t: work(t * each, min((t + 1) * each, count)), threads)
+def _longest(vectors: Tensor) -> float:
+    """The largest norm."""
+    return float(vectors.double().norm(dim=1).max())
 
 
 def _sample(parts: Sequence[MultiVectors], vectors: int, wanted: int) -> Tensor:

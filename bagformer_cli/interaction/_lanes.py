@@ -264,14 +264,14 @@ _both_1x1: Any = _block(1, 1, True)
 
 
 def _score(
-    patches: Any, images: Any, allowed: Any, bags: Any, begins: Any, places: Any,
+    patches: Any, images: Any, chosen: Any, bags: Any, begins: Any, places: Any,
     titles: Any, title_scale: Any, image_scale: Any, t2i: Any, i2t: Any, offsets: Any, best: Any,
     over: Any, ups: Any,
 ) -> None:  # fmt: skip
     """Both directions of some images: ``t2i`` [Q, n] and, where not empty, ``i2t`` [n, Q].
 
-    ``patches`` [R, D] and ``images`` [n+1] say what the images own; those that are not ``allowed``
-    [n] (empty: all are) are stepped over. ``bags`` [H, W, 16] words, of int8 128 larger each;
+    ``patches`` [R, D] and ``images`` [N+1] say what the images own; ``chosen`` [n] are the numbers
+    of those that are scored (empty: all N). ``bags`` [H, W, 16] words, of int8 128 larger each;
     ``begins`` [H] bits of the lanes in which a title begins; ``places`` [G] where each bag lies,
     slot · 16 + lane; ``titles`` [Q+1]. Scratch: ``offsets`` [longest image] (int8 alone),
     ``best`` and ``ups`` [H, 16], ``over`` [longest image, 16].
@@ -286,21 +286,17 @@ def _score(
     a_over, a_ups = np.int64(over.ctypes.data), np.int64(ups.ctypes.data)
     integers = len(offsets) > 0
     ahead = np.int64(AHEAD) * stride
-    coming = 0
-    for i in range(len(images) - 1):
-        if len(allowed) > 0:
-            if not allowed[i]:
-                continue
-            # The next one that is wanted, wherever it lies.
-            coming = max(coming, i + 1)
-            while coming < len(allowed) - 1 and not allowed[coming]:
-                coming += 1
-            ahead = np.int64(images[min(coming, len(images) - 2)] - images[i]) * stride
+    listed = len(chosen) > 0
+    for n in range(len(chosen) if listed else len(images) - 1):
+        i = np.int64(chosen[n]) if listed else np.int64(n)
+        if listed:  # the next one that is wanted, wherever it lies
+            following = np.int64(chosen[min(n + 1, len(chosen) - 1)])
+            ahead = np.int64(images[following] - images[i]) * stride
         length = np.int64(images[i + 1] - images[i])
         if length == 0:
-            t2i[:, i] = 0
+            t2i[:, n] = 0
             if both:
-                i2t[i] = 0
+                i2t[n] = 0
             continue
         best[:] = _LOWEST if integers else -np.inf
         at = base + np.int64(images[i]) * stride
@@ -361,10 +357,10 @@ def _score(
             total = np.float32(0)
             for g in range(titles[q], titles[q + 1]):
                 total += np.float32(best[places[g]])
-            t2i[q, i] = total * scale
+            t2i[q, n] = total * scale
             if both:
                 last = titles[q + 1] - 1
-                i2t[i, q] = ups[places[last]] * scale if last >= titles[q] else np.float32(0)
+                i2t[n, q] = ups[places[last]] * scale if last >= titles[q] else np.float32(0)
 
 
 def _arrange(titles: Any, order: Any, load: Any, places: Any, begins: Any) -> None:

@@ -68,7 +68,7 @@ def _score_rounded(
     """``sums`` [n] int32 of the lists from ``first`` to ``end`` that are ``allowed`` [n].
 
     ``numbers`` [N] uint16 and ``offsets`` [n+1] say what the lists own; ``table`` [H, C, 16] uint16
-    what each of the query's vectors makes of each centroid, 0 in the spare lanes.
+    what each of the query's vectors makes of each centroid.
     """
     base, a_table = np.int64(numbers.ctypes.data), np.int64(table.ctypes.data)
     slot = np.int64(2) * np.int64(table.shape[1]) * np.int64(table.shape[2])
@@ -84,71 +84,70 @@ def _score_rounded(
 
 
 def _build_multiply(
-    _: Any, element: Any, bags: Any, words: Any, begin: Any, rows: Any, stride: Any, out: Any
-) -> Any:
-    """``out`` [16, 16] int32: sixteen centroids by the sixteen lanes of a slot."""
+    _: Any, element: Any, bags: Any, words: Any, begin: Any, rows: Any, stride: Any, shift: Any,
+    out: Any,
+) -> Any:  # fmt: skip
+    """``out`` [16, 16] uint16: sixteen centroids by the sixteen lanes of a slot."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         block = _Block(builder, types.int8, 1, ROWS)
-        _, bags, words, begin, rows, stride, out = args
+        _, bags, words, begin, rows, stride, shift, out = args
         ahead = builder.mul(stride, _I64(4 * ROWS))
         found = block.products(bags, words, begin, rows, stride, ahead)[0]
+        by, middle = block.splat(shift), ir.Constant(_WIDE, [1 << 15] * LANES)
         for row, value in enumerate(found):
-            block.store(value, out, 64 * row)
+            short = builder.add(builder.ashr(value, by), middle)
+            block.store(builder.trunc(short, _ROW), out, 2 * LANES * row)
         return context.get_dummy_value()
 
-    return types.void(element, bags, words, begin, rows, stride, out), generate
+    return types.void(element, bags, words, begin, rows, stride, shift, out), generate
 
 
 _multiply: Any = intrinsic(_build_multiply)
 
 
-def _multiply_rows(centroids: Any, begins: Any, bags: Any, first: Any, end: Any, out: Any) -> None:
-    """``out`` [H, C, 16] int32, dot products of the centroids from ``first`` to ``end``.
+def _make_table(
+    centroids: Any, begins: Any, bags: Any, shift: Any, first: Any, end: Any, table: Any
+) -> None:
+    """``table`` [H, C, 16] uint16, of the centroids from ``first`` to ``end``.
 
-    Both are multiples of 16. ``centroids`` [C, D] int8, ``begins`` [C] int32: −128 times the sum of
-    each; ``bags`` [H, W, 16] words, 128 larger each, as ``_lanes`` has them.
+    Dot products are shifted to the right by ``shift`` bits, then lie between −32,768 and 32,767,
+    and 0 becomes 32,768. ``first`` and ``end`` are multiples of 16. ``centroids`` [C, D] int8,
+    ``begins`` [C] int32: −128 times the sum of each; ``bags`` [H, W, 16] words, 128 larger each, as
+    ``_lanes`` has them.
     """
     words = np.int64(bags.shape[1])
     stride = np.int64(4) * words
     base, a_begins = np.int64(centroids.ctypes.data), np.int64(begins.ctypes.data)
-    a_bags, a_out = np.int64(bags.ctypes.data), np.int64(out.ctypes.data)
-    slot = np.int64(64) * np.int64(out.shape[1])
+    a_bags, a_table = np.int64(bags.ctypes.data), np.int64(table.ctypes.data)
+    slot = np.int64(2 * LANES) * np.int64(table.shape[1])
     for h in range(bags.shape[0]):
         b = a_bags + np.int64(h) * words * np.int64(64)
-        for c in range(first, end, 16):
+        for c in range(first, end, ROWS):
             row = np.int64(c)
-            at = a_out + np.int64(h) * slot + row * np.int64(64)
-            _multiply(
-                centroids, b, words, a_begins + row * np.int64(4), base + row * stride, stride, at
-            )
+            at = a_table + np.int64(h) * slot + row * np.int64(2 * LANES)
+            sums, rows = a_begins + row * np.int64(4), base + row * stride
+            _multiply(centroids, b, words, sums, rows, stride, np.int32(shift), at)
 
 
-def _extremes(products: Any, lanes: Any, first: Any, end: Any) -> Any:
-    """The least and the largest of ``products`` [H, C, 16], of the centroids from first to end."""
-    low, high = products[0, first, 0], products[0, first, 0]
-    for h in range(products.shape[0]):
-        some = min(16, lanes - 16 * h)
-        for c in range(first, end):
-            for lane in range(some):
-                low = min(low, products[h, c, lane])
-                high = max(high, products[h, c, lane])
-    return low, high
+def _count(sums: Any, shift: Any, counts: Any) -> None:
+    """``counts`` [bins], zeroed: how many of ``sums`` [n] fall into each bin; none of those < 0."""
+    for i in range(len(sums)):
+        if sums[i] >= 0:
+            counts[sums[i] >> shift] += 1
 
 
-def _to_table(
-    products: Any, lanes: Any, low: Any, scale: Any, first: Any, end: Any, table: Any
-) -> None:
-    """``table`` [H, C, 16] uint16: (product − low) · scale, rounded down; 0 beyond ``lanes``."""
-    for h in range(products.shape[0]):
-        for c in range(first, end):
-            for lane in range(16):
-                value = (np.float32(products[h, c, lane]) - low) * scale
-                value = min(max(value, np.float32(0)), np.float32(65535))
-                table[h, c, lane] = np.uint16(value) if h * 16 + lane < lanes else np.uint16(0)
+def _collect(sums: Any, least: Any, found: Any) -> Any:
+    """``found`` [n]: where ``sums`` are at least so much, rising; and how many there are."""
+    count = 0
+    for i in range(len(sums)):
+        if sums[i] >= least:
+            found[count] = i
+            count += 1
+    return count
 
 
 score_rounded = compile_loop(_score_rounded)
-multiply_rows = compile_loop(_multiply_rows)
-extremes = compile_loop(_extremes)
-to_table = compile_loop(_to_table)
+make_table = compile_loop(_make_table)
+count = compile_loop(_count)
+collect = compile_loop(_collect)

@@ -41,6 +41,25 @@ def on_every_thread(work: Callable[[int], None], threads: int) -> None:
         future.result()
 
 
+def share_out(work: Callable[[int, int], None], count: int, least: int) -> None:
+    """``work(first, end)`` over all of ``count``, by several threads if each has ``least``.
+
+    For compiled loops that never ask torch: this thread takes a part as well. Parts begin at
+    multiples of 16.
+    """
+    threads = max(1, min(torch.get_num_threads(), count // least))
+    each = -(-count // (threads * 16)) * 16
+    parts = [(first, min(first + each, count)) for first in range(0, count, each)]
+    futures = [_pool(threads).submit(work, *part) for part in parts[1:]]
+    try:
+        for part in parts[:1]:
+            work(*part)
+    finally:
+        wait(futures)
+    for future in futures:
+        future.result()
+
+
 def on_one_thread(compute: Callable[[], T], threads: int) -> T:
     """``compute()`` on a thread as :func:`on_every_thread` gives it, while the others rest."""
     return compute() if threads == 1 else _pool(threads).submit(compute).result()

@@ -28,7 +28,7 @@ from bagformer_cli.interaction._blocks import (
     scales_of,
 )
 from bagformer_cli.interaction._threads import on_every_thread, on_one_thread
-from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.interaction.vectors import MultiVectors, offsets_of
 
 LANES = 16
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.int8: "int8"}
@@ -127,11 +127,11 @@ class _Pack:
         # numpy from here: a torch operation of this size would wake torch's threads, which then
         # spin for milliseconds beside those that are to multiply.
         values = texts.values.detach()[titles.vectors].contiguous().view(torch.uint8).numpy()
-        if texts.dtype == torch.int8:
-            values = values ^ np.uint8(0x80)  # unsigned, 128 more
         words = values.view(np.uint32)
         spread = np.zeros((slots * LANES, words.shape[1]), np.uint32)
         spread[places] = words
+        if texts.dtype == torch.int8:
+            spread ^= np.uint32(0x80808080)  # bytes unsigned, 128 more
         bags = np.ascontiguousarray(spread.reshape(slots, LANES, -1).transpose(0, 2, 1))
         begins = begins[:slots].copy()
         begins[:1] = 0xFFFF  # an empty lane begins with nothing as well
@@ -143,7 +143,10 @@ class _Pack:
 
 
 def pack(texts: MultiVectors) -> Array:
-    """[H, W, 16] words: the vectors of titles side by side, one after the other; see ``_lanes``."""
+    """[H, W, 16] words: the vectors of titles side by side, one after the other; see ``_lanes``.
+
+    What is in spare lanes makes nothing of any vector.
+    """
     everything = Range.all(texts.offsets, [(0, len(texts))])[0]
     return _Pack.make(texts, everything, both=False).bags
 
@@ -155,19 +158,18 @@ def scores(
     dtype: torch.dtype,
     both: bool,
     budget: int,
-    allowed: Tensor | None = None,
+    chosen: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As ``_cpu.scores``; ``t2i`` is minus infinity where an image is not ``allowed`` [N]."""
+    """As ``_cpu.scores``; of int8 also of ``chosen`` [n] images alone, read where they lie."""
     if texts.dtype != dtype:
         given = texts
         texts = on_one_thread(lambda: given.to(dtype=dtype), torch.get_num_threads())
     if dtype != torch.int8 and not _cpu.finite(texts.values):
         t2i, i2t = _plain.scores(texts, images, dtype=dtype, both=both, budget=budget)
-        return (t2i if allowed is None else t2i.where(allowed, -torch.inf)), i2t
-    t2i = torch.zeros(len(texts), len(images))
-    if allowed is not None:
-        t2i.masked_fill_(~allowed, -torch.inf)
-    i2t = torch.zeros(len(images) if both else 0, len(texts) if both else 0)
+        return t2i, i2t
+    count = len(images) if chosen is None else len(chosen)
+    t2i = torch.zeros(len(texts), count)
+    i2t = torch.zeros(count if both else 0, len(texts) if both else 0)
     per_vector = texts.dim * dtype.itemsize
     for first, end in cut(texts.offsets, max(LANES, budget // (4 * per_vector))):
         group = texts[first:end]
@@ -177,22 +179,24 @@ def scores(
         packs = [_Pack.make(group, titles, both) for titles in ranges if len(titles)]
         if packs:
             up = i2t[:, first:end]
-            _score(group, packs, images, dtype, allowed, t2i[first:end], up, budget)
+            _score(group, packs, images, dtype, chosen, t2i[first:end], up, budget)
     return t2i, i2t
 
 
 def _score(
     texts: MultiVectors, packs: list[_Pack], images: MultiVectors, dtype: torch.dtype,
-    allowed: Tensor | None, t2i: Tensor, i2t: Tensor, budget: int,
+    chosen: Tensor | None, t2i: Tensor, i2t: Tensor, budget: int,
 ) -> None:  # fmt: skip
     threads = torch.get_num_threads()
     both = len(i2t) > 0
     limit = _PATCHES
     if images.dtype != dtype:  # they are converted a task at a time
         limit = min(limit, max(1, budget // (4 * threads * images.dim * 4)))
-    tasks = _tasks(packs, images, threads, limit)
+    numbers, offsets = np.zeros(0, np.int64), images.offsets
+    if chosen is not None:
+        numbers, offsets = chosen.numpy(), offsets_of(images.lengths[chosen])
+    tasks = _tasks(packs, offsets, threads, limit)
     title_scale, down, up = scales_of(texts), t2i.numpy(), i2t.numpy()
-    mask = np.zeros(0, np.bool_) if allowed is None else allowed.numpy()
     longest = int(images.lengths.max())
     most = max(pack.slots for pack in packs)
     compared = np.int32 if dtype == torch.int8 else np.float32
@@ -202,42 +206,49 @@ def _score(
         best = np.empty(most * LANES, compared)
         ups = np.empty(most * LANES if both else 0, np.float32)
         over = np.empty(longest * LANES if both else 0, compared)
-        offsets = np.empty(longest if dtype == torch.int8 else 0, np.int32)
+        begins = np.empty(longest if dtype == torch.int8 else 0, np.int32)
         while (task := next(tasks, None)) is not None:
             image, share = task
-            patches, image_scale = block_of(images, image, dtype)
+            own = numbers[image.items]
+            if chosen is None:
+                patches, image_scale = block_of(images, image, dtype)
+                ends = image.offsets
+            else:
+                patches, image_scale, ends = (
+                    images.values,
+                    scales_of(images),
+                    images.offsets.numpy(),
+                )
             if dtype != torch.int8 and not _cpu.finite(patches):
                 # All titles, whatever this task's share of them: it is rare.
                 block = images[image.items]
                 found = _plain.scores(texts, block, dtype=dtype, both=both, budget=budget)
                 down[:, image.items] = found[0].numpy()
-                if len(mask):
-                    down[:, image.items][:, ~mask[image.items]] = -np.inf
                 if both:
                     up[image.items] = found[1].numpy()
                 continue
             for pack in share:
                 width = pack.slots * LANES
                 score(
-                    _bits(patches), image.offsets, mask[image.items] if len(mask) else mask,
-                    pack.bags, pack.begins, pack.places, pack.titles.offsets,
-                    title_scale[pack.titles.items], image_scale,
+                    _bits(patches), ends, own, pack.bags, pack.begins, pack.places,
+                    pack.titles.offsets, title_scale[pack.titles.items], image_scale,
                     down[pack.titles.items, image.items],
-                    up[image.items, pack.titles.items], offsets, best[:width], over, ups[:width],
+                    up[image.items, pack.titles.items], begins, best[:width], over, ups[:width],
                 )  # fmt: skip
 
     on_every_thread(work, threads)
 
 
 def _tasks(
-    packs: list[_Pack], images: MultiVectors, threads: int, limit: int
+    packs: list[_Pack], offsets: Tensor, threads: int, limit: int
 ) -> Iterator[tuple[Range, list[_Pack]]]:
     """Ranges of images, each with the packs it meets; threads draw from one list."""
     slots = sum(pack.slots for pack in packs)
+    vectors = int(offsets[-1])
     limit = min(limit, max(_TASK // slots, 64))
-    parts = min(4 * threads, max(threads, slots * len(images.values) // _TASK))
-    ranges = Range.all(images.offsets, cut_evenly(images.offsets, limit, parts))
-    shares = min(len(packs), -(-threads // len(ranges)))
+    parts = min(4 * threads, max(threads, slots * vectors // _TASK))
+    ranges = Range.all(offsets, cut_evenly(offsets, limit, parts))
+    shares = min(len(packs), -(-threads // max(1, len(ranges))))
     return iter([(image, packs[k::shares]) for image in ranges for k in range(shares)])
 
 

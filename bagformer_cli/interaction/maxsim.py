@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from bagformer_cli.errors import InputError
 from bagformer_cli.interaction import _cpu, _plain, _recompute, _wide
 from bagformer_cli.interaction._blocks import cut
-from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.interaction.vectors import MultiVectors, offsets_of
 from bagformer_cli.messages import tr
 
 BUDGET = 256 << 20  # bytes for temporaries, beside the vectors and the scores themselves
@@ -69,15 +69,17 @@ def score_texts(
     images: MultiVectors,
     *,
     dtype: torch.dtype | None = None,
-    allowed: Tensor | None = None,
+    chosen: Tensor | None = None,
     budget: int = BUDGET,
 ) -> Tensor:
     """``t2i`` [Q, N] alone, without gradients: what a search needs. See :func:`maxsim`.
 
-    Images that are not ``allowed`` ([N] bool) are left out and score minus infinity.
+    Of ``chosen`` images alone ([n] int64, their positions) it is [Q, n].
     """
     _check(texts, images)
-    return _scores(texts, images, both=False, dtype=dtype, budget=budget, allowed=allowed)[0]
+    if chosen is not None:
+        return _score_chosen(texts, images, dtype, chosen, budget)
+    return _scores(texts, images, both=False, dtype=dtype, budget=budget)[0]
 
 
 def maxsim_blocks(
@@ -160,7 +162,6 @@ def _scores(
     both: bool,
     dtype: torch.dtype | None,
     budget: int,
-    allowed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     dtype = dtype or _shared_type(texts, images)
     if dtype not in (torch.float32, torch.bfloat16, torch.int8):
@@ -168,18 +169,32 @@ def _scores(
     path = _path(texts.values, images.values, texts.offsets, dtype)
     how: dict[str, Any] = {"dtype": dtype, "both": both, "budget": budget}
     with torch.no_grad(), torch.autocast(texts.device.type, enabled=False):
-        # What is not allowed is stepped over, but it would be converted.
-        steps = allowed is None or images.dtype == dtype
-        if path is _cpu and steps and _wide.can(texts, images, dtype, both=both):
-            return _wide.scores(texts, images, **how, allowed=allowed)
-        if allowed is None:
-            t2i, i2t = path.scores(texts, images, **how)
-            return t2i, i2t
-        chosen = allowed.cpu().nonzero().flatten()
-        t2i, i2t = _scores(texts, images.select(chosen), **how)
-        whole = t2i.new_full((len(texts), len(images)), -torch.inf)
-        whole[:, chosen.to(whole.device)] = t2i
-        return whole, i2t
+        if path is _cpu and _wide.can(texts, images, dtype, both=both):
+            path = _wide
+        t2i, i2t = path.scores(texts, images, **how)
+    return t2i, i2t
+
+
+def _score_chosen(
+    texts: MultiVectors,
+    images: MultiVectors,
+    dtype: torch.dtype | None,
+    chosen: Tensor,
+    budget: int,
+) -> Tensor:
+    """``t2i`` of some images: read where they lie if they can be, else copied a part at a time."""
+    dtype, chosen = dtype or _shared_type(texts, images), images.positions(chosen)
+    path = _path(texts.values, images.values, texts.offsets, dtype)
+    in_place = dtype == images.dtype == torch.int8 and path is _cpu
+    if in_place and _wide.can(texts, images, dtype, both=False):
+        how: dict[str, Any] = {"dtype": dtype, "both": False, "budget": budget}
+        return _wide.scores(texts, images, **how, chosen=chosen)[0]
+    limit = max(1, budget // (8 * images.values[:1].nbytes))
+    parts = [
+        _scores(texts, images.select(chosen[a:b]), both=False, dtype=dtype, budget=budget // 2)[0]
+        for a, b in cut(offsets_of(images.lengths[chosen]), limit)
+    ]
+    return torch.cat([texts.values.new_zeros((len(texts), 0), dtype=torch.float32), *parts], 1)
 
 
 def _shared_type(texts: MultiVectors, images: MultiVectors) -> torch.dtype:

@@ -12,7 +12,7 @@ from torch import Tensor
 from bagformer_cli.errors import InputError
 from bagformer_cli.interaction._blocks import cut
 from bagformer_cli.interaction.maxsim import BUDGET, score_texts
-from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.interaction.vectors import MultiVectors, offsets_of
 from bagformer_cli.messages import tr
 
 
@@ -22,7 +22,7 @@ def topk(
     k: int,
     *,
     dtype: torch.dtype | None = None,
-    allowed: Tensor | None = None,
+    chosen: Tensor | None = None,
     budget: int = BUDGET,
 ) -> tuple[Tensor, Tensor]:
     """The ``k`` images that score highest for each title.
@@ -30,10 +30,10 @@ def topk(
     Args:
         texts: Q titles.
         images: N images, memory-mapped perhaps: they are read once, a block at a time.
-        k: How many; no more are returned than there are (and are allowed).
+        k: How many; no more are returned than there are (or are chosen).
         dtype: What is multiplied, see :func:`~bagformer_cli.interaction.maxsim.maxsim`.
-        allowed: [N] bool, the images that may be found (a filter, what was not deleted); None:
-            all.
+        chosen: [n] int64, rising: the positions of the images that may be found (by a filter, by
+            a first stage); None: all.
         budget: Bytes that temporaries may take.
 
     Returns:
@@ -41,33 +41,25 @@ def topk(
         the lower position first.
 
     Raises:
-        InputError: ``k`` is none, or ``allowed`` is not of the images' number.
+        InputError: ``k`` is none, or ``chosen`` are no positions of images.
     """
     if k < 1:
         raise InputError(tr("At least one result must be asked for."), found=k, expected="k ≥ 1")
-    if allowed is not None and allowed.shape != (len(images),):
-        raise InputError(
-            tr("A filter says of every image whether it may be found."),
-            found=list(allowed.shape),
-            expected=[len(images)],
-        )
+    lengths = images.lengths if chosen is None else images.lengths[images.positions(chosen)]
     best = torch.empty(len(texts), 0, device=texts.device)
     where = torch.empty(len(texts), 0, dtype=torch.int64, device=texts.device)
-    converted = images.dtype != (dtype or images.dtype) or images.codebook is not None
-    for first, end in _ranges(texts, images, budget, some=converted and allowed is not None):
-        block = images[first:end]
-        some = None if allowed is None else allowed[first:end]
-        count = len(block) if some is None else int(some.sum())
-        if not count:
-            continue
-        scores = score_texts(texts, block, dtype=dtype, allowed=some, budget=budget // 2)
-        found, place = scores.topk(min(k, count), dim=1)
+    for first, end in _ranges(texts, images, lengths, budget):
+        block = images[first:end] if chosen is None else images
+        some = None if chosen is None else chosen[first:end]
+        scores = score_texts(texts, block, dtype=dtype, chosen=some, budget=budget // 2)
+        found, place = scores.topk(min(k, end - first), dim=1)
         best = torch.cat([best, found], 1)
         where = torch.cat([where, place + first], 1)
         if best.shape[1] > k:
             best, place = best.topk(k, dim=1)
             where = where.gather(1, place)
-    return _in_order(best, where)
+    best, where = _in_order(best, where)
+    return best, where if chosen is None else chosen.to(where.device)[where]
 
 
 def topk_rescored(
@@ -78,7 +70,7 @@ def topk_rescored(
     scan: MultiVectors | None = None,
     dtype: torch.dtype = torch.int8,
     oversample: int = 4,
-    allowed: Tensor | None = None,
+    chosen: Tensor | None = None,
     budget: int = BUDGET,
 ) -> tuple[Tensor, Tensor]:
     """As :func:`topk`, in two steps: a cheap scan for ``oversample · k``, then float32 for those.
@@ -93,7 +85,7 @@ def topk_rescored(
         scan: The same images in a cheaper type; by default ``images``, converted as they pass.
         dtype: The cheap type.
         oversample: Candidates for each result.
-        allowed: [N] bool, the images that may be found; None: all.
+        chosen: [n] int64, rising: the images that may be found; None: all.
         budget: Bytes that temporaries may take.
 
     Returns:
@@ -107,7 +99,7 @@ def topk_rescored(
         raise InputError(
             tr("The scanned images are not the images."), found=len(scan), expected=len(images)
         )
-    _, candidates = topk(texts, scan, k * oversample, dtype=dtype, allowed=allowed, budget=budget)
+    _, candidates = topk(texts, scan, k * oversample, dtype=dtype, chosen=chosen, budget=budget)
     scores = score_pairs(texts, images, candidates, budget=budget)
     best, place = scores.topk(min(k, scores.shape[1]), dim=1)
     return _in_order(best, candidates.gather(1, place))
@@ -170,18 +162,12 @@ def _filled(vectors: MultiVectors, chosen: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ranges(
-    texts: MultiVectors, images: MultiVectors, budget: int, *, some: bool
+    texts: MultiVectors, images: MultiVectors, lengths: Tensor, budget: int
 ) -> list[tuple[int, int]]:
-    """Image ranges whose scores, and a copy of them, fit half the budget.
-
-    Where ``some`` are chosen by a filter and converted, a copy of them fits a quarter as well.
-    """
+    """Ranges of items of such ``lengths`` whose scores, and a copy of them, fit half the budget."""
     items = max(1, budget // (2 * 8 * max(1, len(texts))))
-    mean = max(1.0, len(images.values) / max(1, len(images)))
-    limit = int(items * mean)
-    if some:
-        limit = min(limit, budget // (4 * max(1, images.values[:1].nbytes)))
-    return cut(images.offsets, max(1, limit))
+    mean = max(1.0, float(lengths.sum()) / max(1, len(lengths)))
+    return cut(offsets_of(lengths), max(1, int(items * mean)))
 
 
 def _in_order(scores: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,10 +39,9 @@ def mine_neighbours(
     """
     settings = model.config.evaluation
     images, texts = encode_split(model, split, settings.batch_size, states=False, progress=progress)
-    titled = torch.zeros(len(images), dtype=torch.bool)
-    titled[torch.from_numpy(np.unique(split.items))] = True
+    titled = torch.from_numpy(np.unique(split.items).astype(np.int64))
     most = int(np.diff(split.item_offsets).max(initial=1))
-    _, found = topk(texts.vectors, images.vectors, count - 1 + most + SPARE, allowed=titled)
+    _, found = topk(texts.vectors, images.vectors, count - 1 + most + SPARE, chosen=titled)
     found = found.cpu()
     own = torch.full((len(found), most), -1)
     for row, (begin, end) in enumerate(
