@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from bagformer_cli.bench.fewer import COLOURS, Point, plot, stored_as
+from bagformer_cli.bench.fewer import COLOURS, Point, plot, stored_as, table
 from bagformer_cli.interaction import MultiVectors
 
 
@@ -31,6 +31,8 @@ def test_the_picture_has_every_point_and_names_every_way(tmp_path: Path) -> None
         for i, name in enumerate(COLOURS)
     ]
     plot(points, tmp_path / "p.svg", "title")
+    assert table(points)[2].startswith("| all | 3 | 100: 50.0 | 107: 51.0 |")
+    assert len(table(points)) == 4
     drawn = ElementTree.parse(tmp_path / "p.svg").getroot()
     kind = "{http://www.w3.org/2000/svg}"
     circles = drawn.findall(f"{kind}circle")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import lancedb
 import pytest
 import torch
 
@@ -44,12 +46,30 @@ def test_a_damaged_manifest_is_named(engine: LanceEngine) -> None:
     assert engine.uri in str(caught.value)
 
 
+def test_an_index_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = str(tmp_path / "index")
+    book = Codebook.train(torch.cat(lists([f"p{number}" for number in range(90)])), 4)
+    create = lancedb.db.LanceDBConnection.create_table
+
+    def stop_at_the_rows(self: Any, name: str, *args: Any, **options: Any) -> Any:
+        if name == "items":
+            raise KeyboardInterrupt
+        return create(self, name, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lancedb.db.LanceDBConnection, "create_table", stop_at_the_rows)
+        with pytest.raises(KeyboardInterrupt):
+            LanceEngine.create(uri, coded(book), book)
+    assert not list(tmp_path.iterdir())
+    made = LanceEngine.create(uri, coded(book), book)
+    made.upsert(rows(range(40), layout=coded(book), codebook=book))
+    assert made.count() == 40
+
+
 def test_what_is_no_index_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(InputError, match="not an index"):
         LanceEngine.open(str(tmp_path))
-    import lancedb
-
     lancedb.connect(str(tmp_path / "db")).create_table("items", [{"a": 1}])
     with pytest.raises(InputError, match="not an index"):
         LanceEngine.open(str(tmp_path / "db"))

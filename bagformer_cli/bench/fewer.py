@@ -1,13 +1,23 @@
-"""Recall against bytes: what shorter lists and smaller types cost on a model's own embeddings."""
+"""Recall against bytes: what shorter lists and smaller types cost on a model's own embeddings.
+
+Beside one model's lists, made shorter in every way that ``xmr encode`` has, stand models that were
+taught to need fewer. The table goes into a page between two marks.
+
+    python -m bagformer_cli.bench.fewer runs/demo shrinktofast=runs/shrunk --page docs/methods.md
+"""
 
 from __future__ import annotations
 
+import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from bagformer_cli.bench.trials import write_page
+from bagformer_cli.data.datasets import ensure_store, resolve
 from bagformer_cli.data.split import Split
 from bagformer_cli.evaluation.evaluate import encode_split
 from bagformer_cli.evaluation.metrics import Positives, best_ranks, recall
@@ -18,6 +28,7 @@ from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.interaction.stored import DTYPES
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 from bagformer_cli.progress import SILENT, Progress
 
 WAYS: tuple[tuple[str, Fewer], ...] = (
@@ -26,6 +37,7 @@ WAYS: tuple[tuple[str, Fewer], ...] = (
     *((f"prune {share}", Fewer(prune=share)) for share in (0.5, 0.25, 0.125)),
     ("keep 1", Fewer(keep=1)),
 )
+BATCH = 64
 COLOURS = {
     "float32": "#888888",
     "float16": "#1f77b4",
@@ -57,13 +69,23 @@ class Point:
 
 
 def run(
-    model: RetrievalModel, split: Split, batch_size: int = 64, progress: Progress = SILENT
+    model: RetrievalModel,
+    split: Split,
+    ways: Sequence[tuple[str, Fewer]] = WAYS,
+    progress: Progress = SILENT,
 ) -> list[Point]:
-    """Recall of a split with its images stored in each of the ways; titles stay as they are."""
-    images, texts = encode_split(model, split, batch_size, states=False, progress=progress)
+    """Recall of a split with its images stored in each of the ways; titles stay as they are.
+
+    Args:
+        model: The model.
+        split: Its images and queries.
+        ways: Names, and how lists are made shorter.
+        progress: Where to report.
+    """
+    images, texts = encode_split(model, split, BATCH, states=False, progress=progress)
     positives = Positives(split.item_offsets, split.items, len(split.image_ids))
     points = []
-    for way, fewer in WAYS:
+    for way, fewer in ways:
         short = fewer(images.vectors.to("cpu"))
         for name in COLOURS:
             stored = stored_as(short, name)
@@ -94,8 +116,6 @@ def stored_as(vectors: MultiVectors, name: str) -> MultiVectors:
 
 def plot(points: Sequence[Point], path: Path, title: str) -> None:
     """Write the points as an SVG: bytes an image (logarithmic) against mean recall."""
-    import math
-
     width, height, left, top = 760, 460, 60, 60
     low = math.floor(math.log2(min(p.bytes for p in points)))
     high = math.ceil(math.log2(max(p.bytes for p in points)))
@@ -149,3 +169,47 @@ def plot(points: Sequence[Point], path: Path, title: str) -> None:
             f'text-anchor="end" font-size="11">{way}</text>'
         )
     write_text(path, "\n".join([*parts, "</svg>"]) + "\n")
+
+
+def table(points: Sequence[Point]) -> list[str]:
+    """A row for each way: what an image takes in each type, and the recall."""
+    names = list(COLOURS)
+    lines = [
+        f"| way | vectors | {' | '.join(f'{name}, bytes: recall' for name in names)} |",
+        f"|---|{'---|' * (len(names) + 1)}",
+    ]
+    for way in dict.fromkeys(point.way for point in points):
+        own = {point.dtype: point for point in points if point.way == way}
+        cells = [f"{own[name].bytes:,.0f}: {own[name].mean_recall:.1f}" for name in names]
+        lines.append(f"| {way} | {own[names[0]].vectors:.0f} | {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    """Measure one model's lists made shorter, and other models' as they are; draw and tabulate."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, help="whose lists are made shorter")
+    parser.add_argument("others", nargs="*", metavar="NAME=MODEL", help="each on its own data")
+    parser.add_argument("--plot", type=Path, default=Path("docs/fewer_vectors.svg"))
+    parser.add_argument("--page", type=Path)
+    options = parser.parse_args()
+    points = run(*_opened(options.model))
+    for other in options.others:
+        name, _, folder = other.partition("=")
+        points += run(*_opened(Path(folder)), [(name, Fewer())])
+    plot(points, options.plot, "Demo set: mean recall against bytes of an image")
+    lines = table(points)
+    if options.page is not None:
+        write_page(options.page, "fewer", lines)
+    print("\n".join(lines))
+
+
+def _opened(folder: Path) -> tuple[RetrievalModel, Split]:
+    """A model, and the validation split of the data that it was trained on."""
+    model = load_model(find_checkpoint(folder))
+    data = resolve(model.config.data.dataset).path
+    return model, ensure_store(data, model.titles, workers=1).split("valid")
+
+
+if __name__ == "__main__":
+    main()

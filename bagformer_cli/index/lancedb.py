@@ -32,7 +32,7 @@ from lancedb.index import BTree, IvfFlat
 from numpy.typing import NDArray
 
 from bagformer_cli.errors import InputError, XmrError
-from bagformer_cli.files import cache_folder, disk_errors
+from bagformer_cli.files import atomic_folder, cache_folder, disk_errors
 from bagformer_cli.index.base import Engine, Found, Queries, Recall
 from bagformer_cli.index.mirror import Keys, Mirror
 from bagformer_cli.index.rows import Layout, Side, side_vectors
@@ -80,27 +80,33 @@ class LanceEngine(Engine):
         """Make an empty index; the codebook lies in a table of its own beside the rows."""
         if layout.codebook:
             codebook = layout.codebook_of(codebook)
-        if not is_remote(uri):
-            path = Path(uri)
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise InputError(
-                    tr("There is something at this place already."),
-                    where=uri,
-                    hint=tr("Choose another folder, add to it with xmr index add, or remove it."),
-                )
         schema = layout.schema
         schema = schema.with_metadata({**schema.metadata, NAME: uuid.uuid4().hex.encode()})
-        with _errors(uri):
-            database = lancedb.connect(uri)
-            if codebook is not None:
-                kept = pa.table({"data": pa.array([codebook.to_bytes()], pa.binary())})
-                database.create_table(CODEBOOK, kept)
-            table = database.create_table(
-                TABLE,
-                schema=schema,
-                storage_options={"new_table_enable_stable_row_ids": "true"},
-            )
-        return cls(uri, table)
+
+        def write(place: str) -> Any:
+            with _errors(uri):
+                database = lancedb.connect(place)
+                if codebook is not None:
+                    kept = pa.table({"data": pa.array([codebook.to_bytes()], pa.binary())})
+                    database.create_table(CODEBOOK, kept)
+                return database.create_table(
+                    TABLE,
+                    schema=schema,
+                    storage_options={"new_table_enable_stable_row_ids": "true"},
+                )
+
+        if is_remote(uri):
+            return cls(uri, write(uri))
+        try:
+            with atomic_folder(uri, new=True) as temporary:
+                write(str(temporary))
+        except FileExistsError:
+            raise InputError(
+                tr("There is something at this place already."),
+                where=uri,
+                hint=tr("Choose another folder, add to it with xmr index add, or remove it."),
+            ) from None
+        return cls.open(uri)
 
     @classmethod
     def open(cls, uri: str, **options: Any) -> Self:
