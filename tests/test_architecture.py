@@ -33,7 +33,7 @@ LAYERS = {
     "data.demo.kinds_* data.demo.catalogue data.demo.scene data.demo.titles "
     "data.demo.plan data.demo.calibration data.demo.generate data.demo data.datasets "
     "data.catalogue "
-    "data.regions data.masking data.batches data",
+    "data.regions data.masking data.batches data.epochs data",
     "3": "encoders.vision encoders.text encoders.pooling encoders.regions encoders.finer "
     "encoders.fusion encoders.joint encoders",
     "4a": "interaction._kernels interaction._decode interaction.kmeans interaction.codes "
@@ -118,7 +118,7 @@ def test_heavy_libraries_are_imported_where_they_are_needed() -> None:
         if found.target.split(".")[0] in HEAVY
         and not found.local
         and found.module.split(".")[0] not in TORCH_BY_NATURE
-        and found.module not in {"api", "data.batches"}
+        and found.module not in {"api", "data.batches", "data.epochs"}
         and found.line not in type_checking_imports(found.module)
     ]
     assert not wrong, "\n".join(wrong)

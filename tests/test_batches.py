@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from bagformer_cli.config import DataConfig
-from bagformer_cli.data import batches as module
+from bagformer_cli.data import epochs as module
 from bagformer_cli.data.batches import (
     Batch,
     TextBatch,
-    TrainBatches,
     image_batches,
     pixels_of,
     text_batches,
 )
+from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.images import decode, eval_transform
 from bagformer_cli.data.links import Links, text_hash
 from bagformer_cli.data.split import Split

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from bagformer_cli.config import RunConfig, load_config
-from bagformer_cli.data.batches import Batch, TrainBatches
+from bagformer_cli.data.batches import Batch
 from bagformer_cli.data.datasets import ensure_store
+from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.store import Store
 from bagformer_cli.errors import ConfigError

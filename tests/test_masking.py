@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bagformer_cli.config import DataConfig
-from bagformer_cli.data.batches import TrainBatches
+from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.masking import TokenMasking, hidden_patches
 from bagformer_cli.data.store import preprocess
 from bagformer_cli.text.bags import TokenBags

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bagformer_cli.config import RunConfig, load_config
-from bagformer_cli.data.batches import TrainBatches
+from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.store import Store
 from bagformer_cli.models.scorers import own_scorer

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from bagformer_cli.bench import plain_maxsim as plain
 from bagformer_cli.config import RunConfig
-from bagformer_cli.data.batches import Batch, TrainBatches
+from bagformer_cli.data.batches import Batch
+from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.split import Split
 from bagformer_cli.messages import tr
 from bagformer_cli.models.dual import Encoded

@@ -248,12 +248,8 @@ class MultiVectors:
         return values.float() if self.codebook is None else self.codebook.decode(values)
 
     def _take(self, rows: Tensor) -> Tensor:
-        """The stored vectors at ``rows`` [m]."""
-        rows = rows.to(self.device)
-        if self.values.requires_grad:
-            return self.values[rows]
-        # Five times as quick; but on a GPU its gradient would be summed in any order.
-        return self.values.index_select(0, rows)
+        """The stored vectors at ``rows`` [m]; ``values[rows]`` takes five times as long."""
+        return self.values.index_select(0, rows.to(self.device))
 
     def _per_row(self, per_item: Tensor) -> Tensor:
         """[n] → [N, 1]: each vector gets its item's number."""

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from bagformer_cli.config import RunConfig
-from bagformer_cli.data.batches import Batch, TrainBatches
+from bagformer_cli.data.batches import Batch
+from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.split import Split
 from bagformer_cli.errors import TrainingError
 from bagformer_cli.evaluation.evaluate import Evaluation, evaluate

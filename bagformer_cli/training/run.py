@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from bagformer_cli.config import RunConfig, load_config, save_config
-from bagformer_cli.data.batches import TrainBatches
+from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.split import Split
