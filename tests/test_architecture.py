@@ -54,7 +54,7 @@ LAYERS = {
     "training.targets training.memory training.masked training.tasks training.step "
     "training.mining training.loop training.run training.chain training",
     "9": "api bench.plain_* bench.maxsim bench.exact_search bench.trials bench.* bench "
-    "cli.console cli.failures cli.help cli.app cli.options "
+    "cli.wording cli.console cli.bars cli.failures cli.help cli.app cli.options "
     "cli.doctor cli.data cli.preprocess cli.bags cli.dict cli.train cli.eval cli.compare "
     "cli.score cli.encode cli.index cli.search cli.convert cli.bench cli.demo cli.main cli",
 }
@@ -106,9 +106,9 @@ def test_imports_point_to_lower_layers() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_rich_is_used_in_the_console_alone() -> None:
+def test_rich_is_used_in_the_console_and_its_bars_alone() -> None:
     users = {i.module for i in imports() if i.target.split(".")[0] == "rich"}
-    assert users <= {"cli.console"}
+    assert users <= {"cli.console", "cli.bars"}
 
 
 def test_heavy_libraries_are_imported_where_they_are_needed() -> None:

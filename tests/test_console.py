@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bagformer_cli.cli import console
+from bagformer_cli.cli import bars, console
+from bagformer_cli.cli.wording import cells, duration, wrap
 
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     console.reset()
-    monkeypatch.setattr(console, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(bars, "LEAST_SECONDS", 0.0)
 
 
 class Terminal(io.StringIO):
@@ -159,7 +160,7 @@ def test_long_lines_are_not_broken(capsys: Out) -> None:
 def test_work_in_a_log_is_plain_lines(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
-    with console.progress() as progress, progress.task("Reading", 10, "images") as task:
+    with bars.progress() as progress, progress.task("Reading", 10, "images") as task:
         for _ in range(10):
             task.advance(1, loss=0.5)
         progress.warn("one is odd")
@@ -173,14 +174,14 @@ def test_work_in_a_log_is_plain_lines(capsys: Out, monkeypatch: pytest.MonkeyPat
 
 
 def test_work_of_a_moment_leaves_no_line(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "LEAST_SECONDS", 0.5)
-    with console.progress() as progress, progress.task("Reading", 1) as task:
+    monkeypatch.setattr(bars, "LEAST_SECONDS", 0.5)
+    with bars.progress() as progress, progress.task("Reading", 1) as task:
         task.advance()
     assert capsys.readouterr().err == ""
 
 
 def test_work_inside_work_leaves_no_line(capsys: Out) -> None:
-    with console.progress() as progress, progress.task("Training", 2) as outer:
+    with bars.progress() as progress, progress.task("Training", 2) as outer:
         for _ in range(2):
             with progress.task("Evaluating", 1) as inner:
                 inner.advance()
@@ -190,7 +191,7 @@ def test_work_inside_work_leaves_no_line(capsys: Out) -> None:
 
 def test_work_on_a_terminal_is_a_bar_and_leaves_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = _terminal(monkeypatch, "stderr")
-    with console.progress() as progress:
+    with bars.progress() as progress:
         with progress.task("Reading [x]", 3, "images") as task:
             for loss in (0.5, 0.25, 0.125):
                 task.advance(1, loss=loss)
@@ -205,7 +206,7 @@ def test_work_on_a_terminal_is_a_bar_and_leaves_a_line(monkeypatch: pytest.Monke
 
 def test_work_that_fails_leaves_no_line(capsys: Out) -> None:
     def work() -> None:
-        with console.progress() as progress, progress.task("Reading", 3):
+        with bars.progress() as progress, progress.task("Reading", 3):
             raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
@@ -226,12 +227,12 @@ def test_work_that_fails_leaves_no_line(capsys: Out) -> None:
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert console.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_columns_of_chinese() -> None:
-    assert console.cells("红色ab，") == 8
-    assert console.cells("e\u0301") == 1
+    assert cells("红色ab，") == 8
+    assert cells("e\u0301") == 1
 
 
 @pytest.mark.parametrize(
@@ -249,4 +250,4 @@ def test_columns_of_chinese() -> None:
     ],
 )
 def test_wrapping(text: str, width: int, lines: list[str]) -> None:
-    assert console.wrap(text, width) == lines
+    assert wrap(text, width) == lines

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bagformer_cli.cli import console
+from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
@@ -115,7 +115,7 @@ def _of_file(
     if looks_marked(list(islice(read_titles(source), 200))):
         return [title.text for title in read_marked(source)]
     workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    with console.progress() as progress:
+    with bars.progress() as progress:
         pieces = bag_lines(source, tokenizer, lexicons, workers=workers, progress=progress)
         if output is not None:
             count = 0

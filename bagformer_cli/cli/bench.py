@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from bagformer_cli.cli import console
+from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.wording import duration
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import Progress
@@ -98,7 +99,7 @@ def bench(
 
     chosen = PARTS if part is None else (part,)
     report: dict[str, Any] = {}
-    with console.progress() as progress:
+    with bars.progress() as progress:
         if "maxsim" in chosen:
             from bagformer_cli.bench import maxsim
 
@@ -227,7 +228,7 @@ def _show_index(report: dict[str, Any]) -> None:
         {
             tr("products"): f"{report['items']:,} × {report['length']} × {report['dim']}",
             tr("queries"): report["queries"],
-            **{names[name]: console.duration(value) for name, value in report["build"].items()},
+            **{names[name]: duration(value) for name, value in report["build"].items()},
         }
     )
     console.table(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from bagformer_cli.cli import console
+from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.messages import tr
 
@@ -41,7 +41,7 @@ def compare(
         check_model_folder(place)
     rows: list[dict[str, Any]] = []
     first = None
-    with console.progress() as progress:
+    with bars.progress() as progress:
         folder = resolve(dataset, progress=progress)
         for run, place in zip(runs, places, strict=True):
             model = load_model(place)

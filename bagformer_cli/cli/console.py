@@ -1,7 +1,7 @@
-"""Everything that is shown: results on stdout, progress, warnings and errors on stderr.
+"""Everything that is shown: results on stdout, notes, warnings and errors on stderr.
 
-The only file that knows Rich, which it imports when it first draws something: printing JSON or a
-help page costs nothing. On a terminal there are colours and bars; in a pipe or a log there are
+Only this file and ``bars`` know Rich, which is imported when something is first drawn: printing
+JSON or a help page costs nothing. On a terminal there are colours; in a pipe or a log there are
 plain lines.
 """
 
@@ -11,27 +11,21 @@ import json
 import math
 import os
 import sys
-import time
 import traceback
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bagformer_cli.cli.wording import cells, in_words, shorten
 from bagformer_cli.errors import XmrError
 from bagformer_cli.messages import tr
-from bagformer_cli.progress import Progress, Task
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
 
 PLAIN_WIDTH = 240  # columns of a table that goes to a file or a pipe: wide enough not to crop
-LEAST_SECONDS = 0.5  # work that took less leaves no line behind
 LONGEST_CELL = 120  # characters of a text in a table
-PLAIN_SECONDS = 10.0  # how often long work says a line where there is no terminal
 
 BAG_STYLES = {"lexicon": "bold green", "pattern": "bold cyan", "token": ""}
 TYPE_STYLES = {  # of dictionary entries that are no plain word
@@ -116,7 +110,7 @@ def facts(pairs: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
 
     grid = Table.grid(padding=(0, 2))
     for name, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
-        grid.add_row(Text(name, style="dim"), Text(_cell(value)))
+        grid.add_row(Text(name, style="dim"), Text(in_words(value)))
     _draw(grid)
 
 
@@ -155,7 +149,7 @@ def table(
         drawn.add_row(
             *(
                 Text(
-                    _shorten(_cell(value), LONGEST_CELL),
+                    shorten(in_words(value), LONGEST_CELL),
                     style="bold" if i in top and value == top[i] else "",
                 )
                 for i, value in enumerate(row)
@@ -252,7 +246,7 @@ def next_steps(commands: Iterable[tuple[str, str]]) -> None:
         )
 
 
-# --- progress, notes and warnings, on stderr ------------------------------------------------------
+# --- notes and warnings, on stderr ----------------------------------------------------------------
 
 
 def info(message: str) -> None:
@@ -266,159 +260,19 @@ def warn(message: str, where: object = None) -> None:
     _note(_text().append(tr("Warning"), style="bold yellow").append(f"  {place}{message}"))
 
 
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """A :class:`Progress` to hand to long work: bars on a terminal, plain lines elsewhere."""
-    if not _err().is_terminal:
-        yield _PlainProgress()
-        return
-    from rich import progress as rich
+def done(message: str) -> None:
+    """Say that a piece of long work is done."""
+    _note(_text().append("✓ ", style="green").append(message))
 
-    bars = rich.Progress(
-        rich.TextColumn("{task.description}", markup=False),
-        rich.BarColumn(bar_width=28, complete_style="cyan"),
-        rich.TextColumn("{task.fields[count]}", markup=False),
-        rich.TextColumn("{task.fields[timing]}", style="cyan"),
-        rich.TextColumn("{task.fields[status]}", style="dim", markup=False),
-        console=_err(),
-        transient=True,
-        redirect_stdout=False,  # results never go to stderr
-        refresh_per_second=8,
-    )
+
+@contextmanager
+def live() -> Iterator[None]:
+    """While bars are on the screen: what is said stays above them."""
     _settings.live = True
     try:
-        with bars:
-            yield _BarProgress(bars)
+        yield
     finally:
         _settings.live = False
-
-
-class _Clock:
-    """How far a piece of work is, and how it is said."""
-
-    def __init__(self, description: str, total: int | None, unit: str) -> None:
-        self.description, self.total, self.unit = description, total, unit
-        self.done = 0
-        self.started = time.monotonic()
-        self.status = ""
-
-    def advance(self, n: int, status: Mapping[str, object]) -> None:
-        self.done += n
-        if status:
-            self.status = "  ".join(f"{name} {_cell(value)}" for name, value in status.items())
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
-    @property
-    def count(self) -> str:
-        unit = f" {self.unit}" if self.unit else ""
-        if self.total is None:
-            return f"{self.done:,}{unit}" if self.done else ""
-        return f"{self.done:,}/{self.total:,}{unit}"
-
-    @property
-    def timing(self) -> str:
-        if self.total and 0 < self.done < self.total and self.seconds > 0.5:
-            left = self.seconds / self.done * (self.total - self.done)
-            return tr("{time} left", time=duration(left))
-        return duration(self.seconds)
-
-    @property
-    def finished(self) -> str:
-        unit = f" {self.unit}" if self.unit else ""
-        count = f"{self.done:,}{unit}, " if self.done > 1 else ""
-        status = f"  {self.status}" if self.status else ""
-        return f"{self.description}: {count}{duration(self.seconds)}{status}"
-
-
-class _BarTask:
-    def __init__(self, bars: RichProgress, task: TaskID, clock: _Clock) -> None:
-        self._bars, self._task, self._clock = bars, task, clock
-
-    def advance(self, n: int = 1, **status: object) -> None:
-        clock = self._clock
-        clock.advance(n, status)
-        self._bars.update(
-            self._task, advance=n, count=clock.count, timing=clock.timing, status=clock.status
-        )
-
-
-class _BarProgress:
-    def __init__(self, bars: RichProgress) -> None:
-        self._bars, self._depth = bars, 0
-
-    @contextmanager
-    def task(self, description: str, total: int | None = None, unit: str = "") -> Iterator[Task]:
-        clock = _Clock(description, total, unit)
-        indent = "  " * self._depth
-        task = self._bars.add_task(
-            indent + description, total=total, count=clock.count, timing="", status=""
-        )
-        self._depth += 1
-        try:
-            yield _BarTask(self._bars, task, clock)
-        finally:
-            self._depth -= 1
-            self._bars.remove_task(task)
-        # Work inside other work leaves no line behind.
-        if self._depth == 0 and clock.seconds >= LEAST_SECONDS:
-            _note(_text().append("✓ ", style="green").append(clock.finished))
-
-    def info(self, message: str) -> None:
-        info(message)
-
-    def warn(self, message: str) -> None:
-        warn(message)
-
-
-class _PlainTask:
-    def __init__(self, clock: _Clock) -> None:
-        self._clock = clock
-        self._next = clock.started + PLAIN_SECONDS
-
-    def advance(self, n: int = 1, **status: object) -> None:
-        clock = self._clock
-        clock.advance(n, status)
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + PLAIN_SECONDS
-            parts = (clock.count, clock.timing, clock.status)
-            info(f"{clock.description}: {'  '.join(part for part in parts if part)}")
-
-
-class _PlainProgress:
-    def __init__(self) -> None:
-        self._depth = 0
-
-    @contextmanager
-    def task(self, description: str, total: int | None = None, unit: str = "") -> Iterator[Task]:
-        clock = _Clock(description, total, unit)
-        self._depth += 1
-        try:
-            yield _PlainTask(clock)
-        finally:
-            self._depth -= 1
-        if self._depth == 0 and clock.seconds >= LEAST_SECONDS:
-            info(clock.finished)
-
-    def info(self, message: str) -> None:
-        info(message)
-
-    def warn(self, message: str) -> None:
-        warn(message)
-
-
-def duration(seconds: float) -> str:
-    """``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 # --- errors, on stderr ----------------------------------------------------------------------------
@@ -443,62 +297,15 @@ def error(failure: XmrError, cause: BaseException | None = None) -> None:
     for name, value in details.items():
         if value is not None:
             block.append(f"  {name}{' ' * (width - cells(name))}  ", style="dim")
-            block.append(f"{_shorten(value)}\n")
+            block.append(f"{shorten(value)}\n")
     if failure.hint is not None:
         block.append("  → ", style="cyan").append(f"{failure.hint}\n")
-    _err().print(block, end="", soft_wrap=True)
+    errors().print(block, end="", soft_wrap=True)
 
 
 def interrupted() -> None:
     """Say in one line that the user stopped the command."""
     info(tr("Stopped."))
-
-
-# --- text -----------------------------------------------------------------------------------------
-
-_NEVER_FIRST = set("，。、；：？！）》”’％…")
-_NEVER_LAST = set("（《“‘")
-
-
-def cells(text: str) -> int:
-    """How many terminal columns ``text`` takes; a Chinese character takes two."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
-
-
-def wrap(text: str, width: int) -> list[str]:
-    """Break ``text`` into lines of at most ``width`` columns, between words or Chinese characters.
-
-    A line never starts with closing punctuation nor ends with an opening bracket; a word longer
-    than a line is left whole.
-    """
-    lines: list[str] = []
-    line = ""
-    for piece in _pieces(" ".join(text.split())):
-        fits = cells(line) + cells(piece) <= width or piece in _NEVER_FIRST
-        if line and not fits:
-            lines.append(line.rstrip())
-            line = ""
-        line += piece if line else piece.lstrip()
-    return [*lines, line.rstrip()] if line.strip() else lines
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """What a line may be broken between: words, the spaces between them, wide characters."""
-    word = ""
-    for character in text:
-        alone = character == " " or character in _NEVER_LAST or cells(character) == 2
-        if alone and word and word[-1] not in _NEVER_LAST:
-            yield word
-            word = ""
-        word += character
-        if alone and character not in _NEVER_LAST:
-            yield word
-            word = ""
-    if word:
-        yield word
 
 
 # --- inside ---------------------------------------------------------------------------------------
@@ -508,7 +315,8 @@ def _out() -> Console:
     return _console("out", sys.stdout)
 
 
-def _err() -> Console:
+def errors() -> Console:
+    """The console on stderr, for what is drawn there over time."""
     return _console("err", sys.stderr)
 
 
@@ -539,32 +347,13 @@ def _draw(renderable: Any) -> None:
 
 def _note(text: Any) -> None:
     """Print a line on stderr; one that Rich does not break unless bars have to stay below it."""
-    _err().print(text, soft_wrap=not _settings.live)
+    errors().print(text, soft_wrap=not _settings.live)
 
 
 def _text() -> Any:
     from rich.text import Text
 
     return Text()
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return tr("yes") if value else tr("no")
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        small = value != 0 and abs(value) < 0.01
-        return f"{value:.3g}" if small or not math.isfinite(value) else f"{value:,.2f}"
-    return str(value)
-
-
-def _shorten(text: str, limit: int = 600) -> str:
-    """Cut a long value: an error block stays one screen, a table a table."""
-    text = text.replace("\n", "\n    ")
-    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def _plain(data: object) -> object:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bagformer_cli.cli import console
+from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.messages import tr
 
@@ -37,7 +37,7 @@ def demo(
     """Parse, draw, print."""
     from bagformer_cli.data.demo import write_demo
 
-    with console.progress() as progress:
+    with bars.progress() as progress:
         write_demo(out, images=images, seed=seed, workers=workers, progress=progress)
     found = {"folder": out, "images": images, "seed": seed}
 
@@ -76,7 +76,7 @@ def regions(
 
         model = load_model(find_checkpoint(checkpoint))
     written = {}
-    with console.progress() as progress:
+    with bars.progress() as progress:
         dataset = resolve(folder, progress=progress)
         store = ensure_store(dataset, None, progress=progress)
         for name in store.splits:
@@ -117,7 +117,7 @@ def check(
     from bagformer_cli.data.check import check_folder
     from bagformer_cli.data.datasets import core_count, resolve
 
-    with console.progress() as progress:
+    with bars.progress() as progress:
         dataset = resolve(folder, progress=progress)
         report = check_folder(dataset, workers or core_count(), progress)
     found = {"ok": report.ok, **asdict(report)}
@@ -239,7 +239,7 @@ def import_data(
     from bagformer_cli.data.importing import import_table
     from bagformer_cli.data.lmdb_import import import_lmdb
 
-    with console.progress() as progress:
+    with bars.progress() as progress:
         if source.is_dir():
             written = import_lmdb(source, out, naming=naming or "text", progress=progress)
         else:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bagformer_cli.cli import console
+from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.messages import tr
 
@@ -38,7 +38,7 @@ def demo(
     from bagformer_cli.data.datasets import ensure_store, resolve
 
     settings = load_config("demo", [f"seed={seed}"])
-    with console.progress() as progress:
+    with bars.progress() as progress:
         console.info(tr("1  Drawing products and writing them as MUGE files"))
         folder = resolve("demo", root=output_dir, progress=progress)
         console.info(tr("2  Titles to entity bags, images to a store"))
@@ -63,7 +63,7 @@ def demo(
     vectors = retriever.encode_texts(titles)
     scores = retriever.score(retriever.encode_images([picture]), vectors)
     console.info(tr("5  Building an index of the validation pictures and searching it"))
-    with console.progress() as progress:
+    with bars.progress() as progress:
         searched = _search(retriever.model, folder.path, run, picture, titles, output_dir, progress)
     report: dict[str, Any] = {
         "dataset": "demo",

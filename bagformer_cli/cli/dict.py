@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bagformer_cli.cli import console
+from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.messages import tr
 
@@ -34,7 +34,7 @@ def _segmenter(lexicons: list[str]) -> Iterator[tuple[Segmenter, Any]]:
     from bagformer_cli.text.lexicon import Lexicon
     from bagformer_cli.text.segmenter import Segmenter
 
-    with console.progress() as progress:
+    with bars.progress() as progress:
         yield Segmenter(Lexicon.load(lexicons)), progress
 
 
@@ -162,7 +162,7 @@ def check(
     from bagformer_cli.text.checking import check_dictionaries
     from bagformer_cli.text.checking import repair as write_repaired
 
-    with console.progress() as progress:
+    with bars.progress() as progress:
         findings = check_dictionaries(
             dictionaries, against=("builtin",) if builtin else (), progress=progress
         )

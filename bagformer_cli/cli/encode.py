@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bagformer_cli.cli import console
+from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.options import (
     Batch,
@@ -96,7 +96,7 @@ def encode(
     from bagformer_cli.index.encode import encode_catalogue
 
     started = time.perf_counter()
-    with console.progress() as progress:
+    with bars.progress() as progress:
         encoder = encoder_for(
             catalogue, checkpoint, device, keep=keep, prune=prune, pool=pool, codebook=codebook,
             progress=progress, folder=out, dtype=dtype, one=one, thumbnail=thumbnail,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from bagformer_cli.cli import console
+from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.options import Checkpoint
 from bagformer_cli.messages import tr
@@ -96,7 +96,7 @@ def evaluate_command(
     from bagformer_cli.models.checkpoint import find_checkpoint
 
     counts = _counts(rerank)
-    with console.progress() as progress:
+    with bars.progress() as progress:
         # A dataset that is not here is said first; the demo set is drawn only for a model.
         folder = None if dataset == "demo" else resolve(dataset, progress=progress)
         place = find_checkpoint(checkpoint)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bagformer_cli.cli import console
+from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.options import (
     Batch,
@@ -26,6 +26,7 @@ from bagformer_cli.cli.options import (
     VectorDtype,
     encoder_for,
 )
+from bagformer_cli.cli.wording import duration
 from bagformer_cli.messages import tr
 
 app = App(tr("Build an index over a catalogue, add to it, remove from it, look at it."))
@@ -93,7 +94,7 @@ def build(
     started = time.perf_counter()
     placing = {"shards": shards, "replicas": replicas}
     files = encoded_files(catalogue) if catalogue.is_dir() else []
-    with console.progress() as progress:
+    with bars.progress() as progress:
         if files:
             from bagformer_cli.index.build import add_encoded
             from bagformer_cli.index.codebook import codebook_at
@@ -148,7 +149,7 @@ def add(
 
     started = time.perf_counter()
     files = encoded_files(catalogue) if catalogue.is_dir() else []
-    with console.progress() as progress:
+    with bars.progress() as progress:
         if files:
             from bagformer_cli.index.build import add_encoded
             from bagformer_cli.index.engines import open_engine
@@ -268,7 +269,7 @@ def _finish(engine: Any, added: Any, started: float) -> None:
                 tr("added"): report["added"],
                 tr("left out"): len(added.skipped),
                 tr("products"): report["rows"],
-                tr("time"): console.duration(report["seconds"]),
+                tr("time"): duration(report["seconds"]),
             }
         ),
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bagformer_cli.cli import console
+from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.options import RayAddress, RunBy
 from bagformer_cli.messages import tr
@@ -62,7 +62,7 @@ def preprocess(
 
     settings = load_config(config or "demo")
     started = time.perf_counter()
-    with console.progress() as progress:
+    with bars.progress() as progress:
         folder = resolve(dataset, progress=progress)
         store = ensure_store(
             folder,

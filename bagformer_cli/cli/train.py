@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from bagformer_cli.cli import console
+from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.messages import tr
 
@@ -111,7 +111,7 @@ def train(
     )
 
     world = join_world()
-    with console.progress() if world.first else nullcontext(SILENT) as progress:
+    with bars.progress() if world.first else nullcontext(SILENT) as progress:
         if resume:
             run = world.tell(output_dir or newest_run(Path("runs")))
             settings = resume_config(run, overrides or [])
