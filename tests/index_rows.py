@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from bagformer_cli.data.catalogue import Product
+from bagformer_cli.data.pieces import Product
 from bagformer_cli.index.base import Queries
 from bagformer_cli.index.engines import open_engine
 from bagformer_cli.index.rows import Layout, SideRows, to_batch

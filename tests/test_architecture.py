@@ -32,7 +32,7 @@ LAYERS = {
     "data.tokens data.store data.demo.palette data.demo.attributes data.demo.canvas "
     "data.demo.kinds_* data.demo.catalogue data.demo.scene data.demo.titles "
     "data.demo.plan data.demo.calibration data.demo.generate data.demo data.datasets "
-    "data.catalogue "
+    "data.pieces data.product_table data.product_lines data.catalogue "
     "data.regions data.masking data.batches data.epochs data",
     "3": "encoders.vision encoders.text encoders.pooling encoders.regions encoders.finer "
     "encoders.fusion encoders.joint encoders",

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from bagformer_cli.api import Retriever
-from bagformer_cli.data.catalogue import Product, open_catalogue
+from bagformer_cli.data.catalogue import open_catalogue
+from bagformer_cli.data.pieces import Product
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.index.encode import encoded_files, read_rows
 from bagformer_cli.index.reduce import Fewer, keep_first, pool_clusters, prune_by_weight

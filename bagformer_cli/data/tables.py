@@ -1,7 +1,7 @@
 """CSV, TSV and JSONL tables, read line by line, from any byte where a record begins.
 
 Two readers stand on it: ``xmr data import`` wants (image path, title) and ids; a catalogue
-(``data/catalogue.py``) wants whatever columns there are.
+(``data/product_table.py``) wants whatever columns there are.
 """
 
 from __future__ import annotations

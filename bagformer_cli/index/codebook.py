@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from bagformer_cli.data.catalogue import Catalogue, Product
+from bagformer_cli.data.catalogue import Catalogue
+from bagformer_cli.data.pieces import Product
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.encode import (
     EncodeOptions,

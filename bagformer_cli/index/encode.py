@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bagformer_cli.data.batches import TextBatch, normalised, prefetch
-from bagformer_cli.data.catalogue import Catalogue, Piece, Product
+from bagformer_cli.data.catalogue import Catalogue
 from bagformer_cli.data.images import decode, open_image, resize
+from bagformer_cli.data.pieces import Piece, Product
 from bagformer_cli.data.shards import Workers, run_jobs
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_file, write_text

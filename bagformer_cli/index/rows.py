@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bagformer_cli.data.catalogue import Product
+from bagformer_cli.data.pieces import Product
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.interaction.codes import RESIDUAL, Codebook, code_width
 from bagformer_cli.interaction.vectors import MultiVectors
