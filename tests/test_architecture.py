@@ -51,7 +51,7 @@ LAYERS = {
     "7": "evaluation.metrics evaluation.products evaluation.submission evaluation.blend "
     "evaluation.subsets evaluation.evaluate evaluation.compare evaluation",
     "8": "training.parallel training.optimizer training.log training.state training.teacher "
-    "training.targets training.memory training.masked training.tasks training.step "
+    "training.targets training.memory training.masked training.pairs training.tasks training.step "
     "training.mining training.loop training.run training.chain training",
     "9": "api bench.plain_* bench.maxsim bench.exact_search bench.trials bench.* bench "
     "cli.wording cli.console cli.bars cli.failures cli.help cli.app cli.options "

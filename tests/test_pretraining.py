@@ -22,6 +22,7 @@ from bagformer_cli.interaction import MultiVectors
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.momentum import FeatureQueue, MomentumModel
 from bagformer_cli.training.log import read_metrics
+from bagformer_cli.training.pairs import match_loss, matching_pairs
 from bagformer_cli.training.run import new_model, resume_config, resume_run, start_run
 from bagformer_cli.training.step import learn
 from bagformer_cli.training.tasks import RetrievalTask
@@ -256,10 +257,10 @@ def test_masks_move_with_what_they_mask(store: Store, negatives: str) -> None:
     model: Any = task.model
     head = model.cross
     model.cross = watched = Watched(head)
-    torch.manual_seed(3)
-    task._matching(batch, views)
-    torch.manual_seed(3)
-    rows, columns, labels = task._pairs(batch, views)
+    rows, columns, labels = matching_pairs(
+        batch, views.texts, views.images, batch.positives, task.objectives, model.temperature
+    )
+    match_loss(model, views.texts, views.images, rows, columns, labels)
     states, text_mask, patches, image_mask = watched.asked[0]
     assert torch.equal(states, views.texts.states[rows])
     assert torch.equal(text_mask, views.texts.mask[rows])  # type: ignore[index]

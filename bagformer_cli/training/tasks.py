@@ -21,15 +21,14 @@ from torch import Tensor, nn
 from bagformer_cli.config import DistillConfig, ObjectivesConfig
 from bagformer_cli.data.batches import Batch
 from bagformer_cli.data.links import Links
-from bagformer_cli.losses.captioning import captioning_loss
 from bagformer_cli.losses.contrastive import contrastive_loss, momentum_contrastive_loss
 from bagformer_cli.losses.distill import distillation_loss
 from bagformer_cli.losses.hinge import EPSILON, power_hinge_loss, triplet_loss
-from bagformer_cli.losses.matching import hard_negatives, matching_loss, reversed_negatives
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.models.scorers import ScoreMatrix, Scorer, own_scorer, score_matrix
 from bagformer_cli.training.masked import Hidden, find_hidden, patch_loss, token_loss
+from bagformer_cli.training.pairs import caption_loss, match_loss, matching_pairs
 from bagformer_cli.training.parallel import ALONE, World
 from bagformer_cli.training.targets import MomentumTargets
 from bagformer_cli.training.teacher import Teacher
@@ -352,7 +351,12 @@ class RetrievalTask(nn.Module):
         losses: dict[str, Tensor] = {}
         report: dict[str, float] = {}
         if "itm_loss" in weights:
-            loss, accuracy = self._matching(batch, views)
+            images = views.images
+            pairs = matching_pairs(
+                batch, views.texts, images, self._own_positives(batch), self.objectives,
+                self.model.temperature,
+            )  # fmt: skip
+            loss, accuracy = match_loss(self.model, views.texts, images, *pairs)
             losses["itm_loss"], report["itm_accuracy"] = _of(loss, share), accuracy * share
         if "mlm_loss" in weights:
             assert hidden is not None
@@ -368,61 +372,10 @@ class RetrievalTask(nn.Module):
             temperature = self.objectives.mfm_temperature
             losses["mfm_loss"] = patch_loss(self.model, batch, views.images, hidden, temperature)
         if "caption_loss" in weights:
-            losses["caption_loss"] = _of(self._captioning(batch, views), share)
+            losses["caption_loss"] = _of(
+                caption_loss(self.model, batch, views.texts, views.images), share
+            )
         return StepOutput(losses, weights, report)
-
-    def _captioning(self, batch: Batch, views: Views) -> Tensor:
-        """The titles' likelihood under their own images."""
-        captioner: Any = self.model.cross
-        texts, images, own = views.texts, views.images, batch.own
-        assert texts.mask is not None
-        ahead, behind = captioner(
-            texts.states,
-            texts.mask,
-            images.states.index_select(0, own),
-            None if images.mask is None else images.mask[own],
-        )
-        return captioning_loss(ahead, behind, texts.mask[:, 1:])
-
-    def _matching(self, batch: Batch, views: Views) -> tuple[Tensor, float]:
-        """Right and wrong pairs in a forward pass of their own, masks beside what they mask."""
-        head: Any = self.model.cross
-        texts, images = views.texts, views.images
-        rows, columns, labels = self._pairs(batch, views)
-        assert texts.mask is not None
-        # index_select, not states[index]: the gradient of that is added up by several threads in
-        # no fixed order, and a resumed run would no longer be the unbroken one to the bit
-        logits = head(
-            texts.states.index_select(0, rows),
-            texts.mask[rows],
-            images.states.index_select(0, columns),
-            None if images.mask is None else images.mask[columns],
-        )
-        found = logits.detach()
-        guessed = found[:, 0] > 0 if found.shape[1] == 1 else found.argmax(dim=1)
-        accuracy = (guessed == labels).float().mean()
-        return matching_loss(logits, labels), float(accuracy)
-
-    def _pairs(self, batch: Batch, views: Views) -> tuple[Tensor, Tensor, Tensor]:
-        """Titles, images and labels (1: a match) of the pairs that ITM sees."""
-        own = batch.own
-        positives = self._own_positives(batch)
-        if self.objectives.itm_negatives == "shuffled":
-            return reversed_negatives(own, positives)
-        with torch.no_grad():
-            logits = views.texts.cls @ views.images.cls.T / self.model.temperature
-        n_images = positives.shape[1]
-        seen = max(1, round(self.objectives.itm_share * n_images))
-        # one title an image: every k-th, where each image has k of them side by side
-        rows = torch.arange(seen, device=own.device) * (len(own) // n_images)
-        shown = own[rows]
-        wrong_images, has_image = hard_negatives(logits[rows], positives[rows])
-        wrong_texts, has_text = hard_negatives(logits.T[shown], positives.T[shown])
-        text_index = torch.cat([rows, rows[has_image], wrong_texts[has_text]])
-        image_index = torch.cat([shown, wrong_images[has_image], shown[has_text]])
-        labels = torch.zeros(len(text_index), dtype=torch.int64, device=positives.device)
-        labels[: len(rows)] = 1
-        return text_index, image_index, labels
 
 
 def _of(loss: Tensor, share: float) -> Tensor:
