@@ -4,8 +4,8 @@ Versions, filters, upserts, deletes, concurrent readers and safety against crash
 What it is slow at, late interaction over many lists, is done beside it: on a memory-mapped mirror
 of the lists (``mirror.py``) by this project's kernel.
 
-Its habits, which this file knows: one-vector search needs ``refine_factor`` and a selected
-``_distance``; added rows are searched slowly until ``optimize()``; IVF without product
+Its habits, which this file knows: one-vector search needs a selected ``_distance``; it needs no
+``refine_factor``, which reads rows anew, where the index keeps whole vectors (``IvfFlat``); added rows are searched slowly until ``optimize()``; IVF without product
 quantization is built in seconds where PQ and HNSW take minutes; row ids survive compaction only in
 tables made with stable ones; a table object stays at its version until ``checkout_latest()``.
 """
@@ -48,7 +48,7 @@ NAME = b"xmr_index"
 LISTS_AT_ONCE = 2048
 ANN_FROM = 20_000
 """Rows from which the one-vector column gets an IVF index; below, a flat search is as quick."""
-NPROBES, REFINE = 32, 4
+NPROBES = 32
 SETTLED = 10**9
 """Nanoseconds after which a file that is written has another time than the last, on any disk."""
 
@@ -251,7 +251,6 @@ class LanceEngine(Engine):
                 .distance_type("cosine")
                 .where(there if where is None else f"({where}) AND {there}", prefilter=True)
                 .nprobes(NPROBES)
-                .refine_factor(REFINE)
                 .limit(k)
                 .select(["_distance"])
                 .with_row_id(True)
