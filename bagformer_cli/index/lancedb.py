@@ -4,10 +4,11 @@ Versions, filters, upserts, deletes, concurrent readers and safety against crash
 What it is slow at, late interaction over many lists, is done beside it: on a memory-mapped mirror
 of the lists (``mirror.py``) by this project's kernel.
 
-Its habits, which this file knows: one-vector search needs a selected ``_distance``; it needs no
-``refine_factor``, which reads rows anew, where the index keeps whole vectors (``IvfFlat``); added rows are searched slowly until ``optimize()``; IVF without product
-quantization is built in seconds where PQ and HNSW take minutes; row ids survive compaction only in
-tables made with stable ones; a table object stays at its version until ``checkout_latest()``.
+Its habits, which this file knows: one-vector search needs a selected ``_distance``, but no
+``refine_factor``, which reads rows anew, where the index keeps whole vectors (``IvfFlat``); added
+rows are searched slowly until ``optimize()``; IVF without product quantization is built in seconds
+where PQ and HNSW take minutes; row ids survive compaction only in tables made with stable ones; a
+table object stays at its version until ``checkout_latest()``.
 """
 
 from __future__ import annotations
