@@ -40,5 +40,5 @@ def test_the_picture_has_every_point_and_names_every_way(tmp_path: Path) -> None
     said = [text.text for text in drawn.findall(f"{kind}text")]
     assert said.count("all") == said.count("pool 2") == 1
     for circle in circles:
-        assert 0 < float(circle.attrib["cx"]) < 760
-        assert 0 < float(circle.attrib["cy"]) < 460
+        assert 0 < float(circle.attrib["cx"]) < 860
+        assert 0 < float(circle.attrib["cy"]) < 600

@@ -116,8 +116,8 @@ def stored_as(vectors: MultiVectors, name: str) -> MultiVectors:
 
 def plot(points: Sequence[Point], path: Path, title: str) -> None:
     """Write the points as an SVG: bytes an image (logarithmic) against mean recall."""
-    width, height, left, top = 760, 460, 60, 60
-    low = math.floor(math.log2(min(p.bytes for p in points)))
+    width, height, left, top = 860, 600, 60, 60
+    low = math.floor(math.log2(min(p.bytes for p in points))) - 1  # room for names
     high = math.ceil(math.log2(max(p.bytes for p in points)))
     floor = 5 * math.floor(min(p.mean_recall for p in points) / 5)
     roof = 5 * math.ceil(max(p.mean_recall for p in points) / 5)
@@ -155,6 +155,7 @@ def plot(points: Sequence[Point], path: Path, title: str) -> None:
         f'<text x="16" y="{height / 2:.0f}" transform="rotate(-90 16 {height / 2:.0f})" '
         'text-anchor="middle">mean recall, %</text>'
     )
+    taken = [(x(p.bytes) - 5, y(p.mean_recall) - 5, 10.0, 10.0) for p in points]
     for way in dict.fromkeys(point.way for point in points):
         own = sorted((p for p in points if p.way == way), key=lambda p: p.bytes)
         line = "L".join(f"{x(p.bytes):.1f} {y(p.mean_recall):.1f}" for p in own)
@@ -164,18 +165,42 @@ def plot(points: Sequence[Point], path: Path, title: str) -> None:
             f'fill="{COLOURS[p.dtype]}"/>'
             for p in own
         ]
-        parts.append(
-            f'<text x="{x(own[0].bytes) - 7:.1f}" y="{y(own[0].mean_recall) + 4:.1f}" '
-            f'text-anchor="end" font-size="11">{way}</text>'
-        )
+        across, down = _free(x(own[0].bytes), y(own[0].mean_recall), 6.5 * len(way), taken)
+        parts.append(f'<text x="{across:.1f}" y="{down + 9:.1f}" font-size="11">{way}</text>')
     write_text(path, "\n".join([*parts, "</svg>"]) + "\n")
 
 
+def _free(
+    x: float, y: float, width: float, taken: list[tuple[float, float, float, float]]
+) -> tuple[float, float]:
+    """Where a name beside a point meets nothing that is ``taken``; it is taken then.
+
+    Left of the point, else above or below it, ever farther; boxes are left, top, width, height.
+    """
+    height = 12.0
+    places = [(x - 8 - width, y - 6)]
+    for step in range(1, 12):
+        for far in (-6 - 13 * step, -6 + 13 * step):
+            places += [(x - 8 - width, y + far), (x - width / 2, y + far)]
+    free = next(
+        (
+            (a, b)
+            for a, b in places
+            if all(
+                a + width < c or c + w < a or b + height < d or d + h < b for c, d, w, h in taken
+            )
+        ),
+        places[0],
+    )
+    taken.append((*free, width, height))
+    return free
+
+
 def table(points: Sequence[Point]) -> list[str]:
-    """A row for each way: what an image takes in each type, and the recall."""
+    """A row for each way: bytes an image and mean recall in each type."""
     names = list(COLOURS)
     lines = [
-        f"| way | vectors | {' | '.join(f'{name}, bytes: recall' for name in names)} |",
+        f"| way | vectors | {' | '.join(names)} |",
         f"|---|{'---|' * (len(names) + 1)}",
     ]
     for way in dict.fromkeys(point.way for point in points):
