@@ -32,6 +32,16 @@ def test_the_table_says_what_reading_and_searching_take(tmp_path: Path) -> None:
     assert [row.gflops > 0 for row in rows] == [False, True, True]
 
 
+def test_the_first_stage_is_timed_and_its_recall_told(tmp_path: Path) -> None:
+    rows = bench.run(tmp_path, items=200, length=4, dim=64, rounds=1, first_stage=True)
+    assert [row.recall for row in rows] == [None, None, None, 1.0]  # it scores a thousand
+    assert rows[-1].gflops is None
+    (kept,) = tmp_path.glob("tokens-*/numbers.npy")
+    stamp = kept.stat().st_mtime_ns
+    bench.run(tmp_path, items=200, length=4, dim=64, rounds=1, first_stage=True)
+    assert kept.stat().st_mtime_ns == stamp
+
+
 def test_what_is_found_is_exact_and_the_check_can_fail(tmp_path: Path) -> None:
     stored = bench.catalogue(tmp_path, 500, 4, 64)
     asked = bench.queries_for(stored, bench.query_lengths(bench.QUERIES))

@@ -1,4 +1,4 @@
-"""Exact search over a catalogue on disk, beside the time it takes merely to read it.
+"""Search over a catalogue on disk, beside the time it takes merely to read it.
 
 Shapes: Q queries, N items × L vectors, D dimensions.
 """
@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from bagformer_cli.index.mirror import EACH, LEAST
+from bagformer_cli.index.tokens import TokenIndex
 from bagformer_cli.interaction import _plain
 from bagformer_cli.interaction.stored import open_vectors, write_vectors
-from bagformer_cli.interaction.topk import topk
+from bagformer_cli.interaction.topk import topk, topk_rescored
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -40,7 +44,8 @@ class Searched:
         cpu_seconds: Median processor time of all threads, which other work disturbs less.
         times_reading: ``seconds`` by the time that two threads need to read the bytes once.
         gigabytes: 10⁹ bytes of stored vectors a second, of one reading.
-        gflops: Useful 10⁹ operations a second (0 for the reading itself).
+        gflops: Useful 10⁹ operations a second (0 for the reading itself; None: not all is scored).
+        recall: Share of the ten best that are found, mean over single queries.
     """
 
     name: str
@@ -48,7 +53,8 @@ class Searched:
     cpu_seconds: float
     times_reading: float
     gigabytes: float
-    gflops: float
+    gflops: float | None
+    recall: float | None = None
 
 
 def clustered(
@@ -113,6 +119,7 @@ def run(
     length: int = 32,
     dim: int = 256,
     rounds: int = 5,
+    first_stage: bool = False,
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> list[Searched]:
@@ -124,6 +131,8 @@ def run(
         length: L of every item.
         dim: D.
         rounds: How often each is run; they take turns.
+        first_stage: Also one query through the first stage of an index, which rounds all vectors
+            once (32 million take minutes).
         seed: Of everything random.
         progress: Told of what is written and timed.
     """
@@ -133,9 +142,19 @@ def run(
     ten = queries_for(stored, [10], seed + 2)
     works: dict[str, tuple[MultiVectors | None, Callable[[], object]]] = {
         tr("reading the bytes once"): (None, words.sum),
-        tr("one query of 10 bags"): (ten, lambda: topk(ten, stored, K)),
         tr("16 queries together, 10 bags in the mean"): (some, lambda: topk(some, stored, K)),
+        tr("one query of 10 bags"): (ten, lambda: topk(ten, stored, K)),
     }
+    found_by: dict[str, float] = {}
+    if first_stage:
+        tokens = _tokens(folder, stored, progress)
+        name = tr("the same, the lists chosen by rounded vectors")
+        works[name] = ten, lambda: _staged(tokens, ten, stored)
+        shares = []
+        for n in range(QUERIES):
+            best = topk_rescored(some[n], stored, K)[1]
+            shares.append(len(np.intersect1d(_staged(tokens, some[n], stored), best)) / K)
+        found_by[name] = statistics.mean(shares)
     seconds: dict[str, list[float]] = {name: [] for name in works}
     spent: dict[str, list[float]] = {name: [] for name in works}
     with progress.task(tr("Timing"), total=len(works) * (rounds + 1)) as task:
@@ -153,10 +172,33 @@ def run(
     for name, (queries, _) in works.items():
         median = statistics.median(seconds[name])
         bags = 0 if queries is None else len(queries.values)
-        gflops = 2e-9 * bags * size / median
-        busy = statistics.median(spent[name])
-        rows.append(Searched(name, median, busy, median / reading, size / median / 1e9, gflops))
+        gflops = None if name in found_by else 2e-9 * bags * size / median
+        busy, found = statistics.median(spent[name]), found_by.get(name)
+        rows.append(
+            Searched(name, median, busy, median / reading, size / median / 1e9, gflops, found)
+        )
     return rows
+
+
+def _tokens(folder: Path, stored: MultiVectors, progress: Progress) -> TokenIndex:
+    """The rounded lists of a catalogue, made once."""
+    place = folder / f"tokens-{len(stored)}x{len(stored.values) // len(stored)}x{stored.dim}"
+    names = [str(folder)]
+    found = TokenIndex.load(place, names)
+    if found is None or found.count != len(stored):
+        TokenIndex.build([stored], progress).save(place, names)
+        found = TokenIndex.load(place, names)
+        assert found is not None
+    return found
+
+
+def _staged(tokens: TokenIndex, query: MultiVectors, stored: MultiVectors) -> NDArray[np.int64]:
+    """Positions of the ten best among the lists that promise most, as an index finds them."""
+    everyone = np.ones(len(stored), np.bool_)
+    chosen = tokens.candidates(query.values, max(LEAST, EACH * K), everyone)
+    found = topk_rescored(query, stored, K, chosen=torch.from_numpy(chosen))[1][0]
+    places: NDArray[np.int64] = found.numpy()
+    return places
 
 
 def is_exact(queries: MultiVectors, stored: MultiVectors, found: tuple[Tensor, Tensor]) -> bool:

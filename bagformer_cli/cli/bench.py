@@ -67,6 +67,13 @@ def bench(
     ] = None,
     length: Annotated[int, typer.Option(min=1, help=tr("Vectors of a product."))] = 32,
     dim: Annotated[int, typer.Option(min=16, help=tr("Dimension of a vector."))] = 256,
+    first_stage: Annotated[
+        bool,
+        typer.Option(
+            "--first-stage",
+            help=tr("Search also as an index does; rounding all vectors once takes long."),
+        ),
+    ] = False,
     products: Annotated[
         Literal["parts", "kinds"],
         typer.Option(
@@ -111,8 +118,9 @@ def bench(
 
             place = cache_folder() / "bench" if folder is None else folder
             found = exact_search.run(
-                place, items=items or 100_000, length=length, dim=dim, progress=progress
-            )
+                place, items=items or 100_000, length=length, dim=dim, first_stage=first_stage,
+                progress=progress,
+            )  # fmt: skip
             report["search"] = [asdict(row) for row in found]
         if "index" in chosen:
             from bagformer_cli.bench import index
@@ -208,6 +216,8 @@ def _show(report: dict[str, Any]) -> None:
         )
     if "search" in report:
         columns = ["name", "seconds", "cpu_seconds", "times_reading", "gigabytes", "gflops"]
+        if any(row["recall"] is not None for row in report["search"]):
+            columns.append("recall")
         console.table(
             [_HEADINGS[column] for column in columns],
             [[row[column] for column in columns] for row in report["search"]],
@@ -252,6 +262,7 @@ _HEADINGS = {
     "cpu_seconds": tr("processor seconds"),
     "times_reading": tr("times the reading"),
     "gigabytes": "GB/s",
+    "recall": tr("recall@10"),
     "extra_bytes": tr("extra memory, MB"),
     "group": tr("MaxSim"),
     "name": tr("way"),
