@@ -105,18 +105,19 @@ def _of_file(
     source: Path, output: Path | None, lexicons: list[str], tokenizer: str, workers: int | None
 ) -> list[str]:
     """Stream the bags of a file; marked titles come back to be shown as titles given by hand."""
-    import os
     from itertools import islice
 
+    from bagformer_cli.data.datasets import core_count
     from bagformer_cli.data.titles import bag_lines, read_titles
     from bagformer_cli.files import atomic_file
     from bagformer_cli.text.marked import looks_marked, read_marked
 
     if looks_marked(list(islice(read_titles(source), 200))):
         return [title.text for title in read_marked(source)]
-    workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     with bars.progress() as progress:
-        pieces = bag_lines(source, tokenizer, lexicons, workers=workers, progress=progress)
+        pieces = bag_lines(
+            source, tokenizer, lexicons, workers=workers or core_count(), progress=progress
+        )
         if output is not None:
             count = 0
             with atomic_file(output) as temporary, open(temporary, "w", encoding="utf-8") as out:
@@ -228,7 +229,7 @@ def _compare(
         )
         console.say()
         console.table(
-            [tr("label"), tr("spans"), tr("exact"), tr("split"), tr("inside"), tr("shifted")],
+            [tr("label"), tr("spans"), tr("exact"), tr("cut apart"), tr("inside"), tr("shifted")],
             [
                 (
                     label,

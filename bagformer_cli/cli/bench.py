@@ -236,7 +236,7 @@ def _show_index(report: dict[str, Any]) -> None:
              "lancedb_lists": tr("LanceDB's index of lists")}  # fmt: skip
     console.facts(
         {
-            tr("products"): f"{report['items']:,} × {report['length']} × {report['dim']}",
+            tr("products scored"): f"{report['items']:,} × {report['length']} × {report['dim']}",
             tr("queries"): report["queries"],
             **{names[name]: duration(value) for name, value in report["build"].items()},
         }

@@ -131,10 +131,10 @@ def show_encoded(report: dict[str, Any]) -> None:
     """Print what was made."""
     console.facts(
         {
-            tr("products"): report["rows"],
+            tr("products encoded"): report["rows"],
             tr("left out"): report["skipped"],
-            tr("files"): tr("{n} in {folder} ({made} made now)", n=report["files"],
-                            folder=report["out"], made=report["made"]),
+            tr("files of vectors"): tr("{n} in {folder} ({made} made now)", n=report["files"],
+                                       folder=report["out"], made=report["made"]),
             tr("megabytes"): report["bytes"] / 1e6,
             tr("model"): report["checkpoint"],
         }

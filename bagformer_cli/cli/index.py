@@ -268,7 +268,7 @@ def _finish(engine: Any, added: Any, started: float) -> None:
                 tr("index"): report["index"],
                 tr("added"): report["added"],
                 tr("left out"): len(added.skipped),
-                tr("products"): report["rows"],
+                tr("products in it"): report["rows"],
                 tr("time"): duration(report["seconds"]),
             }
         ),
@@ -282,7 +282,7 @@ def show_info(report: dict[str, Any]) -> None:
         {
             tr("index"): report["index"],
             tr("engine"): report["engine"],
-            tr("products"): report["rows"],
+            tr("products in it"): report["rows"],
             **{
                 tr("with an image") if side == "image" else tr("with a title"): count
                 for side, count in report["sides"].items()

@@ -201,7 +201,7 @@ def _take_teacher(settings: Any, teacher: Path | None) -> None:
 
 def _show_chain(results: list[Any]) -> None:
     console.table(
-        [tr("stage"), tr("steps"), tr("mean recall, %"), tr("seconds")],
+        [tr("stage"), tr("training steps"), tr("mean recall, %"), tr("seconds")],
         [
             [
                 result.run.name,
@@ -234,7 +234,7 @@ def _show(result: Any) -> None:
         {
             tr("run"): result.run,
             tr("best model"): result.run / "best",
-            tr("steps"): result.steps,
+            tr("training steps"): result.steps,
             tr("best validation mean recall, text to image"): (
                 None
                 if result.best is None

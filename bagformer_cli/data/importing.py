@@ -212,7 +212,7 @@ def _write_images(
     kept = set()
     with (
         MugeImageWriter(path) as writer,
-        progress.task(path.name, len(first), tr("images")) as task,
+        progress.task(path.name, len(first), tr("pictures")) as task,
     ):
         for image in dict.fromkeys(row.image for row in rows):
             where = first[image].where

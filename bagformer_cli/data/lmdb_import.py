@@ -97,7 +97,9 @@ def _copy_images(folder: Path, path: Path, progress: Progress) -> int:
     with (
         _reading(folder) as transaction,
         MugeImageWriter(path) as writer,
-        progress.task(path.name, _count(transaction, b"num_images", folder), tr("images")) as task,
+        progress.task(
+            path.name, _count(transaction, b"num_images", folder), tr("pictures")
+        ) as task,
     ):
         for key, value in transaction.cursor():
             if key == b"num_images":
