@@ -26,6 +26,7 @@ from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 from bagformer_cli.models.encode import encode_images, encode_texts
+from bagformer_cli.models.places import Explained, explained
 from bagformer_cli.text.segmenter import Bag
 
 if TYPE_CHECKING:
@@ -91,6 +92,21 @@ class Retriever:
         with torch.inference_mode():
             t2i, i2t = maxsim(titles, images)
         return Scores(t2i, i2t)
+
+    def explain(
+        self, image: Image.Image | str | Path | bytes, titles: Sequence[str]
+    ) -> list[Explained]:
+        """Scores of an image and some titles, taken apart: which bag met which patch.
+
+        Raises:
+            InputError: As :meth:`encode_images` and :meth:`encode_texts`; or the model reads
+                regions of images, which have no grid.
+        """
+        (picture,) = self.encode_images([image])
+        return [
+            explained(self.model, title, words, picture)
+            for title, words in zip(titles, self.encode_texts(titles), strict=True)
+        ]
 
     def bags(self, title: str) -> list[Bag]:
         """The entity bags that a title's score is made of."""

@@ -44,7 +44,7 @@ LAYERS = {
     "4b": "losses.contrastive losses.hinge losses.matching losses.masked losses.captioning "
     "losses.distill losses",
     "5": "models.dual models.cross models.compat models.build models.identity models.checkpoint "
-    "models.convert models.encode models.scorers models.momentum models.cells models",
+    "models.convert models.encode models.scorers models.momentum models.cells models.places models",
     "6": "index.reduce index.rows index.base index.where index.sql index.tokens index.mirror "
     "index.lancedb index.qdrant index.engines index.encode index.codebook index.build index.slow "
     "index.search index.fonts index.sheet index",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,9 @@ from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.options import Checkpoint
 from bagformer_cli.messages import tr
+
+if TYPE_CHECKING:
+    from bagformer_cli.models.places import Fit
 
 app = App()
 
@@ -21,13 +25,26 @@ app = App()
         "text to image is the sum over the title's bags of the best cosine in the image; image to "
         "text the sum over the image's patches of the best cosine among the bags. Compare titles "
         "by the mean, which does not grow with the title's length.\n\n"
-        "    xmr score image.jpg '红色碎花连衣裙' '蓝色牛仔裤'"
+        "--explain names the patch that each bag fits best. The encoder lets patches see each "
+        "other: the best one need not lie on the thing itself.\n\n"
+        "    xmr score image.jpg '红色碎花连衣裙' '蓝色牛仔裤'\n\n"
+        "    xmr score image.jpg '红色碎花连衣裙' --explain"
     )
 )
 def score(
     image: Annotated[Path, typer.Argument(help=tr("An image file."))],
     titles: Annotated[list[str], typer.Argument(help=tr("One title or more."))],
     checkpoint: Checkpoint = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help=tr(
+                "Say of each bag which part of the score it is, and which patch of the image it "
+                "fits best."
+            ),
+        ),
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -51,17 +68,30 @@ def score(
                 ),
                 where=title if len(title) <= 40 else f"{title[:40]}…",
             )
-    vectors = retriever.encode_texts(titles)
-    scores = retriever.score(retriever.encode_images([picture]), vectors)
-    report = {
-        "image": str(image),
-        "titles": titles,
-        "text_to_image": scores.t2i[:, 0].tolist(),
-        "image_to_text": scores.i2t[0].tolist(),
-        "bags": [retriever.bags(title) for title in titles],
-        "checkpoint": str(place),
-    }
-    console.result(report, lambda: show_scores(report, vectors.lengths.tolist()))
+    report: dict[str, Any] = {"image": str(image), "titles": titles}
+    if explain:
+        found = retriever.explain(picture, titles)
+        lengths = [len(one.fits) for one in found]
+        report["text_to_image"] = [one.t2i for one in found]
+        report["image_to_text"] = [one.i2t for one in found]
+    else:
+        vectors = retriever.encode_texts(titles)
+        scores = retriever.score(retriever.encode_images([picture]), vectors)
+        lengths = vectors.lengths.tolist()
+        report["text_to_image"] = scores.t2i[:, 0].tolist()
+        report["image_to_text"] = scores.i2t[0].tolist()
+    report["bags"] = [retriever.bags(title) for title in titles]
+    if explain:
+        report["explained"] = [[_plain(fit) for fit in one.fits] for one in found]
+    report["checkpoint"] = str(place)
+    console.result(report, lambda: show_scores(report, lengths))
+
+
+def _plain(fit: Fit) -> dict[str, Any]:
+    """A piece of a title and its best patch, as JSON has it; ``patch`` is null for the whole."""
+    spot = fit.place
+    patch = None if spot is None else {**asdict(spot), "x": spot.x, "y": spot.y}
+    return {"text": fit.text, "score": fit.score, "share": fit.share, "patch": patch}
 
 
 def show_scores(report: dict[str, Any], lengths: list[int]) -> None:
@@ -82,6 +112,38 @@ def show_scores(report: dict[str, Any], lengths: list[int]) -> None:
         title=f"{report['image']}  ({report['checkpoint']})",
         best=[2] if len(rows) > 1 else [],
     )
+    if "explained" in report:
+        for title, fits in zip(report["titles"], report["explained"], strict=True):
+            _show_fits(title, fits)
+        return
     for bags in report["bags"]:
         console.bags(bags)
     console.bags_legend()
+
+
+def _show_fits(title: str, fits: list[dict[str, Any]]) -> None:
+    """Print what a title's score is made of."""
+    console.say()
+    console.table(
+        [tr("bag"), tr("part of the score"), tr("share, %"), tr("best patch")],
+        [
+            [
+                tr("whole title") if fit["text"] is None else fit["text"],
+                fit["score"],
+                100 * fit["share"],
+                _where(fit["patch"]),
+            ]
+            for fit in fits
+        ],
+        title=title,
+    )
+
+
+def _where(patch: dict[str, Any] | None) -> str:
+    if patch is None:
+        return tr("whole image")
+    return tr(
+        "row {row} of {rows}, column {column} of {columns}: {x} % from the left, {y} % from the "
+        "top",
+        **{**patch, "x": f"{patch['x']:.0f}", "y": f"{patch['y']:.0f}"},
+    )

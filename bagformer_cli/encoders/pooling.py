@@ -150,9 +150,14 @@ def pooled_cells(states: Tensor, cells: int) -> Tensor:
     if patches <= cells:
         return states
     side = math.isqrt(patches)
-    rows = max(n for n in range(1, math.isqrt(cells) + 1) if cells % n == 0)
     grid = states.transpose(1, 2).reshape(items, width, side, patches // side)
-    return F.adaptive_avg_pool2d(grid, (rows, cells // rows)).flatten(2).transpose(1, 2)
+    return F.adaptive_avg_pool2d(grid, grid_of(cells)).flatten(2).transpose(1, 2)
+
+
+def grid_of(cells: int) -> tuple[int, int]:
+    """Rows and columns of a grid of so many cells: a square, or as near to one as they divide."""
+    rows = max(n for n in range(1, math.isqrt(cells) + 1) if cells % n == 0)
+    return rows, cells // rows
 
 
 def _within(lengths: Tensor) -> Tensor:

@@ -198,6 +198,15 @@ class DualEncoder(nn.Module):
                 kept = first_of(kept, int(keep))
         return join(kept, pack(tail)) if tail.shape[1] else kept
 
+    def image_cells(self, vectors: int) -> range:
+        """Which of an image's ``vectors`` late vectors are the cells of its grid, row by row.
+
+        The others, its class vector and learned codes, saw the whole image.
+        """
+        few = self.config.keep not in ("all", 1)
+        first = 0 if few or not self.config.image_first else 1
+        return range(first, vectors - (0 if self.image_codes is None else len(self.image_codes)))
+
     def _require_room_for_codes(self) -> None:
         if self.shared is None and not self.vision_encoder.takes_codes:
             raise ConfigError(
