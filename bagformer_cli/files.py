@@ -57,18 +57,11 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path, *, new: bool = False) -> Iterator[Path]:
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; swap it into place when the block succeeds.
 
     A folder that is already there is moved aside and deleted once the new one stands. A process
     killed between the two leaves the old one aside: :func:`recover_folder` brings it back.
-
-    Args:
-        path: The folder.
-        new: Take nothing's place but an empty folder's.
-
-    Raises:
-        FileExistsError: Something is there, and it was to be ``new``.
     """
     path = Path(path)
     with disk_errors(path):
@@ -79,29 +72,16 @@ def atomic_folder(path: str | Path, *, new: bool = False) -> Iterator[Path]:
         try:
             yield temporary
             os.chmod(temporary, 0o777 & ~_umask())
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    _fsync(file)
-            if new:
-                _rename_to_new(temporary, path)
-            else:
-                if path.exists():
-                    os.replace(path, aside)
-                os.replace(temporary, path)
+            for one in (*temporary.rglob("*"), temporary):
+                if one.is_file() or one.is_dir():
+                    _fsync(one)
+            if path.exists():
+                os.replace(path, aside)
+            os.replace(temporary, path)
             _fsync(path.parent)
         finally:
             recover_folder(path)
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _rename_to_new(folder: Path, path: Path) -> None:
-    """The system itself refuses a folder with something in it: nobody comes in between."""
-    try:
-        os.rename(folder, path)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
-        raise
 
 
 def recover_folder(path: str | Path) -> None:

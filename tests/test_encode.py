@@ -15,7 +15,7 @@ from bagformer_cli.api import Retriever
 from bagformer_cli.data.catalogue import open_catalogue
 from bagformer_cli.data.pieces import Product
 from bagformer_cli.errors import DataError, InputError
-from bagformer_cli.index.encode import encoded_files, read_rows
+from bagformer_cli.index.encode import encoded_files, layout_of_file, read_rows
 from bagformer_cli.index.reduce import Fewer, keep_first, pool_clusters, prune_by_weight
 from bagformer_cli.index.rows import side_one, side_vectors
 from bagformer_cli.interaction.vectors import MultiVectors
@@ -212,6 +212,31 @@ def test_what_is_broken_is_named_and_left_out(
     assert not list((tmp_path / "o2").glob("part-*"))
 
 
+def test_a_folder_of_two_runs_is_not_finished(
+    tmp_path: Path, model: Path, xmr: Callable[..., Any]
+) -> None:
+    out, table = tmp_path / "out", write_table(tmp_path, 7)
+    arguments = (table, "--out", out, "--checkpoint", model, "--piece-size", 3)
+    run(xmr, *arguments)
+    table.write_text(table.read_text("utf-8").replace("photos/5", "photos/none"), "utf-8")
+    assert xmr("encode", *arguments[:-1], 2, "--strict").code == 2  # stops in the middle
+    with pytest.raises(InputError, match="not finished"):
+        encoded_files(out)
+    run(xmr, *arguments[:-1], 2)
+    assert len(encoded_files(out)) == 4
+
+
+def test_a_file_of_which_all_was_left_out_has_its_layout(
+    tmp_path: Path, model: Path, xmr: Callable[..., Any]
+) -> None:
+    table = write_table(tmp_path, 4)
+    table.write_text(table.read_text("utf-8").replace("photos/3", "photos/none"), "utf-8")
+    run(xmr, table, "--out", tmp_path / "out", "--checkpoint", model, "--piece-size", 3)
+    first, last = encoded_files(tmp_path / "out")
+    assert list(read_rows(last)) == []
+    assert layout_of_file(last) == layout_of_file(first)
+
+
 def test_titles_alone(tmp_path: Path, model: Path, xmr: Callable[..., Any]) -> None:
     file = tmp_path / "queries.txt"
     file.write_text("红色连衣裙\n包\n\n手机壳\n", "utf-8")
@@ -261,6 +286,8 @@ def test_pruning_keeps_what_is_most_like_the_first() -> None:
     item = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1], [0.8, 0.2]])
     pruned = prune_by_weight(MultiVectors.from_list([item]), 0.5)
     torch.testing.assert_close(pruned.values, item[[0, 2]])
+    with_empty = prune_by_weight(MultiVectors.from_list([item[:0], item]), 0.5)
+    assert with_empty.lengths.tolist() == [0, 2]
     assert keep_first(many(), 3).lengths.tolist() == [1, 2, 3, 3]
 
 

@@ -139,22 +139,6 @@ def test_a_swap_that_fails_puts_the_old_folder_back(
     assert not _leftovers(tmp_path)
 
 
-def test_a_new_folder_takes_nothing_s_place(tmp_path: Path) -> None:
-    empty, full, file = (tmp_path / name for name in ("empty", "full", "file"))
-    empty.mkdir()
-    full.mkdir()
-    for old in (full / "old.txt", file):
-        old.write_text("old")
-    for path in (full, file):
-        with pytest.raises(FileExistsError), atomic_folder(path, new=True) as temporary:
-            (temporary / "new.txt").write_text("new")
-    with atomic_folder(empty, new=True) as temporary:
-        (temporary / "new.txt").write_text("new")
-    assert (empty / "new.txt").read_text() == "new"
-    assert (full / "old.txt").read_text() == file.read_text() == "old"
-    assert not _leftovers(tmp_path)
-
-
 def test_written_files_follow_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:

@@ -124,6 +124,11 @@ def test_a_first_stage_of_one_vector_finds_what_the_late_interaction_orders(engi
         ("stock IS NULL", range(0, 40, 5)),
         ("stock IS NOT NULL AND stock <= 6", [1, 2, 3, 4, 6]),
         ("NOT (stock > 3)", [1, 2, 3]),
+        # What is not known is neither true nor false, but false AND unknown is false.
+        ("NOT (stock = 1 AND category = 'no such')", range(40)),
+        ("NOT (price > 5 AND stock > 9)", [*range(6), 6, 7, 8, 9]),
+        ("NOT (price > 5 OR stock > 3)", [1, 2, 3]),
+        ("NOT (NOT (stock <= 2))", [1, 2]),
         ("stock != 2 AND stock < 5", [1, 3, 4]),
         ("id = 'p17'", [17]),
         ("price > 1000", []),

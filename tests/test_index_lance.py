@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from bagformer_cli.errors import InputError
 from bagformer_cli.index import mirror as mirrors
 from bagformer_cli.index.lancedb import SETTLED, LanceEngine
+from bagformer_cli.index.where import damaged
 from bagformer_cli.interaction.codes import Codebook
 from tests.index_rows import LAYOUT, best, coded, lists, query, rows
 
@@ -60,7 +63,7 @@ def test_an_index_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         patched.setattr(lancedb.db.LanceDBConnection, "create_table", stop_at_the_rows)
         with pytest.raises(KeyboardInterrupt):
             LanceEngine.create(uri, coded(book), book)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in Path(uri).iterdir()] == ["write.lock"]
     made = LanceEngine.create(uri, coded(book), book)
     made.upsert(rows(range(40), layout=coded(book), codebook=book))
     assert made.count() == 40
@@ -111,6 +114,94 @@ def test_a_table_is_asked_for_its_version_only_after_a_write(
     engine.upsert(rows(range(40, 44)))
     assert found(reader) == best(query(), range(44))
     assert asked
+
+
+def test_a_narrow_filter_finds_all_through_the_index_of_one_vector(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bagformer_cli.index.lancedb.ANN_FROM", 100)
+    monkeypatch.setattr("bagformer_cli.index.lancedb.NPROBES", 1)
+    engine.upsert(rows(range(400)))
+    engine.optimize()
+    assert "image_vector_idx" in engine.info()["indices"]
+    few = engine.recall("image", query(), 20, "price < 11", "vector", candidates=20)
+    names = {row["id"] for row in engine.rows(few.keys[0], ["id"])}
+    assert names == {f"p{number}" for number in range(11) if number % 4}
+
+
+def test_a_filter_means_the_same_to_all_that_take_it(engine: LanceEngine) -> None:
+    odd = "price < 5) OR (price > 35"
+    expected = {*range(5), *range(36, 40)}
+    assert engine.count(odd) == len(expected)
+    for method in ("exact", "vector"):
+        result = engine.recall("image", query(), 40, odd, method, candidates=40)  # type: ignore[arg-type]
+        names = {row["id"] for row in engine.rows(result.keys[0], ["id"])}
+        assert names == {f"p{number}" for number in expected if number % 4}
+    assert engine.remove(where=odd) == len(expected)
+    with pytest.raises(InputError, match="does not fit"):
+        engine.count("price")
+
+
+def test_a_filter_is_checked_at_the_newest_version(engine: LanceEngine) -> None:
+    reader = LanceEngine.open(engine.uri)
+    found(reader)
+    old = {path.name for path in Path(engine.uri).glob("items.lance/_versions/*")}
+    engine.upsert(rows(range(40, 44)))
+    for path in Path(engine.uri).glob("items.lance/_versions/*"):
+        if path.name in old:
+            path.unlink()  # as a compaction does after a day
+    result = reader.recall("image", query(), 100, "price >= 40", "exact", candidates=9)
+    assert len(result.keys[0]) == 3
+    assert reader.count("price >= 40") == 4
+
+
+def test_a_conflict_is_no_damage() -> None:
+    said = damaged("index", RuntimeError("lance error: Retryable commit conflict for version 7"))
+    assert "Another process is writing" in str(said)
+
+
+def test_a_side_that_is_not_there_is_named(tmp_path: Path) -> None:
+    made = LanceEngine.create(str(tmp_path / "index"), replace(LAYOUT, sides=("image",)))
+    for method in ("exact", "vector"):
+        with pytest.raises(InputError, match="holds no titles"):
+            made.recall("title", query(), 3, None, method, candidates=3)  # type: ignore[arg-type]
+
+
+def test_a_mirror_that_may_not_be_written_is_made_elsewhere(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XMR_CACHE", str(tmp_path / "cache"))
+    found(engine)
+    engine.upsert(rows(range(40, 44)))
+    reader = LanceEngine.open(engine.uri)
+    extend = mirrors.Mirror._extend
+
+    def read_only(mirror: mirrors.Mirror, *arguments: Any) -> None:
+        if Path(engine.uri) in mirror.folder.parents:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        extend(mirror, *arguments)
+
+    monkeypatch.setattr(mirrors.Mirror, "_extend", read_only)
+    assert found(reader) == best(query(), range(44))
+
+
+def test_what_is_made_of_a_segment_goes_with_it(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "TOKENS_FROM", 1)
+    engine.optimize()
+    engine.remove([f"p{number}" for number in range(20)])
+    assert engine._mirror("image").tokens is not None
+    (values,) = Path(engine.uri).glob("mirror/*/image/segment-*/values.npy")
+    values.write_bytes(values.read_bytes()[:-100])
+    again = LanceEngine.open(engine.uri)
+    assert found(again) == best(query(), range(20, 40))
+    assert again._mirror("image").tokens is None  # it was of rows that are elsewhere now
+    left = values.parents[1] / ".segment-x.part"
+    left.mkdir()
+    again.upsert(rows([50]))
+    assert found(again) == best(query(), [*range(20, 40), 50])
+    assert not left.exists()  # a killed process's
 
 
 def test_much_that_was_removed_is_left_out_of_the_mirror(engine: LanceEngine) -> None:

@@ -90,6 +90,10 @@ def test_the_slow_scorer_reorders_with_beta(index: Index) -> None:
         assert hit.slow is not None
         assert hit.score == pytest.approx(hit.slow + 2 * hit.fast, rel=1e-5)
     assert [h.score for h in merged] == sorted((h.score for h in merged), reverse=True)
+    some = index.search("红色碎花裙", k=4, rerank=2)
+    assert [hit.stage for hit in some] == ["merged", "merged", "late", "late"]
+    assert [hit.id for hit in some][2:] == [hit.id for hit in first][2:]
+    assert [hit.score for hit in some][2:] == [hit.fast for hit in some][2:]
     with pytest.raises(InputError, match="slow scorer"):
         index.search(image=Image.new("RGB", (9, 9)), rerank=3)
 

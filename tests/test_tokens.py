@@ -37,7 +37,9 @@ def promised(index: TokenIndex, query: torch.Tensor) -> NDArray[np.int64]:
     lanes = table.reshape(-1, table.shape[2])
     ends = index.offsets
     sums = [
-        lanes[:, index.numbers[ends[i] : ends[i + 1]]].max(1).sum() if ends[i] < ends[i + 1] else 0
+        lanes[:, index.numbers[ends[i] : ends[i + 1]]].max(1).sum()
+        if ends[i] < ends[i + 1]
+        else len(lanes) << 15  # nothing scores 0 with everything
         for i in range(index.count)
     ]
     return np.array(sums)
@@ -85,6 +87,16 @@ def test_those_that_are_near_are_among_the_candidates(items: MultiVectors) -> No
     assert index.candidates(items[3].values, 20, few).tolist() == list(range(7))
 
 
+def test_no_more_come_along_than_asked_for_however_equal(items: MultiVectors) -> None:
+    same = items.select(torch.zeros(500, dtype=torch.int64))
+    index = TokenIndex.build([same])
+    chosen = index.candidates(items[3].values, 20, np.ones(500, bool), 0.0, 0.0)
+    assert len(chosen) == 20
+    assert len(index.candidates(items[3].values[:0], 20, np.ones(500, bool))) == 20
+    nothing = TokenIndex(index.centroids, index.numbers[:0], np.zeros(1, np.int64))
+    assert len(nothing.promises(items[3].values, np.ones(0, bool))) == 0
+
+
 def test_candidates_hold_the_ten_best(items: MultiVectors) -> None:
     index = TokenIndex.build([items])
     query = around(6, seed=5)
@@ -106,12 +118,15 @@ def test_what_was_saved_is_loaded_for_its_segments_alone(
 ) -> None:
     index = TokenIndex.build([items])
     index.save(tmp_path / "t", ["a"])
-    again = TokenIndex.load(tmp_path / "t", ["a", "b"])
+    again = TokenIndex.load(tmp_path / "t", ["a", "b"], 1000)
     assert again is not None
     query, everyone = around(6, seed=5), np.ones(1000, bool)
     assert np.array_equal(again.promises(query, everyone), index.promises(query, everyone))
-    assert TokenIndex.load(tmp_path / "t", ["b"]) is None
-    assert TokenIndex.load(tmp_path / "u", ["a"]) is None
+    assert TokenIndex.load(tmp_path / "t", ["b"], 1000) is None
+    assert TokenIndex.load(tmp_path / "t", ["a"], 999) is None
+    assert TokenIndex.load(tmp_path / "u", ["a"], 1000) is None
+    np.save(tmp_path / "t" / "centroids.npy", index.centroids[:16].numpy())  # of another
+    assert TokenIndex.load(tmp_path / "t", ["a"], 1000) is None
 
 
 def test_a_tree_finds_nearly_the_nearest() -> None:

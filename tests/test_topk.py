@@ -94,3 +94,11 @@ def test_what_is_chosen_must_be_there(wrong: list[Any]) -> None:
                    lambda which: score_texts(texts, images, chosen=which)):  # fmt: skip
         with pytest.raises(InputError, match="by their positions"):
             search(torch.tensor(wrong))
+
+
+def test_chosen_lists_without_vectors_score_nothing() -> None:
+    texts = vectors([3, 2])
+    empty = MultiVectors(torch.zeros(0, 16), torch.zeros(5, dtype=torch.int64))
+    chosen = torch.tensor([1, 3])
+    for dtype in (torch.float32, torch.int8):
+        assert score_texts(texts, empty, dtype=dtype, chosen=chosen).tolist() == [[0, 0]] * 2

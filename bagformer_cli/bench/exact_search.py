@@ -184,10 +184,10 @@ def _tokens(folder: Path, stored: MultiVectors, progress: Progress) -> TokenInde
     """The rounded lists of a catalogue, made once."""
     place = folder / f"tokens-{len(stored)}x{len(stored.values) // len(stored)}x{stored.dim}"
     names = [str(folder)]
-    found = TokenIndex.load(place, names)
+    found = TokenIndex.load(place, names, len(stored))
     if found is None or found.count != len(stored):
         TokenIndex.build([stored], progress).save(place, names)
-        found = TokenIndex.load(place, names)
+        found = TokenIndex.load(place, names, len(stored))
         assert found is not None
     return found
 

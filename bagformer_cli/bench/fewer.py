@@ -220,7 +220,9 @@ def main() -> None:
     options = parser.parse_args()
     points = run(*_opened(options.model))
     for other in options.others:
-        name, _, folder = other.partition("=")
+        name, equals, folder = other.partition("=")
+        if not equals:
+            parser.error(f"{other}: NAME=MODEL was expected")
         points += run(*_opened(Path(folder)), [(name, Fewer())])
     plot(points, options.plot, "Demo set: mean recall against bytes of an image")
     lines = table(points)

@@ -163,7 +163,7 @@ def search(
 
 def show_results(report: dict[str, Any], profile: bool = False) -> None:
     """Print each query's results as a table."""
-    stages = {"recall": tr("recall"), "late": tr("late interaction"), "merged": tr("merged")}
+    stages = {"late": tr("late interaction"), "merged": tr("merged")}
     for one in report["results"]:
         hits = one["hits"]
         if not hits:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -284,6 +285,7 @@ def encode_catalogue(
         progress: Where to report.
     """
     out.mkdir(parents=True, exist_ok=True)
+    (out / MANIFEST).unlink(missing_ok=True)  # until all is done the folder is not finished
     for old in out.glob(".part-*.part"):
         old.unlink(missing_ok=True)
     files = [out / f"{piece.name}.arrow" for piece in catalogue.pieces]
@@ -376,14 +378,17 @@ def encoded_files(folder: Path) -> list[Path]:
     Raises:
         InputError: It was interrupted.
     """
-    files = sorted(folder.glob("part-*.arrow"))
-    if files and not (folder / MANIFEST).is_file():
+    try:
+        names = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        if not any(folder.glob("part-*.arrow")):
+            return []
         raise InputError(
             tr("The encoding was not finished."),
             where=folder,
             hint=tr("Run the same xmr encode again: it goes on where it was."),
-        )
-    return files
+        ) from None
+    return [folder / name for name in names]
 
 
 def read_rows(file: Path) -> Iterator[pa.RecordBatch]:
@@ -392,32 +397,37 @@ def read_rows(file: Path) -> Iterator[pa.RecordBatch]:
     Raises:
         InputError: It is no such file, or damaged.
     """
+    with _opened(file) as reader:
+        for i in range(reader.num_record_batches):
+            yield reader.get_batch(i)
+
+
+def layout_of_file(file: Path) -> Layout:
+    """The layout of a file of ``xmr encode``, which may be one of no rows.
+
+    Raises:
+        InputError: It is no such file, or damaged.
+    """
+    with _opened(file) as reader:
+        layout = Layout.of(reader.schema)
+        assert layout is not None
+        return layout
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(file)))
         if Layout.of(reader.schema) is None:
             raise InputError(tr("This is no file of xmr encode."), where=file)
-        for i in range(reader.num_record_batches):
-            yield reader.get_batch(i)
-    except pa.ArrowInvalid as error:
+        yield reader
+    except (pa.ArrowInvalid, FileNotFoundError) as error:
         raise InputError(
             tr("The file is damaged or cut off."),
             where=file,
             found=str(error),
             hint=tr("Delete it and run the same xmr encode again."),
         ) from None
-
-
-def layout_of_file(file: Path) -> Layout:
-    """The layout of a file of ``xmr encode``.
-
-    Raises:
-        InputError: It is no such file, or it has no rows.
-    """
-    rows = next(iter(read_rows(file)), None)
-    layout = None if rows is None else Layout.of(rows.schema)
-    if layout is None:
-        raise InputError(tr("This is no file of xmr encode."), where=file)
-    return layout
 
 
 def _metadata(schema: pa.Schema, digest: str) -> dict[bytes, bytes]:

@@ -13,8 +13,11 @@ table object stays at its version until ``checkout_latest()``.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -33,7 +36,7 @@ from lancedb.index import BTree, IvfFlat
 from numpy.typing import NDArray
 
 from bagformer_cli.errors import InputError, XmrError
-from bagformer_cli.files import atomic_folder, cache_folder, disk_errors
+from bagformer_cli.files import cache_folder, disk_errors
 from bagformer_cli.index.base import Engine, Found, Queries, Recall
 from bagformer_cli.index.mirror import Keys, Mirror
 from bagformer_cli.index.rows import Layout, Side, side_vectors
@@ -45,13 +48,15 @@ from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
 TABLE, CODEBOOK = "items", "codebook"
+NEW, WRITE_LOCK = ".new-", "write.lock"
 NAME = b"xmr_index"
 LISTS_AT_ONCE = 2048
 ANN_FROM = 20_000
 """Rows from which the one-vector column gets an IVF index; below, a flat search is as quick."""
 NPROBES = 32
-SETTLED = 10**9
-"""Nanoseconds after which a file that is written has another time than the last, on any disk."""
+SETTLED = 10 * 10**9
+"""Nanoseconds after which what is written has another time than what was before. Disks keep time
+in steps (FAT: of two seconds), and another machine's clock may be a little behind."""
 
 
 class LanceEngine(Engine):
@@ -84,29 +89,23 @@ class LanceEngine(Engine):
         schema = layout.schema
         schema = schema.with_metadata({**schema.metadata, NAME: uuid.uuid4().hex.encode()})
 
-        def write(place: str) -> Any:
-            with _errors(uri):
-                database = lancedb.connect(place)
-                if codebook is not None:
-                    kept = pa.table({"data": pa.array([codebook.to_bytes()], pa.binary())})
-                    database.create_table(CODEBOOK, kept)
-                return database.create_table(
-                    TABLE,
-                    schema=schema,
-                    storage_options={"new_table_enable_stable_row_ids": "true"},
-                )
+        def write(place: str) -> None:
+            database = lancedb.connect(place)
+            if codebook is not None:
+                kept = pa.table({"data": pa.array([codebook.to_bytes()], pa.binary())})
+                database.create_table(CODEBOOK, kept, mode="overwrite")
+            database.create_table(
+                TABLE, schema=schema, storage_options={"new_table_enable_stable_row_ids": "true"}
+            )
 
-        if is_remote(uri):
-            return cls(uri, write(uri))
-        try:
-            with atomic_folder(uri, new=True) as temporary:
+        if not is_remote(uri):
+            with _errors(uri), _new_place(Path(uri)) as temporary:
                 write(str(temporary))
-        except FileExistsError:
-            raise InputError(
-                tr("There is something at this place already."),
-                where=uri,
-                hint=tr("Choose another folder, add to it with xmr index add, or remove it."),
-            ) from None
+            return cls.open(uri)
+        with _errors(uri):
+            if TABLE in lancedb.connect(uri).list_tables().tables:
+                raise _taken(uri)
+            write(uri)
         return cls.open(uri)
 
     @classmethod
@@ -161,8 +160,7 @@ class LanceEngine(Engine):
         with self._writing():
             self._table.checkout_latest()
             if where is not None:
-                self.check_where(where)
-                removed += self._delete(where)
+                removed += self._delete(self.check_where(where))
             for begin in range(0, len(ids), 1000):
                 listed = ", ".join(_quoted(name) for name in ids[begin : begin + 1000])
                 removed += self._delete(f"id IN ({listed})")
@@ -177,41 +175,47 @@ class LanceEngine(Engine):
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """One upsert at a time: two at once could both insert what neither saw (local folders)."""
+        """One writer at a time (local folders).
+
+        Two upserts at once could both insert what neither saw; one beside a compaction would
+        conflict with it.
+        """
         if is_remote(self.uri):
             yield
             return
-        with FileLock(Path(self.uri) / "write.lock"):
+        with FileLock(Path(self.uri) / WRITE_LOCK):
             yield
 
     def optimize(self, progress: Progress = SILENT) -> None:
         """Compact, index the one-vector columns and the ids, bring the mirror up to date."""
         with _errors(self.uri):
-            self._table.checkout_latest()
-            count = int(self._table.count_rows())
-            with progress.task(tr("Compacting and indexing"), None):
-                known = {index.name for index in self._table.list_indices()}
-                if count >= ANN_FROM and "id_idx" not in known:
-                    self._table.create_index("id", config=BTree())
-                for side in self.layout.sides:
-                    there = int(self._table.count_rows(f"{side}_count IS NOT NULL"))
-                    if there >= ANN_FROM and f"{side}_vector_idx" not in known:
-                        parts = max(16, min(4096, round(there**0.5)))
-                        config = IvfFlat(distance_type="cosine", num_partitions=parts)
-                        self._table.create_index(f"{side}_vector", config=config)
-                self._table.optimize(cleanup_older_than=timedelta(days=1))
+            with progress.task(tr("Compacting and indexing"), None), self._writing():
+                self._compact()
             for side in self.layout.sides:
-                self._mirror(side).refresh(progress)
-                self._mirror(side).index_tokens(progress)
+                mirror = self._refreshed(side, progress)
+                mirror.index_tokens(progress)
+
+    def _compact(self) -> None:
+        self._table.checkout_latest()
+        count = int(self._table.count_rows())
+        known = {index.name for index in self._table.list_indices()}
+        if count >= ANN_FROM and "id_idx" not in known:
+            self._table.create_index("id", config=BTree())
+        for side in self.layout.sides:
+            there = int(self._table.count_rows(f"{side}_count IS NOT NULL"))
+            if there >= ANN_FROM and f"{side}_vector_idx" not in known:
+                parts = max(16, min(4096, round(there**0.5)))
+                config = IvfFlat(distance_type="cosine", num_partitions=parts)
+                self._table.create_index(f"{side}_vector", config=config)
+        self._table.optimize(cleanup_older_than=timedelta(days=1))
 
     # ------------------------------------------------------------------------------- reading
 
     def count(self, where: str | None = None) -> int:
         """Rows, or those that an expression is true of."""
-        if where is not None:
-            self.check_where(where)
         with _errors(self.uri):
-            self._table.checkout_latest()
+            self._follow()
+            where = None if where is None else self.check_where(where)
             return int(self._table.count_rows(where))
 
     def recall(
@@ -225,17 +229,15 @@ class LanceEngine(Engine):
         candidates: int,
     ) -> Found:
         """Results or candidates, at the table's newest version."""
+        self.layout.require_side(side, self.uri)
         seconds: dict[str, float] = {}
         started = time.perf_counter()
-        if where is not None:
-            self.check_where(where)
         with _errors(self.uri):
             self._follow()
+            where = None if where is None else self.check_where(where)
             if method == "vector":
                 return self._by_vector(side, queries, candidates, where)
-        mirror = self._mirror(side)
-        with _errors(self.uri):
-            mirror.refresh()
+            mirror = self._refreshed(side)
             seconds["open"] = time.perf_counter() - started
             started = time.perf_counter()
             allowed = mirror.allowed(None if where is None else self._keys(where))
@@ -250,8 +252,9 @@ class LanceEngine(Engine):
             search = (
                 self._table.search(query, vector_column_name=f"{side}_vector")
                 .distance_type("cosine")
-                .where(there if where is None else f"({where}) AND {there}", prefilter=True)
-                .nprobes(NPROBES)
+                .where(there if where is None else f"{where} AND {there}", prefilter=True)
+                .minimum_nprobes(NPROBES)
+                .maximum_nprobes(0)  # ever more, until a narrow filter has its number
                 .limit(k)
                 .select(["_distance"])
                 .with_row_id(True)
@@ -302,6 +305,12 @@ class LanceEngine(Engine):
         came = found["_rowid"].to_numpy()
         if np.array_equal(came, keys):
             return found
+        if len(np.setdiff1d(keys, came)):
+            raise InputError(
+                tr("Some of these products were removed meanwhile."),
+                where=self.uri,
+                hint=tr("Run the command again."),
+            )
         order = np.argsort(came)
         return found.take(order[np.searchsorted(came, keys, sorter=order)])
 
@@ -348,16 +357,20 @@ class LanceEngine(Engine):
             return None
         return changed if time.time_ns() - changed > SETTLED else None
 
-    def check_where(self, where: str) -> None:
-        """Refuse an expression that this table cannot evaluate, saying why."""
+    def check_where(self, where: str) -> str:
+        """The expression in brackets, or an error that says why this table cannot evaluate it.
+
+        Without brackets LanceDB takes no offence at what stands behind the filter.
+        """
+        bracketed = f"({where})"
         try:
-            # In brackets: without them LanceDB takes no offence at what stands behind the filter.
-            self._table.search().where(f"({where})").limit(1).select(["id"]).to_arrow()
+            self._table.search().where(bracketed).limit(1).select(["id"]).to_arrow()
         except Exception as error:
             wrong = bad_where(where, str(error), self.layout)
             if wrong is None:
                 raise damaged(self.uri, error) from error
             raise wrong from None
+        return bracketed
 
     def _keys(self, where: str) -> Keys:
         found = self._table.search().where(where).select(["id"]).with_row_id(True).to_arrow()
@@ -365,20 +378,30 @@ class LanceEngine(Engine):
         return keys
 
     def _mirror(self, side: Side) -> Mirror:
-        if side not in self.layout.sides:
-            raise InputError(
-                tr("The index holds no {side}s.", side=side), where=self.uri,
-                expected=", ".join(self.layout.sides),
-            )  # fmt: skip
+        self.layout.require_side(side, self.uri)
         if side not in self._mirrors:
             folder = self._mirror_folder() / side
             self._mirrors[side] = Mirror(folder, TableSource(self, side))
+        return self._mirrors[side]
+
+    def _refreshed(self, side: Side, progress: Progress = SILENT) -> Mirror:
+        """The mirror at the table's version; one of our own where we may only read."""
+        try:
+            self._mirror(side).refresh(progress)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            self._mirrors[side] = Mirror(self._cached_mirror() / side, TableSource(self, side))
+            self._mirrors[side].refresh(progress)
         return self._mirrors[side]
 
     def _mirror_folder(self) -> Path:
         own = Path(self.uri) / "mirror" / self._name
         if not is_remote(self.uri) and (own.is_dir() or os.access(self.uri, os.W_OK)):
             return own
+        return self._cached_mirror()
+
+    def _cached_mirror(self) -> Path:
         digest = hashlib.sha256(f"{self.uri} {self._name}".encode()).hexdigest()
         return cache_folder() / "mirrors" / digest[:16]
 
@@ -410,6 +433,43 @@ class TableSource:
 def is_remote(uri: str) -> bool:
     """Whether it is on shared storage and not a folder here."""
     return "://" in uri
+
+
+@contextmanager
+def _new_place(path: Path) -> Iterator[Path]:
+    """A folder to make an index in, which then appears whole at ``path``, that there be none yet.
+
+    It lies inside ``path``, which may be a mount. What a process killed meanwhile has left is
+    no index and not in the way.
+    """
+    if path.exists() and (not path.is_dir() or any(map(_in_the_way, path.iterdir()))):
+        raise _taken(str(path))
+    path.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path), FileLock(path / WRITE_LOCK):
+        for left in path.iterdir():
+            if _in_the_way(left):
+                raise _taken(str(path))
+            if left.is_dir():
+                shutil.rmtree(left)
+        temporary = Path(tempfile.mkdtemp(prefix=NEW, dir=path))
+        try:
+            yield temporary
+            for made in sorted(temporary.iterdir()):  # the codebook, and last the rows
+                os.rename(made, path / made.name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _in_the_way(found: Path) -> bool:
+    return not (found.name in (WRITE_LOCK, f"{CODEBOOK}.lance") or found.name.startswith(NEW))
+
+
+def _taken(uri: str) -> InputError:
+    return InputError(
+        tr("There is something at this place already."),
+        where=uri,
+        hint=tr("Choose another folder, add to it with xmr index add, or remove it."),
+    )
 
 
 def not_an_index(uri: str) -> InputError:

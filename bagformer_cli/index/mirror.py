@@ -13,7 +13,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +29,7 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_file, write_text
 from bagformer_cli.index.base import Found, Recall
 from bagformer_cli.index.tokens import TokenIndex
+from bagformer_cli.interaction._wide import kernels
 from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.interaction.stored import open_vectors, write_vectors
 from bagformer_cli.interaction.topk import topk_rescored
@@ -34,11 +37,12 @@ from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
+TOKENS = "tokens"
 MOST_SEGMENTS = 8
 DEAD_SHARE = 0.3
 
 EXACT_BYTES = 48 << 20
-"""A scan of so many bytes takes about as long as asking LanceDB which rows there are."""
+"""A scan of so many bytes takes about as long as the first stage."""
 TOKENS_FROM = 128 << 20
 """Bytes of lists from which rounding them beforehand is worth its place."""
 TAIL_SHARE = 0.2
@@ -100,8 +104,7 @@ class Mirror:
         wanted = self.source.keys()
         self._load()
         if len(np.setdiff1d(wanted, self.keys, assume_unique=True)):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / "lock"):
+            with self._locked():
                 self._load()  # another process may have been faster
                 self._extend(wanted, progress)
         self.alive = np.isin(self.keys, wanted, assume_unique=True)
@@ -116,7 +119,7 @@ class Mirror:
             return
         try:
             self._set([self._open(name) for name in names], names)
-        except (InputError, OSError, ValueError):  # damaged: it is only a copy
+        except (InputError, OSError, ValueError, EOFError):  # damaged: it is only a copy
             self._set([], [])
 
     def _open(self, name: str) -> Segment:
@@ -130,18 +133,36 @@ class Mirror:
         self.segments, self.names = segments, names
         self.keys = np.concatenate([np.zeros(0, np.uint64), *(s.keys for s in segments)])
         self._order = np.argsort(self.keys, kind="stable")
-        self.tokens = TokenIndex.load(self.folder / "tokens", names)
+        self.tokens = TokenIndex.load(self.folder / TOKENS, names, len(self.keys))
 
     def index_tokens(self, progress: Progress = SILENT, least: int | None = None) -> None:
-        """Round all vectors where it is worth it and was not done lately."""
-        fresh = self.tokens is not None and self.tokens.count >= (1 - TAIL_SHARE) * len(self)
-        if self.cost < (TOKENS_FROM if least is None else least) or fresh:
+        """Round all vectors where it is worth it and was not done lately.
+
+        Nobody has to wait while that is computed; if another process was quicker, its work stays.
+        """
+        worth_it = self.cost >= (TOKENS_FROM if least is None else least)
+        if not worth_it or kernels() is None or self._rounded_lately():
             return
+        names = list(self.names)
+        made = TokenIndex.build([segment.vectors for segment in self.segments], progress)
+        with self._locked():
+            self._load()
+            if names == self.names[: len(names)] and not self._rounded_lately():
+                made.save(self.folder / TOKENS, names)
+        self.tokens = TokenIndex.load(self.folder / TOKENS, self.names, len(self))
+
+    def _rounded_lately(self) -> bool:
+        self.tokens = TokenIndex.load(self.folder / TOKENS, self.names, len(self))
+        return self.tokens is not None and self.tokens.count >= (1 - TAIL_SHARE) * len(self)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One process writes at a time; what a killed one has left goes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / "lock"):
-            parts = [segment.vectors for segment in self.segments]
-            made = TokenIndex.build(parts, progress)
-            made.save(self.folder / "tokens", self.names)
-        self.tokens = TokenIndex.load(self.folder / "tokens", self.names)
+            for left in self.folder.glob(".*.part"):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield
 
     def _extend(self, wanted: Keys, progress: Progress) -> None:
         new = np.setdiff1d(wanted, self.keys, assume_unique=True)
@@ -151,8 +172,7 @@ class Mirror:
         anew = len(self.names) >= MOST_SEGMENTS or dead > DEAD_SHARE * max(1, len(self.keys))
         kept = [] if anew else self.names
         keys = wanted if anew else new
-        number = 1 + max((int(name.rpartition("-")[2]) for name in self.names), default=0)
-        name = f"segment-{number}"
+        name = f"segment-{uuid.uuid4().hex[:12]}"  # never used before: what is derived names it
         with progress.task(tr("Laying vectors out for scanning"), len(keys)) as task:
 
             def parts() -> Iterator[MultiVectors]:
@@ -233,7 +253,7 @@ class Mirror:
             some = None
             if chosen is not None:
                 own = chosen[slice(*np.searchsorted(chosen, (start, end)))]
-                some = torch.from_numpy(own - start)
+                some = None if len(own) == end - start else torch.from_numpy(own - start)
             if end > start and (some is None or len(some)):
                 stored = segment.vectors
                 found, place = topk_rescored(

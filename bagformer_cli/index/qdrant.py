@@ -203,12 +203,7 @@ class QdrantEngine(Engine):
         candidates: int,
     ) -> Found:
         """Candidates by one vector, and their late interaction, in one request."""
-        if side not in self.layout.sides:
-            raise InputError(
-                tr("The index holds no {side}s.", side=side),
-                where=self.uri,
-                expected=", ".join(self.layout.sides),
-            )
+        self.layout.require_side(side, self.uri)
         started = time.perf_counter()
         there = q.HasVectorCondition(has_vector=f"{side}_vectors")
         narrow = q.Filter(must=[there] if where is None else [there, self._filter(where)])
@@ -316,14 +311,20 @@ def _condition(node: sql.Node) -> Any:
             return q.Filter(must=[_condition(one) for one in nodes])
         case sql.Either(nodes):
             return q.Filter(should=[_condition(one) for one in nodes])
+        # NOT goes inwards (De Morgan): what is not known is neither true nor false, and that is
+        # so of each comparison by itself.
+        case sql.Not(sql.All(nodes)):
+            return _condition(sql.Either(tuple(sql.Not(one) for one in nodes)))
+        case sql.Not(sql.Either(nodes)):
+            return _condition(sql.All(tuple(sql.Not(one) for one in nodes)))
+        case sql.Not(sql.Not(inner)):
+            return _condition(inner)
         case sql.Not(sql.IsNull(name)):
-            return q.Filter(must_not=[q.IsEmptyCondition(is_empty=q.PayloadField(key=name))])
-        case sql.Not(inner):
-            # SQL: what is not known is neither true nor false
-            known = [q.IsEmptyCondition(is_empty=q.PayloadField(key=n)) for n in _names(inner)]
-            return q.Filter(must_not=[_condition(inner), *known])
+            return q.Filter(must_not=[_empty(name)])
+        case sql.Not(sql.Compare(name) | sql.In(name) as inner):
+            return q.Filter(must_not=[_condition(inner), _empty(name)])
         case sql.IsNull(name):
-            return q.IsEmptyCondition(is_empty=q.PayloadField(key=name))
+            return _empty(name)
         case sql.In(name, values):
             if any(isinstance(value, float) for value in values):
                 return q.Filter(should=[_equal(name, value) for value in values])
@@ -350,15 +351,8 @@ def _equal(name: str, value: Any) -> Any:
     return q.FieldCondition(key=name, match=q.MatchValue(value=value))
 
 
-def _names(node: sql.Node) -> Iterator[str]:
-    match node:
-        case sql.All(nodes) | sql.Either(nodes):
-            for one in nodes:
-                yield from _names(one)
-        case sql.Not(inner):
-            yield from _names(inner)
-        case sql.Compare(name) | sql.In(name) | sql.IsNull(name):
-            yield name
+def _empty(name: str) -> Any:
+    return q.IsEmptyCondition(is_empty=q.PayloadField(key=name))
 
 
 def _is_local(uri: str) -> bool:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.interaction.vectors import MultiVectors, offsets_of
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,11 @@ def prune_by_weight(vectors: MultiVectors, share: float) -> MultiVectors:
     wanted = (lengths * share).ceil().long().clamp_min(1).minimum(lengths)
     parts = []
     for item, count in zip(vectors.to_list(), wanted.tolist(), strict=True):
-        weight = item.float() @ item[:1].float().mT  # [P, 1]; empty items stay empty
-        best = weight[:, 0].topk(count).indices.sort().values
-        parts.append(item[best])
+        if not count:
+            parts.append(item)
+            continue
+        weight = item.float() @ item[0].float()  # [P]
+        parts.append(item[weight.topk(count).indices.sort().values])
     return _joined(parts, vectors)
 
 
@@ -107,8 +109,7 @@ def _joined(parts: list[Tensor], like: MultiVectors) -> MultiVectors:
 
 def _rows(vectors: MultiVectors, lengths: Tensor, places: Tensor) -> MultiVectors:
     """The first ``lengths`` rows of each item."""
-    offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64)
-    torch.cumsum(lengths, 0, out=offsets[1:])
+    offsets = offsets_of(lengths)
     shift = (vectors.offsets[:-1] - offsets[:-1]).repeat_interleave(lengths)
     rows = (places + shift).to(vectors.device)
     return MultiVectors(vectors.values[rows], offsets, vectors.scales)

@@ -128,6 +128,19 @@ class Layout:
         except (ValueError, TypeError, KeyError):
             return None
 
+    def require_side(self, side: Side, where: str) -> None:
+        """Make sure that there is such a side.
+
+        Raises:
+            InputError: There is none.
+        """
+        if side not in self.sides:
+            raise InputError(
+                tr("The index holds no {side}s.", side=side),
+                where=where,
+                expected=", ".join(self.sides),
+            )
+
     def require_same(self, other: Layout, where: str) -> None:
         """Make sure that rows of ``other`` fit into an index of this layout.
 

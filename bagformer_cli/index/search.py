@@ -49,7 +49,8 @@ class Hit:
         title: Its title, or None.
         image: Where its image was, or None.
         attributes: What else is known of it.
-        stage: The stage that gave the score: ``recall``, ``late`` or ``merged``.
+        stage: What gave the score: ``late``, or ``merged`` where the slow scorer saw the product;
+            such stand before all others.
         fast: The late interaction's score.
         slow: The slow scorer's, where it saw the product.
         thumbnail: A small picture, the file's content.
@@ -213,13 +214,11 @@ class Index:
             found = self.engine.recall(of, encoded, wanted, where, recall, candidates=first)
         seconds |= {f"recall.{name}": value for name, value in found.seconds.items()}
         plan.append({"stage": "recall", "method": found.method, "note": found.note})
-        stage = "late" if found.late else "recall"
         if not found.late:
             with _timed(seconds, "late"):
                 found = self._late(of, encoded, found)
             note = tr("{n} candidates", n=max(map(len, found.keys), default=0))
             plan.append({"stage": "late", "method": "maxsim", "note": note})
-            stage = "late"
         keys = [row[:wanted] for row in found.keys]
         fast = [row[:wanted] for row in found.scores]
         scores, slows = fast, [np.full(len(row), np.nan, np.float32) for row in fast]
@@ -231,9 +230,8 @@ class Index:
                 )
             note = tr("slow + {beta} × late for the best {n}", beta=weight, n=rerank)
             plan.append({"stage": "rerank", "method": "cross-encoder", "note": note})
-            stage = "merged"
         with _timed(seconds, "fetch"):
-            hits = self._hits(keys, scores, fast, slows, encoded, stage, k, thumbnails)
+            hits = self._hits(keys, scores, fast, slows, encoded, k, thumbnails)
         seconds = {name: round(value, 6) for name, value in seconds.items()}
         return [Results(own, plan, seconds) for own in hits]
 
@@ -269,16 +267,15 @@ class Index:
         count: int,
         beta: float,
     ) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+        """The slow scorer's best first; behind them, as they were, those that it did not see."""
         results: tuple[list[Any], ...] = ([], [], [], [])
         for query, own, late in zip(queries, keys, fast, strict=True):
-            seen = own[:count]
-            rows = self.engine.rows(seen, ["image", "thumbnail", "title"])
-            slow = slow_scores(self.model, query, images, rows)
-            merged = np.where(np.isnan(slow), -np.inf, slow + beta * late[: len(seen)])
-            order = np.argsort(-merged, kind="stable")
-            for result, values in zip(
-                results, (seen, late[: len(seen)], merged, slow), strict=True
-            ):
+            rows = self.engine.rows(own[:count], ["image", "thumbnail", "title"])
+            slow = np.full(len(own), np.nan, np.float32)
+            slow[: len(rows)] = slow_scores(self.model, query, images, rows)
+            scores = np.where(np.isnan(slow), late, slow + beta * late)
+            order = np.lexsort((np.where(np.isnan(slow), 0, -scores), np.isnan(slow)))
+            for result, values in zip(results, (own, late, scores, slow), strict=True):
                 result.append(values[order])
         return results[0], results[1], results[2], results[3]
 
@@ -289,7 +286,6 @@ class Index:
         fast: list[NDArray[np.float32]],
         slows: list[NDArray[np.float32]],
         queries: Queries,
-        stage: str,
         k: int,
         thumbnails: bool,
     ) -> list[list[Hit]]:
@@ -315,7 +311,7 @@ class Index:
                         row["title"],
                         row["image"],
                         {name: row[name] for name in names if row[name] is not None},
-                        stage,
+                        "late" if np.isnan(slow[rank]) else "merged",
                         float(late[rank]),
                         None if np.isnan(slow[rank]) else float(slow[rank]),
                         row.get("thumbnail"),

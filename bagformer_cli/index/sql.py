@@ -194,7 +194,8 @@ class _Parser:
             found = word == "TRUE"
         else:
             raise self.wrong(tr("a value: text in single quotes, or a number"))
-        fits = isinstance(found, str) if kind == "str" else not isinstance(found, str)
+        own = "bool" if isinstance(found, bool) else "str" if isinstance(found, str) else "number"
+        fits = own == {"int": "number", "float": "number"}.get(kind, kind)
         if not fits:
             raise InputError(
                 tr("The filter does not fit its attributes."),

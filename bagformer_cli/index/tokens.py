@@ -13,11 +13,12 @@ Shapes: N vectors in all, n lists, C centroids, D dimensions, G vectors of a que
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -25,15 +26,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bagformer_cli.files import atomic_folder, write_text
-from bagformer_cli.interaction import _rounded
+from bagformer_cli.interaction._blocks import LANES
 from bagformer_cli.interaction._threads import share_out
-from bagformer_cli.interaction._wide import LANES, has, pack
+from bagformer_cli.interaction._wide import has, kernels, pack
 from bagformer_cli.interaction.kmeans import Tree
 from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
-FORMAT = 2
+FORMAT, RECORD = 3, "tokens.json"
 MOST = 1 << 15  # centroids
 EACH = 24  # vectors of all lists for each centroid
 SAMPLE = 24  # vectors a centroid that k-means sees
@@ -41,7 +42,7 @@ BLOCK = 1 << 16  # vectors rounded at once
 NEAR_BEST = 0.8  # of the way from the middle list to the best, from which a list comes along
 LEAST_SHARE = 0.02  # of all lists that come along, whatever they promise
 MOST_SHARE = 0.25  # beyond it a scan of everything is as quick
-BINS = 13  # bits: the promises are sorted into so many bins
+BIN_BITS = 13  # the promises are sorted into about so many bins, as a power of two
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,23 @@ class TokenIndex:
             np.save(temporary / "centroids.npy", self.centroids.numpy())
             np.save(temporary / "numbers.npy", self.numbers)
             np.save(temporary / "offsets.npy", self.offsets)
-            record = {"format": FORMAT, "made_from": made_from}
-            write_text(temporary / "tokens.json", json.dumps(record))
+            record = {"format": FORMAT, "made_from": made_from, "id": uuid.uuid4().hex}
+            write_text(temporary / RECORD, json.dumps(record | {"shape": self._shape}))
 
     @classmethod
-    def load(cls, folder: Path, names: list[str]) -> Self | None:
-        """Read it; None where there is none, or where it is of other segments than the first."""
+    def load(cls, folder: Path, names: list[str], lists: int) -> Self | None:
+        """Read it; None where there is none that fits.
+
+        Args:
+            folder: Where.
+            names: Of the segments that are there: it must be of the first of them.
+            lists: In these segments.
+        """
+        if kernels() is None:
+            return None
         try:
-            record = json.loads((folder / "tokens.json").read_text("utf-8"))
+            text = (folder / RECORD).read_text("utf-8")
+            record = json.loads(text)
             made_from = record["made_from"]
             if record["format"] != FORMAT or names[: len(made_from)] != made_from:
                 return None
@@ -114,9 +124,17 @@ class TokenIndex:
                 np.load(folder / "numbers.npy", mmap_mode="r"),
                 np.load(folder / "offsets.npy"),
             )
-            return found if found.offsets[-1] == len(found.numbers) else None
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            if (folder / RECORD).read_text("utf-8") != text:  # what was read may be of two
+                return cls.load(folder, names, lists)
+            fits = record["shape"] == found._shape and found.count <= lists
+            return found if fits else None
+        except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
             return None
+
+    @property
+    def _shape(self) -> list[int]:
+        """Centroids, vectors, lists, and the vectors that the lists end with."""
+        return [len(self.centroids), len(self.numbers), self.count, int(self.offsets[-1])]
 
     def candidates(
         self,
@@ -141,11 +159,12 @@ class TokenIndex:
         allowed = allowed[: self.count]
         there = int(np.count_nonzero(allowed))
         least = max(least, int(least_share * there))
-        if there <= least:
-            return np.flatnonzero(allowed)
+        if there <= least or not len(query):
+            return np.flatnonzero(allowed)[:least]
         sums = self.promises(query, allowed)
         end = -(-len(query) // LANES) * LANES << 16  # all promises are below
-        shift = max(0, end.bit_length() - BINS)
+        _rounded = _loops()
+        shift = max(0, end.bit_length() - BIN_BITS)
         counts = np.zeros((end >> shift) + 1, np.int64)
         _rounded.count(sums, shift, counts)
         above = counts[::-1].cumsum()  # [bin from the last]: how many are in it or beyond
@@ -156,10 +175,9 @@ class TokenIndex:
         found = np.empty(self.count, np.int64)
         found = found[: _rounded.collect(sums, edge << shift, found)]
         some = sums[found]
-        chosen: NDArray[np.int64] = found[
-            some >= np.partition(some, len(some) - wanted)[len(some) - wanted]
-        ]
-        return chosen
+        least_sum = np.partition(some, len(some) - wanted)[len(some) - wanted]
+        above, level = found[some > least_sum], found[some == least_sum]
+        return np.sort(np.concatenate([above, level[: wanted - len(above)]]))
 
     def promises(self, query: Tensor, allowed: NDArray[np.bool_]) -> NDArray[np.int32]:
         """[n] the late interaction of the rounded lists, whole numbers that rise with it.
@@ -168,7 +186,7 @@ class TokenIndex:
         """
         table = self.table(query)
         sums = np.full(self.count, -1, np.int32)
-        numbers = np.asarray(self.numbers)
+        numbers, _rounded = np.asarray(self.numbers), _loops()
 
         def work(first: int, end: int) -> None:
             _rounded.score_rounded(numbers, self.offsets, allowed, table, first, end, sums)
@@ -188,7 +206,7 @@ class TokenIndex:
             bags, rows, begins = pack(whole), self.centroids.numpy(), self.begins
             # No product is larger than that of the longest on either side (Cauchy, Schwarz).
             most = int(_longest(whole.values) * self.longest) + 1
-            shift = max(0, most.bit_length() - 15)
+            shift, _rounded = max(0, most.bit_length() - 15), _loops()
             share_out(
                 lambda first, end: _rounded.make_table(
                     rows, begins, bags, shift, first, end, table
@@ -213,6 +231,13 @@ class TokenIndex:
     def longest(self) -> float:
         """The largest norm of a centroid."""
         return _longest(self.centroids)
+
+
+def _loops() -> Any:
+    """The compiled loops: nobody comes here where numba cannot be used."""
+    from bagformer_cli.interaction import _rounded
+
+    return _rounded
 
 
 def _longest(vectors: Tensor) -> float:

@@ -27,13 +27,15 @@ def bad_where(where: str, said: str, layout: Layout) -> InputError | None:
             expected=EXAMPLE,
             hint=tr("Attributes: {names}", names=kinds),
         )
-    if re.search(r"resolving filter|parsing function|literal|coerc|compar|cast", said, re.I):
+    if re.search(
+        r"resolving filter|parsing function|literal|coerc|compar|cast|boolean", said, re.I
+    ):
         detail = re.split(r", /|\n", said.partition("Invalid user input: ")[2] or said)[0]
         return InputError(
             tr("The filter does not fit its attributes."),
             where=where,
             found=detail,
-            expected=tr("text in single quotes, numbers without"),
+            expected=tr("a comparison: text in single quotes, numbers without"),
             hint=tr("Attributes: {names}", names=kinds),
         )
     return None
@@ -56,6 +58,13 @@ def damaged(uri: str, error: Exception) -> XmrError:
     said = str(error).split("\n")[0][:300]
     if "No space left" in said:
         return DiskFullError(tr("The disk is full."), where=uri, found=said)
+    if re.search(r"commit conflict|preempted", said, re.I):
+        return InputError(
+            tr("Another process is writing to this index."),
+            where=uri,
+            found=said,
+            hint=tr("Run the command again when it is done."),
+        )
     return InputError(
         tr("The index cannot be read: it is damaged, or not reachable."),
         where=uri,

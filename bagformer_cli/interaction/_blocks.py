@@ -12,6 +12,7 @@ from torch import Tensor
 from bagformer_cli.interaction.vectors import MultiVectors
 
 Array = np.ndarray[Any, Any]
+LANES = 16  # bags side by side in a register of AVX-512
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from bagformer_cli.interaction._blocks import LANES
 from bagformer_cli.interaction._kernels import compile_loop
 
-LANES = 16
 AHEAD = 64  # vectors of images are fetched so many before they are multiplied
 
 _FEATURES = {

@@ -16,8 +16,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from bagformer_cli.interaction._blocks import LANES
 from bagformer_cli.interaction._kernels import compile_loop
-from bagformer_cli.interaction._lanes import LANES, _Block
+from bagformer_cli.interaction._lanes import _Block
 
 ROWS = 16  # centroids multiplied at once
 _I16, _I32, _I64 = (ir.IntType(bits) for bits in (16, 32, 64))
@@ -76,6 +77,9 @@ def _score_rounded(
         if not allowed[i]:
             continue
         start = offsets[i]
+        if start == offsets[i + 1]:  # it scores 0 with everything
+            sums[i] = np.int64(table.shape[0]) * np.int64(LANES << 15)
+            continue
         total = np.int64(0)
         for h in range(table.shape[0]):
             at = base + np.int64(2) * start

@@ -47,13 +47,12 @@ def share_out(work: Callable[[int, int], None], count: int, least: int) -> None:
     For compiled loops that never ask torch: this thread takes a part as well. Parts begin at
     multiples of 16.
     """
-    threads = max(1, min(torch.get_num_threads(), count // least))
-    each = -(-count // (threads * 16)) * 16
-    parts = [(first, min(first + each, count)) for first in range(0, count, each)]
-    futures = [_pool(threads).submit(work, *part) for part in parts[1:]]
+    threads = torch.get_num_threads()
+    each = max(1, -(-count // (max(1, min(threads, count // least)) * 16))) * 16
+    own, *others = [(first, min(first + each, count)) for first in range(0, count or 1, each)]
+    futures = [_pool(threads).submit(work, *part) for part in others]
     try:
-        for part in parts[:1]:
-            work(*part)
+        work(*own)
     finally:
         wait(futures)
     for future in futures:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bagformer_cli.interaction import _cpu, _plain
 from bagformer_cli.interaction._blocks import (
+    LANES,
     Array,
     Range,
     block_of,
@@ -30,7 +31,6 @@ from bagformer_cli.interaction._blocks import (
 from bagformer_cli.interaction._threads import on_every_thread, on_one_thread
 from bagformer_cli.interaction.vectors import MultiVectors, offsets_of
 
-LANES = 16
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.int8: "int8"}
 _PACK = 1 << 20  # bytes of packed bags that meet an image while both stay in a core's cache
 _TASK = 1 << 16  # slots × patches of a task: a millisecond, far longer than calling it takes

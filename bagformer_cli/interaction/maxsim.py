@@ -189,7 +189,7 @@ def _score_chosen(
     if in_place and _wide.can(texts, images, dtype, both=False):
         how: dict[str, Any] = {"dtype": dtype, "both": False, "budget": budget}
         return _wide.scores(texts, images, **how, chosen=chosen)[0]
-    limit = max(1, budget // (8 * images.values[:1].nbytes))
+    limit = max(1, budget // (8 * max(1, images.values[:1].nbytes)))
     parts = [
         _scores(texts, images.select(chosen[a:b]), both=False, dtype=dtype, budget=budget // 2)[0]
         for a, b in cut(offsets_of(images.lengths[chosen]), limit)

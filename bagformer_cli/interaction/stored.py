@@ -110,11 +110,13 @@ def open_vectors(folder: str | Path) -> MultiVectors:
         values = values.view(dtype) if dtype == torch.bfloat16 else values
         if record["length"] is None:
             offsets = torch.from_numpy(np.load(folder / "offsets.npy"))
+            if len(offsets) != items + 1:
+                raise ValueError(f"offsets.npy: {len(offsets)} ≠ {items + 1}")
         else:
             offsets = torch.arange(items + 1) * record["length"]
         scales = _mapped(folder / "scales.npy", items) if dtype == torch.int8 else None
         return MultiVectors(values.view(record["vectors"], width), offsets, scales, codebook)
-    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, InputError) as error:
         raise InputError(
             tr("These stored vectors cannot be read."), where=folder, found=str(error)
         ) from error
