@@ -21,7 +21,7 @@ from tests.sources import (
 # Layer -> its modules, each below those listed after it. A module imports modules of layers with a
 # lower number, and of its own layer those that stand above it; 4a and 4b do not know each other.
 LAYERS = {
-    "0": "errors messages progress files assets machine config.sections config.run config.files "
+    "0": "errors messages values progress files assets machine config.sections config.run config.files "
     "config",
     "1": "text.characters text.trie text.wordpiece text.patterns text.cover text.alignment "
     "text.kernels text.tokenizer text.lines text.marked text.dictionaries text.lexicon "
@@ -46,8 +46,8 @@ LAYERS = {
     "5": "models.dual models.cross models.compat models.build models.identity models.checkpoint "
     "models.convert models.encode models.scorers models.momentum models.cells models.places models",
     "6": "index.reduce index.rows index.base index.where index.sql index.tokens index.mirror "
-    "index.lancedb index.qdrant index.engines index.encode index.codebook index.build index.slow "
-    "index.search index.fonts index.sheet index",
+    "index.places index.lancedb index.qdrant index.engines index.encode index.codebook "
+    "index.build index.slow index.search index.fonts index.sheet index",
     "7": "evaluation.metrics evaluation.products evaluation.submission evaluation.blend "
     "evaluation.subsets evaluation.evaluate evaluation.compare evaluation",
     "8": "training.parallel training.optimizer training.log training.state training.teacher "

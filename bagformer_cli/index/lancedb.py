@@ -14,10 +14,7 @@ table object stays at its version until ``checkout_latest()``.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -36,9 +33,20 @@ from lancedb.index import BTree, IvfFlat
 from numpy.typing import NDArray
 
 from bagformer_cli.errors import InputError, XmrError
-from bagformer_cli.files import cache_folder, disk_errors
+from bagformer_cli.files import disk_errors
 from bagformer_cli.index.base import Engine, Found, Queries, Recall
 from bagformer_cli.index.mirror import Keys, Mirror
+from bagformer_cli.index.places import (
+    CODEBOOK,
+    TABLE,
+    WRITE_LOCK,
+    cached_mirror,
+    is_remote,
+    mirror_folder,
+    new_place,
+    not_an_index,
+    taken,
+)
 from bagformer_cli.index.rows import Layout, Side, side_vectors
 from bagformer_cli.index.where import bad_where, damaged
 from bagformer_cli.interaction.codes import Codebook
@@ -47,8 +55,6 @@ from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
-TABLE, CODEBOOK = "items", "codebook"
-NEW, WRITE_LOCK = ".new-", "write.lock"
 NAME = b"xmr_index"
 LISTS_AT_ONCE = 2048
 ANN_FROM = 20_000
@@ -99,12 +105,12 @@ class LanceEngine(Engine):
             )
 
         if not is_remote(uri):
-            with _errors(uri), _new_place(Path(uri)) as temporary:
+            with _errors(uri), new_place(Path(uri)) as temporary:
                 write(str(temporary))
             return cls.open(uri)
         with _errors(uri):
             if TABLE in lancedb.connect(uri).list_tables().tables:
-                raise _taken(uri)
+                raise taken(uri)
             write(uri)
         return cls.open(uri)
 
@@ -380,7 +386,7 @@ class LanceEngine(Engine):
     def _mirror(self, side: Side) -> Mirror:
         self.layout.require_side(side, self.uri)
         if side not in self._mirrors:
-            folder = self._mirror_folder() / side
+            folder = mirror_folder(self.uri, self._name) / side
             self._mirrors[side] = Mirror(folder, TableSource(self, side))
         return self._mirrors[side]
 
@@ -391,19 +397,10 @@ class LanceEngine(Engine):
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
-            self._mirrors[side] = Mirror(self._cached_mirror() / side, TableSource(self, side))
+            folder = cached_mirror(self.uri, self._name) / side
+            self._mirrors[side] = Mirror(folder, TableSource(self, side))
             self._mirrors[side].refresh(progress)
         return self._mirrors[side]
-
-    def _mirror_folder(self) -> Path:
-        own = Path(self.uri) / "mirror" / self._name
-        if not is_remote(self.uri) and (own.is_dir() or os.access(self.uri, os.W_OK)):
-            return own
-        return self._cached_mirror()
-
-    def _cached_mirror(self) -> Path:
-        digest = hashlib.sha256(f"{self.uri} {self._name}".encode()).hexdigest()
-        return cache_folder() / "mirrors" / digest[:16]
 
 
 class TableSource:
@@ -428,57 +425,6 @@ class TableSource:
         for begin in range(0, len(keys), LISTS_AT_ONCE):
             rows = self._engine.take(keys[begin : begin + LISTS_AT_ONCE], columns)
             yield side_vectors(rows, self._side, self._engine.codebook)
-
-
-def is_remote(uri: str) -> bool:
-    """Whether it is on shared storage and not a folder here."""
-    return "://" in uri
-
-
-@contextmanager
-def _new_place(path: Path) -> Iterator[Path]:
-    """A folder to make an index in, which then appears whole at ``path``, that there be none yet.
-
-    It lies inside ``path``, which may be a mount. What a process killed meanwhile has left is
-    no index and not in the way.
-    """
-    if path.exists() and (not path.is_dir() or any(map(_in_the_way, path.iterdir()))):
-        raise _taken(str(path))
-    path.mkdir(parents=True, exist_ok=True)
-    with disk_errors(path), FileLock(path / WRITE_LOCK):
-        for left in path.iterdir():
-            if _in_the_way(left):
-                raise _taken(str(path))
-            if left.is_dir():
-                shutil.rmtree(left)
-        temporary = Path(tempfile.mkdtemp(prefix=NEW, dir=path))
-        try:
-            yield temporary
-            for made in sorted(temporary.iterdir()):  # the codebook, and last the rows
-                os.rename(made, path / made.name)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _in_the_way(found: Path) -> bool:
-    return not (found.name in (WRITE_LOCK, f"{CODEBOOK}.lance") or found.name.startswith(NEW))
-
-
-def _taken(uri: str) -> InputError:
-    return InputError(
-        tr("There is something at this place already."),
-        where=uri,
-        hint=tr("Choose another folder, add to it with xmr index add, or remove it."),
-    )
-
-
-def not_an_index(uri: str) -> InputError:
-    """The error for a place that holds something else."""
-    return InputError(
-        tr("This is not an index of xmr."),
-        where=uri,
-        hint=tr("Make one: xmr index build CATALOGUE FOLDER"),
-    )
 
 
 def _quoted(text: str) -> str:
