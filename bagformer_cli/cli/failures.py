@@ -113,7 +113,12 @@ def _value(failure: Any) -> tuple[str | None, str]:
     found = str(errors()[0]["input"]) if errors is not None else None
     descriptor = getattr(failure.param, "type_descriptor", None)
     if descriptor is not None and descriptor.is_choice:
-        return found, ", ".join(str(choice) for choice in descriptor.choices)
+        names = ", ".join(str(choice) for choice in descriptor.choices)
+        return found, tr("one of: {names}", names=names)
+    if errors is not None and errors()[0]["type"] != "value_error":
+        from bagformer_cli.values import wanted
+
+        return found, wanted(errors())
     return found, str(failure.message).removeprefix("Value error, ")
 
 

@@ -17,6 +17,7 @@ from bagformer_cli.config.run import RunConfig
 from bagformer_cli.errors import ConfigError, nearest
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
+from bagformer_cli.values import shown, wanted
 
 
 def yaml() -> YAML:
@@ -170,8 +171,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind) and type(value) is not kind and kind is not bool:
+    for kind in (int, float, str):
+        if isinstance(value, kind) and type(value) not in (kind, bool):
             return kind(value)
     return value
 
@@ -234,8 +235,9 @@ def _validate(values: Mapping[str, Any], where: str, overrides: Sequence[str] = 
 
 def _config_error(error: ValidationError, where: str, overrides: Sequence[str]) -> ConfigError:
     """The first of pydantic's findings as an error of ours, at the place it was written."""
-    first = error.errors()[0]
-    keys = [str(key) for key in first["loc"]]
+    findings = error.errors()
+    first = findings[0]
+    keys = _setting(first["loc"])
     dotted = ".".join(keys)
     place = f"{where}: {dotted}" if dotted else where
     for item in overrides:
@@ -255,9 +257,19 @@ def _config_error(error: ValidationError, where: str, overrides: Sequence[str]) 
     return ConfigError(
         tr("The value does not fit."),
         where=place,
-        found=repr(first["input"]),
-        expected=first["msg"],
+        found=shown(first["input"]),
+        expected=wanted(one for one in findings if _setting(one["loc"]) == keys),
     )
+
+
+def _setting(place: Sequence[int | str]) -> list[str]:
+    """The keys of pydantic's ``place`` that lead to a setting: no kinds of a union, no items."""
+    keys: list[str] = []
+    for key in map(str, place):
+        keys.append(key)
+        if not _known_keys(keys):
+            break
+    return keys
 
 
 def _known_keys(path: Sequence[str]) -> list[str]:

@@ -1,0 +1,64 @@
+"""What a wrong value should have been, in this program's words instead of pydantic's.
+
+Settings are checked by pydantic, and so are the options of the command line (by Typer); both say
+what they find in English alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bagformer_cli.messages import tr
+
+
+def wanted(findings: Iterable[Mapping[str, Any]]) -> str:
+    """What would do in the place of a wrong value.
+
+    Args:
+        findings: Pydantic's, of one value: several where several kinds would do.
+    """
+    kinds = list(dict.fromkeys(_wanted(finding) for finding in findings))
+    words = kinds[0]
+    for kind in kinds[1:]:
+        words = tr("{one}, or {other}", one=words, other=kind)
+    return words
+
+
+def _wanted(finding: Mapping[str, Any]) -> str:
+    kind, limits = str(finding["type"]), finding.get("ctx", {})
+    if kind == "greater_than_equal":
+        return tr("at least {n}", n=limits["ge"])
+    if kind == "greater_than":
+        return tr("above {n}", n=limits["gt"])
+    if kind == "less_than_equal":
+        return tr("at most {n}", n=limits["le"])
+    if kind == "less_than":
+        return tr("below {n}", n=limits["lt"])
+    if kind == "too_short":
+        return tr("a list of at least {n}", n=limits["min_length"])
+    if kind == "too_long":
+        return tr("a list of at most {n}", n=limits["max_length"])
+    if kind == "literal_error":
+        names = str(limits["expected"]).replace(" or ", ", ").replace("'", "")
+        return tr("one of: {names}", names=names) if "," in names else names
+    kinds = {
+        "int": tr("a whole number"),
+        "float": tr("a number"),
+        "finite": tr("a number"),
+        "bool": tr("true or false"),
+        "string": tr("a text"),
+        "list": tr("a list"),
+        "tuple": tr("a list"),
+        "dict": tr("keys with values"),
+        "model": tr("a section: keys with values"),
+        "missing": tr("a value; there is none"),
+    }
+    return kinds.get(kind.split("_")[0], str(finding["msg"]))
+
+
+def shown(value: object) -> str:
+    """A value as a config file would have it: ``null``, ``true``, texts in quotes."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return repr(value)
