@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+from bagformer_cli.messages import tr
+
 
 class XmrError(Exception):
     """Base of every error this project raises on purpose.
@@ -41,14 +43,24 @@ class XmrError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        parts = [f"{self.where}: {self.message}" if self.where else self.message]
+        """All of it in one line, for a warning or a list."""
+        line = in_place(self.message, self.where)
+        details = []
         if self.found is not None:
-            parts.append(f"found: {self.found}")
+            details.append(tr("found: {value}", value=self.found))
         if self.expected is not None:
-            parts.append(f"expected: {self.expected}")
-        if self.hint is not None:
-            parts.append(self.hint)
-        return "; ".join(parts)
+            details.append(tr("expected: {value}", value=self.expected))
+        if details:
+            both = details[0]
+            if len(details) > 1:
+                both = tr("{one}; {other}", one=details[0], other=details[1])
+            line = tr("{message} ({details})", message=line, details=both)
+        return line if self.hint is None else tr("{sentence} {hint}", sentence=line, hint=self.hint)
+
+
+def in_place(message: str, where: object) -> str:
+    """``message`` behind the place it is about, if there is one."""
+    return message if not where else tr("{place}: {message}", place=where, message=message)
 
 
 class InputError(XmrError):

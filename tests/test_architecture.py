@@ -21,7 +21,7 @@ from tests.sources import (
 # Layer -> its modules, each below those listed after it. A module imports modules of layers with a
 # lower number, and of its own layer those that stand above it; 4a and 4b do not know each other.
 LAYERS = {
-    "0": "errors messages values progress files assets machine config.sections config.run config.files "
+    "0": "messages errors values progress files assets machine config.sections config.run config.files "
     "config",
     "1": "text.characters text.trie text.wordpiece text.patterns text.cover text.alignment "
     "text.kernels text.tokenizer text.lines text.marked text.dictionaries text.lexicon "

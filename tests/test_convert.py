@@ -168,8 +168,8 @@ def damaged(name: str, path: Path) -> Path:
         ("empty", "not a torch checkpoint"),
         ("a web page", "not a torch checkpoint"),
         ("a pickle of something else", "not a torch checkpoint"),
-        ("a list", "not a BagFormer model.; found: list"),
-        ("names without tensors", "not a BagFormer model.; found: temp: str"),
+        ("a list", "not a BagFormer model. \\(found: list"),
+        ("names without tensors", "not a BagFormer model. \\(found: temp: str"),
     ],
 )
 def test_a_damaged_file_is_refused(

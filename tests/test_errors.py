@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bagformer_cli import errors
+from bagformer_cli import errors, messages
 from bagformer_cli.cli import console, doctor
 from bagformer_cli.cli.failures import explain
 from bagformer_cli.errors import DataError, DiskFullError, InputError, XmrError, nearest
@@ -25,10 +25,17 @@ def test_an_error_in_one_line() -> None:
         hint="Mend it.",
     )
     assert str(error) == (
-        "a.tsv: The line has no tab.; found: abc; expected: id, tab, base64; Mend it."
+        "a.tsv: The line has no tab. (found: abc; expected: id, tab, base64) Mend it."
     )
+    assert str(DataError("It is empty.", found=0)) == "It is empty. (found: 0)"
     assert str(XmrError("Alone.")) == "Alone."
     assert XmrError("Nothing there.", found=0).found == "0"
+
+
+def test_an_error_in_one_line_of_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "language", lambda: "zh")
+    error = DataError("没有制表符。", where="a.tsv", found="abc", expected="id", hint="请修正。")
+    assert str(error) == "a.tsv：没有制表符。（实际：abc；应为：id）请修正。"
 
 
 def test_exit_codes() -> None:

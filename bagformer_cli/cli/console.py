@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bagformer_cli.cli.wording import cells, in_words, shorten
-from bagformer_cli.errors import XmrError
+from bagformer_cli.errors import XmrError, in_place
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -256,8 +256,8 @@ def info(message: str) -> None:
 
 def warn(message: str, where: object = None) -> None:
     """Say something the user should look at, on stderr; the work goes on."""
-    place = "" if where is None else f"{where}: "
-    _note(_text().append(tr("Warning"), style="bold yellow").append(f"  {place}{message}"))
+    text = in_place(message, where)
+    _note(_text().append(tr("Warning"), style="bold yellow").append(f"  {text}"))
 
 
 def done(message: str) -> None:
