@@ -93,6 +93,21 @@ class TrainingError(XmrError):
     """Training cannot go on, for example because a loss is not a number."""
 
 
+def cannot_read(path: str | Path, error: OSError | UnicodeDecodeError) -> InputError:
+    """The error for a file that cannot be opened, or is no text in UTF-8."""
+    if isinstance(error, UnicodeDecodeError):
+        found = error.object[error.start : error.start + 8].hex(" ").upper()
+        return InputError(tr("The file is not UTF-8 text."), where=path, found=found)
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return InputError(tr("No such file."), where=path)
+    if isinstance(error, IsADirectoryError):
+        return InputError(tr("This is a folder; a file was expected."), where=path)
+    if isinstance(error, PermissionError):
+        message = tr("This file or folder cannot be opened: permission denied.")
+        return InputError(message, where=path)
+    return InputError(tr("The file cannot be read."), where=path, found=error.strerror)
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to ``name``, or None where nothing is near."""
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -21,8 +21,8 @@ from tests.sources import (
 # Layer -> its modules, each below those listed after it. A module imports modules of layers with a
 # lower number, and of its own layer those that stand above it; 4a and 4b do not know each other.
 LAYERS = {
-    "0": "messages errors values progress files assets machine config.sections config.run config.files "
-    "config",
+    "0": "messages errors values progress files assets machine config.sections config.run "
+    "config.files config",
     "1": "text.characters text.trie text.wordpiece text.patterns text.cover text.alignment "
     "text.kernels text.tokenizer text.lines text.marked text.dictionaries text.lexicon "
     "text.segmenter text.bags text.compat text.build text.baselines "

@@ -38,6 +38,23 @@ def test_an_error_in_one_line_of_chinese(monkeypatch: pytest.MonkeyPatch) -> Non
     assert str(error) == "a.tsv：没有制表符。（实际：abc；应为：id）请修正。"
 
 
+@pytest.mark.parametrize(
+    ("failure", "says"),
+    [
+        (FileNotFoundError(errno.ENOENT, "x"), "a.txt: No such file."),
+        (NotADirectoryError(errno.ENOTDIR, "x"), "a.txt: No such file."),
+        (IsADirectoryError(errno.EISDIR, "x"), "a.txt: This is a folder; a file was expected."),
+        (PermissionError(errno.EACCES, "x"), "a.txt: This file or folder cannot be opened"),
+        (OSError(errno.EIO, "I/O error"), "a.txt: The file cannot be read. (found: I/O error)"),
+        (UnicodeDecodeError("utf-8", b"ab\xff\xfe", 2, 3, "x"), "not UTF-8 text. (found: FF FE)"),
+    ],
+)
+def test_a_file_that_cannot_be_read(failure: OSError | UnicodeDecodeError, says: str) -> None:
+    error = errors.cannot_read("a.txt", failure)
+    assert says in str(error)
+    assert error.exit_code == 2
+
+
 def test_exit_codes() -> None:
     kinds = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, XmrError)]
     codes = {kind.__name__: kind.exit_code for kind in kinds}

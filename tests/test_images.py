@@ -73,7 +73,7 @@ def test_a_missing_file_and_a_folder_are_input_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file") as caught:
         decode(tmp_path / "none.jpg")
     assert caught.value.where == str(tmp_path / "none.jpg")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="This is a folder"):
         decode(tmp_path)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, InputError, cannot_read
 from bagformer_cli.messages import tr
 
 ImageSource = bytes | Path | str | Image.Image
@@ -126,7 +126,7 @@ def _read(path: Path) -> bytes:
             tr("No such file."), where=path, hint=tr("Give the path of an image.")
         ) from None
     except OSError as error:
-        raise InputError(tr("The file cannot be read."), where=path, found=error.strerror) from None
+        raise cannot_read(path, error) from None
 
 
 def _guarded(work: Callable[[], Image.Image], where: str | Path | None) -> Image.Image:

@@ -20,7 +20,7 @@ from bagformer_cli.data.muge import (
     write_queries,
 )
 from bagformer_cli.data.tables import Row, read_table
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, InputError, cannot_read
 from bagformer_cli.files import disk_errors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -236,7 +236,7 @@ def _image(path: Path, where: str) -> bytes:
         raise InputError(
             tr("The image of this line cannot be read."),
             where=where,
-            found=f"{path}: {error.strerror}",
+            found=cannot_read(path, error),
         ) from None
     verify(data, where=f"{where} ({path})")
     return data

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, cannot_read
 from bagformer_cli.messages import tr
 
 Naming = Literal["query", "text"]
@@ -155,9 +155,7 @@ def read_lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[t
     try:
         stream = open(path, "rb")  # noqa: SIM115 - the message below is for opening alone
     except OSError as error:
-        raise InputError(
-            tr("The file cannot be read."), where=path, found=error.strerror
-        ) from error
+        raise cannot_read(path, error) from error
     with stream:
         if start:
             stream.seek(start - 1)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bagformer_cli.data.muge import SPLITS
-from bagformer_cli.errors import DataError, InputError, nearest
+from bagformer_cli.errors import DataError, InputError, cannot_read, nearest
 from bagformer_cli.messages import tr
 
 COLUMNS = {
@@ -92,9 +92,7 @@ def read_records(
     try:
         stream = open(source, "rb")  # noqa: SIM115 - the message below is for opening alone
     except OSError as error:
-        raise InputError(
-            tr("The file cannot be read."), where=source, found=error.strerror
-        ) from error
+        raise cannot_read(source, error) from error
     with stream:
         stream.seek(begin)
         lines = _Lines(source, stream, codec, begin, line)

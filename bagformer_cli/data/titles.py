@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bagformer_cli.data.shards import run_jobs
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, cannot_read
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.bags import TitleEncoder
@@ -45,9 +45,7 @@ def read_titles(path: str | Path) -> Iterator[str]:
             for number, raw in enumerate(stream, 1):
                 yield _decode(raw, path, number)
     except OSError as error:
-        raise InputError(
-            tr("The file cannot be read."), where=path, found=error.strerror
-        ) from error
+        raise cannot_read(path, error) from error
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:
@@ -107,9 +105,7 @@ def bag_lines(
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise InputError(
-            tr("The file cannot be read."), where=path, found=error.strerror
-        ) from error
+        raise cannot_read(path, error) from error
     jobs = [
         _Span(str(path), start, min(size, start + SPAN), tokenizer, tuple(lexicons))
         for start in range(0, size, SPAN)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, cannot_read
 from bagformer_cli.evaluation.metrics import group_numbers
 from bagformer_cli.messages import tr
 
@@ -31,9 +31,7 @@ def read_products(path: str | Path, image_ids: NDArray[np.int64]) -> NDArray[np.
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            tr("The products file cannot be read."), where=path, found=error
-        ) from error
+        raise cannot_read(path, error) from error
     for number, line in enumerate(lines, 1):
         image, tab, name = line.partition("\t")
         if not tab or not image.strip().isdecimal() or not name.strip():

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bagformer_cli.data.muge import FIELDS, Naming, Query, iter_queries
-from bagformer_cli.errors import DataError, InputError, nearest
+from bagformer_cli.errors import DataError, InputError, cannot_read, nearest
 from bagformer_cli.evaluation.metrics import NO_POSITIVE, NOT_FOUND, Recall, recall
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
@@ -202,9 +202,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         stream = open(path, "rb")  # noqa: SIM115 - the message below is for opening alone
     except OSError as error:
-        raise InputError(
-            tr("The prediction file cannot be read."), where=path, found=error.strerror
-        ) from error
+        raise cannot_read(path, error) from error
     with stream:
         for number, raw in enumerate(stream, 1):
             yield number, raw.strip()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bagformer_cli.data.split import Split
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, InputError, cannot_read
 from bagformer_cli.evaluation.metrics import Positives
 from bagformer_cli.messages import tr
 
@@ -57,7 +57,7 @@ def read_subsets(path: str | Path, split: Split) -> dict[str, Subset]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(tr("The items file cannot be read."), where=path, found=error) from error
+        raise cannot_read(path, error) from error
     place = {number: i for i, number in enumerate(split.image_ids.tolist())}
     found: dict[str, list[int]] = {}
     for number, line in enumerate(lines, 1):

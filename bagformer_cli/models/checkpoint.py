@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bagformer_cli.config import load_config, save_config
-from bagformer_cli.errors import CheckpointError, InputError, nearest
+from bagformer_cli.errors import CheckpointError, cannot_read, nearest
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
@@ -182,9 +182,7 @@ def read_pickle(path: str | Path) -> Any:
         with open(path, "rb") as stream:
             head = stream.read(4)
     except OSError as error:
-        raise InputError(
-            tr("The checkpoint cannot be read."), where=path, found=error.strerror
-        ) from error
+        raise cannot_read(path, error) from error
     is_zip = head.startswith(b"PK")
     if is_zip and not zipfile.is_zipfile(path):
         raise _damaged(path)

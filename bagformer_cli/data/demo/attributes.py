@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, cannot_read
 from bagformer_cli.messages import tr
 
 FILE_NAME = "attributes.jsonl"
@@ -98,9 +98,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         with open(path, encoding="utf-8") as stream:
             head = json.loads(stream.readline())
     except OSError as error:
-        raise InputError(
-            tr("The file cannot be read."), where=path, found=error.strerror
-        ) from error
+        raise cannot_read(path, error) from error
     except ValueError:
         head = None
     if not isinstance(head, dict) or (head.get("format"), head.get("version")) != (FORMAT, VERSION):
