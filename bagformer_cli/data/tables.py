@@ -79,7 +79,8 @@ def read_records(
         encoding: Of the table (Excel in China often writes ``gb18030``).
         headless: The columns of a CSV whose first line has no heading that is known.
         known: Headings that are known beside :data:`COLUMNS`.
-        check: Told the headings and where they stand (of a JSONL: of every line); may refuse.
+        check: Told the headings and where they stand (of a JSONL: of every line; of a CSV also
+            where the first line looks like headings that nobody knows); may refuse.
         header: The headings, where reading starts behind them.
         begin: The byte to start from: 0, or where a record begins.
         line: How many lines stand before that byte.
@@ -182,15 +183,21 @@ def _cells(
                 continue
             if names is None:
                 names = [cell.strip() for cell in cells]
-                if columns_of(names) or any(name.lower() in known for name in names):
-                    if check is not None:
-                        check(names, lines.where)
+                named = columns_of(names) or any(name.lower() in known for name in names)
+                if check is not None and (named or _is_word(names[0])):
+                    check(names, lines.where)
+                if named:
                     continue
                 names = headless
             values = dict(zip(names, cells, strict=False))
             yield Record(lines.where, values, lines.number, lines.position)
     except csv.Error as error:
         raise DataError(tr("The line is not CSV."), where=lines.where, found=error) from None
+
+
+def _is_word(cell: str) -> bool:
+    """Whether it is a heading that nobody knows rather than an image's path: ``name``, ``名称``."""
+    return cell.isidentifier() and not any(character.isdigit() for character in cell)
 
 
 def _objects(lines: _Lines, check: Check | None) -> Iterator[Record]:
@@ -214,6 +221,19 @@ def _objects(lines: _Lines, check: Check | None) -> Iterator[Record]:
 
 
 def _require_both(headings: Sequence[str], where: str) -> None:
+    names = columns_of(headings)
+    if "image" not in names and "title" not in names:
+        raise InputError(
+            tr("The table has neither images nor titles."),
+            where=where,
+            found=", ".join(headings),
+            expected=tr(
+                "a column of image paths ({images}) and one of titles ({titles})",
+                images=", ".join(COLUMNS["image"]),
+                titles=", ".join(COLUMNS["title"]),
+            ),
+            hint=tr("Rename the columns, or write a first line `image,title` above the others."),
+        )
     require(("image", "title"), headings, where)
 
 
