@@ -4,8 +4,9 @@ Every sentence a user may read goes through :func:`tr` with its English text as 
 
     raise InputError(tr("No such file: {path}", path=path))
 
-``locales/zh.json`` holds the Chinese for each key. ``XMR_LANG`` (``en``, ``zh``) decides, then
-the usual ``LC_ALL``, ``LC_MESSAGES``, ``LANG``. A key without a translation is shown in English.
+``locales/zh.json`` holds the Chinese for each key. ``XMR_LANG`` (``en``; ``zh`` or ``cn``) decides,
+then the usual ``LC_ALL``, ``LC_MESSAGES``, ``LANG``. A key without a translation is shown in
+English.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def language() -> str:
     for variable in ("XMR_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         value = os.environ.get(variable, "")
         if value:
-            return "zh" if value.lower().startswith("zh") else "en"
+            return "zh" if value.lower().startswith(("zh", "cn")) else "en"
     return "en"
 
 

@@ -135,6 +135,8 @@ def test_a_value_of_the_wrong_type(xmr: Callable[..., Any]) -> None:
     assert run.code == 2
     assert "xmr train --seed" in run.err
     assert "soon" in run.err
+    assert "expected  a whole number\n" in run.err
+    assert "expected  at least 1\n" in xmr("search", "x", "-k", "0").err
 
 
 def test_an_option_without_its_value(xmr: Callable[..., Any]) -> None:
@@ -142,6 +144,8 @@ def test_an_option_without_its_value(xmr: Callable[..., Any]) -> None:
     assert run.code == 2
     assert "This option takes a value." in run.err
     assert "--seed" in run.err
+    assert "`xmr train --help`" in run.err
+    assert "`xmr dict stats --help`" in xmr("dict", "stats", "--titles").err
 
 
 def test_too_many_arguments(xmr: Callable[..., Any]) -> None:

@@ -30,6 +30,8 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ({"LANG": "de_DE.UTF-8"}, "en"),
         ({"LANG": "en_GB.UTF-8", "XMR_LANG": "zh"}, "zh"),
         ({"LANG": "zh_TW.UTF-8", "XMR_LANG": "en"}, "en"),
+        ({"XMR_LANG": "cn"}, "zh"),
+        ({"XMR_LANG": "CN"}, "zh"),
         ({"LC_ALL": "", "LC_MESSAGES": "zh_CN"}, "zh"),
     ],
 )

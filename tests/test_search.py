@@ -210,6 +210,48 @@ def test_a_catalogue_changes(tmp_path: Path, place: Path, xmr: Callable[..., Any
     assert "sku1" in run.err
 
 
+def test_a_catalogue_of_which_all_was_left_out_makes_no_index(
+    tmp_path: Path, place: Path, xmr: Callable[..., Any]
+) -> None:
+    model = place / "runs" / "a"
+    (tmp_path / "gone.csv").write_text("id,image\n1,a.png\n2,b.png\n", "utf-8")
+    (tmp_path / "none.csv").write_text("id,image\n", "utf-8")
+    there = tmp_path / "there"  # a mount, say
+    there.mkdir()
+    for where in (tmp_path / "new", there):
+        run = xmr("index", "build", tmp_path / "gone.csv", where, "--checkpoint", model)
+        assert run.code == 2
+        assert "all 2 products were left out" in run.err
+        assert "gone.csv:2" in run.err
+        assert not where.exists()
+    run = xmr("index", "build", tmp_path / "none.csv", there, "--checkpoint", model)
+    assert run.code == 2
+    assert "no product in it" in run.err
+    table = write_table(tmp_path, 2)
+    assert xmr("index", "build", table, there, "--checkpoint", model).code == 0
+    run = xmr("index", "add", tmp_path / "gone.csv", there)
+    assert run.code == 2
+    assert xmr("index", "info", there, "--json").json()["rows"] == 2
+
+
+def test_an_index_without_titles_says_so(
+    tmp_path: Path, place: Path, xmr: Callable[..., Any]
+) -> None:
+    write_table(tmp_path, 2)
+    where = tmp_path / "index"
+    model = place / "runs" / "a"
+    assert xmr("index", "build", tmp_path / "photos", where, "--checkpoint", model).code == 0
+    run = xmr("search", "红", "--index", where, "--of", "titles")
+    assert run.code == 2
+    assert "has a title" in run.err
+    assert "--of images" in run.err
+    found = xmr("search", "红", "--index", where, "--where", "id = 'nobody'")
+    assert found.code == 0
+    assert "nothing found" in found.out
+    assert xmr("index", "remove", where, "--where", "id is not null").code == 0
+    assert "The index is empty" in xmr("search", "红", "--index", where).err
+
+
 def test_encoded_files_become_an_index(
     tmp_path: Path, place: Path, xmr: Callable[..., Any]
 ) -> None:
@@ -244,8 +286,9 @@ def test_titles_alone_can_be_searched(tmp_path: Path, place: Path, xmr: Callable
     found = xmr("search", "红色连衣裙", "--index", where, "--of", "titles", "--json").json()
     assert found["results"][0]["hits"][0]["id"] == "0"
     nothing = xmr("search", "红色连衣裙", "--index", where)
-    assert nothing.code == 0
-    assert "nothing found" in nothing.out
+    assert nothing.code == 2
+    assert "has an image" in nothing.err
+    assert "--of titles" in nothing.err
 
 
 def test_the_last_step_of_the_demo(

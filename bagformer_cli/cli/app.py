@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from bagformer_cli.cli import console
-from bagformer_cli.cli.failures import unknown_command
+from bagformer_cli.cli.failures import UsageError, unknown_command
 from bagformer_cli.cli.help import EXAMPLE, Rows, help_page
 from bagformer_cli.messages import tr
 
@@ -41,6 +41,15 @@ Debug = Annotated[
 
 class Command(TyperCommand):
     """A command whose help page is laid out by :func:`help_page`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the command line apart; an error knows whose it is."""
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            if getattr(error, "ctx", None) is None:
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help page of this command."""

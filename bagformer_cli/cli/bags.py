@@ -247,7 +247,7 @@ def _compare(
             "crossing": tr("bags that cross a boundary"),
         }
         for reason, examples in sorted(quality.examples.items()) if show_errors else ():
-            console.heading(f"{names[reason]} ({len(examples)})")
+            console.heading(tr("{name} ({n})", name=names[reason], n=f"{len(examples):,}"))
             step = max(1, len(examples) // show_errors)
             for number, start, end in examples[::step][:show_errors]:
                 console.say(_excerpt(texts[number], start, end, covers[number]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bagformer_cli.cli import console
 from bagformer_cli.cli.wording import duration, in_words
+from bagformer_cli.errors import in_place
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import Progress, Task
 
@@ -78,9 +79,11 @@ class _Clock:
     @property
     def finished(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
-        count = f"{self.done:,}{unit}, " if self.done > 1 else ""
+        took = duration(self.seconds)
+        if self.done > 1:
+            took = tr("{count}, {time}", count=f"{self.done:,}{unit}", time=took)
         status = f"  {self.status}" if self.status else ""
-        return f"{self.description}: {count}{duration(self.seconds)}{status}"
+        return in_place(f"{took}{status}", self.description)
 
 
 class _BarTask:
@@ -134,7 +137,7 @@ class _PlainTask:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + PLAIN_SECONDS
             parts = (clock.count, clock.timing, clock.status)
-            console.info(f"{clock.description}: {'  '.join(part for part in parts if part)}")
+            console.info(in_place("  ".join(part for part in parts if part), clock.description))
 
 
 class _PlainProgress:

@@ -180,7 +180,7 @@ def check(
             own = [finding for finding in findings if finding.kind == kind]
             if not own:
                 continue
-            console.heading(f"{name} ({len(own):,})")
+            console.heading(tr("{name} ({n})", name=name, n=f"{len(own):,}"))
             for finding in own if show_all else own[:SHOWN]:
                 console.say(f"{finding.file}:{finding.line}  {finding.entry}  {finding.message}")
             if len(own) > SHOWN and not show_all:

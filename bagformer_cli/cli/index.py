@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from bagformer_cli.cli.options import (
     encoder_for,
 )
 from bagformer_cli.cli.wording import duration
+from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
 app = App(tr("Build an index over a catalogue, add to it, remove from it, look at it."))
@@ -75,11 +77,13 @@ def build(
     batch_size: Batch = 64,
     shards: Annotated[
         int | None,
-        typer.Option(min=1, help=tr("Of a Qdrant collection."), show_default=False),
+        typer.Option(
+            min=1, help=tr("Qdrant: parts the collection is cut into."), show_default=False
+        ),
     ] = None,
     replicas: Annotated[
         int | None,
-        typer.Option(min=1, help=tr("Of a Qdrant collection."), show_default=False),
+        typer.Option(min=1, help=tr("Qdrant: copies of each part."), show_default=False),
     ] = None,
     device: Device = None,
     strict: Strict = False,
@@ -118,6 +122,9 @@ def build(
             added = add_catalogue(
                 engine, encoder.model, found, options, strict=strict, progress=progress
             )
+        if not added.rows:
+            _discard(uri)
+            raise _nothing(added, uri, catalogue)
         engine.optimize(progress)
     _finish(engine, added, started)
 
@@ -177,6 +184,8 @@ def add(
             added = add_catalogue(
                 engine, index.model, found, options, strict=strict, progress=progress
             )
+        if added.skipped and not added.rows:
+            raise _nothing(added, uri, catalogue)
         engine.optimize(progress)
     for name in added.unknown:
         console.warn(tr("The index has no attribute '{name}': it is left out.", name=name))
@@ -201,7 +210,6 @@ def remove(
     debug: Debug = False,
 ) -> None:
     """Parse, remove, print."""
-    from bagformer_cli.errors import InputError
     from bagformer_cli.index.engines import open_engine
 
     if not ids and where is None:
@@ -249,6 +257,33 @@ def _open(
     from bagformer_cli.data.catalogue import open_catalogue
 
     return open_catalogue(catalogue, split=split, root=root, encoding=encoding, types=types)
+
+
+def _nothing(added: Any, uri: str, catalogue: Path) -> InputError:
+    """The error for a catalogue of which nothing came into the index."""
+    if not added.skipped:
+        return InputError(tr("The catalogue is empty: there is no product in it."), where=catalogue)
+    return InputError(
+        tr("Nothing came into the index: all {n} products were left out.", n=len(added.skipped)),
+        where=uri,
+        found=added.skipped[0],
+    )
+
+
+def _discard(uri: str) -> None:
+    """Remove an index that was made just now; one on a server or shared storage stays, empty."""
+    import shutil
+
+    folder = Path(uri)
+    if "://" in uri or not folder.is_dir():
+        return
+    for made in folder.iterdir():  # it may be a mount: what is in it goes first
+        if made.is_dir():
+            shutil.rmtree(made)
+        else:
+            made.unlink()
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _finish(engine: Any, added: Any, started: float) -> None:

@@ -132,6 +132,8 @@ def search(
         beta=beta,
         thumbnails=output is not None,
     )
+    if not any(map(len, found)):
+        _explain_nothing(opened.engine, index, of)
     names = [str(query) for query in asked]
     if output is not None:
         from bagformer_cli.index.sheet import Found, write_sheet
@@ -159,6 +161,25 @@ def search(
     if output is not None:
         report["output"] = str(output)
     console.result(report, lambda: show_results(report, profile))
+
+
+def _explain_nothing(engine: Any, index: str, of: str) -> None:
+    """Raise an error where nothing could be found, whatever was asked for."""
+    from bagformer_cli.errors import InputError
+
+    hint = tr("`{command}` says what is in it.", command=f"xmr index info {index}")
+    if not engine.count():
+        raise InputError(tr("The index is empty."), where=index, hint=hint)
+    sides = engine.info()["sides"]
+    if sides[of.removesuffix("s")]:
+        return
+    if of == "titles":
+        message, other = tr("No product of the index has a title."), "images"
+    else:
+        message, other = tr("No product of the index has an image."), "titles"
+    if sides[other.removesuffix("s")]:
+        hint = tr("Search with --of {side}.", side=other)
+    raise InputError(message, where=index, hint=hint)
 
 
 def show_results(report: dict[str, Any], profile: bool = False) -> None:
@@ -189,7 +210,8 @@ def show_results(report: dict[str, Any], profile: bool = False) -> None:
         console.table(columns, rows, title=one["query"])
     if profile:
         for step in report["plan"]:
-            console.say(f"{step['stage']}: {step['method']} ({step['note']})")
+            what = tr("{message} ({details})", message=step["method"], details=step["note"])
+            console.say(tr("{place}: {message}", place=step["stage"], message=what))
         console.facts({name: f"{1000 * value:.1f} ms" for name, value in report["seconds"].items()})
     if "output" in report:
         console.say(tr("Results written: {path}", path=report["output"]))
