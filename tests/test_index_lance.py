@@ -155,6 +155,21 @@ def test_a_filter_is_checked_at_the_newest_version(engine: LanceEngine) -> None:
     assert reader.count("price >= 40") == 4
 
 
+@pytest.mark.parametrize("dim", [8, 64, 256])
+def test_products_without_a_side_are_added_to_others(tmp_path: Path, dim: int) -> None:
+    layout = replace(LAYOUT, dim=dim, dtype="int8")
+    made = LanceEngine.create(str(tmp_path / "index"), layout)
+    made.upsert(rows(range(10), layout=layout, titles=False))
+    made.upsert(rows([4, 8, 12], layout=layout))  # none has an image
+    made.upsert(rows(range(20, 30), layout=layout, titles=False))  # none has a title
+    assert made.count() == 21
+    keys = made._keys("title_count IS NOT NULL")
+    assert {row["id"] for row in made.rows(keys, ["id"])} == {"p4", "p8", "p12"}
+    keys = made._keys("image_count IS NOT NULL")
+    expected = {f"p{n}" for n in [*range(10), *range(20, 30)] if n % 4}
+    assert {row["id"] for row in made.rows(keys, ["id"])} == expected
+
+
 def test_a_conflict_is_no_damage() -> None:
     said = damaged("index", RuntimeError("lance error: Retryable commit conflict for version 7"))
     assert "Another process is writing" in str(said)

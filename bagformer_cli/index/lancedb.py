@@ -158,7 +158,9 @@ class LanceEngine(Engine):
                 self._table.add(table)
                 return
             merge = self._table.merge_insert("id")
-            merge.when_matched_update_all().when_not_matched_insert_all().execute(table)
+            merge = merge.when_matched_update_all().when_not_matched_insert_all()
+            # A product without title or image has no vector there: to LanceDB that is a bad one.
+            merge.execute(table, on_bad_vectors="null")
 
     def remove(self, ids: Sequence[str] = (), where: str | None = None) -> int:
         """Delete rows."""
