@@ -149,7 +149,7 @@ def test_pictures_of_the_results(
     [
         (["search"], "words or an image"),
         (["search", "红", "--image", "photos/1.png"], "words or an image"),
-        (["search", " "], "empty"),
+        (["search", " "], "A search is empty."),
         (["search", "红", "--index", "nowhere"], "xmr index build"),
         (["search", "红", "--index", "photos"], "not an index"),
         (["search", "红", "--index", "ftp://a/b"], "s3://"),

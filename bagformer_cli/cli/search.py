@@ -112,6 +112,9 @@ def search(
             hint=tr("`{command}` shows how it is used.", command="xmr search --help"),
         )
     asked: list[Any] = list(image or queries or [])
+    for words in queries or []:
+        if not words.strip():
+            raise InputError(tr("A search is empty."), found=repr(words))
     for picture in image or []:
         if not picture.is_file():
             raise InputError(tr("No such file."), where=picture)
