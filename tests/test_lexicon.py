@@ -15,6 +15,7 @@ from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.files import cache_folder
 from bagformer_cli.text.characters import fold
 from bagformer_cli.text.checking import check_dictionaries, repair
+from bagformer_cli.text.compat import WordList
 from bagformer_cli.text.dictionaries import parse_dictionary, read_dictionary
 from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.trie import Trie
@@ -126,6 +127,19 @@ def test_two_entries_side_by_side_stay_two(write: Write) -> None:
     assert "儿童滑板车" in words(Lexicon.load([plain, brand]))
 
 
+def test_what_is_never_a_word_leaves_the_background_alone(write: Write) -> None:
+    never = write("子女\tnever", name="never.tsv")
+    assert "子女" in words(Lexicon.load(["jieba"]))
+    assert "子女" not in words(Lexicon.load([never, "jieba"]))
+    own = words(Lexicon.load(["jieba", write("子女\taudience", name="own.tsv"), never]))
+    assert own["子女"] == "audience"  # a dictionary of one's own has the last word
+    assert "never" not in own.values()
+
+
+def test_the_originals_list_has_no_word_that_is_never_one(write: Write) -> None:
+    assert WordList.load([write("子女\tnever", "裙\tcategory", name="a.tsv")]).words == ("裙",)
+
+
 def test_the_cache_is_used_and_follows_the_content(write: Write) -> None:
     path = write("裙", "裤")
     first = Lexicon.load([path])
@@ -150,13 +164,14 @@ def test_nothing_in_the_cache_is_a_pickle(write: Write) -> None:
 
 def test_saved_and_loaded_it_is_the_same(write: Write, tmp_path: Path) -> None:
     lexicon = Lexicon.load(
-        [write("裙\tcategory\t3", "件\tunit", "机\thead\t370", "红", name="a.tsv")]
+        [write("裙\tcategory\t3", "件\tunit", "机\thead\t370", "款\tsuffix\t9", "红", name="a.tsv")]
     )
     lexicon.save(tmp_path / "model" / "lexicon.txt")
     again = Lexicon.load([tmp_path / "model" / "lexicon.txt"])
     assert again.fingerprint == lexicon.fingerprint
     assert again.entry_cost.tolist() == lexicon.entry_cost.tolist()
     assert again.head_cost[ord("机")] == lexicon.head_cost[ord("机")] > 0
+    assert again.suffix_cost[ord("款")] == lexicon.suffix_cost[ord("款")] > 0
 
 
 @given(
@@ -204,7 +219,9 @@ def test_the_shipped_lexicon_has_every_type() -> None:
     assert {"category", "brand", "colour", "material", "pattern", "style", "audience"} <= {
         e.type for e in own
     }
-    assert {"season", "scene", "function", "selling", "unit", "head"} <= {e.type for e in own}
+    assert {"season", "scene", "function", "selling", "unit", "head", "suffix"} <= {
+        e.type for e in own
+    }
 
 
 # --- xmr dict ------------------------------------------------------------------------------------
@@ -249,11 +266,12 @@ def test_xmr_dict_check_and_stats(xmr: Callable, write: Write) -> None:  # type:
     run = xmr("dict", "check", bad, "--no-builtin", "--json")
     assert run.code == 2
     assert run.json()["findings"][0]["line"] == 2
-    titles = write("红色裙", "裙 裙", name="titles.txt")
+    titles = write("红色裙", "裙 裙", "【裙】，★窬", name="titles.txt")
     run = xmr("dict", "stats", good, "--no-builtin", "--titles", titles, "--json")
     assert run.code == 0
     found = run.json()
     assert found["entries"] == 2
-    assert found["titles"]["count"] == 2
-    assert found["titles"]["bags"]["lexicon"] == 4
+    assert found["titles"]["count"] == 3
+    assert found["titles"]["bags"]["lexicon"] == 5
+    assert found["titles"]["unknown"] == {"窬": 1}  # no punctuation
     assert found["titles"]["entries_used"] == 2

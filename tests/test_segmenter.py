@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bagformer_cli.text import cover, kernels, patterns, segmenter
 from bagformer_cli.text.characters import DIGIT, LATIN, MARK, OTHER, SPACE, class_table, fold
-from bagformer_cli.text.lexicon import Lexicon
+from bagformer_cli.text.lexicon import RULES, Lexicon
 from bagformer_cli.text.segmenter import KIND_COST, Bag, Segmenter
 
 ENTRIES = """\
@@ -31,21 +31,31 @@ ENTRIES = """\
 手机壳\tcategory\t8
 消毒\tfunction\t8
 led\tcategory\t8
+加厚\tfunction\t10
+包邮\tselling\t15
 calvin klein\tbrand\t4
 304不锈钢\tmaterial\t10
 不锈钢\tmaterial\t15
 壳\thead\t370
 柜\thead\t370
 灯\thead\t370
+子\thead\t10
+款\tsuffix\t100
 件\tunit
 袋\tunit
 盒\tunit
 g\tunit
 mm\tunit
+元\tunit
+折\tunit
+包\tunit
+成新\tunit
+型\tunit
 """
 
 ALPHABET = (
     "红色碎花连衣裙电动车手机壳消毒柜灯件袋墙饰贝儿欣第三款 a1led3g02m./*-:+x×ＡＢ１calvin klein"
+    "加厚包邮子满买送减打折元码sl~"
 )
 TITLES = st.text(
     st.one_of(
@@ -166,15 +176,17 @@ def costs(text: str, kinds: list[int], start: int, end: int) -> Iterator[float]:
     lexicon, piece = _small().lexicon, text[start:end]
     if kinds[start] == SPACE:
         return
-    entry, heads = plain_entries()
+    entry, heads, suffixes = plain_entries()
     if piece in entry:
         yield lexicon.entry_cost[entry[piece]]
-    head = heads.get(piece[-1])
-    if head and fine(text, kinds, end - 1):
-        if piece[:-1] in entry and lexicon.entry_head[entry[piece[:-1]]]:
-            yield lexicon.entry_cost[entry[piece[:-1]]] + head + KIND_COST[patterns.COMPOUND]
+    head, suffix = heads.get(piece[-1]), suffixes.get(piece[-1])
+    if (head or suffix) and fine(text, kinds, end - 1):
+        takes = lexicon.entry_head[entry[piece[:-1]]] if piece[:-1] in entry else 0
+        for extra, bit in ((head, cover.TAKES_HEAD), (suffix, cover.TAKES_SUFFIX)):
+            if extra and takes & bit:
+                yield lexicon.entry_cost[entry[piece[:-1]]] + extra + KIND_COST[patterns.COMPOUND]
         if (end - 1, patterns.LETTERS) in found_by_patterns(text, kinds, start):
-            yield KIND_COST[patterns.LETTERS] + head + KIND_COST[patterns.COMPOUND]
+            yield KIND_COST[patterns.LETTERS] + (head or suffix) + KIND_COST[patterns.COMPOUND]
     ideographs = all(kinds[at] == OTHER and fine(text, kinds, at) for at in range(start + 1, end))
     if ideographs and kinds[start] == OTHER and 2 <= len(piece) <= cover.LONGEST_NAME:
         yield KIND_COST[patterns.NAME] + len(piece) * KIND_COST[cover.NAME_CHARACTER]
@@ -184,17 +196,27 @@ def costs(text: str, kinds: list[int], start: int, end: int) -> Iterator[float]:
         if to == end:
             glued = kind == patterns.NUMBER and patterns.glued(start, end, len(text), kinds)
             yield KIND_COST[kind] + (KIND_COST[cover.GLUED] if glued else 0)
+    if kinds[start] == OTHER:
+        place = where(text, kinds, start)
+        offer = patterns.offer_end(*place)
+        if start < offer == end:
+            yield KIND_COST[patterns.OFFER]
+        elif start < offer and patterns.unit_end(offer, *place[1:3], *place[4:]) == end:
+            yield KIND_COST[patterns.OFFER] + KIND_COST[patterns.QUANTITY]
     if not any(fine(text, kinds, at) for at in range(start + 1, end)):
         yield KIND_COST[patterns.TOKEN] * len(piece)
 
 
 @cache
-def plain_entries() -> tuple[dict[str, int], dict[str, int]]:
-    """The entries with their index, the heads with their cost."""
+def plain_entries() -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """The entries with their index, heads and suffixes with their cost."""
     lexicon = _small().lexicon
-    plain = [e.word for e in lexicon.entries() if e.type not in ("unit", "head")]
-    heads = {chr(code): int(lexicon.head_cost[code]) for code in np.flatnonzero(lexicon.head_cost)}
-    return {word: i for i, word in enumerate(plain)}, heads
+    plain = [e.word for e in lexicon.entries() if e.type not in RULES]
+    heads, suffixes = (
+        {chr(code): int(costs[code]) for code in np.flatnonzero(costs)}
+        for costs in (lexicon.head_cost, lexicon.suffix_cost)
+    )
+    return {word: i for i, word in enumerate(plain)}, heads, suffixes
 
 
 def kinds_of(title: str) -> list[int]:
@@ -213,17 +235,22 @@ def fine(text: str, kinds: list[int], at: int) -> bool:
     return not marks and not (kinds[at - 1] == kinds[at] and kinds[at] in (LATIN, DIGIT))
 
 
-def found_by_patterns(text: str, kinds: list[int], start: int) -> list[tuple[int, int]]:
+def where(text: str, kinds: list[int], start: int) -> tuple[Any, ...]:
+    """What a pattern is called with."""
     units = _small().lexicon.units
+    codes = [ord(c) for c in text]
+    return start, len(text), codes, kinds, units.first, units.label, units.value, units.roots
+
+
+def found_by_patterns(text: str, kinds: list[int], start: int) -> list[tuple[int, int]]:
     ends, found = [0] * patterns.MAX_FOUND, [0] * patterns.MAX_FOUND
-    where = (start, len(text), [ord(c) for c in text], kinds)
-    trie = (units.first, units.label, units.value, units.roots)
+    place = where(text, kinds, start)
     if kinds[start] == OTHER:
-        end = patterns.counted_end(*where, *trie)  # type: ignore[arg-type]
+        end = patterns.counted_end(*place)
         return [(end, patterns.COUNTED)] if end > start else []
     if kinds[start] not in (LATIN, DIGIT):
         return []
-    count = patterns.scan(*where, *trie, ends, found)  # type: ignore[arg-type]
+    count = patterns.scan(*place, ends, found)
     return list(zip(ends[:count], found[:count], strict=True))
 
 
@@ -271,6 +298,18 @@ def test_the_cost_is_that_of_the_reference(title: str) -> None:
         ("3mm2g", "3mm|2g"),
         ("第2件 三件", "第2件|三件"),
         ("A字裙", "A字|裙"),
+        ("加厚款 手机款 手机子", "加厚款|手机|款|手机子"),  # a suffix is no part of a product
+        ("LED款", "LED款"),
+        ("9成新 9.5成新", "9成新|9.5成新"),
+        ("12型 A型", "12型|A型"),
+        ("满199减20", "满199减20"),
+        ("满3件打8折 满三件打八折 满3件8折包邮", "满3件打8折|满三件打八折|满3件8折|包邮"),
+        ("满300元-40元 买2件送1件 拍3立减5", "满300元-40元|买2件送1件|拍3立减5"),
+        ("满2件减9包邮", "满2件减9|包邮"),  # not 9包
+        ("买2件 满3件", "买|2件|满|3件"),  # no offer yet
+        ("S码-XXL XS-3XL XL码 2XL-4XL", "S码-XXL|XS-3XL|XL码|2XL-4XL"),
+        ("3m 3m-5m", "3m|3m-5m"),
+        ("1-2-3-4件 2g-5g 2g-5件", "1-2-3-4件|2g-5g|2g|-|5件"),
         ("SPF50+PA+++ 1g", "SPF50|+|PA+++|1g"),
         ("2g+3g", "2g|+|3g"),
         ("ledx", "ledx"),  # never inside a word
@@ -324,6 +363,26 @@ def test_types_come_from_the_shipped_dictionaries() -> None:
         "包邮": "selling",
         "304不锈钢": "material",
     }
+
+
+@pytest.mark.parametrize(
+    "bags",
+    [
+        "裙子|女 帽子|女 鞋子|女|新款",  # not 子女
+        "笔记本|电脑包|皮 东北|非|转基因",
+        "9成新 95新 99新 九成新",
+        "86型|开关 三星|手机 6星",
+        "韩国|东大门 5g|全网通 3d|打印机 全球购 11选5",
+        "B族|维生素 南韩丝 kt猫 三得利 v脸 0糖|0脂 适用于|小米 粉紫色",
+        "冷暖型 修身型 拉链式 便捷式 少女款 情侣款 兔笼子 矮凳子 宿舍用 狗用",
+        "满199减20 满三件打八折 买一送一|口红 S码-XXL",
+    ],
+)
+def test_cut_as_a_reader_would(bags: str) -> None:
+    titles = bags.split(" ")
+    packed = shipped().segment_batch([title.replace("|", "") for title in titles])
+    found = shipped().unpack([title.replace("|", "") for title in titles], packed)
+    assert ["|".join(bag.text for bag in title) for title in found] == titles
 
 
 def test_the_fingerprint_follows_the_lexicon() -> None:

@@ -17,7 +17,7 @@ from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.characters import fold
 from bagformer_cli.text.dictionaries import parse_dictionary
-from bagformer_cli.text.lexicon import HEAD, LONGEST, UNIT, Lexicon, fold_all
+from bagformer_cli.text.lexicon import LONGEST, RULES, Lexicon, fold_all
 from bagformer_cli.text.lines import Problem, read_lines
 from bagformer_cli.text.patterns import LEXICON, TOKEN
 from bagformer_cli.text.segmenter import Segmenter
@@ -109,7 +109,7 @@ def _conflicts(
     types: dict[str, tuple[str, str]],
 ) -> Iterator[Finding]:
     for line, word, folded, kind in rows:
-        if kind is None or kind in (UNIT, HEAD):
+        if kind is None or kind in RULES:
             continue
         place = f"{name}:{line}"
         elsewhere = known.get(folded)
@@ -131,7 +131,7 @@ def _conflicts(
 def _unreachable(
     name: str, rows: Sequence[Row], known: Container[str], lexicon: Lexicon
 ) -> Iterator[Finding]:
-    rows = [row for row in rows if row[3] not in (UNIT, HEAD)]
+    rows = [row for row in rows if row[3] not in RULES]
     words = [row[2].strip() for row in rows]
     own = set(words)
     packed = Segmenter(lexicon).segment_batch(words)
@@ -179,7 +179,7 @@ class Coverage:
         bags: Their bags, likewise.
         types: Bags by type, of those that have one.
         used: How many different entries occurred.
-        unknown: The pieces that no entry explains, with their counts.
+        unknown: The pieces that no entry explains, with their counts; no punctuation or symbols.
     """
 
     titles: int = 0
@@ -209,7 +209,9 @@ def coverage(
                     found.types[bag.type] += 1
                 if bag.source == "lexicon":
                     seen.add(bag.text)
-                elif bag.source == "token" or bag.type == "name":
+                elif bag.type == "name" or (
+                    bag.source == "token" and any(map(str.isalnum, bag.text))
+                ):
                     found.unknown[bag.text] += 1
             found.titles += len(chunk)
             if len(found.unknown) > UNKNOWN_KEPT:

@@ -25,6 +25,7 @@ from bagformer_cli.assets import asset_folder
 from bagformer_cli.files import write_text
 from bagformer_cli.text.bags import TitleEncoder, TokenBags
 from bagformer_cli.text.dictionaries import read_dictionary
+from bagformer_cli.text.lexicon import NEVER
 from bagformer_cli.text.segmenter import Bag, Segmenter
 from bagformer_cli.text.tokenizer import PackedTokens, Tokenizer
 
@@ -102,8 +103,13 @@ class WordList:
         for source in sources:
             own = sorted(asset_folder("entity_dicts").glob("*.tsv")) if source == "builtin" else []
             files += own or [Path(source)]
-        words = [word for file in files for word in read_dictionary(file).words]
-        return cls(list(dict.fromkeys(words)))
+        words = {
+            word: None
+            for dictionary in map(read_dictionary, files)
+            for word, kind in zip(dictionary.words, dictionary.types, strict=True)
+            if kind != NEVER
+        }
+        return cls(list(words))
 
     def __len__(self) -> int:
         return len(self.words)

@@ -11,16 +11,26 @@ from bagformer_cli.text.patterns import (
     MAX_FOUND,
     NAME,
     NUMBER,
+    NUMERALS,
+    OFFER,
+    OFFERS,
+    ORDINAL,
+    QUANTITY,
     TOKEN,
     counted_end,
     glued,
+    offer_end,
     scan,
+    unit_end,
 )
 from bagformer_cli.text.trie import Array, child
 
-PAIR, NAME_CHARACTER, GLUED = 9, 10, 11
+PAIR, NAME_CHARACTER, GLUED = 10, 11, 12
 """Further costs: of one ideograph with a head, of each character of a name, of a number that looks
 like part of a model."""
+
+TAKES_SUFFIX, TAKES_HEAD = 1, 2
+"""Bits of what may follow an entry."""
 
 LONGEST_NAME = 4
 
@@ -44,7 +54,7 @@ def cover(
     first: Array, label: Array, value: Array, roots: Array,
     entry_cost: Array, entry_type: Array, entry_head: Array,
     unit_first: Array, unit_label: Array, unit_value: Array, unit_roots: Array,
-    head_cost: Array, kind_cost: Array,
+    head_cost: Array, suffix_cost: Array, kind_cost: Array,
     bag_starts: Array, bag_ends: Array, bag_kinds: Array, bag_types: Array,
     bag_offsets: Array, costs: Array,
 ) -> int:  # fmt: skip
@@ -98,7 +108,7 @@ def cover(
                     back[at + 1] = at
                     made_kind[at + 1] = -1
                 continue
-            # dictionary entries, alone and with a head: 消毒 + 柜
+            # dictionary entries, alone, with a head or with a suffix: 消毒 + 柜, 修身 + 型
             node = 0
             walk = at
             while walk < stop:
@@ -111,12 +121,15 @@ def cover(
                     continue
                 price = here + entry_cost[entry]
                 relax(at, walk, price, LEXICON, entry_type[entry], best, back, made_kind, made_type)
-                if entry_head[entry] and walk < stop and fine[walk + 1]:
-                    extra = head_cost[word[walk]]
+                follows = entry_head[entry]
+                if follows > 0 and walk < stop and fine[walk + 1]:
+                    extra = head_cost[word[walk]] if follows & TAKES_HEAD else 0
+                    if extra == 0 and follows & TAKES_SUFFIX:
+                        extra = suffix_cost[word[walk]]
                     if extra > 0:
                         price += extra + kind_cost[COMPOUND]
                         relax(at, walk + 1, price, COMPOUND, -1, best, back, made_kind, made_type)
-            # patterns, and latin words with a head: led + 灯
+            # patterns, and latin words with a head or a suffix: led + 灯, wifi + 版
             if kinds[at] == LATIN or kinds[at] == DIGIT:
                 found = scan(
                     at, stop, word, kinds, unit_first, unit_label, unit_value, unit_roots,
@@ -133,18 +146,33 @@ def cover(
                     relax(at, walk, price, kind, -1, best, back, made_kind, made_type)
                     if kind == LETTERS and walk < stop and fine[walk + 1]:
                         extra = head_cost[word[walk]]
+                        if extra == 0:
+                            extra = suffix_cost[word[walk]]
                         if extra > 0:
                             price += extra + kind_cost[COMPOUND]
                             relax(
                                 at, walk + 1, price, COMPOUND, -1, best, back, made_kind, made_type
                             )
-            elif kinds[at] == OTHER:
+            elif word[at] == ORDINAL or word[at] in NUMERALS:  # few are: a call costs more
                 walk = counted_end(
                     at, stop, word, kinds, unit_first, unit_label, unit_value, unit_roots
                 )
                 if walk > at and fine[walk]:
                     price = here + kind_cost[COUNTED]
                     relax(at, walk, price, COUNTED, -1, best, back, made_kind, made_type)
+            elif word[at] in OFFERS:
+                walk = offer_end(
+                    at, stop, word, kinds, unit_first, unit_label, unit_value, unit_roots
+                )
+                if walk > at and fine[walk]:
+                    price = here + kind_cost[OFFER]
+                    relax(at, walk, price, OFFER, -1, best, back, made_kind, made_type)
+                    walk = unit_end(
+                        walk, stop, word, unit_first, unit_label, unit_value, unit_roots
+                    )
+                    if fine[walk]:  # unless its unit begins the next word: 买一送一 + 口红
+                        price += kind_cost[QUANTITY]
+                        relax(at, walk, price, OFFER, -1, best, back, made_kind, made_type)
             # ideographs that no entry explains: one with a head (墙 + 饰), a name (贝儿欣)
             walk = at + 1
             while kinds[at] == OTHER and walk < stop and walk < at + LONGEST_NAME:

@@ -23,20 +23,27 @@ from bagformer_cli.errors import InputError, MissingDependencyError
 from bagformer_cli.files import atomic_file, atomic_folder, cache_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.text.characters import CODE_POINTS, codes_of, fold_table
+from bagformer_cli.text.cover import TAKES_HEAD, TAKES_SUFFIX
 from bagformer_cli.text.dictionaries import BACKGROUND, UNTYPED, Dictionary, read_dictionary
 from bagformer_cli.text.trie import Trie
 
-FORMAT = "lexicon 9"
+FORMAT = "lexicon 10"
 """Changes whenever the cached arrays, the merging or the folding change."""
 
 LONGEST = 64
 """Entries of more characters than this are not used: no title holds them."""
 
-UNIT, HEAD = "unit", "head"
-"""Types that are not entries but parts of rules: what follows a number, what ends a compound."""
+UNIT, HEAD, SUFFIX, NEVER = "unit", "head", "suffix", "never"
+"""Types that are not entries but parts of rules: what follows a number, what makes a product of the
+word before it, what only belongs to that word, what the background's list is wrong about."""
+
+RULES = frozenset({UNIT, HEAD, SUFFIX, NEVER})
 
 HEADLESS = frozenset({"place", "brand", "selling", "season"})
 """Types that do not take a head: 北京 + 机 is no product."""
+
+SUFFIXLESS = frozenset({"category"})
+"""Types that do not take a suffix: 甜品 + 用 are two, the product and what for."""
 
 
 SINGLE_COST, PAIR_COST, LONGER_COST = 7000, -1750, 2500
@@ -66,8 +73,9 @@ class Lexicon:
         units: What may follow a number.
         entry_cost: [entries] int32, 1000 x -ln(weight / a million), at least 1.
         entry_type: [entries] int16, -1 for none.
-        entry_head: [entries] bool, whether a head may follow.
+        entry_head: [entries] int8, what may follow: TAKES_SUFFIX, TAKES_HEAD, both or neither.
         head_cost: [0x110000] int32, cost of a character as head of a compound, 0: it is none.
+        suffix_cost: [0x110000] int32, likewise as a suffix.
         fingerprint: Names the content; equal fingerprints give equal bags.
     """
 
@@ -77,8 +85,9 @@ class Lexicon:
     units: Trie
     entry_cost: npt.NDArray[np.int32]
     entry_type: npt.NDArray[np.int16]
-    entry_head: npt.NDArray[np.bool_]
+    entry_head: npt.NDArray[np.int8]
     head_cost: npt.NDArray[np.int32]
+    suffix_cost: npt.NDArray[np.int32]
     fingerprint: str
 
     @classmethod
@@ -112,12 +121,13 @@ class Lexicon:
     @classmethod
     def _open(cls, folder: Path) -> Lexicon:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        entry_cost, entry_type, entry_head, heads = (
+        entry_cost, entry_type, entry_head, heads, suffixes = (
             np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-            for name in ("cost", "type", "head", "heads")
+            for name in ("cost", "type", "head", "heads", "suffixes")
         )
-        head_cost = np.zeros(CODE_POINTS, np.int32)
+        head_cost, suffix_cost = np.zeros((2, CODE_POINTS), np.int32)
         head_cost[heads[0]] = heads[1]
+        suffix_cost[suffixes[0]] = suffixes[1]
         return cls(
             folder,
             tuple(meta["types"]),
@@ -127,6 +137,7 @@ class Lexicon:
             entry_type,
             entry_head,
             head_cost,
+            suffix_cost,
             meta["fingerprint"],
         )
 
@@ -134,7 +145,7 @@ class Lexicon:
         return len(self.entry_cost)
 
     def entries(self) -> Iterator[Entry]:
-        """Every entry, units and heads included, in order of word."""
+        """Every entry, units, heads and suffixes included, in order of word."""
         with open(self.folder / "lexicon.txt", encoding="utf-8") as stream:
             for line in stream:
                 if line.startswith("#") and "\t" not in line:
@@ -174,9 +185,16 @@ def _files_of(source: str | Path) -> list[tuple[str, Path]]:
 
 
 def _merge(dictionaries: Sequence[Dictionary]) -> list[Entry]:
-    """One entry a word (and one a unit, one a head): the first type, the greatest weight."""
+    """One entry a word (and one a unit, a head, a suffix): the first type, the greatest weight."""
     plain: dict[str, Entry] = {}
-    roles: dict[str | None, dict[str, Entry]] = {UNIT: {}, HEAD: {}}
+    roles: dict[str | None, dict[str, Entry]] = {UNIT: {}, HEAD: {}, SUFFIX: {}}
+    never = {
+        word
+        for dictionary in dictionaries
+        if NEVER in dictionary.types
+        for word, kind in zip(fold_all(dictionary.words), dictionary.types, strict=True)
+        if kind == NEVER
+    }
     whole: set[str] = set()
     for dictionary in dictionaries:
         for word, kind, weight, is_whole, origin in zip(
@@ -187,7 +205,9 @@ def _merge(dictionaries: Sequence[Dictionary]) -> list[Entry]:
             dictionary.origins,
             strict=True,
         ):
-            if not word or len(word) > LONGEST:
+            if not word or len(word) > LONGEST or kind == NEVER:
+                continue
+            if dictionary.name == BACKGROUND and word in never:
                 continue
             merged = roles.get(kind, plain)
             if is_whole or kind in WHOLE:
@@ -238,7 +258,7 @@ def _write(folder: Path, merged: Sequence[Entry]) -> None:
     (folder / "lexicon.txt").write_text(text, encoding="utf-8")
     costs = -1000.0 * np.log(np.array(weights, np.float64) / 1e6)
     kinds = np.array([e.type or "" for e in merged])
-    plain = ~np.isin(kinds, (UNIT, HEAD))
+    plain = ~np.isin(kinds, list(RULES))
     for name, chosen in (("words", plain), ("units", kinds == UNIT)):
         (folder / name).mkdir()
         Trie.build([e.word for e, own in zip(merged, chosen, strict=True) if own]).save(
@@ -247,16 +267,17 @@ def _write(folder: Path, merged: Sequence[Entry]) -> None:
     types, numbers = np.unique(kinds[plain], return_inverse=True)
     untyped = int(types[:1].tolist() == [""])
     entries = [e.word for e, entry in zip(merged, plain, strict=True) if entry]
-    prior, takes_head = _priors(entries, kinds[plain])
+    prior, follows = _priors(entries, kinds[plain])
     np.save(folder / "cost.npy", np.maximum(1, np.rint(costs[plain] + prior)).astype(np.int32))
     np.save(folder / "type.npy", (numbers - untyped).astype(np.int16))
-    np.save(folder / "head.npy", takes_head)
-    heads = [
-        (ord(e.word), max(1, round(cost)))
-        for e, cost in zip(merged, costs, strict=True)
-        if e.type == HEAD and len(e.word) == 1
-    ]
-    np.save(folder / "heads.npy", np.array(heads, np.int64).reshape(-1, 2).T)
+    np.save(folder / "head.npy", follows)
+    for name, role in (("heads", HEAD), ("suffixes", SUFFIX)):
+        ends = [
+            (ord(e.word), max(1, round(cost)))
+            for e, cost in zip(merged, costs, strict=True)
+            if e.type == role and len(e.word) == 1
+        ]
+        np.save(folder / f"{name}.npy", np.array(ends, np.int64).reshape(-1, 2).T)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
     meta = {"types": types[untyped:].tolist(), "fingerprint": fingerprint}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
@@ -264,11 +285,11 @@ def _write(folder: Path, merged: Sequence[Entry]) -> None:
 
 def _priors(
     words: Sequence[str], types: npt.NDArray[np.str_]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """What a word's length adds to its cost, and whether a head may follow it.
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
+    """What a word's length adds to its cost, and what may follow it.
 
     Words of ideographs mostly have two or three, products above all. A head may follow two to four
-    ideographs of a type that makes things.
+    ideographs of a type that makes things, a suffix those of a type that says how they are.
     """
     codes, offsets = codes_of(words)
     wide = np.concatenate([[0], np.cumsum(codes >= 128)])
@@ -279,5 +300,6 @@ def _priors(
         [LONGER_COST * (length - 3), 0, PAIR_COST, SINGLE_COST],
     )
     pure = np.diff(ideographs[offsets]) == lengths
-    makes = ~np.isin(types, list(HEADLESS))
-    return cost, pure & makes & (lengths >= 2) & (lengths <= 4)
+    follows = TAKES_HEAD * ~np.isin(types, list(HEADLESS))
+    follows = follows + TAKES_SUFFIX * ~np.isin(types, list(SUFFIXLESS))
+    return cost, np.where(pure & (lengths >= 2) & (lengths <= 4), follows, 0).astype(np.int8)

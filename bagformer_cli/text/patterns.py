@@ -5,7 +5,7 @@ from __future__ import annotations
 from bagformer_cli.text.characters import DIGIT, LATIN, OTHER
 from bagformer_cli.text.trie import Array, child
 
-LEXICON, TOKEN, NUMBER, QUANTITY, MODEL, LETTERS, COMPOUND, NAME, COUNTED = range(9)
+LEXICON, TOKEN, NUMBER, QUANTITY, MODEL, LETTERS, COMPOUND, NAME, COUNTED, OFFER = range(10)
 """What made a bag; everything from NUMBER on is a pattern."""
 
 NUMERALS = tuple(map(ord, "一二三四五六七八九十百千两半"))
@@ -14,6 +14,20 @@ LETTERED = tuple(map(ord, "型字级款版类码"))
 """What a single letter qualifies: U型, A字, C级."""
 DIAMETERS = (ord("m"), ord("φ"))
 """What sizes of threads and round parts begin with: M8*30."""
+
+SPANS = tuple(map(ord, "-~–—"))
+"""What stands between the ends of a range."""
+OFFERS = tuple(map(ord, "满买拍充"))
+"""What an offer begins with: 满199减20."""
+GIVEN = tuple(map(ord, "减送打返赠发得享"))
+"""What an offer promises."""
+AT_ONCE = tuple(map(ord, "立即再就"))
+FULL, DISCOUNT = map(ord, "满折")
+SIZE_LETTERS = tuple(map(ord, "sml"))
+SIZE = ord("码")
+
+MOST_JOINED = 6
+"""Numbers after the first in a range: 1-2-3-4岁."""
 
 MAX_FOUND = 64
 
@@ -69,21 +83,75 @@ def pluses_end(at: int, stop: int, folded: Array, kinds: Array) -> int:
     return end if end > at + 1 or alone else at
 
 
+def count_end(at: int, stop: int, folded: Array, kinds: Array) -> int:
+    """Where the number in digits or characters ends that begins at ``at`` (``at``: none does)."""
+    if at < stop and kinds[at] == DIGIT:
+        return number_end(at, stop, folded, kinds)
+    end = at
+    while end < stop and end < at + 4 and folded[end] in NUMERALS:
+        end += 1
+    return end
+
+
 def counted_end(
     at: int, stop: int, folded: Array, kinds: Array,
     first: Array, label: Array, value: Array, roots: Array,
 ) -> int:  # fmt: skip
     """Where 第 or a numeral in characters, with its unit, ends: 第2版, 三件套 (``at``: none)."""
     number = at + 1 if folded[at] == ORDINAL else at
-    end = number
-    while end < stop and end < number + 4 and folded[end] in NUMERALS:
-        end += 1
-    if end == number and number > at and number < stop and kinds[number] == DIGIT:
-        end = number_end(number, stop, folded, kinds)
+    end = count_end(number, stop, folded, kinds)
     if end == number:
         return at
     unit = unit_end(end, stop, folded, first, label, value, roots)
     return unit if unit > end else at
+
+
+def offer_end(
+    at: int, stop: int, folded: Array, kinds: Array,
+    first: Array, label: Array, value: Array, roots: Array,
+) -> int:  # fmt: skip
+    """Where an offer ends, but for a last unit: 满199减20(元), 满3件8折, 买2送1 (``at``: none)."""
+    if folded[at] not in OFFERS:
+        return at
+    end = count_end(at + 1, stop, folded, kinds)
+    if end == at + 1:
+        return at
+    end = unit_end(end, stop, folded, first, label, value, roots)
+    given = end + 1 if end < stop and folded[end] in AT_ONCE else end
+    promised = given < stop and (
+        folded[given] in GIVEN or (folded[given] == 45 and folded[at] == FULL)
+    )
+    if promised:
+        last = count_end(given + 1, stop, folded, kinds)
+        return last if last > given + 1 else at
+    last = count_end(end, stop, folded, kinds)
+    return last + 1 if end < last < stop and folded[last] == DISCOUNT else at
+
+
+def size_end(at: int, stop: int, folded: Array, kinds: Array) -> int:
+    """Where a size of clothes ends: M, XXL, 3XL, S码 (``at``: there is none)."""
+    number = run_end(at, stop, kinds, DIGIT)
+    end = number
+    while end < stop and folded[end] == 120:  # x
+        end += 1
+    if end == stop or folded[end] not in SIZE_LETTERS or at < number == end:
+        return at
+    end += 1
+    if end < stop and (kinds[end] == LATIN or kinds[end] == DIGIT):
+        return at
+    return end + 1 if end < stop and folded[end] == SIZE else end
+
+
+def sizes_end(at: int, stop: int, folded: Array, kinds: Array) -> int:
+    """Where a size with 码, or a range of sizes, ends: XL码, M-3XL, S码-XXL (``at``: none)."""
+    end = size_end(at, stop, folded, kinds)
+    if end == at:
+        return at
+    if end + 1 < stop and folded[end] in SPANS:
+        last = size_end(end + 1, stop, folded, kinds)
+        if last > end + 1:
+            return last
+    return end if folded[end - 1] == SIZE else at
 
 
 def words(
@@ -126,7 +194,7 @@ def amounts(
     first: Array, label: Array, value: Array, roots: Array,
     found_ends: Array, found_kinds: Array,
 ) -> int:  # fmt: skip
-    """Numbers and quantities: 2.5, 8-12mm, 1/2寸, 100g*12袋, 120g/盒, 1000毫安."""
+    """Numbers and quantities: 2.5, 8-12mm, 1/2寸, 100g*12袋, 120g/盒, 3月-6月."""
     count = 0
     end = number_end(at, stop, folded, kinds)
     kind = NUMBER
@@ -134,8 +202,8 @@ def amounts(
         found_ends[count] = end
         found_kinds[count] = kind
         count += 1
-        for _ in range(2):  # 8-12, 0-3-6, 1:64
-            span = end + 1 < stop and folded[end] in (45, 58, 126, 8211, 8212)  # - : ~ – —
+        for _ in range(MOST_JOINED):  # 8-12, 0-3-6, 1:64
+            span = end + 1 < stop and (folded[end] in SPANS or folded[end] == 58)
             if span and kinds[end + 1] == DIGIT:
                 end = number_end(end + 1, stop, folded, kinds)
                 found_ends[count] = end
@@ -154,6 +222,14 @@ def amounts(
             if end + 1 < stop and folded[end] == 47 and kinds[end + 1] == OTHER:
                 unit = unit_end(end + 1, stop, folded, first, label, value, roots)
                 if unit > end + 1:
+                    end = unit
+                    found_ends[count] = end
+                    found_kinds[count] = kind
+                    count += 1
+            elif end + 1 < stop and folded[end] in SPANS and kinds[end + 1] == DIGIT:
+                last = number_end(end + 1, stop, folded, kinds)
+                unit = unit_end(last, stop, folded, first, label, value, roots)
+                if unit > last and folded[unit - 1] == folded[end - 1]:
                     end = unit
                     found_ends[count] = end
                     found_kinds[count] = kind
@@ -186,6 +262,11 @@ def scan(
         count = amounts(
             at, stop, folded, kinds, first, label, value, roots, found_ends, found_kinds
         )
+    end = sizes_end(at, stop, folded, kinds)
+    if end > at:
+        found_ends[count] = end
+        found_kinds[count] = QUANTITY
+        count += 1
     # letters and digits in one: 711632e1-91b80, iphone15pro, zdr6dp2-4x
     letters = 0
     digits = 0

@@ -28,11 +28,12 @@ from bagformer_cli.text.patterns import (
     MODEL,
     NAME,
     NUMBER,
+    OFFER,
     QUANTITY,
     TOKEN,
 )
 
-VERSION = "segmenter 2"
+VERSION = "segmenter 3"
 """Changes whenever the rules or costs below change what comes out."""
 
 Source = Literal["lexicon", "pattern", "token"]
@@ -47,6 +48,7 @@ KIND_COST = {
     COMPOUND: 750,
     NAME: 3_750,
     COUNTED: 9_000,
+    OFFER: 9_000,
     PAIR: 9_500,
     NAME_CHARACTER: 8_750,
     GLUED: 6_000,
@@ -61,6 +63,7 @@ PATTERN_TYPES = {
     COMPOUND: "compound",
     NAME: "name",
     COUNTED: "quantity",
+    OFFER: "selling",
 }
 
 
@@ -165,7 +168,7 @@ class Segmenter:
             words.first, words.label, words.value, words.roots,
             lexicon.entry_cost, lexicon.entry_type, lexicon.entry_head,
             units.first, units.label, units.value, units.roots,
-            lexicon.head_cost, self._kind_cost,
+            lexicon.head_cost, lexicon.suffix_cost, self._kind_cost,
             starts, ends, kinds, types, bag_offsets, costs,
         )  # fmt: skip
         return PackedBags(
