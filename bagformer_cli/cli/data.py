@@ -9,6 +9,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.errors import in_place
 from bagformer_cli.messages import tr
 
 app = App(tr("Make, check and import datasets in MUGE form."))
@@ -124,8 +125,10 @@ def check(
 
     def show() -> None:
         for problem in report.problems:
-            shown = f"  ({problem.found})" if problem.found else ""
-            console.say(f"{problem.where}: {problem.message}{shown}")
+            text = problem.message
+            if problem.found:
+                text = tr("{message} ({details})", message=text, details=problem.found)
+            console.say(in_place(text, problem.where))
         columns = [
             tr("split"),
             tr("queries"),
