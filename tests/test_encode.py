@@ -237,6 +237,38 @@ def test_a_file_of_which_all_was_left_out_has_its_layout(
     assert layout_of_file(last) == layout_of_file(first)
 
 
+def test_the_vectors_of_another_catalogue_stay(
+    tmp_path: Path, model: Path, xmr: Callable[..., Any]
+) -> None:
+    out, table = tmp_path / "out", write_table(tmp_path, 4)
+    run(xmr, table, "--out", out, "--checkpoint", model)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    other = table.with_name("other.csv")
+    other.write_bytes(table.read_bytes())
+    refused = xmr("encode", other, "--out", out, "--checkpoint", model)
+    assert refused.code == 2
+    assert "vectors of another catalogue" in refused.err
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_odd_lines_of_a_table_are_named(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    lines = ["id,title,price", "a,红裙,10", "b,蓝裙,20", "c,绿裙,面议", "d,红裙, 夏季,30", "e,伞,,"]
+    table.write_text("\n".join(lines), "utf-8")
+    found = open_catalogue(table)
+    assert found.attributes == {"price": "str"}
+    (remark,) = found.remarks
+    assert f"{table}:4" in remark
+    assert "面议" in remark
+    products = list(found)
+    assert isinstance(products[3], InputError)
+    assert "more cells" in str(products[3])
+    assert [p.id for p in products if isinstance(p, Product)] == ["a", "b", "c", "e"]
+    table.write_text("\n".join(line for line in lines if "面议" not in line), "utf-8")
+    assert open_catalogue(table).attributes == {"price": "int"}
+    assert not open_catalogue(table).remarks
+
+
 def test_titles_alone(tmp_path: Path, model: Path, xmr: Callable[..., Any]) -> None:
     file = tmp_path / "queries.txt"
     file.write_text("红色连衣裙\n包\n\n手机壳\n", "utf-8")

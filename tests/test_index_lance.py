@@ -140,6 +140,8 @@ def test_a_filter_means_the_same_to_all_that_take_it(engine: LanceEngine) -> Non
     assert engine.remove(where=odd) == len(expected)
     with pytest.raises(InputError, match="does not fit"):
         engine.count("price")
+    with pytest.raises(InputError, match="single quotes: '灰色'"):
+        engine.count("category = 灰色")
 
 
 def test_a_filter_is_checked_at_the_newest_version(engine: LanceEngine) -> None:
@@ -168,6 +170,20 @@ def test_products_without_a_side_are_added_to_others(tmp_path: Path, dim: int) -
     keys = made._keys("image_count IS NOT NULL")
     expected = {f"p{n}" for n in [*range(10), *range(20, 30)] if n % 4}
     assert {row["id"] for row in made.rows(keys, ["id"])} == expected
+
+
+def test_an_index_that_was_left_in_the_middle_says_so(engine: LanceEngine) -> None:
+    def stop() -> None:
+        with engine.filling():
+            raise KeyboardInterrupt
+
+    assert not engine.unfinished
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert LanceEngine.open(engine.uri).info()["unfinished"]
+    with engine.filling():
+        pass
+    assert not engine.info()["unfinished"]
 
 
 def test_a_conflict_is_no_damage() -> None:

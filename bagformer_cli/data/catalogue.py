@@ -32,12 +32,14 @@ class Catalogue:
         pieces: Its parts, in order.
         attributes: Name to one of ``product_table.TYPES``.
         count: How many products, or None where only reading tells.
+        remarks: What is odd and not wrong, in sentences.
     """
 
     source: Path
     pieces: tuple[Piece, ...]
     attributes: dict[str, str]
     count: int | None = None
+    remarks: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Product | InputError]:
         for piece in self.pieces:

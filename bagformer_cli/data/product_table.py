@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ TYPES = ("bool", "int", "float", "str")
 
 def look_over(
     path: Path, root: Path, encoding: str, piece_size: int, settled: Mapping[str, str]
-) -> tuple[tuple[Piece, ...], dict[str, str], int]:
-    """One pass over a table: its pieces, what type each attribute has, and how many products.
+) -> tuple[tuple[Piece, ...], dict[str, str], int, tuple[str, ...]]:
+    """One pass over a table: pieces, types of attributes, number of products, what is odd.
 
     Args:
         path: The table.
@@ -36,7 +37,7 @@ def look_over(
         InputError: It has neither images nor titles, or a name that the index uses itself.
         DataError: A line is broken.
     """
-    types: dict[str, int] = {}
+    types: dict[str, _Seen] = {}
     found: list[tuple[int, int, int]] = []  # begin, end, lines before
     header: list[str] | None = None
 
@@ -48,8 +49,9 @@ def look_over(
     count = 0
     begin = end = line = first = 0
     for record in read_records(path, encoding, known=ID_COLUMNS, check=check):
-        for name, value in _attributes(record.values).items():
-            types[name] = max(types.get(name, 0), _type_of(value))
+        if record.wrong is None:
+            for name, value in _attributes(record.values).items():
+                types.setdefault(name, _Seen()).add(value, record.where)
         if count % piece_size == 0:
             if count:
                 found.append((begin, end, first))
@@ -59,7 +61,13 @@ def look_over(
     if count:
         found.append((begin, end, first))
     headings = None if path.suffix.lower() in JSON_ENDINGS else header or ["image", "title"]
-    kinds = {name: settled.get(name, TYPES[place]) for name, place in types.items()}
+    kinds = {name: settled.get(name, TYPES[seen.widest]) for name, seen in types.items()}
+    odd = tuple(
+        tr("'{name}' is text, not numbers, because of {where}: {value}",
+           name=name, where=seen.where, value=repr(seen.text))
+        for name, seen in types.items()
+        if kinds[name] == "str" and seen.numbers > seen.count / 2
+    )  # fmt: skip
     options = (str(root), encoding, headings, tuple(kinds.items()))
     made = [
         Piece(
@@ -74,7 +82,26 @@ def look_over(
         )
         for number, (begin, end, first) in enumerate(found)
     ]
-    return tuple(made), kinds, count
+    return tuple(made), kinds, count, odd
+
+
+@dataclass
+class _Seen:
+    """What an attribute's values were: how many, how many numbers, and the first that was none."""
+
+    widest: int = 0
+    count: int = 0
+    numbers: int = 0
+    where: str = ""
+    text: Any = None
+
+    def add(self, value: Any, where: str) -> None:
+        kind = _type_of(value)
+        self.count += 1
+        self.numbers += TYPES[kind] in ("int", "float")
+        self.widest = max(self.widest, kind)
+        if TYPES[kind] == "str" and not self.where:
+            self.where, self.text = where, value
 
 
 def _check_headings(headings: Sequence[str], where: str) -> None:
@@ -120,6 +147,8 @@ def _products(piece: Piece) -> Iterator[Product | InputError]:
 
 
 def _product(record: Record, root: Path, types: dict[str, str]) -> Product:
+    if record.wrong is not None:
+        raise record.wrong
     values = record.values
     names = columns_of(values)
     image = _text(values, names.get("image"), record.where)

@@ -38,12 +38,14 @@ class Record:
         values: Column name to value: text in a CSV, anything in a JSONL.
         line: Number of its last line in the file, from 1.
         end: Offset of the byte behind it.
+        wrong: What keeps it from being read, or None.
     """
 
     where: str
     values: dict[str, Any]
     line: int
     end: int
+    wrong: DataError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,8 @@ def read_table(source: Path, encoding: str = "utf-8") -> Iterator[Row]:
         DataError: A line is broken; the error names it.
     """
     for record in read_records(source, encoding, check=_require_both):
+        if record.wrong is not None:
+            raise record.wrong
         names = columns_of(record.values)
         yield _row({name: record.values[own] for name, own in names.items()}, record.where)
 
@@ -190,7 +194,16 @@ def _cells(
                     continue
                 names = headless
             values = dict(zip(names, cells, strict=False))
-            yield Record(lines.where, values, lines.number, lines.position)
+            wrong = None
+            if any(cell.strip() for cell in cells[len(names) :]) and list(names) != list(headless):
+                wrong = DataError(
+                    tr("The line has more cells than there are headings."),
+                    where=lines.where,
+                    found=len(cells),
+                    expected=len(names),
+                    hint=tr("A cell with a comma in it goes in double quotes."),
+                )
+            yield Record(lines.where, values, lines.number, lines.position, wrong)
     except csv.Error as error:
         raise DataError(tr("The line is not CSV."), where=lines.where, found=error) from None
 

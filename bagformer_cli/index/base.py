@@ -7,7 +7,8 @@ each must do. Everything above (queries, late interaction, rerank, tables) is in
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -80,6 +81,16 @@ class Engine(ABC):
     def codebook(self) -> Codebook | None:
         """What the codes of the index mean; None where it holds no codes."""
         return None
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """While products come in: an index that was left in the middle can be told from others."""
+        yield
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it was left in the middle of being filled, as far as the engine knows."""
+        return False
 
     @abstractmethod
     def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:

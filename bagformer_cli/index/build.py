@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
 from bagformer_cli.data.catalogue import Catalogue
+from bagformer_cli.data.pieces import Product
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.index.base import Engine
 from bagformer_cli.index.encode import (
@@ -57,19 +58,22 @@ def add_catalogue(
     What was committed stays where this is interrupted; the same call again replaces it.
 
     Raises:
-        DataError: ``strict``, and a product is broken; or an id is there twice.
+        DataError: ``strict``, and a product is broken or its id was there before.
     """
     skipped = Skipped(strict)
     added = Added(0, skipped.errors)
     layout = engine.layout
     added.unknown = sorted(set(catalogue.attributes) - set(layout.attributes))
-    batches = encode_products(model, layout, catalogue, options, skipped)
+    batches = encode_products(model, layout, _once(catalogue), options, skipped)
     description = tr("Encoding {source}", source=catalogue.source)
-    seen: set[str] = set()
+    for remark in catalogue.remarks:
+        progress.warn(remark)
     warned = 0
-    with progress.task(description, catalogue.count, tr("products")) as task:
+    with (
+        engine.filling(),
+        progress.task(description, catalogue.count, tr("products")) as task,
+    ):
         for rows in _grouped(batches):
-            _unique(rows, seen)
             engine.upsert(rows)
             added.rows += rows.num_rows
             for error in skipped.errors[warned:]:
@@ -90,16 +94,22 @@ def add_encoded(engine: Engine, folder: Path, progress: Progress = SILENT) -> Ad
     added = Added()
     seen: set[str] = set()
     files = encoded_files(folder)
-    with progress.task(tr("Adding {source}", source=folder), len(files), tr("files")) as task:
+    with (
+        engine.filling(),
+        progress.task(tr("Adding {source}", source=folder), len(files), tr("files")) as task,
+    ):
         for file in files:
             layout = layout_of_file(file)
             engine.layout.require_same(layout, str(file))
             extra = set(layout.attributes) - set(engine.layout.attributes)
             added.unknown = sorted({*added.unknown, *extra})
             for rows in _grouped(read_rows(file)):
-                _unique(rows, seen)
-                engine.upsert(_fitted(rows, engine.layout))
-                added.rows += rows.num_rows
+                new, twice = _new(rows, seen)
+                for name in twice:
+                    added.skipped.append(_twice(name, str(file)))
+                    progress.warn(tr("left out: {error}", error=added.skipped[-1]))
+                engine.upsert(_fitted(new, engine.layout))
+                added.rows += new.num_rows
             task.advance(1, products=added.rows)
     return added
 
@@ -118,14 +128,32 @@ def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(group)
 
 
-def _unique(rows: pa.Table, seen: set[str]) -> None:
-    for name in rows["id"].to_pylist():
-        if name in seen:
-            raise DataError(
-                tr("The id {id} is there twice.", id=name),
-                hint=tr("Give each product an id of its own."),
-            )
-        seen.add(name)
+def _once(products: Iterable[Product | InputError]) -> Iterator[Product | InputError]:
+    """The products, an error in the place of each whose id was there before."""
+    seen: set[str] = set()
+    for product in products:
+        if isinstance(product, Product) and product.id in seen:
+            yield _twice(product.id, product.where)
+            continue
+        if isinstance(product, Product):
+            seen.add(product.id)
+        yield product
+
+
+def _new(rows: pa.Table, seen: set[str]) -> tuple[pa.Table, list[str]]:
+    """The rows whose ids were not ``seen`` before, and the ids of the others."""
+    names = rows["id"].to_pylist()
+    first = [name not in seen and not seen.add(name) for name in names]  # type: ignore[func-returns-value]
+    twice = [name for name, new in zip(names, first, strict=True) if not new]
+    return (rows.filter(pa.array(first)) if twice else rows), twice
+
+
+def _twice(name: str, where: str) -> DataError:
+    return DataError(
+        tr("The id {id} is there twice.", id=name),
+        where=where,
+        hint=tr("Give each product an id of its own."),
+    )
 
 
 def _fitted(rows: pa.Table, layout: Layout) -> pa.Table:

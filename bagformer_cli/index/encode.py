@@ -283,9 +283,16 @@ def encode_catalogue(
         workers: Processes, or a Ray cluster.
         strict: Stop at the first broken product instead of leaving it out.
         progress: Where to report.
+
+    Raises:
+        InputError: The folder holds the vectors of another catalogue.
     """
     out.mkdir(parents=True, exist_ok=True)
-    (out / MANIFEST).unlink(missing_ok=True)  # until all is done the folder is not finished
+    source = str(catalogue.source.resolve())
+    _require_own(out, source)
+    write_text(out / MANIFEST, json.dumps({"source": source}, ensure_ascii=False))  # unfinished
+    for remark in catalogue.remarks:
+        progress.warn(remark)
     for old in out.glob(".part-*.part"):
         old.unlink(missing_ok=True)
     files = [out / f"{piece.name}.arrow" for piece in catalogue.pieces]
@@ -314,7 +321,12 @@ def encode_catalogue(
             for error in errors:
                 progress.warn(tr("left out: {error}", error=error))
             task.advance(1, products=rows)
-    record = {"rows": rows, "files": [file.name for file in files], "layout": layout_json(layout)}
+    record = {
+        "source": source,
+        "rows": rows,
+        "files": [file.name for file in files],
+        "layout": layout_json(layout),
+    }
     write_text(out / MANIFEST, json.dumps(record, ensure_ascii=False))
     return Encoded(files, rows, len(jobs), skipped)
 
@@ -372,11 +384,27 @@ def rows_done(file: Path, digest: str, layout: Layout) -> int | None:
         return None
 
 
+def _require_own(out: Path, source: str) -> None:
+    """Make sure that a folder does not hold the vectors of something else: they would go."""
+    try:
+        other = json.loads((out / MANIFEST).read_text("utf-8")).get("source", source)
+    except (OSError, ValueError, AttributeError):
+        return
+    if other != source:
+        raise InputError(
+            tr("This folder holds the vectors of another catalogue."),
+            where=out,
+            found=other,
+            expected=source,
+            hint=tr("Choose another folder, or delete this one."),
+        )
+
+
 def encoded_files(folder: Path) -> list[Path]:
     """The files of a finished ``xmr encode``, in order; empty where the folder holds none.
 
     Raises:
-        InputError: It was interrupted.
+        InputError: It was not finished.
     """
     try:
         names = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]

@@ -39,6 +39,7 @@ from bagformer_cli.index.mirror import Keys, Mirror
 from bagformer_cli.index.places import (
     CODEBOOK,
     TABLE,
+    UNFINISHED,
     WRITE_LOCK,
     cached_mirror,
     is_remote,
@@ -147,6 +148,20 @@ class LanceEngine(Engine):
         return self.layout.codebook_of(found)
 
     # ------------------------------------------------------------------------------- writing
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """Of an index in a folder, by a file that goes when all is done."""
+        mark = Path(self.uri) / UNFINISHED
+        if not is_remote(self.uri):
+            mark.touch()
+        yield
+        mark.unlink(missing_ok=True)
+
+    @property
+    def unfinished(self) -> bool:
+        """See :meth:`filling`."""
+        return not is_remote(self.uri) and (Path(self.uri) / UNFINISHED).exists()
 
     def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Add rows, replacing those of the same id."""
@@ -333,6 +348,7 @@ class LanceEngine(Engine):
             }
             return {
                 "engine": "lancedb",
+                "unfinished": self.unfinished,
                 "version": int(self._table.version),
                 "sides": sides,
                 "bytes": int(stats["total_bytes"]),

@@ -17,7 +17,7 @@ from bagformer_cli.files import cache_folder, disk_errors
 from bagformer_cli.messages import tr
 
 TABLE, CODEBOOK = "items", "codebook"
-NEW, WRITE_LOCK = ".new-", "write.lock"
+NEW, WRITE_LOCK, UNFINISHED = ".new-", "write.lock", "unfinished"
 
 
 def is_remote(uri: str) -> bool:

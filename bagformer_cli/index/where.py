@@ -49,7 +49,9 @@ def unknown_attribute(name: str, layout: Layout, where: str) -> InputError:
         tr("The index has no attribute '{name}'.", name=name),
         where=where,
         expected=", ".join(names),
-        hint=tr("Did you mean {name}?", name=near) if near else None,
+        hint=tr("Did you mean {name}?", name=near)
+        if near
+        else tr("Text goes in single quotes: '{text}'", text=name),
     )
 
 
