@@ -181,6 +181,8 @@ def test_an_index_that_was_left_in_the_middle_says_so(engine: LanceEngine) -> No
     with pytest.raises(KeyboardInterrupt):
         stop()
     assert LanceEngine.open(engine.uri).info()["unfinished"]
+    with pytest.raises(InputError, match="left in the middle"):
+        LanceEngine.create(engine.uri, LAYOUT)
     with engine.filling():
         pass
     assert not engine.info()["unfinished"]

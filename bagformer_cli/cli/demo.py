@@ -101,10 +101,13 @@ def demo(
 
 
 def _example(valid: Any, found: Any, path: Path) -> tuple[Path, list[str]]:
-    """A picture to play with, and three titles: one of its own and two of its near misses."""
+    """A picture to play with, and three titles: one of its own and two of its near misses.
+
+    Its own is the first that finds it: how many do not, the table says.
+    """
     from bagformer_cli.files import atomic_file
 
-    query = 0
+    query = int(found.ranks["recall/text_to_image"].argmin())
     image = int(valid.items[valid.item_offsets[query]])
     with atomic_file(path) as temporary:
         temporary.write_bytes(valid.image_bytes(image))

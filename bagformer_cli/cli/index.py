@@ -313,6 +313,10 @@ def _finish(engine: Any, added: Any, started: float) -> None:
 def show_info(report: dict[str, Any]) -> None:
     """Print what is in an index."""
     layout = report["layout"]
+    if report.get("unfinished"):
+        console.warn(
+            tr("It was left in the middle of being filled: products are missing."), report["index"]
+        )
     console.facts(
         {
             tr("index"): report["index"],

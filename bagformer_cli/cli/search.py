@@ -123,6 +123,8 @@ def search(
 
     index = find_index(index)
     opened = Index.open(index, checkpoint, device=device)
+    if opened.engine.unfinished:
+        console.warn(tr("It was left in the middle of being filled: products are missing."), index)
     found = opened.search_many(
         asked,
         images=bool(image),

@@ -56,6 +56,12 @@ def _in_the_way(found: Path) -> bool:
 
 def taken(uri: str) -> InputError:
     """The error for a place where an index cannot be made."""
+    if not is_remote(uri) and (Path(uri) / UNFINISHED).exists():
+        return InputError(
+            tr("There is an index here that was left in the middle of being filled."),
+            where=uri,
+            hint=tr("Go on with xmr index add CATALOGUE {uri}, or remove it.", uri=uri),
+        )
     return InputError(
         tr("There is something at this place already."),
         where=uri,
