@@ -134,6 +134,8 @@ def test_wrong_input_is_one_block_and_code_2(
     assert says in run.err
     assert "Traceback" not in run.err
     assert run.out == ""
+    if "eval" in arguments:
+        assert not (tmp_path / "data").exists()  # nothing is drawn for a model that is not there
 
 
 def test_a_title_of_ten_thousand_characters_is_cut_with_a_warning(

@@ -93,13 +93,15 @@ def evaluate_command(
     from bagformer_cli.data.datasets import ensure_store, resolve
     from bagformer_cli.evaluation.evaluate import Slow, evaluate
     from bagformer_cli.evaluation.subsets import read_subsets
-    from bagformer_cli.models.checkpoint import find_checkpoint
+    from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint
 
     counts = _counts(rerank)
     with bars.progress() as progress:
         # A dataset that is not here is said first; the demo set is drawn only for a model.
         folder = None if dataset == "demo" else resolve(dataset, progress=progress)
         place = find_checkpoint(checkpoint)
+        for model_folder in (place, *([] if slow is None else [find_checkpoint(slow)])):
+            check_model_folder(model_folder)
         folder = folder or resolve(dataset, progress=progress)
         model = load(place).model
         judge = None if slow is None else _slow_model(slow)
