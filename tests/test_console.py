@@ -247,6 +247,8 @@ def test_columns_of_chinese() -> None:
         ("红色（abc", 6, ["红色", "（abc"]),
         ("unbreakable", 4, ["unbreakable"]),
         ("", 4, []),
+        ("四个汉字 [默认：int8]", 11, ["四个汉字", "[默认：", "int8]"]),
+        ("三个字 [必填]", 12, ["三个字 [必填]"]),
     ],
 )
 def test_wrapping(text: str, width: int, lines: list[str]) -> None:

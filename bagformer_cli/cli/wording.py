@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from bagformer_cli.messages import tr
 
-_NEVER_FIRST = set("，。、；：？！）》”’％…")
+_NEVER_FIRST = set("，。、；：？！）》”’％…])")
 _NEVER_LAST = set("（《“‘")
+_OPENING = _NEVER_LAST | set("[(")
 
 
 def cells(text: str) -> int:
@@ -42,7 +43,7 @@ def _pieces(text: str) -> Iterator[str]:
     word = ""
     for character in text:
         alone = character == " " or character in _NEVER_LAST or cells(character) == 2
-        if alone and word and word[-1] not in _NEVER_LAST:
+        if alone and word and word[-1] not in _OPENING:
             yield word
             word = ""
         word += character
