@@ -145,7 +145,7 @@ def _system(failure: OSError) -> XmrError | None:
         return InputError(
             tr("This file or folder cannot be opened: permission denied."),
             where=where,
-            found=failure.strerror,
+            found=None if isinstance(failure, PermissionError) else failure.strerror,
         )
     if isinstance(failure, IsADirectoryError):
         return InputError(tr("This is a folder; a file was expected."), where=where)
