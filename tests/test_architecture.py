@@ -46,8 +46,8 @@ LAYERS = {
     "5": "models.dual models.cross models.compat models.build models.identity models.checkpoint "
     "models.convert models.encode models.scorers models.momentum models.cells models.places models",
     "6": "index.reduce index.rows index.base index.where index.sql index.tokens index.mirror "
-    "index.places index.lancedb index.qdrant index.engines index.encode index.codebook "
-    "index.build index.slow index.search index.fonts index.sheet index",
+    "index.places index.lancedb index.qdrant index.engines index.encoded index.encode "
+    "index.codebook index.build index.slow index.search index.fonts index.sheet index",
     "7": "evaluation.metrics evaluation.products evaluation.submission evaluation.blend "
     "evaluation.subsets evaluation.evaluate evaluation.compare evaluation",
     "8": "training.parallel training.optimizer training.log training.state training.teacher "

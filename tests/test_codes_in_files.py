@@ -11,7 +11,7 @@ import torch
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.codebook import codebook_at
-from bagformer_cli.index.encode import encoded_files, read_rows
+from bagformer_cli.index.encoded import encoded_files, read_rows
 from bagformer_cli.index.engines import create_engine, open_engine
 from bagformer_cli.index.rows import Layout, side_vectors
 from bagformer_cli.interaction.codes import Codebook

@@ -15,7 +15,7 @@ from bagformer_cli.api import Retriever
 from bagformer_cli.data.catalogue import open_catalogue
 from bagformer_cli.data.pieces import Product
 from bagformer_cli.errors import DataError, InputError
-from bagformer_cli.index.encode import encoded_files, layout_of_file, read_rows
+from bagformer_cli.index.encoded import encoded_files, layout_of_file, read_rows
 from bagformer_cli.index.reduce import Fewer, keep_first, pool_clusters, prune_by_weight
 from bagformer_cli.index.rows import side_one, side_vectors
 from bagformer_cli.interaction.vectors import MultiVectors

@@ -97,7 +97,8 @@ def test_encoding_by_ray_is_what_processes_make(cluster: Any, tmp_path: Path) ->
     import pyarrow as pa
 
     from bagformer_cli.data.catalogue import open_catalogue
-    from bagformer_cli.index.encode import EncodeOptions, encode_catalogue, layout_of, read_rows
+    from bagformer_cli.index.encode import EncodeOptions, encode_catalogue, layout_of
+    from bagformer_cli.index.encoded import read_rows
     from bagformer_cli.models.checkpoint import load_model
     from tests.small_model import saved_model, write_table
 

@@ -93,7 +93,7 @@ def build(
     """Parse, build, print."""
     import time
 
-    from bagformer_cli.index.encode import encoded_files
+    from bagformer_cli.index.encoded import encoded_files
 
     started = time.perf_counter()
     placing = {"shards": shards, "replicas": replicas}
@@ -152,7 +152,7 @@ def add(
     """Parse, add, print."""
     import time
 
-    from bagformer_cli.index.encode import encoded_files
+    from bagformer_cli.index.encoded import encoded_files
 
     started = time.perf_counter()
     files = encoded_files(catalogue) if catalogue.is_dir() else []
@@ -234,7 +234,8 @@ def remove(
 )
 def info(uri: Uri, as_json: Json = False, debug: Debug = False) -> None:
     """Look and print."""
-    from bagformer_cli.index.encode import layout_json
+    from dataclasses import asdict
+
     from bagformer_cli.index.engines import open_engine
 
     engine = open_engine(uri)
@@ -242,7 +243,7 @@ def info(uri: Uri, as_json: Json = False, debug: Debug = False) -> None:
         "index": uri,
         "rows": engine.count(),
         **engine.info(),
-        "layout": layout_json(engine.layout),
+        "layout": asdict(engine.layout),
     }
     console.result(report, lambda: show_info(report))
 

@@ -12,15 +12,8 @@ import torch
 from bagformer_cli.data.catalogue import Catalogue
 from bagformer_cli.data.pieces import Product
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.encode import (
-    EncodeOptions,
-    Skipped,
-    codebook_file,
-    encode_products,
-    encoded_files,
-    layout_of,
-    layout_of_file,
-)
+from bagformer_cli.index.encode import EncodeOptions, Skipped, encode_products, layout_of
+from bagformer_cli.index.encoded import codebook_file, encoded_files, layout_of_file
 from bagformer_cli.index.engines import open_engine
 from bagformer_cli.index.rows import Layout, side_vectors
 from bagformer_cli.interaction.codes import RESIDUAL, Codebook

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +23,7 @@ from bagformer_cli.data.pieces import Piece, Product
 from bagformer_cli.data.shards import Workers, run_jobs
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_file, write_text
+from bagformer_cli.index.encoded import MANIFEST, codebook_file, metadata, require_own, rows_done
 from bagformer_cli.index.reduce import Fewer
 from bagformer_cli.index.rows import SIDES, Layout, One, Side, SideRows, VectorType, to_batch
 from bagformer_cli.interaction.codes import Codebook
@@ -36,7 +34,6 @@ from bagformer_cli.models.encode import EncodedItems, encode_images, encode_text
 from bagformer_cli.models.identity import fingerprint
 from bagformer_cli.progress import SILENT, Progress
 
-MANIFEST = "encoded.json"
 SMALL_FILE = 24 << 10  # bytes; an image file up to this is its own thumbnail
 
 
@@ -289,7 +286,7 @@ def encode_catalogue(
     """
     out.mkdir(parents=True, exist_ok=True)
     source = str(catalogue.source.resolve())
-    _require_own(out, source)
+    require_own(out, source)
     write_text(out / MANIFEST, json.dumps({"source": source}, ensure_ascii=False))  # unfinished
     for remark in catalogue.remarks:
         progress.warn(remark)
@@ -325,7 +322,7 @@ def encode_catalogue(
         "source": source,
         "rows": rows,
         "files": [file.name for file in files],
-        "layout": layout_json(layout),
+        "layout": asdict(layout),
     }
     write_text(out / MANIFEST, json.dumps(record, ensure_ascii=False))
     return Encoded(files, rows, len(jobs), skipped)
@@ -343,7 +340,7 @@ def encode_piece(job: _Job) -> tuple[int, list[InputError]]:
     with (
         atomic_file(job.out) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, schema.with_metadata(_metadata(schema, job.piece.digest))) as writer,
+        pa.ipc.new_file(sink, schema.with_metadata(metadata(schema, job.piece.digest))) as writer,
     ):
         for batch in encode_products(model, job.layout, job.piece.products(), options, skipped):
             writer.write_batch(batch)
@@ -356,112 +353,8 @@ def _codebook(file: Path) -> Codebook:
     return Codebook.from_bytes(file.read_bytes())
 
 
-def codebook_file(folder: Path, layout: Layout) -> Path:
-    """Where a folder of such rows keeps what their codes mean, whatever the codes themselves."""
-    like = replace(layout, codebook="", checkpoint="", attributes={})
-    named = hashlib.sha256(json.dumps(asdict(like)).encode()).hexdigest()[:12]
-    return folder / f"codebook-{named}.npz"
-
-
 @lru_cache(maxsize=1)
 def _model(checkpoint: str, device: str) -> RetrievalModel:
     from bagformer_cli.models.checkpoint import load_model
 
     return load_model(checkpoint, device)
-
-
-def rows_done(file: Path, digest: str, layout: Layout) -> int | None:
-    """The rows of a finished file of this piece and layout, or None."""
-    if not file.is_file():
-        return None
-    try:
-        with pa.OSFile(str(file)) as source, pa.ipc.open_file(source) as reader:
-            if reader.schema.metadata != _metadata(layout.schema, digest):
-                return None
-            count = reader.num_record_batches
-            return sum(int(reader.get_batch(i).num_rows) for i in range(count))
-    except (pa.ArrowInvalid, OSError):
-        return None
-
-
-def _require_own(out: Path, source: str) -> None:
-    """Make sure that a folder does not hold the vectors of something else: they would go."""
-    try:
-        other = json.loads((out / MANIFEST).read_text("utf-8")).get("source", source)
-    except (OSError, ValueError, AttributeError):
-        return
-    if other != source:
-        raise InputError(
-            tr("This folder holds the vectors of another catalogue."),
-            where=out,
-            found=other,
-            expected=source,
-            hint=tr("Choose another folder, or delete this one."),
-        )
-
-
-def encoded_files(folder: Path) -> list[Path]:
-    """The files of a finished ``xmr encode``, in order; empty where the folder holds none.
-
-    Raises:
-        InputError: It was not finished.
-    """
-    try:
-        names = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        if not any(folder.glob("part-*.arrow")):
-            return []
-        raise InputError(
-            tr("The encoding was not finished."),
-            where=folder,
-            hint=tr("Run the same xmr encode again: it goes on where it was."),
-        ) from None
-    return [folder / name for name in names]
-
-
-def read_rows(file: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of one file of ``xmr encode``, memory-mapped.
-
-    Raises:
-        InputError: It is no such file, or damaged.
-    """
-    with _opened(file) as reader:
-        for i in range(reader.num_record_batches):
-            yield reader.get_batch(i)
-
-
-def layout_of_file(file: Path) -> Layout:
-    """The layout of a file of ``xmr encode``, which may be one of no rows.
-
-    Raises:
-        InputError: It is no such file, or damaged.
-    """
-    with _opened(file) as reader:
-        layout = Layout.of(reader.schema)
-        assert layout is not None
-        return layout
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    try:
-        reader = pa.ipc.open_file(pa.memory_map(str(file)))
-        if Layout.of(reader.schema) is None:
-            raise InputError(tr("This is no file of xmr encode."), where=file)
-        yield reader
-    except (pa.ArrowInvalid, FileNotFoundError) as error:
-        raise InputError(
-            tr("The file is damaged or cut off."),
-            where=file,
-            found=str(error),
-            hint=tr("Delete it and run the same xmr encode again."),
-        ) from None
-
-
-def _metadata(schema: pa.Schema, digest: str) -> dict[bytes, bytes]:
-    return {**schema.metadata, b"piece": digest.encode()}
-
-
-def layout_json(layout: Layout) -> dict[str, Any]:
-    """The layout as the manifest and ``--json`` show it."""
-    return asdict(layout)
