@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from bagformer_cli.data.batches import TextBatch, pixels_of
@@ -28,9 +28,6 @@ from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 from bagformer_cli.models.encode import encode_images, encode_texts
 from bagformer_cli.models.places import Explained, explained
 from bagformer_cli.text.segmenter import Bag
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 _BATCH = 64
 
@@ -64,6 +61,7 @@ class Retriever:
         Raises:
             InputError: One is missing, broken, or no image; the message names it.
         """
+        _require_list(images)
         size = self.model.config.image.size
         batches = (
             torch.stack([pixels_of(decode(image), size) for image in images[i : i + _BATCH]])
@@ -77,6 +75,7 @@ class Retriever:
         Raises:
             InputError: A title is empty.
         """
+        _require_list(titles)
         for place, title in enumerate(titles):
             if not title.strip():
                 raise InputError(tr("The title is empty."), where=tr("title {n}", n=place + 1))
@@ -131,3 +130,13 @@ def load(checkpoint: str | Path | None = None, device: str | None = None) -> Ret
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Retriever(load_model(find_checkpoint(checkpoint), device))
+
+
+def _require_list(items: object) -> None:
+    """A title alone would be taken for a list of its characters."""
+    if isinstance(items, (str, bytes, Path, Image.Image)):
+        raise InputError(
+            tr("A list is expected, of one item or more."),
+            found=type(items).__name__,
+            hint=tr("Put it in brackets: [item]"),
+        )

@@ -17,7 +17,7 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.places import Place, image_places
 from bagformer_cli.training.run import new_model
 from tests.datasets import picture
-from tests.small_model import TINY, saved_model
+from tests.small_model import TINY, saved_model, small_model
 
 TITLE = "红色碎花连衣裙 2件装"
 BAGS = ["红色", "碎花", "连衣裙", "2件装"]
@@ -121,3 +121,10 @@ def test_xmr_score_explains(tmp_path: Path, xmr: Callable[..., Any]) -> None:
     for words in (*BAGS, "part of the score", "best patch"):
         assert words in shown
     assert "from the left" in shown or "whole image" in shown
+
+
+def test_one_title_is_no_list() -> None:
+    retriever = Retriever(small_model())
+    for call in (retriever.encode_texts, retriever.encode_images):
+        with pytest.raises(InputError, match="A list is expected"):
+            call("红色")

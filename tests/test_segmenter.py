@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -570,3 +572,23 @@ def test_quality_on_marked_e_commerce_titles(
     assert found["spans"] == 4941
     assert found["exact"] >= exact
     assert found["crossing"] <= crossing
+
+
+def test_a_line_longer_than_a_piece_of_work_and_those_behind_it(
+    tmp_path: Path, xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bagformer_cli.data.titles.SPAN", 64)
+    source = tmp_path / "long.txt"
+    source.write_text("红裙\n" + "红色裙子" * 40 + "\n蓝裤\n伞\n", "utf-8")
+    lines = xmr("bags", "--input", source, "--json").out.splitlines()
+    assert [len(json.loads(line)["text"]) for line in lines] == [2, 160, 2, 1]
+    assert len(xmr("bags", "--input", source).out.splitlines()) == 4
+
+
+def test_titles_come_through_a_pipe(tmp_path: Path, xmr: Callable[..., Any]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("红裙\n蓝裤\n", "utf-8"))
+    writer.start()
+    assert len(xmr("bags", "--input", pipe, "--json").out.splitlines()) == 2
+    writer.join()

@@ -35,7 +35,8 @@ app = App()
 def bags(
     titles: Annotated[list[str] | None, typer.Argument(help=tr("Titles."))] = None,
     source: Annotated[
-        Path | None, typer.Option("--input", help=tr("A file with a title a line."))
+        Path | None,
+        typer.Option("--input", help=tr("A file with a title a line; - is the standard input.")),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help=tr("Write JSON lines here instead of showing them."))
@@ -96,7 +97,10 @@ def bags(
         _compare(gold, source, lexicons, tokenizer, show_errors)
         return
     if source is not None:
-        given += _of_file(source, output, lexicons, tokenizer, workers)
+        from bagformer_cli.data.titles import seekable
+
+        with seekable(source) as file:
+            given += _of_file(file, output, lexicons, tokenizer, workers)
     if given:
         _show(given, bag_encoder(tokenizer, tuple(lexicons)), output)
 

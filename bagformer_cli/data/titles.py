@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from json.encoder import encode_basestring
@@ -46,6 +49,26 @@ def read_titles(path: str | Path) -> Iterator[str]:
                 yield _decode(raw, path, number)
     except OSError as error:
         raise cannot_read(path, error) from error
+
+
+@contextmanager
+def seekable(path: Path) -> Iterator[Path]:
+    """The file, or a copy of what comes through a pipe; ``-`` is the standard input."""
+    if str(path) != "-" and (not path.exists() or path.is_file() or path.is_dir()):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "titles.txt"
+        try:
+            piped = str(path) == "-"
+            with (
+                open(0 if piped else path, "rb", closefd=not piped) as stream,
+                open(copy, "wb") as out,
+            ):
+                shutil.copyfileobj(stream, out)
+        except OSError as error:
+            raise cannot_read(path, error) from error
+        yield copy
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:
@@ -115,7 +138,8 @@ def bag_lines(
             jobs, run_jobs(_bag_span, jobs, workers if size >= ALONE_BELOW else 1), strict=True
         ):
             task.advance(job.end - job.start)
-            yield lines
+            if lines:  # else a line that began earlier goes through this piece
+                yield lines
 
 
 def _bag_span(job: _Span) -> str:

@@ -21,7 +21,7 @@ from bagformer_cli.data.catalogue import Catalogue
 from bagformer_cli.data.images import decode, open_image, resize
 from bagformer_cli.data.pieces import Piece, Product
 from bagformer_cli.data.shards import Workers, run_jobs
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, cannot_read
 from bagformer_cli.files import atomic_file, write_text
 from bagformer_cli.index.encoded import MANIFEST, codebook_file, metadata, require_own, rows_done
 from bagformer_cli.index.reduce import Fewer
@@ -164,7 +164,7 @@ def _bytes_of(product: Product) -> bytes:
         raise InputError(
             tr("The image of this product cannot be read."),
             where=product.where,
-            found=f"{product.image}: {error.strerror}",
+            found=cannot_read(product.image, error),
         ) from None
 
 

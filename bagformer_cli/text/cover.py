@@ -119,13 +119,13 @@ def cover(
                 entry = value[node]
                 if entry < 0 or not fine[walk]:
                     continue
-                price = here + entry_cost[entry]
+                price = here + int(entry_cost[entry])  # uncompiled, 32 bits would stay 32
                 relax(at, walk, price, LEXICON, entry_type[entry], best, back, made_kind, made_type)
                 follows = entry_head[entry]
                 if follows > 0 and walk < stop and fine[walk + 1]:
-                    extra = head_cost[word[walk]] if follows & TAKES_HEAD else 0
+                    extra = int(head_cost[word[walk]]) if follows & TAKES_HEAD else 0
                     if extra == 0 and follows & TAKES_SUFFIX:
-                        extra = suffix_cost[word[walk]]
+                        extra = int(suffix_cost[word[walk]])
                     if extra > 0:
                         price += extra + kind_cost[COMPOUND]
                         relax(at, walk + 1, price, COMPOUND, -1, best, back, made_kind, made_type)
@@ -145,9 +145,9 @@ def cover(
                         price += kind_cost[GLUED]
                     relax(at, walk, price, kind, -1, best, back, made_kind, made_type)
                     if kind == LETTERS and walk < stop and fine[walk + 1]:
-                        extra = head_cost[word[walk]]
+                        extra = int(head_cost[word[walk]])
                         if extra == 0:
-                            extra = suffix_cost[word[walk]]
+                            extra = int(suffix_cost[word[walk]])
                         if extra > 0:
                             price += extra + kind_cost[COMPOUND]
                             relax(
@@ -179,7 +179,7 @@ def cover(
                 if kinds[walk] != OTHER or not fine[walk] or not fine[walk + 1]:
                     break
                 if walk == at + 1 and head_cost[word[walk]] > 0:
-                    price = here + head_cost[word[walk]] + kind_cost[PAIR]
+                    price = here + int(head_cost[word[walk]]) + kind_cost[PAIR]
                     relax(at, walk + 1, price, COMPOUND, -1, best, back, made_kind, made_type)
                 walk += 1
                 price = here + kind_cost[NAME] + (walk - at) * kind_cost[NAME_CHARACTER]

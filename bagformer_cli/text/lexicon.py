@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bagformer_cli.assets import asset_folder
-from bagformer_cli.errors import InputError, MissingDependencyError
+from bagformer_cli.errors import MissingDependencyError, cannot_read
 from bagformer_cli.files import atomic_file, atomic_folder, cache_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.text.characters import CODE_POINTS, codes_of, fold_table
@@ -108,9 +108,7 @@ class Lexicon:
             try:
                 digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
             except OSError as error:
-                raise InputError(
-                    tr("The file cannot be read."), where=path, found=error.strerror
-                ) from error
+                raise cannot_read(path, error) from error
         folder = cache_folder() / "lexicon" / digest.hexdigest()[:32]
         if not (folder / "meta.json").is_file():
             merged = _merge([read_dictionary(path, name=name) for name, path in files])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, cannot_read
 from bagformer_cli.messages import tr
 
 
@@ -39,9 +39,7 @@ def read_lines(path: str | Path) -> tuple[list[str], list[Problem]]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise InputError(
-            tr("The file cannot be read."), where=path, found=error.strerror
-        ) from error
+        raise cannot_read(path, error) from error
     problems: list[Problem] = []
     if raw.startswith(b"\xef\xbb\xbf"):
         message = tr("The file begins with a byte-order mark.")
