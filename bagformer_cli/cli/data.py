@@ -267,7 +267,14 @@ def import_data(
         console.next_steps(
             [
                 (f"xmr data check {out}", tr("look it over")),
-                (f"xmr train --dataset {out}", tr("train on it")),
+                (
+                    f"xmr train --config demo --dataset {out}",
+                    tr("train a small model from scratch, without any download"),
+                ),
+                (
+                    f"xmr train --dataset {out}",
+                    tr("or the full-size one, from pretrained towers"),
+                ),
             ]
         )
 
