@@ -295,6 +295,13 @@ def test_rounded_lists_find_what_the_scan_finds(
     assert again.recall("image", query(), 3, None, "tokens", candidates=3).method == "tokens"
 
 
+def test_a_first_stage_that_is_not_there_is_told(engine: LanceEngine) -> None:
+    result = engine.recall("image", query(), 3, None, "tokens", candidates=3)
+    assert result.method == "exact"
+    assert "asked for" in result.note
+    assert "asked for" not in engine.recall("image", query(), 3, None, "exact", candidates=3).note
+
+
 def test_damaged_rounded_lists_are_left_aside(
     engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,7 +107,7 @@ def _example(valid: Any, found: Any, path: Path) -> tuple[Path, list[str]]:
     """
     from bagformer_cli.files import atomic_file
 
-    query = int(found.ranks["recall/text_to_image"].argmin())
+    query = int(found.ranks["text_to_image"].argmin())
     image = int(valid.items[valid.item_offsets[query]])
     with atomic_file(path) as temporary:
         temporary.write_bytes(valid.image_bytes(image))

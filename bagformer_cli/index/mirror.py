@@ -292,6 +292,9 @@ class Mirror:
             seconds["scan"] = time.perf_counter() - started
             megabytes = int(self.nbytes * share) // 10**6
             note = tr("{n} lists, {mb} MB scanned", n=count, mb=megabytes)
+            if method == "tokens":
+                asked = tr("too few for rounded vectors, which were asked for")
+                note = tr("{one}; {other}", one=note, other=asked)
             keys = [self.keys[row] for row in places]
             return Found(keys, list(scores), True, "exact", note, seconds)
         # What came after the rounding: all of it.
