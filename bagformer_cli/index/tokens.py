@@ -167,11 +167,11 @@ class TokenIndex:
         shift = max(0, end.bit_length() - BIN_BITS)
         counts = np.zeros((end >> shift) + 1, np.int64)
         _rounded.count(sums, shift, counts)
-        above = counts[::-1].cumsum()  # [bin from the last]: how many are in it or beyond
-        best, middle = np.searchsorted(above, (1, there // 2))
+        so_far = counts[::-1].cumsum()  # [bin from the last]: how many are in it or beyond
+        best, middle = np.searchsorted(so_far, (1, there // 2))
         near = int(best + (1 - NEAR_BEST) * (middle - best))
-        wanted = max(least, min(int(above[near]), int(most_share * there)))
-        edge = len(counts) - 1 - int(np.searchsorted(above, wanted))
+        wanted = max(least, min(int(so_far[near]), int(most_share * there)))
+        edge = len(counts) - 1 - int(np.searchsorted(so_far, wanted))
         found = np.empty(self.count, np.int64)
         found = found[: _rounded.collect(sums, edge << shift, found)]
         some = sums[found]
