@@ -4,7 +4,7 @@
 # make bench   speed beside the plain reference way
 # make methods  teachers and students on the demo set, into docs/methods.md (resumable; not in CI)
 # make pretraining  what it gives at an equal budget, into docs/methods.md (resumable; not in CI)
-# make translations   sentences that locales/zh.json lacks
+# make translations   add new messages to the Chinese catalogue, remove unused ones
 
 .PHONY: check test docs bench methods pretraining translations
 
@@ -17,7 +17,7 @@ test:
 	pytest
 
 docs:
-	python -m tests.commands_page
+	python -m tests.support.commands_page
 	pytest tests/test_docs.py
 
 bench:
@@ -31,4 +31,4 @@ pretraining:
 	python -m bagformer_cli.bench.pretraining --page docs/methods.md
 
 translations:
-	python -m tests.sources
+	python -m tests.support.update_translations

@@ -21,13 +21,13 @@ from bagformer_cli.data.batches import TextBatch, pixels_of
 from bagformer_cli.data.images import decode
 from bagformer_cli.errors import InputError
 from bagformer_cli.interaction.maxsim import maxsim
-from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 from bagformer_cli.models.encode import encode_images, encode_texts
-from bagformer_cli.models.places import Explained, explained
+from bagformer_cli.models.score_explanation import Explained, explained
 from bagformer_cli.text.segmenter import Bag
+from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 _BATCH = 64
 

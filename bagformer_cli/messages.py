@@ -1,27 +1,30 @@
-"""What the program says, in every language it speaks (English and Chinese).
+"""Messages in the user's language: English in the sources, Chinese from a gettext catalogue.
 
-Every sentence a user may read goes through :func:`tr` with its English text as the key::
+Every sentence a user may read goes through :func:`tr`, with its English text as the key::
 
     raise InputError(tr("No such file: {path}", path=path))
 
-``locales/zh.json`` holds the Chinese for each key. ``XMR_LANG`` (``en``; ``zh`` or ``cn``) decides,
-then the usual ``LC_ALL``, ``LC_MESSAGES``, ``LANG``. A key without a translation is shown in
-English.
+The translations are in ``locales/zh/LC_MESSAGES/xmr.po``. Installing the package compiles that
+file to ``xmr.mo``; in a checkout a newer ``xmr.po`` is compiled in memory, so that an edit shows
+at once.
+``XMR_LANG`` (``en``; ``zh`` or ``cn``) chooses the language, otherwise ``LC_ALL``, ``LC_MESSAGES``
+or ``LANG`` does. A message without a translation is shown in English.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from functools import cache
-from importlib import resources
+from gettext import GNUTranslations, NullTranslations
+from io import BytesIO
+from pathlib import Path
 
-LANGUAGES = ("en", "zh")
+LOCALES = Path(__file__).with_name("locales")
 
 
 @cache
 def language() -> str:
-    """The language in force: ``"en"`` or ``"zh"``."""
+    """Return the language of all messages: ``"en"`` or ``"zh"``."""
     for variable in ("XMR_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         value = os.environ.get(variable, "")
         if value:
@@ -30,21 +33,44 @@ def language() -> str:
 
 
 @cache
-def catalogue(lang: str) -> dict[str, str]:
-    """English text to its translation; empty for English itself."""
-    if lang == "en":
-        return {}
-    path = resources.files("bagformer_cli") / "locales" / f"{lang}.json"
-    texts: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    return texts
+def catalogue(lang: str) -> NullTranslations:
+    """Load the translations of a language; without a catalogue every message stays English."""
+    folder = LOCALES / lang / "LC_MESSAGES"
+    source, compiled = folder / "xmr.po", folder / "xmr.mo"
+    if source.is_file() and not _is_newer(compiled, source):
+        edited = _compile(source)
+        if edited is not None:
+            return edited
+    if compiled.is_file():
+        with compiled.open("rb") as file:
+            return GNUTranslations(file)
+    return NullTranslations()
+
+
+def _is_newer(file: Path, source: Path) -> bool:
+    return file.is_file() and file.stat().st_mtime >= source.stat().st_mtime
+
+
+def _compile(source: Path) -> GNUTranslations | None:
+    """Compile a ``.po`` file in memory; None where Babel (a development tool) is not installed."""
+    try:
+        from babel.messages.mofile import write_mo
+        from babel.messages.pofile import read_po
+    except ImportError:
+        return None
+    compiled = BytesIO()
+    with source.open("rb") as file:
+        write_mo(compiled, read_po(file))
+    compiled.seek(0)
+    return GNUTranslations(compiled)
 
 
 def tr(text: str, /, **values: object) -> str:
-    """``text`` in the language in force, its ``{placeholders}`` filled in.
+    """Translate ``text`` and fill in its ``{placeholders}``.
 
     Args:
-        text: The English sentence, a literal (a test collects them from the sources).
-        **values: What the placeholders stand for.
+        text: The English message, a literal (the catalogue is extracted from the sources).
+        **values: One value for each placeholder.
     """
-    template = catalogue(language()).get(text, text)
+    template = catalogue(language()).gettext(text)
     return template.format(**values) if values else template

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from bagformer_cli.cli.main import app
-from tests.commands_page import PAGE, page
+from tests.support.commands_page import PAGE, page
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [

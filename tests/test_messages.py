@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +18,10 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     language.cache_clear()
+    catalogue.cache_clear()
     yield
     language.cache_clear()
+    catalogue.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -44,7 +47,6 @@ def test_the_environment_decides_the_language(
 
 
 def test_english_needs_no_catalogue() -> None:
-    assert catalogue("en") == {}
     assert tr("No such file: {path}", path="a.txt") == "No such file: a.txt"
 
 
@@ -54,7 +56,15 @@ def test_a_sentence_without_values_keeps_its_braces() -> None:
 
 def test_chinese_comes_from_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XMR_LANG", "zh")
-    monkeypatch.setattr(messages, "catalogue", lambda lang: {"{n} images": "{n} 张图片"})
+    assert tr("title {n}", n=3) == "第 3 个标题"
+
+
+def test_an_edited_catalogue_shows_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "zh" / "LC_MESSAGES"
+    folder.mkdir(parents=True)
+    (folder / "xmr.po").write_text('msgid "{n} images"\nmsgstr "{n} 张图片"\n', "utf-8")
+    monkeypatch.setenv("XMR_LANG", "zh")
+    monkeypatch.setattr(messages, "LOCALES", tmp_path)
     assert tr("{n} images", n=3) == "3 张图片"
 
 

@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bagformer_cli.index.mirror import EACH, LEAST
-from bagformer_cli.index.tokens import TokenIndex
-from bagformer_cli.interaction import _plain
-from bagformer_cli.interaction.stored import open_vectors, write_vectors
+from bagformer_cli.index.centroids import TokenIndex
+from bagformer_cli.index.vector_cache import EACH, LEAST
+from bagformer_cli.interaction.kernels import reference as _plain
 from bagformer_cli.interaction.topk import topk, topk_rescored
-from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.storage import open_vectors, write_vectors
 
 K = 10
 QUERIES = 16

@@ -17,19 +17,19 @@ from pathlib import Path
 import torch
 
 from bagformer_cli.bench.trials import write_page
-from bagformer_cli.data.datasets import ensure_store, resolve
-from bagformer_cli.data.split import Split
+from bagformer_cli.data.store.split import Split
+from bagformer_cli.datasets import ensure_store, resolve
 from bagformer_cli.evaluation.evaluate import encode_split
 from bagformer_cli.evaluation.metrics import Positives, best_ranks, recall
 from bagformer_cli.files import write_text
-from bagformer_cli.index.reduce import Fewer
-from bagformer_cli.interaction.codes import RESIDUAL, Codebook
+from bagformer_cli.index.compression.reduction import Fewer
 from bagformer_cli.interaction.maxsim import score_texts
-from bagformer_cli.interaction.stored import DTYPES
-from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.residual_codes import RESIDUAL, Codebook
+from bagformer_cli.vectors.storage import DTYPES
 
 WAYS: tuple[tuple[str, Fewer], ...] = (
     ("all", Fewer()),

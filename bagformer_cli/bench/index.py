@@ -17,16 +17,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from bagformer_cli.bench.exact_search import clustered, queries_for, query_lengths
-from bagformer_cli.data.pieces import Product
-from bagformer_cli.index.base import Queries
+from bagformer_cli.data.catalogue.parts import Product
 from bagformer_cli.index.encode import mean_vectors
+from bagformer_cli.index.engine import Queries
 from bagformer_cli.index.lancedb import LanceEngine
-from bagformer_cli.index.mirror import Mirror
 from bagformer_cli.index.rows import Layout, SideRows, to_batch
+from bagformer_cli.index.vector_cache import Mirror
 from bagformer_cli.interaction.topk import topk_rescored
-from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 K = 10
 QUERIES = 100

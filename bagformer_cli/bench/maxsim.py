@@ -19,9 +19,9 @@ from torch import Tensor
 
 from bagformer_cli.bench import plain_maxsim as plain
 from bagformer_cli.interaction.maxsim import BUDGET, maxsim, score_texts
-from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 Scores = tuple[Tensor, Tensor]
 
@@ -300,8 +300,8 @@ def status_bytes(name: str) -> int | None:
 
 def machine() -> dict[str, str]:
     """What the figures depend on: processor, threads, versions, load and chosen products."""
-    from bagformer_cli.interaction import _wide
-    from bagformer_cli.interaction._products import product_for
+    from bagformer_cli.interaction.kernels.avx512 import scores as _wide
+    from bagformer_cli.interaction.kernels.cpu.products import product_for
 
     name = "?"
     cpuinfo = Path("/proc/cpuinfo")

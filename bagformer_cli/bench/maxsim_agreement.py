@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bagformer_cli.interaction.topk import topk, topk_rescored
-from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def of_checkpoint(
         dataset: ``demo``, ``muge`` or a folder in MUGE form.
         progress: Told of preprocessing and encoding.
     """
-    from bagformer_cli.data.datasets import ensure_store, resolve
+    from bagformer_cli.datasets import ensure_store, resolve
     from bagformer_cli.evaluation.evaluate import encode_split
     from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 

@@ -18,9 +18,9 @@ from bagformer_cli.bench import plain_maxsim as plain
 from bagformer_cli.bench.maxsim import Workload, matrix_peak, status_bytes
 from bagformer_cli.files import atomic_file
 from bagformer_cli.interaction.maxsim import BUDGET, maxsim_blocks
-from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 TOP = 10  # what is kept of every title's and every image's scores
 

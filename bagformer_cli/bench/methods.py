@@ -31,15 +31,15 @@ from bagformer_cli.bench.trials import (
     write_page,
 )
 from bagformer_cli.config import load_config
-from bagformer_cli.data.datasets import ensure_store, resolve
 from bagformer_cli.data.regions import write_regions
-from bagformer_cli.data.split import Split
-from bagformer_cli.data.store import Store
+from bagformer_cli.data.store.split import Split
+from bagformer_cli.data.store.store import Store
+from bagformer_cli.datasets import ensure_store, resolve
 from bagformer_cli.evaluation.evaluate import Slow, evaluate
 from bagformer_cli.files import write_text
-from bagformer_cli.models.cells import cell_regions
+from bagformer_cli.models.backbone_regions import cell_regions
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
-from bagformer_cli.text.build import build_titles
+from bagformer_cli.text.from_config import build_titles
 
 CONFIG = "demo_regions"
 VOCAB = "vocab.txt"

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bagformer_cli.interaction import _plain
-from bagformer_cli.interaction.vectors import MultiVectors
+from bagformer_cli.interaction.kernels import reference as _plain
+from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 
 def pad(texts: MultiVectors, length: int) -> Tensor:

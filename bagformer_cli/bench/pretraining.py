@@ -33,13 +33,13 @@ from bagformer_cli.bench.trials import (
     write_page,
 )
 from bagformer_cli.config import RunConfig, load_config
-from bagformer_cli.data.datasets import ensure_store, resolve
-from bagformer_cli.data.store import Store
+from bagformer_cli.data.store.store import Store
+from bagformer_cli.datasets import ensure_store, resolve
 from bagformer_cli.progress import SILENT
-from bagformer_cli.text.build import build_titles
-from bagformer_cli.training.parallel import ALONE
+from bagformer_cli.text.from_config import build_titles
+from bagformer_cli.training.distributed import ALONE
+from bagformer_cli.training.gradient_cache import learn
 from bagformer_cli.training.run import make_trainer, new_model
-from bagformer_cli.training.step import learn
 
 CONFIG = "demo"
 FINE = ("objectives.itm=0", "model.cross=null")

@@ -11,14 +11,14 @@ from bagformer_cli.bench import plain_maxsim as plain
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch
 from bagformer_cli.data.epochs import TrainBatches
-from bagformer_cli.data.split import Split
+from bagformer_cli.data.store.split import Split
 from bagformer_cli.messages import tr
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.models.scorers import ScoreMatrix, Scorer
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.optimizer import build_optimizer
 from bagformer_cli.training.run import new_model
-from bagformer_cli.training.tasks import RetrievalTask
+from bagformer_cli.training.task import RetrievalTask
 
 _LONGEST = 25
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bagformer_cli.config import RunConfig
-from bagformer_cli.data.store import Store
+from bagformer_cli.data.store.store import Store
 from bagformer_cli.evaluation.compare import Difference, measure, paired_bootstrap
 from bagformer_cli.files import write_text
 from bagformer_cli.models.checkpoint import load_model

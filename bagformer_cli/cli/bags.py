@@ -15,7 +15,7 @@ from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
     from bagformer_cli.text.bags import TitleEncoder
-    from bagformer_cli.text.marked import MarkedTitle
+    from bagformer_cli.text.bio import MarkedTitle
     from bagformer_cli.text.segmenter import Bag
 
 app = App()
@@ -91,13 +91,13 @@ def bags(
         raise InputError(
             tr("There is no dictionary."), hint=tr("Give one with --lexicon, or leave --builtin.")
         )
-    from bagformer_cli.data.titles import bag_encoder
+    from bagformer_cli.data.title_files import bag_encoder
 
     if gold is not None:
         _compare(gold, source, lexicons, tokenizer, show_errors)
         return
     if source is not None:
-        from bagformer_cli.data.titles import seekable
+        from bagformer_cli.data.title_files import seekable
 
         with seekable(source) as file:
             given += _of_file(file, output, lexicons, tokenizer, workers)
@@ -111,10 +111,10 @@ def _of_file(
     """Stream the bags of a file; marked titles come back to be shown as titles given by hand."""
     from itertools import islice
 
-    from bagformer_cli.data.datasets import core_count
-    from bagformer_cli.data.titles import bag_lines, read_titles
+    from bagformer_cli.data.title_files import bag_lines, read_titles
+    from bagformer_cli.datasets import core_count
     from bagformer_cli.files import atomic_file
-    from bagformer_cli.text.marked import looks_marked, read_marked
+    from bagformer_cli.text.bio import looks_marked, read_marked
 
     if looks_marked(list(islice(read_titles(source), 200))):
         return [title.text for title in read_marked(source)]
@@ -157,7 +157,7 @@ def _written(output: Path, count: int) -> None:
 def _show(titles: Sequence[str], encoder: TitleEncoder, output: Path | None) -> None:
     import json
 
-    from bagformer_cli.data.titles import record
+    from bagformer_cli.data.title_files import record
     from bagformer_cli.files import write_text
 
     found = encoder.bags_batch(titles, whole=True)
@@ -182,9 +182,9 @@ def _compare(
     gold: Path, source: Path | None, lexicons: list[str], tokenizer: str, show_errors: int
 ) -> None:
     """Print how well bags fit marked spans, beside longest matching with the same entries."""
-    from bagformer_cli.data.titles import bag_encoder
-    from bagformer_cli.text.baselines import longest_match
-    from bagformer_cli.text.marked import measure, read_marked
+    from bagformer_cli.data.title_files import bag_encoder
+    from bagformer_cli.text.bio import measure, read_marked
+    from bagformer_cli.text.tools.baselines import longest_match
 
     marked = read_marked(gold)
     _same_titles(marked, source, gold)
@@ -270,8 +270,8 @@ def _same_titles(marked: Sequence[MarkedTitle], source: Path | None, gold: Path)
     """--input beside --gold must hold the same titles (or be the same file)."""
     from itertools import islice, zip_longest
 
-    from bagformer_cli.data.titles import read_titles
-    from bagformer_cli.text.marked import looks_marked, read_marked
+    from bagformer_cli.data.title_files import read_titles
+    from bagformer_cli.text.bio import looks_marked, read_marked
 
     if source is None:
         return

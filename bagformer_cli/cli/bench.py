@@ -137,8 +137,8 @@ def bench(
         if "training" in chosen:
             from bagformer_cli.bench import training
             from bagformer_cli.config import load_config
-            from bagformer_cli.data.datasets import ensure_store, resolve
-            from bagformer_cli.text.build import build_titles
+            from bagformer_cli.datasets import ensure_store, resolve
+            from bagformer_cli.text.from_config import build_titles
 
             config = load_config("demo")
             dataset = resolve("demo", progress=progress)
@@ -156,11 +156,11 @@ def _titles(
 
     from bagformer_cli.bench import titles
     from bagformer_cli.config import load_config
-    from bagformer_cli.data.datasets import resolve
     from bagformer_cli.data.muge import iter_queries
-    from bagformer_cli.data.titles import read_titles
-    from bagformer_cli.text.build import build_titles
+    from bagformer_cli.data.title_files import read_titles
+    from bagformer_cli.datasets import resolve
     from bagformer_cli.text.dictionaries import read_dictionary
+    from bagformer_cli.text.from_config import build_titles
 
     if file is None:
         folder = resolve("demo", progress=progress)

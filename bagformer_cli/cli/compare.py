@@ -32,7 +32,7 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Parse, measure, print."""
-    from bagformer_cli.data.datasets import ensure_store, resolve
+    from bagformer_cli.datasets import ensure_store, resolve
     from bagformer_cli.evaluation.compare import measure, paired_bootstrap
     from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint, load_model
 

@@ -71,7 +71,7 @@ def bagformer(
     debug: Debug = False,
 ) -> None:
     """Parse, convert, print."""
-    from bagformer_cli.models.convert import convert_bagformer
+    from bagformer_cli.original.convert import convert_bagformer
 
     model = convert_bagformer(
         checkpoint,

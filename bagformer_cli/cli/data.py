@@ -36,7 +36,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Parse, draw, print."""
-    from bagformer_cli.data.demo import write_demo
+    from bagformer_cli.demo import write_demo
 
     with bars.progress() as progress:
         write_demo(out, images=images, seed=seed, workers=workers, progress=progress)
@@ -68,8 +68,8 @@ def regions(
 ) -> None:
     """Parse, extract, print."""
     from bagformer_cli.config import RegionsConfig
-    from bagformer_cli.data.datasets import ensure_store, resolve
     from bagformer_cli.data.regions import crop_regions, write_regions
+    from bagformer_cli.datasets import ensure_store, resolve
 
     model = None
     if checkpoint is not None:
@@ -86,7 +86,7 @@ def regions(
             if model is None:
                 found = crop_regions(split, width, progress)
             else:
-                from bagformer_cli.models.cells import cell_regions
+                from bagformer_cli.models.backbone_regions import cell_regions
 
                 found = cell_regions(model, split, progress=progress)
             written[str(path)] = write_regions(path, found)
@@ -116,7 +116,7 @@ def check(
     from dataclasses import asdict
 
     from bagformer_cli.data.check import check_folder
-    from bagformer_cli.data.datasets import core_count, resolve
+    from bagformer_cli.datasets import core_count, resolve
 
     with bars.progress() as progress:
         dataset = resolve(folder, progress=progress)
@@ -239,8 +239,8 @@ def import_data(
     """Parse, import, print."""
     from dataclasses import asdict
 
-    from bagformer_cli.data.importing import import_table
-    from bagformer_cli.data.lmdb_import import import_lmdb
+    from bagformer_cli.data.importing.lmdb_import import import_lmdb
+    from bagformer_cli.data.importing.table_import import import_table
 
     with bars.progress() as progress:
         if source.is_dir():

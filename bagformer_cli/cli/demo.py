@@ -38,7 +38,7 @@ def demo(
     started = time.perf_counter()
     from bagformer_cli.cli.eval import drawn_attributes
     from bagformer_cli.config import load_config
-    from bagformer_cli.data.datasets import ensure_store, resolve
+    from bagformer_cli.datasets import ensure_store, resolve
 
     first = load_config("pretrain_demo", [f"seed={seed}"])
     settings = load_config("demo", [f"seed={seed}", f"training.epochs={EPOCHS}"])
@@ -129,12 +129,12 @@ def _search(
     progress: Any,
 ) -> dict[str, Any]:
     """Build an index over the validation split; search it in words and with the picture."""
-    from bagformer_cli.data.catalogue import open_catalogue
+    from bagformer_cli.data.catalogue.sources import open_catalogue
     from bagformer_cli.index.build import add_catalogue
     from bagformer_cli.index.encode import EncodeOptions, layout_of
     from bagformer_cli.index.engines import create_engine
+    from bagformer_cli.index.results_page import Found, write_sheet
     from bagformer_cli.index.search import Index
-    from bagformer_cli.index.sheet import Found, write_sheet
 
     started = time.perf_counter()
     catalogue = open_catalogue(dataset, split="valid")

@@ -57,8 +57,8 @@ def stats(
     """Parse, count, print."""
     from collections import Counter
 
-    from bagformer_cli.data.titles import read_titles
-    from bagformer_cli.text.checking import Coverage, coverage
+    from bagformer_cli.data.title_files import read_titles
+    from bagformer_cli.text.tools.check import Coverage, coverage
 
     lexicons = [*(["builtin"] if builtin else []), *(dictionaries or [])]
     covered: Coverage | None = None
@@ -159,8 +159,8 @@ def check(
     """Parse, check, print."""
     from collections import Counter
 
-    from bagformer_cli.text.checking import check_dictionaries
-    from bagformer_cli.text.checking import repair as write_repaired
+    from bagformer_cli.text.tools.check import check_dictionaries
+    from bagformer_cli.text.tools.check import repair as write_repaired
 
     with bars.progress() as progress:
         findings = check_dictionaries(
@@ -222,9 +222,9 @@ def mine(
     debug: Debug = False,
 ) -> None:
     """Parse, mine, print."""
-    from bagformer_cli.data.titles import read_titles
-    from bagformer_cli.text.mining import MiningLimits, write_mined
-    from bagformer_cli.text.mining import mine as find
+    from bagformer_cli.data.title_files import read_titles
+    from bagformer_cli.text.tools.mine import MiningLimits, write_mined
+    from bagformer_cli.text.tools.mine import mine as find
 
     limits = MiningLimits(count=min_count, cohesion=min_cohesion, freedom=min_freedom)
     with _segmenter([*(["builtin"] if builtin else []), *(lexicon or [])]) as (segmenter, progress):

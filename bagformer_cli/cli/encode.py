@@ -87,8 +87,8 @@ def encode(
     """Parse, encode, print."""
     import time
 
-    from bagformer_cli.data.catalogue import open_catalogue
-    from bagformer_cli.data.shards import Ray
+    from bagformer_cli.data.catalogue.sources import open_catalogue
+    from bagformer_cli.data.workers import Ray
 
     catalogue = open_catalogue(
         source, split=split, root=root, encoding=encoding, piece_size=piece_size, titles=titles

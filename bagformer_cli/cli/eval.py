@@ -90,7 +90,7 @@ def evaluate_command(
 ) -> None:
     """Parse, evaluate, print."""
     from bagformer_cli.api import load
-    from bagformer_cli.data.datasets import ensure_store, resolve
+    from bagformer_cli.datasets import ensure_store, resolve
     from bagformer_cli.evaluation.evaluate import Slow, evaluate
     from bagformer_cli.evaluation.subsets import read_subsets
     from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint
@@ -265,7 +265,7 @@ def _mean_stages(every: list[dict[str, Any]]) -> dict[str, Any]:
 
 def drawn_attributes(folder: Path, part: Any, found: Any) -> dict[str, dict[str, float]]:
     """Of a drawn dataset: how often the first image has what the query names, in percent."""
-    from bagformer_cli.data.demo.attributes import (
+    from bagformer_cli.demo.attributes import (
         FILE_NAME,
         accuracy_by_attribute,
         read_attributes,

@@ -116,7 +116,7 @@ def _value(failure: Any) -> tuple[str | None, str]:
         names = ", ".join(str(choice) for choice in descriptor.choices)
         return found, tr("one of: {names}", names=names)
     if errors is not None and errors()[0]["type"] != "value_error":
-        from bagformer_cli.values import wanted
+        from bagformer_cli.config.expected import wanted
 
         return found, wanted(errors())
     return found, str(failure.message).removeprefix("Value error, ")

@@ -108,7 +108,8 @@ def _meaning(parameter: Any) -> str:
         return tr("Show this page.")
     text = str(parameter.help or "")
     if parameter.required:
-        return f"{text} [{tr('required')}]"
+        note = tr("required")
+        return f"{text} [{note}]"
     default = parameter.default
     if isinstance(parameter.show_default, str):
         default = parameter.show_default
@@ -121,7 +122,8 @@ def _meaning(parameter: Any) -> str:
     nothing = default is None or default is False or default == ""
     if nothing or callable(default) or not parameter.show_default:
         return text
-    return f"{text} [{tr('default: {value}', value=default)}]"
+    note = tr("default: {value}", value=default)
+    return f"{text} [{note}]"
 
 
 def _definitions(rows: Rows, column: int, width: int) -> list[str]:

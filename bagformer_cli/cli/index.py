@@ -101,7 +101,7 @@ def build(
     with bars.progress() as progress:
         if files:
             from bagformer_cli.index.build import add_encoded
-            from bagformer_cli.index.codebook import codebook_at
+            from bagformer_cli.index.compression.codebook import codebook_at
             from bagformer_cli.index.engines import create_engine
 
             layout, kept = codebook_at(str(catalogue))
@@ -165,8 +165,8 @@ def add(
             added = add_encoded(engine, catalogue, progress)
         else:
             from bagformer_cli.index.build import add_catalogue
+            from bagformer_cli.index.compression.reduction import Fewer
             from bagformer_cli.index.encode import EncodeOptions
-            from bagformer_cli.index.reduce import Fewer
             from bagformer_cli.index.search import Index
 
             index = Index.open(uri, checkpoint, device=device)
@@ -255,7 +255,7 @@ def _open(
     encoding: str,
     types: dict[str, str] | None = None,
 ) -> Any:
-    from bagformer_cli.data.catalogue import open_catalogue
+    from bagformer_cli.data.catalogue.sources import open_catalogue
 
     return open_catalogue(catalogue, split=split, root=root, encoding=encoding, types=types)
 

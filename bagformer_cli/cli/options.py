@@ -11,7 +11,7 @@ import typer
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
-    from bagformer_cli.data.catalogue import Catalogue
+    from bagformer_cli.data.catalogue.sources import Catalogue
     from bagformer_cli.index.encode import EncodeOptions
     from bagformer_cli.index.rows import Layout
     from bagformer_cli.models.build import RetrievalModel
@@ -139,9 +139,9 @@ def encoder_for(
         **options: Of ``EncodeOptions``.
     """
     from bagformer_cli.api import load
-    from bagformer_cli.index.codebook import with_codebook
+    from bagformer_cli.index.compression.codebook import with_codebook
+    from bagformer_cli.index.compression.reduction import Fewer
     from bagformer_cli.index.encode import EncodeOptions, layout_of
-    from bagformer_cli.index.reduce import Fewer
     from bagformer_cli.models.checkpoint import find_checkpoint
 
     place = find_checkpoint(checkpoint)

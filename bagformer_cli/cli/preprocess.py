@@ -56,9 +56,9 @@ def preprocess(
     import time
 
     from bagformer_cli.config import load_config
-    from bagformer_cli.data.datasets import ensure_store, resolve
-    from bagformer_cli.data.shards import Ray
-    from bagformer_cli.text.build import build_titles
+    from bagformer_cli.data.workers import Ray
+    from bagformer_cli.datasets import ensure_store, resolve
+    from bagformer_cli.text.from_config import build_titles
 
     settings = load_config(config or "demo")
     started = time.perf_counter()

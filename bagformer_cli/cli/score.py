@@ -14,7 +14,7 @@ from bagformer_cli.cli.options import Checkpoint
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
-    from bagformer_cli.models.places import Fit
+    from bagformer_cli.models.score_explanation import Fit
 
 app = App()
 

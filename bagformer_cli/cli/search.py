@@ -141,7 +141,7 @@ def search(
         _explain_nothing(opened.engine, index, of)
     names = [str(query) for query in asked]
     if output is not None:
-        from bagformer_cli.index.sheet import Found, write_sheet
+        from bagformer_cli.index.results_page import Found, write_sheet
 
         remark = write_sheet(
             output,

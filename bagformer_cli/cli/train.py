@@ -94,11 +94,11 @@ def train(
 ) -> None:
     """Parse, train, print the run."""
     from bagformer_cli.config import load_config
-    from bagformer_cli.data.datasets import ensure_store, resolve
+    from bagformer_cli.datasets import ensure_store, resolve
     from bagformer_cli.progress import SILENT
-    from bagformer_cli.text.build import build_titles
+    from bagformer_cli.text.from_config import build_titles
     from bagformer_cli.training.chain import resume_chain, stage_configs, start_chain
-    from bagformer_cli.training.parallel import join_world, leave_world
+    from bagformer_cli.training.distributed import join_world, leave_world
     from bagformer_cli.training.run import (
         check_start,
         free_run_folder,

@@ -16,8 +16,8 @@ from bagformer_cli.config.files import (
     save_config,
     yaml,
 )
-from bagformer_cli.config.run import RunConfig
-from bagformer_cli.config.sections import (
+from bagformer_cli.config.rules import RunConfig
+from bagformer_cli.config.schema import (
     AugmentConfig,
     Compat,
     CrossConfig,

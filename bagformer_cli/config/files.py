@@ -13,11 +13,11 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from bagformer_cli.assets import asset_folder
-from bagformer_cli.config.run import RunConfig
+from bagformer_cli.config.expected import shown, wanted
+from bagformer_cli.config.rules import RunConfig
 from bagformer_cli.errors import ConfigError, nearest
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
-from bagformer_cli.values import shown, wanted
 
 
 def yaml() -> YAML:

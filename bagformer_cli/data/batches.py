@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD, decode, normalise, resize
 from bagformer_cli.data.regions import RegionFile
-from bagformer_cli.data.split import Split
+from bagformer_cli.data.store.split import Split
 from bagformer_cli.text.bags import TokenBags
 
 Item = TypeVar("Item")

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bagformer_cli.data.images import verify
-from bagformer_cli.data.lines import parse_image_line, parse_query_line, read_lines, repeated
 from bagformer_cli.data.muge import SPLITS, MugeFolder, needs_items
-from bagformer_cli.data.shards import run_jobs
+from bagformer_cli.data.muge_lines import parse_image_line, parse_query_line, read_lines, repeated
+from bagformer_cli.data.workers import run_jobs
 from bagformer_cli.errors import DataError
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress

@@ -17,10 +17,10 @@ from bagformer_cli.config import DataConfig
 from bagformer_cli.data.augment import augment, sample_random
 from bagformer_cli.data.batches import Batch, Masked, TextBatch, prefetch
 from bagformer_cli.data.images import decode, resize
-from bagformer_cli.data.links import Links
 from bagformer_cli.data.masking import TokenMasking
+from bagformer_cli.data.positives import Links
 from bagformer_cli.data.regions import RegionFile
-from bagformer_cli.data.split import Split
+from bagformer_cli.data.store.split import Split
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 from bagformer_cli.text.bags import TokenBags

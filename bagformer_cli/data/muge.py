@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Generic, Self, TypeVar
 
-from bagformer_cli.data.lines import (
+from bagformer_cli.data.muge_lines import (
     FIELDS,
     Naming,
     Query,

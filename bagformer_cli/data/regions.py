@@ -26,7 +26,7 @@ from PIL import Image
 
 from bagformer_cli.config import RegionsConfig
 from bagformer_cli.data.images import decode
-from bagformer_cli.data.split import Split
+from bagformer_cli.data.store.split import Split
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr

@@ -19,8 +19,8 @@ from torch import Tensor
 from bagformer_cli.config import EvaluationConfig, RunConfig
 from bagformer_cli.data.batches import image_batches, region_batches, text_batches
 from bagformer_cli.data.regions import RegionFile
-from bagformer_cli.data.split import Split
-from bagformer_cli.evaluation.blend import Ranked, choose_beta
+from bagformer_cli.data.store.split import Split
+from bagformer_cli.evaluation.merge import Ranked, choose_beta
 from bagformer_cli.evaluation.metrics import (
     Candidates,
     Positives,

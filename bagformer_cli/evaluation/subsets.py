@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bagformer_cli.data.split import Split
+from bagformer_cli.data.store.split import Split
 from bagformer_cli.errors import DataError, InputError, cannot_read
 from bagformer_cli.evaluation.metrics import Positives
 from bagformer_cli.messages import tr

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bagformer_cli.data.catalogue import Catalogue
-from bagformer_cli.data.pieces import Product
+from bagformer_cli.data.catalogue.parts import Product
+from bagformer_cli.data.catalogue.sources import Catalogue
 from bagformer_cli.errors import DataError, InputError
-from bagformer_cli.index.base import Engine
 from bagformer_cli.index.encode import EncodeOptions, Skipped, encode_products
 from bagformer_cli.index.encoded import encoded_files, layout_of_file, read_rows
+from bagformer_cli.index.engine import Engine
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel

@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bagformer_cli.data.batches import TextBatch, normalised, prefetch
-from bagformer_cli.data.catalogue import Catalogue
+from bagformer_cli.data.catalogue.parts import Piece, Product
+from bagformer_cli.data.catalogue.sources import Catalogue
 from bagformer_cli.data.images import decode, open_image, resize
-from bagformer_cli.data.pieces import Piece, Product
-from bagformer_cli.data.shards import Workers, run_jobs
+from bagformer_cli.data.workers import Workers, run_jobs
 from bagformer_cli.errors import InputError, cannot_read
 from bagformer_cli.files import atomic_file, write_text
+from bagformer_cli.index.compression.reduction import Fewer
 from bagformer_cli.index.encoded import MANIFEST, codebook_file, metadata, require_own, rows_done
-from bagformer_cli.index.reduce import Fewer
 from bagformer_cli.index.rows import SIDES, Layout, One, Side, SideRows, VectorType, to_batch
-from bagformer_cli.interaction.codes import Codebook
-from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.encode import EncodedItems, encode_images, encode_texts
-from bagformer_cli.models.identity import fingerprint
+from bagformer_cli.models.fingerprint import fingerprint
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.residual_codes import Codebook
 
 SMALL_FILE = 24 << 10  # bytes; an image file up to this is its own thumbnail
 

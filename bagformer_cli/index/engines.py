@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from bagformer_cli.errors import InputError, MissingDependencyError
-from bagformer_cli.index.base import Engine
+from bagformer_cli.index.engine import Engine
 from bagformer_cli.index.rows import Layout
-from bagformer_cli.interaction.codes import Codebook
 from bagformer_cli.messages import tr
+from bagformer_cli.vectors.residual_codes import Codebook
 
 SHARED = ("s3://", "gs://", "az://", "memory://")
 
@@ -41,7 +41,7 @@ def find_index(given: str | None = None) -> str:
 def create_engine(
     uri: str, layout: Layout, codebook: Codebook | None = None, **options: Any
 ) -> Engine:
-    """Make an empty index at ``uri``; see :meth:`~bagformer_cli.index.base.Engine.create`.
+    """Make an empty index at ``uri``; see :meth:`~bagformer_cli.index.engine.Engine.create`.
 
     Raises:
         InputError: There is something already, or no engine has such URIs.

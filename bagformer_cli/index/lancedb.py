@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 
 from bagformer_cli.errors import InputError, XmrError
 from bagformer_cli.files import disk_errors
-from bagformer_cli.index.base import Engine, Found, Queries, Recall
-from bagformer_cli.index.mirror import Keys, Mirror
-from bagformer_cli.index.places import (
+from bagformer_cli.index.engine import Engine, Found, Queries, Recall
+from bagformer_cli.index.engine_errors import bad_where, damaged
+from bagformer_cli.index.lancedb_folder import (
     CODEBOOK,
     TABLE,
     UNFINISHED,
@@ -49,12 +49,12 @@ from bagformer_cli.index.places import (
     taken,
 )
 from bagformer_cli.index.rows import Layout, Side, side_vectors
-from bagformer_cli.index.where import bad_where, damaged
-from bagformer_cli.interaction.codes import Codebook
+from bagformer_cli.index.vector_cache import Keys, Mirror
 from bagformer_cli.interaction.maxsim import score_texts
-from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.residual_codes import Codebook
 
 NAME = b"xmr_index"
 LISTS_AT_ONCE = 2048

@@ -28,13 +28,13 @@ from qdrant_client import QdrantClient
 from qdrant_client import models as q
 
 from bagformer_cli.errors import InputError, XmrError
-from bagformer_cli.index import sql
-from bagformer_cli.index.base import Engine, Found, Queries, Recall
+from bagformer_cli.index import filters as sql
+from bagformer_cli.index.engine import Engine, Found, Queries, Recall
+from bagformer_cli.index.engine_errors import damaged
 from bagformer_cli.index.rows import Layout, Side, side_one, side_vectors
-from bagformer_cli.index.where import damaged
-from bagformer_cli.interaction.codes import RESIDUAL, Codebook
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.vectors.residual_codes import RESIDUAL, Codebook
 
 KEY = "xmr"
 NAMESPACE = uuid.UUID("6d75f9a2-6b0e-4c57-9c5e-3f1f0a2b7d11")

@@ -22,11 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bagformer_cli.data.pieces import Product
+from bagformer_cli.data.catalogue.parts import Product
 from bagformer_cli.errors import DataError, InputError
-from bagformer_cli.interaction.codes import RESIDUAL, Codebook, code_width
-from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
+from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.residual_codes import RESIDUAL, Codebook, code_width
 
 Side = Literal["image", "title"]
 SIDES: tuple[Side, ...] = ("image", "title")

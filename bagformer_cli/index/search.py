@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from bagformer_cli.data.batches import TextBatch, pixels_of
 from bagformer_cli.data.images import decode
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.base import Engine, Found, Queries, Recall
 from bagformer_cli.index.encode import one_of
+from bagformer_cli.index.engine import Engine, Found, Queries, Recall
 from bagformer_cli.index.engines import open_engine
+from bagformer_cli.index.rerank import slow_scores
 from bagformer_cli.index.rows import Side, wrong_model
-from bagformer_cli.index.slow import slow_scores
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 from bagformer_cli.models.encode import encode_images, encode_texts
-from bagformer_cli.models.identity import fingerprint
+from bagformer_cli.models.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from PIL import Image

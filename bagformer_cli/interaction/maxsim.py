@@ -15,10 +15,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bagformer_cli.errors import InputError
-from bagformer_cli.interaction import _cpu, _plain, _recompute, _wide
-from bagformer_cli.interaction._blocks import cut
-from bagformer_cli.interaction.vectors import MultiVectors, offsets_of
+from bagformer_cli.interaction.kernels import recompute as _recompute
+from bagformer_cli.interaction.kernels import reference as _plain
+from bagformer_cli.interaction.kernels.avx512 import scores as _wide
+from bagformer_cli.interaction.kernels.blocks import cut
+from bagformer_cli.interaction.kernels.cpu import tiles as _cpu
 from bagformer_cli.messages import tr
+from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
 
 BUDGET = 256 << 20  # bytes for temporaries, beside the vectors and the scores themselves
 KEEP = 1 << 30  # bytes of places of maxima kept for a backward pass; beyond, it finds them again
@@ -223,7 +226,7 @@ def _path(bags: Tensor, patches: Tensor, bag_offsets: Tensor, dtype: torch.dtype
 def _fused() -> ModuleType | None:
     """The CUDA kernels, or None where Triton is not installed."""
     try:
-        from bagformer_cli.interaction import _triton
+        from bagformer_cli.interaction.kernels import cuda as _triton
     except (ImportError, RuntimeError, OSError):
         return None
     return _triton

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from bagformer_cli.errors import InputError
-from bagformer_cli.interaction._blocks import cut
+from bagformer_cli.interaction.kernels.blocks import cut
 from bagformer_cli.interaction.maxsim import BUDGET, score_texts
-from bagformer_cli.interaction.vectors import MultiVectors, offsets_of
 from bagformer_cli.messages import tr
+from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
 
 
 def topk(

@@ -13,11 +13,11 @@ from bagformer_cli.encoders.joint import JointEncoder, PredictionHead
 from bagformer_cli.encoders.regions import BOX, RegionEncoder
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder, load_bert, sizes_of
 from bagformer_cli.encoders.vision import VisionEncoder
-from bagformer_cli.models.compat import dual_encoder, matching_head
 from bagformer_cli.models.cross import Captioner, MatchingHead, SlowScorer
 from bagformer_cli.models.dual import DualEncoder, Encoded
+from bagformer_cli.original.model import dual_encoder, matching_head
 from bagformer_cli.text.bags import TitleEncoder
-from bagformer_cli.text.build import build_titles
+from bagformer_cli.text.from_config import build_titles
 
 
 class RetrievalModel(nn.Module):

@@ -24,7 +24,7 @@ from bagformer_cli.errors import CheckpointError, cannot_read, nearest
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
-from bagformer_cli.text.build import title_encoder
+from bagformer_cli.text.from_config import title_encoder
 from bagformer_cli.text.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"

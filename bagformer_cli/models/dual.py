@@ -30,8 +30,8 @@ from bagformer_cli.encoders.regions import IntoText, RegionEncoder
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.errors import ConfigError
-from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.messages import tr
+from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 
 @dataclass

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bagformer_cli.data.batches import Batch
-from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
+from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 
 class MomentumModel:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from bagformer_cli.config import Pooling, RunConfig
 from bagformer_cli.interaction.maxsim import maxsim
-from bagformer_cli.interaction.vectors import MultiVectors
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded, one_each
+from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 Scorer = Literal["cls", "late", "slow"]
 

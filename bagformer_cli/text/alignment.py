@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bagformer_cli.text.trie import Array
+from bagformer_cli.text.automaton import Array
 
 
 def assemble(

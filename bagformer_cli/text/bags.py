@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from bagformer_cli.text.kernels import kernels
+from bagformer_cli.text.jit import kernels
 from bagformer_cli.text.segmenter import Bag, PackedBags, Segmenter
 from bagformer_cli.text.tokenizer import PackedTokens, Tokenizer
 

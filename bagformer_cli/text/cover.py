@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bagformer_cli.text.automaton import Array, child
 from bagformer_cli.text.characters import DIGIT, LATIN, MARK, OTHER, SPACE, ZERO_WIDTH_JOINER
 from bagformer_cli.text.patterns import (
     COMPOUND,
@@ -23,7 +24,6 @@ from bagformer_cli.text.patterns import (
     scan,
     unit_end,
 )
-from bagformer_cli.text.trie import Array, child
 
 PAIR, NAME_CHARACTER, GLUED = 10, 11, 12
 """Further costs: of one ideograph with a head, of each character of a name, of a number that looks

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bagformer_cli.messages import tr
+from bagformer_cli.text.bio import looks_marked, parse_marked
 from bagformer_cli.text.lines import Problem, raise_first, read_lines
-from bagformer_cli.text.marked import looks_marked, parse_marked
 
 UNTYPED = "-"
 """Stands in a file for 'no type'."""

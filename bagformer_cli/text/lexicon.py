@@ -22,10 +22,10 @@ from bagformer_cli.assets import asset_folder
 from bagformer_cli.errors import MissingDependencyError, cannot_read
 from bagformer_cli.files import atomic_file, atomic_folder, cache_folder
 from bagformer_cli.messages import tr
+from bagformer_cli.text.automaton import Trie
 from bagformer_cli.text.characters import CODE_POINTS, codes_of, fold_table
 from bagformer_cli.text.cover import TAKES_HEAD, TAKES_SUFFIX
 from bagformer_cli.text.dictionaries import BACKGROUND, UNTYPED, Dictionary, read_dictionary
-from bagformer_cli.text.trie import Trie
 
 FORMAT = "lexicon 10"
 """Changes whenever the cached arrays, the merging or the folding change."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bagformer_cli.text.automaton import Array, child
 from bagformer_cli.text.characters import DIGIT, LATIN, OTHER
-from bagformer_cli.text.trie import Array, child
 
 LEXICON, TOKEN, NUMBER, QUANTITY, MODEL, LETTERS, COMPOUND, NAME, COUNTED, OFFER = range(10)
 """What made a bag; everything from NUMBER on is a pattern."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from bagformer_cli.text.characters import class_table, codes_of, fold_table
 from bagformer_cli.text.cover import GLUED, NAME_CHARACTER, PAIR
-from bagformer_cli.text.kernels import kernels
+from bagformer_cli.text.jit import kernels
 from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.patterns import (
     COMPOUND,

@@ -21,9 +21,9 @@ import numpy.typing as npt
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
+from bagformer_cli.text.automaton import Trie
 from bagformer_cli.text.characters import codes_of, wordpiece_tables
-from bagformer_cli.text.kernels import kernels
-from bagformer_cli.text.trie import Trie
+from bagformer_cli.text.jit import kernels
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

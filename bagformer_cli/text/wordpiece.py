@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bagformer_cli.text.automaton import Array, child
 from bagformer_cli.text.characters import DROP, ISOLATED, UNSURE, WHITE
-from bagformer_cli.text.trie import Array, child
 
 MAX_WORD = 100
 

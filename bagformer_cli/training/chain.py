@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bagformer_cli.config import RunConfig, load_config, save_config
-from bagformer_cli.data.store import Store
+from bagformer_cli.data.store.store import Store
 from bagformer_cli.files import write_text
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.training.distributed import ALONE, World
 from bagformer_cli.training.loop import TrainResult
-from bagformer_cli.training.parallel import ALONE, World
 from bagformer_cli.training.run import (
     new_model,
     require_free,

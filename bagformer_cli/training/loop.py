@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch
 from bagformer_cli.data.epochs import TrainBatches
-from bagformer_cli.data.split import Split
+from bagformer_cli.data.store.split import Split
 from bagformer_cli.errors import TrainingError
 from bagformer_cli.evaluation.evaluate import Evaluation, evaluate
 from bagformer_cli.files import atomic_folder
@@ -26,14 +26,14 @@ from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_tensors, save_model, save_tensors
 from bagformer_cli.progress import SILENT, Progress, Task
-from bagformer_cli.training.log import MetricsLog, NoLog
-from bagformer_cli.training.memory import check_memory
-from bagformer_cli.training.mining import mine_neighbours
+from bagformer_cli.training.distributed import ALONE, World
+from bagformer_cli.training.gradient_cache import learn
+from bagformer_cli.training.memory_estimate import check_memory
+from bagformer_cli.training.metrics_log import MetricsLog, NoLog
+from bagformer_cli.training.mined_batches import mine_neighbours
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate
-from bagformer_cli.training.parallel import ALONE, World
-from bagformer_cli.training.state import Position, load_state, random_state, save_state
-from bagformer_cli.training.step import learn
-from bagformer_cli.training.tasks import RetrievalTask, StepOutput
+from bagformer_cli.training.resume import Position, load_state, random_state, save_state
+from bagformer_cli.training.task import RetrievalTask, StepOutput
 from bagformer_cli.training.teacher import Teacher
 
 MINED = "mined.safetensors"

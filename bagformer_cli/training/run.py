@@ -11,8 +11,8 @@ from bagformer_cli.config import RunConfig, load_config, save_config
 from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.regions import RegionFile
-from bagformer_cli.data.split import Split
-from bagformer_cli.data.store import Store
+from bagformer_cli.data.store.split import Split
+from bagformer_cli.data.store.store import Store
 from bagformer_cli.errors import CheckpointError, ConfigError, InputError
 from bagformer_cli.files import recover_folder
 from bagformer_cli.messages import tr
@@ -25,8 +25,8 @@ from bagformer_cli.models.checkpoint import (
     load_tensors,
 )
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.training.distributed import ALONE, World
 from bagformer_cli.training.loop import Trainer, TrainResult
-from bagformer_cli.training.parallel import ALONE, World
 from bagformer_cli.training.teacher import check_teacher
 
 

@@ -1,0 +1,1 @@
+"""Catalogues: products of a folder, a table or a dataset."""

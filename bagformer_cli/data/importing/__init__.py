@@ -1,0 +1,1 @@
+"""Import datasets of other forms into MUGE form."""

@@ -1,0 +1,1 @@
+"""The preprocessed dataset on disk."""

@@ -1,0 +1,110 @@
+"""Which folder ``--dataset`` means, and its store, made when it is missing or out of date."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from bagformer_cli.data.muge import MugeFolder, naming_of, wanted_files
+from bagformer_cli.data.store.store import Store, preprocess
+from bagformer_cli.data.store.tokens import Encoder
+from bagformer_cli.data.workers import Workers
+from bagformer_cli.errors import InputError, nearest
+from bagformer_cli.messages import tr
+from bagformer_cli.progress import SILENT, Progress
+
+DEMO = Path("data/demo")
+MUGE = Path("data/muge")
+
+
+def resolve(dataset: str | Path, progress: Progress = SILENT, *, root: Path = Path()) -> MugeFolder:
+    """The dataset that a user names.
+
+    Args:
+        dataset: A folder in MUGE form if there is one of that name; else ``demo`` (``data/demo/``
+            under the current folder, drawn when first needed) or ``muge`` (``data/muge/``).
+        progress: Where to report.
+        root: The folder that ``data/`` is in.
+
+    Raises:
+        InputError: There is no such dataset; for ``muge`` it says where to get it.
+    """
+    path = Path(dataset)
+    if path.is_dir() and (naming_of(path) is not None or str(dataset) not in {"demo", "muge"}):
+        return MugeFolder(path)
+    if str(dataset) == "demo":
+        demo = root / DEMO
+        if not demo.is_dir() or naming_of(demo) is None:
+            from bagformer_cli.demo import write_demo
+
+            write_demo(demo, progress=progress)
+        return MugeFolder(demo)
+    if str(dataset) == "muge":
+        muge = root / MUGE
+        if not muge.is_dir() or naming_of(muge) is None:
+            raise muge_missing()
+        return MugeFolder(muge)
+    near = nearest(str(dataset), ["demo", "muge"])
+    raise InputError(
+        tr("There is no dataset of that name."),
+        where=dataset,
+        expected=tr("a folder in MUGE form, or demo, or muge"),
+        hint=tr("Did you mean {name}?", name=near) if near else None,
+    )
+
+
+def muge_missing() -> InputError:
+    """What to say where ``--dataset muge`` finds nothing."""
+    return InputError(
+        tr("MUGE's data is not here."),
+        where=f"{MUGE}{os.sep}",
+        expected=tr(
+            "{files} (and the same for train and test where you want them)",
+            files=wanted_files("valid"),
+        ),
+        hint=tr(
+            "It may not be passed on, so it is not part of this program: get it from Tianchi, "
+            "dataset 107332 (https://tianchi.aliyun.com/dataset/107332; a free account), and put "
+            "the files into {folder} under the current folder.",
+            folder=f"{MUGE}{os.sep}",
+        ),
+    )
+
+
+def ensure_store(
+    folder: MugeFolder | str | Path,
+    encoder: Encoder | None,
+    *,
+    text_only: bool = False,
+    splits: Sequence[str] | None = None,
+    workers: Workers | None = None,
+    progress: Progress = SILENT,
+) -> Store:
+    """The dataset's store, made or brought up to date where it is not.
+
+    Args:
+        folder: The dataset.
+        encoder: Makes tokens and bags; None: none are needed.
+        text_only: Leave the images out.
+        splits: Which splits are needed; None: all that are complete.
+        workers: Processes, or a Ray cluster; None: one process a CPU core.
+        progress: Where to report.
+    """
+    if not isinstance(folder, MugeFolder):
+        folder = MugeFolder(folder)
+    return preprocess(
+        folder,
+        encoder=encoder,
+        text_only=text_only,
+        splits=splits,
+        workers=workers or core_count(),
+        progress=progress,
+    )
+
+
+def core_count() -> int:
+    """How many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""Fewer and smaller vectors: token pooling, pruning, residual codes."""

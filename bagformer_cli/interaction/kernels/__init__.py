@@ -1,0 +1,1 @@
+"""MaxSim implementations: plain torch (the reference), CPU tiles, AVX-512, CUDA."""

@@ -1,0 +1,1 @@
+"""MaxSim with AVX-512 instructions through numba."""

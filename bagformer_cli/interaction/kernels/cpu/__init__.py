@@ -1,0 +1,1 @@
+"""MaxSim on the CPU: tiles of dot products reduced in cache."""

@@ -1,0 +1,30 @@
+"""Configuration to title encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bagformer_cli.config import RunConfig
+from bagformer_cli.original.text import CompatSegmenter, CompatTitleEncoder, WordList
+from bagformer_cli.text.bags import TitleEncoder
+from bagformer_cli.text.lexicon import Lexicon
+from bagformer_cli.text.segmenter import Segmenter
+from bagformer_cli.text.tokenizer import Tokenizer
+
+
+def build_titles(config: RunConfig) -> TitleEncoder:
+    """Tokenizer, dictionary and segmenter of the ``text`` section."""
+    return title_encoder(config, Tokenizer.load(config.text.tokenizer), config.text.lexicons)
+
+
+def title_encoder(
+    config: RunConfig, tokenizer: Tokenizer, lexicons: Sequence[str | Path]
+) -> TitleEncoder:
+    """What makes tokens and bags for this configuration, over the given dictionaries."""
+    text = config.text
+    if config.compat is None:
+        segmenter = Segmenter(Lexicon.load(lexicons))
+        return TitleEncoder(tokenizer, segmenter, text.max_tokens, text.add_sep)
+    compat = CompatSegmenter(WordList.load(lexicons), tokenizer)
+    return CompatTitleEncoder(tokenizer, compat, text.max_tokens, text.add_sep)

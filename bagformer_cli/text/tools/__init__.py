@@ -1,0 +1,1 @@
+"""Tools over dictionaries and titles: check, mine, compare, count."""

@@ -1,0 +1,1 @@
+"""Training objectives: what each needs of a batch, and its loss."""

@@ -1,0 +1,1 @@
+"""Multi-vector embeddings: packed arrays, compressed forms, memory-mapped files."""

@@ -1,0 +1,174 @@
+"""``MultiVectors`` in a folder, memory-mapped: what a search scans without loading it.
+
+The folder holds raw arrays, nothing packed, so that a scan reads them where they lie:
+
+- ``vectors.json``: ``{"format": 1, "dtype": "int8", "dim": 256, "items": 1000, "vectors": 32000}``
+- ``values.npy``: [N·D], of ``dtype`` (bfloat16 as the uint16 of its bits)
+- ``offsets.npy``: [n+1] int64; absent where every item has as many vectors (``"length": 32``)
+- ``scales.npy``: [n] float32; int8 alone
+- ``codebook.npz``: of residual codes (``residual2``, ``residual4``), whose ``values.npy`` is bytes,
+  [N·W] uint8, of N vectors
+
+Shapes: n items, N vectors in all, D dimensions, W bytes a code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bagformer_cli.data.store.arrays import GrowingArray
+from bagformer_cli.errors import InputError
+from bagformer_cli.files import atomic_folder, write_text
+from bagformer_cli.messages import tr
+from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.residual_codes import RESIDUAL, Codebook
+
+FORMAT = 1
+DTYPES = {
+    "int8": torch.int8,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    **dict.fromkeys(RESIDUAL, torch.uint8),
+}
+
+
+def write_vectors(folder: str | Path, parts: Iterable[MultiVectors]) -> MultiVectors:
+    """Write items to a folder that appears whole, and open it.
+
+    Args:
+        folder: Where; one that is there is replaced.
+        parts: The items, a part at a time, all of one type and dimension; at least one part.
+
+    Raises:
+        InputError: There is no part, parts differ, or the type is none of :data:`DTYPES`.
+    """
+    folder = Path(folder)
+    with atomic_folder(folder) as temporary, ExitStack() as stack:
+        first: MultiVectors | None = None
+        arrays: dict[str, GrowingArray] = {}
+        end = 0
+        length: int | None = None
+        for part in parts:
+            if first is None:
+                first, length = part[:0], part.uniform_length
+                arrays = _arrays(temporary, part)
+                for array in arrays.values():
+                    stack.enter_context(closing(array))
+            _check(part, first)
+            if len(part) and part.uniform_length != length:
+                length = None
+            for name, values in _columns(part, end).items():
+                arrays[name].append(values)
+            end += len(part.values)
+        if first is None:
+            raise InputError(tr("A list of no items has no known dimension."))
+        for array in arrays.values():
+            array.sync()
+        record = {
+            "format": FORMAT,
+            "dtype": first.storage,
+            "dim": first.dim,
+            "items": arrays["ends"].length,
+            "vectors": end,
+            "length": length,
+        }
+        _finish(temporary, arrays.pop("ends"), length)
+        if first.codebook is not None:
+            (temporary / "codebook.npz").write_bytes(first.codebook.to_bytes())
+        write_text(temporary / "vectors.json", json.dumps(record))
+    return open_vectors(folder)
+
+
+def open_vectors(folder: str | Path) -> MultiVectors:
+    """The items of a folder, memory-mapped: nothing is read before it is needed.
+
+    Raises:
+        InputError: The folder is not one of :func:`write_vectors`, or is damaged.
+    """
+    folder = Path(folder)
+    try:
+        record: dict[str, Any] = json.loads((folder / "vectors.json").read_text("utf-8"))
+        if record["format"] != FORMAT:
+            raise ValueError(f"format {record['format']}")
+        dtype, dim, items = DTYPES[record["dtype"]], record["dim"], record["items"]
+        codebook = None
+        if dtype == torch.uint8:
+            codebook = Codebook.from_bytes((folder / "codebook.npz").read_bytes())
+            if (codebook.dim, codebook.bits) != (dim, RESIDUAL[record["dtype"]]):
+                raise ValueError("codebook.npz")
+        width = dim if codebook is None else codebook.width
+        values = _mapped(folder / "values.npy", record["vectors"] * width)
+        values = values.view(dtype) if dtype == torch.bfloat16 else values
+        if record["length"] is None:
+            offsets = torch.from_numpy(np.load(folder / "offsets.npy"))
+            if len(offsets) != items + 1:
+                raise ValueError(f"offsets.npy: {len(offsets)} ≠ {items + 1}")
+        else:
+            offsets = torch.arange(items + 1) * record["length"]
+        scales = _mapped(folder / "scales.npy", items) if dtype == torch.int8 else None
+        return MultiVectors(values.view(record["vectors"], width), offsets, scales, codebook)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, InputError) as error:
+        raise InputError(
+            tr("These stored vectors cannot be read."), where=folder, found=str(error)
+        ) from error
+
+
+def _mapped(path: Path, size: int) -> Tensor:
+    # Copy on write: torch wants memory that may be written; the file never is.
+    array = np.load(path, mmap_mode="c") if size else np.load(path)
+    if array.shape != (size,):
+        raise ValueError(f"{path.name}: {array.shape[0]} ≠ {size}")
+    return torch.from_numpy(array)
+
+
+def _arrays(folder: Path, part: MultiVectors) -> dict[str, GrowingArray]:
+    stored = {torch.bfloat16: "uint16"}.get(part.dtype, str(part.dtype).removeprefix("torch."))
+    arrays = {
+        "values": GrowingArray(folder / "values.npy", stored),
+        "ends": GrowingArray(folder / "ends.npy", np.int64),
+    }
+    if part.scales is not None:
+        arrays["scales"] = GrowingArray(folder / "scales.npy", np.float32)
+    return arrays
+
+
+def _columns(part: MultiVectors, start: int) -> dict[str, np.ndarray[Any, Any]]:
+    values = part.values.detach().cpu().contiguous()
+    values = values.view(torch.uint16) if values.dtype == torch.bfloat16 else values
+    columns = {"values": values.view(-1).numpy(), "ends": (part.offsets[1:] + start).numpy()}
+    if part.scales is not None:
+        columns["scales"] = part.scales.cpu().numpy()
+    return columns
+
+
+def _finish(folder: Path, ends: GrowingArray, length: int | None) -> None:
+    """Offsets out of the ends of the items, where a number does not say the same."""
+    if length is None:
+        rest = np.load(folder / "ends.npy", mmap_mode="r") if ends.length else np.empty(0, np.int64)
+        np.save(folder / "offsets.npy", np.concatenate([np.zeros(1, np.int64), rest]))
+    (folder / "ends.npy").unlink()
+
+
+def _check(part: MultiVectors, first: MultiVectors) -> None:
+    if part.storage not in DTYPES:
+        raise InputError(
+            tr("Vectors of this type are not stored."), found=part.dtype, expected=", ".join(DTYPES)
+        )
+    if _kind(part) != _kind(first):
+        raise InputError(
+            tr("The parts differ in type or dimension."), found=_kind(part), expected=_kind(first)
+        )
+
+
+def _kind(part: MultiVectors) -> str:
+    book = "" if part.codebook is None else f", {part.codebook.digest}"
+    return f"{part.storage}, {part.dim}{book}"

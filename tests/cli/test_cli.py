@@ -1,0 +1,211 @@
+"""The command line as a whole: help pages, start-up, usage errors, streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bagformer_cli import __version__
+from tests.support.commands_page import commands
+
+GOLDEN = Path(__file__).parent / "golden" / "help"
+HEAVY = {
+    "torch",
+    "torchvision",
+    "transformers",
+    "timm",
+    "lancedb",
+    "numba",
+    "tensorboard",
+    "numpy",
+    "pyarrow",
+    "PIL",
+    "rich",
+}
+EVERY: list[tuple[str, ...]] = [(), *commands()]
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_the_help_page(
+    path: tuple[str, ...],
+    xmr: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """`pytest tests/cli/test_cli.py --update-golden` writes the pages anew: read the difference."""
+    monkeypatch.setenv("COLUMNS", "80")
+    run = xmr(*path, "--help")
+    assert (run.code, run.err) == (0, "")
+    file = GOLDEN / f"{'-'.join(['xmr', *path])}.txt"
+    if request.config.getoption("--update-golden"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(run.out, "utf-8")
+    assert run.out == file.read_text("utf-8")
+    assert all(len(line) <= 80 for line in run.out.splitlines() if not line.startswith("    xmr"))
+
+
+def test_no_help_page_is_left_over() -> None:
+    assert {file.name for file in GOLDEN.iterdir()} == {
+        f"{'-'.join(['xmr', *path])}.txt" for path in EVERY
+    }
+
+
+@pytest.mark.parametrize("path", [p for p in EVERY if p], ids=" ".join)
+def test_every_command_has_the_common_options(
+    path: tuple[str, ...], xmr: Callable[..., Any]
+) -> None:
+    page = xmr(*path, "--help").out
+    if "COMMAND …" not in page.splitlines()[0]:
+        assert "--json" in page
+        assert "--debug" in page
+    for line in page.splitlines():  # an option without a meaning is a riddle
+        assert not line.startswith("  -") or len(line.split("  ")) > 2 or len(line) > 32, line
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import json, sys\n"
+        "from bagformer_cli.cli.main import main\n"
+        f"for path in {[list(path) for path in EVERY]!r}:\n"
+        "    assert main([*path, '--help']) == 0\n"
+        f"print(json.dumps(sorted({HEAVY!r} & set(sys.modules))), file=sys.stderr)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert json.loads(run.stderr) == []
+
+
+def test_the_pages_speak_chinese() -> None:
+    run = _process("--help", XMR_LANG="zh", COLUMNS="80")
+    assert run.returncode == 0
+    assert "用法" in run.stdout.splitlines()[0]
+    assert "训练" in run.stdout
+
+
+def test_the_version(xmr: Callable[..., Any]) -> None:
+    assert xmr("--version").out == f"xmr {__version__}\n"
+
+
+def test_nothing_asked_shows_the_help_page(xmr: Callable[..., Any]) -> None:
+    run = xmr()
+    assert (run.code, run.out) == (2, "")
+    assert run.err.startswith("Usage: xmr [OPTIONS] COMMAND")
+    assert xmr("data").err.startswith("Usage: xmr data [OPTIONS] COMMAND")
+
+
+def test_a_misspelt_command_names_the_nearest(xmr: Callable[..., Any]) -> None:
+    run = xmr("trian")
+    assert run.code == 2
+    assert "There is no such command." in run.err
+    assert "Did you mean `xmr train`?" in run.err
+    assert "Did you mean `xmr data check`?" in xmr("data", "chek").err
+
+
+def test_a_command_like_no_other_gets_the_list(xmr: Callable[..., Any]) -> None:
+    run = xmr("qqqq")
+    assert "`xmr --help` lists the commands." in run.err
+
+
+def test_a_misspelt_option_names_the_nearest(xmr: Callable[..., Any]) -> None:
+    run = xmr("train", "--intraction", "bagwise")
+    assert run.code == 2
+    assert "found     xmr train --intraction\n" in run.err
+    assert "expected  --interaction\n" in run.err
+    assert "`xmr train --help`" in run.err
+
+
+def test_a_value_that_is_not_a_choice(xmr: Callable[..., Any]) -> None:
+    run = xmr("train", "--interaction", "bagwize")
+    assert run.code == 2
+    assert "xmr train --interaction" in run.err
+    assert "bagwize" in run.err
+    assert "bagwise" in run.err.split("expected")[1]
+
+
+def test_a_value_of_the_wrong_type(xmr: Callable[..., Any]) -> None:
+    run = xmr("train", "--seed", "soon")
+    assert run.code == 2
+    assert "xmr train --seed" in run.err
+    assert "soon" in run.err
+    assert "expected  a whole number\n" in run.err
+    assert "expected  at least 1\n" in xmr("search", "x", "-k", "0").err
+
+
+def test_an_option_without_its_value(xmr: Callable[..., Any]) -> None:
+    run = xmr("train", "--seed")
+    assert run.code == 2
+    assert "This option takes a value." in run.err
+    assert "--seed" in run.err
+    assert "`xmr train --help`" in run.err
+    assert "`xmr dict stats --help`" in xmr("dict", "stats", "--titles").err
+
+
+def test_too_many_arguments(xmr: Callable[..., Any]) -> None:
+    run = xmr("doctor", "one", "two")
+    assert run.code == 2
+    assert "more arguments than this command takes" in run.err
+    assert "found     one two\n" in run.err
+
+
+def test_a_missing_argument(xmr: Callable[..., Any]) -> None:
+    run = xmr("score")
+    assert run.code == 2
+    assert "Something is missing on the command line." in run.err
+    assert "expected  IMAGE" in run.err
+
+
+def test_doctor(xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = xmr("doctor", "--json")
+    assert run.code == 0
+    found = run.json()
+    assert found["xmr"] == __version__
+    assert found["cpu"]["cores"] >= 1
+    assert {"torch", "typer", "numpy"} <= {p["name"] for p in found["packages"]}
+    assert all(p["ok"] for p in found["packages"] if p["extra"] is None)
+    page = xmr("doctor").out
+    assert "torch" in page
+    assert "lmdb" in page
+
+
+def test_doctor_names_what_is_missing(
+    xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bagformer_cli import machine
+
+    lacking = machine.Package("torch", ">=2.6", None, None, ok=False)
+    monkeypatch.setattr(machine, "packages", lambda: [lacking])
+    run = xmr("doctor")
+    assert run.code == 1
+    assert 'pip install "torch>=2.6"' in run.out
+
+
+def test_output_that_nobody_reads_is_no_error() -> None:
+    program = (
+        f"{sys.executable} -m bagformer_cli.cli.main doctor --json | true; echo ${{PIPESTATUS[0]}}"
+    )
+    run = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    assert run.stderr == ""
+
+
+def test_a_stream_that_cannot_show_chinese_is_no_error() -> None:
+    run = _process("bags", "红色连衣裙", PYTHONIOENCODING="ascii")
+    assert run.returncode == 0
+    assert "\\u7ea2" in run.stdout
+
+
+def _process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bagformer_cli.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )

@@ -1,0 +1,185 @@
+"""The four commands, one after the other, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bagformer_cli.demo import write_demo
+
+TINY = [
+    "text.layers=1",
+    "text.width=32",
+    "text.heads=2",
+    "text.feed_forward=48",
+    "image.backbone=vit_tiny_patch16_224",
+    "image.options={patch_size: 8, embed_dim: 24, depth: 1, num_heads: 2}",
+    "image.size=16",
+    "model.embed_dim=16",
+    "training.max_steps=4",
+    "training.batch_size=8",
+    "data.titles_per_image=1",
+]
+SETS = [part for item in TINY for part in ("--set", item)]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small demo set in it."""
+    place = tmp_path_factory.mktemp("workplace")
+    write_demo(place / "data" / "demo", images=60, workers=1)
+    return place
+
+
+@pytest.fixture
+def here(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(workplace)
+    return workplace
+
+
+def test_the_four_commands_follow_each_other(here: Path, xmr: Callable[..., Any]) -> None:
+    shutil.rmtree(here / "runs", ignore_errors=True)
+    assert xmr("preprocess").code == 0
+
+    trained = xmr("train", "--interaction", "bagwise", *SETS, "--json")
+    assert trained.code == 0, trained.err
+    report = trained.json()
+    assert report["steps"] == 4
+    assert Path(report["checkpoint"]) == Path("runs/demo-bagwise/best")
+
+    evaluated = xmr("eval", "--dataset", "demo", "--submission", "out.jsonl", "--json").json()
+    assert set(evaluated) >= {"dataset", "split", "n_queries", "n_items", "stages", "seconds"}
+    assert list(evaluated["stages"]) == ["recall", "rerank", "merged"]
+    lines = [json.loads(line) for line in (here / "out.jsonl").read_text().splitlines()]
+    assert len(lines) == evaluated["n_queries"]
+    assert all(len(set(line["item_ids"])) == 10 for line in lines)
+    assert set(evaluated["attributes"]) >= {"kind", "colour", "pattern", "binding"}
+
+    picture = next((here / "data/demo").glob("*.tsv"))
+    image = here / "image.jpg"
+    import base64
+
+    image.write_bytes(base64.b64decode(picture.read_text().splitlines()[0].split("\t")[1]))
+    scored = xmr("score", "image.jpg", "红色碎花连衣裙", "蓝色牛仔裤", "--json").json()
+    assert set(scored) == {
+        "image",
+        "titles",
+        "text_to_image",
+        "image_to_text",
+        "bags",
+        "checkpoint",
+    }
+    assert len(scored["text_to_image"]) == len(scored["image_to_text"]) == 2
+    assert "".join(bag["text"] for bag in scored["bags"][0]) == "红色碎花连衣裙"
+
+
+def test_a_run_goes_on_from_the_command_line(here: Path, xmr: Callable[..., Any]) -> None:
+    shutil.rmtree(here / "runs", ignore_errors=True)
+    assert xmr("train", "--interaction", "cls", *SETS).code == 0
+    run = xmr("train", "--resume", "--set", "training.max_steps=6", "--json")
+    assert run.code == 0, run.err
+    assert run.json()["steps"] == 6
+    again = xmr("train", "--output-dir", "runs/demo-cls", *SETS)
+    assert again.code == 2
+    assert "already holds a run" in again.err
+
+
+def test_eval_without_muge_says_where_to_get_it(here: Path, xmr: Callable[..., Any]) -> None:
+    run = xmr("eval", "--dataset", "muge")
+    assert run.code == 2
+    for word in ("107332", "MR_valid_queries.jsonl", "MR_valid_imgs.tsv", "data/muge"):
+        assert word in run.err
+    assert "Traceback" not in run.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["score", "nowhere.jpg", "标题"], "nowhere.jpg"),
+        (["score", "text.jpg", "标题"], "text.jpg"),
+        (["score", "image.png", "  "], "empty"),
+        (["eval", "--checkpoint", "nofolder"], "nofolder"),
+        (["train", "--dataset", "nofolder"], "nofolder"),
+        (["train", "--config", "demoo"], "demo"),
+        (["train", "--set", "training.epoch=1"], "epochs"),
+        (["train", "--checkpoint", "nofolder"], "nofolder"),
+        (["train", "--resume", "--output-dir", "nofolder"], "nofolder"),
+    ],
+)
+def test_wrong_input_is_one_block_and_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    xmr: Callable[..., Any],
+    arguments: list[str],
+    says: str,
+) -> None:
+    from PIL import Image
+
+    from bagformer_cli.config import load_config
+    from bagformer_cli.models.checkpoint import save_model
+    from bagformer_cli.training.run import new_model
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.jpg").write_text("not an image")
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "image.png")
+    if "  " in arguments:
+        save_model(new_model(load_config("demo", TINY)), tmp_path / "runs/a/best")
+    run = xmr(*arguments)
+    assert run.code == 2, run.err
+    assert says in run.err
+    assert "Traceback" not in run.err
+    assert run.out == ""
+    if "eval" in arguments:
+        assert not (tmp_path / "data").exists()  # nothing is drawn for a model that is not there
+
+
+def test_a_title_of_ten_thousand_characters_is_cut_with_a_warning(
+    here: Path, xmr: Callable[..., Any], tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    from bagformer_cli.config import load_config
+    from bagformer_cli.models.checkpoint import save_model
+    from bagformer_cli.training.run import new_model
+
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "image.png")
+    save_model(new_model(load_config("demo", TINY)), tmp_path / "model")
+    long = "红色连衣裙" * 2000
+    run = xmr("score", tmp_path / "image.png", long, "--checkpoint", tmp_path / "model", "--json")
+    assert run.code == 0
+    assert "do not count" in run.err
+    assert run.json()["titles"] == [long]
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_real_muge_files_go_through_all_four_commands(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, xmr: Callable[..., Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data" / "muge"
+    data.mkdir(parents=True)
+    for file in (shared / "data" / "muge_sample").iterdir():
+        for split in ("valid", "train"):
+            shutil.copy(file, data / file.name.replace("valid", split))
+    assert xmr("preprocess", "--dataset", "muge").code == 0
+    small = [*SETS, "--set", "training.batch_size=2", "--config", "demo"]
+    trained = xmr("train", "--interaction", "bagwise", "--dataset", "muge", *small)
+    assert trained.code == 0, trained.err
+    report = xmr("eval", "--dataset", "muge", "--json").json()
+    assert (report["n_queries"], report["n_items"]) == (2, 8)
+    few = xmr("eval", "--dataset", "muge", "--submission", "out.jsonl")
+    assert few.code == 2  # the official file needs ten images a query
+    assert not (tmp_path / "out.jsonl").exists()
+    picture = tmp_path / "image.jpg"
+    import base64
+
+    line = (data / "MR_valid_imgs.tsv").read_text().splitlines()[0]
+    picture.write_bytes(base64.urlsafe_b64decode(line.split("\t")[1]))
+    scored = xmr("score", "image.jpg", "圣诞 抱枕", "--json")
+    assert scored.code == 0, scored.err

@@ -1,0 +1,453 @@
+"""The store: random access, resumption after a kill, and noticing what changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bagformer_cli.data import byte_ranges as spans
+from bagformer_cli.data.muge import MugeFolder, MugeImageWriter, Query, write_queries
+from bagformer_cli.data.store import store, tokens
+from bagformer_cli.data.store.arrays import GrowingArray
+from bagformer_cli.data.store.store import Store, default_store, preprocess
+from bagformer_cli.errors import DataError, DiskFullError, InputError
+from bagformer_cli.text.bags import TokenBags
+from tests.support.datasets import image_line, picture, query_line, write_split
+
+QUERIES = [(7, "红色连衣裙", (30, 10)), (5, "包", ()), (9, "童鞋 男", (20,)), (1, "帽子", (10,))]
+
+
+class Characters:
+    """A stand-in for TitleEncoder: one token and one bag a character, [CLS] first."""
+
+    def __init__(self, name: str = "characters") -> None:
+        self.fingerprint = name
+        self.seen: list[str] = []
+
+    def __call__(self, titles: Sequence[str]) -> TokenBags:
+        self.seen += titles
+        lengths = np.array([len(title) for title in titles], np.int64)
+        token_offsets = np.concatenate([[0], np.cumsum(lengths + 1)])
+        bag_offsets = np.concatenate([[0], np.cumsum(lengths)])
+        ids = [code for title in titles for code in [1, *map(ord, title)]]
+        starts = np.flatnonzero(np.array(ids) != 1)
+        return TokenBags(np.array(ids, np.int32), token_offsets, starts, starts + 1, bag_offsets)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> MugeFolder:
+    images = [(number, picture(number)) for number in (20, 40, 10, 30)]
+    write_split(tmp_path / "data", "train", QUERIES, images)
+    return write_split(tmp_path / "data", "valid", [(1, "手机", (3,))])
+
+
+@pytest.fixture
+def small_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many short spans, as a large file has."""
+    monkeypatch.setattr(store, "IMAGES", replace(store.IMAGES, span_bytes=2_000))
+
+
+def test_everything_comes_back(dataset: MugeFolder) -> None:
+    made = preprocess(dataset, encoder=Characters())
+    assert made.path == dataset.path / ".xmr"
+    assert made.splits == ["train", "valid"]
+    split = made.split("train")
+    np.testing.assert_array_equal(split.image_ids, [20, 40, 10, 30])
+    assert [split.image_bytes(i) for i in range(4)] == [picture(n) for n in (20, 40, 10, 30)]
+    np.testing.assert_array_equal(split.query_ids, [7, 5, 9, 1])
+    assert list(split.texts) == [text for _, text, _ in QUERIES]
+    assert (split.texts[2], split.texts[-1], split.texts[1:3]) == (
+        "童鞋 男",
+        "帽子",
+        ["包", "童鞋 男"],
+    )
+    np.testing.assert_array_equal(split.item_offsets, [0, 2, 2, 3, 4])
+    np.testing.assert_array_equal(split.items, [3, 2, 0, 2])
+    expected = Characters()(list(split.texts))
+    for name in ("ids", "token_offsets", "bag_starts", "bag_ends", "bag_offsets"):
+        np.testing.assert_array_equal(getattr(split.tokens, name), getattr(expected, name))
+    assert len(set(split.image_hash.tolist())) == 4
+    with pytest.raises(IndexError):
+        split.image_bytes(4)
+
+
+def test_the_text_naming_gives_the_same_store(tmp_path: Path, dataset: MugeFolder) -> None:
+    images = [(number, picture(number)) for number in (20, 40, 10, 30)]
+    other = write_split(tmp_path / "other", "train", QUERIES, images, "text")
+    one = preprocess(dataset, encoder=None).split("train")
+    two = preprocess(other, encoder=None).split("train")
+    np.testing.assert_array_equal(one.items, two.items)
+    np.testing.assert_array_equal(one.image_hash, two.image_hash)
+    assert list(one.texts) == list(two.texts)
+
+
+def test_equal_images_have_equal_hashes(tmp_path: Path) -> None:
+    images = [(1, picture(1)), (2, picture(2)), (3, picture(1))]
+    folder = write_split(tmp_path, "train", [(1, "a", (1,))], images)
+    one, two, three = preprocess(folder, encoder=None).split("train").image_hash
+    assert one == three != two
+
+
+def test_other_tools_read_the_shards(dataset: MugeFolder) -> None:
+    preprocess(dataset, encoder=Characters())
+    table = pa.ipc.open_file(dataset.path / ".xmr" / "train" / "images-00000.arrow").read_all()
+    assert table.column_names == ["image_id", "hash", "image"]
+    assert table.num_rows == 4
+    ids = np.load(dataset.path / ".xmr" / "train" / "tokens-characters" / "ids.npy")
+    assert ids.dtype == np.int32
+
+
+def test_a_split_goes_to_another_process(dataset: MugeFolder) -> None:
+    split = preprocess(dataset, encoder=Characters()).split("train")
+    copy = pickle.loads(pickle.dumps(split))
+    assert copy.image_bytes(2) == split.image_bytes(2)
+    np.testing.assert_array_equal(copy.tokens.ids, split.tokens.ids)
+
+
+@pytest.mark.usefixtures("small_spans")
+def test_many_spans_give_what_one_gives(tmp_path: Path) -> None:
+    numbers = [int(n) for n in np.random.default_rng(0).permutation(40)]
+    images = [(n, picture(n, (20 + n, 20))) for n in numbers]
+    folder = write_split(tmp_path, "train", [(1, "a", (3,))], images)
+    made = preprocess(folder, encoder=None, workers=2)
+    assert len(list((made.path / "train").glob("images-*.arrow"))) > 5
+    split = made.split("train")
+    np.testing.assert_array_equal(split.image_ids, numbers)
+    assert all(split.image_bytes(i) == data for i, (_, data) in enumerate(images))
+
+
+# ------------------------------------------------------------------------- what is made again
+
+
+def test_nothing_is_made_again_where_nothing_changed(dataset: MugeFolder) -> None:
+    preprocess(dataset, encoder=Characters())
+    before = {path: path.stat().st_mtime_ns for path in (dataset.path / ".xmr").rglob("*.arrow")}
+    encoder = Characters()
+    made = preprocess(dataset, encoder=encoder)
+    assert made.is_current(dataset, encoder)
+    assert encoder.seen == []
+    assert before == {path: path.stat().st_mtime_ns for path in made.path.rglob("*.arrow")}
+
+
+def test_a_copied_or_touched_file_is_not_read_into_the_store_again(dataset: MugeFolder) -> None:
+    made = preprocess(dataset, encoder=None)
+    shard = made.path / "train" / "images-00000.arrow"
+    before = shard.stat().st_mtime_ns
+    os.utime(dataset.images_path("train"))
+    assert made.is_current(dataset, None)
+    preprocess(dataset, encoder=None)
+    assert shard.stat().st_mtime_ns == before
+
+
+def test_changed_titles_are_noticed(dataset: MugeFolder) -> None:
+    made = preprocess(dataset, encoder=Characters())
+    path = dataset.queries_path("train")
+    path.write_text(path.read_text(encoding="utf-8").replace("红色", "蓝色"), encoding="utf-8")
+    assert not made.is_current(dataset, Characters())
+    encoder = Characters()
+    split = preprocess(dataset, encoder=encoder).split("train")
+    assert split.texts[0] == "蓝色连衣裙"
+    assert len(encoder.seen) == 4  # the validation split was not touched
+
+
+def test_another_encoder_is_noticed_and_both_are_kept(dataset: MugeFolder) -> None:
+    made = preprocess(dataset, encoder=Characters("one"))
+    assert not made.is_current(dataset, Characters("two"))
+    preprocess(dataset, encoder=Characters("two"))
+    assert made.is_current(dataset, Characters("one"))
+    assert made.is_current(dataset, Characters("two"))
+
+
+def test_only_the_newest_encoders_tokens_are_kept(dataset: MugeFolder) -> None:
+    for name in "abcde":
+        preprocess(dataset, encoder=Characters(name))
+    kept = {path.name for path in (dataset.path / ".xmr" / "train").glob("tokens-*")}
+    assert kept == {"tokens-c", "tokens-d", "tokens-e"}
+
+
+@pytest.mark.usefixtures("small_spans")
+def test_only_the_spans_that_changed_are_made_again(tmp_path: Path) -> None:
+    images = [(n, picture(n, (20, 20))) for n in range(30)]
+    folder = write_split(tmp_path, "train", [(1, "a", (3,))], images)
+    made = preprocess(folder, encoder=None)
+    before = {p.name: p.stat().st_mtime_ns for p in (made.path / "train").glob("images-*")}
+    with open(folder.images_path("train"), "ab") as stream:
+        stream.write(image_line(77, picture(77)))
+    split = preprocess(folder, encoder=None).split("train")
+    np.testing.assert_array_equal(split.image_ids, [*range(30), 77])
+    after = {p.name: p.stat().st_mtime_ns for p in (made.path / "train").glob("images-*")}
+    changed = {name for name in after if before.get(name) != after[name]}
+    assert changed <= set(sorted(after)[-2:])
+    assert len(after) > 4
+
+
+@pytest.mark.usefixtures("small_spans")
+def test_a_shorter_file_leaves_no_old_shards(tmp_path: Path) -> None:
+    images = [(n, picture(n, (20, 20))) for n in range(30)]
+    folder = write_split(tmp_path, "train", [(1, "a", (3,))], images)
+    preprocess(folder, encoder=None)
+    write_split(tmp_path, "train", [(1, "a", (3,))], images[:5])
+    split = preprocess(folder, encoder=None).split("train")
+    np.testing.assert_array_equal(split.image_ids, range(5))
+
+
+def test_another_version_of_the_store_is_made_anew(dataset: MugeFolder) -> None:
+    made = preprocess(dataset, encoder=None)
+    (made.path / "store.json").write_text('{"version": 0}', encoding="utf-8")
+    assert not made.is_current(dataset, None)
+    with pytest.raises(InputError, match="no preprocessed dataset"):
+        Store.open(made.path)
+    assert preprocess(dataset, encoder=None).is_current(dataset, None)
+
+
+# ------------------------------------------------------------------------------- interruptions
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_titles_go_on_where_a_killed_run_was(
+    dataset: MugeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "_TITLES", 2)
+
+    class Mortal(Characters):
+        def __call__(self, titles: Sequence[str]) -> TokenBags:
+            if len(self.seen) == 2:
+                raise Killed
+            return super().__call__(titles)
+
+    with pytest.raises(Killed):
+        preprocess(dataset, encoder=Mortal(), splits=["train"])
+    folder = dataset.path / ".xmr" / "train" / "tokens-characters"
+    with open(folder / "ids.npy", "ab") as stream:  # what it wrote after its last save
+        stream.write(b"half a record")
+    encoder = Characters()
+    split = preprocess(dataset, encoder=encoder, splits=["train"]).split("train")
+    assert encoder.seen == ["童鞋 男", "帽子"]
+    np.testing.assert_array_equal(split.tokens.ids, Characters()(list(split.texts)).ids)
+    assert len(np.load(folder / "ids.npy")) == split.tokens.token_offsets[-1]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_chunks_of_titles_stand_in_order_whoever_made_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(tokens, "_TITLES", 3)
+    monkeypatch.setattr(spans, "_BATCH_BYTES", 200)
+    queries = [(n, "裙" * (n % 5 + 1) + str(n), ()) for n in range(100)]
+    folder = write_split(tmp_path / "data", "train", queries, [(1, picture(1))])
+    split = preprocess(folder, encoder=Characters(), workers=workers).split("train")
+    texts = [text for _, text, _ in queries]
+    assert [split.texts[a:b] for a, b in ((0, 100), (7, 8), (30, 71), (9, 9))] == [
+        texts[a:b] for a, b in ((0, 100), (7, 8), (30, 71), (9, 9))
+    ]
+    expected = Characters()(texts)
+    for field in ("ids", "token_offsets", "bag_starts", "bag_ends", "bag_offsets"):
+        np.testing.assert_array_equal(getattr(split.tokens, field), getattr(expected, field))
+
+
+KILLED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from bagformer_cli.data.store import store
+from bagformer_cli.data.muge import MugeFolder
+store.IMAGES = replace(store.IMAGES, span_bytes=20_000)
+verify = store.verify
+def slowly(data):
+    import time
+    time.sleep(0.002)
+    verify(data)
+store.verify = slowly
+store.preprocess(MugeFolder(sys.argv[1]), encoder=None)
+"""
+
+
+def test_kill_9_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [(n, picture(n, (30, 30))) for n in range(300)]
+    folder = write_split(tmp_path / "data", "train", [(1, "a", (3,))], images)
+    out = folder.path / ".xmr" / "train"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder.path)])
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("images-*.arrow"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in out.glob("images-*.arrow")}
+    recorded = json.loads((out / "images.json").read_text(encoding="utf-8"))
+    assert 2 <= len(recorded["spans"]) <= len(finished)
+    assert not recorded["done"]
+    monkeypatch.setattr(store, "IMAGES", replace(store.IMAGES, span_bytes=20_000))
+    split = preprocess(folder, encoder=None).split("train")
+    np.testing.assert_array_equal(split.image_ids, range(300))
+    assert all(split.image_bytes(n) == data for n, data in images)
+    kept = [spans.shard_path(out, "images", span["number"]) for span in recorded["spans"]]
+    assert all(path.stat().st_mtime_ns == finished[path] for path in kept)
+    assert not list(out.glob(".*.part"))
+
+
+def test_two_at_a_time_do_not_disturb_each_other(dataset: MugeFolder) -> None:
+    command = [sys.executable, "-c", KILLED, str(dataset.path)]
+    processes = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert Store.open(dataset.path / ".xmr").split("train").image_bytes(0) == picture(20)
+
+
+# --------------------------------------------------------------------------------- broken input
+
+
+def _break(path: Path, line: bytes) -> str:
+    """Append a line; where it stands."""
+    with open(path, "ab") as stream:
+        stream.write(line)
+    return f"{path}:{len(path.read_bytes().splitlines())}"
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("imgs.tsv", b"no tab here\n", "no tab"),
+        ("imgs.tsv", b"77\t%%%\n", "not base64"),
+        ("imgs.tsv", image_line(77, b"text"), "not an image"),
+        ("imgs.tsv", image_line(77, picture(1, (64, 64), "JPEG")[:-99]), "cut off"),
+        ("imgs.tsv", image_line(10, picture(5)), "id 10 is there twice.*first on line 3"),
+        ("queries.jsonl", b"{\n", "not JSON"),
+        ("queries.jsonl", query_line("4", "a", []), "not a whole number"),
+        ("queries.jsonl", query_line(9, "a", []), "id 9 is there twice.*first on line 3"),
+        ("queries.jsonl", query_line(4, "a", [10, 99]), "not in the images file.*id 99"),
+    ],
+)
+def test_a_broken_line_is_named_and_the_rest_is_kept(
+    dataset: MugeFolder, file: str, line: bytes, message: str
+) -> None:
+    path = dataset.path / f"MR_train_{file}"
+    good = path.read_bytes()
+    where = _break(path, line)
+    with pytest.raises(DataError, match=message) as caught:
+        preprocess(dataset, encoder=Characters())
+    assert caught.value.where == where
+    with pytest.raises(DataError, match=message):
+        preprocess(dataset, encoder=Characters())
+    path.write_bytes(good)
+    assert preprocess(dataset, encoder=Characters()).is_current(dataset, Characters())
+
+
+@pytest.mark.usefixtures("small_spans")
+def test_a_broken_line_far_into_the_file_has_the_right_number(tmp_path: Path) -> None:
+    images = [(n, picture(n, (20, 20))) for n in range(30)]
+    folder = write_split(tmp_path, "train", [(1, "a", (3,))], images)
+    where = _break(folder.images_path("train"), b"broken")
+    with pytest.raises(DataError) as caught:
+        preprocess(folder, encoder=None, workers=2)
+    assert caught.value.where == where == f"{folder.images_path('train')}:31"
+
+
+def test_a_missing_images_file_is_named(tmp_path: Path) -> None:
+    write_queries(tmp_path / "MR_train_queries.jsonl", [Query(1, "a", (1,))])
+    with pytest.raises(InputError, match=r"MR_train_imgs\.tsv"):
+        preprocess(MugeFolder(tmp_path), encoder=None)
+
+
+def test_text_only_needs_no_images_and_later_takes_them_up(tmp_path: Path) -> None:
+    write_queries(tmp_path / "MR_train_queries.jsonl", [Query(1, "包", (1,))])
+    folder = MugeFolder(tmp_path)
+    made = preprocess(folder, encoder=Characters(), text_only=True)
+    assert made.is_current(folder, Characters(), images=False)
+    split = made.split("train")
+    np.testing.assert_array_equal(split.tokens.ids, [1, ord("包")])
+    with pytest.raises(InputError, match="without its images"):
+        _ = split.image_ids
+    with MugeImageWriter(folder.images_path("train")) as writer:
+        writer.write(1, picture(1))
+    assert not made.is_current(folder, Characters())
+    encoder = Characters()
+    split = preprocess(folder, encoder=encoder).split("train")
+    np.testing.assert_array_equal(split.items, [0])
+    assert encoder.seen == []
+    preprocess(folder, encoder=Characters(), text_only=True)
+    assert len(made.split("train").image_ids) == 1
+
+
+def test_an_unknown_split_is_named(dataset: MugeFolder) -> None:
+    with pytest.raises(InputError, match="no split 'test'"):
+        preprocess(dataset, encoder=None).split("test")
+
+
+def test_a_folder_that_cannot_be_written_to_has_its_store_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert default_store(tmp_path).parent == Path(os.environ["XMR_CACHE"]) / "stores"
+
+
+def test_a_full_disk_loses_nothing_that_was_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "IMAGES", replace(store.IMAGES, span_bytes=20_000))
+    images = [(n, picture(n, (30, 30))) for n in range(10)]
+    images += [(50, picture(50, (200, 200)) + bytes(100_000))]
+    folder = write_split(tmp_path, "train", [(1, "a", (3,))], images)
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, old[1]))
+    try:
+        with pytest.raises(DiskFullError):
+            preprocess(folder, encoder=None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    out = folder.path / ".xmr" / "train"
+    assert [path.name for path in sorted(out.glob("*.arrow"))] == ["images-00000.arrow"]
+    assert not list(out.glob(".*.part"))
+    assert len(preprocess(folder, encoder=None).split("train").image_ids) == 11
+
+
+# --------------------------------------------------------------------------------------- arrays
+
+
+def test_a_growing_array_is_always_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    array = GrowingArray(path, np.int32)
+    for part in range(3):
+        array.append(np.arange(part * 10, part * 10 + 10))
+        array.sync()
+        np.testing.assert_array_equal(np.load(path), np.arange(part * 10 + 10))
+    array.append(np.arange(5))  # never synced
+    array.close()
+    again = GrowingArray(path, np.int32, 20)
+    again.append(np.array([-1]))
+    again.sync()
+    again.close()
+    np.testing.assert_array_equal(np.load(path), [*range(20), -1])
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    """Preprocessing 400 MB of images takes hardly more memory than preprocessing 40 MB."""
+    script = (
+        "import resource, sys; from bagformer_cli.data.muge import MugeFolder;"
+        "from bagformer_cli.data.store.store import preprocess;"
+        "preprocess(MugeFolder(sys.argv[1]), encoder=None);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    peaks = []
+    data = picture(1, (30, 30)) + bytes(30_000)
+    for name, count in (("small", 1_000), ("large", 10_000)):
+        images = ((n, data) for n in range(count))
+        folder = write_split(tmp_path / name, "train", [(1, "a", (3,))], list(images))
+        command = [sys.executable, "-c", script, str(folder.path)]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True).stdout))
+    assert peaks[1] < peaks[0] + 40

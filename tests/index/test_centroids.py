@@ -1,0 +1,152 @@
+"""The first stage that looks at every list, its vectors rounded to centroids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from bagformer_cli.index import centroids as tokens
+from bagformer_cli.index.centroids import TokenIndex
+from bagformer_cli.interaction.topk import topk
+from bagformer_cli.vectors.kmeans import Tree, kmeans, nearest
+from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.residual_codes import Codebook
+
+
+def around(count: int, dim: int = 16, noise: float = 0.1, seed: int = 0) -> torch.Tensor:
+    """Unit vectors around forty centres, which are the same for every seed."""
+    centres = torch.randn(40, dim, generator=torch.Generator().manual_seed(9))
+    generator = torch.Generator().manual_seed(seed)
+    some = torch.randint(40, (count,), generator=generator)
+    values = centres[some] + noise * torch.randn(count, dim, generator=generator)
+    return torch.nn.functional.normalize(values, dim=1)
+
+
+@pytest.fixture
+def items() -> MultiVectors:
+    return MultiVectors(around(3000), torch.arange(0, 3001, 3))
+
+
+def promised(index: TokenIndex, query: torch.Tensor) -> NDArray[np.int64]:
+    """What the loop adds up, list by list."""
+    table = index.table(query).transpose(0, 2, 1).astype(np.int64)
+    lanes = table.reshape(-1, table.shape[2])
+    ends = index.offsets
+    sums = [
+        lanes[:, index.numbers[ends[i] : ends[i + 1]]].max(1).sum()
+        if ends[i] < ends[i + 1]
+        else len(lanes) << 15  # nothing scores 0 with everything
+        for i in range(index.count)
+    ]
+    return np.array(sums)
+
+
+@pytest.mark.parametrize("bags", [1, 3, 16, 21])
+def test_a_promise_is_the_late_interaction_of_rounded_lists(
+    items: MultiVectors, bags: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = torch.tensor([0, 3, 0, 6, 1] * 40)
+    some = MultiVectors(
+        items.values[: int(lengths.sum())], torch.cat([lengths[:1], lengths.cumsum(0)])
+    )
+    index = TokenIndex.build([some[:70], some[70:]])
+    query = around(bags, seed=3)
+    everyone = np.ones(len(some), bool)
+    assert np.array_equal(index.promises(query, everyone), promised(index, query))
+    rounded = MultiVectors(index.centroids.float()[index.numbers.astype(np.int64)], some.offsets)
+    exact = topk(MultiVectors.from_list([query]), rounded, 200)
+    scores = np.empty(200)
+    scores[exact[1][0]] = exact[0][0]
+    there = some.lengths.numpy() > 0
+    ours = index.promises(query, everyone)
+    assert np.corrcoef(ours[there], scores[there])[0, 1] > 0.999
+    monkeypatch.setattr(tokens, "has", lambda _: False)  # a processor without such instructions
+    plain = index.promises(query, everyone)
+    assert np.corrcoef(ours[there], plain[there])[0, 1] > 0.999
+
+
+def test_those_that_are_near_are_among_the_candidates(items: MultiVectors) -> None:
+    index = TokenIndex.build([items[:400].quantize(), items[400:].quantize()])
+    assert index.count == 1000
+    everyone = np.ones(1000, bool)
+    for item in (0, 399, 400, 999):
+        mine = items[item].values
+        chosen = index.candidates(mine, 20, everyone)
+        assert item in chosen
+        assert (np.diff(chosen) > 0).all()
+        assert 20 <= len(chosen) <= 260
+        without = everyone.copy()
+        without[item] = False
+        assert item not in index.candidates(mine, 20, without)
+        assert len(index.candidates(mine, 20, without)) >= 20
+    few = np.arange(1000) < 7
+    assert index.candidates(items[3].values, 20, few).tolist() == list(range(7))
+
+
+def test_no_more_come_along_than_asked_for_however_equal(items: MultiVectors) -> None:
+    same = items.select(torch.zeros(500, dtype=torch.int64))
+    index = TokenIndex.build([same])
+    chosen = index.candidates(items[3].values, 20, np.ones(500, bool), 0.0, 0.0)
+    assert len(chosen) == 20
+    assert len(index.candidates(items[3].values[:0], 20, np.ones(500, bool))) == 20
+    nothing = TokenIndex(index.centroids, index.numbers[:0], np.zeros(1, np.int64))
+    assert len(nothing.promises(items[3].values, np.ones(0, bool))) == 0
+
+
+def test_candidates_hold_the_ten_best(items: MultiVectors) -> None:
+    index = TokenIndex.build([items])
+    query = around(6, seed=5)
+    best = topk(MultiVectors.from_list([query]), items, 10)[1][0]
+    assert np.isin(best, index.candidates(query, 50, np.ones(1000, bool))).mean() >= 0.9
+
+
+def test_codes_are_rounded_by_what_they_mean(items: MultiVectors) -> None:
+    coded = items.code(Codebook.train(items.values, 4))
+    plain, ours = TokenIndex.build([coded.to(dtype=torch.float32)]), TokenIndex.build([coded])
+    query = around(6, seed=5)
+    everyone = np.ones(1000, bool)
+    both = [index.promises(query, everyone) for index in (plain, ours)]
+    assert np.corrcoef(*both)[0, 1] > 0.98
+
+
+def test_what_was_saved_is_loaded_for_its_segments_alone(
+    items: MultiVectors, tmp_path: Path
+) -> None:
+    index = TokenIndex.build([items])
+    index.save(tmp_path / "t", ["a"])
+    again = TokenIndex.load(tmp_path / "t", ["a", "b"], 1000)
+    assert again is not None
+    query, everyone = around(6, seed=5), np.ones(1000, bool)
+    assert np.array_equal(again.promises(query, everyone), index.promises(query, everyone))
+    assert TokenIndex.load(tmp_path / "t", ["b"], 1000) is None
+    assert TokenIndex.load(tmp_path / "t", ["a"], 999) is None
+    assert TokenIndex.load(tmp_path / "u", ["a"], 1000) is None
+    np.save(tmp_path / "t" / "centroids.npy", index.centroids[:16].numpy())  # of another
+    assert TokenIndex.load(tmp_path / "t", ["a"], 1000) is None
+
+
+def test_a_tree_finds_nearly_the_nearest() -> None:
+    values = around(4000, noise=0.5)
+    tree = Tree.grow(values, 64)
+    assert abs(len(tree.leaves) - 64) <= 8
+    assert int(tree.offsets[-1]) == len(tree.leaves)
+    found = tree.nearest(values)
+    assert torch.equal(tree.nearest(values * 3), found)
+    own = (values * tree.leaves[found]).sum(1)
+    best = (values @ tree.leaves.T).max(1).values
+    assert float((best - own).mean()) < 0.03
+    flat = kmeans(values, len(tree.leaves), unit=True)
+    reached = (values * flat[nearest(values, flat, unit=True)]).sum(1).mean()
+    assert float(own.mean()) > float(reached) - 0.03
+
+
+def test_a_tree_of_few_and_of_equal_vectors() -> None:
+    for values in (around(1), around(2), torch.ones(50, 4), around(30)):
+        tree = Tree.grow(values, 16)
+        found = tree.nearest(values)
+        assert int(found.max()) < len(tree.leaves)
+        assert bool(tree.leaves.isfinite().all())

@@ -1,0 +1,149 @@
+"""Residual codes through ``xmr encode`` and ``xmr index``: kept beside what they mean, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bagformer_cli.errors import InputError
+from bagformer_cli.index.compression.codebook import codebook_at
+from bagformer_cli.index.encoded import encoded_files, read_rows
+from bagformer_cli.index.engines import create_engine, open_engine
+from bagformer_cli.index.rows import Layout, side_vectors
+from bagformer_cli.interaction.maxsim import score_texts
+from bagformer_cli.vectors.residual_codes import Codebook
+from tests.support.index_rows import best, coded, lists, query, rows
+from tests.support.small_model import saved_model, write_table
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved_model(tmp_path_factory.mktemp("model") / "best")
+
+
+@pytest.fixture(params=[2, 4])
+def book(request: pytest.FixtureRequest) -> Codebook:
+    names = [f"p{number}" for number in range(200)]
+    return Codebook.train(torch.cat(lists(names) + lists(names, 1)), request.param)
+
+
+def coded_rows(book: Codebook, numbers: range) -> Any:
+    return rows(numbers, layout=coded(book), codebook=book)
+
+
+def test_an_index_of_codes_finds_by_what_they_mean(tmp_path: Path, book: Codebook) -> None:
+    engine = create_engine(str(tmp_path / "index"), coded(book), book)
+    engine.upsert(coded_rows(book, range(1, 60)))
+    engine.upsert(coded_rows(book, range(50, 90)))
+    engine.remove(["p3"])
+    engine.optimize()
+    engine = open_engine(engine.uri)
+    assert engine.codebook is not None
+    assert engine.codebook.digest == book.digest
+    asked = query()
+    result = engine.recall("image", asked, 5, None, "exact", candidates=5)
+    there = engine.rows(result.keys[0], ["id"])
+    scores = []
+    for number in range(1, 90):
+        if number % 4 == 0:  # without an image
+            scores.append(-9.0)
+            continue
+        means = book.decode(book.encode(lists([f"p{number}"])[0]))
+        scores.append(float((asked.vectors.values @ means.T).amax(1).sum()))
+    scores[2] = -9.0  # p3, which was removed
+    order = sorted(range(1, 90), key=lambda number: -scores[number - 1])[:5]
+    assert [row["id"] for row in there] == [f"p{number}" for number in order]
+    wanted = torch.tensor([scores[number - 1] for number in order])
+    assert torch.allclose(torch.from_numpy(result.scores[0]), wanted, atol=1e-4)
+    late = engine.late("image", asked, result.keys)[0]
+    assert torch.allclose(torch.from_numpy(late), wanted, atol=1e-4)
+    if book.bits == 4:
+        near = [int(name[1:]) for name in best(asked, range(1, 90))[:3]]
+        assert len(set(near) & set(order)) >= 2
+
+
+def test_codes_of_another_codebook_are_refused(tmp_path: Path, book: Codebook) -> None:
+    other = Codebook.train(torch.cat(lists(["a", "b", "c"])), book.bits)
+    with pytest.raises(InputError, match="another codebook"):
+        create_engine(str(tmp_path / "index"), coded(book), other)
+    with pytest.raises(InputError, match="another codebook"):
+        create_engine(str(tmp_path / "index"), coded(book))
+    engine = create_engine(str(tmp_path / "index"), coded(book), book)
+    with pytest.raises(InputError, match="not of the kind") as caught:
+        engine.upsert(coded_rows(other, range(4)))
+    assert "codebook" in str(caught.value)
+    assert engine.count() == 0
+
+
+def test_qdrant_takes_no_codes(tmp_path: Path, book: Codebook) -> None:
+    with pytest.raises(InputError, match="nothing smaller") as caught:
+        create_engine(f"qdrant://{tmp_path}/items", coded(book), book)
+    assert "--dtype" in str(caught.value)
+
+
+def encoded(folder: Path) -> torch.Tensor:
+    layout, book = codebook_at(str(folder))
+    batches = [batch for file in encoded_files(folder) for batch in read_rows(file)]
+    assert all(Layout.of(batch.schema) == layout for batch in batches)
+    lists_ = [side_vectors(batch, "image", book).to(dtype=torch.float32) for batch in batches]
+    parts = [own.values for own in lists_]
+    return torch.cat(parts)
+
+
+def test_files_of_codes(tmp_path: Path, model: Path, xmr: Callable[..., Any]) -> None:
+    table = write_table(tmp_path, 9)
+    common = ["--checkpoint", model, "--piece-size", 4]
+    residual = ["encode", table, "--out", tmp_path / "coded", "--dtype", "residual4", *common]
+    made = xmr(*residual, "--json").json()
+    assert made["made"] == 3
+    xmr("encode", table, "--out", tmp_path / "plain", *common)
+    found, wanted = encoded(tmp_path / "coded"), encoded(tmp_path / "plain")
+    assert found.shape == wanted.shape
+    assert float((found * wanted).sum(1).mean()) > 0.98
+    # Again: the codebook is that of the first time, so nothing is made anew; one piece is.
+    assert xmr(*residual, "--json").json()["made"] == 0
+    sorted((tmp_path / "coded").glob("part-*"))[1].unlink()
+    assert xmr(*residual, "--json").json()["made"] == 1
+    assert torch.equal(encoded(tmp_path / "coded"), found)
+
+    index = tmp_path / "index"
+    assert xmr("index", "build", tmp_path / "coded", index, "--json").json()["rows"] == 9
+    info = xmr("index", "info", index, "--json").json()
+    assert info["layout"]["dtype"] == "residual4"
+    assert info["layout"]["codebook"] == codebook_at(str(tmp_path / "coded"))[1].digest  # type: ignore[union-attr]
+    found = xmr("search", "连衣裙", "--index", index, "--json", "-k", 3).json()
+    hits = found["results"][0]["hits"]
+    assert len(hits) == 3
+    # More products, coded by what the index has.
+    more = ["encode", table, "--out", tmp_path / "more", "--dtype", "residual4", *common]
+    xmr(*more, "--codebook", index)
+    assert xmr("index", "add", tmp_path / "more", index, "--json").json()["rows"] == 9
+    assert xmr("index", "add", table, index, "--json").json()["rows"] == 9
+    # A codebook of other bits, and one that is gone.
+    wrong = xmr("encode", table, "--out", tmp_path / "w", "--dtype", "residual2", *common,
+                "--codebook", index)  # fmt: skip
+    assert wrong.code == 2
+    assert "There is no codebook for such codes." in wrong.err
+    next((tmp_path / "coded").glob("codebook-*")).write_bytes(b"")
+    gone = xmr("index", "build", tmp_path / "coded", tmp_path / "i")
+    assert gone.code == 2
+    assert "missing or damaged" in gone.err
+
+
+def test_an_index_of_codes_in_one_step(
+    tmp_path: Path, model: Path, xmr: Callable[..., Any]
+) -> None:
+    table = write_table(tmp_path, 9)
+    index = tmp_path / "index"
+    xmr("index", "build", table, index, "--dtype", "residual2", "--checkpoint", model)
+    layout = open_engine(str(index)).layout
+    assert layout.dtype == "residual2"
+    engine = open_engine(str(index))
+    result = engine.recall("image", query(dim=layout.dim), 9, None, "exact", candidates=9)
+    assert len(result.keys[0]) == 9
+    assert torch.isfinite(score_texts(query(dim=layout.dim).vectors, engine._mirror("image")  # type: ignore[attr-defined]
+                                      .segments[0].vectors)).all()  # fmt: skip

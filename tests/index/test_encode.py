@@ -1,0 +1,334 @@
+"""Catalogues, and ``xmr encode``: every source, resumed, and the same vectors however it is cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bagformer_cli.api import Retriever
+from bagformer_cli.data.catalogue.parts import Product
+from bagformer_cli.data.catalogue.sources import open_catalogue
+from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.index.compression.reduction import (
+    Fewer,
+    keep_first,
+    pool_clusters,
+    prune_by_weight,
+)
+from bagformer_cli.index.encoded import encoded_files, layout_of_file, read_rows
+from bagformer_cli.index.rows import side_one, side_vectors
+from bagformer_cli.vectors.multi_vectors import MultiVectors
+from tests.support.datasets import picture, write_split
+from tests.support.small_model import saved_model, small_model, write_table
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved_model(tmp_path_factory.mktemp("model") / "best")
+
+
+def products(source: Path, **options: Any) -> list[Product]:
+    found = list(open_catalogue(source, **options))
+    assert all(isinstance(one, Product) for one in found), found
+    return found  # type: ignore[return-value]
+
+
+def test_a_table_has_typed_attributes(tmp_path: Path) -> None:
+    table = write_table(tmp_path, 5)
+    catalogue = open_catalogue(table)
+    assert catalogue.attributes == {"price": "float", "category": "str", "编码": "str"}
+    assert catalogue.count == 5
+    first = products(table)[0]
+    assert first == Product(
+        f"{table}:2",
+        "sku0",
+        str(tmp_path / "photos/0.png"),
+        None,
+        "连衣裙, 第0款",
+        {"price": 0.5, "category": "连衣裙", "编码": "000"},
+    )
+
+
+def test_pieces_of_any_size_hold_the_same(tmp_path: Path) -> None:
+    table = write_table(tmp_path, 11)
+    text = table.read_text("utf-8").splitlines()
+    text[3:3] = ["", 'skuX,photos/1.png,"two\nlines",7,T恤,9', ""]
+    table.write_text("\n".join(text) + "\n", "utf-8")
+    whole = products(table)
+    assert len(whole) == 12
+    for size in (1, 2, 5, 100):
+        assert products(table, piece_size=size) == whole
+    lines = [
+        json.dumps(
+            {"id": p.id, "image": p.image, "title": p.title, **p.attributes}, ensure_ascii=False
+        )
+        for p in whole
+    ]
+    jsonl = tmp_path / "products.jsonl"
+    jsonl.write_text("\n".join(lines), "utf-8")
+    for size in (3, 100):
+        again = products(jsonl, piece_size=size)
+        assert [(p.id, p.image, p.title) for p in again] == [
+            (p.id, p.image, p.title) for p in whole
+        ]
+        assert [p.attributes["price"] for p in again] == [p.attributes["price"] for p in whole]
+
+
+def test_a_digest_changes_with_its_piece_alone(tmp_path: Path) -> None:
+    table = write_table(tmp_path, 6)
+    before = [piece.digest for piece in open_catalogue(table, piece_size=2).pieces]
+    table.write_text(table.read_text("utf-8").replace("5.5", "6.5"), "utf-8")
+    after = [piece.digest for piece in open_catalogue(table, piece_size=2).pieces]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False]
+
+
+def test_a_folder_and_the_files_of_muge(tmp_path: Path) -> None:
+    write_table(tmp_path, 3)
+    (tmp_path / "photos" / "deeper").mkdir()
+    (tmp_path / "photos" / "deeper" / "x.JPG").write_bytes(picture(7, form="JPEG"))
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
+    names = [product.id for product in products(tmp_path / "photos")]
+    assert names == ["0.png", "1.png", "2.png", "deeper/x.JPG"]
+
+    muge = write_split(
+        tmp_path / "muge",
+        "valid",
+        [(1, "红色裙", (10,)), (2, "包", (11, 10))],
+        [(10, picture(1)), (11, picture(2)), (12, picture(3))],
+    )
+    found = products(muge.path)
+    assert [(p.id, p.title) for p in found] == [("10", "红色裙"), ("11", "包"), ("12", None)]
+    assert found[1].data == picture(2)
+    alone = products(muge.images_path("valid"))
+    assert [(p.id, p.title) for p in alone] == [("10", None), ("11", None), ("12", None)]
+    queries = products(muge.queries_path("valid"), titles=True)
+    assert [(p.id, p.title, p.image) for p in queries] == [("1", "红色裙", None), ("2", "包", None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.csv", "id,imag,price\n1,a.jpg,3\n", "imag"),
+        ("a.csv", "id,image,count\n1,a.jpg,3\n", "count"),
+        ("a.csv", "id,image,title\n", "empty"),
+        ("a.jsonl", '{"image": "a.jpg"}\n[1]\n', "a.jsonl:2"),
+        ("a.bin", "x", "no catalogue"),
+        ("a.csv", "id,image,title\n1,\xe9.jpg,x\n", "UTF-8"),
+    ],
+)
+def test_what_is_no_catalogue(tmp_path: Path, name: str, content: str, says: str) -> None:
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError) as caught:
+        list(open_catalogue(tmp_path / name))
+    assert says.lower() in str(caught.value).lower()
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such catalogue"):
+        open_catalogue(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty"):
+        open_catalogue(tmp_path / "empty")
+    with pytest.raises(InputError, match="no splits"):
+        open_catalogue(tmp_path / "empty", split="valid")
+
+
+def test_a_broken_line_of_a_table_stands_in_its_place(tmp_path: Path) -> None:
+    found = list(open_catalogue(write_table(tmp_path, 2, broken=True)))
+    assert [type(one) for one in found] == [Product, Product, Product, Product, DataError]
+    assert "neither image nor title" in str(found[-1])
+
+
+# ----------------------------------------------------------------------------------- the command
+
+
+def run(xmr: Callable[..., Any], *arguments: object) -> dict[str, Any]:
+    done = xmr("encode", *arguments, "--json")
+    assert done.code == 0, done.err
+    return {**done.json(), "said": done.err}
+
+
+def test_vectors_are_the_models(tmp_path: Path, model: Path, xmr: Callable[..., Any]) -> None:
+    table = write_table(tmp_path, 7)
+    out = tmp_path / "out"
+    report = run(xmr, table, "--out", out, "--checkpoint", model, "--piece-size", 3, "--dtype",
+                 "float32", "--batch-size", 2)  # fmt: skip
+    assert (report["rows"], report["files"], report["made"], report["skipped"]) == (7, 3, 3, 0)
+    retriever = Retriever(small_model())
+    number = 0
+    for file in encoded_files(out):
+        for rows in read_rows(file):
+            ids = rows["id"].to_pylist()
+            assert ids == [f"sku{number + n}" for n in range(len(ids))]
+            images, titles = side_vectors(rows, "image"), side_vectors(rows, "title")
+            for n, title in enumerate(rows["title"].to_pylist()):
+                wanted = retriever.encode_images([tmp_path / f"photos/{number + n}.png"]).values
+                torch.testing.assert_close(images[n].values, wanted, atol=1e-5, rtol=0)
+                wanted = retriever.encode_texts([title]).values
+                torch.testing.assert_close(titles[n].values, wanted, atol=1e-5, rtol=0)
+            assert np.allclose(np.linalg.norm(side_one(rows, "image"), axis=1), 1, atol=1e-2)
+            number += len(ids)
+    assert number == 7
+
+
+def test_what_is_there_is_not_made_again(
+    tmp_path: Path, model: Path, xmr: Callable[..., Any]
+) -> None:
+    table = write_table(tmp_path, 7)
+    arguments = (table, "--out", tmp_path / "out", "--checkpoint", model, "--piece-size", 3)
+    run(xmr, *arguments)
+    files = encoded_files(tmp_path / "out")
+    stamps = [file.stat().st_mtime_ns for file in files]
+    assert run(xmr, *arguments)["made"] == 0
+    files[1].unlink()  # as if the run had been killed before it
+    (tmp_path / "out" / ".part-00001.arrow.abc.part").write_bytes(b"half")
+    again = run(xmr, *arguments)
+    assert (again["made"], again["rows"]) == (1, 7)
+    assert files[0].stat().st_mtime_ns == stamps[0]
+    assert not list((tmp_path / "out").glob(".*"))
+    files[2].write_bytes(files[2].read_bytes()[:500])  # cut off by a disk
+    assert run(xmr, *arguments)["made"] == 1
+    table.write_text(table.read_text("utf-8").replace("第6款", "第60款"), "utf-8")
+    assert run(xmr, *arguments)["made"] == 1
+    assert run(xmr, *arguments, "--one", "mean")["made"] == 3
+    other = saved_model(tmp_path / "other", seed=1)
+    assert run(xmr, table, "--out", tmp_path / "out", "--checkpoint", other, "--piece-size", 3)[
+        "made"
+    ] == 3  # fmt: skip
+
+
+def test_what_is_broken_is_named_and_left_out(
+    tmp_path: Path, model: Path, xmr: Callable[..., Any]
+) -> None:
+    table = write_table(tmp_path, 3, broken=True)
+    report = run(xmr, table, "--out", tmp_path / "out", "--checkpoint", model)
+    assert (report["rows"], report["skipped"]) == (3, 3)
+    for place in ("products.csv:5", "products.csv:6", "products.csv:7"):
+        assert place in report["said"]
+    strict = xmr("encode", table, "--out", tmp_path / "o2", "--checkpoint", model, "--strict")
+    assert strict.code == 2
+    assert "products.csv:5" in strict.err
+    assert not list((tmp_path / "o2").glob("part-*"))
+
+
+def test_a_folder_of_two_runs_is_not_finished(
+    tmp_path: Path, model: Path, xmr: Callable[..., Any]
+) -> None:
+    out, table = tmp_path / "out", write_table(tmp_path, 7)
+    arguments = (table, "--out", out, "--checkpoint", model, "--piece-size", 3)
+    run(xmr, *arguments)
+    table.write_text(table.read_text("utf-8").replace("photos/5", "photos/none"), "utf-8")
+    assert xmr("encode", *arguments[:-1], 2, "--strict").code == 2  # stops in the middle
+    with pytest.raises(InputError, match="not finished"):
+        encoded_files(out)
+    run(xmr, *arguments[:-1], 2)
+    assert len(encoded_files(out)) == 4
+
+
+def test_a_file_of_which_all_was_left_out_has_its_layout(
+    tmp_path: Path, model: Path, xmr: Callable[..., Any]
+) -> None:
+    table = write_table(tmp_path, 4)
+    table.write_text(table.read_text("utf-8").replace("photos/3", "photos/none"), "utf-8")
+    run(xmr, table, "--out", tmp_path / "out", "--checkpoint", model, "--piece-size", 3)
+    first, last = encoded_files(tmp_path / "out")
+    assert list(read_rows(last)) == []
+    assert layout_of_file(last) == layout_of_file(first)
+
+
+def test_the_vectors_of_another_catalogue_stay(
+    tmp_path: Path, model: Path, xmr: Callable[..., Any]
+) -> None:
+    out, table = tmp_path / "out", write_table(tmp_path, 4)
+    run(xmr, table, "--out", out, "--checkpoint", model)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    other = table.with_name("other.csv")
+    other.write_bytes(table.read_bytes())
+    refused = xmr("encode", other, "--out", out, "--checkpoint", model)
+    assert refused.code == 2
+    assert "vectors of another catalogue" in refused.err
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_odd_lines_of_a_table_are_named(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    lines = ["id,title,price", "a,红裙,10", "b,蓝裙,20", "c,绿裙,面议", "d,红裙, 夏季,30", "e,伞,,"]
+    table.write_text("\n".join(lines), "utf-8")
+    found = open_catalogue(table)
+    assert found.attributes == {"price": "str"}
+    (remark,) = found.remarks
+    assert f"{table}:4" in remark
+    assert "面议" in remark
+    products = list(found)
+    assert isinstance(products[3], InputError)
+    assert "more cells" in str(products[3])
+    assert [p.id for p in products if isinstance(p, Product)] == ["a", "b", "c", "e"]
+    table.write_text("\n".join(line for line in lines if "面议" not in line), "utf-8")
+    assert open_catalogue(table).attributes == {"price": "int"}
+    assert not open_catalogue(table).remarks
+
+
+def test_titles_alone(tmp_path: Path, model: Path, xmr: Callable[..., Any]) -> None:
+    file = tmp_path / "queries.txt"
+    file.write_text("红色连衣裙\n包\n\n手机壳\n", "utf-8")
+    report = run(xmr, file, "--titles", "--out", tmp_path / "out", "--checkpoint", model)
+    assert (report["rows"], report["skipped"]) == (3, 1)
+    rows = next(read_rows(encoded_files(tmp_path / "out")[0]))
+    assert rows["id"].to_pylist() == ["1", "2", "4"]
+    assert side_vectors(rows, "image").lengths.tolist() == [0, 0, 0]
+    assert side_vectors(rows, "title").lengths.min() > 0
+
+
+def test_a_damaged_file_is_named(tmp_path: Path, model: Path, xmr: Callable[..., Any]) -> None:
+    run(xmr, write_table(tmp_path, 3), "--out", tmp_path / "out", "--checkpoint", model)
+    file = encoded_files(tmp_path / "out")[0]
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(InputError, match="damaged"):
+        list(read_rows(file))
+
+
+# --------------------------------------------------------------------------------- fewer vectors
+
+
+def many() -> MultiVectors:
+    generator = torch.Generator().manual_seed(0)
+    items = [torch.randn(n, 8, generator=generator) for n in (1, 2, 17, 33)]
+    return MultiVectors.from_list([torch.nn.functional.normalize(item, dim=1) for item in items])
+
+
+def test_pooled_lists_are_shorter_unit_vectors() -> None:
+    pooled = pool_clusters(many(), 4)
+    assert pooled.lengths.tolist() == [1, 2, 5, 9]  # the first vector stands apart
+    torch.testing.assert_close(pooled.values.norm(dim=1), torch.ones(17))
+    for before, after in zip(many().to_list(), pooled.to_list(), strict=True):
+        torch.testing.assert_close(before[0], after[0])
+
+
+def test_equal_vectors_fall_together_without_loss() -> None:
+    base = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
+    item = torch.cat([base[:1], base[1:].repeat_interleave(5, dim=0)])
+    pooled = pool_clusters(MultiVectors.from_list([item]), 5)
+    query = torch.randn(3, 8)
+    best = (query @ pooled.values.T).amax(1)
+    torch.testing.assert_close(best, (query @ item.T).amax(1))
+
+
+def test_pruning_keeps_what_is_most_like_the_first() -> None:
+    item = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1], [0.8, 0.2]])
+    pruned = prune_by_weight(MultiVectors.from_list([item]), 0.5)
+    torch.testing.assert_close(pruned.values, item[[0, 2]])
+    with_empty = prune_by_weight(MultiVectors.from_list([item[:0], item]), 0.5)
+    assert with_empty.lengths.tolist() == [0, 2]
+    assert keep_first(many(), 3).lengths.tolist() == [1, 2, 3, 3]
+
+
+def test_the_options_are_written_down() -> None:
+    fewer = Fewer(keep=20, prune=0.5, pool=2)
+    assert Fewer.from_json(fewer.to_json()) == fewer
+    assert fewer(many()).lengths.tolist() == [1, 1, 5, 6]

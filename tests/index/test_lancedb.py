@@ -1,0 +1,369 @@
+"""What is LanceDB's alone: damage, the mirror beside the table, shared storage (S3)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import pytest
+import torch
+
+from bagformer_cli.errors import InputError
+from bagformer_cli.index import vector_cache as mirrors
+from bagformer_cli.index.engine_errors import damaged
+from bagformer_cli.index.lancedb import SETTLED, LanceEngine
+from bagformer_cli.vectors.residual_codes import Codebook
+from tests.support.index_rows import LAYOUT, best, coded, lists, query, rows
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> LanceEngine:
+    made = LanceEngine.create(str(tmp_path / "index"), LAYOUT)
+    made.upsert(rows(range(40)))
+    return made
+
+
+def found(engine: LanceEngine, method: str = "exact", k: int = 100) -> list[str]:
+    result = engine.recall("image", query(), k, None, method, candidates=k)  # type: ignore[arg-type]
+    return [row["id"] for row in engine.rows(result.keys[0], ["id"])]
+
+
+def test_a_damaged_table_is_named(engine: LanceEngine) -> None:
+    for file in Path(engine.uri).glob("items.lance/data/*.lance"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(InputError, match="damaged") as caught:
+        found(LanceEngine.open(engine.uri))
+    assert engine.uri in str(caught.value)
+
+
+def test_a_damaged_manifest_is_named(engine: LanceEngine) -> None:
+    for file in Path(engine.uri).glob("items.lance/_versions/*"):
+        file.write_bytes(b"nonsense")
+    with pytest.raises(InputError) as caught:
+        found(LanceEngine.open(engine.uri))
+    assert engine.uri in str(caught.value)
+
+
+def test_an_index_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = str(tmp_path / "index")
+    book = Codebook.train(torch.cat(lists([f"p{number}" for number in range(90)])), 4)
+    create = lancedb.db.LanceDBConnection.create_table
+
+    def stop_at_the_rows(self: Any, name: str, *args: Any, **options: Any) -> Any:
+        if name == "items":
+            raise KeyboardInterrupt
+        return create(self, name, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lancedb.db.LanceDBConnection, "create_table", stop_at_the_rows)
+        with pytest.raises(KeyboardInterrupt):
+            LanceEngine.create(uri, coded(book), book)
+    assert [path.name for path in Path(uri).iterdir()] == ["write.lock"]
+    made = LanceEngine.create(uri, coded(book), book)
+    made.upsert(rows(range(40), layout=coded(book), codebook=book))
+    assert made.count() == 40
+
+
+def test_what_is_no_index_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(InputError, match="not an index"):
+        LanceEngine.open(str(tmp_path))
+    lancedb.connect(str(tmp_path / "db")).create_table("items", [{"a": 1}])
+    with pytest.raises(InputError, match="not an index"):
+        LanceEngine.open(str(tmp_path / "db"))
+
+
+def test_the_mirror_follows_in_segments(engine: LanceEngine) -> None:
+    assert found(engine) == best(query(), range(40))
+    names = []
+    for number in range(50, 70, 2):
+        engine.upsert(rows([number + 1]))
+        assert f"p{number + 1}" in found(engine)
+        names.append(list(engine._mirror("image").names))
+    assert max(map(len, names)) <= mirrors.MOST_SEGMENTS + 1
+    assert any(len(after) < len(before) for before, after in pairwise(names))
+    again = LanceEngine.open(engine.uri)
+    assert found(again) == found(engine)
+    folder = engine._mirror("image").folder
+    kept = {path.name.partition(".")[0] for path in folder.glob("segment-*")}
+    assert kept == set(again._mirror("image").names)
+
+
+def test_a_table_is_asked_for_its_version_only_after_a_write(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = LanceEngine.open(engine.uri)
+    versions = Path(engine.uri) / "items.lance" / "_versions"
+    assert found(reader) == best(query(), range(40))
+    asked = []
+    ask = reader._table.checkout_latest
+    monkeypatch.setattr(reader._table, "checkout_latest", lambda: asked.append(1) or ask())
+    found(reader)
+    assert asked  # written a moment ago: what follows might bear the same time
+    long_ago = os.stat(versions).st_mtime_ns - 10 * SETTLED
+    os.utime(versions, ns=(long_ago, long_ago))
+    found(reader)
+    asked.clear()
+    found(reader)
+    assert not asked
+    engine.upsert(rows(range(40, 44)))
+    assert found(reader) == best(query(), range(44))
+    assert asked
+
+
+def test_a_narrow_filter_finds_all_through_the_index_of_one_vector(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bagformer_cli.index.lancedb.ANN_FROM", 100)
+    monkeypatch.setattr("bagformer_cli.index.lancedb.NPROBES", 1)
+    engine.upsert(rows(range(400)))
+    engine.optimize()
+    assert "image_vector_idx" in engine.info()["indices"]
+    few = engine.recall("image", query(), 20, "price < 11", "vector", candidates=20)
+    names = {row["id"] for row in engine.rows(few.keys[0], ["id"])}
+    assert names == {f"p{number}" for number in range(11) if number % 4}
+
+
+def test_a_filter_means_the_same_to_all_that_take_it(engine: LanceEngine) -> None:
+    odd = "price < 5) OR (price > 35"
+    expected = {*range(5), *range(36, 40)}
+    assert engine.count(odd) == len(expected)
+    for method in ("exact", "vector"):
+        result = engine.recall("image", query(), 40, odd, method, candidates=40)  # type: ignore[arg-type]
+        names = {row["id"] for row in engine.rows(result.keys[0], ["id"])}
+        assert names == {f"p{number}" for number in expected if number % 4}
+    assert engine.remove(where=odd) == len(expected)
+    with pytest.raises(InputError, match="does not fit"):
+        engine.count("price")
+    with pytest.raises(InputError, match="single quotes: '灰色'"):
+        engine.count("category = 灰色")
+
+
+def test_a_filter_is_checked_at_the_newest_version(engine: LanceEngine) -> None:
+    reader = LanceEngine.open(engine.uri)
+    found(reader)
+    old = {path.name for path in Path(engine.uri).glob("items.lance/_versions/*")}
+    engine.upsert(rows(range(40, 44)))
+    for path in Path(engine.uri).glob("items.lance/_versions/*"):
+        if path.name in old:
+            path.unlink()  # as a compaction does after a day
+    result = reader.recall("image", query(), 100, "price >= 40", "exact", candidates=9)
+    assert len(result.keys[0]) == 3
+    assert reader.count("price >= 40") == 4
+
+
+@pytest.mark.parametrize("dim", [8, 64, 256])
+def test_products_without_a_side_are_added_to_others(tmp_path: Path, dim: int) -> None:
+    layout = replace(LAYOUT, dim=dim, dtype="int8")
+    made = LanceEngine.create(str(tmp_path / "index"), layout)
+    made.upsert(rows(range(10), layout=layout, titles=False))
+    made.upsert(rows([4, 8, 12], layout=layout))  # none has an image
+    made.upsert(rows(range(20, 30), layout=layout, titles=False))  # none has a title
+    assert made.count() == 21
+    keys = made._keys("title_count IS NOT NULL")
+    assert {row["id"] for row in made.rows(keys, ["id"])} == {"p4", "p8", "p12"}
+    keys = made._keys("image_count IS NOT NULL")
+    expected = {f"p{n}" for n in [*range(10), *range(20, 30)] if n % 4}
+    assert {row["id"] for row in made.rows(keys, ["id"])} == expected
+
+
+def test_an_index_that_was_left_in_the_middle_says_so(engine: LanceEngine) -> None:
+    def stop() -> None:
+        with engine.filling():
+            raise KeyboardInterrupt
+
+    assert not engine.unfinished
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert LanceEngine.open(engine.uri).info()["unfinished"]
+    with pytest.raises(InputError, match="left in the middle"):
+        LanceEngine.create(engine.uri, LAYOUT)
+    with engine.filling():
+        pass
+    assert not engine.info()["unfinished"]
+
+
+def test_a_conflict_is_no_damage() -> None:
+    said = damaged("index", RuntimeError("lance error: Retryable commit conflict for version 7"))
+    assert "Another process is writing" in str(said)
+
+
+def test_a_side_that_is_not_there_is_named(tmp_path: Path) -> None:
+    made = LanceEngine.create(str(tmp_path / "index"), replace(LAYOUT, sides=("image",)))
+    for method in ("exact", "vector"):
+        with pytest.raises(InputError, match="holds no titles"):
+            made.recall("title", query(), 3, None, method, candidates=3)  # type: ignore[arg-type]
+
+
+def test_a_mirror_that_may_not_be_written_is_made_elsewhere(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XMR_CACHE", str(tmp_path / "cache"))
+    found(engine)
+    engine.upsert(rows(range(40, 44)))
+    reader = LanceEngine.open(engine.uri)
+    extend = mirrors.Mirror._extend
+
+    def read_only(mirror: mirrors.Mirror, *arguments: Any) -> None:
+        if Path(engine.uri) in mirror.folder.parents:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        extend(mirror, *arguments)
+
+    monkeypatch.setattr(mirrors.Mirror, "_extend", read_only)
+    assert found(reader) == best(query(), range(44))
+
+
+def test_what_is_made_of_a_segment_goes_with_it(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "TOKENS_FROM", 1)
+    engine.optimize()
+    engine.remove([f"p{number}" for number in range(20)])
+    assert engine._mirror("image").tokens is not None
+    (values,) = Path(engine.uri).glob("mirror/*/image/segment-*/values.npy")
+    values.write_bytes(values.read_bytes()[:-100])
+    again = LanceEngine.open(engine.uri)
+    assert found(again) == best(query(), range(20, 40))
+    assert again._mirror("image").tokens is None  # it was of rows that are elsewhere now
+    left = values.parents[1] / ".segment-x.part"
+    left.mkdir()
+    again.upsert(rows([50]))
+    assert found(again) == best(query(), [*range(20, 40), 50])
+    assert not left.exists()  # a killed process's
+
+
+def test_much_that_was_removed_is_left_out_of_the_mirror(engine: LanceEngine) -> None:
+    found(engine)
+    engine.remove(where="price >= 15")
+    assert found(engine) == best(query(), range(15))
+    engine.upsert(rows([90, 91]))
+    assert sorted(found(engine)) == sorted(best(query(), [*range(15), 90, 91]))
+    assert len(engine._mirror("image")) == len(found(engine))
+
+
+def test_compaction_changes_nothing(engine: LanceEngine) -> None:
+    for number in range(41, 47):
+        engine.upsert(rows([number, number - 30]))
+    before = found(engine)
+    keys = engine._mirror("image").keys.copy()
+    engine.optimize()
+    assert found(engine) == before
+    assert set(engine._mirror("image").keys) == set(keys)
+
+
+@pytest.mark.parametrize("damage", ["values", "keys", "list", "gone"])
+def test_a_damaged_mirror_is_made_anew(engine: LanceEngine, damage: str) -> None:
+    before = found(engine)
+    folder = engine._mirror("image").folder
+    segment = folder / engine._mirror("image").names[0]
+    if damage == "values":
+        (segment / "values.npy").write_bytes(b"nonsense")
+    elif damage == "keys":
+        (folder / f"{segment.name}.keys.npy").unlink()
+    elif damage == "list":
+        (folder / "segments.json").write_text("{")
+    else:
+        import shutil
+
+        shutil.rmtree(folder)
+    assert found(LanceEngine.open(engine.uri)) == before
+
+
+def test_rounded_lists_find_what_the_scan_finds(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "TOKENS_FROM", 1)
+    monkeypatch.setattr(mirrors, "LEAST", 12)
+    monkeypatch.setattr(mirrors, "EACH", 1)
+    engine.optimize()
+    result = engine.recall("image", query(), 3, None, "tokens", candidates=3)
+    assert result.method == "tokens"
+    assert found(engine, "tokens", 3) == found(engine, "exact", 3)
+    cheap = engine.recall("image", query(), 3, "price >= 20", "tokens", candidates=3)
+    whole = engine.recall("image", query(), 3, "price >= 20", "exact", candidates=3)
+    assert cheap.keys[0].tolist() == whole.keys[0].tolist()
+    engine.upsert(rows([77], seed=0))  # came later: scanned
+    assert set(found(engine, "tokens", 100)) >= {"p77"}
+    engine.remove(["p77", found(engine, "exact", 1)[0]])
+    assert found(engine, "tokens", 3) == found(engine, "exact", 3)
+    again = LanceEngine.open(engine.uri)
+    assert again.recall("image", query(), 3, None, "tokens", candidates=3).method == "tokens"
+
+
+def test_a_first_stage_that_is_not_there_is_told(engine: LanceEngine) -> None:
+    result = engine.recall("image", query(), 3, None, "tokens", candidates=3)
+    assert result.method == "exact"
+    assert "asked for" in result.note
+    assert "asked for" not in engine.recall("image", query(), 3, None, "exact", candidates=3).note
+
+
+def test_damaged_rounded_lists_are_left_aside(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "TOKENS_FROM", 1)
+    engine.optimize()
+    folder = engine._mirror("image").folder / "tokens"
+    for name in ("numbers.npy", "tokens.json"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-3])
+        again = LanceEngine.open(engine.uri)
+        result = again.recall("image", query(), 3, None, "tokens", candidates=3)
+        assert result.method == "exact"
+        assert len(result.keys[0]) == 3
+
+
+def test_a_folder_without_write_permission_is_mirrored_in_the_cache(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    reader = LanceEngine.open(engine.uri)
+    assert found(reader) == best(query(), range(40))
+    assert not (Path(engine.uri) / "mirror").exists()
+
+
+@pytest.mark.slow
+def test_shared_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """``s3://`` against moto's server on loopback: one writes, others read without any server."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        address = f"http://{host}:{port}"
+        for name, value in {
+            "AWS_ENDPOINT": address,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        boto3.client("s3", endpoint_url=address, region_name="us-east-1").create_bucket(
+            Bucket="catalogue"
+        )
+        uri = "s3://catalogue/index"
+        with pytest.raises(InputError, match="not an index"):
+            LanceEngine.open(uri)
+        writer = LanceEngine.create(uri, LAYOUT)
+        writer.upsert(rows(range(20)))
+        reader = LanceEngine.open(uri)
+        assert found(reader) == best(query(), range(20))
+        writer.upsert(rows([30]))
+        writer.remove(["p1"])
+        assert found(reader) == best(query(), [*range(2, 20), 30])
+        assert reader.count("price < 5") == 4
+        book = Codebook.train(torch.cat(lists([f"p{number}" for number in range(90)])), 4)
+        codes = LanceEngine.create("s3://catalogue/codes", coded(book), book)
+        codes.upsert(rows(range(20), layout=coded(book), codebook=book))
+        again = LanceEngine.open("s3://catalogue/codes")
+        assert set(found(again)) == set(best(query(), range(20)))
+        assert again.codebook is not None
+        assert again.codebook.digest == book.digest
+    finally:
+        server.stop()

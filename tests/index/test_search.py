@@ -1,0 +1,324 @@
+"""``xmr index`` and ``xmr search`` as a user runs them, and ``Index`` in Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bagformer_cli.api import Retriever
+from bagformer_cli.errors import InputError
+from bagformer_cli.index.search import Index
+from tests.support.small_model import saved_model, small_model, write_table
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, a catalogue of twelve products and its index."""
+    folder = tmp_path_factory.mktemp("shop")
+    model = saved_model(folder / "runs" / "a" / "best")
+    write_table(folder, 12)
+    from bagformer_cli.cli.main import main
+
+    table = str(folder / "products.csv")
+    assert main(["index", "build", table, str(folder / "index"), "--checkpoint", str(model)]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def index(place: Path) -> Index:
+    return Index.open(place / "index")
+
+
+def test_results_are_those_of_xmr_score(here: Path, index: Index) -> None:
+    retriever = Retriever(small_model())
+    paths = [here / f"photos/{n}.png" for n in range(12)]
+    images, titles = retriever.encode_images(paths), retriever.encode_texts(["红色碎花裙"])
+    scores = retriever.score(images, titles).t2i[0].numpy()
+    found = index.search("红色碎花裙", k=12)
+    np.testing.assert_allclose([hit.score for hit in found], np.sort(scores)[::-1], atol=0.02)
+    assert [hit.rank for hit in found] == list(range(1, 13))
+    best = int(found.hits[0].id.removeprefix("sku"))
+    assert scores[best] == pytest.approx(scores.max(), abs=0.02)
+    assert found.hits[0].attributes["price"] == best + 0.5
+
+
+def test_an_image_finds_itself(here: Path, index: Index) -> None:
+    found = index.search(image=here / "photos/5.png", k=3)
+    assert found.hits[0].id == "sku5"
+    assert found.hits[0].mean == pytest.approx(1, abs=0.02)
+    titles = index.search(image=here / "photos/5.png", of="title", k=12)
+    retriever = Retriever(small_model())
+    image = retriever.encode_images([here / "photos/5.png"])
+    known = [hit.title for hit in titles]
+    scores = retriever.score(image, retriever.encode_texts(known)).i2t[0].numpy()
+    np.testing.assert_allclose([hit.score for hit in titles], scores, atol=0.1)
+
+
+@pytest.mark.parametrize("recall", ["auto", "exact", "tokens", "vector"])
+def test_every_first_stage_ends_in_the_same_order(index: Index, recall: Any) -> None:
+    expected = [hit.id for hit in index.search("蓝色波点雨伞", recall="exact")]
+    found = index.search("蓝色波点雨伞", recall=recall)
+    assert [hit.id for hit in found] == expected
+    assert set(found.seconds) >= {"encode", "recall", "fetch"}
+
+
+def test_several_searches_at_once_are_each_as_alone(index: Index) -> None:
+    asked = ["红色", "蓝色波点雨伞", "手机壳 男"]
+    for query, together in zip(asked, index.search_many(asked, k=5), strict=True):
+        alone = index.search(query, k=5)
+        assert [hit.id for hit in together] == [hit.id for hit in alone]
+
+
+def test_the_slow_scorer_reorders_with_beta(index: Index) -> None:
+    first = index.search("红色碎花裙", k=4)
+    merged = index.search("红色碎花裙", k=4, rerank=4, beta=2.0)
+    assert {hit.id for hit in merged} == {hit.id for hit in first}
+    for hit in merged:
+        assert hit.stage == "merged"
+        assert hit.slow is not None
+        assert hit.score == pytest.approx(hit.slow + 2 * hit.fast, rel=1e-5)
+    assert [h.score for h in merged] == sorted((h.score for h in merged), reverse=True)
+    some = index.search("红色碎花裙", k=4, rerank=2)
+    assert [hit.stage for hit in some] == ["merged", "merged", "late", "late"]
+    assert [hit.id for hit in some][2:] == [hit.id for hit in first][2:]
+    assert [hit.score for hit in some][2:] == [hit.fast for hit in some][2:]
+    with pytest.raises(InputError, match="slow scorer"):
+        index.search(image=Image.new("RGB", (9, 9)), rerank=3)
+
+
+def test_another_model_is_refused(place: Path, xmr: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="another model"):
+        Index.open(place / "index", model=small_model(seed=1))
+    other = saved_model(tmp_path / "other", seed=1)
+    run = xmr("search", "红色", "--index", place / "index", "--checkpoint", other)
+    assert run.code == 2
+    assert "another model" in run.err
+    assert str(place / "runs/a/best") in run.err
+
+
+# ------------------------------------------------------------------------------ the command line
+
+
+def test_words_a_filter_and_json(here: Path, xmr: Callable[..., Any]) -> None:
+    run = xmr("search", "红色碎花裙", "--where", "price < 7 AND category = '连衣裙'", "--json")
+    assert run.code == 0, run.err
+    found = run.json()
+    hits = found["results"][0]["hits"]
+    assert {hit["id"] for hit in hits} == {"sku0", "sku2", "sku4", "sku6"}
+    assert found["plan"][0]["method"] == "exact"
+    assert set(found["seconds"]) >= {"encode", "recall", "fetch"}
+    table = xmr("search", "红色碎花裙", "-k", 2, "--profile").out
+    assert "红色碎花裙" in table
+    assert "late interaction" in table
+    assert "recall: exact" in table
+
+
+@pytest.mark.parametrize("ending", ["html", "png", "jpg"])
+def test_pictures_of_the_results(
+    here: Path, xmr: Callable[..., Any], tmp_path: Path, ending: str
+) -> None:
+    out = tmp_path / f"found.{ending}"
+    run = xmr("search", "--image", "photos/3.png", "-k", 4, "--output", out)
+    assert run.code == 0, run.err
+    assert str(out) in run.out
+    if ending == "html":
+        page = out.read_text("utf-8")
+        assert page.count("<li>") == 4
+        assert page.count("data:image/png;base64,") == 5
+        assert "sku3" in page
+    else:
+        with Image.open(out) as sheet:
+            colours = sheet.convert("RGB").getcolors(1 << 20)
+        assert colours is None or len(colours) > 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["search"], "words or an image"),
+        (["search", "红", "--image", "photos/1.png"], "words or an image"),
+        (["search", " "], "A search is empty."),
+        (["search", "红", "--index", "nowhere"], "xmr index build"),
+        (["search", "红", "--index", "photos"], "not an index"),
+        (["search", "红", "--index", "ftp://a/b"], "s3://"),
+        (["search", "红", "--index", "qdrant://host"], "collection"),
+        (["search", "红", "--where", "prise < 3"], "Did you mean price?"),
+        (["search", "红", "--where", "price <"], "price < 200"),
+        (["search", "红", "--where", "price = 'x'"], "price (float)"),
+        (["search", "--image", "nowhere.jpg"], "nowhere.jpg"),
+        (["search", "--image", "products.csv"], "not an image"),
+        (["search", "红", "--output", "x.doc"], ".html"),
+        (["search", "红", "--of", "titles", "--rerank", "3"], "slow scorer"),
+        (["index", "info", "nowhere"], "no index"),
+        (["index", "remove", "index"], "nothing to remove"),
+        (["index", "build", "products.csv", "index"], "already"),
+        (["index", "build", "nowhere.csv", "new"], "nowhere.csv"),
+        (["index", "build", "photos/1.png", "new"], "no catalogue"),
+    ],
+)
+def test_wrong_input_is_one_block_and_code_2(
+    here: Path, xmr: Callable[..., Any], arguments: list[str], says: str
+) -> None:
+    run = xmr(*arguments)
+    assert run.code == 2, run.err
+    assert says in run.err
+    assert "Traceback" not in run.err
+    assert run.out == ""
+    assert not (here / "new").exists()
+
+
+def test_a_catalogue_changes(tmp_path: Path, place: Path, xmr: Callable[..., Any]) -> None:
+    model = place / "runs" / "a"
+    table = write_table(tmp_path, 3, broken=True)
+    where = tmp_path / "index"
+    built = xmr("index", "build", table, where, "--checkpoint", model, "--json")
+    assert built.code == 0, built.err
+    assert (built.json()["added"], len(built.json()["skipped"])) == (3, 3)
+    assert "products.csv:5" in built.err
+    lines = table.read_text("utf-8").splitlines()[:1]
+    lines += ["sku1,photos/2.png,新标题,99,T恤,1", "sku9,photos/1.png,第九款,9,T恤,1"]
+    (tmp_path / "more.csv").write_text("\n".join(lines).replace("编码", "新列"), "utf-8")
+    added = xmr("index", "add", tmp_path / "more.csv", where, "--json")
+    assert added.code == 0, added.err
+    assert added.json()["rows"] == 4
+    assert "新列" in added.err
+    found = xmr("search", "新标题", "--index", where, "--where", "price = 99", "--json").json()
+    assert [(h["id"], h["title"]) for h in found["results"][0]["hits"]] == [("sku1", "新标题")]
+    gone = xmr("index", "remove", where, "sku0", "nobody", "--json")
+    assert gone.json() == {"index": str(where), "removed": 1, "rows": 3}
+    assert "1 of the ids" in gone.err
+    about = xmr("index", "info", where, "--json").json()
+    assert about["rows"] == 3
+    assert about["layout"]["attributes"] == {"price": "float", "category": "str", "编码": "str"}
+    assert "price (float)" in xmr("index", "info", where).out
+    twice = tmp_path / "twice.csv"
+    twice.write_text("\n".join([lines[0], lines[1], lines[1]]), "utf-8")
+    run = xmr("index", "add", twice, where)
+    assert run.code == 0  # the first of them came in
+    assert "twice.csv:3: The id sku1 is there twice" in run.err
+    assert xmr("index", "add", twice, where, "--strict").code == 2
+
+
+def test_a_catalogue_of_which_all_was_left_out_makes_no_index(
+    tmp_path: Path, place: Path, xmr: Callable[..., Any]
+) -> None:
+    model = place / "runs" / "a"
+    (tmp_path / "gone.csv").write_text("id,image\n1,a.png\n2,b.png\n", "utf-8")
+    (tmp_path / "none.csv").write_text("id,image\n", "utf-8")
+    there = tmp_path / "there"  # a mount, say
+    there.mkdir()
+    for where in (tmp_path / "new", there):
+        run = xmr("index", "build", tmp_path / "gone.csv", where, "--checkpoint", model)
+        assert run.code == 2
+        assert "all 2 products were left out" in run.err
+        assert "gone.csv:2" in run.err
+        assert not where.exists()
+    run = xmr("index", "build", tmp_path / "none.csv", there, "--checkpoint", model)
+    assert run.code == 2
+    assert "no product in it" in run.err
+    table = write_table(tmp_path, 2)
+    assert xmr("index", "build", table, there, "--checkpoint", model).code == 0
+    run = xmr("index", "add", tmp_path / "gone.csv", there)
+    assert run.code == 2
+    assert xmr("index", "info", there, "--json").json()["rows"] == 2
+
+
+def test_an_index_without_titles_says_so(
+    tmp_path: Path, place: Path, xmr: Callable[..., Any]
+) -> None:
+    write_table(tmp_path, 2)
+    where = tmp_path / "index"
+    model = place / "runs" / "a"
+    assert xmr("index", "build", tmp_path / "photos", where, "--checkpoint", model).code == 0
+    run = xmr("search", "红", "--index", where, "--of", "titles")
+    assert run.code == 2
+    assert "has a title" in run.err
+    assert "--of images" in run.err
+    found = xmr("search", "红", "--index", where, "--where", "id = 'nobody'")
+    assert found.code == 0
+    assert "nothing found" in found.out
+    assert xmr("index", "remove", where, "--where", "id is not null").code == 0
+    assert "The index is empty" in xmr("search", "红", "--index", where).err
+
+
+def test_encoded_files_become_an_index(
+    tmp_path: Path, place: Path, xmr: Callable[..., Any]
+) -> None:
+    model = place / "runs" / "a"
+    table = write_table(tmp_path, 8)
+    encode = ["encode", table, "--checkpoint", model, "--piece-size", 3, "--pool", 2]
+    assert xmr(*encode, "--out", tmp_path / "vectors").code == 0
+    built = xmr("index", "build", tmp_path / "vectors", tmp_path / "index", "--json")
+    assert built.code == 0, built.err
+    assert built.json()["rows"] == 8
+    about = xmr("index", "info", tmp_path / "index", "--json").json()
+    assert about["layout"]["fewer"] == {"pool": 2}
+    found = xmr("search", "红色", "--index", tmp_path / "index", "--json")
+    assert found.code == 0, found.err
+    assert len(found.json()["results"][0]["hits"]) == 8
+    assert xmr(*encode[:-2], "--out", tmp_path / "plain").code == 0
+    wrong = xmr("index", "add", tmp_path / "plain", tmp_path / "index")
+    assert wrong.code == 2
+    assert "fewer vectors" in wrong.err
+    (tmp_path / "plain" / "encoded.json").unlink()
+    unfinished = xmr("index", "build", tmp_path / "plain", tmp_path / "index2")
+    assert unfinished.code == 2
+    assert "not finished" in unfinished.err
+
+
+def test_titles_alone_can_be_searched(tmp_path: Path, place: Path, xmr: Callable[..., Any]) -> None:
+    lines = [{"id": str(n), "title": title} for n, title in enumerate(["红色连衣裙", "蓝色雨伞"])]
+    table = tmp_path / "titles.jsonl"
+    table.write_text("\n".join(json.dumps(line) for line in lines), "utf-8")
+    where = tmp_path / "index"
+    assert xmr("index", "build", table, where, "--checkpoint", place / "runs/a").code == 0
+    found = xmr("search", "红色连衣裙", "--index", where, "--of", "titles", "--json").json()
+    assert found["results"][0]["hits"][0]["id"] == "0"
+    nothing = xmr("search", "红色连衣裙", "--index", where)
+    assert nothing.code == 2
+    assert "has an image" in nothing.err
+    assert "--of titles" in nothing.err
+
+
+def test_the_last_step_of_the_demo(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bagformer_cli.cli.demo import _search
+    from bagformer_cli.cli.search import show_results
+    from bagformer_cli.demo import write_demo
+    from bagformer_cli.progress import SILENT
+
+    write_demo(tmp_path / "data", images=60, workers=1)
+    model = saved_model(tmp_path / "runs" / "demo" / "best")
+    picture = tmp_path / "image.png"
+    Image.new("RGB", (32, 32), "red").save(picture)
+    titles = ["红色碎花连衣裙", "蓝色雨伞"]
+    done = _search(
+        small_model(), tmp_path / "data", model.parent, picture, titles, tmp_path, SILENT
+    )
+    assert done["rows"] > 0
+    assert [one["query"] for one in done["results"][:2]] == titles
+    colours = {hit["attributes"]["colour"] for hit in done["results"][2]["hits"]}
+    assert len(colours) == 1  # the filtered search
+    assert (tmp_path / "search.html").read_text("utf-8").count("<h2>") == 4
+    with Image.open(tmp_path / "search.png") as sheet:
+        assert sheet.width > 500
+    show_results({"results": done["results"][:1], "output": done["page"]})
+    assert "红色碎花连衣裙" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)  # and `xmr search` finds that index by itself
+    from bagformer_cli.index.engines import find_index
+
+    assert find_index() == "runs/demo/index"
+    assert find_index("other") == "other"

@@ -1,0 +1,350 @@
+"""Published checkpoints to model folders: a small one made here, and the reference's full size."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bagformer_cli.errors import CheckpointError, InputError
+from bagformer_cli.models.checkpoint import FILES, load_model, read_pickle
+from bagformer_cli.original.convert import (
+    Sizes,
+    convert_bagformer,
+    interpolate_positions,
+    online_model,
+    to_ours,
+)
+from bagformer_cli.original.model import CompatDualEncoder
+from tests.original.test_published_weights import VOCABULARY, weights_of
+
+SMALL = Sizes(
+    vocab=len(VOCABULARY), positions=32, width=64, feed_forward=96, text_layers=2,
+    fusion_layers=1, vision_width=64, vision_feed_forward=128, blocks=2, patch=8, grid=4,
+    embed_dim=16,
+)  # fmt: skip
+
+
+def weights(sizes: Sizes = SMALL) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return {name: torch.randn(shape) * 0.02 for name, shape in sizes.shapes()} | {
+        "temp": torch.tensor(0.07)
+    }
+
+
+def published(state: dict[str, Tensor]) -> dict[str, Any]:
+    """The form in which the original saves: momentum copies, queues and all."""
+    ids = {"text_encoder.embeddings.position_ids": torch.arange(32)[None]}
+    copies = {}
+    for name, value in {**state, **ids}.items():
+        part, dot, rest = name.partition(".")
+        if part != "itm_head" and dot:
+            copies[f"{part}_m.{rest}"] = torch.zeros_like(value)
+    buffers = {
+        "image_queue": torch.zeros(16, 8),
+        "text_queue": torch.zeros(16, 8),
+        "idx_queue": torch.zeros(1, 8, dtype=torch.long),
+        "queue_ptr": torch.zeros(1, dtype=torch.long),
+    }
+    model = {**state, **ids, **copies, **buffers}
+    return {"model": model, "optimizer": {"state": {}}, "config": {"temp": 0.07}, "epoch": 5}
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> dict[str, Path]:
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    (tmp_path / "dict.txt").write_text("动车\n头盔\n", encoding="utf-8")
+    return {"vocab": tmp_path / "vocab.txt", "lexicon": tmp_path / "dict.txt"}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.save(published(weights()), tmp_path / "small.pth")
+    return tmp_path / "small.pth"
+
+
+def test_the_folder_is_whole_and_gives_the_same_model(
+    checkpoint: Path, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    made = convert_bagformer(checkpoint, out, **sources)
+    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+    assert (out / "lexicon.txt").read_text(encoding="utf-8") == "动车\n头盔\n"
+    loaded = load_model(out)
+    assert isinstance(loaded.dual, CompatDualEncoder)
+    assert loaded.config.compat == "bagformer"
+    for name, value in made.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    assert loaded.titles.fingerprint == made.titles.fingerprint
+    state = weights()
+    rows = loaded.state_dict()["dual.text_encoder.bert.embeddings.word_embeddings.weight"]
+    assert torch.equal(rows, state["text_encoder.embeddings.word_embeddings.weight"])
+
+
+def test_queries_keys_and_values_of_a_fusion_layer_are_stacked_in_this_order() -> None:
+    state = weights()
+    ours = to_ours(state, SMALL, 32)
+    layer = "text_encoder.encoder.layer.2"
+    for kind, name in (("attention", "self_attn"), ("crossattention", "multihead_attn")):
+        stacked = ours[f"cross.fusion.layers.0.{name}.in_proj_weight"].split(64)
+        for part, own in zip(stacked, ("query", "key", "value"), strict=True):
+            assert torch.equal(part, state[f"{layer}.{kind}.self.{own}.weight"])
+
+
+def test_names_of_a_pretraining_checkpoint_lose_their_bert() -> None:
+    plain = weights()
+    renamed = {
+        name.replace("text_encoder.", "text_encoder.bert."): value for name, value in plain.items()
+    }
+    assert renamed.keys() != plain.keys()
+    assert online_model(published(renamed), "x").keys() == plain.keys()
+    assert online_model(plain, "x").keys() == plain.keys()  # without the dict around it
+
+
+def test_half_precision_becomes_single() -> None:
+    half = {name: value.half() for name, value in weights().items()}
+    assert all(value.dtype == torch.float32 for value in online_model(half, "x").values())
+
+
+def test_another_image_size_gets_interpolated_positions(
+    checkpoint: Path, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    model = convert_bagformer(checkpoint, tmp_path / "out", image_size=64, **sources)
+    assert model.config.image.size == 64
+    assert model.state_dict()["dual.vision_encoder.backbone.pos_embed"].shape == (1, 65, 64)
+    assert load_model(tmp_path / "out").dual.encode_images(
+        torch.zeros(1, 3, 64, 64)
+    ).states.shape == (1, 65, 64)
+
+
+def test_interpolation_keeps_the_class_row_and_a_constant() -> None:
+    positions = torch.cat([torch.full((1, 1, 3), 7.0), torch.full((1, 16, 3), 2.0)], dim=1)
+    larger = interpolate_positions(positions, 6)
+    assert larger.shape == (1, 37, 3)
+    assert torch.equal(larger[:, 0], positions[:, 0])
+    torch.testing.assert_close(larger[:, 1:], torch.full((1, 36, 3), 2.0))
+    assert interpolate_positions(positions, 4) is positions
+
+
+# ---------------------------------------------------------------------------------- what is wrong
+
+
+def damaged(name: str, path: Path) -> Path:
+    """A checkpoint that is broken in the way ``name`` says."""
+    state = weights()
+    if name == "cut off":
+        torch.save(published(state), path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif name == "cut off, old form":
+        torch.save(published(state), path, _use_new_zipfile_serialization=False)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif name == "empty":
+        path.touch()
+    elif name == "a web page":
+        path.write_text("<!doctype html><html>not found</html>")
+    elif name == "a pickle of something else":
+        path.write_bytes(pickle.dumps({"a": 1}))
+    elif name == "a list":
+        torch.save([1, 2], path)
+    elif name == "names without tensors":
+        torch.save({"model": {"temp": "0.07"}}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cut off", "damaged or cut off"),
+        ("cut off, old form", "damaged or cut off"),
+        ("empty", "not a torch checkpoint"),
+        ("a web page", "not a torch checkpoint"),
+        ("a pickle of something else", "not a torch checkpoint"),
+        ("a list", "not a BagFormer model. \\(found: list"),
+        ("names without tensors", "not a BagFormer model. \\(found: temp: str"),
+    ],
+)
+def test_a_damaged_file_is_refused(
+    name: str, message: str, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    path = damaged(name, tmp_path / "broken.pth")
+    with pytest.raises(CheckpointError, match=message) as caught:
+        convert_bagformer(path, tmp_path / "out", **sources)
+    assert caught.value.where == str(path)
+    assert not (tmp_path / "out").exists()
+
+
+MKDIR = f"{os.mkdir.__module__}.mkdir"
+
+
+class Code:
+    """Unpickled, this would make a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("form", ["zip", "old", "plain pickle"])
+def test_code_in_a_checkpoint_is_refused_and_not_run(
+    form: str, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    path, trace = tmp_path / "evil.pth", tmp_path / "ran"
+    content = {"model": weights(), "config": Code(trace)}
+    if form == "plain pickle":
+        path.write_bytes(pickle.dumps({"config": Code(trace)}))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(CheckpointError, match="code") as caught:
+        convert_bagformer(path, tmp_path / "out", **sources)
+    assert caught.value.found == ("REDUCE, STACK_GLOBAL" if form == "plain pickle" else MKDIR)
+    assert not trace.exists()
+
+
+def test_an_old_form_is_read(sources: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    torch.save(published(weights()), path, _use_new_zipfile_serialization=False)
+    assert read_pickle(path)["epoch"] == 5
+
+
+def refused(state: dict[str, Tensor], sources: dict[str, Path], tmp_path: Path) -> CheckpointError:
+    torch.save({"model": state}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="another architecture") as caught:
+        convert_bagformer(tmp_path / "other.pth", tmp_path / "out", **sources)
+    return caught.value
+
+
+def test_another_architecture_is_named_with_the_nearest_name(
+    sources: dict[str, Path], tmp_path: Path
+) -> None:
+    state = weights()
+    state["text_projection.weight"] = state.pop("text_proj.weight")
+    error = refused(state, sources, tmp_path)
+    assert error.found == "missing: text_proj.weight; unexpected: text_projection.weight"
+    assert error.hint == "The nearest name is text_projection.weight."
+
+    state = weights()
+    state["itm_head.weight"] = torch.zeros(3, 64)
+    error = refused(state, sources, tmp_path)
+    assert error.found == "shape: itm_head.weight [3, 64] / [2, 64]"
+
+    other = {"conv1.weight": torch.zeros(3), "fc.bias": torch.zeros(3)}
+    error = refused(other, sources, tmp_path)
+    assert error.found is not None
+    assert error.found.startswith("missing: temp (+")
+    assert "unexpected: conv1.weight (+1)" in error.found
+
+
+def test_another_vocabulary_is_refused(
+    checkpoint: Path, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    with open(sources["vocab"], "a", encoding="utf-8") as stream:
+        stream.write("新\n")
+    with pytest.raises(InputError, match="not the one of the checkpoint"):
+        convert_bagformer(checkpoint, tmp_path / "out", **sources)
+
+
+def test_a_folder_with_something_in_it_is_left_alone(
+    checkpoint: Path, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").touch()
+    with pytest.raises(InputError, match="not empty"):
+        convert_bagformer(checkpoint, out, **sources)
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_missing_files_are_named(
+    checkpoint: Path, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    for name, path in {"checkpoint": checkpoint, **sources}.items():
+        given = {"checkpoint": checkpoint, **sources, name: path.with_name("none")}
+        with pytest.raises(InputError) as caught:
+            convert_bagformer(out=tmp_path / "out", **given)
+        assert str(caught.value.where).endswith("none")
+        assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------------------- the command line
+
+
+def test_the_command(
+    checkpoint: Path, sources: dict[str, Path], tmp_path: Path, xmr: Callable[..., Any]
+) -> None:
+    options = ("--vocab", sources["vocab"], "--lexicon", sources["lexicon"])
+    out = tmp_path / "out"
+    run = xmr("convert", "bagformer", checkpoint, out, *options, "--sep", "--json")
+    assert run.code == 0, run.err
+    report = run.json()
+    assert report["folder"] == str(out)
+    assert report["add_sep"] is True
+    assert report["numbers"] == sum(value.numel() for value in weights().values())
+    assert load_model(out).config.text.add_sep
+
+    again = xmr("convert", "bagformer", checkpoint, out, *options)
+    assert again.code == 2
+    assert "not empty" in again.err
+
+    early = xmr(
+        "convert", "bagformer", checkpoint, tmp_path / "early", *options,
+        "--bag-fusion", "early", "--interaction", "cls",
+    )  # fmt: skip
+    assert early.code == 0, early.err
+    assert str(tmp_path / "early") in early.out
+
+
+@pytest.mark.shared
+def test_the_names_and_shapes_are_the_published_ones(shared: Path) -> None:
+    text = (shared / "reference/state_dict_keys.json").read_text(encoding="utf-8")
+    keys = json.loads(text)["keys"]
+    online = {key["name"]: tuple(key["shape"]) for key in keys if key["role"] == "model"}
+    assert dict(Sizes().shapes()) == online
+    meta = {key["name"]: torch.empty(key["shape"], device="meta") for key in keys}
+    assert online_model({"model": meta}, "x").keys() == online.keys()
+    assert Sizes.of(online_model({"model": meta}, "x")) == Sizes()
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_the_full_size_through_convert_and_score(
+    shared: Path, tmp_path: Path, xmr: Callable[..., Any]
+) -> None:
+    state = weights_of(shared)
+    text = (shared / "reference/state_dict_keys.json").read_text(encoding="utf-8")
+    shapes = {key["name"]: key["shape"] for key in json.loads(text)["keys"]}
+    model = dict(published(state)["model"])
+    assert model.keys() == shapes.keys()
+    torch.save({"model": model, "epoch": 5}, tmp_path / "bagformer.pth")
+    out = tmp_path / "out"
+    data = shared / "data"
+    run = xmr(
+        "convert", "bagformer", tmp_path / "bagformer.pth", out,
+        "--vocab", data / "bert-base-chinese/vocab.txt",
+        "--lexicon", data / "bagformer/entity_dict_20220507", "--json",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    (tmp_path / "bagformer.pth").unlink()
+    record = json.loads((shared / "reference/expected.json").read_text(encoding="utf-8"))
+    titles = record["inputs"]["titles"]
+    with np.load(shared / "reference/expected.npz") as figures:
+        name = "eval_late_fusion_bagwise_bs1_recall"
+        t2i, i2t = figures[f"{name}_t2i"][:, 0], figures[f"{name}_i2t"][0]
+    picture = data / "bagformer/rumble_roller.jpeg"
+    scores = xmr("score", picture, *titles, "--checkpoint", out, "--json").json()
+    np.testing.assert_allclose(scores["text_to_image"], t2i, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scores["image_to_text"], i2t, rtol=1e-4, atol=1e-5)
+    shown = [[bag["text"] for bag in bags] for bags in scores["bags"]]
+    assert shown[2] == ["连衣裙", "女", "夏", "季", "新", "款"]
+    assert shown[3] == ["电", "动车", "头盔", "挡", "风被"]
+    shutil.rmtree(out)

@@ -1,0 +1,95 @@
+"""The program that tests/training/test_distributed.py starts under torchrun."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bagformer_cli.config import RunConfig, load_config
+from bagformer_cli.data.epochs import TrainBatches
+from bagformer_cli.data.masking import TokenMasking
+from bagformer_cli.data.store.store import Store
+from bagformer_cli.models.scorers import own_scorer
+from bagformer_cli.training.distributed import World, join_world, leave_world
+from bagformer_cli.training.gradient_cache import learn
+from bagformer_cli.training.run import new_model, share_of
+from bagformer_cli.training.task import RetrievalTask
+from bagformer_cli.training.teacher import Teacher
+from tests.training.test_training import TINY
+
+SOFT = "momentum: {queue: 13, alpha: 0.4}"
+KINDS = {
+    "itc": ["objectives={itc: 1.0, late_interaction: 0.0, itm: 0.0}"],
+    "late": ["objectives={itc: 0.0, late_interaction: 1.0, itm: 0.0, late_scale: sum}"],
+    "hinge": ["objectives={itm: 0.0, loss: power_hinge}"],
+    "triplet": ["objectives={itm: 0.0, loss: triplet}"],
+    "own pairs": ["objectives={itm: 0.0, share_positives: false}"],
+    "momentum": [f"objectives={{itm: 0.0, late_scale: mean, {SOFT}}}"],
+    "masked": ["model.cross={fusion: joint}", "objectives={itm: 0.0, mlm: 1.0, mfm: 1.0}"],
+    "taught": [
+        "model.interaction=cls",
+        "model.alignment=bagwise",
+        "distill={weight: 1.0}",
+        "objectives={itc: 0.0, itm: 0.0, late_interaction: 0.0}",
+    ],
+    "slow teacher": ["distill={scorer: slow, candidates: 4}", "objectives={itm: 0.0}"],
+    "parts": ["training.micro_batch_size=3", "objectives={itm: 0.0}"],
+}
+
+
+def settings(kind: str) -> RunConfig:
+    return load_config("demo", [*TINY, *KINDS[kind], "training.batch_size=16"])
+
+
+def learned(kind: str, folder: Path, world: World) -> dict[str, Tensor]:
+    """Gradients and losses after two batches, and what the queues hold."""
+    config = settings(kind)
+    model = new_model(config)
+    words = model.titles.tokenizer
+    batches = TrainBatches(
+        Store(folder).split("train"),
+        config.data,
+        image_size=config.image.size,
+        batch_size=share_of(16, world),
+        pad_id=words.pad_id,
+        seed=0,
+        rank=world.rank,
+        world_size=world.size,
+        masking=TokenMasking.of(words, 0.3, whole_bags=False),
+    )
+    teacher = Teacher(new_model(config), "slow") if kind == "slow teacher" else None
+    task = RetrievalTask(
+        model, config.objectives, config.distill, teacher, links=batches.links, world=world
+    ).train()
+    assert own_scorer(config) in ("cls", "late")
+    figures: dict[str, float] = {}
+    for number in range(2):
+        model.zero_grad()
+        chunk = config.training.micro_batch_size
+        output = learn(task, batches.batch(number), epoch=0.5, number=number, chunk=chunk)
+        figures = world.mean({name: float(x.detach()) for name, x in output.losses.items()})
+        world.sum_gradients(model)
+    kept = {
+        f"gradient.{name}": p.grad
+        for name, p in model.named_parameters()
+        if p.grad is not None and bool(p.grad.any())
+    }
+    kept |= {name: torch.tensor(value) for name, value in figures.items()}
+    if task.momentum is not None:
+        for scorer, queues in task.momentum.queues.items():
+            kept |= {f"queue.{scorer}.{name}": value for name, value in queues.state().items()}
+    return {name: value.detach().clone() for name, value in kept.items()}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    here = join_world()
+    for case in KINDS:
+        found = learned(case, Path(sys.argv[1]), here)
+        if here.first:
+            save_file(found, Path(sys.argv[2]) / f"{case}.safetensors")
+    leave_world(here)

@@ -1,0 +1,277 @@
+"""Dictionaries: formats, errors, merging, the cache, checking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import ahocorasick
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bagformer_cli.assets import asset_folder
+from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.files import cache_folder
+from bagformer_cli.original.text import WordList
+from bagformer_cli.text.automaton import Trie
+from bagformer_cli.text.characters import fold
+from bagformer_cli.text.dictionaries import parse_dictionary, read_dictionary
+from bagformer_cli.text.lexicon import Lexicon
+from bagformer_cli.text.tools.check import check_dictionaries, repair
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write_file(*lines: str, name: str = "words.txt", encoding: str = "utf-8") -> Path:
+        path = tmp_path / name
+        path.write_bytes("".join(f"{line}\n" for line in lines).encode(encoding))
+        return path
+
+    return write_file
+
+
+def words(lexicon: Lexicon) -> dict[str, str | None]:
+    return {entry.word: entry.type for entry in lexicon.entries()}
+
+
+def test_a_word_a_line_is_a_ranking(write: Write) -> None:
+    dictionary = read_dictionary(write("连衣裙", "iphone 15", "手机壳"))
+    assert dictionary.layout == "ranked"
+    assert dictionary.words == ["连衣裙", "iphone 15", "手机壳"]
+    assert dictionary.weights == sorted(dictionary.weights, reverse=True)
+
+
+def test_jiebas_format(write: Write) -> None:
+    dictionary = read_dictionary(write("连衣裙 30 n", "杭州 10 ns", "手机" + " 60"))
+    assert dictionary.layout == "jieba"
+    assert dictionary.types == [None, "place", None]
+    assert dictionary.weights[0] == pytest.approx(3 * dictionary.weights[1])
+
+
+def test_typed_lines_and_their_defaults(write: Write) -> None:
+    dictionary = read_dictionary(
+        write("# type: brand", "# weight: 4", "回力", "红色\tcolour", "裙\t-\t9\tmine")
+    )
+    assert dictionary.layout == "typed"
+    assert dictionary.types == ["brand", "colour", None]
+    assert dictionary.weights == [4, 4, 9]
+    assert dictionary.origins == ["words.txt", "words.txt", "mine"]
+    assert dictionary.wholes == [False, False, True]
+
+
+def test_marked_titles_are_a_dictionary(write: Write) -> None:
+    title = ["红 O", "帽 B-HCCX", "子 I-HCCX", "帽 B-HCCX", "子 I-HCCX", "鸿 B-HPPX", ""]
+    dictionary = read_dictionary(write(*title))
+    assert dictionary.layout == "marked"
+    assert dict(zip(dictionary.words, dictionary.types, strict=True)) == {
+        "帽子": "category",
+        "鸿": "brand",
+    }
+    assert dictionary.weights[0] == 2 * dictionary.weights[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "found"),
+    [
+        ("裙\n\n裤\n".encode(), 2, "empty"),
+        ("裙\n  \n裤\n".encode(), 2, "empty"),
+        ("裙\n裤\n裙\n".encode(), 3, "already, in line 1"),
+        (b"\xef\xbb\xbf" + "裙\n".encode(), 1, "byte-order mark"),
+        ("裙\n连衣裙\n".encode("gb18030"), 2, "gb18030"),
+        ("裙\n连衣裙\n".encode("utf-16"), 1, "utf-16"),
+        ("裙\n".encode() + b"\xff\xfe\xfa\n", 2, "not UTF-8"),
+        ("裙\tcategory\tmuch\n".encode(), 1, "weight"),
+        ("裙\tcategory\t-1\n".encode(), 1, "weight"),
+        (b"\tcategory\n", 1, "TAB"),
+        ("裙\tc\t1\to\tx\n".encode(), 1, "TAB"),
+        (b"".join(b"w%d 3 n\n" % n for n in range(1000)) + b"x\n", 1001, "count"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, content: bytes, line: int, found: str) -> None:
+    path = tmp_path / "broken.txt"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_dictionary(path)
+    assert caught.value.where == f"{path}:{line}"
+    assert found in caught.value.message
+    assert "dict check" in str(caught.value.hint)
+    assert caught.value.exit_code == 2
+
+
+def test_a_missing_dictionary_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing\.txt"):
+        Lexicon.load([tmp_path / "nothing.txt"])
+
+
+def test_a_last_line_without_end_and_windows_line_ends_are_fine(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_bytes("裙\r\n裤".encode())
+    assert read_dictionary(path).words == ["裙", "裤"]
+
+
+def test_entries_are_folded_and_merged(write: Write) -> None:
+    first = write("ＬＥＤ灯\tlamp", "led灯\tcategory", "Café\tbrand", name="a.tsv")
+    second = write("led灯", "裙", name="b.txt")
+    assert words(Lexicon.load([first, second])) == {"led灯": "lamp", "cafe": "brand", "裙": None}
+
+
+def test_two_entries_side_by_side_stay_two(write: Write) -> None:
+    plain = write("儿童", "滑板车", "儿童滑板车", "回力鞋", "电动车")
+    assert "儿童滑板车" not in words(Lexicon.load([plain]))
+    whole = write("儿童滑板车\tcategory\t5", name="whole.tsv")
+    assert "儿童滑板车" in words(Lexicon.load([plain, whole]))
+    brand = write("儿童滑板车\tbrand", name="brand.tsv")
+    assert "儿童滑板车" in words(Lexicon.load([plain, brand]))
+
+
+def test_what_is_never_a_word_leaves_the_background_alone(write: Write) -> None:
+    never = write("子女\tnever", name="never.tsv")
+    assert "子女" in words(Lexicon.load(["jieba"]))
+    assert "子女" not in words(Lexicon.load([never, "jieba"]))
+    own = words(Lexicon.load(["jieba", write("子女\taudience", name="own.tsv"), never]))
+    assert own["子女"] == "audience"  # a dictionary of one's own has the last word
+    assert "never" not in own.values()
+
+
+def test_the_originals_list_has_no_word_that_is_never_one(write: Write) -> None:
+    assert WordList.load([write("子女\tnever", "裙\tcategory", name="a.tsv")]).words == ("裙",)
+
+
+def test_the_cache_is_used_and_follows_the_content(write: Write) -> None:
+    path = write("裙", "裤")
+    first = Lexicon.load([path])
+    assert first.folder.is_relative_to(cache_folder())
+    assert not list(path.parent.glob("*.pkl"))
+    stamp = (first.folder / "meta.json").stat().st_mtime_ns
+    again = Lexicon.load([path])
+    assert (again.folder / "meta.json").stat().st_mtime_ns == stamp
+    assert again.fingerprint == first.fingerprint
+    changed = Lexicon.load([write("裙", "裤", "衫")])
+    assert changed.fingerprint != first.fingerprint
+    assert len(changed) == 3
+
+
+def test_nothing_in_the_cache_is_a_pickle(write: Write) -> None:
+    folder = Lexicon.load([write("裙", "2件")]).folder
+    for file in folder.rglob("*"):
+        assert file.is_dir() or file.suffix in (".npy", ".json", ".txt"), file
+        if file.suffix == ".npy":
+            assert b"'descr': '|O'" not in file.read_bytes()[:128]
+
+
+def test_saved_and_loaded_it_is_the_same(write: Write, tmp_path: Path) -> None:
+    lexicon = Lexicon.load(
+        [write("裙\tcategory\t3", "件\tunit", "机\thead\t370", "款\tsuffix\t9", "红", name="a.tsv")]
+    )
+    lexicon.save(tmp_path / "model" / "lexicon.txt")
+    again = Lexicon.load([tmp_path / "model" / "lexicon.txt"])
+    assert again.fingerprint == lexicon.fingerprint
+    assert again.entry_cost.tolist() == lexicon.entry_cost.tolist()
+    assert again.head_cost[ord("机")] == lexicon.head_cost[ord("机")] > 0
+    assert again.suffix_cost[ord("款")] == lexicon.suffix_cost[ord("款")] > 0
+
+
+@given(
+    st.sets(st.text("红绿裙子a1 ", min_size=1, max_size=5), min_size=1),
+    st.text("红绿裙子a1 ", max_size=40),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_trie_finds_what_an_aho_corasick_automaton_finds(entries: set[str], text: str) -> None:
+    listed = sorted(entries, reverse=True)
+    trie = Trie.build(listed)
+    automaton = ahocorasick.Automaton()
+    for entry in listed:
+        automaton.add_word(entry, entry)
+    automaton.make_automaton()
+    expected = {(end + 1 - len(entry), end + 1) for end, entry in automaton.iter(text)}
+    assert {(at, end) for at in range(len(text)) for end in trie.prefixes(text, at)} == expected
+    assert all(trie.value[trie.find(entry)] == i for i, entry in enumerate(listed))
+    assert all(entry in trie for entry in entries)
+
+
+def test_folding_keeps_every_character_in_its_place() -> None:
+    text = "ＬＥＤ　Café ５ＸＬ①ﬁ裙👗\u200d"
+    assert len(fold(text)) == len(text)
+    assert fold("ＬＥＤ　Café ５ＸＬ") == "led cafe 5xl"
+
+
+# --- what ships ----------------------------------------------------------------------------------
+
+
+def test_the_shipped_dictionaries_are_sound() -> None:
+    files = sorted(asset_folder("entity_dicts").glob("*.tsv"))
+    assert len(files) >= 20
+    for file in files:
+        dictionary = parse_dictionary(file)
+        assert not dictionary.problems, file
+        assert dictionary.layout == "typed"
+        assert "Written for this project" in file.read_text("utf-8").splitlines()[0]
+        assert all(kind for kind in dictionary.types), file
+
+
+def test_the_shipped_lexicon_has_every_type() -> None:
+    lexicon = Lexicon.load()
+    own = [e for e in lexicon.entries() if e.origin.endswith(".tsv")]
+    assert len(own) >= 20_000
+    assert {"category", "brand", "colour", "material", "pattern", "style", "audience"} <= {
+        e.type for e in own
+    }
+    assert {"season", "scene", "function", "selling", "unit", "head", "suffix"} <= {
+        e.type for e in own
+    }
+
+
+# --- xmr dict ------------------------------------------------------------------------------------
+
+
+def test_check_finds_every_kind(write: Write) -> None:
+    path = write(
+        "儿童", "滑板车", "儿童滑板车", "ＬＥＤ灯", "led灯", "长" * 65, "红\u200b色", name="a.txt"
+    )
+    other = write("滑板车\tcategory", "儿童\taudience", name="b.tsv")
+    third = write("儿童\tbrand", name="c.tsv")
+    found = check_dictionaries([path, other, third], against=())
+    seen = {(Path(f.file).name, f.line, f.kind) for f in found}
+    assert {
+        ("a.txt", 3, "unreachable"),
+        ("a.txt", 5, "same"),
+        ("a.txt", 6, "unreachable"),
+        ("c.tsv", 1, "conflict"),
+    } <= seen
+    broken = write("裙", "", "裙", name="d.txt")
+    assert [(f.line, f.kind) for f in check_dictionaries([broken], against=())] == [
+        (2, "broken"),
+        (3, "broken"),
+    ]
+
+
+def test_repair_leaves_a_dictionary_that_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "broken.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + "裙 3 n\n\n裤 2 n\n".encode())
+    assert repair(path, tmp_path / "good.txt") == 1
+    assert read_dictionary(tmp_path / "good.txt").words == ["裙", "裤"]
+    path.write_bytes("裙\n裤\n裙\n".encode("gb18030"))
+    assert repair(path, tmp_path / "good.txt") == 1
+    assert (tmp_path / "good.txt").read_text("utf-8") == "裙\n裤\n"
+
+
+def test_xmr_dict_check_and_stats(xmr: Callable, write: Write) -> None:  # type: ignore[type-arg]
+    good = write("裙\tcategory", "红色\tcolour", name="a.tsv")
+    run = xmr("dict", "check", good, "--no-builtin", "--json")
+    assert (run.code, run.json()["findings"]) == (0, [])
+    bad = write("裙", "", name="b.txt")
+    run = xmr("dict", "check", bad, "--no-builtin", "--json")
+    assert run.code == 2
+    assert run.json()["findings"][0]["line"] == 2
+    titles = write("红色裙", "裙 裙", "【裙】，★窬", name="titles.txt")
+    run = xmr("dict", "stats", good, "--no-builtin", "--titles", titles, "--json")
+    assert run.code == 0
+    found = run.json()
+    assert found["entries"] == 2
+    assert found["titles"]["count"] == 3
+    assert found["titles"]["bags"]["lexicon"] == 5
+    assert found["titles"]["unknown"] == {"窬": 1}  # no punctuation
+    assert found["titles"]["entries_used"] == 2

@@ -1,0 +1,595 @@
+"""The segmenter: a cover of any text, the cheapest one, of one title alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bagformer_cli.text import cover, patterns, segmenter
+from bagformer_cli.text import jit as kernels
+from bagformer_cli.text.characters import DIGIT, LATIN, MARK, OTHER, SPACE, class_table, fold
+from bagformer_cli.text.lexicon import RULES, Lexicon
+from bagformer_cli.text.segmenter import KIND_COST, Bag, Segmenter
+
+ENTRIES = """\
+红色\tcolour\t20
+碎花\tpattern\t10
+连衣裙\tcategory\t8
+衣\t-\t8
+裙\tcategory\t8
+动车\t-\t8
+电动车\tcategory\t8
+电动\tfunction\t10
+手机\tcategory\t8
+手机壳\tcategory\t8
+消毒\tfunction\t8
+led\tcategory\t8
+加厚\tfunction\t10
+包邮\tselling\t15
+calvin klein\tbrand\t4
+304不锈钢\tmaterial\t10
+不锈钢\tmaterial\t15
+壳\thead\t370
+柜\thead\t370
+灯\thead\t370
+子\thead\t10
+款\tsuffix\t100
+件\tunit
+袋\tunit
+盒\tunit
+g\tunit
+mm\tunit
+元\tunit
+折\tunit
+包\tunit
+成新\tunit
+型\tunit
+"""
+
+ALPHABET = (
+    "红色碎花连衣裙电动车手机壳消毒柜灯件袋墙饰贝儿欣第三款 a1led3g02m./*-:+x×ＡＢ１calvin klein"
+    "加厚包邮子满买送减打折元码sl~"
+)
+TITLES = st.text(
+    st.one_of(
+        st.sampled_from(ALPHABET),
+        st.sampled_from("　\n\té́\u200d\ufe0f👩🏽👧🇨🇳ש\u202eمहि한ガ\x00\ufffd\ud83d①"),
+        st.characters(),
+    ),
+    max_size=50,
+)
+
+
+@cache
+def _small(content: str = ENTRIES) -> Segmenter:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "entries.tsv"
+        path.write_text(content, "utf-8")
+        return Segmenter(Lexicon.load([path]))
+
+
+@cache
+def shipped() -> Segmenter:
+    return Segmenter(Lexicon.load())
+
+
+def cut(title: str, content: str = ENTRIES) -> list[str]:
+    return [bag.text for bag in _small(content).segment(title)]
+
+
+# --- any text ------------------------------------------------------------------------------------
+
+
+def assert_cover(title: str, bags: list[Bag]) -> None:
+    end = 0
+    for bag in bags:
+        assert end <= bag.start < bag.end
+        assert not title[end : bag.start].strip()
+        assert bag.text == title[bag.start : bag.end]
+        assert not bag.text[0].isspace()
+        assert not bag.text[-1].isspace()
+        end = bag.end
+    assert not title[end:].strip()
+
+
+@given(TITLES)
+@settings(max_examples=300, deadline=None)
+def test_bags_cover_any_text_in_order_without_overlap(title: str) -> None:
+    assert_cover(title, _small().segment(title))
+
+
+LONG = {
+    "words": "红色连衣裙" * 2000,
+    "letters": "a" * 10_000,
+    "digits": "1" * 10_000,
+    "emoji": "👩\u200d👧" * 3000,
+    "marks": "e\u0301\u0301" * 3000,
+    "spaces": " " * 10_000,
+    "unknown": "弌" * 10_000,
+    "decimals": "1." * 5000,
+    "products": "1*" * 5000,
+    "hyphens": "a-" * 5000,
+}
+
+
+@pytest.mark.parametrize("title", LONG.values(), ids=LONG)
+def test_ten_thousand_characters_are_covered(title: str) -> None:
+    assert_cover(title, _small().segment(title))
+
+
+@given(st.lists(TITLES, max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_a_title_is_cut_alone_as_in_any_batch(titles: list[str]) -> None:
+    packed = _small().segment_batch(titles)
+    assert packed.offsets[0] == 0
+    assert packed.offsets[-1] == len(packed.starts)
+    assert _small().unpack(titles, packed) == [_small().segment(title) for title in titles]
+
+
+@given(TITLES, st.text("红绿裙子机壳a1墙贝儿", min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_an_entry_changes_no_title_that_does_not_hold_it(title: str, entry: str) -> None:
+    more = _small(ENTRIES + f"{entry}\tadded\t9\n")
+    bags = more.segment(title)
+    assert_cover(title, bags)
+    if entry not in fold(title):
+        assert bags == _small().segment(title)
+
+
+def test_compiled_and_plain_kernels_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    titles = ["".join(rng.choice(list(ALPHABET + "\u0301👗"), 30)) for _ in range(200)]
+    plain = shipped().segment_batch(titles)
+    monkeypatch.setattr(kernels, "COMPILE_FROM", 1)
+    compiled = shipped().segment_batch(titles)
+    for name in ("starts", "ends", "kinds", "types", "offsets", "costs"):
+        assert np.array_equal(getattr(plain, name), getattr(compiled, name)), name
+
+
+# --- the cheapest cover, against twenty obvious lines --------------------------------------------
+
+
+def reference_cost(title: str) -> float:
+    """The cost of the cheapest cover by trying every last bag of every beginning."""
+    text, kinds = fold(title), kinds_of(title)
+    best = [0.0] + [float("inf")] * len(text)
+    for end in range(1, len(text) + 1):
+        if kinds[end - 1] == SPACE:
+            best[end] = best[end - 1]
+        for start in range(end):
+            if fine(text, kinds, start) and fine(text, kinds, end):
+                for cost in costs(text, kinds, start, end):
+                    best[end] = min(best[end], best[start] + cost)
+    return best[-1]
+
+
+def costs(text: str, kinds: list[int], start: int, end: int) -> Iterator[float]:
+    lexicon, piece = _small().lexicon, text[start:end]
+    if kinds[start] == SPACE:
+        return
+    entry, heads, suffixes = plain_entries()
+    if piece in entry:
+        yield lexicon.entry_cost[entry[piece]]
+    head, suffix = heads.get(piece[-1]), suffixes.get(piece[-1])
+    if (head or suffix) and fine(text, kinds, end - 1):
+        takes = lexicon.entry_head[entry[piece[:-1]]] if piece[:-1] in entry else 0
+        for extra, bit in ((head, cover.TAKES_HEAD), (suffix, cover.TAKES_SUFFIX)):
+            if extra and takes & bit:
+                yield lexicon.entry_cost[entry[piece[:-1]]] + extra + KIND_COST[patterns.COMPOUND]
+        if (end - 1, patterns.LETTERS) in found_by_patterns(text, kinds, start):
+            yield KIND_COST[patterns.LETTERS] + (head or suffix) + KIND_COST[patterns.COMPOUND]
+    ideographs = all(kinds[at] == OTHER and fine(text, kinds, at) for at in range(start + 1, end))
+    if ideographs and kinds[start] == OTHER and 2 <= len(piece) <= cover.LONGEST_NAME:
+        yield KIND_COST[patterns.NAME] + len(piece) * KIND_COST[cover.NAME_CHARACTER]
+        if head and len(piece) == 2:
+            yield head + KIND_COST[cover.PAIR]
+    for to, kind in found_by_patterns(text, kinds, start):
+        if to == end:
+            glued = kind == patterns.NUMBER and patterns.glued(start, end, len(text), kinds)
+            yield KIND_COST[kind] + (KIND_COST[cover.GLUED] if glued else 0)
+    if kinds[start] == OTHER:
+        place = where(text, kinds, start)
+        offer = patterns.offer_end(*place)
+        if start < offer == end:
+            yield KIND_COST[patterns.OFFER]
+        elif start < offer and patterns.unit_end(offer, *place[1:3], *place[4:]) == end:
+            yield KIND_COST[patterns.OFFER] + KIND_COST[patterns.QUANTITY]
+    if not any(fine(text, kinds, at) for at in range(start + 1, end)):
+        yield KIND_COST[patterns.TOKEN] * len(piece)
+
+
+@cache
+def plain_entries() -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """The entries with their index, heads and suffixes with their cost."""
+    lexicon = _small().lexicon
+    plain = [e.word for e in lexicon.entries() if e.type not in RULES]
+    heads, suffixes = (
+        {chr(code): int(costs[code]) for code in np.flatnonzero(costs)}
+        for costs in (lexicon.head_cost, lexicon.suffix_cost)
+    )
+    return {word: i for i, word in enumerate(plain)}, heads, suffixes
+
+
+def kinds_of(title: str) -> list[int]:
+    kinds: list[int] = []
+    for character in title.encode("utf-32-le", "surrogatepass").decode("utf-32-le", "replace"):
+        kind = int(class_table()[ord(character)])
+        follows = kind == MARK and kinds and kinds[-1] != SPACE
+        kinds.append(kinds[-1] if follows else kind)
+    return kinds
+
+
+def fine(text: str, kinds: list[int], at: int) -> bool:
+    if at in (0, len(text)) or SPACE in (kinds[at - 1], kinds[at]):
+        return True
+    marks = class_table()[ord(text[at])] == MARK or text[at - 1] == "\u200d"
+    return not marks and not (kinds[at - 1] == kinds[at] and kinds[at] in (LATIN, DIGIT))
+
+
+def where(text: str, kinds: list[int], start: int) -> tuple[Any, ...]:
+    """What a pattern is called with."""
+    units = _small().lexicon.units
+    codes = [ord(c) for c in text]
+    return start, len(text), codes, kinds, units.first, units.label, units.value, units.roots
+
+
+def found_by_patterns(text: str, kinds: list[int], start: int) -> list[tuple[int, int]]:
+    ends, found = [0] * patterns.MAX_FOUND, [0] * patterns.MAX_FOUND
+    place = where(text, kinds, start)
+    if kinds[start] == OTHER:
+        end = patterns.counted_end(*place)
+        return [(end, patterns.COUNTED)] if end > start else []
+    if kinds[start] not in (LATIN, DIGIT):
+        return []
+    count = patterns.scan(*place, ends, found)
+    return list(zip(ends[:count], found[:count], strict=True))
+
+
+@given(
+    st.text(st.one_of(st.sampled_from(ALPHABET), st.sampled_from("\u0301👩\u200d　")), max_size=16)
+)
+@settings(max_examples=250, deadline=None)
+def test_the_cost_is_that_of_the_reference(title: str) -> None:
+    assert _small().segment_batch([title]).costs[0] == reference_cost(title)
+
+
+# --- worked by hand ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("title", "bags"),
+    [
+        ("红色碎花连衣裙", "红色|碎花|连衣裙"),
+        ("电动车", "电动车"),  # not 电|动车
+        ("ＬＥＤ灯", "ＬＥＤ灯"),  # full width matches, a latin word takes a head
+        ("消毒柜", "消毒柜"),  # an entry with a head
+        ("墙饰 红色", "墙饰|红色"),  # what no entry explains stays together
+        ("贝儿欣手机", "贝儿欣|手机"),
+        ("手机壳", "手机壳"),
+        ("Calvin Klein手机", "Calvin Klein|手机"),
+        ("304不锈钢", "304不锈钢"),
+        ("100g*12袋", "100g*12袋"),
+        ("8-12mm", "8-12mm"),
+        ("120g/盒", "120g/盒"),
+        ("2件红色", "2件|红色"),
+        ("5XL", "5XL"),
+        ("A4", "A4"),
+        ("iPhone15Pro手机壳", "iPhone15Pro|手机壳"),
+        ("711632e1-91b80", "711632e1-91b80"),
+        ("l'oreal", "l'oreal"),
+        ("coca-cola 2.5g", "coca-cola|2.5g"),
+        ("M8*30红色", "M8*30|红色"),
+        ("M8*30mm", "M8*30mm"),
+        ("1.8x2.0mm", "1.8x2.0mm"),  # x is no unit before a number
+        ("0-3-6件", "0-3-6件"),
+        ("1:64车", "1:64|车"),
+        ("1/2袋", "1/2袋"),
+        ("6/7袋", "6|/|7袋"),  # two sizes, not a fraction
+        ("26g7", "26g7"),  # a model, not 26 g and 7
+        ("3mm2g", "3mm|2g"),
+        ("第2件 三件", "第2件|三件"),
+        ("A字裙", "A字|裙"),
+        ("加厚款 手机款 手机子", "加厚款|手机|款|手机子"),  # a suffix is no part of a product
+        ("LED款", "LED款"),
+        ("9成新 9.5成新", "9成新|9.5成新"),
+        ("12型 A型", "12型|A型"),
+        ("满199减20", "满199减20"),
+        ("满3件打8折 满三件打八折 满3件8折包邮", "满3件打8折|满三件打八折|满3件8折|包邮"),
+        ("满300元-40元 买2件送1件 拍3立减5", "满300元-40元|买2件送1件|拍3立减5"),
+        ("满2件减9包邮", "满2件减9|包邮"),  # not 9包
+        ("买2件 满3件", "买|2件|满|3件"),  # no offer yet
+        ("S码-XXL XS-3XL XL码 2XL-4XL", "S码-XXL|XS-3XL|XL码|2XL-4XL"),
+        ("3m 3m-5m", "3m|3m-5m"),
+        ("1-2-3-4件 2g-5g 2g-5件", "1-2-3-4件|2g-5g|2g|-|5件"),
+        ("SPF50+PA+++ 1g", "SPF50|+|PA+++|1g"),
+        ("2g+3g", "2g|+|3g"),
+        ("ledx", "ledx"),  # never inside a word
+        ("1304不锈钢", "1304|不锈钢"),  # never inside a number
+        ("裙\u0301", "裙\u0301"),  # a mark stays with its character
+        ("👩\u200d👧红色", "👩\u200d👧|红色"),
+        ("  红色\u3000\n裙 ", "红色|裙"),
+        ("", ""),
+        (" \t", ""),
+    ],
+)
+def test_worked_by_hand(title: str, bags: str) -> None:
+    assert "|".join(cut(title)) == bags
+
+
+@pytest.mark.parametrize(
+    ("title", "source", "kind"),
+    [
+        ("红色", "lexicon", "colour"),
+        ("2件", "pattern", "quantity"),
+        ("第三件", "pattern", "quantity"),
+        ("2.5", "pattern", "number"),
+        ("a4", "pattern", "model"),
+        ("adidas", "pattern", "latin"),
+        ("消毒柜", "pattern", "compound"),
+        ("贝儿欣", "pattern", "name"),
+        ("★", "token", None),
+    ],
+)
+def test_a_bag_says_what_found_it(title: str, source: str, kind: str | None) -> None:
+    assert [(b.source, b.type) for b in _small().segment(title)] == [(source, kind)]
+
+
+def test_an_unknown_character_matches_no_entry() -> None:
+    entries = "窬裙\tcategory\t8\n红裙\tcategory\t8\n"
+    assert cut("👗裙", entries) == ["👗", "裙"]
+    assert cut("窬裙", entries) == ["窬裙"]
+
+
+def test_types_come_from_the_shipped_dictionaries() -> None:
+    bags = shipped().segment("回力 女童红色纯棉碎花连衣裙 韩版 夏季 包邮 iPhone15Pro 304不锈钢")
+    assert {b.text: b.type for b in bags if b.source == "lexicon"} == {
+        "回力": "brand",
+        "女童": "audience",
+        "红色": "colour",
+        "纯棉": "material",
+        "碎花": "pattern",
+        "连衣裙": "category",
+        "韩版": "style",
+        "夏季": "season",
+        "包邮": "selling",
+        "304不锈钢": "material",
+    }
+
+
+@pytest.mark.parametrize(
+    "bags",
+    [
+        "裙子|女 帽子|女 鞋子|女|新款",  # not 子女
+        "笔记本|电脑包|皮 东北|非|转基因",
+        "9成新 95新 99新 九成新",
+        "86型|开关 三星|手机 6星",
+        "韩国|东大门 5g|全网通 3d|打印机 全球购 11选5",
+        "B族|维生素 南韩丝 kt猫 三得利 v脸 0糖|0脂 适用于|小米 粉紫色",
+        "冷暖型 修身型 拉链式 便捷式 少女款 情侣款 兔笼子 矮凳子 宿舍用 狗用",
+        "满199减20 满三件打八折 买一送一|口红 S码-XXL",
+    ],
+)
+def test_cut_as_a_reader_would(bags: str) -> None:
+    titles = bags.split(" ")
+    packed = shipped().segment_batch([title.replace("|", "") for title in titles])
+    found = shipped().unpack([title.replace("|", "") for title in titles], packed)
+    assert ["|".join(bag.text for bag in title) for title in found] == titles
+
+
+def test_the_fingerprint_follows_the_lexicon() -> None:
+    other = _small(ENTRIES + "裤\tcategory\n")
+    assert other.fingerprint != _small().fingerprint
+    assert segmenter.VERSION in other.fingerprint
+
+
+# --- xmr bags ------------------------------------------------------------------------------------
+
+Xmr = Callable[..., Any]
+
+
+def test_xmr_bags(xmr: Xmr) -> None:
+    run = xmr("bags", "红色碎花连衣裙 2件装", "手机壳", "--json")
+    lines = run.out.splitlines()
+    assert run.code == 0
+    assert len(lines) == 2
+    first = json.loads(lines[0])
+    assert first["text"] == "红色碎花连衣裙 2件装"
+    assert [bag["text"] for bag in first["bags"]] == ["红色", "碎花", "连衣裙", "2件装"]
+    assert {"start": 0, "end": 2, "text": "红色", "source": "lexicon", "type": "colour"} in first[
+        "bags"
+    ]
+    assert xmr("bags", "红色碎花连衣裙").out == "红色│碎花│连衣裙\n"
+
+
+def test_xmr_bags_of_a_file(xmr: Xmr, tmp_path: Path) -> None:
+    titles = ["红色连衣裙", "", "手机壳 防摔"] * 50
+    source, out = tmp_path / "titles.txt", tmp_path / "bags.jsonl"
+    source.write_text("\n".join(titles), "utf-8")
+    run = xmr("bags", "--input", source, "--output", out, "--json")
+    assert (run.code, run.json()["titles"]) == (0, 150)
+    records = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert [record["text"] for record in records] == titles
+    assert records[1]["bags"] == []
+    assert xmr("bags", "--input", source, "--json").out == out.read_text("utf-8")
+
+
+def test_lines_of_a_file_are_those_of_single_titles() -> None:
+    from bagformer_cli.data.title_files import bag_encoder, json_lines, record
+
+    encoder = bag_encoder("builtin", ("builtin",))
+    titles = ['红色"连衣裙"\\ 2件', "", "👗👗 \u2028红\x01", "한국 calvin klein", "\ud83d裙"]
+    lines = [json.loads(line) for line in json_lines(encoder, titles)]
+    assert lines == [record(title, encoder.bags(title, whole=True)) for title in titles]
+
+
+def test_spans_and_processes_give_the_lines_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bagformer_cli.data import title_files as module
+
+    source = tmp_path / "titles.txt"
+    source.write_text("".join(f"红色连衣裙{n}号\r\n" for n in range(300)), "utf-8")
+    whole = "".join(module.bag_lines(source, "builtin", ["builtin"]))
+    monkeypatch.setattr(module, "SPAN", 997)
+    assert "".join(module.bag_lines(source, "builtin", ["builtin"])) == whole
+
+
+def test_quality_against_marked_titles(xmr: Xmr, tmp_path: Path) -> None:
+    gold = tmp_path / "gold.txt"
+    spans = [
+        "红 O",
+        "色 O",
+        "连 B-HCCX",
+        "衣 I-HCCX",
+        "裙 I-HCCX",
+        "",
+        "手 B-HCCX",
+        "机 I-HCCX",
+        "壳 B-HCCX",
+        "",
+    ]
+    gold.write_text("\n".join(spans), "utf-8")
+    run = xmr("bags", "--gold", gold, "--json")
+    assert run.code == 0
+    found = run.json()
+    assert (found["titles"], found["spans"]) == (2, 3)
+    assert found["exact"] == pytest.approx(1 / 3)
+    assert found["crossing"] == pytest.approx(1 / 3)  # 手机壳, of 红色, 连衣裙, 手机壳
+    assert found["missed"] == {"split": 0, "inside": 2, "shifted": 0}
+    other = tmp_path / "titles.txt"
+    other.write_text("红色连衣裙\n手机\n", "utf-8")
+    run = xmr("bags", "--gold", gold, "--input", other)
+    assert run.code == 2
+    assert "titles.txt:2" in run.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no title"),
+        (("",), "empty"),
+        (("裙", "--no-builtin"), "no dictionary"),
+        (("裙", "--lexicon", "missing.tsv"), "missing.tsv"),
+        (("--input", "missing.txt"), "missing.txt"),
+        (("--gold", "missing.txt"), "missing.txt"),
+        (("裙", "--tokenizer", "missing/vocab.txt"), "vocabulary"),
+    ],
+)
+def test_wrong_calls_are_explained(xmr: Xmr, arguments: tuple[str, ...], message: str) -> None:
+    run = xmr("bags", *arguments)
+    assert run.code == 2
+    assert run.out == ""
+    assert message in run.err
+
+
+ODD_LINES = {
+    "byte-order mark": (b"\xef\xbb\xbf" + "红色\n".encode(), ["红色"]),
+    "windows line ends": ("红色\r\n手机壳\r\n".encode(), ["红色", "手机壳"]),
+    "no last line end": ("红色\n手机壳".encode(), ["红色", "手机壳"]),
+    "empty lines": ("\n红色\n\n \n".encode(), ["", "红色", "", " "]),
+    "one empty line": (b"\n", [""]),
+    "nothing": (b"", []),
+    "line separators that are no line ends": (
+        "红色\u2028手机壳\x85\x0c红色\r红\n裙\n".encode(),
+        ["红色\u2028手机壳\x85\x0c红色\r红", "裙"],
+    ),
+    "nul and control characters": (b"\x00a\x1b[31m\n", ["\x00a\x1b[31m"]),
+    "ten thousand characters": (
+        ("红色连衣裙" * 2000 + "\n裙").encode(),
+        ["红色连衣裙" * 2000, "裙"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "titles"), ODD_LINES.values(), ids=ODD_LINES)
+def test_a_line_is_a_title_whatever_is_in_it(
+    xmr: Xmr, tmp_path: Path, content: bytes, titles: list[str]
+) -> None:
+    source, out = tmp_path / "titles.txt", tmp_path / "bags.jsonl"
+    source.write_bytes(content)
+    run = xmr("bags", "--input", source, "--json")
+    assert run.code == 0, run.err
+    records = [json.loads(line) for line in run.out.split("\n") if line]
+    assert [record["text"] for record in records] == titles
+    for record in records:
+        text = record["text"]
+        spans = [(bag["start"], bag["end"]) for bag in record["bags"]]
+        assert [text[start:end] for start, end in spans] == [b["text"] for b in record["bags"]]
+        assert "".join(text[start:end] for start, end in spans) == "".join(text.split())
+    assert xmr("bags", "--input", source, "--output", out).code == 0
+    assert out.read_text("utf-8") == run.out
+    assert xmr("bags", "--input", source).code == 0
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x57\x53\n", "连衣裙\n裙".encode("gb18030"), b"\x80"]
+)
+def test_a_file_that_is_not_utf8_gives_no_bags(xmr: Xmr, tmp_path: Path, content: bytes) -> None:
+    source = tmp_path / "titles.txt"
+    source.write_bytes(content)
+    run = xmr("bags", "--input", source, "--json")
+    assert (run.code, run.out) == (2, "")
+    assert "titles.txt:1" in run.err
+    assert "UTF-8" in run.err
+
+
+def test_a_broken_line_of_titles_is_named(xmr: Xmr, tmp_path: Path) -> None:
+    source = tmp_path / "titles.txt"
+    source.write_bytes("裙\n".encode() * 3 + "连衣裙\n".encode("gb18030"))
+    out = tmp_path / "bags.jsonl"
+    run = xmr("bags", "--input", source, "--output", out)
+    assert run.code == 2
+    assert "titles.txt:4" in run.err
+    assert not out.exists()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("lexicons", "exact", "crossing"),
+    [
+        ([], 0.80, 0.028),
+        (["bagformer/entity_dict_20220507"], 0.82, 0.030),
+        (["bagformer/entity_dict_20220507", "ecommerce_ner/train.txt"], 0.88, 0.028),
+    ],
+)
+def test_quality_on_marked_e_commerce_titles(
+    xmr: Xmr, shared: Path, lexicons: list[str], exact: float, crossing: float
+) -> None:
+    dev = shared / "data/ecommerce_ner/dev.txt"
+    options = [part for name in lexicons for part in ("--lexicon", shared / "data" / name)]
+    found = xmr("bags", "--input", dev, "--gold", dev, *options, "--json").json()
+    assert found["spans"] == 4941
+    assert found["exact"] >= exact
+    assert found["crossing"] <= crossing
+
+
+def test_a_line_longer_than_a_piece_of_work_and_those_behind_it(
+    tmp_path: Path, xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bagformer_cli.data.title_files.SPAN", 64)
+    source = tmp_path / "long.txt"
+    source.write_text("红裙\n" + "红色裙子" * 40 + "\n蓝裤\n伞\n", "utf-8")
+    lines = xmr("bags", "--input", source, "--json").out.splitlines()
+    assert [len(json.loads(line)["text"]) for line in lines] == [2, 160, 2, 1]
+    assert len(xmr("bags", "--input", source).out.splitlines()) == 4
+
+
+def test_titles_come_through_a_pipe(tmp_path: Path, xmr: Callable[..., Any]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("红裙\n蓝裤\n", "utf-8"))
+    writer.start()
+    assert len(xmr("bags", "--input", pipe, "--json").out.splitlines()) == 2
+    writer.join()

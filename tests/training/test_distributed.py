@@ -1,0 +1,111 @@
+"""Several processes train as one does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bagformer_cli.datasets import ensure_store
+from bagformer_cli.errors import ConfigError
+from bagformer_cli.training.distributed import ALONE, World, join_world
+from bagformer_cli.training.metrics_log import read_metrics
+from bagformer_cli.training.run import new_model, share_of
+from tests.support.datasets import write_split
+from tests.support.two_processes import KINDS, learned, settings
+from tests.training.test_training import TINY, losses, weights
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def start(*arguments: object) -> None:
+    """Run under torchrun with two processes, on the processor."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*TOGETHER, *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**environment, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty pairs of which every two share a title."""
+    path = tmp_path_factory.mktemp("pairs")
+    for split in ("train", "valid"):
+        queries = [(n, f"{'红绿蓝黄'[n // 2 % 4]}色连衣裙第{n // 2}款", (n,)) for n in range(40)]
+        write_split(path, split, queries=queries)
+    return path
+
+
+def test_two_processes_have_the_loss_and_the_gradients_of_one(folder: Path, tmp_path: Path) -> None:
+    store = ensure_store(folder, new_model(settings("itc")).titles, workers=1)
+    start("tests/support/two_processes.py", store.path, tmp_path)
+    for kind in KINDS:
+        alone = learned(kind, store.path, ALONE)
+        both = load_file(tmp_path / f"{kind}.safetensors")
+        assert both.keys() >= alone.keys(), kind
+        largest = max(float(v.abs().max()) for n, v in alone.items() if n.startswith("gradient."))
+        for name, value in alone.items():  # some gradients are nought but for rounding
+            near = 1e-5 * (largest if name.startswith("gradient.") else 1.0)
+            torch.testing.assert_close(
+                both[name], value, rtol=1e-4, atol=near, msg=f"{kind} {name}"
+            )
+
+
+@pytest.mark.slow
+def test_a_run_on_two_goes_on_on_one(folder: Path, tmp_path: Path) -> None:
+    """Sharded without repeats, one writer, and the weights of the run on one process throughout."""
+    ensure_store(folder, new_model(settings("itc")).titles, workers=1)
+    more = ["text.dropout=0", "objectives.itm=0", "training.save_every=2"]
+    more += ["training.schedule_steps=12", "objectives.momentum={queue: 13}"]
+    sets = [part for item in [*TINY, *more] for part in ("--set", item)]
+    train = ["-m", "bagformer_cli.cli.main", "train"]
+    new = ["--config", "demo", "--dataset", str(folder), *sets]
+
+    def end(step: int) -> list[str]:
+        return ["--set", f"training.max_steps={step}"]
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    whole = [sys.executable, *train, "--output-dir", str(one), *new, *end(12)]
+    subprocess.run(whole, check=True, capture_output=True)
+    start(*train, "--output-dir", two, *new, *end(6))
+    assert [line["step"] for line in read_metrics(two, "train")] == [1, 2, 3, 4, 5, 6]
+    resume = [sys.executable, *train, "--resume", "--output-dir", str(two), *end(12)]
+    subprocess.run(resume, check=True, capture_output=True)
+    for name, value in weights(one / "last").items():
+        torch.testing.assert_close(weights(two / "last")[name], value, rtol=1e-3, atol=1e-4)
+    for ours, theirs in zip(losses(two), losses(one), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+
+
+def test_processes_that_torch_does_not_know_of_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert join_world() == ALONE
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="torchrun") as caught:
+        join_world()
+    assert caught.value.exit_code == 2
+
+
+def test_a_run_that_wants_two_processes_does_not_train_on_one() -> None:
+    ALONE.require(None)
+    ALONE.require(1)
+    with pytest.raises(ConfigError, match=r"training\.processes"):
+        ALONE.require(2)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    assert share_of(12, World(1, 4)) == 3
+    with pytest.raises(ConfigError, match="multiple of 4"):
+        share_of(10, World(0, 4))

@@ -1,0 +1,314 @@
+"""Teachers and students in training: chains, distillation in time, errors before anything loads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bagformer_cli.config import RunConfig, builtin_modes, load_config
+from bagformer_cli.data.store.store import Store
+from bagformer_cli.datasets import ensure_store
+from bagformer_cli.errors import CheckpointError, ConfigError
+from bagformer_cli.evaluation.compare import paired_bootstrap
+from bagformer_cli.evaluation.merge import Ranked, choose_beta
+from bagformer_cli.evaluation.metrics import Positives, top_k
+from bagformer_cli.evaluation.subsets import Subset, read_subsets
+from bagformer_cli.models.build import build_titles
+from bagformer_cli.training import chain as chains
+from bagformer_cli.training.metrics_log import read_metrics
+from bagformer_cli.training.run import new_model, start_run
+from bagformer_cli.training.teacher import check_teacher
+from tests.support.datasets import write_split
+from tests.support.killing import killed_often
+
+TINY = [
+    "text.width=32",
+    "text.heads=2",
+    "text.feed_forward=48",
+    "text.layers=1",
+    "image.backbone=vit_tiny_patch16_224",
+    "image.options={patch_size: 8, embed_dim: 32, depth: 1, num_heads: 2}",
+    "image.size=16",
+    "model.embed_dim=16",
+    "model.cross=null",
+    "objectives.itm=0",
+    "data.augment=null",
+    "data.workers=0",
+    "data.titles_per_image=1",
+    "training.batch_size=4",
+    "training.warmup_steps=0",
+    "training.evaluate_every=100",
+    "training.log_every=1",
+]
+SHORT = ["training.max_steps=2", "training.schedule_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder = tmp_path_factory.mktemp("set")
+    names = ["红色", "绿色", "蓝色", "黄色", "黑色", "白色", "紫色", "青色"]
+    queries = [(n, f"{name}连衣裙", (10 + n,)) for n, name in enumerate(names)]
+    for split in ("train", "valid"):
+        found = write_split(folder, split, queries)
+    return ensure_store(found, build_titles(load_config("demo")), workers=1)
+
+
+def settings(mode: str | None, *overrides: str) -> RunConfig:
+    return load_config("demo", [*TINY, *SHORT, *overrides], mode)
+
+
+def trained(store: Store, out: Path, mode: str, *overrides: str) -> Path:
+    config = settings(mode, *overrides)
+    start_run(config, store, out, new_model(config))
+    return out
+
+
+@pytest.mark.parametrize("mode", sorted(builtin_modes()))
+@pytest.mark.parametrize("config", ["inflate_shrink", "aladin", "fast_slow", "demo_shared"])
+def test_every_mode_can_be_laid_over_every_paper(mode: str, config: str) -> None:
+    if mode == "captioner" or config != "fast_slow":
+        assert isinstance(load_config(config, [], mode), RunConfig)
+    else:
+        assert isinstance(load_config(config, ["objectives.caption=0"], mode), RunConfig)
+
+
+def test_an_unknown_mode_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="inflate"):
+        load_config("demo", [], "inflat")
+
+
+def test_a_chain_that_is_killed_anywhere_goes_on_where_it_was(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = [*TINY, *SHORT, "model.codes=2", "training.save_every=1"]
+    chain = load_config("demo", more, "chain")
+
+    def configs(run: Path) -> dict[str, RunConfig]:
+        return chains.stage_configs(chain, run, "demo", more)
+
+    whole = tmp_path / "whole"
+    chains.start_chain(chain, configs(whole), store, whole)
+    summary = json.loads((whole / chains.SUMMARY).read_text(encoding="utf-8"))
+    assert [stage["name"] for stage in summary] == ["inflate", "shrinktobase", "shrinktofast"]
+
+    class Killed(BaseException):
+        pass
+
+    from bagformer_cli.training.loop import Trainer
+
+    plain = Trainer._save_last
+    for at in (2, 4, 8):  # in the first stage, at the start of the second, in the third
+        broken = tmp_path / f"broken{at}"
+        saves = iter(range(1, 100))
+
+        def dying(self: Trainer, at: int = at, saves: object = saves) -> None:
+            plain(self)
+            if next(saves) == at:  # type: ignore[call-overload]
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_save_last", dying)
+            with pytest.raises(Killed):
+                chains.start_chain(chain, configs(broken), store, broken)
+        assert not (broken / chains.SUMMARY).exists()
+        chains.resume_chain(store, broken)
+        for stage in ("1-inflate", "2-shrinktobase", "3-shrinktofast"):
+            ours = load_file(broken / stage / "last/model.safetensors")
+            theirs = load_file(whole / stage / "last/model.safetensors")
+            assert all(torch.equal(ours[name], theirs[name]) for name in theirs), (at, stage)
+
+
+@pytest.mark.slow
+def test_a_chain_killed_by_the_system_is_the_chain_never_killed(
+    store: Store, tmp_path: Path
+) -> None:
+    """SIGKILL at random moments, between stages as well, through the command line."""
+    (tmp_path / "config.yaml").write_text("extends: demo\n")
+    extra = ["training.max_steps=40", "training.schedule_steps=40", "training.save_every=2"]
+    sets = [part for item in [*TINY, *extra, "model.codes=2"] for part in ("--set", item)]
+    dataset = str(store.path.parent)
+
+    def command(out: Path) -> list[str]:
+        program = [
+            sys.executable,
+            "-m",
+            "bagformer_cli.cli.main",
+            "train",
+            "--output-dir",
+            str(out),
+        ]
+        if (out / "config.yaml").exists():
+            return [*program, "--resume"]
+        start = ["--config", str(tmp_path / "config.yaml"), "--mode", "chain"]
+        return [*program, *start, "--dataset", dataset, *sets]
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), check=True, capture_output=True)
+    summary = json.loads((whole / chains.SUMMARY).read_text(encoding="utf-8"))
+
+    def lines() -> int:
+        return sum(log.read_text().count("\n") for log in killed.glob("*/metrics.jsonl"))
+
+    kills = killed_often(lambda: command(killed), lines, 10, further=24)
+    assert kills >= 6  # three stages of 40 lines are long enough for nearly all of them
+    if not (killed / chains.SUMMARY).exists():
+        subprocess.run(command(killed), check=True, capture_output=True)
+    for stage in ("1-inflate", "2-shrinktobase", "3-shrinktofast"):
+        ours = load_file(killed / stage / "last/model.safetensors")
+        theirs = load_file(whole / stage / "last/model.safetensors")
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), stage
+    again = json.loads((killed / chains.SUMMARY).read_text(encoding="utf-8"))
+    assert [stage["best"] for stage in again] == [stage["best"] for stage in summary]
+
+
+def test_distillation_begins_when_it_is_said_to(store: Store, tmp_path: Path) -> None:
+    out = trained(
+        store,
+        tmp_path / "run",
+        "alignment_and_matching_distill",
+        "distill.activate_distillation_after=2",  # two epochs of two steps
+        "training.max_steps=6",
+        "training.schedule_steps=6",
+        "model.head.feed_forward=32",
+    )
+    taught = {line["step"]: "distill_loss" in line for line in read_metrics(out, "train")}
+    assert taught == {1: False, 2: False, 3: False, 4: False, 5: True, 6: True}
+
+
+def test_true_labels_may_train_until_distillation_begins() -> None:
+    late = "distill.activate_distillation_after=2"
+    assert settings("slowtofast", late, "distill.hard_loss_weight=1").distill is not None
+    with pytest.raises(ConfigError, match="activate_distillation_after"):
+        settings("slowtofast", late, "distill.hard_loss_weight=0")
+
+
+def test_before_distillation_the_matching_head_stays_as_it_was(
+    store: Store, tmp_path: Path
+) -> None:
+    more = ("training.weight_decay=0", "model.head.feed_forward=32")
+    for after, moves in ((50, False), (0, True)):
+        config = settings(
+            "alignment_and_matching_distill",
+            f"distill.activate_distillation_after={after}",
+            *more,
+        )
+        model = new_model(config)
+        before = {n: p.detach().clone() for n, p in model.dual.head.named_parameters()}  # type: ignore[union-attr]
+        start_run(config, store, tmp_path / str(after), model)
+        after_run = dict(model.dual.head.named_parameters())  # type: ignore[union-attr]
+        moved = any(not torch.equal(before[name], after_run[name]) for name in before)
+        assert moved is moves
+
+
+def test_a_student_begins_with_its_teacher_and_the_teacher_stays_as_it_was(
+    store: Store, tmp_path: Path
+) -> None:
+    teacher = trained(store, tmp_path / "t", "inflate", "model.codes=2") / "last"
+    before = load_file(teacher / "model.safetensors")
+    config = settings("shrinktobase", f"distill.teacher={teacher}")
+    student = new_model(config).state_dict()
+    assert all(torch.equal(student[name], before[name]) for name in student)
+    scratch = new_model(settings("shrinktobase", f"distill.teacher={teacher}",
+                                 "distill.start_from_teacher=false")).state_dict()  # fmt: skip
+    assert any(not torch.equal(scratch[name], before[name]) for name in scratch)
+    start_run(config, store, tmp_path / "s", new_model(config))
+    after = load_file(teacher / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_slow_teacher_teaches_mined_candidates_and_a_stopped_run_goes_on_equally(
+    store: Store, tmp_path: Path
+) -> None:
+    from bagformer_cli.training.run import resume_config, resume_run
+
+    teacher = trained(
+        store, tmp_path / "t", "captioner", "model.cross={kind: captioner, layers: 1}"
+    )
+    more = [
+        f"distill.teacher={teacher}",
+        "distill.mined=true",
+        "distill.candidates=2",
+        "training.schedule_steps=4",
+    ]
+    trained(store, tmp_path / "whole", "slowtofast", *more, "training.max_steps=4")
+    trained(store, tmp_path / "broken", "slowtofast", *more, "training.max_steps=3")
+    config = resume_config(tmp_path / "broken", ["training.max_steps=4"])
+    resume_run(config, store, tmp_path / "broken")
+    ours = load_file(tmp_path / "broken/last/model.safetensors")
+    theirs = load_file(tmp_path / "whole/last/model.safetensors")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_where_no_fast_scorer_is_trained_the_latest_model_is_the_best(
+    store: Store, tmp_path: Path
+) -> None:
+    out = trained(store, tmp_path / "run", "captioner", "model.cross={kind: captioner, layers: 1}")
+    best, last = (load_file(out / name / "model.safetensors") for name in ("best", "last"))
+    assert all(torch.equal(best[name], last[name]) for name in last)
+
+
+# --------------------------------------------------------------------------- errors said at once
+
+
+def test_a_student_without_a_teacher_is_told_so() -> None:
+    with pytest.raises(ConfigError, match="--teacher"):
+        check_teacher(settings("shrinktobase"))
+
+
+def test_a_missing_teacher_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no model folder"):
+        check_teacher(settings("shrinktobase", f"distill.teacher={tmp_path / 'nobody'}"))
+
+
+def test_an_unsuitable_teacher_is_named(store: Store, tmp_path: Path) -> None:
+    teacher = trained(store, tmp_path / "t", "base") / "best"
+    for more in ("image.size=24", "text.max_tokens=20", "image.regions={width: 4}"):
+        with pytest.raises(CheckpointError, match="cannot teach"):
+            check_teacher(settings("shrinktobase", f"distill.teacher={teacher}", more,
+                                   "model.shared={cells: 32}"))  # fmt: skip
+    with pytest.raises(CheckpointError, match="slow scorer"):
+        check_teacher(settings("slowtofast", f"distill.teacher={teacher}"))
+
+
+# ------------------------------------------------------------- beta, subsets, comparing
+
+
+def test_beta_is_the_one_with_the_best_recall() -> None:
+    fast = np.array([[3.0, 2.0, 1.0], [1.0, 3.0, 2.0]])
+    wanted = Positives.from_lists([[1], [1]], 3)
+    candidates = top_k(fast, 3)
+    right = np.array([[0.0, 9.0, 0.0], [0.0, 9.0, 0.0]], np.float32)
+    slow = np.take_along_axis(right, candidates.positions, axis=1)
+    beta, means = choose_beta([Ranked(candidates, slow, wanted)])
+    assert means[beta] == max(means.values()) == 1.0
+    beta, means = choose_beta([Ranked(candidates, -slow, Positives.from_lists([[0], [1]], 3))])
+    assert means[beta] == 1.0  # the slow scorer is wrong: the fast one must outweigh it
+    assert beta > 1
+
+
+def test_a_subset_holds_its_images_and_their_queries(store: Store, tmp_path: Path) -> None:
+    split = store.split("valid")
+    path = tmp_path / "keys.txt"
+    path.write_text("12\tone\n10\tone\n13\ttwo\n")
+    subsets = read_subsets(path, split)
+    assert list(subsets) == ["one", "two"]
+    one: Subset = subsets["one"]
+    assert split.image_ids[one.images].tolist() == [10, 12]
+    assert split.query_ids[one.queries].tolist() == [0, 2]
+    assert one.positives(split).columns.tolist() == [0, 1]
+
+
+def test_a_certain_difference_is_told_from_chance() -> None:
+    random = np.random.default_rng(0)
+    ranks = random.integers(0, 40, (3, 200))
+    better = np.maximum(ranks - 6, 0)
+    assert paired_bootstrap(list(better), list(ranks), draws=300).holds
+    shuffled = [random.permutation(row) for row in ranks]
+    assert not paired_bootstrap(shuffled, list(ranks), draws=300).holds

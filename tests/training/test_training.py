@@ -1,0 +1,351 @@
+"""The training loop: what it learns, what it keeps, how it stops, how it goes on."""
+
+from __future__ import annotations
+
+import errno
+import io
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from bagformer_cli.config import RunConfig, TrainingConfig, load_config
+from bagformer_cli.data.muge import MugeImageWriter, Query, write_queries
+from bagformer_cli.data.store.store import Store
+from bagformer_cli.datasets import ensure_store
+from bagformer_cli.errors import DiskFullError, InputError, TrainingError
+from bagformer_cli.files import recover_folder
+from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.checkpoint import load_model
+from bagformer_cli.progress import Task
+from bagformer_cli.training.loop import TrainResult
+from bagformer_cli.training.metrics_log import MetricsLog, read_metrics
+from bagformer_cli.training.optimizer import build_optimizer, learning_rate
+from bagformer_cli.training.run import (
+    free_run_folder,
+    new_model,
+    resume_config,
+    resume_run,
+    start_run,
+)
+from tests.support.killing import killed_often
+
+COLOURS = {
+    "红色": "red",
+    "绿色": "lime",
+    "蓝色": "blue",
+    "黄色": "yellow",
+    "黑色": "black",
+    "白色": "white",
+    "紫色": "magenta",
+    "青色": "cyan",
+}
+TINY = [
+    "text.width=32",
+    "text.heads=2",
+    "text.feed_forward=48",
+    "text.layers=1",
+    "image.backbone=vit_tiny_patch16_224",
+    "image.options={patch_size: 8, embed_dim: 32, depth: 1, num_heads: 2}",
+    "image.size=16",
+    "model.embed_dim=16",
+    "data.augment=null",
+    "data.workers=0",
+    "data.titles_per_image=1",
+    "training.batch_size=8",
+    "training.learning_rate=3e-3",
+    "training.warmup_steps=2",
+    "training.epochs=400",
+    "training.evaluate_every=1000",
+    "training.log_every=1",
+    "objectives.itm_share=1",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight pictures of one colour each, and what they are called."""
+    path = tmp_path_factory.mktemp("colours")
+    for split in ("train", "valid"):
+        with MugeImageWriter(path / f"MR_{split}_imgs.tsv") as images:
+            for number, colour in enumerate(COLOURS.values()):
+                buffer = io.BytesIO()
+                Image.new("RGB", (16, 16), colour).save(buffer, "PNG")
+                images.write(number, buffer.getvalue())
+        queries = [Query(n, f"{name}连衣裙", (n,)) for n, name in enumerate(COLOURS)]
+        write_queries(path / f"MR_{split}_queries.jsonl", queries)
+    return path
+
+
+def settings(*overrides: str) -> RunConfig:
+    return load_config("demo", [*TINY, *overrides])
+
+
+def prepared(folder: Path, config: RunConfig) -> tuple[RetrievalModel, Store]:
+    model = new_model(config)
+    return model, ensure_store(folder, model.titles, workers=1)
+
+
+def run(folder: Path, out: Path, *overrides: str, **options: Any) -> TrainResult:
+    config = settings(*overrides)
+    model, store = prepared(folder, config)
+    return start_run(config, store, out, model, **options)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path / "model.safetensors")
+
+
+def losses(path: Path) -> list[dict[str, Any]]:
+    """The training lines of the log, without what a clock says."""
+    lines = read_metrics(path, "train")
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+@pytest.mark.parametrize("interaction", ["cls", "tokenwise", "bagwise"])
+def test_eight_pairs_are_learned_by_heart(folder: Path, tmp_path: Path, interaction: str) -> None:
+    result = run(
+        folder,
+        tmp_path / "run",
+        f"model.interaction={interaction}",
+        "training.max_steps=300",
+        "training.schedule_steps=300",
+        "objectives.temperature.minimum=0.01",
+    )
+    first, *_, last = losses(tmp_path / "run")
+    assert result.best == 1.0
+    for name in (name for name in last if name.endswith("_loss")):
+        assert last[name] < first["chance"][name] / 10, name
+
+
+def test_early_fusion_learns_too(folder: Path, tmp_path: Path) -> None:
+    result = run(folder, tmp_path / "run", "model.bag_fusion=early", "training.max_steps=120")
+    assert result.best == 1.0
+
+
+def test_a_run_folder_holds_what_the_design_says(folder: Path, tmp_path: Path) -> None:
+    result = run(folder, tmp_path / "run", "training.max_steps=3")
+    assert result.steps == result.total_steps == 3
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "best",
+        "last",
+        "metrics.jsonl",
+        "tensorboard",
+        "config.yaml",
+    }
+    model = {"config.yaml", "model.safetensors", "vocab.txt", "lexicon.txt"}
+    assert {path.name for path in (tmp_path / "run/best").iterdir()} == model
+    assert {path.name for path in (tmp_path / "run/last").iterdir()} == {
+        *model,
+        "state.safetensors",
+        "state.json",
+    }
+    valid = read_metrics(tmp_path / "run", "valid")
+    assert [line["step"] for line in valid] == [0, 3]
+    assert set(valid[0]["stages"]["recall"]) == {"text_to_image", "image_to_text"}
+
+
+def test_a_resumed_run_is_the_unbroken_run_to_the_bit(folder: Path, tmp_path: Path) -> None:
+    common = ["training.schedule_steps=12", "training.accumulate=2", "text.dropout=0.1"]
+    run(folder, tmp_path / "whole", *common, "training.max_steps=12")
+    broken = tmp_path / "broken"
+    run(folder, broken, *common, "training.max_steps=5")
+    config = resume_config(broken, ["training.max_steps=12"])
+    _, store = prepared(folder, config)
+    torch.manual_seed(999)  # whatever the new process did before must not matter
+    resume_run(config, store, broken)
+    ours, theirs = weights(broken / "last"), weights(tmp_path / "whole/last")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert losses(broken) == losses(tmp_path / "whole")
+
+
+def test_lines_that_a_killed_run_wrote_after_its_last_save_are_written_again(
+    folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    run(folder, out, "training.max_steps=4")
+    with (out / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 5, "kind": "train", "loss": 99.0}\n{"step": 6, "ki')
+    with MetricsLog(out, step=4):
+        pass
+    assert [line["step"] for line in read_metrics(out, "train")] == [1, 2, 3, 4]
+
+
+def test_a_folder_that_was_being_swapped_is_mended(tmp_path: Path) -> None:
+    (tmp_path / ".last.old").mkdir()
+    (tmp_path / ".last.old" / "x").write_text("kept")
+    recover_folder(tmp_path / "last")
+    assert (tmp_path / "last" / "x").read_text() == "kept"
+
+
+def test_a_loss_that_is_not_a_number_stops_with_advice(folder: Path, tmp_path: Path) -> None:
+    config = settings("training.max_steps=5")
+    model, store = prepared(folder, config)
+    with torch.no_grad():
+        model.dual.text_proj.weight.fill_(torch.nan)
+    from bagformer_cli.errors import XmrError
+
+    with pytest.raises(XmrError, match="not a number"):
+        start_run(config, store, tmp_path / "run", model)
+
+
+def test_a_loss_that_breaks_later_names_its_step(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bagformer_cli.training import task as tasks
+
+    calls = iter(range(100))
+    plain = tasks.contrastive_loss
+
+    def broken(*arguments: Any) -> torch.Tensor:
+        return plain(*arguments) * (torch.nan if next(calls) >= 6 else 1.0)
+
+    monkeypatch.setattr(tasks, "contrastive_loss", broken)
+    with pytest.raises(TrainingError) as caught:  # two contrastive losses a step
+        run(folder, tmp_path / "run", "training.max_steps=9", "training.save_every=1")
+    assert caught.value.where == "step 4"
+    assert "learning_rate" in str(caught.value.hint)
+    assert load_model(tmp_path / "run/last") is not None  # the last good state is there
+
+
+class _Interrupting:
+    """A progress that presses Ctrl-C during the third training step."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    @contextmanager
+    def task(self, description: str, total: int | None = None, unit: str = "") -> Iterator[Task]:
+        outer = self
+
+        class _Task:
+            def advance(self, n: int = 1, **status: object) -> None:
+                if description == "Training" and n:
+                    outer.steps += 1
+                    if outer.steps == 3:
+                        signal.raise_signal(signal.SIGINT)
+
+        yield _Task()
+
+    def info(self, message: str) -> None:
+        pass
+
+    def warn(self, message: str) -> None:
+        pass
+
+
+def test_ctrl_c_saves_and_says_where_it_stopped(folder: Path, tmp_path: Path) -> None:
+    result = run(folder, tmp_path / "run", "training.max_steps=9", progress=_Interrupting())
+    assert result.interrupted
+    assert result.steps == 3
+    config = resume_config(tmp_path / "run")
+    _, store = prepared(folder, config)
+    assert resume_run(config, store, tmp_path / "run").steps == 9
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "run", "training.max_steps=1")
+    before = weights(tmp_path / "run/last")
+    with pytest.raises(InputError, match="already holds a run") as caught:
+        run(folder, tmp_path / "run", "training.max_steps=1", "seed=5")
+    assert "--resume" in str(caught.value.hint)
+    after = weights(tmp_path / "run/last")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_full_disk_loses_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bagformer_cli.models import checkpoint
+
+    out = tmp_path / "run"
+    run(folder, out, "training.max_steps=2", "training.schedule_steps=8")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = resume_config(out, ["training.max_steps=8", "training.save_every=1"])
+    _, store = prepared(folder, config)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        with pytest.raises(DiskFullError):
+            resume_run(config, store, out)
+    assert not list(out.glob(".*.part"))
+    assert resume_run(config, store, out).steps == 8
+
+
+def test_weights_of_another_run_are_a_start(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "a", "training.max_steps=3", "model.interaction=cls")
+    config = settings("model.interaction=bagwise", "model.embed_dim=16")
+    model = new_model(config, tmp_path / "a")
+    own, theirs = model.state_dict(), weights(tmp_path / "a/best")
+    assert all(torch.equal(own[name], theirs[name]) for name in theirs)
+
+
+def test_names_of_new_runs_do_not_collide(tmp_path: Path) -> None:
+    assert free_run_folder(tmp_path, "demo") == tmp_path / "demo"
+    (tmp_path / "demo").mkdir()
+    assert free_run_folder(tmp_path, "demo") == tmp_path / "demo-2"
+
+
+def test_the_learning_rate_rises_then_falls_along_half_a_cosine() -> None:
+    config = TrainingConfig(learning_rate=1.0, min_learning_rate=0.1, warmup_steps=4)
+    rates = [learning_rate(step, 12, config) for step in range(14)]
+    assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert rates[8] == pytest.approx(0.55)
+    assert rates[12:] == pytest.approx([0.1, 0.1])
+
+
+def test_biases_and_norms_are_not_decayed(folder: Path) -> None:
+    model = new_model(settings())
+    optimizer = build_optimizer(model, TrainingConfig(weight_decay=0.3))
+    decayed, others = optimizer.param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert any(p is model.temperature for p in others["params"])
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_is_the_run_never_killed(folder: Path, tmp_path: Path) -> None:
+    """SIGKILL at random moments: while it starts, between steps, while ``last/`` is written."""
+    ensure_store(folder, new_model(settings()).titles, workers=1)
+    (tmp_path / "config.yaml").write_text("extends: demo\n")
+    extra = [
+        "training.save_every=2",
+        "training.max_steps=120",
+        "training.schedule_steps=120",
+        "text.dropout=0.1",
+        "objectives={itm: 0.5, mlm: 0.1, momentum: {queue: 21}}",
+    ]
+
+    def command(out: Path, *more: str) -> list[str]:
+        sets = [part for item in [*TINY, *extra] for part in ("--set", item)]
+        start = ["--config", str(tmp_path / "config.yaml"), "--dataset", str(folder), *sets]
+        program = [sys.executable, "-m", "bagformer_cli.cli.main", "train"]
+        return [*program, "--output-dir", str(out), *(more or start)]
+
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    killed = tmp_path / "killed"
+    log = killed / "metrics.jsonl"
+
+    def next_command() -> list[str]:
+        begun = (killed / "config.yaml").exists()
+        return command(killed, *(["--resume"] if begun else []))
+
+    def lines() -> int:
+        return log.read_text().count("\n") if log.exists() else 0
+
+    kills = killed_often(next_command, lines, 20)
+    assert kills >= 15  # the run is long enough for nearly all of them
+    subprocess.run(command(killed, "--resume"), check=True, capture_output=True)
+    ours, theirs = weights(killed / "last"), weights(tmp_path / "whole/last")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert losses(killed) == losses(tmp_path / "whole")
