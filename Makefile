@@ -25,10 +25,10 @@ bench:
 
 methods:
 	[ -d runs/demo ] || xmr demo
-	python -m bagformer_cli.bench.methods --backbone runs/demo --page docs/methods.md
+	python docs/experiments/methods.py --backbone runs/demo --page docs/methods.md
 
 pretraining:
-	python -m bagformer_cli.bench.pretraining --page docs/methods.md
+	python docs/experiments/pretraining.py --page docs/methods.md
 
 translations:
 	python -m tests.support.update_translations

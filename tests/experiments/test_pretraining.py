@@ -1,4 +1,4 @@
-"""The bench of pretraining: budgets, arms, its table; trainings themselves are left out."""
+"""The pretraining experiment: budgets, arms, table. Nothing is trained here."""
 
 from __future__ import annotations
 
@@ -7,42 +7,43 @@ from pathlib import Path
 
 import pytest
 
-from bagformer_cli.bench import trials
-from bagformer_cli.bench.pretraining import ALONE_ARM, ARMS, FINE, Bench, table
-from bagformer_cli.bench.trials import kept, write_page
+import trials
 from bagformer_cli.config import RunConfig
 from bagformer_cli.training.loop import TrainResult
+from pretraining import ARMS, FINE_TUNING, FINE_TUNING_ALONE, Trials, results_table
 from tests.support.datasets import write_split
 
-PRICES = dict.fromkeys(ARMS, 0.1) | {ALONE_ARM: 0.2}
+STEP_SECONDS = dict.fromkeys(ARMS, 0.1) | {FINE_TUNING_ALONE: 0.2}
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def arms(tmp_path: Path) -> Trials:
     write_split(tmp_path / "data")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/prices.json").write_text(json.dumps(PRICES))
-    return Bench(tmp_path / "out", str(tmp_path / "data"), seconds=100.0, share=0.4)
+    (tmp_path / "out/prices.json").write_text(json.dumps(STEP_SECONDS))
+    return Trials(tmp_path / "out", str(tmp_path / "data"), seconds=100.0, share=0.4)
 
 
-def test_every_arm_spends_the_same(bench: Bench) -> None:
+def test_every_arm_has_the_same_budget(arms: Trials) -> None:
     for name in ARMS:
-        before, after = bench.steps(name)
-        assert before * PRICES[name] + after * PRICES[ALONE_ARM] == pytest.approx(100.0)
-        assert (before == 0) == (name == ALONE_ARM)
+        before, after = arms.steps(name)
+        assert before * STEP_SECONDS[name] + after * STEP_SECONDS[
+            FINE_TUNING_ALONE
+        ] == pytest.approx(100.0)
+        assert (before == 0) == (name == FINE_TUNING_ALONE)
 
 
-def test_every_arm_is_a_configuration_and_an_objective_of_its_own(bench: Bench) -> None:
+def test_every_arm_has_a_different_configuration(arms: Trials) -> None:
     kinds = {
-        bench.config(FINE if sets is None else sets, 3, 7).model_dump_json()
+        arms.config(FINE_TUNING if sets is None else sets, 3, 7).model_dump_json()
         for sets in ARMS.values()
     }
     assert len(kinds) == len(ARMS)
 
 
-def test_the_table_compares_with_fine_tuning_alone_seed_by_seed(bench: Bench) -> None:
+def test_the_table_pairs_each_arm_with_fine_tuning_alone_by_seed(arms: Trials) -> None:
     def write(name: str, seed: int, first: int) -> None:
-        folder = bench.folder(name, seed)
+        folder = arms.folder(name, seed)
         folder.mkdir()
         ranks = [0] * first + [99] * (10 - first)
         result = {"steps": [5, 10], "cpu_seconds": [1.0, 2.0], "ranks": ranks}
@@ -50,11 +51,11 @@ def test_the_table_compares_with_fine_tuning_alone_seed_by_seed(bench: Bench) ->
         (folder / "result.json").write_text(json.dumps(result))
 
     for seed in (0, 1):
-        write(ALONE_ARM, seed, 4)
+        write(FINE_TUNING_ALONE, seed, 4)
         write("ITC", seed, 6 + seed)
     write("ITC, MLM", 0, 3)
-    rows = {line.split(" | ")[0][2:]: line.split(" | ")[1:] for line in table(bench, (0, 1))}
-    assert rows[ALONE_ARM][:4] == ["2", "40.0 ± 0.0", "50.0 ± 0.0", ""]
+    rows = {line.split(" | ")[0][2:]: line.split(" | ")[1:] for line in results_table(arms, (0, 1))}
+    assert rows[FINE_TUNING_ALONE][:4] == ["2", "40.0 ± 0.0", "50.0 ± 0.0", ""]
     assert rows["ITC"][1] == "65.0 ± 7.1"
     assert rows["ITC"][3].startswith("+25.00 (+")
     assert rows["ITC, MLM"][0] == "1"
@@ -62,7 +63,7 @@ def test_the_table_compares_with_fine_tuning_alone_seed_by_seed(bench: Bench) ->
     assert "ITC, ITM" not in rows
 
 
-def test_what_is_done_is_kept(tmp_path: Path) -> None:
+def test_a_result_is_made_once(tmp_path: Path) -> None:
     made = []
 
     def make() -> dict[str, int]:
@@ -71,15 +72,15 @@ def test_what_is_done_is_kept(tmp_path: Path) -> None:
 
     path = tmp_path / "deep/result.json"
     path.parent.mkdir()
-    assert kept(path, make) == kept(path, make) == {"one": 1}
+    assert trials.load_or_make(path, make) == trials.load_or_make(path, make) == {"one": 1}
     assert made == [1]
 
 
 @pytest.mark.parametrize(("before", "seconds"), [(300, 20.0), (0, 5.0), (400, 12.5)])
-def test_the_seconds_of_a_run_that_went_on_are_those_of_all_its_steps(
+def test_a_resumed_run_counts_the_seconds_of_all_its_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, seconds: float
 ) -> None:
-    """5 s of this sitting for 100 steps of 400, for all of them, and for none."""
+    """5 s in this process for 100 steps of 400, for all 400, and for none (the run's own 12.5)."""
     (tmp_path / "last").mkdir()
     (tmp_path / "config.yaml").touch()
     (tmp_path / "last/state.json").write_text(json.dumps({"step": before}))
@@ -91,11 +92,11 @@ def test_the_seconds_of_a_run_that_went_on_are_those_of_all_its_steps(
     assert trials.train(RunConfig(), None, tmp_path) == (ended, seconds)  # type: ignore[arg-type]
 
 
-def test_a_page_keeps_what_is_around_its_marks(tmp_path: Path) -> None:
+def test_only_the_text_between_the_marks_is_replaced(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- some: begin -->\nold\n<!-- some: end -->\nafter\n")
     for lines in (["first"], ["new", "lines"]):
-        write_page(page, "some", lines)
+        trials.replace_section(page, "some", lines)
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")

@@ -1,0 +1,125 @@
+"""Shared by the experiments: train and measure once, keep the result, compare, write the table.
+
+A *trial* is one training with one seed. Its result is a JSON file, so that an experiment which was
+interrupted continues with the trials that are missing.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bagformer_cli.config import RunConfig
+from bagformer_cli.data.store.store import Store
+from bagformer_cli.evaluation.compare import Difference, measure, paired_bootstrap
+from bagformer_cli.files import write_text
+from bagformer_cli.models.checkpoint import load_model
+from bagformer_cli.training.loop import TrainResult
+from bagformer_cli.training.run import check_start, new_model, resume_run, start_run
+
+Result = dict[str, Any]
+
+
+def folder_name(name: str, seed: int) -> str:
+    """Return the folder name of a trial: letters and digits of ``name``, then the seed."""
+    return f"{''.join(c if c.isalnum() else '_' for c in name)}-{seed}"
+
+
+def fixed_step_settings(data: Path, seed: int, steps: int, save_every: int) -> list[str]:
+    """Return ``--set`` items for a training of exactly ``steps`` steps, evaluated afterwards."""
+    return [
+        f"seed={seed}",
+        f"data.dataset={data}",
+        "data.workers=0",
+        "training.epochs=1000",
+        "training.evaluate_every=100000",
+        f"training.save_every={save_every}",
+        f"training.max_steps={steps}",
+        f"training.schedule_steps={steps}",
+    ]
+
+
+def load_or_make(path: Path, make: Callable[[], Result]) -> Result:
+    """Read a result file; if it does not exist, call ``make`` and write its result there."""
+    found = load_results([path])
+    if found:
+        return found[0]
+    result = make()
+    write_text(path, json.dumps(result) + "\n")
+    return result
+
+
+def load_results(paths: Sequence[Path]) -> list[Result]:
+    """Read the result files that exist; skip the others."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+
+
+def train(config: RunConfig, store: Store, folder: Path) -> tuple[TrainResult, float]:
+    """Start a training run, or resume it if ``folder`` already holds one.
+
+    Returns:
+        The result, and the CPU seconds of all its steps. After a resume only the steps of this
+        process were timed, so their seconds are scaled to all steps. If no step was left to do,
+        the seconds are those that the run itself recorded.
+    """
+    check_start(config)
+    exists = (folder / "config.yaml").exists()
+    state = folder / "last/state.json"
+    steps_before = json.loads(state.read_text(encoding="utf-8"))["step"] if state.is_file() else 0
+    started = time.process_time()
+    if exists:
+        outcome = resume_run(config, store, folder)
+    else:
+        outcome = start_run(config, store, folder, new_model(config))
+    spent = time.process_time() - started
+    new_steps = outcome.steps - steps_before
+    return outcome, spent * outcome.steps / new_steps if new_steps else outcome.seconds
+
+
+def measure_model(folder: Path, store: Store) -> Result:
+    """Evaluate the vectors of a model folder on the validation split."""
+    found = measure(load_model(folder), store.split("valid"))
+    return {
+        "text_to_image": 100 * found.text_to_image.mean,
+        "image_to_text": 100 * found.image_to_text.mean,
+        "ranks": found.ranks.tolist(),
+        "vectors": [found.title_vectors, found.image_vectors],
+        "image_bytes": found.image_bytes,
+        "query_ms": found.query_ms,
+    }
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """Format the mean and standard deviation over seeds; a single value alone.
+
+    >>> mean_and_deviation([60.0, 70.0])
+    '65.0 ± 7.1'
+    """
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def paired_difference(a: Sequence[Result], b: Sequence[Result]) -> Difference:
+    """Compute A − B by a bootstrap over seeds and queries, paired by position."""
+    return paired_bootstrap(*([np.array(one["ranks"]) for one in side] for side in (a, b)))
+
+
+def format_difference(difference: Difference) -> str:
+    """Format a difference with its 95 % interval."""
+    return f"{difference.mean:+.2f} ({difference.lower:+.2f} … {difference.upper:+.2f})"
+
+
+def replace_section(page: Path, name: str, lines: Sequence[str]) -> None:
+    """Replace what a page has between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``."""
+    begin, end = (f"<!-- {name}: {which} -->" for which in ("begin", "end"))
+    text = page.read_text(encoding="utf-8")
+    before, rest = text.split(begin, 1)
+    _, after = rest.split(end, 1)
+    write_text(page, "\n".join([f"{before}{begin}", "", *lines, "", f"{end}{after}"]))
