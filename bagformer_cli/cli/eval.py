@@ -93,6 +93,7 @@ def evaluate_command(
     from bagformer_cli.datasets import ensure_store, resolve
     from bagformer_cli.evaluation.evaluate import Slow, evaluate
     from bagformer_cli.evaluation.subsets import read_subsets
+    from bagformer_cli.models.build import require_cross_encoder
     from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint
 
     counts = _counts(rerank)
@@ -105,6 +106,8 @@ def evaluate_command(
         folder = folder or resolve(dataset, progress=progress)
         model = load(place).model
         judge = None if slow is None else _slow_model(slow)
+        if judge is None and any(counts or ()):
+            require_cross_encoder(model, place)
 
         def parts(name: str) -> tuple[Any, Any]:
             """A split as the fast and as the other slow model read it."""
@@ -211,17 +214,12 @@ def keep_beta(folder: Path, beta: float, key: str | None) -> None:
 
 def _slow_model(given: Path) -> Any:
     from bagformer_cli.api import load
-    from bagformer_cli.errors import CheckpointError
+    from bagformer_cli.models.build import require_cross_encoder
     from bagformer_cli.models.checkpoint import find_checkpoint
 
     place = find_checkpoint(given)
     model = load(place).model
-    if model.cross is None:
-        raise CheckpointError(
-            tr("This model has no slow scorer."),
-            where=place,
-            hint=tr("Train one: xmr train --mode captioner, or a config with model.cross."),
-        )
+    require_cross_encoder(model, place)
     return model
 
 

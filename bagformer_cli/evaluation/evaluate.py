@@ -33,7 +33,7 @@ from bagformer_cli.evaluation.metrics import (
 )
 from bagformer_cli.evaluation.subsets import Subset
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
 from bagformer_cli.models.encode import EncodedItems, encode_images, encode_texts
 from bagformer_cli.models.scorers import pooled_maxsim
 from bagformer_cli.progress import SILENT, Progress
@@ -130,18 +130,24 @@ def evaluate(
         model: The scorers.
         split: Queries, images, and which belong together.
         config: Batch size, candidates of the slow scorer, beta.
-        rerank: Let the slow scorer, where there is one, see the best ``config.candidates``; or so
-            many, several numbers giving several stages.
+        rerank: True: rerank the best ``config.candidates`` of the recall stage if the model can;
+            a list of numbers: rerank the best K of each number, one pair of stages a number.
         groups: [N] product number of each image: several images of one product count once.
         slow: Whose slow scorer reranks; None: the model's own.
         subset: The pool; None: the whole split.
         tune_beta: Choose beta by this split in place of taking it from ``config``.
         progress: Where to report.
+
+    Raises:
+        CheckpointError: ``rerank`` names numbers, or ``slow`` a model, but that model has no
+            trained cross-encoder.
     """
     seconds: dict[str, float] = {}
-    judge = slow or (Slow(model, split) if model.cross is not None else None)
     counts = [config.candidates] if rerank is True else list(rerank or [])
     counts = [count for count in counts if count > 0]
+    judge = slow or (Slow(model, split) if model.can_rerank else None)
+    if slow is not None or (counts and rerank is not True):
+        require_cross_encoder(model if slow is None else slow.model)
     reranks = bool(counts) and judge is not None and groups is None
     own = reranks and slow is None
     positives = (

@@ -25,7 +25,7 @@ from bagformer_cli.index.engines import open_engine
 from bagformer_cli.index.rerank import slow_scores
 from bagformer_cli.index.rows import Side, wrong_model
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 from bagformer_cli.models.encode import encode_images, encode_texts
 from bagformer_cli.models.fingerprint import fingerprint
@@ -198,10 +198,12 @@ class Index:
         if k < 1:
             raise InputError(tr("At least one result must be asked for."), found=k, expected="≥ 1")
         slow = rerank > 0
-        if slow and (self.model.cross is None or images == (of == "image")):
+        if slow:
+            require_cross_encoder(self.model, self.engine.layout.checkpoint)
+        if slow and images == (of == "image"):
             raise InputError(
-                tr("The slow scorer compares a title with an image."),
-                found=tr("the model has none") if self.model.cross is None else of,
+                tr("The cross-encoder compares a title with an image."),
+                found=of,
                 hint=tr("Leave out --rerank."),
             )
         seconds: dict[str, float] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from transformers import BertModel
@@ -13,6 +15,8 @@ from bagformer_cli.encoders.joint import JointEncoder, PredictionHead
 from bagformer_cli.encoders.regions import BOX, RegionEncoder
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder, load_bert, sizes_of
 from bagformer_cli.encoders.vision import VisionEncoder
+from bagformer_cli.errors import CheckpointError
+from bagformer_cli.messages import tr
 from bagformer_cli.models.cross import Captioner, MatchingHead, SlowScorer
 from bagformer_cli.models.dual import DualEncoder, Encoded
 from bagformer_cli.original.model import dual_encoder, matching_head
@@ -21,13 +25,17 @@ from bagformer_cli.text.from_config import build_titles
 
 
 class RetrievalModel(nn.Module):
-    """What a model folder holds: the fast scorer, the slow one, and how titles become tokens.
+    """A dual encoder, perhaps a cross-encoder, and the title encoder: one model folder.
 
     Args:
         config: The configuration it was built from, with the sizes it really has.
-        titles: Titles to tokens and bags.
-        dual: The fast scorer.
-        cross: The slow scorer, or None.
+        titles: Turns titles into tokens and bags.
+        dual: The dual encoder.
+        cross: The cross-encoder; None: the model cannot rerank.
+
+    Attributes:
+        trained: Scorers that were trained (or are, while training runs): see
+            :func:`trained_scorers`. A cross-encoder reranks only if ``slow`` is one of them.
     """
 
     def __init__(
@@ -38,6 +46,7 @@ class RetrievalModel(nn.Module):
         self.titles = titles
         self.dual = dual
         self.cross = cross
+        self.trained = trained_scorers(config)
         self.temperature = nn.Parameter(
             torch.tensor(config.objectives.temperature.initial),
             requires_grad=config.objectives.temperature.learned,
@@ -45,8 +54,13 @@ class RetrievalModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.temperature.device
+
+    @property
+    def can_rerank(self) -> bool:
+        """Whether the model has a cross-encoder that was trained to score pairs."""
+        return self.cross is not None and "slow" in self.trained
 
     def encode_texts(self, text: TextBatch, *, states: bool = True) -> Encoded:
         """Titles as every scorer takes them; without ``states`` the slow one is left out."""
@@ -69,22 +83,78 @@ class RetrievalModel(nn.Module):
         return self.temperature.clamp_(bounds.minimum, bounds.maximum)
 
 
+def trained_scorers(config: RunConfig) -> frozenset[str]:
+    """Name the scorers that a configuration's objectives train.
+
+    Returns:
+        A subset of ``cls`` (one vector a side), ``late`` (late interaction) and ``slow``
+        (cross-encoder). MLM and MFM train layers of the cross-encoder, but not its score.
+    """
+    weights, model, distill = config.objectives, config.model, config.distill
+    losses = {
+        "cls": weights.itc,
+        "late": weights.late_interaction if model.late is not None else 0.0,
+        "slow": weights.itm + weights.caption,
+    }
+    if distill is not None and distill.weight > 0:
+        losses["cls" if model.single else "late"] += distill.weight
+    return frozenset(name for name, weight in losses.items() if weight > 0)
+
+
+def require_cross_encoder(model: RetrievalModel, where: str | Path | None = None) -> None:
+    """Refuse to rerank with a model that has no trained cross-encoder.
+
+    Args:
+        model: The model that is to rerank.
+        where: Its folder, for the message.
+
+    Raises:
+        CheckpointError: It has none, or its cross-encoder was not trained.
+    """
+    if not model.can_rerank:
+        raise CheckpointError(
+            tr("This model has no trained cross-encoder, so it cannot rerank."),
+            where=where,
+            hint=tr(
+                "Leave out --rerank, or train a cross-encoder: xmr train --mode captioner, or a "
+                "config with objectives.itm above 0."
+            ),
+        )
+
+
+def trains_cross_encoder(config: RunConfig) -> bool:
+    """Tell whether any objective trains weights of the cross-encoder."""
+    weights = config.objectives
+    return weights.itm + weights.caption + weights.mlm + weights.mfm > 0
+
+
 def build_model(
-    config: RunConfig, titles: TitleEncoder | None = None, *, pretrained: bool = True
+    config: RunConfig,
+    titles: TitleEncoder | None = None,
+    *,
+    pretrained: bool = True,
+    keep_cross: bool = False,
 ) -> RetrievalModel:
     """Build the model of a configuration.
 
+    A cross-encoder that no objective trains is left out; ``config.model.cross`` of the result is
+    then None.
+
     Args:
-        config: The run's configuration.
-        titles: What makes tokens and bags; None: from ``config.text``.
-        pretrained: Load the pretrained weights that the configuration names. False where weights
+        config: The run's configuration; it is copied.
+        titles: Turns titles into tokens and bags; None: built from ``config.text``.
+        pretrained: Load the pretrained weights that the configuration names. Set False if weights
             of the whole model are loaded next.
+        keep_cross: Build the cross-encoder of ``config.model.cross`` in any case, because its
+            weights are loaded next.
 
     Raises:
         ConfigError: An impossible setting.
         CheckpointError: Pretrained weights that cannot be read.
     """
     config = config.model_copy(deep=True)
+    if not keep_cross and not trains_cross_encoder(config):
+        config.model.cross = None
     bert = None
     if pretrained and config.text.pretrained is not None:
         bert = load_bert(config.text.pretrained, config.text.layers)

@@ -15,19 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bagformer_cli.config import load_config, save_config
+from bagformer_cli.config import RunConfig, load_config, save_config
 from bagformer_cli.errors import CheckpointError, cannot_read, nearest
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel, build_model
+from bagformer_cli.models.build import RetrievalModel, build_model, trained_scorers
 from bagformer_cli.text.from_config import title_encoder
 from bagformer_cli.text.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
+TRAINED = "trained"
+"""Metadata key of the weight file: the trained scorers, separated by spaces."""
 FILES = ("config.yaml", WEIGHTS, "vocab.txt", "lexicon.txt")
 _MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # begins torch's form before 1.6
 
@@ -39,7 +41,8 @@ def save_model(model: RetrievalModel, folder: str | Path) -> None:
     model.titles.tokenizer.save(folder / "vocab.txt")
     model.titles.segmenter.lexicon.save(folder / "lexicon.txt")
     save_config(model.config, folder / "config.yaml")
-    save_tensors(model.state_dict(), folder / WEIGHTS)
+    trained = {TRAINED: " ".join(sorted(model.trained))}
+    save_tensors(model.state_dict(), folder / WEIGHTS, trained)
 
 
 def load_model(folder: str | Path, device: str | torch.device = "cpu") -> RetrievalModel:
@@ -53,9 +56,33 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Retrie
     config = load_config(folder / "config.yaml")
     tokenizer = Tokenizer.load(folder / "vocab.txt")
     titles = title_encoder(config, tokenizer, [folder / "lexicon.txt"])
-    model = build_model(config, titles, pretrained=False)
+    model = build_model(config, titles, pretrained=False, keep_cross=True)
     load_weights(model, load_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    model.trained = trained_in(folder, config)
     return model.to(device).eval()
+
+
+def trained_in(folder: Path, config: RunConfig) -> frozenset[str]:
+    """Read which scorers of a model folder were trained.
+
+    ``model.safetensors`` says so in its metadata. In folders written before it did, the objectives
+    of ``config`` decide.
+
+    Args:
+        folder: A model folder.
+        config: Its configuration.
+
+    Raises:
+        CheckpointError: The weight file is missing, damaged or cut off.
+    """
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as weights:
+            metadata: dict[str, str] = weights.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _damaged_weights(folder / WEIGHTS, error) from error
+    if TRAINED not in metadata:
+        return trained_scorers(config)
+    return frozenset(metadata[TRAINED].split())
 
 
 def find_checkpoint(given: str | Path | None = None, runs: str | Path = "runs") -> Path:
@@ -135,12 +162,15 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str | P
     model.load_state_dict(weights)
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write tensors as safetensors, whole or not at all."""
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors, and ``metadata`` if given, to a safetensors file that appears whole."""
     with atomic_file(path) as temporary:
         save_file(
             {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
             temporary,
+            metadata,
         )
 
 
@@ -155,13 +185,17 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise CheckpointError(tr("There is no such weight file."), where=path) from error
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            tr("The weight file is damaged or cut off."),
-            where=path,
-            found=error,
-            hint=tr("Copy it again, or use another checkpoint."),
-        ) from error
+        raise _damaged_weights(path, error) from error
     return tensors
+
+
+def _damaged_weights(path: str | Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        tr("The weight file is damaged or cut off."),
+        where=path,
+        found=error,
+        hint=tr("Copy it again, or use another checkpoint."),
+    )
 
 
 def _summary(label: str, names: Iterable[str]) -> list[str]:

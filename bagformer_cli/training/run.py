@@ -23,6 +23,7 @@ from bagformer_cli.models.checkpoint import (
     find_checkpoint,
     load_model,
     load_tensors,
+    trained_in,
 )
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.distributed import ALONE, World
@@ -46,11 +47,29 @@ def new_model(
     """
     if checkpoint is None:
         checkpoint = starting_point(config)
+    folder = None if checkpoint is None else find_checkpoint(checkpoint)
     torch.manual_seed(config.seed)
-    model = build_model(config, pretrained=checkpoint is None)
-    if checkpoint is not None:
-        start_from(model, find_checkpoint(checkpoint), progress)
+    inherits = folder is not None and _inherits_cross_encoder(config, folder)
+    model = build_model(config, pretrained=folder is None, keep_cross=inherits)
+    fresh = [] if folder is None else start_from(model, folder, progress)
+    if inherits and all(name.startswith("dual.head.") for name in fresh):
+        model.trained |= {"slow"}
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _inherits_cross_encoder(config: RunConfig, folder: Path) -> bool:
+    """Tell whether a run that does not train its cross-encoder takes the one of ``folder`` over.
+
+    It does if the towers are frozen: the cross-encoder still reads the states it was trained on.
+    """
+    check_model_folder(folder)
+    theirs = load_config(folder / "config.yaml")
+    return (
+        config.model.freeze_towers
+        and theirs.model.cross is not None
+        and config.model.cross == theirs.model.cross
+        and "slow" in trained_in(folder, theirs)
+    )
 
 
 def check_start(config: RunConfig) -> None:
@@ -69,8 +88,11 @@ def starting_point(config: RunConfig) -> str | None:
     return config.training.checkpoint
 
 
-def start_from(model: RetrievalModel, folder: Path, progress: Progress = SILENT) -> None:
+def start_from(model: RetrievalModel, folder: Path, progress: Progress = SILENT) -> list[str]:
     """Take over the weights of a model folder that fit by name and shape.
+
+    Returns:
+        The names of the weights that did not fit and keep their initial values.
 
     Raises:
         CheckpointError: None fits, or the vocabularies differ.
@@ -110,6 +132,7 @@ def start_from(model: RetrievalModel, folder: Path, progress: Progress = SILENT)
                 names=", ".join(sorted({name.rsplit(".", 1)[0] for name in fresh})[:5]),
             )
         )
+    return fresh
 
 
 def start_run(

@@ -16,7 +16,12 @@ from bagformer_cli.data.batches import Batch
 from bagformer_cli.errors import CheckpointError, ConfigError
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint, load_model
+from bagformer_cli.models.checkpoint import (
+    check_model_folder,
+    find_checkpoint,
+    load_model,
+    trained_in,
+)
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.models.scorers import ScoreMatrix, Scorer, own_scorer, score_matrix
 from bagformer_cli.text.tokenizer import Tokenizer
@@ -101,8 +106,11 @@ def check_teacher(config: RunConfig) -> None:
 def _unsuitable(student: RunConfig, teacher: RunConfig, folder: Path) -> tuple[str, str] | None:
     """What the teacher is and what it should be; None: it can teach."""
     assert student.distill is not None
-    if student.distill.scorer == "slow" and teacher.model.cross is None:
-        return "model.cross: null", tr("a model with a slow scorer (distill.scorer: slow)")
+    if student.distill.scorer == "slow" and "slow" not in trained_in(folder, teacher):
+        return (
+            tr("no trained cross-encoder"),
+            tr("a model with a trained cross-encoder (distill.scorer: slow)"),
+        )
     if student.image.regions != teacher.image.regions:
         return (
             f"image.regions: {teacher.image.regions}",

@@ -273,7 +273,7 @@ def test_an_unsuitable_teacher_is_named(store: Store, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="cannot teach"):
             check_teacher(settings("shrinktobase", f"distill.teacher={teacher}", more,
                                    "model.shared={cells: 32}"))  # fmt: skip
-    with pytest.raises(CheckpointError, match="slow scorer"):
+    with pytest.raises(CheckpointError, match="trained cross-encoder"):
         check_teacher(settings("slowtofast", f"distill.teacher={teacher}"))
 
 
