@@ -94,7 +94,7 @@ def test_the_slow_scorer_reorders_with_beta(index: Index) -> None:
     assert [hit.stage for hit in some] == ["merged", "merged", "late", "late"]
     assert [hit.id for hit in some][2:] == [hit.id for hit in first][2:]
     assert [hit.score for hit in some][2:] == [hit.fast for hit in some][2:]
-    with pytest.raises(InputError, match="slow scorer"):
+    with pytest.raises(InputError, match="cross-encoder"):
         index.search(image=Image.new("RGB", (9, 9)), rerank=3)
 
 
