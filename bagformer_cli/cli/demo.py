@@ -133,7 +133,7 @@ def _search(
     from bagformer_cli.index.build import add_catalogue
     from bagformer_cli.index.encode import EncodeOptions, layout_of
     from bagformer_cli.index.engines import create_engine
-    from bagformer_cli.index.results_page import Found, write_sheet
+    from bagformer_cli.index.results_page import Found, write_page
     from bagformer_cli.index.search import Index
 
     started = time.perf_counter()
@@ -151,16 +151,12 @@ def _search(
     pages = [Found(title, one.hits) for title, one in zip(titles, found, strict=True)]
     pages.append(Found(f'{titles[0]}  --where "{_colour_of(found[0])}"', narrow.hits))
     pages.append(Found(str(picture), alike.hits, picture.read_bytes()))
-    page, sheet = output_dir / "search.html", output_dir / "search.png"
-    write_sheet(page, pages)
-    remark = write_sheet(sheet, pages)
-    if remark is not None:
-        progress.warn(remark)
+    page = output_dir / "search.html"
+    write_page(page, pages)
     return {
         "index": str(run / "index"),
         "rows": added.rows,
         "page": str(page),
-        "sheet": str(sheet),
         "results": [
             {"query": one.query, "hits": [hit.to_json() for hit in one.hits]} for one in pages
         ],

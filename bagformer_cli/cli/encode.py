@@ -12,7 +12,6 @@ from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.options import (
     Batch,
     Checkpoint,
-    CodebookFrom,
     Device,
     Encoding,
     Keep,
@@ -64,7 +63,6 @@ def encode(
     root: Root = None,
     encoding: Encoding = "utf-8",
     dtype: VectorDtype = "float16",
-    codebook: CodebookFrom = None,
     one: OneVector = "cls",
     keep: Keep = None,
     prune: Prune = None,
@@ -98,7 +96,7 @@ def encode(
     started = time.perf_counter()
     with bars.progress() as progress:
         encoder = encoder_for(
-            catalogue, checkpoint, device, keep=keep, prune=prune, pool=pool, codebook=codebook,
+            catalogue, checkpoint, device, keep=keep, prune=prune, pool=pool,
             progress=progress, folder=out, dtype=dtype, one=one, thumbnail=thumbnail,
             batch_size=batch_size,
         )  # fmt: skip

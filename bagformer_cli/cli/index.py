@@ -13,7 +13,6 @@ from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.options import (
     Batch,
     Checkpoint,
-    CodebookFrom,
     Device,
     Encoding,
     Keep,
@@ -68,7 +67,6 @@ def build(
     root: Root = None,
     encoding: Encoding = "utf-8",
     dtype: VectorDtype = "int8",
-    codebook: CodebookFrom = None,
     one: OneVector = "cls",
     keep: Keep = None,
     prune: Prune = None,
@@ -101,10 +99,10 @@ def build(
     with bars.progress() as progress:
         if files:
             from bagformer_cli.index.build import add_encoded
-            from bagformer_cli.index.compression.codebook import codebook_at
+            from bagformer_cli.index.compression.codebook import layout_and_codebook
             from bagformer_cli.index.engines import create_engine
 
-            layout, kept = codebook_at(str(catalogue))
+            layout, kept = layout_and_codebook(catalogue)
             engine = create_engine(uri, layout, kept, **placing)
             added = add_encoded(engine, catalogue, progress)
         else:
@@ -113,7 +111,7 @@ def build(
             from bagformer_cli.index.engines import create_engine
 
             encoder = encoder_for(
-                found, checkpoint, device, keep=keep, prune=prune, pool=pool, codebook=codebook,
+                found, checkpoint, device, keep=keep, prune=prune, pool=pool,
                 progress=progress, dtype=dtype, one=one, thumbnail=thumbnail,
                 batch_size=batch_size,
             )  # fmt: skip

@@ -31,23 +31,11 @@ Root = Annotated[
 ]
 Encoding = Annotated[str, typer.Option(help=tr("Of a table; Excel in China writes gb18030."))]
 VectorDtype = Annotated[
-    Literal["int8", "float16", "float32", "residual4", "residual2"],
+    Literal["int8", "float16", "float32", "residual4"],
     typer.Option(
         help=tr(
-            "Type of the stored vectors; residual4 and residual2: the nearest of some centroids, "
-            "and 4 or 2 bits for what is left in each dimension."
+            "Type of the stored vectors. residual4: 4 bits per dimension, the smallest and slowest."
         )
-    ),
-]
-CodebookFrom = Annotated[
-    str | None,
-    typer.Option(
-        "--codebook",
-        help=tr(
-            "Of residual codes: an index or a folder of xmr encode whose codebook is used. "
-            "Default: one made from a sample of the catalogue."
-        ),
-        show_default=False,
     ),
 ]
 OneVector = Annotated[
@@ -119,7 +107,6 @@ def encoder_for(
     keep: int | None,
     prune: float | None,
     pool: int | None,
-    codebook: str | None,
     progress: Progress,
     folder: Path | None = None,
     **options: Any,
@@ -133,7 +120,6 @@ def encoder_for(
         keep: See ``Fewer``.
         prune: See ``Fewer``.
         pool: See ``Fewer``.
-        codebook: Whose to use, as given.
         progress: Where to report.
         folder: Where an earlier run may have left a codebook.
         **options: Of ``EncodeOptions``.
@@ -147,6 +133,6 @@ def encoder_for(
     place = find_checkpoint(checkpoint)
     model = load(place, device).model
     how = EncodeOptions(fewer=Fewer(keep, prune, pool), **options)
-    how = with_codebook(how, model, catalogue, given=codebook, folder=folder, progress=progress)
+    how = with_codebook(how, model, catalogue, folder=folder, progress=progress)
     layout = layout_of(model, how, catalogue.attributes, str(place.resolve()))
     return Encoder(place, model, how, layout)

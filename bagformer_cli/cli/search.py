@@ -84,7 +84,7 @@ def search(
     output: Annotated[
         Path | None,
         typer.Option(
-            help=tr("Write the results with their pictures: .html, .png or .jpg."),
+            help=tr("Write the results with their images to an HTML page."),
             show_default=False,
         ),
     ] = None,
@@ -119,7 +119,11 @@ def search(
         if not picture.is_file():
             raise InputError(tr("No such file."), where=picture)
     from bagformer_cli.index.engines import find_index
+    from bagformer_cli.index.results_page import require_page
     from bagformer_cli.index.search import Index
+
+    if output is not None:
+        require_page(output)  # before the search, which may take long
 
     index = find_index(index)
     opened = Index.open(index, checkpoint, device=device)
@@ -141,17 +145,15 @@ def search(
         _explain_nothing(opened.engine, index, of)
     names = [str(query) for query in asked]
     if output is not None:
-        from bagformer_cli.index.results_page import Found, write_sheet
+        from bagformer_cli.index.results_page import Found, write_page
 
-        remark = write_sheet(
+        write_page(
             output,
             [
                 Found(name, one.hits, Path(name).read_bytes() if image else None)
                 for name, one in zip(names, found, strict=True)
             ],
         )
-        if remark is not None:
-            console.warn(remark)
     report: dict[str, Any] = {
         "index": index,
         "where": where,

@@ -31,7 +31,7 @@ from bagformer_cli.interaction.kernels.blocks import LANES
 from bagformer_cli.interaction.kernels.threads import share_out
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.vectors.kmeans import Tree
+from bagformer_cli.vectors.kmeans import CentroidTree
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 FORMAT, RECORD = 3, "tokens.json"
@@ -75,7 +75,7 @@ class TokenIndex:
         vectors = sum(len(part.values) for part in parts)
         size = int(min(MOST, max(16, 2 ** round(np.log2(max(1, vectors / EACH))))))
         with progress.task(tr("Grouping vectors"), vectors) as task:
-            tree = Tree.grow(_sample(parts, vectors, size * SAMPLE), size)
+            tree = CentroidTree.train(_sample(parts, vectors, size * SAMPLE), size)
             numbers = [np.zeros(0, np.uint16)]
             for part in parts:
                 for first in range(0, len(part.values), BLOCK):

@@ -49,7 +49,7 @@ class EncodeOptions:
         thumbnail: Pixels of a thumbnail's longer side; 0: none.
         batch_size: Products that go through the model at once.
         workers: Threads that read and decode images ahead.
-        codebook: What residual codes mean, for a ``dtype`` of such.
+        codebook: Decodes residual codes; required if ``dtype`` is ``residual4``.
     """
 
     dtype: VectorType = "int8"

@@ -34,7 +34,7 @@ from bagformer_cli.index.engine_errors import damaged
 from bagformer_cli.index.rows import Layout, Side, side_one, side_vectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.vectors.residual_codes import RESIDUAL, Codebook
+from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
 
 KEY = "xmr"
 NAMESPACE = uuid.UUID("6d75f9a2-6b0e-4c57-9c5e-3f1f0a2b7d11")
@@ -76,7 +76,7 @@ class QdrantEngine(Engine):
                 so that it can grow; ``replicas``: copies of each; ``consistency``: of them that
                 must have written before a write counts.
         """
-        if layout.dtype in RESIDUAL:
+        if layout.dtype == RESIDUAL4:
             raise InputError(
                 tr("Qdrant keeps lists as float16: residual codes make nothing smaller there."),
                 where=uri,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -26,11 +26,11 @@ from bagformer_cli.data.catalogue.parts import Product
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.residual_codes import RESIDUAL, Codebook, code_width
+from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook, code_width
 
 Side = Literal["image", "title"]
 SIDES: tuple[Side, ...] = ("image", "title")
-VectorType = Literal["int8", "float16", "float32", "residual4", "residual2"]
+VectorType = Literal["int8", "float16", "float32", "residual4"]
 One = Literal["cls", "mean"]
 
 VERSION = 1
@@ -41,7 +41,7 @@ _VALUES = {
     "int8": pa.int8(),
     "float16": pa.float16(),
     "float32": pa.float32(),
-    **dict.fromkeys(RESIDUAL, pa.uint8()),
+    RESIDUAL4: pa.uint8(),
 }
 _TORCH = {"int8": torch.int8, "float16": torch.float16, "float32": torch.float32}
 _ATTRIBUTES = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "str": pa.string()}
@@ -92,13 +92,12 @@ class Layout:
     @property
     def list_type(self) -> pa.DataType:
         """The type of a column of lists of vectors."""
-        bits = RESIDUAL.get(self.dtype)
-        width = self.dim if bits is None else code_width(self.dim, bits)
+        width = code_width(self.dim) if self.dtype == RESIDUAL4 else self.dim
         return pa.list_(pa.list_(_VALUES[self.dtype], width))
 
     def stored(self, vectors: MultiVectors, codebook: Codebook | None = None) -> MultiVectors:
         """Lists in the type that rows hold, on the CPU; codes by the layout's codebook."""
-        if self.dtype not in RESIDUAL:
+        if self.dtype != RESIDUAL4:
             return vectors.to("cpu", _TORCH[self.dtype])
         return vectors.code(self.codebook_of(codebook))
 
@@ -124,9 +123,18 @@ class Layout:
             return None
         try:
             values = json.loads(raw)
-            return cls(**{**values, "sides": tuple(values["sides"])})
+            layout = cls(**{**values, "sides": tuple(values["sides"])})
+            known = layout.dtype in _VALUES
         except (ValueError, TypeError, KeyError):
             return None
+        if not known:  # residual2, for example, which earlier versions wrote
+            raise InputError(
+                tr("This version of xmr cannot read vectors of this type."),
+                found=layout.dtype,
+                expected=", ".join(_VALUES),
+                hint=tr("Encode the catalogue again with another --dtype."),
+            )
+        return layout
 
     def require_side(self, side: Side, where: str) -> None:
         """Make sure that there is such a side.
@@ -159,16 +167,14 @@ class Layout:
             own, theirs = getattr(self, name), getattr(other, name)
             if own != theirs:
                 raise InputError(
-                    tr("The vectors are not of the kind that the index holds."),
+                    tr("These vectors do not fit the index."),
                     where=where,
                     found=f"{said}: {theirs or '-'}",
                     expected=f"{said}: {own or '-'}",
-                    hint=tr("Encode them with the options the index was built with."),
+                    hint=tr("Add the catalogue itself: xmr index add CATALOGUE INDEX")
+                    if name == "codebook"
+                    else tr("Encode them with the options the index was built with."),
                 )
-
-    def with_attributes(self, attributes: Mapping[str, str]) -> Layout:
-        """The same with other attributes."""
-        return replace(self, attributes=dict(attributes))
 
 
 def wrong_model(layout: Layout, found: str, where: str) -> InputError:

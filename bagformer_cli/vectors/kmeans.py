@@ -1,6 +1,18 @@
-"""Centroids of many vectors: what a first stage rounds to, and what codes start from.
+"""k-means in one or two levels: the centroids of residual codes and of the first stage.
 
-Shapes: N vectors, C centroids, T of them in a tree's trunk, D dimensions.
+One level compares a vector with all C centroids. For the first stage C is up to 32,768, so it uses
+two levels: about √C *trunk* centroids, and under each of them its own *leaves*::
+
+    trunk      t0            t1         t2          T ≈ √C centroids
+              ╱ │ ╲         ╱  ╲         │
+    leaves  l0 l1 l2      l3    l4      l5          C centroids
+    offsets  0              3           5       6   leaves of t: offsets[t] … offsets[t+1]
+
+A vector is compared with the trunk and then with the leaves of its nearest trunk centroid only:
+2·√C dot products instead of C. A vector near the border of two trunk centroids may miss its nearest
+leaf.
+
+Shapes: N vectors, C centroids, T trunk centroids, D dimensions.
 """
 
 from __future__ import annotations
@@ -12,64 +24,68 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROUNDS = 5
-BLOCK = 1 << 15  # vectors compared at once
-OF_TRUNK = 256  # vectors for each centroid of a tree's trunk
+ITERATIONS = 5
+BLOCK = 1 << 15  # vectors compared at once; bounds the memory of the matrix of dot products
+SAMPLE_PER_TRUNK = 256  # vectors that train each trunk centroid
 
 
-def kmeans(sample: Tensor, size: int, *, unit: bool, rounds: int = ROUNDS) -> Tensor:
-    """[size, D] centroids of [N, D] float32 vectors; always the same of the same sample.
+def kmeans(sample: Tensor, size: int, *, spherical: bool) -> Tensor:
+    """Cluster [N, D] float32 vectors into [size, D] centroids; deterministic for a given sample.
 
-    One that nobody is near starts anew at a vector of the sample.
+    A centroid to which no vector is nearest restarts at a random vector of the sample.
 
     Args:
-        sample: At least one vector; of unit length with ``unit``.
+        sample: At least one vector; of unit length if ``spherical``.
         size: C.
-        unit: Spherical k-means: centroids of unit length, the nearest by dot product.
-        rounds: Of assigning and averaging.
+        spherical: Spherical k-means: centroids have unit length, the nearest has the largest dot
+            product. False: the nearest by Euclidean distance.
     """
     generator = torch.Generator().manual_seed(0)
     start = torch.randperm(len(sample), generator=generator)[:size]
     centroids = sample[start.repeat(-(-size // max(1, len(start))))[:size]].clone()
-    for _ in range(rounds):
-        closest = nearest(sample, centroids, unit=unit)
+    for _ in range(ITERATIONS):
+        closest = nearest(sample, centroids, spherical=spherical)
         sums = torch.zeros_like(centroids).index_add_(0, closest, sample)
         counts = torch.bincount(closest, minlength=size)
         empty = counts == 0
         if empty.any():
             again = torch.randint(len(sample), (int(empty.sum()),), generator=generator)
             sums[empty] = sample[again]
-        centroids = F.normalize(sums, dim=1) if unit else sums / counts.clamp_min(1)[:, None]
+        centroids = F.normalize(sums, dim=1) if spherical else sums / counts.clamp_min(1)[:, None]
     return centroids
 
 
 @torch.no_grad()
-def nearest(values: Tensor, centroids: Tensor, *, unit: bool) -> Tensor:
-    """[N] int64, the nearest centroid of each vector of any type, a block at a time.
+def nearest(values: Tensor, centroids: Tensor, *, spherical: bool) -> Tensor:
+    """Find the nearest centroid of each vector: [N] int64.
 
-    With ``unit`` by dot product, so that a positive scale of a vector changes nothing; else by
-    Euclidean distance.
+    >>> nearest(torch.tensor([[0.0, 3.0]]), torch.eye(2), spherical=True)
+    tensor([1])
+
+    Args:
+        values: [N, D] of any type.
+        centroids: [C, D] float32.
+        spherical: By dot product, where a positive scale of a vector changes nothing. False: by
+            Euclidean distance.
     """
     columns = centroids.T.contiguous()
-    half = None if unit else columns.square().sum(0) / 2
+    # |v − c|² = |v|² − 2·(v·c − |c|²/2), and |v|² is the same for every c.
+    half_norms = None if spherical else columns.square().sum(0) / 2
     found = [torch.zeros(0, dtype=torch.int64)]
     for first in range(0, len(values), BLOCK):
         products = values[first : first + BLOCK].float() @ columns
-        found.append((products if half is None else products.sub_(half)).max(1).indices)
+        found.append((products if half_norms is None else products.sub_(half_norms)).max(1).indices)
     return torch.cat(found)
 
 
 @dataclass(frozen=True)
-class Tree:
-    """Centroids of unit length in two steps: near the nearest of few, the nearest of its own.
-
-    Ten thousands of centroids cost what a few hundred do; a vector near the border of two of the
-    first step may miss its nearest of all.
+class CentroidTree:
+    """Centroids of unit length in two levels; see the module.
 
     Args:
         trunk: [T, D].
-        leaves: [C, D], those of each of the trunk's next to each other.
-        offsets: [T+1] int64: whose they are.
+        leaves: [C, D], grouped by trunk centroid.
+        offsets: [T+1] int64: where each group of leaves begins and ends.
     """
 
     trunk: Tensor
@@ -77,15 +93,15 @@ class Tree:
     offsets: Tensor
 
     @classmethod
-    def grow(cls, sample: Tensor, size: int) -> Self:
-        """A tree for about ``size`` leaves of [N, D] vectors of any type, at least one."""
-        few = max(1, round(size**0.5))
+    def train(cls, sample: Tensor, size: int) -> Self:
+        """Train about ``size`` leaves on [N, D] vectors of any type, at least one."""
+        trunk_size = max(1, round(size**0.5))
         generator = torch.Generator().manual_seed(0)
-        some = torch.randperm(len(sample), generator=generator)[: few * OF_TRUNK]
-        trunk = kmeans(_unit(sample[some]), few, unit=True)
-        own = nearest(sample, trunk, unit=True)
-        order = own.argsort(stable=True)
-        counts = torch.bincount(own, minlength=few)
+        rows = torch.randperm(len(sample), generator=generator)[: trunk_size * SAMPLE_PER_TRUNK]
+        trunk = kmeans(_normalized(sample[rows]), trunk_size, spherical=True)
+        group = nearest(sample, trunk, spherical=True)
+        order = group.argsort(stable=True)
+        counts = torch.bincount(group, minlength=trunk_size)
         leaves = []
         first = 0
         for count in counts.tolist():
@@ -93,30 +109,31 @@ class Tree:
             first += count
             wanted = max(1, round(size * count / len(sample)))
             if count:
-                leaves.append(kmeans(_unit(members), min(wanted, count), unit=True))
+                leaves.append(kmeans(_normalized(members), min(wanted, count), spherical=True))
             else:
                 leaves.append(trunk[len(leaves)][None])
-        lengths = torch.tensor([0] + [len(some) for some in leaves])
+        lengths = torch.tensor([0] + [len(group) for group in leaves])
         return cls(trunk, torch.cat(leaves), lengths.cumsum(0))
 
     def nearest(self, values: Tensor) -> Tensor:
-        """[N] int64, a leaf near each vector of any type; a positive scale changes nothing."""
+        """Find a leaf near each vector: [N] int64. A positive scale of a vector changes nothing."""
         found = torch.empty(len(values), dtype=torch.int64)
         for first in range(0, len(values), BLOCK):
             block = values[first : first + BLOCK].float()
-            own = nearest(block, self.trunk, unit=True)
-            order = own.argsort(stable=True)
-            counts = torch.bincount(own, minlength=len(self.trunk)).tolist()
+            group = nearest(block, self.trunk, spherical=True)
+            # Vectors of one trunk centroid are sorted together: one matrix product per centroid.
+            order = group.argsort(stable=True)
+            counts = torch.bincount(group, minlength=len(self.trunk)).tolist()
             start = 0
-            for branch, count in enumerate(counts):
+            for number, count in enumerate(counts):
                 if count:
                     rows = order[start : start + count]
-                    begin, end = int(self.offsets[branch]), int(self.offsets[branch + 1])
+                    begin, end = int(self.offsets[number]), int(self.offsets[number + 1])
                     products = block[rows] @ self.leaves[begin:end].T
                     found[first + rows] = products.max(1).indices + begin
                     start += count
         return found
 
 
-def _unit(values: Tensor) -> Tensor:
+def _normalized(values: Tensor) -> Tensor:
     return F.normalize(values.float(), dim=1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
-from bagformer_cli.vectors.residual_codes import Codebook
+from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
 
 
 def offsets_of(lengths: Tensor) -> Tensor:
@@ -287,7 +287,7 @@ class MultiVectors:
     def storage(self) -> str:
         """The stored type by name, such as ``float32``, ``int8`` or ``residual4``."""
         name = str(self.dtype).removeprefix("torch.")
-        return name if self.codebook is None else f"residual{self.codebook.bits}"
+        return name if self.codebook is None else RESIDUAL4
 
     @property
     def nbytes(self) -> int:

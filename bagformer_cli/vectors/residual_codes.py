@@ -1,12 +1,18 @@
-"""Residual codes: a vector as its nearest centroid and 2 or 4 bits for what is left, a dimension.
+"""Residual codes: store a vector as its nearest centroid plus 4 bits per dimension.
 
-ColBERTv2 (Santhanam et al. 2022, section 3.3) and PLAID: the residuals of all dimensions share one
-set of buckets, each of which holds as many of them (quantiles), and stands for their mean. A byte
-of codes is looked up, not computed: it means 2 or 4 numbers at once. What was of unit length is
-made so again: on the demo's 64 dimensions that halves what 2 bits lose.
+The compression of ColBERTv2 (Santhanam et al. 2022, section 3.3), also used by PLAID. A residual is
+the vector minus its nearest centroid. All dimensions share one set of 16 buckets of residuals; each
+bucket holds equally many (quantiles) and decodes to the mean of its residuals.
 
-Shapes: N vectors, C centroids, D dimensions, W bytes a code: 2 for the centroid's number (the low
-byte first), then D · bits / 8, of each byte the low bits first.
+The code of one vector with D = 4 dimensions takes W = 2 + D / 2 = 4 bytes::
+
+    byte 0           byte 1            byte 2         byte 3
+    centroid (low)   centroid (high)   [dim 1|dim 0]  [dim 3|dim 2]     4-bit bucket numbers
+
+Decoding adds ``table[byte]``, the two residuals that one byte stands for, to the centroid. Vectors
+that had unit length are normalized again: on the demo set that halves the error.
+
+Shapes: N vectors, C centroids, D dimensions, W bytes per code.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ import io
 from dataclasses import dataclass
 from functools import cache, cached_property
 from types import ModuleType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -27,24 +33,34 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.kmeans import BLOCK, kmeans, nearest
 
-RESIDUAL = {"residual4": 4, "residual2": 2}
-"""Types of stored vectors that are codes, and their bits."""
+RESIDUAL4 = "residual4"
+"""The name of this type of stored vectors, beside ``int8``, ``float16`` and ``float32``."""
 
-MOST = 2048  # centroids
-EACH = 16  # vectors of the sample for each centroid
-UNIT = 1e-2  # float16 and int8 vectors are of unit length so nearly
-BUCKETS_OF = 1 << 22  # residuals that the buckets are made of
+BITS = 4
+BUCKETS = 1 << BITS
+MAX_CENTROIDS = 2048
+VECTORS_PER_CENTROID = 16  # of the sample that k-means sees
+UNIT_TOLERANCE = 1e-2  # the lengths of float16 and int8 vectors differ from 1 by less
+MAX_BUCKET_SAMPLE = 1 << 22  # residuals from which the quantiles are computed
 
 
 @dataclass(frozen=True, eq=False)
 class Codebook:
-    """What codes mean.
+    """Centroids and residual buckets: everything needed to decode residual codes.
+
+    >>> vectors = torch.eye(4)
+    >>> codebook = Codebook.train(vectors)
+    >>> codes = codebook.encode(vectors)
+    >>> codes.shape, codes.dtype
+    (torch.Size([4, 4]), torch.uint8)
+    >>> codebook.decode(codes).shape
+    torch.Size([4, 4])
 
     Args:
-        centroids: [C, D] float32 (that float16 holds exactly).
-        edges: [2^bits − 1] float32, rising: where one bucket ends and the next begins.
-        weights: [2^bits] float32: what each bucket stands for.
-        unit: Whether vectors are of unit length.
+        centroids: [C, D] float32; the values are exact in float16, in which they are stored.
+        edges: [15] float32, rising: the limits between neighbouring buckets.
+        weights: [16] float32: the residual that each bucket decodes to.
+        unit: Whether decoded vectors are scaled to unit length.
     """
 
     centroids: Tensor
@@ -53,91 +69,82 @@ class Codebook:
     unit: bool = False
 
     @classmethod
-    def train(cls, sample: Tensor, bits: int) -> Self:
-        """Centroids and buckets of a sample.
+    def train(cls, sample: Tensor) -> Self:
+        """Compute centroids and buckets from sample vectors.
 
         Args:
             sample: [N, D] vectors, at least one; some ten thousand are enough.
-            bits: 2 or 4.
 
         Raises:
-            InputError: There is no vector, or D does not fill whole bytes.
+            InputError: The sample is empty, or D is odd.
         """
         if not len(sample):
-            raise InputError(tr("A codebook is made of vectors, and there is none."))
-        if sample.shape[1] * bits % 8:
+            raise InputError(tr("Residual codes need sample vectors, and there are none."))
+        if sample.shape[1] % 2:
             raise InputError(
-                tr("Codes of so few bits need a dimension that fills whole bytes."),
-                found=sample.shape[1],
-                expected=tr("a multiple of {n}", n=8 // bits),
+                tr("Residual codes need vectors with an even dimension."), found=sample.shape[1]
             )
         sample = sample.float().cpu()
-        size = min(MOST, 2 ** int(np.log2(max(1, len(sample) // EACH))))
-        centroids = kmeans(sample, size, unit=False).half().float()
-        some = sample[:: max(1, sample.numel() // BUCKETS_OF)]
-        rest = (some - centroids[nearest(some, centroids, unit=False)]).flatten().numpy()
-        count = 1 << bits
-        edges = np.quantile(rest, np.arange(1, count) / count).astype(np.float32)
-        bucket = np.searchsorted(edges, rest)
-        sums = np.bincount(bucket, rest, count)
-        held = np.bincount(bucket, minlength=count)
-        between = np.concatenate([edges[:1], (edges[1:] + edges[:-1]) / 2, edges[-1:]])
-        weights = np.where(held > 0, sums / np.maximum(held, 1), between).astype(np.float32)
-        unit = bool((sample.norm(dim=1) - 1).abs().max() < UNIT)
+        size = min(MAX_CENTROIDS, 2 ** int(np.log2(max(1, len(sample) // VECTORS_PER_CENTROID))))
+        centroids = kmeans(sample, size, spherical=False).half().float()
+        part = sample[:: max(1, sample.numel() // MAX_BUCKET_SAMPLE)]
+        closest = centroids[nearest(part, centroids, spherical=False)]
+        residuals = (part - closest).flatten().numpy()
+        edges = np.quantile(residuals, np.arange(1, BUCKETS) / BUCKETS).astype(np.float32)
+        bucket = np.searchsorted(edges, residuals)
+        sums = np.bincount(bucket, residuals, BUCKETS)
+        counts = np.bincount(bucket, minlength=BUCKETS)
+        # A bucket is empty where quantiles coincide; it decodes to the middle of its two edges.
+        middles = np.concatenate([edges[:1], (edges[1:] + edges[:-1]) / 2, edges[-1:]])
+        weights = np.where(counts > 0, sums / np.maximum(counts, 1), middles).astype(np.float32)
+        unit = bool((sample.norm(dim=1) - 1).abs().max() < UNIT_TOLERANCE)
         return cls(centroids, torch.from_numpy(edges), torch.from_numpy(weights), unit)
 
     @property
-    def bits(self) -> int:
-        """A dimension's."""
-        return len(self.weights).bit_length() - 1
-
-    @property
     def dim(self) -> int:
-        """D."""
+        """D, the dimension of decoded vectors."""
         return self.centroids.shape[1]
 
     @property
     def width(self) -> int:
-        """W."""
-        return code_width(self.dim, self.bits)
+        """W, the bytes of one code."""
+        return code_width(self.dim)
 
     @cached_property
     def digest(self) -> str:
-        """12 hexadecimal digits: codes of one codebook mean nothing with another."""
+        """12 hexadecimal digits that identify the codebook; codes can be decoded by it alone."""
         parts = (self.centroids, self.edges, self.weights)
         whole = bytes([self.unit]) + b"".join(part.contiguous().numpy().tobytes() for part in parts)
         return hashlib.sha256(whole).hexdigest()[:12]
 
     @cached_property
     def table(self) -> Tensor:
-        """[256, 8 / bits] float32: what each byte means."""
-        shifts = torch.arange(0, 8, self.bits)
-        return self.weights[(torch.arange(256)[:, None] >> shifts) & (2**self.bits - 1)]
+        """[256, 2] float32: the two residuals that each byte of a code stands for."""
+        byte = torch.arange(256)
+        return self.weights[torch.stack([byte & 15, byte >> 4], dim=1)]
 
     @torch.no_grad()
     def encode(self, values: Tensor) -> Tensor:
-        """[N, D] vectors → [N, W] uint8 codes, on the CPU."""
-        found = [torch.zeros(0, self.width, dtype=torch.uint8)]
-        shifts = torch.arange(0, 8, self.bits)
+        """Encode [N, D] vectors to [N, W] uint8 codes, on the CPU."""
+        codes = [torch.zeros(0, self.width, dtype=torch.uint8)]
         for first in range(0, len(values), BLOCK):
             block = values[first : first + BLOCK].detach().cpu().float()
-            closest = nearest(block, self.centroids, unit=False)
+            closest = nearest(block, self.centroids, spherical=False)
             bucket = torch.bucketize(block - self.centroids[closest], self.edges)
-            packed = (bucket.view(len(block), -1, len(shifts)) << shifts).sum(-1)
-            parts = [closest[:, None] & 255, closest[:, None] >> 8, packed]
-            found.append(torch.cat(parts, 1).to(torch.uint8))
-        return torch.cat(found)
+            pairs = bucket[:, 0::2] | bucket[:, 1::2] << 4
+            parts = [closest[:, None] & 255, closest[:, None] >> 8, pairs]
+            codes.append(torch.cat(parts, 1).to(torch.uint8))
+        return torch.cat(codes)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """[…, W] uint8 codes → […, D] float32 vectors, where the codes are."""
+        """Decode […, W] uint8 codes to […, D] float32 vectors, on the device of the codes."""
         flat = codes.reshape(-1, self.width)
         loops = _loops() if flat.device.type == "cpu" else None
         if loops is not None:
             out = torch.empty(len(flat), self.dim)
-            loop = loops.decode[8 // self.bits]
             arrays = (flat.contiguous(), self.centroids, self.table, out)
-            loop(*(array.numpy() for array in arrays), self.unit)
+            loops.decode(*(array.numpy() for array in arrays), self.unit)
         else:
             number = flat[:, 0].long() | flat[:, 1].long() << 8
             out = self.centroids.to(flat.device)[number]
@@ -146,7 +153,7 @@ class Codebook:
         return out.view(*codes.shape[:-1], self.dim)
 
     def to_bytes(self) -> bytes:
-        """As a file's content."""
+        """Serialize to the content of an ``.npz`` file."""
         stream = io.BytesIO()
         np.savez(
             stream,
@@ -159,37 +166,39 @@ class Codebook:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """What :meth:`to_bytes` gave.
+        """Read the output of :meth:`to_bytes`.
 
         Raises:
-            ValueError: It is something else, or damaged.
+            ValueError: The data are no such file, or damaged.
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                found = [torch.from_numpy(np.array(arrays[name], np.float32)) for name in _NAMES]
+                centroids, edges, weights = (
+                    torch.from_numpy(np.array(arrays[name], np.float32))
+                    for name in ("centroids", "edges", "weights")
+                )
                 unit = bool(arrays["unit"][0])
-        except Exception as error:  # zipfile, zlib and numpy each have their own
+        except Exception as error:  # zipfile, zlib and numpy raise different types
             raise ValueError(f"codebook: {error}") from error
-        book = cls(found[0], found[1], found[2], unit)
-        shapes = book.centroids.ndim == 2 and len(book.edges) + 1 == len(book.weights)
-        if not shapes or len(book.weights) not in (4, 16):
-            raise ValueError("codebook")
-        return book
+        if centroids.ndim != 2 or len(edges) != BUCKETS - 1 or len(weights) != BUCKETS:
+            raise ValueError("codebook: wrong shapes")
+        return cls(centroids, edges, weights, unit)
 
 
-def code_width(dim: int, bits: int) -> int:
-    """W: bytes of a vector's code."""
-    return 2 + dim * bits // 8
+def code_width(dim: int) -> int:
+    """Return W, the bytes of one code: two for the centroid, half a byte per dimension.
 
-
-_NAMES = ("centroids", "edges", "weights")
+    >>> code_width(256)
+    130
+    """
+    return 2 + dim * BITS // 8
 
 
 @cache
-def _loops() -> ModuleType | Any:
-    """The compiled loop, or None where numba cannot be used."""
+def _loops() -> ModuleType | None:
+    """Import the compiled loop; None where numba does not work."""
     try:
-        from bagformer_cli.vectors import decode as _decode
+        from bagformer_cli.vectors import decode as compiled
     except (ImportError, RuntimeError, OSError):
         return None
-    return _decode
+    return compiled

@@ -6,7 +6,7 @@ The folder holds raw arrays, nothing packed, so that a scan reads them where the
 - ``values.npy``: [N·D], of ``dtype`` (bfloat16 as the uint16 of its bits)
 - ``offsets.npy``: [n+1] int64; absent where every item has as many vectors (``"length": 32``)
 - ``scales.npy``: [n] float32; int8 alone
-- ``codebook.npz``: of residual codes (``residual2``, ``residual4``), whose ``values.npy`` is bytes,
+- ``codebook.npz``: of residual codes (``residual4``), whose ``values.npy`` is bytes,
   [N·W] uint8, of N vectors
 
 Shapes: n items, N vectors in all, D dimensions, W bytes a code.
@@ -29,7 +29,7 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_folder, write_text
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.residual_codes import RESIDUAL, Codebook
+from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
 
 FORMAT = 1
 DTYPES = {
@@ -37,7 +37,7 @@ DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
-    **dict.fromkeys(RESIDUAL, torch.uint8),
+    RESIDUAL4: torch.uint8,
 }
 
 
@@ -103,7 +103,7 @@ def open_vectors(folder: str | Path) -> MultiVectors:
         codebook = None
         if dtype == torch.uint8:
             codebook = Codebook.from_bytes((folder / "codebook.npz").read_bytes())
-            if (codebook.dim, codebook.bits) != (dim, RESIDUAL[record["dtype"]]):
+            if codebook.dim != dim:
                 raise ValueError("codebook.npz")
         width = dim if codebook is None else codebook.width
         values = _mapped(folder / "values.npy", record["vectors"] * width)

@@ -29,7 +29,7 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.residual_codes import RESIDUAL, Codebook
+from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
 from bagformer_cli.vectors.storage import DTYPES
 from trials import replace_section
 
@@ -101,8 +101,8 @@ def measure(
 
 def store_as(vectors: MultiVectors, dtype: str) -> MultiVectors:
     """Convert vectors to a storage type; a codebook of residual codes is trained on them."""
-    if dtype in RESIDUAL:
-        return vectors.code(Codebook.train(vectors.values, RESIDUAL[dtype]))
+    if dtype == RESIDUAL4:
+        return vectors.code(Codebook.train(vectors.values))
     return vectors.to(dtype=DTYPES[dtype])
 
 

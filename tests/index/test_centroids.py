@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bagformer_cli.index import centroids as tokens
 from bagformer_cli.index.centroids import TokenIndex
 from bagformer_cli.interaction.topk import topk
-from bagformer_cli.vectors.kmeans import Tree, kmeans, nearest
+from bagformer_cli.vectors.kmeans import CentroidTree, kmeans, nearest
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from bagformer_cli.vectors.residual_codes import Codebook
 
@@ -105,7 +105,7 @@ def test_candidates_hold_the_ten_best(items: MultiVectors) -> None:
 
 
 def test_codes_are_rounded_by_what_they_mean(items: MultiVectors) -> None:
-    coded = items.code(Codebook.train(items.values, 4))
+    coded = items.code(Codebook.train(items.values))
     plain, ours = TokenIndex.build([coded.to(dtype=torch.float32)]), TokenIndex.build([coded])
     query = around(6, seed=5)
     everyone = np.ones(1000, bool)
@@ -131,7 +131,7 @@ def test_what_was_saved_is_loaded_for_its_segments_alone(
 
 def test_a_tree_finds_nearly_the_nearest() -> None:
     values = around(4000, noise=0.5)
-    tree = Tree.grow(values, 64)
+    tree = CentroidTree.train(values, 64)
     assert abs(len(tree.leaves) - 64) <= 8
     assert int(tree.offsets[-1]) == len(tree.leaves)
     found = tree.nearest(values)
@@ -139,14 +139,14 @@ def test_a_tree_finds_nearly_the_nearest() -> None:
     own = (values * tree.leaves[found]).sum(1)
     best = (values @ tree.leaves.T).max(1).values
     assert float((best - own).mean()) < 0.03
-    flat = kmeans(values, len(tree.leaves), unit=True)
-    reached = (values * flat[nearest(values, flat, unit=True)]).sum(1).mean()
+    flat = kmeans(values, len(tree.leaves), spherical=True)
+    reached = (values * flat[nearest(values, flat, spherical=True)]).sum(1).mean()
     assert float(own.mean()) > float(reached) - 0.03
 
 
 def test_a_tree_of_few_and_of_equal_vectors() -> None:
     for values in (around(1), around(2), torch.ones(50, 4), around(30)):
-        tree = Tree.grow(values, 16)
+        tree = CentroidTree.train(values, 16)
         found = tree.nearest(values)
         assert int(found.max()) < len(tree.leaves)
         assert bool(tree.leaves.isfinite().all())

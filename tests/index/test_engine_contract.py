@@ -225,11 +225,11 @@ def test_an_empty_index_finds_nothing(uri: str) -> None:
 
 def test_rows_of_another_kind_are_refused(engine: Engine) -> None:
     other = replace(LAYOUT, dim=DIM * 2)
-    with pytest.raises(InputError, match="not of the kind"):
+    with pytest.raises(InputError, match="do not fit the index"):
         engine.upsert(rows([60], layout=other))
     with pytest.raises(InputError, match="another model"):
         engine.upsert(rows([60], layout=replace(LAYOUT, model="model-b")))
-    with pytest.raises(InputError, match="not of the kind"):
+    with pytest.raises(InputError, match="do not fit the index"):
         engine.upsert(rows([60], layout=replace(LAYOUT, fewer={"pool": 4.0})))
     assert engine.count() == 40
 

@@ -51,7 +51,7 @@ def test_a_damaged_manifest_is_named(engine: LanceEngine) -> None:
 
 def test_an_index_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = str(tmp_path / "index")
-    book = Codebook.train(torch.cat(lists([f"p{number}" for number in range(90)])), 4)
+    book = Codebook.train(torch.cat(lists([f"p{number}" for number in range(90)])))
     create = lancedb.db.LanceDBConnection.create_table
 
     def stop_at_the_rows(self: Any, name: str, *args: Any, **options: Any) -> Any:
@@ -358,7 +358,7 @@ def test_shared_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         writer.remove(["p1"])
         assert found(reader) == best(query(), [*range(2, 20), 30])
         assert reader.count("price < 5") == 4
-        book = Codebook.train(torch.cat(lists([f"p{number}" for number in range(90)])), 4)
+        book = Codebook.train(torch.cat(lists([f"p{number}" for number in range(90)])))
         codes = LanceEngine.create("s3://catalogue/codes", coded(book), book)
         codes.upsert(rows(range(20), layout=coded(book), codebook=book))
         again = LanceEngine.open("s3://catalogue/codes")

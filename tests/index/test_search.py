@@ -125,23 +125,17 @@ def test_words_a_filter_and_json(here: Path, xmr: Callable[..., Any]) -> None:
     assert "recall: exact" in table
 
 
-@pytest.mark.parametrize("ending", ["html", "png", "jpg"])
-def test_pictures_of_the_results(
-    here: Path, xmr: Callable[..., Any], tmp_path: Path, ending: str
+def test_the_results_are_written_as_a_page(
+    here: Path, xmr: Callable[..., Any], tmp_path: Path
 ) -> None:
-    out = tmp_path / f"found.{ending}"
+    out = tmp_path / "found.html"
     run = xmr("search", "--image", "photos/3.png", "-k", 4, "--output", out)
     assert run.code == 0, run.err
     assert str(out) in run.out
-    if ending == "html":
-        page = out.read_text("utf-8")
-        assert page.count("<li>") == 4
-        assert page.count("data:image/png;base64,") == 5
-        assert "sku3" in page
-    else:
-        with Image.open(out) as sheet:
-            colours = sheet.convert("RGB").getcolors(1 << 20)
-        assert colours is None or len(colours) > 100
+    page = out.read_text("utf-8")
+    assert page.count("<li>") == 4
+    assert page.count("data:image/png;base64,") == 5
+    assert "sku3" in page
 
 
 @pytest.mark.parametrize(
@@ -159,7 +153,8 @@ def test_pictures_of_the_results(
         (["search", "红", "--where", "price = 'x'"], "price (float)"),
         (["search", "--image", "nowhere.jpg"], "nowhere.jpg"),
         (["search", "--image", "products.csv"], "not an image"),
-        (["search", "红", "--output", "x.doc"], ".html"),
+        (["search", "红", "--output", "x.png"], "x.html"),
+        (["search", "红", "--output", "x.png", "--index", "nowhere"], "HTML page"),
         (["search", "红", "--of", "titles", "--rerank", "3"], "slow scorer"),
         (["index", "info", "nowhere"], "no index"),
         (["index", "remove", "index"], "nothing to remove"),
@@ -313,8 +308,7 @@ def test_the_last_step_of_the_demo(
     colours = {hit["attributes"]["colour"] for hit in done["results"][2]["hits"]}
     assert len(colours) == 1  # the filtered search
     assert (tmp_path / "search.html").read_text("utf-8").count("<h2>") == 4
-    with Image.open(tmp_path / "search.png") as sheet:
-        assert sheet.width > 500
+    assert not (tmp_path / "search.png").exists()
     show_results({"results": done["results"][:1], "output": done["page"]})
     assert "红色碎花连衣裙" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)  # and `xmr search` finds that index by itself

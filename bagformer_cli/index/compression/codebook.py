@@ -1,4 +1,4 @@
-"""Where the codebook of residual codes comes from: a sample, an earlier run, or an index."""
+"""Train the codebook of residual codes on a sample of a catalogue, or read a stored one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from bagformer_cli.data.catalogue.sources import Catalogue
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.encode import EncodeOptions, Skipped, encode_products, layout_of
 from bagformer_cli.index.encoded import codebook_file, encoded_files, layout_of_file
-from bagformer_cli.index.engines import open_engine
 from bagformer_cli.index.rows import Layout, side_vectors
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.vectors.residual_codes import RESIDUAL, Codebook
+from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
 
-PRODUCTS, PLACES = 2048, 32  # of a sample, and how many pieces of the catalogue they come from
-VECTORS = 1 << 17  # of them
+SAMPLE_PRODUCTS, SAMPLE_PIECES = 2048, 32  # products of the sample, and pieces they come from
+SAMPLE_VECTORS = 1 << 17
 
 
 def with_codebook(
@@ -30,37 +29,24 @@ def with_codebook(
     model: RetrievalModel,
     catalogue: Catalogue,
     *,
-    given: str | None = None,
     folder: Path | None = None,
     progress: Progress = SILENT,
 ) -> EncodeOptions:
-    """The options with a codebook, where their type of vectors needs one.
+    """Add a codebook to the options if their vector type needs one.
 
     Args:
         options: How products become rows.
-        model: Makes the vectors.
-        catalogue: What the sample is taken from, where one is needed.
-        given: An index or a folder of ``xmr encode`` whose codebook is to be used.
-        folder: Where an earlier run of the same may have left one.
+        model: The model that encodes them.
+        catalogue: Where a sample is drawn from if a codebook must be trained.
+        folder: The output folder of ``xmr encode``. If an earlier run left a codebook there, it is
+            used again, so that files written before and after fit together.
         progress: Where to report.
 
     Raises:
-        InputError: What was given has no such codebook, or no product could be encoded.
+        InputError: No product of the sample could be encoded.
     """
-    if options.dtype not in RESIDUAL:
+    if options.dtype != RESIDUAL4:
         return options
-    if given is not None:
-        layout, codebook = codebook_at(given)
-        wanted = layout_of(model, options, {})
-        if codebook is None or codebook.bits != RESIDUAL[options.dtype]:
-            raise InputError(
-                tr("There is no codebook for such codes."),
-                where=given,
-                found=layout.dtype,
-                expected=options.dtype,
-            )
-        replace(wanted, codebook=layout.codebook).require_same(layout, given)
-        return replace(options, codebook=codebook)
     if folder is not None:
         kept = _read(codebook_file(folder, layout_of(model, options, {})))
         if kept is not None:
@@ -71,7 +57,7 @@ def with_codebook(
 def train_codebook(
     model: RetrievalModel, catalogue: Catalogue, options: EncodeOptions, progress: Progress = SILENT
 ) -> Codebook:
-    """A codebook for what ``model`` makes of a catalogue: of up to 2,048 products from all over it.
+    """Encode up to 2,048 products from all parts of a catalogue and train a codebook on them.
 
     Raises:
         InputError: No product of the sample could be encoded.
@@ -79,36 +65,32 @@ def train_codebook(
     plain = replace(options, dtype="float32", thumbnail=0)
     layout = layout_of(model, plain, {})
     generator = torch.Generator().manual_seed(0)
-    chosen: list[torch.Tensor] = []
-    with progress.task(tr("Looking at a sample"), PRODUCTS, tr("products")) as task:
+    sample: list[torch.Tensor] = []
+    with progress.task(tr("Encoding a sample"), SAMPLE_PRODUCTS, tr("products")) as task:
         for rows in encode_products(model, layout, _sample(catalogue), plain, Skipped()):
             for side in plain.sides:
                 values = side_vectors(rows, side).values
-                share = max(1, VECTORS * rows.num_rows // (len(plain.sides) * PRODUCTS))
-                chosen.append(values[torch.randperm(len(values), generator=generator)[:share]])
+                share = SAMPLE_VECTORS * rows.num_rows // (len(plain.sides) * SAMPLE_PRODUCTS)
+                order = torch.randperm(len(values), generator=generator)
+                sample.append(values[order[: max(1, share)]])
             task.advance(rows.num_rows)
-    vectors = torch.cat([torch.zeros(0, layout.dim), *chosen])
-    return Codebook.train(vectors, RESIDUAL[options.dtype])
+    return Codebook.train(torch.cat([torch.zeros(0, layout.dim), *sample]))
 
 
-def codebook_at(place: str) -> tuple[Layout, Codebook | None]:
-    """The layout and codebook of an index, or of a folder of ``xmr encode``.
+def layout_and_codebook(folder: Path) -> tuple[Layout, Codebook | None]:
+    """Read the layout and the codebook of a folder of ``xmr encode``.
 
     Raises:
-        InputError: There is neither, or the codebook is missing or damaged.
+        InputError: The folder holds no encoded files, or the codebook is missing or damaged.
     """
-    files = encoded_files(Path(place)) if Path(place).is_dir() else []
-    if not files:
-        engine = open_engine(place)
-        return engine.layout, engine.codebook
-    layout = layout_of_file(files[0])
+    layout = layout_of_file(encoded_files(folder)[0])
     if not layout.codebook:
         return layout, None
-    file = codebook_file(Path(place), layout)
+    file = codebook_file(folder, layout)
     codebook = _read(file)
     if codebook is None or codebook.digest != layout.codebook:
         raise InputError(
-            tr("The codebook of these codes is missing or damaged."),
+            tr("The codebook of these residual codes is missing or damaged."),
             where=file,
             hint=tr("Run the same xmr encode again."),
         )
@@ -123,9 +105,9 @@ def _read(file: Path) -> Codebook | None:
 
 
 def _sample(catalogue: Catalogue) -> Iterator[Product]:
-    """Products from places all over the catalogue; broken ones are somebody else's business."""
-    pieces = catalogue.pieces[:: max(1, len(catalogue.pieces) // PLACES)][:PLACES]
+    """Yield products from pieces spread over the catalogue; broken products are left out."""
+    pieces = catalogue.pieces[:: max(1, len(catalogue.pieces) // SAMPLE_PIECES)][:SAMPLE_PIECES]
     for piece in pieces:
-        for product in islice(piece.products(), -(-PRODUCTS // max(1, len(pieces)))):
+        for product in islice(piece.products(), -(-SAMPLE_PRODUCTS // max(1, len(pieces)))):
             if not isinstance(product, InputError):
                 yield product
