@@ -48,9 +48,9 @@ def train(
         str | None,
         typer.Option(
             help=tr(
-                "A config file or the name of a built-in one. Default: demo for the demo "
-                "dataset (demo_shared with --mode), else the published full-size settings of the "
-                "interaction."
+                "Config file or built-in config. Default: demo for the demo dataset, otherwise the "
+                "published full-size settings of the interaction; with --mode, the config of "
+                "its paper."
             )
         ),
     ] = None,
@@ -93,7 +93,7 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Parse, train, print the run."""
-    from bagformer_cli.config import load_config
+    from bagformer_cli.config import default_config, load_config
     from bagformer_cli.datasets import ensure_store, resolve
     from bagformer_cli.progress import SILENT
     from bagformer_cli.text.from_config import build_titles
@@ -118,7 +118,7 @@ def train(
             if world.first:
                 console.info(tr("Going on with {run}", run=run))
         else:
-            template = config or _default_config(interaction, dataset, mode)
+            template = config or default_config(dataset, interaction, mode)
             items = _items(interaction, dataset, seed, checkpoint) + (overrides or [])
             settings = load_config(template, items, mode)
             _take_teacher(settings, teacher)
@@ -167,13 +167,6 @@ def train(
         console.result(report, lambda: _show_chain(results))
     else:
         console.result(_report(results[0]), lambda: _show(results[0]))
-
-
-def _default_config(interaction: str | None, dataset: str | None, mode: str | None) -> str:
-    full_size = {"cls": "muge_cls", "tokenwise": "muge_tokenwise"}
-    if dataset in (None, "demo"):
-        return "demo" if mode is None else "demo_shared"
-    return full_size.get(interaction or "", "muge_bagformer")
 
 
 def _items(

@@ -1,21 +1,16 @@
-"""The configuration of a run: pydantic models, YAML in and out, ``a.b=c`` overrides.
+"""The configuration of a run: a pydantic schema, YAML files and ``a.b=c`` overrides.
 
-A config file may name another one to start from (``extends: muge_bagformer.yaml``, beside it or
-among the built-in ones) and then states only what differs. An unknown key, a wrong type and an
-impossible combination are a :class:`~bagformer_cli.errors.ConfigError` that names the place.
+``schema.py`` lists every key, ``rules.py`` the settings that exclude each other, ``load.py`` reads
+and writes files, ``modes.py`` the training recipes of ``--mode``. A config file may start from
+another one (``extends: muge_bagformer.yaml``) and then states only what differs. An unknown key, a
+wrong type and settings that exclude each other are a :class:`~bagformer_cli.errors.ConfigError`
+that names the place.
 """
 
 from __future__ import annotations
 
-from bagformer_cli.config.files import (
-    builtin_configs,
-    builtin_modes,
-    find_config,
-    find_mode,
-    load_config,
-    save_config,
-    yaml,
-)
+from bagformer_cli.config.load import load_config, save_config
+from bagformer_cli.config.modes import builtin_modes, default_config, find_mode
 from bagformer_cli.config.rules import RunConfig
 from bagformer_cli.config.schema import (
     AugmentConfig,
@@ -38,6 +33,7 @@ from bagformer_cli.config.schema import (
     TextConfig,
     TrainingConfig,
 )
+from bagformer_cli.config.yaml_files import builtin_configs, find_config, yaml
 
 __all__ = [
     "AugmentConfig",
@@ -62,6 +58,7 @@ __all__ = [
     "TrainingConfig",
     "builtin_configs",
     "builtin_modes",
+    "default_config",
     "find_config",
     "find_mode",
     "load_config",

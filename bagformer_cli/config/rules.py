@@ -1,6 +1,8 @@
-"""All sections together, and which of their settings do not go together."""
+"""The whole configuration, and the rules about settings that exclude each other."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from pydantic import Field, model_validator
 
@@ -23,9 +25,10 @@ class RunConfig(Section):
     """Everything that determines a run."""
 
     seed: int = 0
+    """Random seed."""
     compat: Compat | None = None
-    """Reproduce the habits of the published BagFormer code (for its weights only): of its training
-    script, or of the example in its README."""
+    """Reproduce the published BagFormer code, for its weights only: its training script
+    (``bagformer``) or the example in its README (``bagformer-readme``)."""
     data: DataConfig = DataConfig()
     text: TextConfig = TextConfig()
     image: ImageConfig = ImageConfig()
@@ -33,64 +36,83 @@ class RunConfig(Section):
     objectives: ObjectivesConfig = ObjectivesConfig()
     distill: DistillConfig | None = None
     chain: list[str] = Field(default_factory=list)
-    """Modes that are trained one after the other, each taught by the one before."""
+    """Modes to train one after the other; each stage is taught by the one before."""
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
-    def _possible(self) -> RunConfig:
-        weights, model, distill = self.objectives, self.model, self.distill
-        if (weights.mlm > 0 or weights.mfm > 0) and model.cross is None:
-            raise ValueError(tr("objectives.mlm and objectives.mfm need model.cross"))
-        if (weights.itm > 0 or weights.caption > 0) and model.cross is None:
-            raise ValueError(
-                tr("objectives.itm is above 0, but model.cross is null: there is no slow scorer")
-            )
-        for weight, kind, name in (
-            (weights.itm, "matching", "itm"),
-            (weights.caption, "captioner", "caption"),
-            (weights.mlm, "matching", "mlm"),
-            (weights.mfm, "matching", "mfm"),
-        ):
-            if weight > 0 and model.cross is not None and model.cross.kind != kind:
-                raise ValueError(
-                    tr("objectives.{name} needs model.cross.kind: {kind}", name=name, kind=kind)
-                )
-        taught = distill is not None and distill.weight > 0
-        labels = [weights.itc, weights.late_interaction, weights.itm, weights.caption]
-        labels += [weights.mlm, weights.mfm]
-        if taught and distill is not None:
-            labels.append(distill.hard_loss_weight)
-        if not any(labels) and not taught:
-            raise ValueError(tr("every weight in objectives is 0: there is nothing to train"))
-        if not any(labels) and distill is not None and distill.activate_distillation_after:
-            raise ValueError(
-                tr("nothing is trained before distill.activate_distillation_after epochs are over")
-            )
-        if distill is not None and distill.mined and distill.candidates is None:
-            raise ValueError(tr("distill.mined needs distill.candidates"))
-        early = model.bag_fusion == "early"
-        if early and "bagwise" not in (model.interaction, model.alignment) and self.compat is None:
-            raise ValueError(tr("model.bag_fusion: early needs model.interaction: bagwise"))
-        if model.alignment is not None and not model.single:
-            raise ValueError(tr("model.alignment stands beside model.interaction: cls"))
-        if model.freeze_towers and model.head is None and model.cross is None:
-            raise ValueError(tr("model.freeze_towers leaves nothing to train: set model.head"))
-        if self.text.encoder == "words" and (model.codes or model.shared or early):
-            raise ValueError(tr("text.encoder: words has no layers that codes could go through"))
-        if model.cross is not None and model.cross.kind == "captioner" and not self.text.add_sep:
-            raise ValueError(tr("the captioner needs text.add_sep: it reads backwards from [SEP]"))
-        joint = model.cross is not None and model.cross.fusion == "joint"
-        if weights.mfm > 0 and not joint:
-            raise ValueError(tr("objectives.mfm needs model.cross.fusion: joint"))
-        if weights.mlm > 0 and early and not joint:
-            raise ValueError(tr("objectives.mlm needs model.bag_fusion: late: it tells tokens"))
-        if self.text.encoder == "words" and (joint or weights.mlm > 0):
-            raise ValueError(tr("text.encoder: words cannot tell masked tokens or read images"))
-        if weights.momentum is not None and (weights.loss != "nce" or not weights.share_positives):
-            raise ValueError(
-                tr("objectives.momentum needs objectives.loss: nce and share_positives: true")
-            )
-        if self.text.width % self.text.heads:
-            raise ValueError(tr("text.width must be a multiple of text.heads"))
+    def _check_rules(self) -> RunConfig:
+        for broken in broken_rules(self):
+            raise ValueError(broken)
         return self
+
+
+def broken_rules(config: RunConfig) -> Iterator[str]:
+    """Yield one sentence for every rule that the settings break, in a fixed order."""
+    yield from _objectives_without_their_model(config)
+    yield from _nothing_to_train(config)
+    yield from _model_conflicts(config)
+    if config.text.width % config.text.heads:
+        yield tr("text.width must be a multiple of text.heads")
+    if config.training.compile:
+        yield tr("training.compile is not available in this version: set it to false")
+
+
+def _objectives_without_their_model(config: RunConfig) -> Iterator[str]:
+    """Objectives that need a part of the model which the settings leave out."""
+    weights, model = config.objectives, config.model
+    cross = model.cross
+    early = model.bag_fusion == "early"
+    joint = cross is not None and cross.fusion == "joint"
+    if (weights.mlm > 0 or weights.mfm > 0) and cross is None:
+        yield tr("objectives.mlm and objectives.mfm require model.cross")
+    if (weights.itm > 0 or weights.caption > 0) and cross is None:
+        yield tr("objectives.itm and objectives.caption require model.cross")
+    for weight, kind, name in (
+        (weights.itm, "matching", "itm"),
+        (weights.caption, "captioner", "caption"),
+        (weights.mlm, "matching", "mlm"),
+        (weights.mfm, "matching", "mfm"),
+    ):
+        if weight > 0 and cross is not None and cross.kind != kind:
+            yield tr("objectives.{name} requires model.cross.kind: {kind}", name=name, kind=kind)
+    if weights.mfm > 0 and not joint:
+        yield tr("objectives.mfm requires model.cross.fusion: joint")
+    if weights.mlm > 0 and early and not joint:
+        yield tr("objectives.mlm predicts tokens, so it requires model.bag_fusion: late")
+    if config.text.encoder == "words" and (joint or weights.mlm > 0):
+        yield tr("text.encoder: words has no layers for objectives.mlm or cross.fusion: joint")
+    if weights.momentum is not None and (weights.loss != "nce" or not weights.share_positives):
+        yield tr("objectives.momentum requires objectives.loss: nce and share_positives: true")
+
+
+def _nothing_to_train(config: RunConfig) -> Iterator[str]:
+    """Settings under which no objective, or no weight, would be trained."""
+    weights, model, distill = config.objectives, config.model, config.distill
+    distilled = distill is not None and distill.weight > 0
+    labelled = [weights.itc, weights.late_interaction, weights.itm, weights.caption]
+    labelled += [weights.mlm, weights.mfm]
+    if distill is not None and distilled:
+        labelled.append(distill.hard_loss_weight)
+    if not any(labelled) and not distilled:
+        yield tr("every weight in objectives is 0: there is nothing to train")
+    if not any(labelled) and distill is not None and distill.activate_distillation_after:
+        yield tr("distill.activate_distillation_after must be 0 when no objective trains on labels")
+    if distill is not None and distill.mined and distill.candidates is None:
+        yield tr("distill.mined requires distill.candidates")
+    if model.freeze_towers and model.head is None and model.cross is None:
+        yield tr("model.freeze_towers leaves nothing to train: set model.head or model.cross")
+
+
+def _model_conflicts(config: RunConfig) -> Iterator[str]:
+    """Parts of the model that exclude each other."""
+    model, text = config.model, config.text
+    early = model.bag_fusion == "early"
+    if early and "bagwise" not in (model.interaction, model.alignment) and config.compat is None:
+        yield tr("model.bag_fusion: early requires model.interaction: bagwise")
+    if model.alignment is not None and not model.single:
+        yield tr("model.alignment requires model.interaction: cls")
+    if text.encoder == "words" and (model.codes or model.shared or early):
+        yield tr("text.encoder: words excludes model.codes, model.shared and bag_fusion: early")
+    if model.cross is not None and model.cross.kind == "captioner" and not text.add_sep:
+        yield tr("the captioner requires text.add_sep: it reads backwards from [SEP]")

@@ -1,4 +1,4 @@
-"""The sections of a configuration: what can be set, its defaults, and which values are possible."""
+"""The sections of a configuration file: every key with its type, default, meaning and range."""
 
 from __future__ import annotations
 
@@ -17,120 +17,128 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values are checked when set."""
+    """Base of all sections. Unknown keys are errors; values are checked whenever they are set."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
 
 class AugmentConfig(Section):
-    """How training images are varied (BagFormer's and ALBEF's settings by default)."""
+    """Random augmentation of training images. The defaults are those of ALBEF and BagFormer."""
 
     crop_scale: tuple[Share, Share] = (0.5, 1.0)
-    """Share of the picture's area that a random resized crop keeps: least, most."""
+    """Minimum and maximum share of the image area that a random resized crop keeps."""
     flip: bool = True
-    """Mirror every second image."""
+    """Mirror each image with probability 0.5."""
     randaugment: tuple[int, int] | None = (2, 7)
-    """RandAugment's number of operations and magnitude (0-10); null: none."""
+    """RandAugment: number of operations and their magnitude (0-10). Null: no RandAugment."""
 
 
 class DataConfig(Section):
-    """What is trained on."""
+    """The training data and how it is read."""
 
     dataset: str = "demo"
-    """A folder in MUGE form, or ``demo``, or ``muge``."""
+    """A folder in MUGE form, or ``demo`` or ``muge``."""
     augment: AugmentConfig | None = AugmentConfig()
+    """Null: training images are only resized, as in evaluation."""
     titles_per_image: Positive = 1
-    """Titles that an image brings into its batch; 1: pairs, as in the original. More share the
-    cost of encoding the image."""
+    """Titles of each image in a batch. 1: (title, image) pairs, as in the original. More titles
+    share the cost of encoding the image."""
     workers: Annotated[int, Field(ge=0)] = 2
-    """Threads that decode images ahead of the training step; 0: in the step itself."""
+    """Threads that decode images ahead of the training step. 0: decode in the main thread."""
     cache_mb: Annotated[int, Field(ge=0)] = 512
-    """Memory for decoded images; a dataset that fits is decoded once."""
+    """Memory for decoded images, in MB. A dataset that fits is decoded only once."""
 
 
 class TextConfig(Section):
-    """The title's way to vectors: tokens, bags, BERT."""
+    """The text tower: tokenizer, entity bags, BERT."""
 
     tokenizer: str = "builtin"
     """``builtin``, a WordPiece vocab file, a model folder, or a hub name."""
     lexicons: list[str] = ["builtin"]
-    """Dictionaries of entities: ``builtin`` or files."""
+    """Entity dictionaries: ``builtin`` or file names. Later ones add to earlier ones."""
     max_tokens: Annotated[int, Field(ge=3, le=512)] = 25
-    """A title is cut after so many tokens, [CLS] and [SEP] included."""
+    """Maximum number of tokens of a title, [CLS] and [SEP] included. Longer titles are cut."""
     add_sep: bool = True
-    """Close a title with [SEP], as BERT was trained."""
+    """End each title with [SEP], as in BERT's training."""
     pretrained: str | None = None
-    """A BERT to start from: a model folder or a hub name. Null: from scratch."""
+    """Pretrained BERT to start from: a model folder or a hub name. Null: random weights."""
     layers: Positive = 6
-    """Transformer layers of the text encoder (the first so many of a pretrained BERT)."""
+    """Transformer layers. Of a pretrained BERT, the first ``layers`` layers are used."""
     width: Positive = 768
+    """Hidden size. Must be a multiple of ``heads``."""
     heads: Positive = 12
     feed_forward: Positive = 3072
+    """Size of the feed-forward layers."""
     dropout: Share = 0.1
     options: dict[str, Any] = {}
-    """What else transformers' ``BertConfig`` takes (``layer_norm_eps``, ``hidden_act`` ...)."""
+    """Further arguments of transformers' ``BertConfig`` (``layer_norm_eps``, ``hidden_act`` …)."""
     frozen_layers: Annotated[int, Field(ge=0)] = 0
-    """Embeddings and the first so many layers that stay as they are; 0: all are trained."""
+    """Freeze the embeddings and the first ``frozen_layers`` layers. 0: train everything."""
     encoder: Literal["bert", "words"] = "bert"
-    """``words``: no BERT, a title is the mean of its word embeddings (Thinking Fast and Slow)."""
+    """``words``: no BERT; a title is the mean of its word embeddings (Thinking Fast and Slow)."""
 
 
 class RegionsConfig(Section):
-    """Pre-extracted image regions in place of pixels."""
+    """Image regions that a detector extracted beforehand, used instead of pixels."""
 
     files: str = "MR_{split}_regions.tsv"
-    """TSV files of image id and base64 float array [n, width]; beside the dataset's, or a path."""
+    """TSV files: image id, base64 float32 array [n, width]. A name inside the dataset folder or a
+    path; ``{split}`` stands for train, valid or test."""
     width: Positive = 2048
+    """Feature size of a region."""
     maximum: Positive = 32
-    """The first so many regions of an image are used."""
+    """Regions per image; further ones are ignored."""
     boxes: bool = False
-    """Add an embedding of each region's box; else regions have no position."""
+    """Add an embedding of each region's box. Without it, regions have no position."""
 
 
 class ImageConfig(Section):
-    """The image's way to vectors: a timm backbone."""
+    """The image tower: a timm backbone, or regions."""
 
     backbone: str = "vit_base_patch16_224"
     """A timm model name."""
     pretrained: bool | str = False
-    """``true``: timm's weights for that name; a path: a weight file or a folder timm saved."""
+    """``true``: timm's pretrained weights of that name. A path: a weight file or a timm folder."""
     size: Positive = 256
-    """Images are scaled to this many pixels a side."""
+    """Images are resized to ``size`` x ``size`` pixels."""
     options: dict[str, Any] = {}
-    """What else ``timm.create_model`` takes (``patch_size``, ``embed_dim``, ``depth`` ...)."""
+    """Further arguments of ``timm.create_model`` (``patch_size``, ``embed_dim``, ``depth`` …)."""
     frozen_layers: Annotated[int, Field(ge=0)] = 0
-    """Patch embedding and the first so many blocks that stay as they are; 0: all are trained."""
+    """Freeze the patch embedding (or stem) and the first ``frozen_layers`` blocks. 0: train
+    everything."""
     regions: RegionsConfig | None = None
-    """Read regions that a detector extracted instead of pixels; the backbone is then not built."""
+    """Read regions instead of pixels; no backbone is then built. Null: pixels."""
 
 
 class CrossConfig(Section):
-    """The slow scorer on top of the towers: fusion layers and the matching head."""
+    """The cross-encoder: scores (title, image) pairs for reranking and distillation."""
 
     kind: Literal["matching", "captioner"] = "matching"
-    """``matching``: fusion encoder and two logits (ITM). ``captioner``: how likely the title is as
-    the image's caption, read forwards and backwards."""
+    """``matching``: fusion encoder with a matching head (ITM). ``captioner``: log-likelihood of
+    the title as a caption of the image, in both reading directions."""
     layers: Positive = 6
-    """Layers that cross-attend to the image; from a pretrained BERT, those after the text's."""
+    """Layers with cross-attention to the image. With a pretrained BERT they start from the layers
+    after those of the text tower."""
     fusion: Literal["cross", "joint"] = "cross"
-    """Matching: ``cross``: fusion layers attend from the title to the image (ALBEF); ``joint``: the
-    text tower's BERT reads [CLS; patches; title] as one (QQ-browser); ``layers`` is unused."""
+    """Matching only. ``cross``: fusion layers attend from the title to the image (ALBEF).
+    ``joint``: the text tower's BERT reads [CLS; patches; title] as one sequence (QQ-browser);
+    ``layers`` is then unused."""
     logits: Literal[1, 2] = 2
-    """Matching: two logits with cross-entropy (ALBEF), or one with binary cross-entropy."""
+    """Matching only. 2: cross-entropy over two logits (ALBEF). 1: binary cross-entropy."""
     finer: Annotated[int, Field(ge=0, le=4)] = 0
-    """Captioner: how many times the last feature map is doubled in size and merged with an
-    earlier, finer one before the attention sees it."""
+    """Captioner only: feature pyramid levels. Each level doubles the last feature map's size and
+    adds an earlier, finer map, so that attention sees more positions."""
 
 
 class SharedConfig(Section):
-    """One BERT for both sides: it also reads the image, as a sequence of cells or regions."""
+    """One BERT for both sides: it also reads the image, as a sequence of patches or regions."""
 
     cells: Positive = 32
-    """A patch grid of more cells is average-pooled to so many (32: 4 x 8) before it."""
+    """A larger patch grid is average-pooled to this many patches first (32: 4 x 8)."""
 
 
 class HeadConfig(Section):
-    """A transformer shared by both sides whose first position is the one vector (ALADIN)."""
+    """A transformer on top of both towers that makes the single vector of a side (ALADIN)."""
 
     layers: Positive = 2
     heads: Positive = 4
@@ -139,51 +147,53 @@ class HeadConfig(Section):
 
 
 class ModelConfig(Section):
-    """How towers become scores."""
+    """How the outputs of the two towers become scores."""
 
     interaction: Interaction = "bagwise"
+    """Vectors of a title: one ([CLS]), one per token, or one per entity bag."""
     bag_fusion: Literal["early", "late"] = "late"
-    """Bags made before (early) or after (late) the text encoder."""
+    """Sum the tokens of a bag before (early) or after (late) the text encoder."""
     embed_dim: Positive = 256
-    """Length of one vector of a title or an image."""
+    """Dimension of every vector."""
     keep: Positive | Literal["all"] = "all"
-    """Vectors of each side: position 0 and the first so many that follow (of a patch grid so many
-    average-pooled cells instead); 1: position 0 alone; all: as the interaction says."""
+    """Vectors per side. ``all``: as ``interaction`` says. 1: position 0 alone (single-vector). n:
+    position 0 and the first positions after it; a patch grid is average-pooled to n patches."""
     codes: Annotated[int, Field(ge=0)] = 0
-    """Learned codes appended to each side's input, attended by all and scored like the rest."""
+    """Code tokens: learned inputs added to each side and scored like the rest (Inflate)."""
     shared: SharedConfig | None = None
-    """Null: each side has its own encoder."""
+    """Null: each side has an encoder."""
     pooling: Pooling = "each"
-    """How a pair's products become its score: ``each``: max over the other side, sum over one's
-    own, in each direction; ``text``: max over the image, sum over the text, in both; ``image``:
-    max over the text, sum over the image, in both; ``both``: their sum; ``mean``: of all
-    products."""
+    """How the dot products of a pair become its score. ``text``: max over the image's vectors, sum
+    over the title's, used for both directions. ``image``: max over the title's, sum over the
+    image's, for both. ``each``: ``text`` for title to image, ``image`` for image to title.
+    ``both``: the sum of the two. ``mean``: mean of all dot products."""
     image_first: bool = True
-    """Whether the image's first position (class token, first region) is among its vectors."""
+    """Include the image's first position (class token or first region) among its vectors."""
     head: HeadConfig | None = None
-    """What makes a side's one vector; null: position 0 of its encoder."""
+    """Makes the single vector of a side. Null: position 0 of its encoder."""
     alignment: Literal["tokenwise", "bagwise"] | None = None
-    """With ``cls``: a late interaction of the same towers beside it, which can teach it."""
+    """With ``interaction: cls``: a second scorer, a late interaction of the same towers, which can
+    teach the single vectors (ALADIN's alignment head)."""
     freeze_towers: bool = False
-    """Train the head and the slow scorer alone."""
+    """Train only ``head`` and the cross-encoder."""
     cross: CrossConfig | None = CrossConfig()
-    """Null: no slow scorer."""
+    """Null: no cross-encoder."""
     gradient_checkpointing: bool = False
-    """Trade a third more time for the memory of the towers' activations."""
+    """Recompute the towers' activations in the backward pass: less memory, a third more time."""
 
     @property
     def single(self) -> bool:
-        """Whether an item's vectors are one vector."""
+        """Whether titles and images have one vector each."""
         return self.interaction == "cls" or self.keep == 1
 
     @property
     def late(self) -> Interaction | None:
-        """The late interaction that is computed: the model's own, or the one beside it."""
+        """The late interaction that the model computes: ``interaction``, ``alignment`` or none."""
         return self.alignment if self.single else self.interaction
 
 
 class TemperatureConfig(Section):
-    """What divides a score before the softmax."""
+    """The temperature: scores are divided by it before a softmax."""
 
     initial: Annotated[float, Field(gt=0)] = 0.07
     minimum: Annotated[float, Field(gt=0)] = 0.05
@@ -198,148 +208,154 @@ class TemperatureConfig(Section):
 
 
 class MaskingConfig(Section):
-    """What masked modelling (MLM, MFM) hides."""
+    """Which inputs masked modelling (MLM, MFM) hides."""
 
     tokens: Share = 0.15
-    """Share of a title's tokens; of these 80 % become [MASK], 10 % another token, 10 % stay."""
+    """Share of a title's tokens. Of these, 80 % become [MASK], 10 % a random token, 10 % stay."""
     whole_bags: bool = False
-    """Hide all tokens of an entity bag together, in one of the three ways."""
+    """Hide all tokens of an entity bag together, all in the same way."""
     patches: Share = 0.135
-    """Share of an image's patches that are zeroed (0.9 x 15 %)."""
+    """Share of an image's patches that are set to zero (0.135: 90 % of 15 %)."""
 
 
 class MomentumConfig(Section):
-    """ALBEF's momentum model, queues and soft targets."""
+    """ALBEF's momentum encoder, queues and soft targets."""
 
     rate: Share = 0.995
-    """What the momentum model keeps of itself at each step."""
+    """Share of its weights that the momentum encoder keeps at each step."""
     queue: Annotated[int, Field(ge=0)] = 65536
-    """Items a side that the contrastive losses meet beside the batch; 0: the batch alone."""
+    """Length of the queues: earlier titles and images used as extra negatives. 0: no queue."""
     alpha: Share = 0.4
-    """Weight of the momentum model's softmax in the targets of ITC, late interaction and MLM,
-    reached step by step over the first epoch."""
+    """Weight of the soft targets in ITC, late interaction and MLM. It rises linearly from 0 over
+    the first epoch."""
 
 
 class ObjectivesConfig(Section):
-    """The weights of the training losses (0: left out) and what they share."""
+    """Weights of the training losses (0: off) and settings they share."""
 
     itc: NonNegative = 1.0
-    """Image-text contrastive loss on one vector each ([CLS], class token)."""
+    """Image-text contrastive loss on the single vectors ([CLS], class token)."""
     late_interaction: NonNegative = 1.0
-    """Contrastive loss on the MaxSim scores (for ``cls`` it would be ITC again: left out)."""
+    """Contrastive loss on the MaxSim scores. Unused with ``cls``, where it would equal ITC."""
     itm: NonNegative = 1.0
-    """Image-text matching with hard negatives, on the slow scorer."""
+    """Image-text matching (ITM) with hard negatives, on the cross-encoder."""
     itm_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of a batch's pairs that ITM sees; it is the dearest objective by far."""
+    """Share of a batch's pairs used for ITM, the most expensive objective."""
     late_scale: Literal["sum", "mean"] = "sum"
-    """Logits of the late-interaction loss: the plain sums (BagFormer), or means over a side's
-    vectors divided by the temperature (FILIP)."""
+    """Scores of the late-interaction loss: ``sum`` over a side's vectors (BagFormer), or their
+    ``mean`` divided by the temperature (FILIP)."""
     itm_negatives: Literal["hard", "shuffled"] = "hard"
-    """``hard``: drawn by similarity, one for each title and each image; ``shuffled``: the second
-    half of the batch with its images in reverse order (all titles; ``itm_share`` unused)."""
+    """``hard``: drawn by similarity, one for each title and each image. ``shuffled``: the second
+    half of the batch with its images in reverse order (``itm_share`` is then unused)."""
     mlm: NonNegative = 0.0
-    """Masked language modelling: hidden tokens of a title, told with the image in sight."""
+    """Masked language modelling: predict hidden tokens of a title from the rest and the image."""
     mfm: NonNegative = 0.0
-    """Masked patches: each one's output picks out its own features (``fusion: joint``)."""
+    """Masked patches: each output must identify the features of its hidden patch among those of
+    all patches of the batch. Requires ``model.cross.fusion: joint``."""
     mfm_temperature: Annotated[float, Field(gt=0)] | None = None
-    """Null: plain products; a number: cosines divided by it (0.1)."""
+    """Null: dot products. A number: cosines divided by it (for example 0.1)."""
     masking: MaskingConfig = MaskingConfig()
     momentum: MomentumConfig | None = None
-    """Soft targets and queues for ITC, late interaction and MLM; null: true labels, the batch."""
+    """Soft targets and queues for ITC, late interaction and MLM. Null: labels of the batch only."""
     task_sampling: Literal["all", "one"] = "all"
-    """Every objective at every step, or one of them, drawn."""
+    """Train all objectives at every step, or one of them, drawn at random."""
     caption: NonNegative = 0.0
-    """Likelihood of the titles under the captioner, read forwards and backwards."""
+    """Captioning loss: log-likelihood of the titles in both reading directions."""
     loss: Literal["nce", "power_hinge", "triplet"] = "nce"
-    """What ITC and late interaction are trained with: softmax over the batch; the power-8
-    soft-max hinge (Inflate and Shrink); the hardest negative's hinge (ALADIN)."""
+    """Loss of ITC and late interaction: InfoNCE; the power-8 soft-max hinge (Inflate and
+    Shrink); the triplet loss with the hardest negative (ALADIN)."""
     margin: NonNegative = 0.2
-    """Of the hinge losses."""
+    """Margin of the two hinge losses."""
     include_diagonal: bool = True
-    """Power hinge: count the pair itself among its negatives, as the paper's code does (measured
-    on the demo set, one seed: docs/log.md)."""
+    """Power hinge: count the positive pair among its negatives, as the paper's code does."""
     temperature: TemperatureConfig = TemperatureConfig()
     share_positives: bool = True
-    """A pair that matches by id, equal title or equal image is a positive, never a negative."""
+    """Treat every pair that matches by id, equal title or equal image as a positive. False: only
+    the sampled pairs are positives."""
 
 
 class DistillConfig(Section):
-    """Teacher scorer to score matrix to student scorer."""
+    """Distillation: a teacher's score matrix trains the student's scorer."""
 
     weight: NonNegative = 1.0
     teacher: str | None = None
-    """A model folder, frozen; null: this model's own ``model.alignment``."""
+    """Model folder of the frozen teacher. Null: the model's ``alignment`` scorer teaches."""
     scorer: Literal["fast", "slow"] = "fast"
-    """Which scorer of the teacher teaches."""
+    """Scorer of the teacher: its vectors (fast) or its cross-encoder (slow)."""
     loss: Literal["cross_entropy", "mse", "ordinal"] = "cross_entropy"
-    """``cross_entropy``: teacher's softmax against student's (Inflate and Shrink, ListNet);
-    ``mse``: of the scores; ``ordinal``: the teacher's order of every two candidates."""
+    """``cross_entropy``: between the softmaxes of teacher and student (Inflate and Shrink,
+    ListNet). ``mse``: between the scores. ``ordinal``: the order of every two candidates."""
     teacher_temperature: Annotated[float, Field(gt=0)] = 0.0625
     student_temperature: Annotated[float, Field(gt=0)] = 0.0625
     hard_loss_weight: NonNegative = 0.0
-    """Weight of the student scorer's own loss, in place of that in ``objectives``."""
+    """Weight of the student scorer's loss on labels; replaces its weight in ``objectives``."""
     activate_distillation_after: NonNegative = 0.0
-    """Epochs before the teacher is listened to."""
+    """Epochs of training on labels alone before distillation begins."""
     start_from_teacher: bool = True
-    """Begin with the teacher's weights where names and shapes fit."""
+    """Initialize the student with the teacher's weights where names and shapes match."""
     candidates: Positive | None = None
-    """Images of the batch that teacher and student compare for a title: its own and the student's
-    best others; null: all."""
+    """Images compared for each title: its match and the student's best others in the batch.
+    Null: all images of the batch."""
     mined: bool = False
-    """Batches are made of ``candidates`` images each: one, and those that the student finds
-    nearest to its title in the whole training set."""
+    """Build batches from groups of ``candidates`` images: one, and the student's nearest images
+    to its title in the whole training set."""
 
 
 class TrainingConfig(Section):
-    """The one loop."""
+    """The training loop: length, batches, optimizer, precision, evaluation."""
 
     epochs: Positive = 6
     max_steps: Positive | None = None
-    """End after so many optimizer steps; the schedule keeps its length (see ``schedule_steps``)."""
+    """Stop after this many optimizer steps. The length of the schedule does not change."""
     schedule_steps: Positive | None = None
-    """Length of the learning-rate schedule in steps; null: that of all epochs."""
+    """Length of the learning-rate schedule in steps. Null: the steps of all epochs."""
     batch_size: Annotated[int, Field(ge=2)] = 32
-    """Images, each with its title or titles, whose scores meet in one contrastive matrix; of all
-    processes together, each of which takes an equal part."""
+    """Images in one contrastive score matrix, over all processes; each process takes an equal
+    part. Larger batches have more negatives and use more memory."""
     micro_batch_size: Positive | None = None
-    """Images that a process encodes at a time; the contrastive losses still see the whole batch,
-    with the same gradients (gradient caching). Null: all at once."""
+    """Images encoded per forward pass (gradient caching). Smaller values use less memory and do
+    not change the gradients of contrastive losses. Null: the whole batch."""
     processes: Positive | None = None
-    """Refuse to train with more or fewer processes (torchrun); null: as many as there are."""
+    """Required number of processes (torchrun). Null: any number."""
     accumulate: Positive = 1
-    """Batches whose gradients are added up for one optimizer step."""
+    """Batches whose gradients are summed for one optimizer step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     min_learning_rate: NonNegative = 0.0
+    """Learning rate at the end of the cosine."""
     schedule: Literal["cosine", "step"] = "cosine"
-    """After the warm-up: half a cosine down, or ``decay_factor`` from ``decay_at`` on."""
+    """After the warm-up: ``cosine`` decay to ``min_learning_rate``, or one ``step`` down by
+    ``decay_factor`` at ``decay_at``."""
     decay_at: Share = 0.5
-    """Share of the schedule (0.5: epoch 20 of 40)."""
+    """Position of the step, as a share of the schedule (0.5: epoch 20 of 40)."""
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     weight_decay: NonNegative = 0.02
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps in which the learning rate rises linearly from 0."""
     clip: Annotated[float, Field(gt=0)] | None = None
-    """Largest norm of all gradients together; null: not clipped."""
+    """Maximum norm of the gradient. Null: no clipping."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto``: bf16 where the accelerator has it, else fp32."""
+    """``auto``: bf16 on devices that support it, otherwise fp32."""
     compile: bool = False
-    """``torch.compile`` the towers."""
+    """Reserved for compiling the towers; true is an error in this version."""
     evaluate_every: Positive | None = None
-    """Steps between recalls on validation; null: once an epoch."""
+    """Steps between evaluations on the validation split. Null: once per epoch."""
     save_every: Positive | None = None
-    """Steps between saves of ``last/``; null: at every evaluation."""
+    """Steps between saves of ``last/``. Null: at every evaluation."""
     log_every: Positive = 10
+    """Steps between lines of ``metrics.jsonl``."""
     checkpoint: str | None = None
-    """A model folder whose weights to start from, where names and shapes fit."""
+    """Model folder whose weights to start from, where names and shapes match."""
 
 
 class EvaluationConfig(Section):
-    """How recall is measured."""
+    """How recall is measured and results are reranked."""
 
     batch_size: Positive = 64
+    """Images or titles encoded per forward pass. Does not change results."""
     candidates: Annotated[int, Field(ge=0)] = 256
-    """Best K of the recall stage that the slow scorer sees; 0: no rerank."""
+    """Best K of the recall stage that the cross-encoder reranks. 0: no rerank."""
     beta: NonNegative = 1.0
-    """Merged score = slow score + beta x fast score."""
+    """Merged score = cross-encoder score + beta x recall-stage score."""
     slow_betas: dict[str, NonNegative] = {}
-    """The same for slow scorers of other model folders (first 16 digits of their weights'
-    SHA-256), as ``xmr eval --slow ... --tune-beta`` chose it."""
+    """beta for the cross-encoders of other model folders, by the first 16 digits of their
+    weights' SHA-256, as ``xmr eval --slow … --tune-beta`` chose it."""

@@ -124,9 +124,9 @@ def test_a_wrong_setting_of_a_file_is_named_by_file_and_key(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"model": {"cross": None}}, "no slow scorer"),
+        ({"model": {"cross": None}}, "require model.cross"),
         ({"objectives": {"itc": 0, "late_interaction": 0, "itm": 0}}, "nothing to train"),
-        ({"model": {"bag_fusion": "early", "interaction": "cls"}}, "needs model.interaction"),
+        ({"model": {"bag_fusion": "early", "interaction": "cls"}}, "requires model.interaction"),
         ({"text": {"width": 100, "heads": 3}}, "multiple"),
     ],
 )

@@ -1,0 +1,121 @@
+"""Config files: find them by name, read YAML with ``extends``, lay values over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+
+from bagformer_cli.assets import asset_folder
+from bagformer_cli.errors import ConfigError, nearest
+from bagformer_cli.messages import tr
+
+
+def yaml() -> YAML:
+    """Create the YAML reader and writer, which keeps comments and order."""
+    reader = YAML()
+    reader.default_flow_style = False
+    reader.width = 100
+    reader.representer.add_representer(
+        type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    return reader
+
+
+def builtin_configs() -> dict[str, Path]:
+    """List the configs that ship with the package: name (``demo``, ``muge_cls`` …) to file."""
+    return {path.stem: path for path in sorted(asset_folder("configs").glob("*.yaml"))}
+
+
+def find_config(name: str | Path) -> Path:
+    """Find a config file by path or built-in name.
+
+    Raises:
+        ConfigError: No such file and no such name; the message lists the built-in names.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    builtin = builtin_configs()
+    stem = path.name.removesuffix(".yaml")
+    if path.parent in (Path(), Path("configs")) and stem in builtin:
+        return builtin[stem]
+    near = nearest(stem, builtin)
+    raise ConfigError(
+        tr("There is no config file of that name."),
+        where=name,
+        expected=tr("a file, or one of: {names}", names=", ".join(builtin)),
+        hint=tr("Did you mean {name}?", name=near) if near else None,
+    )
+
+
+def read_document(path: Path) -> CommentedMap:
+    """Read one YAML file with its comments.
+
+    Raises:
+        ConfigError: Not UTF-8, not YAML, or not a mapping; the message names the line.
+    """
+    try:
+        document = yaml().load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(tr("The file is not UTF-8 text."), where=path, found=error) from error
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark is not None else path
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(tr("The file is not valid YAML."), where=place, found=problem) from error
+    if document is None:
+        return CommentedMap()
+    if not isinstance(document, CommentedMap):
+        raise ConfigError(
+            tr("A config file holds sections with keys and values."),
+            where=path,
+            found=type(document).__name__,
+        )
+    return document
+
+
+def read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a file's values, laid over those of the file it ``extends``."""
+    if path.resolve() in seen:
+        raise ConfigError(
+            tr("Config files extend each other in a circle."),
+            where=path,
+            found=" > ".join(p.name for p in (*seen, path)),
+        )
+    values: dict[str, Any] = plain(read_document(path))
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    beside = path.parent / str(parent)
+    base = read_with_parents(
+        beside if beside.is_file() else find_config(str(parent)), (*seen, path.resolve())
+    )
+    merge(base, values)
+    return base
+
+
+def plain(value: Any) -> Any:
+    """Convert the YAML library's containers and scalars to plain Python ones."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    for kind in (int, float, str):
+        if isinstance(value, kind) and type(value) not in (kind, bool):
+            return kind(value)
+    return value
+
+
+def merge(into: Any, values: Mapping[str, Any]) -> None:
+    """Lay ``values`` over ``into``, section by section. ``options`` are replaced as a whole."""
+    for key, value in values.items():
+        section = isinstance(value, Mapping) and isinstance(into.get(key), Mapping)
+        if section and key != "options":
+            merge(into[key], value)
+        else:
+            into[key] = value
