@@ -7,14 +7,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bagformer_cli.bench import plain_maxsim as plain
+from bagformer_cli.bench import plain_maxsim
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch
 from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.messages import tr
+from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
-from bagformer_cli.models.scorers import ScoreMatrix, Scorer
+from bagformer_cli.models.scorers import ScoreMatrix, Scorer, score_matrix
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.optimizer import build_optimizer
 from bagformer_cli.training.run import new_model
@@ -38,20 +39,22 @@ class Row:
     speedup: float
 
 
-class PlainTask(RetrievalTask):
-    """The same losses; the late interaction as BagFormer writes it: padded, an item at a time."""
-
-    def scores_of(self, scorer: Scorer, texts: Encoded, images: Encoded) -> ScoreMatrix:
-        """One title and one image after the other."""
-        if scorer != "late":
-            return super().scores_of(scorer, texts, images)
-        padded = plain.pad(texts.vectors, _LONGEST)
-        patches = images.vectors.values.view(len(images.vectors), -1, images.vectors.dim)
-        t2i, i2t = plain.original_t2i(padded, patches), plain.original_i2t(padded, patches)
-        if self.objectives.late_scale == "mean":
-            t2i = t2i / texts.vectors.lengths.to(t2i.device)[:, None]
-            i2t = i2t / images.vectors.lengths.to(i2t.device)[:, None]
-        return ScoreMatrix(t2i, i2t)
+def plain_scores(
+    model: RetrievalModel, scorer: Scorer, texts: Encoded, images: Encoded
+) -> ScoreMatrix:
+    """Score as BagFormer's code does: padded, one title and one image after the other."""
+    if scorer != "late":
+        return score_matrix(model, scorer, texts, images)
+    padded = plain_maxsim.pad(texts.vectors, _LONGEST)
+    patches = images.vectors.values.view(len(images.vectors), -1, images.vectors.dim)
+    t2i, i2t = (
+        plain_maxsim.original_t2i(padded, patches),
+        plain_maxsim.original_i2t(padded, patches),
+    )
+    if model.config.objectives.late_scale == "mean":
+        t2i = t2i / texts.vectors.lengths.to(t2i.device)[:, None]
+        i2t = i2t / images.vectors.lengths.to(i2t.device)[:, None]
+    return ScoreMatrix(t2i, i2t)
 
 
 def run(
@@ -66,8 +69,8 @@ def run(
         progress: Where to report.
     """
     ways = {
-        "plain": _steps(config, split, PlainTask, cached=False),
-        "xmr": _steps(config, split, RetrievalTask, cached=True),
+        "plain": _steps(config, split, plain=True),
+        "xmr": _steps(config, split, plain=False),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     with progress.task(tr("Training steps"), 2 * (steps + 1)) as task:
@@ -86,15 +89,16 @@ def run(
 def _steps(
     config: RunConfig,
     split: Split,
-    kind: type[RetrievalTask],
     *,
-    cached: bool,
+    plain: bool,
 ) -> Iterator[None]:
     """A training step for each ``next``."""
     model = new_model(config)
-    task = kind(model, config.objectives)
+    task = RetrievalTask(model, config)
+    if plain:
+        task.context.score = plain_scores
     optimizer = build_optimizer(model, config.training)
-    data = config.data if cached else config.data.model_copy(update={"cache_mb": 0, "workers": 0})
+    data = config.data.model_copy(update={"cache_mb": 0, "workers": 0}) if plain else config.data
     batches = TrainBatches(
         split,
         data,

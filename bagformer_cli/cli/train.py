@@ -98,7 +98,7 @@ def train(
     from bagformer_cli.progress import SILENT
     from bagformer_cli.text.from_config import build_titles
     from bagformer_cli.training.chain import resume_chain, stage_configs, start_chain
-    from bagformer_cli.training.distributed import join_world, leave_world
+    from bagformer_cli.training.distributed import start_processes, stop_processes
     from bagformer_cli.training.run import (
         check_start,
         free_run_folder,
@@ -110,12 +110,12 @@ def train(
         start_run,
     )
 
-    world = join_world()
-    with bars.progress() if world.first else nullcontext(SILENT) as progress:
+    processes = start_processes()
+    with bars.progress() if processes.is_main else nullcontext(SILENT) as progress:
         if resume:
-            run = world.tell(output_dir or newest_run(Path("runs")))
+            run = processes.broadcast_object(output_dir or newest_run(Path("runs")))
             settings = resume_config(run, overrides or [])
-            if world.first:
+            if processes.is_main:
                 console.info(tr("Going on with {run}", run=run))
         else:
             template = config or default_config(dataset, interaction, mode)
@@ -123,33 +123,39 @@ def train(
             settings = load_config(template, items, mode)
             _take_teacher(settings, teacher)
             name = f"{Path(settings.data.dataset).name}-{mode or settings.model.interaction}"
-            run = world.tell(output_dir or free_run_folder(Path("runs"), name))
-            if world.first:
+            run = processes.broadcast_object(output_dir or free_run_folder(Path("runs"), name))
+            if processes.is_main:
                 require_free(run)
             stages = stage_configs(settings, run, template, items)
             if not stages:
                 check_start(settings)
-        world.require(settings.training.processes)
-        with world.first_alone():  # what it prepares the others find
+        processes.require_world_size(settings.training.processes)
+        with processes.main_process_first():  # what it prepares the others find
             folder = resolve(settings.data.dataset, progress=progress)
             store = ensure_store(folder, build_titles(settings), progress=progress)
         if settings.chain:
             results = (
-                resume_chain(store, run, progress, world)
+                resume_chain(store, run, progress, processes)
                 if resume
-                else start_chain(settings, stages, store, run, progress, world)
+                else start_chain(settings, stages, store, run, progress, processes)
             )
         elif resume:
-            results = [resume_run(settings, store, run, progress, world)]
+            results = [resume_run(settings, store, run, progress, processes)]
         else:
             model = new_model(settings, None, progress)
             results = [
                 start_run(
-                    settings, store, run, model, template=template, world=world, progress=progress
+                    settings,
+                    store,
+                    run,
+                    model,
+                    template=template,
+                    processes=processes,
+                    progress=progress,
                 )
             ]
-    leave_world(world)
-    if not world.first:
+    stop_processes(processes)
+    if not processes.is_main:
         return
     if results[-1].interrupted:
         console.info(

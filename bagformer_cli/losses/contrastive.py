@@ -36,13 +36,15 @@ def contrastive_loss(
     return (rows + columns) / 2
 
 
-class Believed(NamedTuple):
-    """One direction of :func:`momentum_contrastive_loss`: rows against many candidates.
+class SoftTargets(NamedTuple):
+    """One direction of :func:`momentum_contrastive_loss`: R rows against C candidates.
+
+    The candidates are vectors of the momentum encoder: those of the batch and those of a queue.
 
     Attributes:
-        scores: [R, C] unscaled, of the model's items with the momentum model's candidates.
-        momentum: [R, C] unscaled, the momentum model's own.
-        positives: [R, C] bool.
+        scores: [R, C] unscaled scores of the model's rows with the candidates.
+        momentum: [R, C] unscaled scores of the momentum encoder's rows with the candidates.
+        positives: [R, C] bool, the pairs that match.
     """
 
     scores: Tensor
@@ -51,25 +53,25 @@ class Believed(NamedTuple):
 
 
 def momentum_contrastive_loss(
-    t2i: Believed, i2t: Believed, alpha: float, temperature: Tensor | float = 1.0
+    t2i: SoftTargets, i2t: SoftTargets, alpha: float, temperature: Tensor | float = 1.0
 ) -> Tensor:
-    """Symmetric InfoNCE against a batch and queues, with soft targets.
+    """Compute symmetric InfoNCE against a batch and queues, with soft targets.
 
     ``½ [mean_q H(α softmax(m_q / τ) + (1 - α) y_q, softmax(s_q / τ)) + the same for images]``, with
-    ``s`` the model's scores, ``m`` the momentum model's and ``y`` shared equally among a row's
-    positives (ALBEF, eq. 6). Every row has a positive: its own.
+    ``s`` the model's scores, ``m`` the momentum encoder's and ``y`` shared equally among a row's
+    positives (ALBEF, eq. 6). Every row has a positive: its own partner.
 
     Args:
         t2i: Titles against images.
         i2t: Images against titles.
-        alpha: α.
-        temperature: τ.
+        alpha: α, weight of the momentum encoder's softmax in the targets, in [0, 1].
+        temperature: τ, divides all scores.
     """
 
-    def side(rows: Believed) -> Tensor:
+    def side(rows: SoftTargets) -> Tensor:
         with torch.no_grad():
-            belief = torch.softmax(rows.momentum.float() / temperature, dim=1)
-            targets = alpha * belief + (1 - alpha) * _shared(rows.positives)
+            soft = torch.softmax(rows.momentum.float() / temperature, dim=1)
+            targets = alpha * soft + (1 - alpha) * _shared(rows.positives)
         log_p = F.log_softmax((rows.scores / temperature).float(), dim=1)
         return -(targets * log_p).sum(dim=1).mean()
 

@@ -1,9 +1,17 @@
-"""The momentum model and its queues: steady targets and many negatives for small batches (ALBEF).
+"""The momentum encoder and its queues (ALBEF, section 3; MoCo).
 
-Neither is a module, so that no optimizer, checkpoint or ``train()`` of the model reaches them;
-their state is saved and restored with a run's.
+The momentum encoder is a slow copy of the model: after every optimizer step each of its weights
+becomes ``m · own + (1 - m) · model's``. Its outputs change slowly, so that vectors of earlier
+batches are still useful as candidates: a queue keeps the last C items of each side. A queue of
+C = 4 items after batches (a b c) and (d e)::
 
-Shapes: C items a queue holds, L vectors an item has at most, D dimensions, b new items.
+    after a b c:   [a b c ·]      added = 3
+    after d e:     [e b c d]      added = 5, the oldest (a) was overwritten; next position 5 % 4 = 1
+
+Neither class is a ``Module``: no optimizer, checkpoint or ``train()`` of the model may reach them.
+Their state is saved with a run's (``training.resume``).
+
+Shapes: C items of a queue, L vectors of an item at most, D dimensions, b new items.
 """
 
 from __future__ import annotations
@@ -22,15 +30,15 @@ from bagformer_cli.models.dual import Encoded
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 
-class MomentumModel:
-    """An exponential moving average of a whole model: towers, projections, slow scorer.
+class MomentumEncoder:
+    """An exponential moving average of a whole model: towers, projections, cross-encoder.
 
-    It sees no dropout. Batch normalisation takes each batch's own statistics, as in training: the
-    moving ones of weights that lag behind would fit neither.
+    It runs without dropout. Batch normalisation uses each batch's own statistics, as in training:
+    the running statistics would belong to older weights.
 
     Args:
-        model: What it follows; equal to it at first.
-        rate: m of ``m · own + (1 - m) · model's``, once an optimizer step.
+        model: The model to follow; the momentum encoder starts as its copy.
+        rate: m, the share of its own weights that it keeps at each step, in [0, 1].
     """
 
     def __init__(self, model: RetrievalModel, rate: float) -> None:
@@ -42,17 +50,20 @@ class MomentumModel:
                 module.train()
 
     @torch.no_grad()
-    def follow(self, model: nn.Module) -> None:
-        """Take one step towards ``model``."""
+    def update(self, model: nn.Module) -> None:
+        """Move every weight a step of ``1 - m`` towards the model's."""
         own: list[Tensor] = list(self.model.parameters())
         theirs: list[Tensor] = list(model.parameters())
         torch._foreach_lerp_(own, theirs, 1 - self.rate)
 
     @torch.no_grad()
     def encode(self, batch: Batch, chunk: int | None = None) -> tuple[Encoded, Encoded]:
-        """Titles and images of a batch, ``chunk`` images at a time (None: at once).
+        """Encode the titles and the images of a batch.
 
-        In several chunks only vectors are kept, no states.
+        Args:
+            batch: The batch.
+            chunk: Images encoded per forward pass; the result then has no encoder states.
+                None: the whole batch at once.
         """
         if chunk is None or chunk >= len(batch):
             return self.model.encode_texts(batch.text), self.model.encode_images(batch.pixels())
@@ -61,27 +72,17 @@ class MomentumModel:
             part = batch.part(first, min(first + chunk, len(batch)))
             texts.append(self.model.encode_texts(part.text, states=False))
             images.append(self.model.encode_images(part.pixels(), states=False))
-        return joined(texts), joined(images)
-
-    def state(self) -> dict[str, Tensor]:
-        """What is saved."""
-        return self.model.state_dict()
-
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from :meth:`state`."""
-        self.model.load_state_dict(tensors)
+        return concatenate_vectors(texts), concatenate_vectors(images)
 
 
 class FeatureQueue:
-    """The last C items of one side that the momentum model encoded, and the group of each.
-
-    A ring: what is new takes the place of what is oldest, wherever the ring's end falls in a batch.
+    """A ring buffer of the last C items of one side and their groups (see ``data.positives``).
 
     Args:
-        size: C.
-        length: L; 1 for one-vector scores.
+        size: C. More items are more negatives for the contrastive loss, and more memory.
+        length: L; 1 for single-vector scores.
         dim: D.
-        device: Where the vectors are kept; counts and groups stay on the CPU.
+        device: Device of the vectors; lengths and groups stay on the CPU.
     """
 
     def __init__(
@@ -93,33 +94,34 @@ class FeatureQueue:
         self.added = 0
 
     def __len__(self) -> int:
-        """How many items are in it."""
+        """Return the number of items in the queue, at most C."""
         return min(self.added, len(self.vectors))
 
     def add(self, items: MultiVectors, groups: Tensor) -> None:
-        """Put in ``b`` items; of more than C the last."""
+        """Add b items and drop the oldest; if b > C, only the last C are added."""
         size, longest = self.vectors.shape[:2]
         skipped = max(0, len(items) - size)
         items, groups = items[skipped:], groups[skipped:]
-        places = (self.added + skipped + torch.arange(len(items))) % size
+        slots = (self.added + skipped + torch.arange(len(items))) % size
+        # Pad the new items to L: row i of ``used`` marks the vectors that item i has.
         rows = self.vectors.new_zeros(len(items), longest, items.dim)
-        inside = torch.arange(longest) < items.lengths[:, None]
-        rows[inside.to(rows.device)] = items.values.detach().to(rows.dtype)
-        self.vectors[places.to(rows.device)] = rows
-        self.lengths[places] = items.lengths
-        self.groups[places] = groups.cpu()
+        used = torch.arange(longest) < items.lengths[:, None]
+        rows[used.to(rows.device)] = items.values.detach().to(rows.dtype)
+        self.vectors[slots.to(rows.device)] = rows
+        self.lengths[slots] = items.lengths
+        self.groups[slots] = groups.cpu()
         self.added += skipped + len(items)
 
     def items(self) -> MultiVectors:
-        """All that is in it, in the ring's order."""
+        """Return all items, in the order of the ring's slots."""
         count = len(self)
         lengths = self.lengths[:count]
-        inside = torch.arange(self.vectors.shape[1]) < lengths[:, None]
-        values = self.vectors[:count][inside.to(self.vectors.device)]
+        used = torch.arange(self.vectors.shape[1]) < lengths[:, None]
+        values = self.vectors[:count][used.to(self.vectors.device)]
         return MultiVectors(values, torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]))
 
-    def state(self) -> dict[str, Tensor]:
-        """What is saved."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the tensors to save."""
         return {
             "vectors": self.vectors,
             "lengths": self.lengths,
@@ -127,8 +129,8 @@ class FeatureQueue:
             "added": torch.tensor(self.added),
         }
 
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from :meth:`state`."""
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore :meth:`state_dict`."""
         self.vectors.copy_(tensors["vectors"])
         self.lengths.copy_(tensors["lengths"])
         self.groups.copy_(tensors["groups"])
@@ -136,45 +138,50 @@ class FeatureQueue:
 
 
 @dataclass
-class Queues:
-    """Both sides' queues of one scorer."""
+class QueuePair:
+    """The queues of titles and of images of one scorer."""
 
     texts: FeatureQueue
     images: FeatureQueue
 
-    def state(self) -> dict[str, Tensor]:
-        """What is saved."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the tensors to save."""
         return {
             f"{side}.{name}": value
             for side, queue in (("texts", self.texts), ("images", self.images))
-            for name, value in queue.state().items()
+            for name, value in queue.state_dict().items()
         }
 
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from :meth:`state`."""
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore :meth:`state_dict`."""
         for side, queue in (("texts", self.texts), ("images", self.images)):
-            queue.load_state(within(tensors, side))
+            queue.load_state_dict(tensors_under(tensors, side))
 
 
-def within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose name begins with ``prefix.``, under the rest of it."""
+def tensors_under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Select the tensors named ``prefix.NAME`` and return them as ``NAME``."""
     start = f"{prefix}."
     return {
         name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)
     }
 
 
-def joined(parts: Iterable[Encoded], *, features_too: bool = False) -> Encoded:
-    """One batch of several, vectors alone, or with features; nothing for the slow scorer."""
+def concatenate_vectors(parts: Iterable[Encoded], *, features: bool = False) -> Encoded:
+    """Concatenate the vectors of encoded chunks and drop the encoder states.
+
+    Args:
+        parts: Chunks of one side, in order.
+        features: Keep ``Encoded.features`` and their mask, which masked patches need.
+    """
     parts = list(parts)
     late = [part.late for part in parts if part.late is not None]
-    features = [p.features for p in parts if p.features is not None] if features_too else []
+    kept = [p.features for p in parts if p.features is not None] if features else []
     masks = [part.mask for part in parts if part.mask is not None]
     return Encoded(
         MultiVectors.concatenate([part.vectors for part in parts]),
         torch.cat([part.cls for part in parts]),
         parts[0].states.new_zeros(0),
-        torch.cat(masks) if features and masks else None,
+        torch.cat(masks) if kept and masks else None,
         MultiVectors.concatenate(late) if late else None,
-        features=torch.cat(features) if features else None,
+        features=torch.cat(kept) if kept else None,
     )

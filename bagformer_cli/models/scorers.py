@@ -1,22 +1,26 @@
-"""Any scorer as a score matrix: what losses compare, what a teacher hands to a student.
+"""Scorers: a model's ways to score titles against images, each as one score matrix.
 
-Scorers are named by what they are: ``cls`` (one vector each), ``late`` (late interaction) and
-``slow`` (matching head or captioner). ``own_scorer`` is the one that a model's items are found by.
+A score matrix is what objectives compare and what a teacher gives to a student. A scorer is named
+by what it computes:
 
-Shapes: Q titles, N images, K pairs.
+* ``cls``: the dot product of two single vectors;
+* ``late``: MaxSim between two multi-vector embeddings;
+* ``slow``: the cross-encoder (matching head or captioner) on every pair, or on some pairs.
+
+Shapes: Q titles, N images, K pairs, L text positions, P image positions, W width.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bagformer_cli.config import Pooling, RunConfig
 from bagformer_cli.interaction.maxsim import maxsim
-from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.build import RetrievalModel, any_image
 from bagformer_cli.models.dual import Encoded, one_each
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
@@ -25,12 +29,12 @@ Scorer = Literal["cls", "late", "slow"]
 
 @dataclass
 class ScoreMatrix:
-    """Scores of all titles with all images, or of some.
+    """Scores of Q titles with N images, in both directions.
 
     Attributes:
-        t2i: [Q, N], rank images of a title by its row.
-        i2t: [N, Q], rank titles of an image by its row.
-        known: [Q, N] bool, which pairs were scored; None: all.
+        t2i: [Q, N]; a title ranks images by its row.
+        i2t: [N, Q]; an image ranks titles by its row.
+        known: [Q, N] bool, the pairs that were scored; None: all pairs.
     """
 
     t2i: Tensor
@@ -39,12 +43,12 @@ class ScoreMatrix:
 
     @property
     def both(self) -> tuple[Tensor, Tensor]:
-        """The two directions."""
+        """Both directions as a tuple (t2i, i2t)."""
         return self.t2i, self.i2t
 
 
 def own_scorer(config: RunConfig) -> Scorer:
-    """The fast scorer that a model of this configuration retrieves with."""
+    """Return the fast scorer that a model of this configuration searches with."""
     return "cls" if config.model.single else "late"
 
 
@@ -55,14 +59,15 @@ def score_matrix(
     images: Encoded,
     known: Tensor | None = None,
 ) -> ScoreMatrix:
-    """The scores of a batch by one of a model's scorers.
+    """Score titles against images with one of a model's scorers.
 
     Args:
-        model: Whose.
-        scorer: Which.
+        model: The model.
+        scorer: One of its scorers.
         texts: From ``model.encode_texts``.
         images: From ``model.encode_images``.
-        known: [Q, N] bool: which pairs the slow scorer looks at; None: all. Fast ones score all.
+        known: [Q, N] bool, the pairs that the cross-encoder scores; None: all pairs. Fast scorers
+            always score all pairs.
     """
     if scorer == "slow":
         return _slow_matrix(model, texts, images, known)
@@ -71,17 +76,30 @@ def score_matrix(
 
 
 def vectors_of(encoded: Encoded, scorer: Scorer) -> MultiVectors:
-    """What a fast scorer scores of one side."""
+    """Return the vectors that a fast scorer compares."""
     if scorer == "cls":
         return one_each(encoded.cls)
     assert encoded.late is not None
     return encoded.late
 
 
+@torch.no_grad()
+def vectors_per_item(model: RetrievalModel, scorer: Scorer) -> tuple[int, int]:
+    """Return the largest number of vectors of a title and of an image for a fast scorer."""
+    if scorer == "cls":
+        return 1, 1
+    was_training = model.training
+    model.eval()
+    image = model.dual.encode_images(any_image(model.config).to(model.device))
+    model.train(was_training)
+    texts = model.config.text.max_tokens + model.config.model.codes
+    return texts, len(vectors_of(image, scorer).values)
+
+
 def fast_scores(
     config: RunConfig, scorer: Scorer, texts: MultiVectors, images: MultiVectors
 ) -> tuple[Tensor, Tensor]:
-    """A fast scorer on vectors: t2i [Q, N] and i2t [N, Q]."""
+    """Score vectors with a fast scorer: t2i [Q, N] and i2t [N, Q]."""
     if scorer == "cls":
         similarity = texts.values @ images.values.T
         return similarity, similarity.T
@@ -92,15 +110,16 @@ def fast_scores(
 def pooled_maxsim(
     texts: MultiVectors, images: MultiVectors, pooling: Pooling = "each", *, mean: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Late interaction with one of the poolings of ALADIN (section 3.1).
+    """Compute late interaction with one of the poolings of ALADIN (section 3.1).
 
     Args:
-        texts: Q items.
-        images: N items.
-        pooling: ``each``: the two directions as MaxSim gives them; ``text``: max over the image,
-            sum over the text, for both directions; ``image``: max over the text, sum over the
-            image, for both; ``both``: their sum; ``mean``: of all products.
-        mean: Divide sums by the number of vectors they run over.
+        texts: Q titles.
+        images: N images.
+        pooling: ``each``: each direction is its own MaxSim. ``text``: for both directions, sum
+            over text vectors of the maximum over image vectors. ``image``: for both directions,
+            sum over image vectors of the maximum over text vectors. ``both``: the sum of these
+            two. ``mean``: the mean of all dot products.
+        mean: Divide each sum by its number of vectors, so that long titles do not score higher.
 
     Returns:
         t2i [Q, N] and i2t [N, Q], float32.
@@ -123,29 +142,59 @@ def pooled_maxsim(
 
 
 def _mean_of(items: MultiVectors) -> Tensor:
-    """[n, D]: the mean of each item's vectors; zeros where it has none."""
+    """Average each item's vectors: [n, D]; zeros for an item without vectors."""
     sums = items.values.new_zeros(len(items), items.dim)
     lengths = items.lengths.to(items.device)
     owner = torch.arange(len(items), device=items.device).repeat_interleave(lengths)
     return sums.index_add(0, owner, items.values) / lengths.clamp(min=1)[:, None]
 
 
-def _slow_matrix(
-    model: RetrievalModel, texts: Encoded, images: Encoded, known: Tensor | None
-) -> ScoreMatrix:
-    assert model.cross is not None
+class PairStates(NamedTuple):
+    """What a cross-encoder reads of K pairs; ``model.cross(*states)`` gives their logits.
+
+    Attributes:
+        text_states: [K, L, W], or [K, L] token ids where the cross-encoder embeds them itself.
+        text_mask: [K, L] bool, True: a token.
+        image_states: [K, P, W].
+        image_mask: [K, P] bool, True: a patch or region; None: all.
+    """
+
+    text_states: Tensor
+    text_mask: Tensor
+    image_states: Tensor
+    image_mask: Tensor | None
+
+
+def pair_states(texts: Encoded, images: Encoded, rows: Tensor, columns: Tensor) -> PairStates:
+    """Collect the states of chosen pairs.
+
+    Args:
+        texts: Titles, from ``model.encode_texts``.
+        images: Images, from ``model.encode_images``.
+        rows: [K] int64, each pair's title.
+        columns: [K] int64, each pair's image.
+    """
     assert texts.mask is not None
-    count, pool = len(texts.states), len(images.states)
-    if known is None:
-        known_pairs = torch.ones(count, pool, dtype=torch.bool, device=texts.cls.device)
-    else:
-        known_pairs = known
-    rows, columns = known_pairs.nonzero(as_tuple=True)
-    scores = model.cross.score(
+    # index_select instead of states[rows]: the backward pass of indexing adds gradients up in no
+    # fixed order, so that a resumed run would differ from an unbroken one.
+    return PairStates(
         texts.states.index_select(0, rows),
         texts.mask[rows],
         images.states.index_select(0, columns),
         None if images.mask is None else images.mask[columns],
     )
-    t2i = scores.new_full((count, pool), -torch.inf).index_put((rows, columns), scores)
+
+
+def _slow_matrix(
+    model: RetrievalModel, texts: Encoded, images: Encoded, known: Tensor | None
+) -> ScoreMatrix:
+    assert model.cross is not None
+    shape = len(texts.states), len(images.states)
+    if known is None:
+        scored = torch.ones(shape, dtype=torch.bool, device=texts.cls.device)
+    else:
+        scored = known
+    rows, columns = scored.nonzero(as_tuple=True)
+    scores = model.cross.score(*pair_states(texts, images, rows, columns))
+    t2i = scores.new_full(shape, -torch.inf).index_put((rows, columns), scores)
     return ScoreMatrix(t2i, t2i.T, known)

@@ -17,7 +17,7 @@ from bagformer_cli.config import RunConfig, load_config, save_config
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.files import write_text
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.training.distributed import ALONE, World
+from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.loop import TrainResult
 from bagformer_cli.training.run import (
     new_model,
@@ -96,7 +96,7 @@ def start_chain(
     store: Store,
     run: Path,
     progress: Progress = SILENT,
-    world: World = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> list[TrainResult]:
     """Train a new chain.
 
@@ -106,23 +106,23 @@ def start_chain(
         store: The preprocessed dataset.
         run: The folder to make; it must not hold a run.
         progress: Where to report.
-        world: The processes that train it together.
+        processes: The processes that train it together.
 
     Raises:
         InputError: The folder already holds a run.
     """
-    if world.first:
+    if processes.is_main:
         require_free(run)
         run.mkdir(parents=True, exist_ok=True)
         for name, config in configs.items():
             save_config(config, run / f"{name}.yaml")
         save_config(chain, run / "config.yaml")  # last: a chain that has it has all its stages
-    world.wait()
-    return resume_chain(store, run, progress, world)
+    processes.barrier()
+    return resume_chain(store, run, progress, processes)
 
 
 def resume_chain(
-    store: Store, run: Path, progress: Progress = SILENT, world: World = ALONE
+    store: Store, run: Path, progress: Progress = SILENT, processes: Processes = SINGLE_PROCESS
 ) -> list[TrainResult]:
     """Go on with a chain; one result a stage, the last of them interrupted or not."""
     train_split(store)
@@ -130,11 +130,11 @@ def resume_chain(
     for path in stage_files(run):
         config = load_config(path)
         folder = run / path.stem
-        if world.tell((folder / "config.yaml").exists()):
-            result = resume_run(config, store, folder, progress, world)
+        if processes.broadcast_object((folder / "config.yaml").exists()):
+            result = resume_run(config, store, folder, progress, processes)
         else:
             model = new_model(config, None, progress)
-            result = start_run(config, store, folder, model, world=world, progress=progress)
+            result = start_run(config, store, folder, model, processes=processes, progress=progress)
         results.append(result)
         if result.interrupted:
             return results
@@ -142,7 +142,7 @@ def resume_chain(
         Stage(path.stem.partition("-")[2], str(r.run), r.steps, r.best, round(r.seconds, 3))
         for path, r in zip(stage_files(run), results, strict=True)
     ]
-    if world.first:
+    if processes.is_main:
         write_text(run / SUMMARY, json.dumps([asdict(stage) for stage in stages], indent=1) + "\n")
     return results
 

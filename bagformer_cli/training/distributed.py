@@ -1,8 +1,18 @@
-"""Several processes as one: what each must hear from the others.
+"""Training on several processes (``torchrun``) with the loss and the gradients of one process.
 
-Every process computes the same loss of the whole batch and back-propagates its share, loss over
-world size; gradients of gathered tensors and of parameters are then summed over processes. So
-loss and gradients are those of one process with the whole batch, whatever the loss is.
+Every process loads its own part of each batch and encodes it. Vectors are then gathered, so that
+every process computes the same loss of the whole batch. Example with two processes and a batch of
+four pairs, ITC::
+
+    process 0: titles 0 1, images 0 1 ──┐ all_gather of   ┌─ scores of titles 0 1 × images 0 1 2 3
+    process 1: titles 2 3, images 2 3 ──┘ image vectors   └─ scores of titles 2 3 × images 0 1 2 3
+                                                             all_gather of rows: the 4 × 4 matrix
+
+Each process back-propagates ``loss / world_size``. The backward pass of ``all_gather`` sums, over
+the processes, the gradients of a process's own rows; :meth:`Processes.all_reduce_gradients` then
+sums the gradients of the parameters. Both sums together are the gradient of the whole batch,
+whatever the loss is. ``DistributedDataParallel`` would average the gradients of separate losses,
+which is wrong as soon as negatives come from other processes.
 """
 
 from __future__ import annotations
@@ -22,52 +32,60 @@ from bagformer_cli.errors import ConfigError
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
-_PATIENCE = timedelta(hours=6)  # the others wait while the first evaluates
+_TIMEOUT = timedelta(hours=6)  # the other processes wait while the main process evaluates
 _OTHER_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 @dataclass(frozen=True)
-class World:
-    """The processes of a run; one alone needs no other and does nothing here.
+class Processes:
+    """The processes that train one run together, seen from one of them.
+
+    With a world size of 1 every method returns its input at once and needs no process group.
 
     Args:
-        rank: Which this is.
-        size: How many there are.
+        rank: Number of this process, from 0.
+        world_size: Number of processes.
     """
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this process writes files and speaks."""
+    def is_main(self) -> bool:
+        """Whether this is the process (rank 0) that writes files and reports."""
         return self.rank == 0
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """[n, ...] rows of every process, one after another, with gradients; n may differ."""
-        if self.size == 1:
+    def all_gather(self, rows: Tensor) -> Tensor:
+        """Concatenate the rows of every process in rank order, with gradients.
+
+        Args:
+            rows: [n, ...]; n may differ between processes.
+        """
+        if self.world_size == 1:
             return rows
-        if rows.dtype == torch.bool:  # gloo has none
-            return self.gather(rows.to(torch.uint8)).bool()
-        counts = self._counts(len(rows))
-        gathered: Tensor = _Gather.apply(rows, counts, self.rank)
+        if rows.dtype == torch.bool:  # gloo cannot send bool
+            return self.all_gather(rows.to(torch.uint8)).bool()
+        counts = self._row_counts(len(rows))
+        gathered: Tensor = _AllGather.apply(rows, counts, self.rank)
         return gathered
 
-    def gather_vectors(self, items: MultiVectors) -> MultiVectors:
-        """The items of every process, with gradients."""
-        if self.size == 1:
+    def all_gather_vectors(self, items: MultiVectors) -> MultiVectors:
+        """Concatenate the multi-vector embeddings of every process, with gradients."""
+        if self.world_size == 1:
             return items
-        lengths = self.gather(items.lengths.to(items.device)).cpu()
+        lengths = self.all_gather(items.lengths.to(items.device)).cpu()
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        return MultiVectors(self.gather(items.values), offsets)
+        return MultiVectors(self.all_gather(items.values), offsets)
 
-    def sum_gradients(self, model: nn.Module) -> None:
-        """Add up every parameter's gradient over the processes."""
-        if self.size == 1:
+    def all_reduce_gradients(self, model: nn.Module) -> None:
+        """Sum every parameter's gradient over the processes, in place."""
+        if self.world_size == 1:
             return
         trained = [p for p in model.parameters() if p.requires_grad]
+        # A parameter that no loss reached on any process keeps ``grad=None``, as on one process:
+        # a gradient of zeros would make AdamW apply weight decay to it.
         reached = torch.tensor([float(p.grad is not None) for p in trained], device=_device())
-        dist.all_reduce(reached)  # what no loss reached stays without a gradient, as on one
+        dist.all_reduce(reached)
         trained = [p for p, count in zip(trained, reached.tolist(), strict=True) if count]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
@@ -76,77 +94,81 @@ class World:
         for parameter, part in zip(trained, parts, strict=True):
             parameter.grad = part.view_as(parameter)
 
-    def total(self, number: float) -> float:
-        """A number added up over the processes."""
-        if self.size == 1:
+    def all_reduce_sum(self, number: float) -> float:
+        """Sum a number over the processes."""
+        if self.world_size == 1:
             return number
         value = torch.tensor(number, dtype=torch.float64, device=_device())
         dist.all_reduce(value)
         return float(value)
 
-    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """Each figure's mean over the processes, which all have the same ones."""
-        if self.size == 1:
+    def all_reduce_mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Average each figure over the processes; all must pass the same names in one order."""
+        if self.world_size == 1:
             return dict(figures)
         values = torch.tensor(list(figures.values()), dtype=torch.float64, device=_device())
         dist.all_reduce(values)
-        return dict(zip(figures, (values / self.size).tolist(), strict=True))
+        return dict(zip(figures, (values / self.world_size).tolist(), strict=True))
 
-    def tell(self, value: Any) -> Any:
-        """What the first process has, to all."""
-        if self.size == 1:
+    def broadcast_object(self, value: Any) -> Any:
+        """Return the main process's value on every process."""
+        if self.world_size == 1:
             return value
-        box = [value if self.first else None]
+        box = [value if self.is_main else None]
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def collect(self, value: Any) -> list[Any]:
-        """Each process's value, in order, to all."""
-        if self.size == 1:
+    def all_gather_object(self, value: Any) -> list[Any]:
+        """Return the values of all processes in rank order, on every process."""
+        if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.size
+        values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
 
-    def wait(self) -> None:
-        """Until all are here."""
-        if self.size > 1:
+    def barrier(self) -> None:
+        """Wait until every process has come here."""
+        if self.world_size > 1:
             dist.barrier()
 
     @contextmanager
-    def first_alone(self) -> Iterator[None]:
-        """The first process goes through the block before the others do."""
-        if not self.first:
-            self.wait()
-        yield
-        if self.first:
-            self.wait()
+    def main_process_first(self) -> Iterator[None]:
+        """Let the main process finish the block before the others enter it.
 
-    def require(self, processes: int | None) -> None:
-        """Refuse to go on with other than so many processes; None: as many as there are.
+        For files that one process prepares and the others then find.
+        """
+        if not self.is_main:
+            self.barrier()
+        yield
+        if self.is_main:
+            self.barrier()
+
+    def require_world_size(self, expected: int | None) -> None:
+        """Raise unless ``expected`` processes train together; None: accept any number.
 
         Raises:
-            ConfigError: There are others.
+            ConfigError: The world size differs.
         """
-        if processes is not None and processes != self.size:
-            raise _alone("training.processes", self.size, processes)
+        if expected is not None and expected != self.world_size:
+            raise _wrong_world_size("training.processes", self.world_size, expected)
 
-    def _counts(self, count: int) -> list[int]:
+    def _row_counts(self, count: int) -> list[int]:
         own = torch.tensor([count], device=_device())
-        counts = [torch.empty_like(own) for _ in range(self.size)]
+        counts = [torch.empty_like(own) for _ in range(self.world_size)]
         dist.all_gather(counts, own)
         return [int(n) for n in counts]
 
 
-ALONE = World()
+SINGLE_PROCESS = Processes()
 
 
-class _Gather(torch.autograd.Function):
-    """Rows of all processes; backwards, the sum of what all of them say of one's own rows."""
+class _AllGather(torch.autograd.Function):
+    """``all_gather`` of rows; backward sums the gradients that all processes have for them."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, counts: list[int], rank: int) -> Tensor:
         ctx.own = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
+        # all_gather needs equal shapes: pad to the longest, cut afterwards
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in counts]
@@ -160,39 +182,39 @@ class _Gather(torch.autograd.Function):
         return gradient[ctx.own], None, None
 
 
-def join_world() -> World:
-    """The world that ``torchrun`` made this process a part of; else this process alone.
+def start_processes() -> Processes:
+    """Join the process group that ``torchrun`` announces; without torchrun, a single process.
 
     Raises:
-        ConfigError: More processes were asked for than found each other.
+        ConfigError: Another launcher (MPI, Slurm) started several processes without torchrun, so
+            that each would train alone, or fewer processes joined than were started.
     """
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
     if wanted == 1:
         for name in _OTHER_LAUNCHERS:
             count = os.environ.get(name, "1")
             if count.isdigit() and int(count) > 1:
-                raise _alone(name, 1, int(count))
-        return ALONE
+                raise _wrong_world_size(name, 1, int(count))
+        return SINGLE_PROCESS
     if not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         if backend == "nccl":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group(backend, timeout=_PATIENCE)
+        dist.init_process_group(backend, timeout=_TIMEOUT)
     if dist.get_world_size() != wanted:
-        raise _alone("WORLD_SIZE", dist.get_world_size(), wanted)
-    return World(dist.get_rank(), wanted)
+        raise _wrong_world_size("WORLD_SIZE", dist.get_world_size(), wanted)
+    return Processes(dist.get_rank(), wanted)
 
 
-def leave_world(world: World) -> None:
-    """The end of :func:`join_world`."""
-    if world.size > 1 and dist.is_initialized():
+def stop_processes(processes: Processes) -> None:
+    """Leave the process group that :func:`start_processes` joined."""
+    if processes.world_size > 1 and dist.is_initialized():
         dist.destroy_process_group()
 
 
-def _alone(where: str, found: int, expected: int) -> ConfigError:
-    """A launcher that starts processes without telling torch would train each of them alone."""
+def _wrong_world_size(where: str, found: int, expected: int) -> ConfigError:
     return ConfigError(
-        tr("Not as many processes train together as were asked for."),
+        tr("The number of processes that train together is not the number asked for."),
         where=where,
         found=found,
         expected=expected,

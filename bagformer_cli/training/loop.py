@@ -26,9 +26,8 @@ from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_tensors, save_model, save_tensors
 from bagformer_cli.progress import SILENT, Progress, Task
-from bagformer_cli.training.distributed import ALONE, World
-from bagformer_cli.training.gradient_cache import learn
-from bagformer_cli.training.memory_estimate import check_memory
+from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
+from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.metrics_log import MetricsLog, NoLog
 from bagformer_cli.training.mined_batches import mine_neighbours
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate
@@ -71,7 +70,7 @@ class Trainer:
         valid: The validation split; None: no recall is measured and ``best/`` is the last.
         run: The run folder; ``last/`` in it is gone on from if ``resume``.
         resume: Go on exactly where ``last/`` was saved.
-        world: The processes that train together; the first of them writes and reports.
+        processes: The processes that train together; the first of them writes and reports.
         progress: Where to report.
     """
 
@@ -84,34 +83,30 @@ class Trainer:
         run: Path,
         *,
         resume: bool = False,
-        world: World = ALONE,
+        processes: Processes = SINGLE_PROCESS,
         progress: Progress = SILENT,
     ) -> None:
-        self.world = world
+        self.processes = processes
         self.model = model
         self.config = config
         self.batches = batches
         self.valid = valid
         self.run = run
-        self.progress = progress if world.first else SILENT
-        check_memory(model, config, world)
+        self.progress = progress if processes.is_main else SILENT
         self.task = RetrievalTask(
             model,
-            config.objectives,
-            config.distill,
+            config,
             Teacher.load(config, model.device),
-            links=batches.links,
-            world=world,
-            seed=config.seed,
+            positives=batches.links,
+            processes=processes,
         )
         self.optimizer = build_optimizer(model, config.training)
         self.position = Position()
-        if world.rank:
-            torch.manual_seed(config.seed + world.rank)
+        if processes.rank:
+            torch.manual_seed(config.seed + processes.rank)
         if resume:
-            self.position, kept = load_state(run / "last", model, self.optimizer, world.rank)
-            if self.task.momentum is not None:
-                self.task.momentum.load_state(kept)
+            self.position, kept = load_state(run / "last", model, self.optimizer, processes.rank)
+            self.task.load_state_dict_of_objectives(kept)
         settings = config.training
         self.steps_per_epoch = max(1, batches.per_epoch // settings.accumulate)
         all_steps = settings.epochs * self.steps_per_epoch
@@ -144,7 +139,7 @@ class Trainer:
                     due = self._due(self.config.training.evaluate_every or self.steps_per_epoch)
                     if due:
                         self._evaluate(log)
-                    stopped = self.world.total(float(stop.is_set())) > 0
+                    stopped = self.processes.all_reduce_sum(float(stop.is_set())) > 0
                     if due or stopped or self._due(self.config.training.save_every):
                         self._save_last()
                     if stopped and place.step < self.total_steps:
@@ -161,7 +156,7 @@ class Trainer:
         )
 
     def _log(self) -> MetricsLog:
-        return MetricsLog(self.run, self.position.step) if self.world.first else NoLog()
+        return MetricsLog(self.run, self.position.step) if self.processes.is_main else NoLog()
 
     def _mine(self, *, again: bool) -> bool:
         """At the beginning of an epoch: which images go with each title, as the student sees it.
@@ -179,11 +174,11 @@ class Trainer:
         if place.mined == epoch and kept.is_file():
             self.batches.neighbours = load_tensors(kept)["neighbours"].numpy()
             return True
-        if self.world.first:
+        if self.processes.is_main:
             self.batches.neighbours = mine_neighbours(
                 self.model, self.batches.split, distill.candidates, self.progress
             )
-        self.batches.neighbours = self.world.tell(self.batches.neighbours)
+        self.batches.neighbours = self.processes.broadcast_object(self.batches.neighbours)
         place.mined = epoch
         return True
 
@@ -200,7 +195,7 @@ class Trainer:
             group["lr"] = rate
         figures: dict[str, float] = {}
         for _ in range(settings.accumulate):
-            output = learn(
+            output = accumulate_gradients(
                 self.task,
                 next(stream).to(self.model.device),
                 epoch=place.step / self.steps_per_epoch,
@@ -212,9 +207,9 @@ class Trainer:
             place.batches += 1
             for name, value in _figures(output).items():
                 figures[name] = figures.get(name, 0.0) + value / settings.accumulate
-        figures = self.world.mean(figures)
+        figures = self.processes.all_reduce_mean(figures)
         self._require_finite(figures)
-        self.world.sum_gradients(self.model)
+        self.processes.all_reduce_gradients(self.model)
         if settings.clip is not None:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
             figures["gradient_norm"] = float(norm)
@@ -222,7 +217,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.model.clamp_temperature()
         if self.task.momentum is not None:
-            self.task.momentum.copy.follow(self.model)
+            self.task.momentum.update(self.model)
         place.step += 1
         place.seconds += time.perf_counter() - start
         self._report(figures, rate, log, bar)
@@ -243,7 +238,7 @@ class Trainer:
         means = {name: value / place.counts.get(name, steps) for name, value in window.items()}
         window.clear()
         place.counts.clear()
-        chance = self.task.chance(self.config.training.batch_size)
+        chance = self.task.random_guess_losses(self.config.training.batch_size)
         log.write(
             "train",
             place.step,
@@ -280,13 +275,13 @@ class Trainer:
 
     def _evaluate(self, log: MetricsLog) -> float | None:
         """Full-pool recall on validation, by the first process; keeps ``best/``."""
-        if not self.world.first:
-            self.world.wait()
+        if not self.processes.is_main:
+            self.processes.barrier()
             return None
         try:
             return self._measure(log)
         finally:
-            self.world.wait()
+            self.processes.barrier()
 
     def _measure(self, log: MetricsLog) -> float | None:
         place = self.position
@@ -308,7 +303,7 @@ class Trainer:
                 )
             )
         # where no fast scorer is trained its recall says nothing: the latest is kept
-        if place.best is None or mean > place.best or not self.task.trains_fast:
+        if place.best is None or mean > place.best or not self.task.trains_fast_scorer:
             place.best, place.best_step = mean, place.step
             self._save_best()
         return mean
@@ -331,15 +326,15 @@ class Trainer:
             save_model(self.model, folder)
 
     def _save_last(self) -> None:
-        chances = self.world.collect(random_state())
-        if self.world.first:
+        chances = self.processes.all_gather_object(random_state())
+        if self.processes.is_main:
             self._write_last(chances)
-        self.world.wait()
+        self.processes.barrier()
 
     def _write_last(self, chances: list[dict[str, Tensor]]) -> None:
         with atomic_folder(self.run / "last") as folder:
             save_model(self.model, folder)
-            more = {} if self.task.momentum is None else self.task.momentum.state()
+            more = self.task.state_dict_of_objectives()
             save_state(folder, self.model, self.optimizer, self.position, chances, more)
             if self.batches.neighbours is not None:
                 neighbours = torch.from_numpy(self.batches.neighbours)

@@ -1,6 +1,13 @@
-"""What a batch, its queues and its cached vectors will take, said before the first step."""
+"""Estimate the memory of a large batch and of momentum queues, and refuse what cannot fit.
+
+Activations are not counted: ``training.micro_batch_size`` bounds them. What remains grows with the
+batch: its cached vectors and their gradients, score matrices, queues. Each objective says what it
+needs (``Objective.memory``); :func:`matrix_bytes` is what those on score matrices share.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 
@@ -9,67 +16,63 @@ from bagformer_cli.errors import ConfigError
 from bagformer_cli.interaction.maxsim import BUDGET, KEEP
 from bagformer_cli.machine import memory
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.scorers import Scorer
-from bagformer_cli.training.distributed import ALONE, World
-from bagformer_cli.training.objectives.momentum_targets import queue_bytes, queue_lengths
+from bagformer_cli.models.scorers import Scorer, vectors_per_item
+from bagformer_cli.training.encoded_batch import Context
 
-_MATRICES = 8  # of a score matrix's size: two directions, their logits, softmaxes, gradients
+_FLOAT = 4  # bytes of a float32
+_COPIES = 4  # per direction: scores, logits, softmax and gradient of a score matrix
 
 
-def needed_bytes(model: RetrievalModel, config: RunConfig, world: World = ALONE) -> dict[str, int]:
-    """Bytes that one process will take beside activations, by what takes them.
+def matrix_bytes(
+    context: Context, scorer: Scorer, batch_size: int, queued: int = 0
+) -> dict[str, int]:
+    """Estimate the bytes of one scorer's vectors and score matrices in one process.
 
-    ``queues``, ``momentum model``, ``cached vectors`` (values and gradients of the whole batch) and
-    ``score matrices``.
+    Args:
+        context: The model and the configuration.
+        scorer: ``cls`` or ``late``.
+        batch_size: Images of the whole batch, of all processes.
+        queued: Further candidates of each side.
     """
-    objectives, size = config.objectives, config.training.batch_size
-    momentum = objectives.momentum
-    scorers: list[Scorer] = []
-    if objectives.itc:
-        scorers.append("cls")
-    if objectives.late_interaction and config.model.late is not None:
-        scorers.append("late")
-    queued = 0 if momentum is None else momentum.queue
-    titles = size * config.data.titles_per_image
-    needed = {"cached vectors": 0, "score matrices": 0}
-    for scorer in scorers:
-        of_title, of_image = queue_lengths(model, scorer)
-        vectors = titles * of_title + size * of_image
-        needed["cached vectors"] += 2 * 4 * vectors * config.model.embed_dim
-        rows = titles * (size + queued) + size * (titles + queued)
-        needed["score matrices"] += _MATRICES // 2 * 4 * rows // world.size
-        if scorer == "late":
-            places = 4 * (titles * of_title * size + titles * size * of_image) // world.size
-            needed["score matrices"] += min(KEEP, places) + BUDGET
-    if momentum is not None:
-        needed["queues"] = queue_bytes(model, momentum, scorers)
-        needed["momentum model"] = sum(p.numel() * p.element_size() for p in model.parameters())
-    return needed
+    config, processes = context.config, context.processes
+    titles = batch_size * config.data.titles_per_image
+    per_title, per_image = vectors_per_item(context.model, scorer)
+    vectors = titles * per_title + batch_size * per_image
+    pairs = titles * (batch_size + queued) + batch_size * (titles + queued)
+    matrices = _COPIES * _FLOAT * pairs // processes.world_size
+    if scorer == "late":  # MaxSim keeps argmax indices and works in blocks
+        indices = titles * per_title * batch_size + titles * batch_size * per_image
+        matrices += min(KEEP, _FLOAT * indices // processes.world_size) + BUDGET
+    return {
+        f"cached vectors ({scorer})": 2 * _FLOAT * vectors * config.model.embed_dim,
+        f"score matrices ({scorer})": matrices,
+    }
 
 
-def check_memory(model: RetrievalModel, config: RunConfig, world: World = ALONE) -> None:
-    """Refuse queues and batches that cannot fit, before they are made.
+def check_memory(needed: Mapping[str, int], config: RunConfig, device: torch.device) -> None:
+    """Refuse a batch or a queue that cannot fit into memory, before it is allocated.
+
+    Args:
+        needed: Bytes by what needs them.
+        config: The run's configuration.
+        device: Its free memory is the limit; for the CPU, the machine's memory.
 
     Raises:
-        ConfigError: What needs how much, and what there is.
+        ConfigError: The sum is larger than the memory.
     """
-    if config.objectives.momentum is None and config.training.micro_batch_size is None:
-        return
-    needed = needed_bytes(model, config, world)
-    there = torch.cuda.mem_get_info(model.device)[0] if model.device.type == "cuda" else memory()
-    if there is None or sum(needed.values()) <= there:
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory()
+    if free is None or sum(needed.values()) <= free:
         return
     momentum = config.objectives.momentum
     queued = momentum is not None and momentum.queue > config.training.batch_size
     raise ConfigError(
         tr("This configuration needs more memory than there is."),
         where="objectives.momentum.queue" if queued else "training.batch_size",
-        found=", ".join(f"{name} {_shown(value)}" for name, value in needed.items()),
-        expected=tr("at most {size}", size=_shown(there)),
+        found=", ".join(f"{name} {_gib(value)}" for name, value in needed.items()),
+        expected=tr("at most {size}", size=_gib(free)),
         hint=tr("Try a smaller queue or batch, or one-vector scores (--interaction cls)."),
     )
 
 
-def _shown(size: int) -> str:
+def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"

@@ -19,7 +19,7 @@ from bagformer_cli.errors import CheckpointError
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 from bagformer_cli.models.checkpoint import load_tensors, save_tensors
-from bagformer_cli.models.momentum import within
+from bagformer_cli.models.momentum import tensors_under
 
 TENSORS = "state.safetensors"
 NUMBERS = "state.json"
@@ -118,7 +118,7 @@ def load_state(
         torch.set_rng_state(chance[f"rng{behind}"])
     if f"rng.cuda{behind}" in chance and torch.cuda.is_available():
         torch.cuda.set_rng_state(chance[f"rng.cuda{behind}"])
-    more = within(tensors, MORE)
+    more = tensors_under(tensors, MORE)
     tensors = {name: value for name, value in tensors.items() if name.startswith("optimizer.")}
     _restore_optimizer(model, optimizer, tensors, folder / TENSORS)
     return position, more

@@ -26,7 +26,7 @@ from bagformer_cli.models.checkpoint import (
     trained_in,
 )
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.training.distributed import ALONE, World
+from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.loop import Trainer, TrainResult
 from bagformer_cli.training.teacher import check_teacher
 
@@ -142,7 +142,7 @@ def start_run(
     model: RetrievalModel,
     *,
     template: str | Path | None = None,
-    world: World = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     progress: Progress = SILENT,
 ) -> TrainResult:
     """Train a new run.
@@ -153,18 +153,18 @@ def start_run(
         run: The folder to make; it must not hold a run.
         model: From :func:`new_model`.
         template: The config file that the settings came from, for its comments.
-        world: The processes that train it together.
+        processes: The processes that train it together.
         progress: Where to report.
 
     Raises:
         InputError: The folder already holds a run, or the dataset has no training split.
     """
-    if world.first:
+    if processes.is_main:
         require_free(run)
         run.mkdir(parents=True, exist_ok=True)
         save_config(config, run / "config.yaml", template)
-    world.wait()
-    return make_trainer(model, config, store, run, False, world, progress).train()
+    processes.barrier()
+    return make_trainer(model, config, store, run, False, processes, progress).train()
 
 
 def require_free(run: Path) -> None:
@@ -200,22 +200,24 @@ def resume_run(
     store: Store,
     run: Path,
     progress: Progress = SILENT,
-    world: World = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> TrainResult:
     """Go on with a run exactly where its ``last/`` was saved, with as many processes as there are.
 
     A run that was killed before its first save starts anew, with the same seed.
     """
-    if world.first:
+    if processes.is_main:
         recover_folder(run / "last")
         recover_folder(run / "best")
         save_config(config, run / "config.yaml", run / "config.yaml")
-    world.wait()
+    processes.barrier()
     if not (run / "last").is_dir():
-        return make_trainer(new_model(config), config, store, run, False, world, progress).train()
+        return make_trainer(
+            new_model(config), config, store, run, False, processes, progress
+        ).train()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(run / "last", device)
-    return make_trainer(model, config, store, run, True, world, progress).train()
+    return make_trainer(model, config, store, run, True, processes, progress).train()
 
 
 def newest_run(runs: Path) -> Path:
@@ -264,7 +266,7 @@ def make_trainer(
     store: Store,
     run: Path,
     resume: bool,
-    world: World,
+    processes: Processes,
     progress: Progress,
 ) -> Trainer:
     """What trains a model on a store's training split, from the start or from ``run/last``."""
@@ -275,11 +277,11 @@ def make_trainer(
         split,
         config.data,
         image_size=config.image.size,
-        batch_size=share_of(config.training.batch_size, world),
+        batch_size=share_of(config.training.batch_size, processes),
         pad_id=words.pad_id,
         seed=config.seed,
-        rank=world.rank,
-        world_size=world.size,
+        rank=processes.rank,
+        world_size=processes.world_size,
         regions=None if regions is None else RegionFile.of(split, regions),
         masking=None
         if hides is None
@@ -287,21 +289,21 @@ def make_trainer(
     )
     valid = store.split("valid") if "valid" in store.splits else None
     return Trainer(
-        model, config, batches, valid, run, resume=resume, world=world, progress=progress
+        model, config, batches, valid, run, resume=resume, processes=processes, progress=progress
     )
 
 
-def share_of(batch_size: int, world: World) -> int:
+def share_of(batch_size: int, processes: Processes) -> int:
     """Images of each batch that one process takes.
 
     Raises:
         ConfigError: The batch cannot be shared equally.
     """
-    if batch_size % world.size:
+    if batch_size % processes.world_size:
         raise ConfigError(
             tr("A batch must be shared equally among the processes."),
             where="training.batch_size",
             found=batch_size,
-            expected=tr("a multiple of {n}", n=world.size),
+            expected=tr("a multiple of {n}", n=processes.world_size),
         )
-    return batch_size // world.size
+    return batch_size // processes.world_size

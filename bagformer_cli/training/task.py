@@ -1,16 +1,22 @@
-"""A task is a model and its objectives: a batch in, named losses out. The loop knows no more.
+"""The training task: a model and its objectives. It turns a batch into named losses.
 
-Every objective is a function of one scorer's score matrix (``models.scorers``) or of a slow
-scorer's logits; distillation is a function of two scorers' matrices. The first kind needs the
-vectors of the whole batch (:meth:`RetrievalTask.compare`), the second a pair at a time
-(:meth:`RetrievalTask.pair`): what is computed in parts is told from that (``training.step``).
+The task knows no objective by name: it loops over those that ``objectives.build_objectives`` made
+from the configuration. A step in four calls, as :meth:`RetrievalTask.forward` makes them and
+``training.gradient_cache`` repeats them chunk by chunk::
 
-Shapes: B images in the batch, Q titles, L text positions, P patches, W width.
+    active    = task.active_objectives(number, epoch)    all, or one drawn at random
+    encoded   = task.encode(batch, epoch, active)        titles, images → vectors and states
+    prepared  = task.prepare(encoded, active)            e.g. which patches are hidden
+    losses    = task.matrix_losses(encoded, active)      from score matrices: the whole batch
+              | task.pair_losses(encoded, active, prepared)   from pairs: any chunk of it
+
+For example, ``itc: 1.0, itm: 0.5`` gives the losses ``{"itc_loss": …, "itm_loss": …}`` with weights
+``{"itc_loss": 1.0, "itm_loss": 0.5}``; their weighted sum is back-propagated.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,384 +24,192 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bagformer_cli.config import DistillConfig, ObjectivesConfig
+from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch
 from bagformer_cli.data.positives import Links
-from bagformer_cli.losses.contrastive import contrastive_loss, momentum_contrastive_loss
-from bagformer_cli.losses.distill import distillation_loss
-from bagformer_cli.losses.hinge import EPSILON, power_hinge_loss, triplet_loss
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
-from bagformer_cli.models.scorers import ScoreMatrix, Scorer, own_scorer, score_matrix
-from bagformer_cli.training.distributed import ALONE, World
-from bagformer_cli.training.objectives.masked import Hidden, find_hidden, patch_loss, token_loss
-from bagformer_cli.training.objectives.momentum_targets import MomentumTargets
-from bagformer_cli.training.objectives.pairs import caption_loss, match_loss, matching_pairs
+from bagformer_cli.models.momentum import tensors_under
+from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
+from bagformer_cli.training.encoded_batch import Context, EncodedBatch
+from bagformer_cli.training.memory_estimate import check_memory
+from bagformer_cli.training.objectives import (
+    MatrixObjective,
+    Objective,
+    PairObjective,
+    build_objectives,
+)
 from bagformer_cli.training.teacher import Teacher
 
-SCORERS: dict[str, Scorer] = {"itc_loss": "cls", "late_interaction_loss": "late"}
-"""The objectives on a fast scorer, and on which."""
+Losses = dict[str, Tensor]
 
 
 @dataclass
 class StepOutput:
-    """What one batch gave.
+    """The losses of one batch.
 
     Attributes:
         losses: Name ending in ``_loss`` to scalar, not yet weighted.
-        weights: What each counts in the total.
-        report: Figures worth logging beside the losses.
+        weights: Name to factor in the total.
+        report: Further figures for the log: the temperature, accuracies.
     """
 
-    losses: dict[str, Tensor]
+    losses: Losses
     weights: dict[str, float]
     report: dict[str, float] = field(default_factory=dict)
 
     @property
     def total(self) -> Tensor:
-        """The weighted sum, what is back-propagated."""
-        return torch.stack([self.weights[name] * loss for name, loss in self.losses.items()]).sum()
+        """The weighted sum of the losses."""
+        return weighted_sum(self.losses, self.weights)
 
 
-@dataclass
-class Views:
-    """A batch, or a part of one, encoded.
-
-    Attributes:
-        texts: Titles.
-        images: Images.
-        momentum: Both by the momentum model; None: nothing asks for them.
-    """
-
-    texts: Encoded
-    images: Encoded
-    momentum: tuple[Encoded, Encoded] | None = None
+def weighted_sum(losses: Losses, weights: Mapping[str, float]) -> Tensor:
+    """Return the sum of losses times weights, a scalar."""
+    return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
 
 class RetrievalTask(nn.Module):
-    """The objectives of a configuration on pairs.
-
-    ITC, late interaction, ITM and MLM (BagFormer, section 3.4; ALBEF, section 3), masked patches
-    (QQ-browser), captioning (Thinking Fast and Slow), and what a teacher says.
+    """A model and the objectives that its configuration trains.
 
     Args:
-        model: The scorers.
-        objectives: Weights and settings of the losses.
-        distill: How the model's own fast scorer is taught; None: it is not.
-        teacher: Who teaches it; None: the model's own late interaction.
-        links: Which titles and images belong together, for pairs beyond one process's batch.
-        world: The processes that share a batch.
-        seed: Of the draw of one objective a step.
+        model: The model.
+        config: Objectives with their weights, distillation, the seed.
+        teacher: Frozen model whose scores are distilled; None: the model's own late interaction.
+        positives: Which titles and images match, for pairs beyond one process's batch.
+        processes: The processes that share each batch.
+
+    Raises:
+        ConfigError: The batch or a queue cannot fit into memory.
     """
 
     def __init__(
         self,
         model: RetrievalModel,
-        objectives: ObjectivesConfig,
-        distill: DistillConfig | None = None,
+        config: RunConfig,
         teacher: Teacher | None = None,
         *,
-        links: Links | None = None,
-        world: World = ALONE,
-        seed: int = 0,
+        positives: Links | None = None,
+        processes: Processes = SINGLE_PROCESS,
     ) -> None:
         super().__init__()
         self.model = model
-        self.objectives = objectives
-        self.distill = distill
-        self.teacher = teacher
-        self.links, self.world, self.seed = links, world, seed
-        self.student = own_scorer(model.config)
-        late = objectives.late_interaction if model.config.model.late is not None else 0.0
-        weights = {
-            "itc_loss": objectives.itc,
-            "late_interaction_loss": late,
-            "itm_loss": objectives.itm,
-            "mlm_loss": objectives.mlm,
-            "mfm_loss": objectives.mfm,
-            "caption_loss": objectives.caption,
-        }
-        if distill is not None and distill.weight:
-            own = next(name for name, scorer in SCORERS.items() if scorer == self.student)
-            weights[own] = distill.hard_loss_weight
-            weights["distill_loss"] = distill.weight
-        self.weights = {name: weight for name, weight in weights.items() if weight > 0}
-        self.momentum: MomentumTargets | None = None
-        if objectives.momentum is not None:
-            scorers = [SCORERS[name] for name in SCORERS if name in self.weights]
-            self.momentum = MomentumTargets(model, objectives.momentum, scorers, world)
+        self.config = config
+        self.processes = processes
+        self.context = Context(model, config, teacher, positives, processes)
+        self.objectives = build_objectives(self.context)
+        if config.objectives.momentum is not None or config.training.micro_batch_size is not None:
+            check_memory(self.needed_bytes(), config, model.device)
+        self.momentum = self.context.momentum
+        for objective in self.objectives:
+            objective.allocate()
 
     @property
-    def trains_fast(self) -> bool:
-        """Whether any fast scorer learns, so that recall tells how training goes."""
-        return any(name in self.weights for name in (*SCORERS, "distill_loss"))
+    def trains_fast_scorer(self) -> bool:
+        """Whether a fast scorer is trained, so that recall shows how training goes."""
+        return any(isinstance(objective, MatrixObjective) for objective in self.objectives)
 
-    def chance(self, batch_size: int) -> dict[str, float]:
-        """Each loss's value for a model that knows nothing, where that can be said."""
-        config = self.model.config
-        titles = batch_size * config.data.titles_per_image
-        margin = self.objectives.margin
-        momentum = self.objectives.momentum
-        queued = 0 if momentum is None else momentum.queue
-        contrastive = {
-            "nce": (math.log(batch_size + queued) + math.log(titles + queued)) / 2,
-            "triplet": 2 * margin,
-            "power_hinge": sum(
-                (EPSILON + (n - 1 + self.objectives.include_diagonal) * margin**8) ** 0.125
-                for n in (batch_size, titles)
-            ),
-        }[self.objectives.loss]
-        vocabulary = math.log(self.model.titles.tokenizer.vocab_size)
-        values = {
-            "itc_loss": contrastive,
-            "late_interaction_loss": contrastive,
-            "itm_loss": math.log(2),
-            "mlm_loss": vocabulary,
-            "caption_loss": 2 * vocabulary,
-        }
-        return {name: values[name] for name in self.weights if name in values}
+    def needed_bytes(self) -> dict[str, int]:
+        """Estimate the bytes that one process needs apart from activations, by what needs them."""
+        needed: dict[str, int] = {}
+        for objective in self.objectives:
+            for name, size in objective.memory(self.config.training.batch_size).items():
+                needed[name] = max(size, needed.get(name, 0))
+        if self.config.objectives.momentum is not None:
+            parameters = self.model.parameters()
+            needed["momentum encoder"] = sum(p.numel() * p.element_size() for p in parameters)
+        return needed
+
+    def random_guess_losses(self, batch_size: int) -> dict[str, float]:
+        """Return the loss of a model that guesses, for each objective that has a fixed one."""
+        found = {o.name: o.random_guess_loss(batch_size) for o in self.objectives}
+        return {name: value for name, value in found.items() if value is not None}
 
     def forward(self, batch: Batch, epoch: float = 0.0, number: int = 0) -> StepOutput:
-        """The losses of one batch.
+        """Compute the losses of one batch, encoded at once.
 
         Args:
-            batch: Titles and images; of several processes, this one's.
-            epoch: How many epochs were done; a teacher may have to wait.
-            number: The batch's, which draws the objective where one is drawn.
+            batch: Titles and images of this process.
+            epoch: Epochs done; some objectives begin later, soft targets gain weight.
+            number: Number of the batch, which seeds the draw of an objective.
         """
-        weights = self.drawn(number, epoch)
-        views = self.encode(batch)
-        views.momentum = self.soft_views(batch, weights)
-        hidden = self.hidden(batch, views.images, weights)
-        compared = self.compare(batch, views, weights, epoch)
-        paired = self.pair(batch, views, weights, epoch, hidden)
-        losses = compared.losses | paired.losses
-        ordered = {name: losses[name] for name in weights if name in losses}
-        return StepOutput(ordered, weights, compared.report | paired.report)
+        active = self.active_objectives(number, epoch)
+        encoded = self.encode(batch, epoch, active)
+        prepared = self.prepare(encoded, active)
+        losses = self.matrix_losses(encoded, active)
+        losses |= self.pair_losses(encoded, active, prepared)
+        return self.output(losses, active, encoded.report)
 
-    def drawn(self, number: int, epoch: float) -> dict[str, float]:
-        """The weights of a step's objectives: of all, or of one drawn by (seed, number)."""
-        due = dict(self.weights)
-        if not self._is_taught(epoch):
-            due.pop("distill_loss", None)
-        if self.objectives.task_sampling == "all":
-            return due
-        random = np.random.default_rng([self.seed % 2**64, number])
-        name = list(due)[int(random.integers(len(due)))]
-        return {name: due[name]}
+    def active_objectives(self, number: int, epoch: float) -> list[Objective]:
+        """Return the objectives of a step: all that are active, or one of them drawn at random.
 
-    def encode(self, batch: Batch) -> Views:
-        """A batch, or a part of one, as every scorer takes it."""
-        return Views(self.model.encode_texts(batch.text), self.model.encode_images(batch.pixels()))
+        The draw depends on the seed and the batch's number only: a resumed run repeats it, and
+        all processes draw the same.
+        """
+        active = [objective for objective in self.objectives if objective.is_active(epoch)]
+        if self.config.objectives.task_sampling == "all":
+            return active
+        random = np.random.default_rng([self.config.seed % 2**64, number])
+        return [active[int(random.integers(len(active)))]]
 
-    def soft_views(
-        self, batch: Batch, weights: dict[str, float], chunk: int | None = None
+    def encode(
+        self, batch: Batch, epoch: float, objectives: Sequence[Objective] = ()
+    ) -> EncodedBatch:
+        """Encode titles and images; by the momentum encoder as well if an objective uses it."""
+        texts = self.model.encode_texts(batch.text)
+        images = self.model.encode_images(batch.pixels())
+        momentum = self.encode_momentum(batch, objectives)
+        return EncodedBatch(self.context, batch, texts, images, epoch, momentum)
+
+    def encode_momentum(
+        self, batch: Batch, objectives: Sequence[Objective], chunk: int | None = None
     ) -> tuple[Encoded, Encoded] | None:
-        """A batch by the momentum model, ``chunk`` images at a time; None: nothing asks for it."""
-        if self.momentum is None or not {*SCORERS, "mlm_loss"} & weights.keys():
+        """Encode titles and images by the momentum encoder; None if no objective uses it."""
+        if self.momentum is None or not any(o.uses_momentum for o in objectives):
             return None
-        return self.momentum.copy.encode(batch, chunk)
+        return self.momentum.encode(batch, chunk)
 
-    def hidden(self, batch: Batch, images: Encoded, weights: dict[str, float]) -> Hidden | None:
-        """What masked modelling hides of a batch; None: nothing."""
-        if not {"mlm_loss", "mfm_loss"} & weights.keys():
-            return None
-        patches = self.objectives.masking.patches if "mfm_loss" in weights else None
-        return find_hidden(self.model, batch, images, self.world, patches)
+    def prepare(self, batch: EncodedBatch, objectives: Sequence[Objective]) -> dict[str, Any]:
+        """Let each pair objective look at the whole batch once; returns its results by name."""
+        return {o.name: o.prepare(batch) for o in objectives if isinstance(o, PairObjective)}
 
-    # ---------------------------------------------------------------- of the whole batch's vectors
+    def matrix_losses(self, batch: EncodedBatch, objectives: Sequence[Objective]) -> Losses:
+        """Compute the losses on score matrices, of all processes' batches together."""
+        return {o.name: o.loss(batch) for o in objectives if isinstance(o, MatrixObjective)}
 
-    def compare(
-        self, batch: Batch, views: Views, weights: dict[str, float], epoch: float
+    def pair_losses(
+        self, chunk: EncodedBatch, objectives: Sequence[Objective], prepared: Mapping[str, Any]
+    ) -> Losses:
+        """Compute the losses on pairs, of a chunk or of a whole batch of this process."""
+        return {
+            o.name: o.loss(chunk, prepared[o.name])
+            for o in objectives
+            if isinstance(o, PairObjective)
+        }
+
+    def output(
+        self, losses: Losses, objectives: Sequence[Objective], report: Mapping[str, float]
     ) -> StepOutput:
-        """The objectives on score matrices, of all processes' batches together."""
-        images = self._everyones(views.images)
-        matrices: dict[Scorer, ScoreMatrix] = {}
-
-        def scores(scorer: Scorer) -> ScoreMatrix:
-            if scorer not in matrices:
-                matrices[scorer] = self._together(self.scores_of(scorer, views.texts, images))
-            return matrices[scorer]
-
-        losses: dict[str, Tensor] = {}
-        report = {"temperature": float(self.model.temperature.detach())}
-        for name, scorer in SCORERS.items():
-            if name not in weights:
-                continue
-            if self.momentum is None:
-                losses[name] = self._contrast(scorer, scores(scorer), self._positives(batch))
-            else:
-                losses[name] = self._contrast_softly(scorer, batch, views, epoch)
-        if "distill_loss" in weights:
-            student = scores(self.student)
-            taught = self._taught(batch, student, scores)
-            losses["distill_loss"] = self._distillation(student, taught)
-        return StepOutput(losses, weights, report)
-
-    def scores_of(self, scorer: Scorer, texts: Encoded, images: Encoded) -> ScoreMatrix:
-        """The model's scores of a batch, unscaled."""
-        return score_matrix(self.model, scorer, texts, images)
-
-    def _everyones(self, images: Encoded, *, states: bool = False) -> Encoded:
-        """The images of all processes; each of these scores its own titles with them."""
-        if self.world.size == 1:
-            return images
-        gather = self.world.gather
-        late = None if images.late is None else self.world.gather_vectors(images.late)
-        return Encoded(
-            images.vectors,
-            gather(images.cls),
-            gather(images.states) if states else images.states,
-            gather(images.mask) if states and images.mask is not None else None,
-            late,
+        """Put losses and weights into the order of the objectives."""
+        temperature = {"temperature": float(self.model.temperature.detach())}
+        return StepOutput(
+            {o.name: losses[o.name] for o in objectives},
+            {o.name: o.weight for o in objectives},
+            temperature | dict(report),
         )
 
-    def _together(self, block: ScoreMatrix) -> ScoreMatrix:
-        """The score matrix of which each process has the rows of its own titles."""
-        if self.world.size == 1:
-            return block
-        known = None if block.known is None else self.world.gather(block.known)
-        i2t = self.world.gather(block.i2t.T.contiguous()).T
-        return ScoreMatrix(self.world.gather(block.t2i), i2t, known)
+    def state_dict_of_objectives(self) -> dict[str, Tensor]:
+        """Return the momentum encoder and what objectives keep, for ``last/``."""
+        tensors: dict[str, Tensor] = {}
+        if self.momentum is not None:
+            tensors = {f"model.{name}": v for name, v in self.momentum.model.state_dict().items()}
+        for objective in self.objectives:
+            tensors |= objective.state_dict()
+        return tensors
 
-    def _positives(self, batch: Batch) -> Tensor:
-        if self.world.size == 1:
-            return self._own_positives(batch)
-        if self.objectives.share_positives:
-            gather = self.world.gather
-            return self._match(gather(batch.text_groups), gather(batch.image_groups))
-        return self.world.gather(_own_pairs(batch, self.world))
-
-    def _own_positives(self, batch: Batch) -> Tensor:
-        """[Q, B] bool of this process's titles and images."""
-        return batch.positives if self.objectives.share_positives else _own_pairs(batch)
-
-    def _match(self, text_groups: Tensor, image_groups: Tensor) -> Tensor:
-        """[Q, N] bool of any titles and images."""
-        assert self.links is not None
-        found = self.links.positives(text_groups.cpu().numpy(), image_groups.cpu().numpy())
-        return torch.from_numpy(found).to(text_groups.device)
-
-    def _is_taught(self, epoch: float) -> bool:
-        distill = self.distill
-        if distill is None or not distill.weight:
-            return False
-        return epoch >= distill.activate_distillation_after
-
-    def _contrast(self, scorer: Scorer, scores: ScoreMatrix, positives: Tensor) -> Tensor:
-        """A fast scorer's own loss, with true labels."""
-        settings = self.objectives
-        t2i, i2t = scores.both
-        if settings.loss == "power_hinge":
-            return power_hinge_loss(
-                t2i, i2t, positives, settings.margin, include_diagonal=settings.include_diagonal
-            )
-        if settings.loss == "triplet":
-            return triplet_loss(t2i, i2t, positives, settings.margin)
-        if scorer == "late" and settings.late_scale == "sum":
-            return contrastive_loss(t2i, i2t, positives)
-        return contrastive_loss(t2i, i2t, positives, self.model.temperature)
-
-    def _contrast_softly(self, scorer: Scorer, batch: Batch, views: Views, epoch: float) -> Tensor:
-        """The same against momentum model and queue."""
-        assert self.momentum is not None
-        assert views.momentum is not None
-        online = views.texts, views.images
-        t2i, i2t = self.momentum.compare(scorer, batch, online, views.momentum, self._match)
-        plain = scorer == "late" and self.objectives.late_scale == "sum"
-        temperature = 1.0 if plain else self.model.temperature
-        return momentum_contrastive_loss(t2i, i2t, self.momentum.alpha(epoch), temperature)
-
-    def _taught(self, batch: Batch, student: ScoreMatrix, scores: Any) -> ScoreMatrix:
-        """What the teacher says of the batch, or of each title's candidates in it."""
-        assert self.distill is not None
-        if self.teacher is None:
-            matrix: ScoreMatrix = scores("late")
-            return matrix
-        texts, images = self.teacher.encode(batch)
-        images = self._everyones(images, states=self.teacher.scorer == "slow")
-        known = None
-        count = self.distill.candidates
-        if count is not None and count < student.t2i.shape[1]:
-            first = self.world.rank * len(batch.own)
-            rows = student.t2i.detach()[first : first + len(batch.own)]
-            known = nearest_candidates(rows, _own_pairs(batch, self.world), count)
-        return self._together(self.teacher.scores(texts, images, known))
-
-    def _distillation(self, student: ScoreMatrix, teacher: ScoreMatrix) -> Tensor:
-        assert self.distill is not None
-        return distillation_loss(
-            student.both,
-            teacher.both,
-            self.distill.loss,
-            student_temperature=self.distill.student_temperature,
-            teacher_temperature=self.distill.teacher_temperature,
-            known=teacher.known,
-        )
-
-    # ------------------------------------------------------------------------------- pair by pair
-
-    def pair(
-        self,
-        batch: Batch,
-        views: Views,
-        weights: dict[str, float],
-        epoch: float,
-        hidden: Hidden | None,
-        share: float = 1.0,
-    ) -> StepOutput:
-        """The objectives on a slow scorer's logits, of a batch or of ``share`` of one.
-
-        Those of all parts add up to the whole's.
-        """
-        losses: dict[str, Tensor] = {}
-        report: dict[str, float] = {}
-        if "itm_loss" in weights:
-            images = views.images
-            pairs = matching_pairs(
-                batch, views.texts, images, self._own_positives(batch), self.objectives,
-                self.model.temperature,
-            )  # fmt: skip
-            loss, accuracy = match_loss(self.model, views.texts, images, *pairs)
-            losses["itm_loss"], report["itm_accuracy"] = _of(loss, share), accuracy * share
-        if "mlm_loss" in weights:
-            assert hidden is not None
-            momentum, alpha = None, 0.0
-            if self.momentum is not None and views.momentum is not None:
-                momentum = self.momentum.copy.model, views.momentum[1]
-                alpha = self.momentum.alpha(epoch)
-            losses["mlm_loss"] = token_loss(
-                self.model, batch, views.images, hidden, momentum, alpha
-            )
-        if "mfm_loss" in weights:
-            assert hidden is not None
-            temperature = self.objectives.mfm_temperature
-            losses["mfm_loss"] = patch_loss(self.model, batch, views.images, hidden, temperature)
-        if "caption_loss" in weights:
-            losses["caption_loss"] = _of(
-                caption_loss(self.model, batch, views.texts, views.images), share
-            )
-        return StepOutput(losses, weights, report)
-
-
-def _of(loss: Tensor, share: float) -> Tensor:
-    """A part's share of the whole's mean."""
-    return loss if share == 1.0 else loss * share
-
-
-def nearest_candidates(scores: Tensor, own: Tensor, count: int) -> Tensor:
-    """[Q, N] bool: each title's own image and the best others, ``count`` in all.
-
-    Args:
-        scores: [Q, N] of the student.
-        own: [Q, N] bool, one True a row.
-        count: Of candidates, at most N.
-    """
-    places = scores.masked_fill(own, torch.inf).topk(count, dim=1).indices
-    return torch.zeros_like(own).scatter(1, places, True)
-
-
-def _own_pairs(batch: Batch, world: World = ALONE) -> Tensor:
-    """[Q, N] bool: each title of this process with its own image, among all processes' images."""
-    places = torch.arange(len(batch) * world.size, device=batch.own.device)
-    return (batch.own[:, None] + world.rank * len(batch)) == places
+    def load_state_dict_of_objectives(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what :meth:`state_dict_of_objectives` returned."""
+        if self.momentum is not None:
+            self.momentum.model.load_state_dict(tensors_under(tensors, "model"))
+        for objective in self.objectives:
+            objective.load_state_dict(tensors)

@@ -26,8 +26,8 @@ from bagformer_cli.data.store.store import Store
 from bagformer_cli.datasets import ensure_store, resolve
 from bagformer_cli.progress import SILENT
 from bagformer_cli.text.from_config import build_titles
-from bagformer_cli.training.distributed import ALONE
-from bagformer_cli.training.gradient_cache import learn
+from bagformer_cli.training.distributed import SINGLE_PROCESS
+from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.run import make_trainer, new_model
 from trials import (
     Result,
@@ -112,7 +112,7 @@ class Trials:
             config = self.config(FINE_TUNING if settings is None else settings, 0, 1)
             folder = self.out / "probe"
             model = new_model(config)
-            trainer = make_trainer(model, config, self.store, folder, False, ALONE, SILENT)
+            trainer = make_trainer(model, config, self.store, folder, False, SINGLE_PROCESS, SILENT)
             trainer.task.train()
             arms[name] = trainer, trainer.batches.iterate(0)
         spent: dict[str, list[float]] = {name: [] for name in arms}
@@ -120,7 +120,7 @@ class Trials:
             range(1 + TIMED_STEPS), arms.items()
         ):
             started = time.process_time()
-            learn(trainer.task, next(batches), epoch=0.5)
+            accumulate_gradients(trainer.task, next(batches), epoch=0.5)
             trainer.optimizer.step()
             trainer.optimizer.zero_grad()
             spent[name].append(time.process_time() - started)

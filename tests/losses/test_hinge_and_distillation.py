@@ -12,7 +12,7 @@ from bagformer_cli.losses.captioning import captioning_loss
 from bagformer_cli.losses.distill import distillation_loss
 from bagformer_cli.losses.hinge import power_hinge_loss, triplet_loss
 from bagformer_cli.models.scorers import pooled_maxsim
-from bagformer_cli.training.task import nearest_candidates
+from bagformer_cli.training.objectives.distillation import nearest_candidates
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 Loss = Callable[[Tensor, Tensor], Tensor]

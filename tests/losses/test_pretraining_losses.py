@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bagformer_cli.losses.contrastive import (
-    Believed,
+    SoftTargets,
     contrastive_loss,
     momentum_contrastive_loss,
 )
@@ -81,7 +81,7 @@ def test_itc_with_soft_targets_equals_its_formula(alpha: float) -> None:
         scores, momentum = values(rows, columns), values(rows, columns).detach()
         positives = torch.rand(rows, columns) < 0.3
         positives[torch.arange(rows), torch.arange(rows)] = True
-        sides.append(Believed(scores, momentum, positives))
+        sides.append(SoftTargets(scores, momentum, positives))
         inputs.append(scores)
         terms = []
         for r in range(rows):
@@ -98,7 +98,7 @@ def test_without_momentum_and_queue_it_is_the_plain_contrastive_loss() -> None:
     torch.manual_seed(3)
     t2i, i2t, positives = torch.randn(5, 5), torch.randn(5, 5), torch.eye(5, dtype=torch.bool)
     soft = momentum_contrastive_loss(
-        Believed(t2i, t2i, positives), Believed(i2t, i2t, positives.T), 0.0, 0.1
+        SoftTargets(t2i, t2i, positives), SoftTargets(i2t, i2t, positives.T), 0.0, 0.1
     )
     torch.testing.assert_close(soft, contrastive_loss(t2i, i2t, positives, 0.1))
 

@@ -523,7 +523,7 @@ class TestOriginal:
             model.clamp_temperature()
             for module in flags:
                 module.training = True
-            task = RetrievalTask(model, model.config.objectives)
+            task = RetrievalTask(model, model.config)
             with original.variant(early=case.startswith("early")):
                 output = task(original.pairs(text))
             figures = {**output.losses, "total": output.total}

@@ -15,9 +15,8 @@ from pathlib import Path
 from bagformer_cli.config import load_config
 from bagformer_cli.datasets import ensure_store, resolve
 from bagformer_cli.progress import SILENT
-from bagformer_cli.training.distributed import ALONE
-from bagformer_cli.training.gradient_cache import learn
-from bagformer_cli.training.memory_estimate import needed_bytes
+from bagformer_cli.training.distributed import SINGLE_PROCESS
+from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.run import make_trainer, new_model
 
 LATE = "objectives={itc: 0.0, itm: 0.0, late_interaction: 1.0}"
@@ -35,13 +34,14 @@ def main(batch: int = 4096, part: int = 64, dataset: str = "demo") -> None:
     config = load_config("demo", [LATE, *sizes, *more])
     model = new_model(config)
     store = ensure_store(resolve(dataset), model.titles)
-    trainer = make_trainer(model, config, store, Path("unused"), False, ALONE, SILENT)
+    trainer = make_trainer(model, config, store, Path("unused"), False, SINGLE_PROCESS, SILENT)
     trainer.task.train()
-    told = {name: round(count / 2**30, 2) for name, count in needed_bytes(model, config).items()}
-    print("needed, by training.memory, GiB:", told, flush=True)
+    needed = trainer.task.needed_bytes()
+    gib = {name: round(count / 2**30, 2) for name, count in needed.items()}
+    print("needed by estimate, GiB:", gib, flush=True)
     pairs = trainer.batches.batch(0)
     before = peak_gib()
-    output = learn(trainer.task, pairs, chunk=part)
+    output = accumulate_gradients(trainer.task, pairs, chunk=part)
     trainer.optimizer.step()
     print(f"batch {batch} in parts of {part}: loss {float(output.total.detach()):.3f},", end=" ")
     print(f"peak {before:.2f} GiB before the step, {peak_gib():.2f} GiB after it")

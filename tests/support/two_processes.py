@@ -13,9 +13,8 @@ from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.store.store import Store
-from bagformer_cli.models.scorers import own_scorer
-from bagformer_cli.training.distributed import World, join_world, leave_world
-from bagformer_cli.training.gradient_cache import learn
+from bagformer_cli.training.distributed import Processes, start_processes, stop_processes
+from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.run import new_model, share_of
 from bagformer_cli.training.task import RetrievalTask
 from bagformer_cli.training.teacher import Teacher
@@ -45,7 +44,7 @@ def settings(kind: str) -> RunConfig:
     return load_config("demo", [*TINY, *KINDS[kind], "training.batch_size=16"])
 
 
-def learned(kind: str, folder: Path, world: World) -> dict[str, Tensor]:
+def learned(kind: str, folder: Path, processes: Processes) -> dict[str, Tensor]:
     """Gradients and losses after two batches, and what the queues hold."""
     config = settings(kind)
     model = new_model(config)
@@ -54,42 +53,45 @@ def learned(kind: str, folder: Path, world: World) -> dict[str, Tensor]:
         Store(folder).split("train"),
         config.data,
         image_size=config.image.size,
-        batch_size=share_of(16, world),
+        batch_size=share_of(16, processes),
         pad_id=words.pad_id,
         seed=0,
-        rank=world.rank,
-        world_size=world.size,
+        rank=processes.rank,
+        world_size=processes.world_size,
         masking=TokenMasking.of(words, 0.3, whole_bags=False),
     )
     teacher = Teacher(new_model(config), "slow") if kind == "slow teacher" else None
     task = RetrievalTask(
-        model, config.objectives, config.distill, teacher, links=batches.links, world=world
+        model, config, teacher, positives=batches.links, processes=processes
     ).train()
-    assert own_scorer(config) in ("cls", "late")
     figures: dict[str, float] = {}
     for number in range(2):
         model.zero_grad()
         chunk = config.training.micro_batch_size
-        output = learn(task, batches.batch(number), epoch=0.5, number=number, chunk=chunk)
-        figures = world.mean({name: float(x.detach()) for name, x in output.losses.items()})
-        world.sum_gradients(model)
+        output = accumulate_gradients(
+            task, batches.batch(number), epoch=0.5, number=number, chunk=chunk
+        )
+        figures = processes.all_reduce_mean(
+            {name: float(x.detach()) for name, x in output.losses.items()}
+        )
+        processes.all_reduce_gradients(model)
     kept = {
         f"gradient.{name}": p.grad
         for name, p in model.named_parameters()
         if p.grad is not None and bool(p.grad.any())
     }
     kept |= {name: torch.tensor(value) for name, value in figures.items()}
-    if task.momentum is not None:
-        for scorer, queues in task.momentum.queues.items():
-            kept |= {f"queue.{scorer}.{name}": value for name, value in queues.state().items()}
+    for objective in task.objectives:
+        kept |= {f"queue.{name}": value for name, value in objective.state_dict().items()}
     return {name: value.detach().clone() for name, value in kept.items()}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    here = join_world()
+    processes = start_processes()
+    assert processes.world_size == 2, processes
     for case in KINDS:
-        found = learned(case, Path(sys.argv[1]), here)
-        if here.first:
+        found = learned(case, Path(sys.argv[1]), processes)
+        if processes.is_main:
             save_file(found, Path(sys.argv[2]) / f"{case}.safetensors")
-    leave_world(here)
+    stop_processes(processes)

@@ -1,4 +1,4 @@
-"""Several processes train as one does."""
+"""Training on several processes gives the losses, gradients and weights of one process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.errors import ConfigError
-from bagformer_cli.training.distributed import ALONE, World, join_world
+from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes, start_processes
 from bagformer_cli.training.metrics_log import read_metrics
 from bagformer_cli.training.run import new_model, share_of
 from tests.support.datasets import write_split
@@ -52,7 +52,7 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(folder: Path, tmp_
     store = ensure_store(folder, new_model(settings("itc")).titles, workers=1)
     start("tests/support/two_processes.py", store.path, tmp_path)
     for kind in KINDS:
-        alone = learned(kind, store.path, ALONE)
+        alone = learned(kind, store.path, SINGLE_PROCESS)
         both = load_file(tmp_path / f"{kind}.safetensors")
         assert both.keys() >= alone.keys(), kind
         largest = max(float(v.abs().max()) for n, v in alone.items() if n.startswith("gradient."))
@@ -91,21 +91,21 @@ def test_a_run_on_two_goes_on_on_one(folder: Path, tmp_path: Path) -> None:
 
 def test_processes_that_torch_does_not_know_of_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert join_world() == ALONE
+    assert start_processes() == SINGLE_PROCESS
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="torchrun") as caught:
-        join_world()
+        start_processes()
     assert caught.value.exit_code == 2
 
 
 def test_a_run_that_wants_two_processes_does_not_train_on_one() -> None:
-    ALONE.require(None)
-    ALONE.require(1)
+    SINGLE_PROCESS.require_world_size(None)
+    SINGLE_PROCESS.require_world_size(1)
     with pytest.raises(ConfigError, match=r"training\.processes"):
-        ALONE.require(2)
+        SINGLE_PROCESS.require_world_size(2)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
-    assert share_of(12, World(1, 4)) == 3
+    assert share_of(12, Processes(1, 4)) == 3
     with pytest.raises(ConfigError, match="multiple of 4"):
-        share_of(10, World(0, 4))
+        share_of(10, Processes(0, 4))

@@ -16,8 +16,9 @@ from bagformer_cli.data.store.store import Store
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.errors import ConfigError
 from bagformer_cli.interaction import MultiVectors, maxsim
-from bagformer_cli.training.gradient_cache import learn
-from bagformer_cli.training.memory_estimate import check_memory, needed_bytes
+from bagformer_cli.training.encoded_batch import Context
+from bagformer_cli.training.gradient_cache import accumulate_gradients
+from bagformer_cli.training.objectives import build_objectives
 from bagformer_cli.training.run import new_model
 from bagformer_cli.training.task import RetrievalTask
 from tests.support.datasets import write_split
@@ -69,11 +70,11 @@ def gradients(
     links = TrainBatches(
         store.split("train"), config.data, image_size=16, batch_size=2, pad_id=0, seed=0
     ).links
-    task = RetrievalTask(model, config.objectives, links=links).train()
+    task = RetrievalTask(model, config, positives=links).train()
     for _ in range(steps):
         model.zero_grad()
         torch.manual_seed(0)
-        output = learn(task, batch, epoch=0.5, chunk=chunk)
+        output = accumulate_gradients(task, batch, epoch=0.5, chunk=chunk)
     found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     return {name: float(loss.detach()) for name, loss in output.losses.items()}, found
 
@@ -100,10 +101,10 @@ def test_the_second_encoding_repeats_the_chance_of_the_first(store: Store) -> No
     config = settings(*KINDS["late"], "text.dropout=0.3")
     batch = batch_of(store, config, 12)
     model = new_model(config)
-    task = RetrievalTask(model, config.objectives).train()
+    task = RetrievalTask(model, config).train()
     seen: list[Tensor] = []
     model.dual.text_proj.register_forward_hook(lambda *a: seen.append(a[2].detach().clone()))
-    learn(task, batch, chunk=4)
+    accumulate_gradients(task, batch, chunk=4)
     half = len(seen) // 2
     assert half >= 3
     for first, second in zip(seen[:half], seen[half:], strict=True):
@@ -115,8 +116,8 @@ def test_moving_statistics_are_counted_once(store: Store) -> None:
     config = settings(*KINDS["cls"], "image.backbone=resnet10t", options)
     batch = batch_of(store, config, 12)
     model = new_model(config)
-    task = RetrievalTask(model, config.objectives).train()
-    learn(task, batch, chunk=4)
+    task = RetrievalTask(model, config).train()
+    accumulate_gradients(task, batch, chunk=4)
     counts = [b for name, b in model.named_buffers() if name.endswith("num_batches_tracked")]
     assert counts
     assert all(int(count) == 3 for count in counts)
@@ -156,15 +157,16 @@ def test_maxima_found_again_give_the_same_gradients(monkeypatch: pytest.MonkeyPa
 def test_what_does_not_fit_is_refused_before_it_is_made() -> None:
     config = settings("objectives.momentum={queue: 100000000}", "objectives.late_interaction=0")
     model = new_model(config)
-    bytes_of_queue = needed_bytes(model, config)["queues"]
-    assert bytes_of_queue == 100_000_000 * (2 * 16 * 4 + 32)  # one vector of 16 a side
+    objective = next(o for o in build_objectives(Context(model, config)) if o.name == "itc_loss")
+    needed = objective.memory(config.training.batch_size)
+    assert needed["queues (cls)"] == 100_000_000 * (2 * 16 * 4 + 32)  # one vector of 16 a side
     config.objectives.momentum.queue = 10**12
     with pytest.raises(ConfigError, match="more memory") as caught:
-        check_memory(model, config)
+        RetrievalTask(model, config)
     assert "queues" in str(caught.value.found)
     assert "queue" in str(caught.value.where)
 
 
 def test_a_small_queue_passes() -> None:
     config = settings("objectives.momentum={queue: 1000}")
-    check_memory(new_model(config), config)
+    RetrievalTask(new_model(config), config)

@@ -20,10 +20,10 @@ from bagformer_cli.data.store.store import Store
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.interaction import MultiVectors
 from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.momentum import FeatureQueue, MomentumModel
-from bagformer_cli.training.gradient_cache import learn
+from bagformer_cli.models.momentum import FeatureQueue, MomentumEncoder
+from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.metrics_log import read_metrics
-from bagformer_cli.training.objectives.pairs import match_loss, matching_pairs
+from bagformer_cli.training.objectives import Objective
 from bagformer_cli.training.run import new_model, resume_config, resume_run, start_run
 from bagformer_cli.training.task import RetrievalTask
 from tests.support.datasets import picture, write_split
@@ -107,7 +107,11 @@ def made(store: Store, *overrides: str) -> tuple[RetrievalTask, TrainBatches]:
     config = settings(*overrides)
     model = new_model(config)
     batches = batches_of(store, config, model)
-    return RetrievalTask(model, config.objectives, links=batches.links), batches
+    return RetrievalTask(model, config, positives=batches.links), batches
+
+
+def objective_of(task: RetrievalTask, name: str) -> Objective:
+    return next(objective for objective in task.objectives if objective.name == name)
 
 
 # ------------------------------------------------------------------------------ momentum, queues
@@ -146,7 +150,7 @@ def test_a_batch_larger_than_the_queue_leaves_its_last() -> None:
 def test_a_queue_goes_on_from_its_state() -> None:
     one, two = FeatureQueue(5, 2, 2), FeatureQueue(5, 2, 2)
     one.add(items(1, 2, 1), torch.arange(3))
-    two.load_state({name: value.clone() for name, value in one.state().items()})
+    two.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
     for queue in (one, two):
         queue.add(items(2, 2, 1, 1, first=3.0), torch.arange(3, 7))
     assert torch.equal(one.items().values, two.items().values)
@@ -156,14 +160,14 @@ def test_a_queue_goes_on_from_its_state() -> None:
 
 def test_the_momentum_model_is_a_moving_average() -> None:
     model = new_model(settings())
-    momentum = MomentumModel(model, 0.9)
+    momentum = MomentumEncoder(model, 0.9)
     start = [p.detach().clone() for p in model.parameters()]
     expected = [p.clone() for p in start]
     for step in (1, 2):
         with torch.no_grad():
             for parameter, first in zip(model.parameters(), start, strict=True):
                 parameter.copy_(first + step)
-        momentum.follow(model)
+        momentum.update(model)
         expected = [
             0.9 * e + 0.1 * p.detach() for e, p in zip(expected, model.parameters(), strict=True)
         ]
@@ -182,7 +186,7 @@ def test_the_loss_against_a_queue_equals_its_formula(store: Store, scorer: str) 
     model = task.model.eval()
     torch.manual_seed(0)
     assert task.momentum is not None
-    for parameter in task.momentum.copy.model.parameters():
+    for parameter in task.momentum.model.parameters():
         parameter.add_(0.02 * torch.randn_like(parameter))
     first, second = batches.batch(0), batches.batch(1)
     task(first, 0.5)
@@ -198,8 +202,9 @@ def test_the_loss_against_a_queue_equals_its_formula(store: Store, scorer: str) 
         return total if scorer == "cls" else total / (len(one) if TO_MEAN else 1)
 
     TO_MEAN = task.model.config.objectives.late_scale == "mean"
+    match = task.encode(second, 0.5).match
     texts, images = vectors(model, second)
-    soft = [vectors(task.momentum.copy.model, batch) for batch in (second, first)]
+    soft = [vectors(task.momentum.model, batch) for batch in (second, first)]
     every = [[*soft[0][side], *soft[1][side]] for side in (0, 1)]
     groups = [
         torch.cat([second.text_groups, first.text_groups]),
@@ -216,7 +221,7 @@ def test_the_loss_against_a_queue_equals_its_formula(store: Store, scorer: str) 
             wanted = []
             for candidate in other:
                 pair = (group[row], candidate) if side == 0 else (candidate, group[row])
-                wanted.append(float(task._match(pair[0][None], pair[1][None])))
+                wanted.append(float(match(pair[0][None], pair[1][None])))
             mine = torch.stack([score(vector, c) for c in every[1 - side]]) / temperature
             theirs = torch.stack([score(soft[0][side][row], c) for c in every[1 - side]])
             belief = torch.softmax(theirs / temperature, 0)
@@ -252,20 +257,21 @@ def test_masks_move_with_what_they_mask(store: Store, negatives: str) -> None:
         f"objectives={{itc: 0.0, late_interaction: 0.0, itm: 1.0, itm_negatives: {negatives}}}",
     )
     batch = batches.batch(0)
-    views = task.encode(batch)
-    views.images.mask = torch.rand(16, views.images.states.shape[1]) < 0.7
+    encoded = task.encode(batch, 0.0)
+    encoded.images.mask = torch.rand(16, encoded.images.states.shape[1]) < 0.7
     model: Any = task.model
     head = model.cross
     model.cross = watched = Watched(head)
-    rows, columns, labels = matching_pairs(
-        batch, views.texts, views.images, batch.positives, task.objectives, model.temperature
-    )
-    match_loss(model, views.texts, views.images, rows, columns, labels)
+    matching: Any = objective_of(task, "itm_loss")
+    torch.manual_seed(0)
+    rows, columns, labels = matching.draw_pairs(encoded)
+    torch.manual_seed(0)
+    matching.loss(encoded, None)
     states, text_mask, patches, image_mask = watched.asked[0]
-    assert torch.equal(states, views.texts.states[rows])
-    assert torch.equal(text_mask, views.texts.mask[rows])  # type: ignore[index]
-    assert torch.equal(patches, views.images.states[columns])
-    assert torch.equal(image_mask, views.images.mask[columns])
+    assert torch.equal(states, encoded.texts.states[rows])
+    assert torch.equal(text_mask, encoded.texts.mask[rows])  # type: ignore[index]
+    assert torch.equal(patches, encoded.images.states[columns])
+    assert torch.equal(image_mask, encoded.images.mask[columns])
     for row, column, label in zip(rows, columns, labels, strict=True):
         assert bool(batch.positives[row, column]) == bool(label)
 
@@ -287,37 +293,36 @@ def test_the_joint_encoder_sees_both_sides_and_no_padding(store: Store) -> None:
     task, batches = made(store, "model.cross={fusion: joint}")
     model: Any = task.model.eval()
     batch = batches.batch(0)
-    views = task.encode(batch)
-    together = model.cross.score(views.texts.states, views.texts.mask, views.images.states)
+    encoded = task.encode(batch, 0.0)
+    together = model.cross.score(encoded.texts.states, encoded.texts.mask, encoded.images.states)
     length = int(batch.text.attention_mask[0].sum())
     alone = model.cross.score(
-        views.texts.states[:1, :length], views.texts.mask[:1, :length], views.images.states[:1]
+        encoded.texts.states[:1, :length],
+        encoded.texts.mask[:1, :length],
+        encoded.images.states[:1],
     )
     torch.testing.assert_close(alone[0], together[0], rtol=1e-4, atol=1e-5)
     other = model.cross.score(
-        views.texts.states[:1], views.texts.mask[:1], views.images.states[1:2]
+        encoded.texts.states[:1], encoded.texts.mask[:1], encoded.images.states[1:2]
     )
     assert not torch.allclose(other[0], together[0], atol=1e-5)
     assert not any("_text" in name for name in model.state_dict())
     assert model.cross.fusion.drops_first  # a class token that saw the hidden patches
-    assert views.images.states.shape[1] == 4
+    assert encoded.images.states.shape[1] == 4
 
 
 def test_hidden_patches_are_zero_at_the_input_and_padding_is_no_candidate(store: Store) -> None:
-    from bagformer_cli.training.objectives.masked import find_hidden
-
     task, batches = made(
         store, "model.cross={fusion: joint}", "objectives={mlm: 1.0, mfm: 1.0, itm: 0.0}"
     )
     batch = batches.batch(0)
-    images = task.encode(batch).images
-    hidden = find_hidden(task.model, batch, images, task.world, 0.135)
-    assert hidden is not None and hidden.places is not None  # noqa: PT018
-    assert hidden.candidates is not None and hidden.index is not None  # noqa: PT018
+    encoded = task.encode(batch, 0.0)
+    patches: Any = objective_of(task, "mfm_loss")
+    hidden = patches.prepare(encoded)
     assert len(hidden.candidates) == 16 * 4
     for row, column in hidden.places.nonzero().tolist():
         own = hidden.candidates[hidden.index[row, column]]
-        assert torch.equal(own, images.states[row, column].detach())
+        assert torch.equal(own, encoded.images.states[row, column].detach())
     model: Any = task.model
     seen: list[Tensor] = []
     model.cross.fusion.project.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -331,7 +336,7 @@ def test_hidden_patches_of_one_picture_are_told_apart_by_their_place(store: Stor
     batch = batches.batch(0)
     text = batch.text
     model: Any = task.model.eval()
-    patches = task.encode(batch).images.states
+    patches = task.encode(batch, 0.0).images.states
     hidden = torch.ones(patches.shape[:2], dtype=torch.bool)
     _, read = model.cross.fusion.both(text.input_ids, text.attention_mask, patches, hidden=hidden)
     for one in range(4):
@@ -346,9 +351,14 @@ def test_one_objective_is_drawn_by_the_batch_and_its_weight_is_told(store: Store
         "objectives={itc: 0.5, late_interaction: 0.0, mlm: 0.25, mfm: 0.125, itm: 0.0, "
         "task_sampling: one}",
     )
-    drawn = [next(iter(task.drawn(number, 1.0).items())) for number in range(60)]
+
+    def draw(number: int) -> tuple[str, float]:
+        (objective,) = task.active_objectives(number, 1.0)
+        return objective.name, objective.weight
+
+    drawn = [draw(number) for number in range(60)]
     assert set(drawn) == {("itc_loss", 0.5), ("mlm_loss", 0.25), ("mfm_loss", 0.125)}
-    assert drawn == [next(iter(task.drawn(number, 1.0).items())) for number in range(60)]
+    assert drawn == [draw(number) for number in range(60)]
     output = task(batches.batch(0), 0.0, 7)
     assert list(output.losses) == [drawn[7][0]]
     total, loss = output.total.detach(), output.losses[drawn[7][0]].detach()
@@ -378,9 +388,9 @@ def test_each_configuration_for_pretraining_takes_a_step_of_all_its_objectives(
     config = load_config(name, [*overrides, "training.batch_size=16"])
     model = new_model(config)
     batches = batches_of(store, config, model)
-    task = RetrievalTask(model, config.objectives, links=batches.links).train()
+    task = RetrievalTask(model, config, positives=batches.links).train()
     for number in range(2):
-        output = learn(task, batches.batch(number), epoch=0.5, number=number)
+        output = accumulate_gradients(task, batches.batch(number), epoch=0.5, number=number)
     assert output.weights == pytest.approx(weights, rel=1e-4)
     assert output.losses.keys() == weights.keys()
     assert all(bool(loss.isfinite()) for loss in output.losses.values())
@@ -454,7 +464,7 @@ like the frames of the solution that this comes from.
 
 
 def learn_alone(store: Store, name: str, steps: int) -> tuple[list[float], list[float]]:
-    """Each step's loss relative to chance, and matching accuracy."""
+    """Each step's loss relative to the random-guess loss, and matching accuracy."""
     overrides, rate = ALONE[name]
     small = ["objectives.temperature.minimum=0.01", "objectives.temperature.initial=0.05"]
     task, batches = made(store, *overrides, *small)
@@ -465,12 +475,14 @@ def learn_alone(store: Store, name: str, steps: int) -> tuple[list[float], list[
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 20) * (1 - step / steps)
-        output = learn(task, batches.batch(step), epoch=step / len(batches), number=step)
+        output = accumulate_gradients(
+            task, batches.batch(step), epoch=step / len(batches), number=step
+        )
         optimizer.step()
         optimizer.zero_grad()
         task.model.clamp_temperature()
-        chance = next(iter(task.chance(16).values()), math.log(16 * 4))
-        kept.append(float(output.total.detach()) / chance)
+        guess = next(iter(task.random_guess_losses(16).values()), math.log(16 * 4))
+        kept.append(float(output.total.detach()) / guess)
         accuracies.append(output.report.get("itm_accuracy", math.nan))
     return kept, accuracies
 

@@ -200,15 +200,15 @@ def test_a_loss_that_is_not_a_number_stops_with_advice(folder: Path, tmp_path: P
 def test_a_loss_that_breaks_later_names_its_step(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bagformer_cli.training import task as tasks
+    from bagformer_cli.training.objectives import contrastive
 
     calls = iter(range(100))
-    plain = tasks.contrastive_loss
+    plain = contrastive.contrastive_loss
 
     def broken(*arguments: Any) -> torch.Tensor:
         return plain(*arguments) * (torch.nan if next(calls) >= 6 else 1.0)
 
-    monkeypatch.setattr(tasks, "contrastive_loss", broken)
+    monkeypatch.setattr(contrastive, "contrastive_loss", broken)
     with pytest.raises(TrainingError) as caught:  # two contrastive losses a step
         run(folder, tmp_path / "run", "training.max_steps=9", "training.save_every=1")
     assert caught.value.where == "step 4"

@@ -1,169 +1,181 @@
-"""Masked modelling of a batch: hidden tokens (MLM) and hidden patches (MFM).
+"""Masked modelling: predict hidden tokens (MLM) and hidden patches (MFM) of the batch's own pairs.
 
-Each sees the batch's own pairs in a forward pass of its own: nothing that another objective
-shuffles or hides reaches it. Losses are sums over hidden places divided by their number in the
-whole batch, so that those of its parts and of all processes add up.
+Each has a forward pass of its own, so that nothing it hides reaches another objective. A loss is
+the sum over hidden positions divided by their number in the whole batch (the mean over processes),
+so that the losses of chunks and of processes add up to the mean over all hidden positions.
 
-Shapes: B images of this process, Q titles, L tokens, P patches, F features, C patches of all.
+Example of MFM with two images of three patches, of which one patch each is hidden::
+
+    image 0: patches a b c     hidden: b       candidates of every hidden patch:
+    image 1: patches d e f     hidden: f       a b c d e f  (all images, all processes)
+    places = [[0 1 0], [0 0 1]]    index = [[0 1 2], [3 4 5]]
+    the output at b must pick candidate 1, the output at f candidate 5
+
+Shapes: B images of this process, Q titles, L tokens, P patches, F features, C patches of all
+processes' images, M hidden positions, V vocabulary.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from bagformer_cli.data.batches import Batch
+from bagformer_cli.data.batches import Batch, Masked
 from bagformer_cli.data.masking import hidden_patches
 from bagformer_cli.losses.masked import masked_patch_losses, masked_token_losses
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
-from bagformer_cli.training.distributed import World
+from bagformer_cli.training.encoded_batch import Context, EncodedBatch
+from bagformer_cli.training.objectives.base import Objective, PairObjective
+
+
+class MaskedTokenObjective(PairObjective):
+    """MLM: cross-entropy of hidden tokens, predicted from the title and its image (ALBEF).
+
+    With a momentum encoder, its softmax is part of the target.
+    """
+
+    name = "mlm_loss"
+
+    def __init__(self, context: Context, weight: float) -> None:
+        super().__init__(context, weight)
+        self.uses_momentum = context.config.objectives.momentum is not None
+
+    @classmethod
+    def build(cls, context: Context) -> list[Objective]:
+        """Return the objective if ``objectives.mlm`` is above 0."""
+        weight = context.config.objectives.mlm
+        return [cls(context, weight)] if weight > 0 else []
+
+    def prepare(self, batch: EncodedBatch) -> float:
+        """Count the hidden tokens of the whole batch: the mean over processes."""
+        processes = self.context.processes
+        hidden = float(_masked(batch.batch).chosen.sum())
+        return processes.all_reduce_sum(hidden) / processes.world_size
+
+    def loss(self, chunk: EncodedBatch, prepared: float) -> Tensor:
+        """Sum the cross-entropy of the chunk's hidden tokens, divided by the batch's count."""
+        batch, alpha = chunk.batch, chunk.soft_target_weight
+        soft = None
+        if chunk.momentum is not None and self.context.momentum is not None and alpha:
+            with torch.no_grad():
+                momentum_images = chunk.momentum[1]
+                soft = _token_logits(self.context.momentum.model, batch, momentum_images)
+        targets = batch.text.input_ids[_masked(batch).chosen]
+        logits = _token_logits(self.context.model, batch, chunk.images)
+        return masked_token_losses(logits, targets, soft, alpha).sum() / max(1.0, prepared)
+
+    def random_guess_loss(self, batch_size: int) -> float:
+        """Return ln of the vocabulary size."""
+        return math.log(self.context.model.titles.tokenizer.vocab_size)
 
 
 @dataclass
-class Hidden:
-    """What is hidden of a batch, and how much of it all processes have.
+class HiddenPatches:
+    """Which patches of a batch are hidden, and the candidates that each must be told from.
 
     Attributes:
-        tokens: Hidden tokens a process, on average.
-        patches: Hidden patches a process, on average.
+        count: Hidden patches a process, the mean over processes.
         places: [B, P] bool, the hidden patches.
-        index: [B, P] int64, the place of each patch among the candidates.
-        candidates: [C, F] features of all valid patches.
+        index: [B, P] int64, each patch's row in ``candidates``.
+        candidates: [C, F] features of all patches of all processes' images.
     """
 
-    tokens: float
-    patches: float = 0.0
-    places: Tensor | None = None
-    index: Tensor | None = None
-    candidates: Tensor | None = None
-
-    def part(self, first: int, end: int) -> Hidden:
-        """Of images ``first`` to ``end``; numbers and candidates stay those of the whole."""
-        if self.places is None or self.index is None:
-            return self
-        return replace(self, places=self.places[first:end], index=self.index[first:end])
+    count: float
+    places: Tensor
+    index: Tensor
+    candidates: Tensor
 
 
-@torch.no_grad()
-def find_hidden(
-    model: RetrievalModel,
-    batch: Batch,
-    images: Encoded,
-    world: World,
-    patches: float | None = None,
-) -> Hidden | None:
-    """What is hidden of a batch; None: nothing.
+class MaskedPatchObjective(PairObjective):
+    """MFM: the output at a hidden patch picks its own features among all patches (QQ-browser)."""
 
-    Args:
-        model: Its slow scorer reads what is left.
-        batch: With ``masked``.
-        images: Encoded; only features and mask are used.
-        world: The processes.
-        patches: Share of the patches that is hidden; None: none are.
-    """
-    masked = batch.masked
-    if masked is None:
-        return None
-    found = Hidden(world.total(float(masked.chosen.sum())) / world.size)
-    if patches is None:
-        return found
-    features, valid = _patches(model, images)
-    places = hidden_patches(masked.seeds.cpu().numpy(), valid.cpu().numpy(), patches)
-    found.places = torch.from_numpy(places).to(valid.device)
-    found.patches = world.total(float(places.sum())) / world.size
-    found.index = valid.flatten().cumsum(0).view_as(valid) - 1
-    if world.size > 1:
-        found.index = found.index + sum(world.collect(int(valid.sum()))[: world.rank])
-    found.candidates = world.gather(features[valid])
-    return found
+    name = "mfm_loss"
+    keeps_features: ClassVar[bool] = True
 
+    @classmethod
+    def build(cls, context: Context) -> list[Objective]:
+        """Return the objective if ``objectives.mfm`` is above 0."""
+        weight = context.config.objectives.mfm
+        return [cls(context, weight)] if weight > 0 else []
 
-def token_loss(
-    model: RetrievalModel,
-    batch: Batch,
-    images: Encoded,
-    hidden: Hidden,
-    momentum: tuple[RetrievalModel, Encoded] | None = None,
-    alpha: float = 0.0,
-) -> Tensor:
-    """MLM of a batch or a part of it.
+    @torch.no_grad()
+    def prepare(self, batch: EncodedBatch) -> HiddenPatches:
+        """Choose the hidden patches of the whole batch and gather the candidates."""
+        processes = self.context.processes
+        share = self.context.config.objectives.masking.patches
+        features, valid = self._patches(batch.images)
+        seeds = _masked(batch.batch).seeds.cpu().numpy()
+        places = hidden_patches(seeds, valid.cpu().numpy(), share)
+        count = processes.all_reduce_sum(float(places.sum())) / processes.world_size
+        # Padding regions are no candidates: count the valid ones, row by row, over all processes.
+        index = valid.flatten().cumsum(0).view_as(valid) - 1
+        if processes.world_size > 1:
+            counts = processes.all_gather_object(int(valid.sum()))
+            index = index + sum(counts[: processes.rank])
+        candidates = processes.all_gather(features[valid])
+        return HiddenPatches(count, torch.from_numpy(places).to(valid.device), index, candidates)
 
-    Args:
-        model: Its slow scorer has ``mlm_head``.
-        batch: The batch, or the part.
-        images: Its images.
-        hidden: Of the whole batch.
-        momentum: The momentum model and what it made of the images; None: true tokens alone.
-        alpha: Weight of what it believes.
-    """
-    assert batch.masked is not None
-    soft = None
-    if momentum is not None and alpha:
-        with torch.no_grad():
-            soft = _token_logits(momentum[0], batch, momentum[1])
-    wanted = batch.text.input_ids[batch.masked.chosen]
-    losses = masked_token_losses(_token_logits(model, batch, images), wanted, soft, alpha)
-    return losses.sum() / max(1.0, hidden.tokens)
+    def loss(self, chunk: EncodedBatch, prepared: HiddenPatches) -> Tensor:
+        """Sum the NCE of the chunk's hidden patches, divided by the batch's count.
+
+        Each image is read next to its first title.
+        """
+        batch, head = chunk.batch, _cross(self.context.model)
+        own = slice(chunk.start, chunk.start + len(batch))
+        places, index = prepared.places[own], prepared.index[own]
+        first_titles = torch.arange(len(batch), device=batch.own.device)
+        first_titles = first_titles * (len(batch.own) // len(batch))
+        _, read = head.fusion.both(
+            batch.text.input_ids[first_titles],
+            batch.text.attention_mask[first_titles],
+            chunk.images.states,
+            chunk.images.mask,
+            places,
+        )
+        rows = places.flatten().nonzero().flatten()
+        outputs = head.mfm_head(read.flatten(0, 1).index_select(0, rows))
+        temperature = self.context.config.objectives.mfm_temperature
+        losses = masked_patch_losses(
+            outputs, index.flatten()[rows], prepared.candidates, temperature
+        )
+        return losses.sum() / max(1.0, prepared.count)
+
+    def _patches(self, images: Encoded) -> tuple[Tensor, Tensor]:
+        """Return what the joint encoder reads, [B, P, F], and which are no padding, [B, P] bool."""
+        assert images.features is not None
+        first = int(_cross(self.context.model).fusion.drops_first)
+        features = images.features[:, first:]
+        if self.context.model.config.image.regions is None or images.mask is None:
+            return features, features.new_ones(features.shape[:2], dtype=torch.bool)
+        return features, images.mask[:, first:]
 
 
 def _token_logits(model: RetrievalModel, batch: Batch, images: Encoded) -> Tensor:
-    """[M, V] of the hidden places, each title beside its own image."""
-    assert batch.masked is not None
-    head: Any = model.cross
-    shown = replace(batch.text, input_ids=batch.masked.input_ids)
+    """Predict the hidden tokens, each title next to its own image: [M, V]."""
+    head, masked = _cross(model), _masked(batch)
+    shown = replace(batch.text, input_ids=masked.input_ids)
     states = head.fusion(
         head.read(model.dual, shown),
         shown.attention_mask,
         images.states.index_select(0, batch.own),
         None if images.mask is None else images.mask[batch.own],
     )
-    places = batch.masked.chosen.flatten().nonzero().flatten()
+    places = masked.chosen.flatten().nonzero().flatten()
     rows = states.flatten(0, 1).index_select(0, places)
     logits: Tensor = head.mlm_head(rows, model.dual.text_encoder.word_table)
     return logits
 
 
-def patch_loss(
-    model: RetrievalModel, batch: Batch, images: Encoded, hidden: Hidden, temperature: float | None
-) -> Tensor:
-    """MFM of a batch or a part of it, beside each image's first title.
-
-    Args:
-        model: Its slow scorer has ``mfm_head``.
-        batch: The batch, or the part.
-        images: Its images.
-        hidden: Of these images, with the candidates of the whole batch.
-        temperature: Of the normalised form; None: the plain one.
-    """
-    assert hidden.places is not None
-    assert hidden.index is not None
-    assert hidden.candidates is not None
-    head: Any = model.cross
-    first = torch.arange(len(batch), device=batch.own.device) * (len(batch.own) // len(batch))
-    _, read = head.fusion.both(
-        batch.text.input_ids[first],
-        batch.text.attention_mask[first],
-        images.states,
-        images.mask,
-        hidden.places,
-    )
-    places = hidden.places.flatten().nonzero().flatten()
-    outputs = head.mfm_head(read.flatten(0, 1).index_select(0, places))
-    own = hidden.index.flatten()[places]
-    losses = masked_patch_losses(outputs, own, hidden.candidates, temperature)
-    return losses.sum() / max(1.0, hidden.patches)
+def _masked(batch: Batch) -> Masked:
+    assert batch.masked is not None, "the batches were made without masking"
+    return batch.masked
 
 
-def _patches(model: RetrievalModel, images: Encoded) -> tuple[Tensor, Tensor]:
-    """[B, P, F] features that the joint encoder reads, and [B, P] bool which of them are any."""
-    head: Any = model.cross
-    assert images.features is not None
-    first = int(head.fusion.drops_first)
-    features = images.features[:, first:]
-    if model.config.image.regions is None or images.mask is None:
-        return features, features.new_ones(features.shape[:2], dtype=torch.bool)
-    return features, images.mask[:, first:]
+def _cross(model: RetrievalModel) -> Any:
+    """The matching head, untyped: it has the heads that its configuration trains."""
+    return model.cross
