@@ -26,7 +26,6 @@ NOT_YET_REWRITTEN: dict[str, str] = {
     "bench": "not yet rewritten",
     "cli": "not yet rewritten",
     "compiled": "not yet rewritten",
-    "config": "not yet rewritten",
     "data": "not yet rewritten",
     "datasets": "not yet rewritten",
     "demo": "not yet rewritten",

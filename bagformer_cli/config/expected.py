@@ -1,7 +1,6 @@
-"""What a wrong value should have been, in this program's words instead of pydantic's.
+"""Describe the values that a setting accepts, in the user's language.
 
-Settings are checked by pydantic, and so are the options of the command line (by Typer); both say
-what they find in English alone.
+Pydantic checks settings and the options of tables; its messages exist in English only.
 """
 
 from __future__ import annotations
@@ -13,10 +12,13 @@ from bagformer_cli.messages import tr
 
 
 def wanted(findings: Iterable[Mapping[str, Any]]) -> str:
-    """What would do in the place of a wrong value.
+    """Describe the values that would be accepted instead of a wrong one.
 
     Args:
-        findings: Pydantic's, of one value: several where several kinds would do.
+        findings: Pydantic's errors about one value: one for each type that it could have.
+
+    >>> wanted([{"type": "greater_than_equal", "ctx": {"ge": 1}}])
+    'at least 1'
     """
     kinds = list(dict.fromkeys(_wanted(finding) for finding in findings))
     words = kinds[0]
@@ -52,13 +54,13 @@ def _wanted(finding: Mapping[str, Any]) -> str:
         "tuple": tr("a list"),
         "dict": tr("keys with values"),
         "model": tr("a section: keys with values"),
-        "missing": tr("a value; there is none"),
+        "missing": tr("a value; none is given"),
     }
     return kinds.get(kind.split("_")[0], str(finding["msg"]))
 
 
 def shown(value: object) -> str:
-    """A value as a config file would have it: ``null``, ``true``, texts in quotes."""
+    """Write a value as a config file would: ``null``, ``true``, texts in quotes."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return repr(value)

@@ -28,7 +28,7 @@ class AugmentConfig(Section):
     crop_scale: tuple[Share, Share] = (0.5, 1.0)
     """Minimum and maximum share of the image area that a random resized crop keeps."""
     flip: bool = True
-    """Mirror each image with probability 0.5."""
+    """Flip each image horizontally with probability 0.5."""
     randaugment: tuple[int, int] | None = (2, 7)
     """RandAugment: number of operations and their magnitude (0-10). Null: no RandAugment."""
 
@@ -63,7 +63,7 @@ class TextConfig(Section):
     pretrained: str | None = None
     """Pretrained BERT to start from: a model folder or a hub name. Null: random weights."""
     layers: Positive = 6
-    """Transformer layers. Of a pretrained BERT, the first ``layers`` layers are used."""
+    """Transformer layers. A pretrained BERT contributes its first ``layers`` layers."""
     width: Positive = 768
     """Hidden size. Must be a multiple of ``heads``."""
     heads: Positive = 12
@@ -147,7 +147,7 @@ class HeadConfig(Section):
 
 
 class ModelConfig(Section):
-    """How the outputs of the two towers become scores."""
+    """Vectors, scorers and encoders shared by both sides."""
 
     interaction: Interaction = "bagwise"
     """Vectors of a title: one ([CLS]), one per token, or one per entity bag."""
@@ -183,7 +183,7 @@ class ModelConfig(Section):
 
     @property
     def single(self) -> bool:
-        """Whether titles and images have one vector each."""
+        """True if titles and images have one vector each."""
         return self.interaction == "cls" or self.keep == 1
 
     @property
@@ -208,10 +208,11 @@ class TemperatureConfig(Section):
 
 
 class MaskingConfig(Section):
-    """Which inputs masked modelling (MLM, MFM) hides."""
+    """Inputs that masked modelling (MLM, MFM) hides."""
 
     tokens: Share = 0.15
-    """Share of a title's tokens. Of these, 80 % become [MASK], 10 % a random token, 10 % stay."""
+    """Share of a title's tokens that is predicted: 80 % of them become [MASK], 10 % a random
+    token, 10 % stay."""
     whole_bags: bool = False
     """Hide all tokens of an entity bag together, all in the same way."""
     patches: Share = 0.135
@@ -348,7 +349,7 @@ class TrainingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """How recall is measured and results are reranked."""
+    """Evaluation: batch size, rerank and merged score."""
 
     batch_size: Positive = 64
     """Images or titles encoded per forward pass. Does not change results."""
