@@ -14,6 +14,9 @@ Compat = Literal["bagformer", "bagformer-readme"]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Above0 = Annotated[float, Field(gt=0)]
+Channels = tuple[Share, Share, Share]
+Spreads = tuple[Above0, Above0, Above0]
 
 
 class Section(BaseModel):
@@ -103,9 +106,14 @@ class ImageConfig(Section):
     """Images are resized to ``size`` x ``size`` pixels."""
     options: dict[str, Any] = {}
     """Further arguments of ``timm.create_model`` (``patch_size``, ``embed_dim``, ``depth`` …)."""
+    mean: Channels | None = None
+    """Mean of each colour channel (0 to 1) that pixels are normalised with. Null: the value that
+    the pretrained backbone was trained with; CLIP's for a backbone trained from scratch."""
+    std: Spreads | None = None
+    """Standard deviation of each colour channel; null: as for ``mean``."""
     frozen_layers: Annotated[int, Field(ge=0)] = 0
-    """Freeze the patch embedding (or stem) and the first ``frozen_layers`` blocks. 0: train
-    everything."""
+    """Freeze the input layers and this many blocks (vision transformer) or stages (convolutional
+    network) behind them; 0: all layers are trained."""
     regions: RegionsConfig | None = None
     """Read regions instead of pixels; no backbone is then built. Null: pixels."""
 

@@ -1,98 +1,163 @@
-"""A timm backbone as a source of patch vectors.
+"""The image encoder: a timm backbone that gives one class vector and one vector per patch.
 
-Shapes: B batch, P patches, W width of the backbone.
+::
+
+    pixels [B, 3, S, S]  ── backbone ──▶  [B, 1 + P, W]
+                                               │   └ patches, row by row
+                                               └ class vector: the backbone's class token, or the
+                                                 mean of the patches if it has none
+
+Shapes: B batch, S pixels a side, P patches, W width of the backbone, C channels of a feature map.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
-from timm.models import VisionTransformer, checkpoint_seq
+from timm.models import VisionTransformer, checkpoint_seq, group_parameters
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bagformer_cli.config import ImageConfig
+from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD
 from bagformer_cli.errors import CheckpointError, ConfigError, nearest
 from bagformer_cli.messages import tr
 
+Channels = tuple[float, float, float]
+
 
 class VisionEncoder(nn.Module):
-    """Images to one class vector and the vectors of their patches.
+    """Encode images with any timm backbone that has token or feature-map output.
 
-    Any timm model with token or feature-map output serves. A backbone without a class token gets
-    the mean of its patches in that place; register and distillation tokens are dropped.
+    Register and distillation tokens of the backbone are dropped.
 
     Args:
-        config: Backbone, image size, options.
-        pretrained: Load the weights that ``config.pretrained`` names. False where the weights
-            come from a model folder anyway.
+        config: Backbone, image size, normalisation, frozen layers, timm options.
+        pretrained: Load the weights that ``config.pretrained`` names. Set False if the weights
+            come from a model folder.
+
+    Attributes:
+        width: W.
+        mean: Mean of each colour channel that the backbone expects; None: CLIP's.
+        std: Standard deviation of each colour channel that it expects; None: CLIP's.
+
+    Raises:
+        ConfigError: timm knows no such model, or a setting does not fit it.
+        CheckpointError: The pretrained weights cannot be read or do not fit.
     """
+
+    has_class = True
+    """Position 0 of the output stands for the whole image."""
+    pixel_scale: Tensor
+    pixel_shift: Tensor
 
     def __init__(self, config: ImageConfig, *, pretrained: bool = True) -> None:
         super().__init__()
-        self.backbone = create_backbone(config, config.pretrained if pretrained else False)
+        source = config.pretrained if pretrained else False
+        self.backbone = create_backbone(config, source)
         self.width: int = self.backbone.num_features
         self.size = config.size
         self._prefix_tokens: int = getattr(self.backbone, "num_prefix_tokens", 0)
-        self._convolutional = not _fixed_size(config.backbone)
-        if self._convolutional:  # twice as fast on a CPU, and what cuDNN likes best
+        self._convolutional = not _has_fixed_size(config.backbone)
+        if self._convolutional:  # measured twice as fast on a CPU; cuDNN prefers it too
             self.backbone.to(memory_format=torch.channels_last)
-        self._freeze(config.frozen_layers)
+        self._set_normalisation(config, source)
+        freeze_layers(self.backbone, config.frozen_layers)
 
-    has_class = True
-    """Position 0 stands for the whole image."""
+    def _set_normalisation(self, config: ImageConfig, source: bool | str) -> None:
+        """Prepare the step from CLIP's normalisation, which every batch has, to the backbone's."""
+        self.mean: Channels | None = config.mean
+        self.std: Channels | None = config.std
+        if source and config.mean is None and config.std is None:
+            known = self.backbone.pretrained_cfg
+            self.mean, self.std = tuple(known["mean"]), tuple(known["std"])
+        clip = torch.tensor([CLIP_MEAN, CLIP_STD])
+        own = torch.tensor([self.mean or CLIP_MEAN, self.std or CLIP_STD])
+        # (pixel - own mean) / own std, where pixel = normalised * CLIP's std + CLIP's mean
+        scale, shift = clip[1] / own[1], (clip[0] - own[0]) / own[1]
+        self._rescales = not torch.equal(clip, own)
+        self.register_buffer("pixel_scale", scale.view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_shift", shift.view(3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor, codes: Tensor | None = None) -> Tensor:
-        """Encode normalised images.
+        """Encode images.
 
         Args:
-            pixels: [B, 3, size, size] float.
-            codes: [n, W] slots appended to the patches at the input of a vision transformer.
+            pixels: [B, 3, S, S] float, normalised with CLIP's mean and standard deviation, as all
+                batches are. They are rescaled if the backbone was trained with other values.
+            codes: [n, W] code tokens, appended to the patches of a vision transformer.
 
         Returns:
-            [B, 1 + P (+ n), W]: the class vector, the patches row by row, the codes.
+            [B, 1 + P (+ n), W]: the class vector, the patches row by row, the code tokens.
         """
-        features = (
-            self.backbone.forward_features(self._laid_out(pixels))
-            if codes is None
-            else self._with_codes(pixels, codes)
-        )
-        return self._states(features)
+        pixels = self._prepared(pixels)
+        if codes is None:
+            return self._states(self.backbone.forward_features(pixels))
+        return self._states(self._forward_with_codes(pixels, codes))
 
     def forward_maps(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The states, and a convolutional backbone's earlier maps [B, C, h, w], the finest last.
+        """Encode images and keep the finer feature maps of a convolutional backbone.
 
-        Maps of one size are one: the latest. Other backbones have none.
+        Returns:
+            The states of :meth:`forward`, and maps [B, C, h, w] with more cells than the last one,
+            the finest last. Of several maps of one size only the latest is kept. Backbones that
+            are not convolutional give none.
         """
-        if not self._convolutional or not hasattr(self.backbone, "forward_intermediates"):
+        if not self._has_maps:
             return self(pixels), []
-        features, maps = self.backbone.forward_intermediates(self._laid_out(pixels))
+        features, maps = self.backbone.forward_intermediates(self._prepared(pixels))
         latest = {value.shape[-1]: value for value in maps}
         sides = sorted(side for side in latest if side > features.shape[-1])
         return self._states(features), [latest[side] for side in sides]
 
     @property
-    def finer_channels(self) -> list[int]:
-        """Channels of the maps that :meth:`forward_maps` gives."""
-        if not self._convolutional or not hasattr(self.backbone, "forward_intermediates"):
+    def map_channels(self) -> list[int]:
+        """Channels C of the maps that :meth:`forward_maps` gives."""
+        if not self._has_maps:
             return []
         known = self.backbone.feature_info
         maps = known.get_dicts() if hasattr(known, "get_dicts") else known
         latest = {info["reduction"]: info["num_chs"] for info in maps}
         return [latest[stride] for stride in sorted(latest, reverse=True)[1:]]
 
-    def mask(self, pixels: Tensor) -> None:
-        """Every position is one of the image."""
+    @property
+    def takes_codes(self) -> bool:
+        """Whether code tokens can be appended to the patches: a plain vision transformer."""
+        return isinstance(self.backbone, VisionTransformer) and self._prefix_tokens > 0
 
-    def _laid_out(self, pixels: Tensor) -> Tensor:
+    @property
+    def _has_maps(self) -> bool:
+        return self._convolutional and hasattr(self.backbone, "forward_intermediates")
+
+    def mask(self, pixels: Tensor) -> None:
+        """Return no mask: every output position holds a part of the image."""
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute activations in the backward pass instead of storing them."""
+        self.backbone.set_grad_checkpointing(True)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; batch normalisation of frozen layers keeps its running statistics."""
+        super().train(mode)
+        for module in self.backbone.modules():
+            if isinstance(module, _BatchNorm) and not module.weight.requires_grad:
+                module.eval()
+        return self
+
+    def _prepared(self, pixels: Tensor) -> Tensor:
+        """Rescale pixels to the backbone's normalisation; set its memory layout."""
+        if self._rescales:
+            pixels = pixels * self.pixel_scale + self.pixel_shift
         if self._convolutional:
             return pixels.contiguous(memory_format=torch.channels_last)
         return pixels
 
     def _states(self, features: Tensor) -> Tensor:
-        if features.ndim == 4:  # a feature map: channels first or last
+        """Turn the output of any backbone into [B, 1 + P, W]."""
+        if features.ndim == 4:  # a feature map: channels first (ResNet) or last (Swin)
             if features.shape[1] != self.width:
                 features = features.movedim(-1, 1)
             features = features.flatten(2).transpose(1, 2)
@@ -101,13 +166,8 @@ class VisionEncoder(nn.Module):
             return torch.cat([features[:, :1], patches], dim=1)
         return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
 
-    @property
-    def takes_codes(self) -> bool:
-        """Whether slots can be appended to the patches: a plain vision transformer."""
-        return isinstance(self.backbone, VisionTransformer) and self._prefix_tokens > 0
-
-    def _with_codes(self, pixels: Tensor, codes: Tensor) -> Tensor:
-        """``VisionTransformer.forward_features`` with more tokens before the first block."""
+    def _forward_with_codes(self, pixels: Tensor, codes: Tensor) -> Tensor:
+        """``VisionTransformer.forward_features`` with code tokens before the first block."""
         backbone = self.backbone
         tokens = backbone.norm_pre(
             backbone.patch_drop(backbone._pos_embed(backbone.patch_embed(pixels)))
@@ -120,50 +180,66 @@ class VisionEncoder(nn.Module):
         encoded: Tensor = backbone.norm(tokens)
         return encoded
 
-    def checkpoint_gradients(self) -> None:
-        """Recompute activations in the backward pass instead of keeping them."""
-        self.backbone.set_grad_checkpointing(True)
 
-    def _freeze(self, layers: int) -> None:
-        if not layers:
-            return
-        blocks = getattr(self.backbone, "blocks", None)
-        if blocks is None or not hasattr(self.backbone, "patch_embed"):
-            raise ConfigError(
-                tr("This backbone has no blocks to freeze."),
-                where="image.frozen_layers",
-                expected=tr("0, or a vision transformer as image.backbone"),
-            )
-        frozen: list[nn.Module] = [self.backbone.patch_embed, *blocks[:layers]]
-        for module in frozen:
-            module.requires_grad_(False)
-        for name in ("cls_token", "pos_embed", "reg_token"):
-            parameter = getattr(self.backbone, name, None)
-            if isinstance(parameter, nn.Parameter):
-                parameter.requires_grad_(False)
+def freeze_layers(backbone: Any, layers: int) -> None:
+    """Freeze the input layers of a timm model and the first blocks or stages behind them.
 
-
-def create_backbone(config: ImageConfig, pretrained: bool | str) -> Any:
-    """The timm model of the config, without classifier and pooling.
+    Args:
+        backbone: A timm model. Its own ``group_matcher`` says what a layer is: a block of a vision
+            transformer, a stage of a convolutional network. Layer 0 is the patch embedding or stem.
+        layers: Blocks or stages to freeze besides layer 0; 0: nothing is frozen.
 
     Raises:
-        ConfigError: timm knows no model of that name, or an option does not fit it.
+        ConfigError: The model does not name its layers, or has fewer.
+    """
+    if not layers:
+        return
+    if not hasattr(backbone, "group_matcher"):
+        raise ConfigError(
+            tr("This backbone does not name its layers, so none can be frozen."),
+            where="image.frozen_layers",
+            expected="0",
+        )
+    groups = group_parameters(backbone, backbone.group_matcher(coarse=True))
+    if layers >= len(groups):
+        raise ConfigError(
+            tr("The backbone has fewer layers."),
+            where="image.frozen_layers",
+            found=layers,
+            expected=tr("at most {n}", n=len(groups) - 1),
+        )
+    names = {name for group in range(layers + 1) for name in groups[group]}
+    for name, parameter in backbone.named_parameters():
+        if name in names or name in ("cls_token", "pos_embed", "reg_token"):
+            parameter.requires_grad_(False)
+
+
+def create_backbone(config: ImageConfig, source: bool | str) -> Any:
+    """Create a timm model without classifier and pooling.
+
+    Args:
+        config: Its name, image size and options.
+        source: True: timm's pretrained weights; a path: a weight file, or a folder that timm saved;
+            False: random weights.
+
+    Raises:
+        ConfigError: timm knows no such model, or an option does not fit it.
         CheckpointError: The weights cannot be read or do not fit.
     """
     name = config.backbone
     options: dict[str, Any] = {"num_classes": 0, "global_pool": "", **config.options}
-    if isinstance(pretrained, str):
-        path = Path(pretrained)
+    if isinstance(source, str):
+        path = Path(source)
         if not path.exists():
             raise CheckpointError(
                 tr("There is no weight file or folder for the image backbone."),
                 where="image.pretrained",
-                found=pretrained,
+                found=source,
             )
         if path.is_dir():
             name = f"local-dir:{path}"
         else:
-            # older timm reads every file of some models as JAX's .npz unless told otherwise
+            # without custom_load, older timm reads every file of some models as JAX's .npz
             jax = path.suffix == ".npz"
             options["pretrained_cfg_overlay"] = {"file": str(path), "custom_load": jax}
     elif not timm.is_model(name):
@@ -174,29 +250,28 @@ def create_backbone(config: ImageConfig, pretrained: bool | str) -> Any:
             found=name,
             hint=tr("Did you mean {name}?", name=near) if near else None,
         )
-    if _fixed_size(config.backbone):
+    if _has_fixed_size(config.backbone):
         options.setdefault("img_size", config.size)
     try:
-        return timm.create_model(name, pretrained=bool(pretrained), **options)
+        return timm.create_model(name, pretrained=bool(source), **options)
     except TypeError as error:
         raise ConfigError(
             tr("The backbone does not take these options."), where="image.options", found=error
         ) from error
     except (RuntimeError, OSError, ValueError) as error:
-        if not pretrained:
+        found = str(error).splitlines()[0]
+        if not source:
             raise ConfigError(
-                tr("The backbone cannot be built with these settings."),
-                where="image",
-                found=str(error).splitlines()[0],
+                tr("The backbone cannot be built with these settings."), where="image", found=found
             ) from error
         raise CheckpointError(
             tr("The image backbone's weights cannot be loaded."),
             where="image.pretrained",
-            found=str(error).splitlines()[0],
+            found=found,
             hint=tr("Give a file or folder that timm saved for {name}.", name=config.backbone),
         ) from error
 
 
-def _fixed_size(name: str) -> bool:
-    """Whether a timm model is made for one image size (position embeddings), as ViTs are."""
+def _has_fixed_size(name: str) -> bool:
+    """Tell whether a timm model is made for one image size, as models with positions are."""
     return bool(getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False))

@@ -10,6 +10,7 @@ from transformers import BertModel
 
 from bagformer_cli.config import CrossConfig, RunConfig
 from bagformer_cli.data.batches import TextBatch
+from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD
 from bagformer_cli.encoders.fusion import FusionEncoder
 from bagformer_cli.encoders.joint import JointEncoder, PredictionHead
 from bagformer_cli.encoders.regions import BOX, RegionEncoder
@@ -166,7 +167,10 @@ def build_model(
     if config.image.regions is not None:
         vision = RegionEncoder(config.image.regions, config.text.width)
     else:
+        if config.compat is not None and pretrained and config.image.pretrained:
+            config.image.mean, config.image.std = CLIP_MEAN, CLIP_STD  # as the original code does
         vision = VisionEncoder(config.image, pretrained=pretrained)
+        config.image.mean, config.image.std = vision.mean, vision.std
     text: TextEncoder | BagOfWords
     if config.text.encoder == "words":
         special = (words.pad_id, words.cls_id, words.sep_id)

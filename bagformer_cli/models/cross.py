@@ -153,7 +153,7 @@ class Captioner(SlowScorer):
         self.finer: FinerFeatures | None = None
         seen_width = dual.image_width
         if config.finer and image.regions is None:
-            channels = vision.finer_channels
+            channels = vision.map_channels
             if not channels:  # a vision transformer
                 self.stem = ConvStem(width)
                 channels = self.stem.channels

@@ -48,6 +48,8 @@ def new_model(
     if checkpoint is None:
         checkpoint = starting_point(config)
     folder = None if checkpoint is None else find_checkpoint(checkpoint)
+    if folder is not None:
+        config = _normalised_like(config, folder)
     torch.manual_seed(config.seed)
     inherits = folder is not None and _inherits_cross_encoder(config, folder)
     model = build_model(config, pretrained=folder is None, keep_cross=inherits)
@@ -70,6 +72,16 @@ def _inherits_cross_encoder(config: RunConfig, folder: Path) -> bool:
         and config.model.cross == theirs.model.cross
         and "slow" in trained_in(folder, theirs)
     )
+
+
+def _normalised_like(config: RunConfig, folder: Path) -> RunConfig:
+    """Take the pixel normalisation of a checkpoint over with the weights of its backbone."""
+    check_model_folder(folder)
+    theirs, image = load_config(folder / "config.yaml").image, config.image
+    if image.mean or image.std or image.regions or image.backbone != theirs.backbone:
+        return config
+    normalised = image.model_copy(update={"mean": theirs.mean, "std": theirs.std})
+    return config.model_copy(update={"image": normalised})
 
 
 def check_start(config: RunConfig) -> None:
