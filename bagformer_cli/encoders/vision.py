@@ -74,11 +74,11 @@ class VisionEncoder(nn.Module):
         if source and config.mean is None and config.std is None:
             known = self.backbone.pretrained_cfg
             self.mean, self.std = tuple(known["mean"]), tuple(known["std"])
-        clip = torch.tensor([CLIP_MEAN, CLIP_STD])
-        own = torch.tensor([self.mean or CLIP_MEAN, self.std or CLIP_STD])
-        # (pixel - own mean) / own std, where pixel = normalised * CLIP's std + CLIP's mean
-        scale, shift = clip[1] / own[1], (clip[0] - own[0]) / own[1]
-        self._rescales = not torch.equal(clip, own)
+        mean, std = self.mean or CLIP_MEAN, self.std or CLIP_STD
+        self._rescales = (mean, std) != (CLIP_MEAN, CLIP_STD)
+        # (pixel - mean) / std, where pixel = given * CLIP's std + CLIP's mean
+        scale = torch.tensor(CLIP_STD) / torch.tensor(std)
+        shift = (torch.tensor(CLIP_MEAN) - torch.tensor(mean)) / torch.tensor(std)
         self.register_buffer("pixel_scale", scale.view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_shift", shift.view(3, 1, 1), persistent=False)
 
