@@ -6,6 +6,7 @@ Queries, late interaction, reranking and output tables are in ``search.py``.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import DiskFullError, InputError, XmrError
 from bagformer_cli.index.rows import Layout, Side
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -147,3 +148,23 @@ class Engine(ABC):
 
     def close(self) -> None:  # noqa: B027 - most engines have nothing to close
         """Let go of files and connections."""
+
+
+def damaged(uri: str, error: Exception) -> XmrError:
+    """The error for what an engine cannot read."""
+    said = str(error).split("\n")[0][:300]
+    if "No space left" in said:
+        return DiskFullError(tr("The disk is full."), where=uri, found=said)
+    if re.search(r"commit conflict|preempted", said, re.I):
+        return InputError(
+            tr("Another process is writing to this index."),
+            where=uri,
+            found=said,
+            hint=tr("Run the command again when it is done."),
+        )
+    return InputError(
+        tr("The index cannot be read: it is damaged, or not reachable."),
+        where=uri,
+        found=said,
+        hint=tr("Build it anew, or go back to a copy of it."),
+    )

@@ -1,212 +1,321 @@
-"""The filters that every engine understands, parsed: a small part of SQL.
+"""Parse the filters of ``--where``: a small, safe part of SQL that every engine understands alike.
 
-``price < 200 AND category = '连衣裙'``: ``AND``, ``OR``, ``NOT``, brackets, comparisons, ``IN``,
-``BETWEEN`` and ``IS NULL``. LanceDB reads SQL itself, and more of it; this is for engines whose
-filters are objects.
+A filter is parsed once by sqlglot; the tree is checked here; each engine renders the checked tree
+in its own language::
+
+    price < 200 AND category = '连衣裙'
+        │ parse
+    And(LT(price, 200), EQ(category, '连衣裙'))         unknown names, wrong types, functions,
+        │ check                                        subqueries …: one error that names them
+        ├─ lance_sql        (`price` < 200 AND `category` = '连衣裙')
+        └─ qdrant_filter    Filter(must=[price: Range(lt=200), category: MatchValue('连衣裙')])
+
+A checked tree consists of ``Paren``, ``And``, ``Or``, ``Not`` and predicates. Every predicate
+compares one attribute, on its left side, with values of the attribute's type.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, ClassVar
 
-from bagformer_cli.errors import InputError
-from bagformer_cli.index.engine_errors import EXAMPLE, unknown_attribute
+import sqlglot
+from sqlglot import Dialect, ParseError, Token, TokenType, exp
+from sqlglot.errors import SqlglotError
+
+from bagformer_cli.errors import InputError, nearest
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
 
+EXAMPLE = "price < 200 AND category = '连衣裙'"
+GRAMMAR = "= != < <= > >= IN BETWEEN LIKE IS NULL AND OR NOT ( )"
+KEYWORDS = {"AND", "OR", "NOT", "IN", "BETWEEN", "LIKE", "IS", "NULL", "TRUE", "FALSE"}
+MAX_DEPTH = 20  # nested brackets; the parser uses about twenty Python frames for each
+MAX_INT = 2**63 - 1
+MAX_SHOWN = 120  # characters of a filter in an error
+
 Value = str | int | float | bool
-Operator = Literal["=", "!=", "<", "<=", ">", ">="]
+Tree = exp.Expr
+
+COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE)
+SWAPPED: dict[type[Tree], type[Tree]] = {
+    exp.EQ: exp.EQ, exp.NEQ: exp.NEQ, exp.LT: exp.GT, exp.LTE: exp.GTE, exp.GT: exp.LT,
+    exp.GTE: exp.LTE,
+}  # fmt: skip
+ROUNDED: dict[type[Tree], Callable[[float], int]] = {
+    exp.LT: math.ceil, exp.LTE: math.floor, exp.GT: math.floor, exp.GTE: math.ceil,
+}  # fmt: skip
+PARTS: dict[type[Tree], set[str]] = {
+    **{kind: {"this", "expression"} for kind in COMPARISONS},
+    exp.In: {"this", "expressions"},
+    exp.Between: {"this", "low", "high"},
+    exp.Like: {"this", "expression", "negate"},
+    exp.Is: {"this", "expression"},
+}
+"""The predicates, and the only parts that each may have: no subquery, no ``ESCAPE`` …"""
 
 
-@dataclass(frozen=True)
-class Compare:
-    """``name operator value``."""
+class _FilterDialect(Dialect):
+    """Names in backticks or double quotes, no comments; LanceDB reads the first kind of quotes."""
 
-    name: str
-    operator: Operator
-    value: Value
-
-
-@dataclass(frozen=True)
-class In:
-    """``name IN (values)``."""
-
-    name: str
-    values: tuple[Value, ...]
+    class Tokenizer(sqlglot.Tokenizer):
+        IDENTIFIERS: ClassVar[list[str | tuple[str, str]]] = ["`", '"']
+        COMMENTS: ClassVar[list[str | tuple[str, str]]] = []
 
 
-@dataclass(frozen=True)
-class IsNull:
-    """``name IS NULL``."""
+def parse_filter(where: str, layout: Layout) -> Tree:
+    """Parse a filter and check it against the attributes of an index.
 
-    name: str
-
-
-@dataclass(frozen=True)
-class Not:
-    """``NOT node``."""
-
-    node: Node
-
-
-@dataclass(frozen=True)
-class All:
-    """``a AND b …``."""
-
-    nodes: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Either:
-    """``a OR b …``."""
-
-    nodes: tuple[Node, ...]
-
-
-Node = Compare | In | IsNull | Not | All | Either
-
-_TOKEN = re.compile(
-    r"\s*(?:(?P<text>'(?:[^']|'')*')|(?P<number>-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)"
-    r"|(?P<operator><=|>=|!=|<>|=|<|>|\(|\)|,)|`(?P<quoted>[^`]+)`|\"(?P<double>[^\"]+)\""
-    r"|(?P<word>[^\W\d]\w*))"
-)
-
-
-def parse(where: str, layout: Layout) -> Node:
-    """The filter as nodes.
+    >>> layout = Layout("model", 8, attributes={"price": "float"})
+    >>> lance_sql(parse_filter("NOT 200 <= price", layout))
+    '(NOT `price` >= 200)'
 
     Raises:
-        InputError: It is no such expression, or names an attribute that the index lacks.
+        InputError: It is no filter, names an attribute that the index lacks, or compares an
+            attribute with a value of another type.
     """
-    parser = _Parser(where, layout)
-    node = parser.either()
-    if parser.kind != "end":
-        raise parser.wrong(tr("the end"))
-    return node
+    try:
+        tree = exp.Paren(this=_parsed(where, layout))
+        for predicate in predicates(tree):
+            predicate.replace(_Check(where, layout).predicate(predicate))
+        return tree
+    except RecursionError:
+        raise _wrong(where, tr("It is nested too deeply.")) from None
 
 
-class _Parser:
+def predicates(tree: Tree) -> Iterator[Tree]:
+    """Yield what ``AND``, ``OR``, ``NOT`` and brackets combine; without recursion."""
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, exp.And | exp.Or):
+            stack += [node.right, node.left]
+        elif isinstance(node, exp.Not | exp.Paren):
+            stack.append(node.this)
+        else:
+            yield node
+
+
+def lance_sql(tree: Tree) -> str:
+    """Render a checked tree as LanceDB's SQL, in brackets.
+
+    Raises:
+        InputError: LanceDB cannot express the name of an attribute.
+    """
+    for column in tree.find_all(exp.Column):
+        if "`" in column.name:
+            raise InputError(
+                tr("LanceDB cannot filter by an attribute with a backtick in its name."),
+                found=column.name,
+            )
+    return tree.sql(dialect=_FilterDialect, identify=True, comments=False)
+
+
+def value_of(node: Tree) -> Value:
+    """Return the Python value of a checked literal."""
+    if isinstance(node, exp.Boolean):
+        return bool(node.this)
+    return str(node.this) if node.is_string else _number_of(node)
+
+
+def unknown_attribute(name: str, layout: Layout, where: str) -> InputError:
+    """Return the error for an attribute that no product has, with the nearest existing name."""
+    names = ["id", "title", *layout.attributes]
+    near = nearest(name, names)
+    if near is None:
+        hint = tr("Text goes in single quotes: '{text}'", text=name)
+    else:
+        hint = tr("Did you mean {name}?", name=near if near.isidentifier() else f"`{near}`")
+    return InputError(
+        tr("The index has no attribute '{name}'.", name=name),
+        where=where,
+        expected=", ".join(names),
+        hint=hint,
+    )
+
+
+@cache
+def _dialect() -> Dialect:
+    return _FilterDialect()
+
+
+def _parsed(where: str, layout: Layout) -> Tree:
+    try:
+        where.encode()
+        tokens = [_named(token, layout) for token in _dialect().tokenize(where)]
+        _check_depth(where, tokens)
+        parsed = _dialect().parser().parse_into(exp.Condition, tokens, where)
+    except ParseError as error:
+        at = error.errors[0] if error.errors else {}
+        raise _wrong(where, at.get("highlight") or None) from None
+    except (SqlglotError, UnicodeEncodeError):
+        raise _wrong(where, None) from None
+    if len(parsed) != 1 or parsed[0] is None or any(token.comments for token in tokens):
+        raise _wrong(where, None)
+    return parsed[0]
+
+
+def _named(token: Token, layout: Layout) -> Token:
+    """Read a word that is an attribute as its name, even where SQL has a keyword like ``order``."""
+    plain = token.token_type not in {TokenType.STRING, TokenType.NUMBER, TokenType.IDENTIFIER}
+    if plain and token.text in layout.attributes and token.text.upper() not in KEYWORDS:
+        token.token_type = TokenType.IDENTIFIER
+    return token
+
+
+def _check_depth(where: str, tokens: list[Token]) -> None:
+    depth = 0
+    for token in tokens:
+        depth += token.token_type == TokenType.L_PAREN
+        depth -= token.token_type == TokenType.R_PAREN
+        if depth > MAX_DEPTH:
+            raise _wrong(where, tr("It is nested too deeply."))
+
+
+def _wrong(where: str, found: str | None) -> InputError:
+    return InputError(
+        tr("The filter is not an expression."), where=_short(where), found=found, expected=EXAMPLE
+    )
+
+
+def _number_of(node: Tree) -> int | float:
+    if isinstance(node, exp.Neg):
+        return -_number_of(node.this)
+    return int(node.this) if node.this.isdecimal() else float(node.this)
+
+
+def _whole(number: float) -> int | float:
+    return int(number) if number.is_integer() else number
+
+
+def _short(text: str) -> str:
+    """Shorten a filter for an error; bytes that are not UTF-8 become question marks."""
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
+
+
+class _Check:
+    """Check one predicate of a filter.
+
+    Args:
+        where: The whole filter, for errors.
+        layout: The layout of the index: which attributes there are, and of which types.
+    """
+
     def __init__(self, where: str, layout: Layout) -> None:
-        self.where, self.layout = where, layout
-        self._tokens = self._split()
-        self.kind, self.value = next(self._tokens)
+        self.where, self.layout = _short(where), layout
 
-    def _split(self) -> Iterator[tuple[str, str]]:
-        place = 0
-        while self.where[place:].strip():
-            match = _TOKEN.match(self.where, place)
-            if match is None:
-                raise self._error(self.where[place:].strip()[:20], tr("an attribute"))
-            place = match.end()
-            kind = str(match.lastgroup)
-            value = match[kind]
-            if kind in {"quoted", "double"}:
-                yield "name", value
-            elif kind == "word":
-                keyword = value.upper() in _KEYWORDS
-                yield ("keyword", value.upper()) if keyword else ("name", value)
-            else:
-                yield kind, value
-        yield "end", ""
+    def predicate(self, node: Tree) -> Tree:
+        """Return the predicate with its attribute on the left and its values in canonical form."""
+        for known in node.find_all(exp.Column):
+            self._kind(known)  # an unknown name is the likeliest mistake: it is named first
+        if isinstance(node, exp.Column):  # a truth value alone: `in_stock`, `NOT in_stock`
+            return self._comparison(exp.EQ(this=node.copy(), expression=exp.true()))
+        parts = {name for name, part in node.args.items() if part}
+        if type(node) not in PARTS or not parts <= PARTS[type(node)]:
+            raise self._unsupported(node)
+        if isinstance(node, COMPARISONS):
+            return self._comparison(node)
+        column = self._column(node.this, node)
+        if isinstance(node, exp.Is):
+            return self._is(node, column)
+        if isinstance(node, exp.In):
+            if not node.expressions:
+                raise self._unsupported(node)
+            values = [self._value(column, one, exp.EQ) for one in node.expressions]
+            return exp.In(this=column, expressions=values)
+        if isinstance(node, exp.Between):
+            low = self._value(column, node.args["low"], exp.GTE)
+            high = self._value(column, node.args["high"], exp.LTE)
+            return exp.Between(this=column, low=low, high=high)
+        if self._kind(column) != "str":
+            raise self._misfit(column, "LIKE")
+        pattern = self._value(column, node.expression, exp.EQ)
+        like = exp.Like(this=column, expression=pattern)
+        return exp.Not(this=like) if node.args.get("negate") else like
 
-    def _error(self, found: str, expected: str) -> InputError:
+    def _comparison(self, node: Tree) -> Tree:
+        left, right = node.this.unnest(), node.expression.unnest()
+        kind = type(node)
+        if not isinstance(left, exp.Column):
+            left, right, kind = right, left, SWAPPED[kind]
+        column = self._column(left, node)
+        return kind(this=column, expression=self._value(column, right, kind))
+
+    def _is(self, node: Tree, column: exp.Column) -> Tree:
+        value = node.expression
+        if isinstance(value, exp.Boolean) and self._kind(column) != "bool":
+            raise self._misfit(column, value.sql())
+        if not isinstance(value, exp.Boolean | exp.Null):
+            raise self._unsupported(node)
+        return exp.Is(this=column, expression=value.copy())
+
+    def _column(self, node: Tree, predicate: Tree) -> exp.Column:
+        inner = node.unnest()
+        if not isinstance(inner, exp.Column):
+            raise self._unsupported(predicate)
+        return exp.column(inner.name, quoted=True)
+
+    def _kind(self, column: exp.Column) -> str:
+        """Return the type of an attribute."""
+        name = ".".join(part.name for part in column.parts)
+        qualified = len(column.parts) > 1  # `a.b` names an attribute only in quotes
+        if name in {"id", "title"}:
+            return "str"
+        if qualified or name not in self.layout.attributes:
+            raise unknown_attribute(name, self.layout, self.where)
+        return self.layout.attributes[name]
+
+    def _value(self, column: exp.Column, node: Tree, comparison: type[Tree]) -> Tree:
+        """Return a literal of the attribute's type; raise if it is none."""
+        node = node.unnest()
+        kind = self._kind(column)
+        if isinstance(node, exp.Boolean):
+            if kind != "bool":
+                raise self._misfit(column, node.sql())
+            if comparison not in {exp.EQ, exp.NEQ}:
+                raise self._unsupported(node)
+            return node.copy()
+        negative = isinstance(node, exp.Neg)
+        literal = node.this if negative else node
+        if type(literal) is not exp.Literal or (negative and literal.is_string):
+            raise self._unsupported(node)
+        if kind == "bool" or literal.is_string != (kind == "str"):
+            raise self._misfit(column, _short(node.sql()))
+        return literal.copy() if kind == "str" else self._number(column, node, comparison)
+
+    def _number(self, column: exp.Column, node: Tree, comparison: type[Tree]) -> Tree:
+        """Return a finite number: for an attribute of type int a whole one of 64 bits."""
+        text = _short(node.sql())
+        number = _number_of(node) if len(text) <= MAX_SHOWN else math.inf
+        whole = self._kind(column) == "int"
+        if not whole:
+            number = float(number)
+        elif isinstance(number, float) and math.isfinite(number):
+            # LanceDB refuses `stock < 3.5`: whole numbers below 3.5 are those below 4.
+            number = ROUNDED.get(comparison, _whole)(number)
+        too_large = isinstance(number, int) and abs(number) > MAX_INT
+        if too_large or not math.isfinite(number) or (whole and not isinstance(number, int)):
+            raise self._misfit(column, text)
+        return exp.Literal.number(repr(number))
+
+    def _misfit(self, column: exp.Column, found: Any) -> InputError:
         return InputError(
-            tr("The filter is not an expression."),
+            tr("The filter does not fit the types of its attributes."),
             where=self.where,
-            found=found or tr("the end"),
-            expected=expected,
-            hint=tr("For example: {example}", example=EXAMPLE),
+            found=f"{column.name}: {found}",
+            expected=f"{column.name} ({self._kind(column)})",
+            hint=tr("Text goes in single quotes, numbers and TRUE or FALSE without quotes."),
         )
 
-    def wrong(self, expected: str) -> InputError:
-        return self._error(self.value, expected)
-
-    def take(self, kind: str, value: str | None = None) -> str | None:
-        if self.kind != kind or (value is not None and self.value != value):
-            return None
-        taken = self.value
-        self.kind, self.value = next(self._tokens)
-        return taken
-
-    def need(self, kind: str, value: str | None, expected: str) -> str:
-        taken = self.take(kind, value)
-        if taken is None:
-            raise self.wrong(expected)
-        return taken
-
-    def either(self) -> Node:
-        nodes = [self.both()]
-        while self.take("keyword", "OR"):
-            nodes.append(self.both())
-        return nodes[0] if len(nodes) == 1 else Either(tuple(nodes))
-
-    def both(self) -> Node:
-        nodes = [self.one()]
-        while self.take("keyword", "AND"):
-            nodes.append(self.one())
-        return nodes[0] if len(nodes) == 1 else All(tuple(nodes))
-
-    def one(self) -> Node:
-        if self.take("keyword", "NOT"):
-            return Not(self.one())
-        if self.take("operator", "("):
-            inside = self.either()
-            self.need("operator", ")", ")")
-            return inside
-        name = self.need("name", None, tr("an attribute"))
-        if name not in {"id", "title", *self.layout.attributes}:
-            raise unknown_attribute(name, self.layout, self.where)
-        if self.take("keyword", "IS"):
-            negated = self.take("keyword", "NOT") is not None
-            self.need("keyword", "NULL", "NULL")
-            return Not(IsNull(name)) if negated else IsNull(name)
-        negated = self.take("keyword", "NOT") is not None
-        node: Node
-        if self.take("keyword", "IN"):
-            self.need("operator", "(", "(")
-            values = [self.literal(name)]
-            while self.take("operator", ","):
-                values.append(self.literal(name))
-            self.need("operator", ")", ")")
-            node = In(name, tuple(values))
-        elif self.take("keyword", "BETWEEN"):
-            low = self.literal(name)
-            self.need("keyword", "AND", "AND")
-            node = All((Compare(name, ">=", low), Compare(name, "<=", self.literal(name))))
-        else:
-            operator = self.need("operator", None, "=, !=, <, <=, >, >=, IN, BETWEEN, IS NULL")
-            if operator not in _OPERATORS:
-                raise self._error(operator, ", ".join(_OPERATORS))
-            node = Compare(name, _OPERATORS[operator], self.literal(name))
-        return Not(node) if negated else node
-
-    def literal(self, name: str) -> Value:
-        kind = self.layout.attributes.get(name, "str")
-        found: Value
-        if (text := self.take("text")) is not None:
-            found = text[1:-1].replace("''", "'")
-        elif (number := self.take("number")) is not None:
-            found = float(number) if re.search(r"[.eE]", number) else int(number)
-        elif (word := self.take("keyword", "TRUE") or self.take("keyword", "FALSE")) is not None:
-            found = word == "TRUE"
-        else:
-            raise self.wrong(tr("a value: text in single quotes, or a number"))
-        own = "bool" if isinstance(found, bool) else "str" if isinstance(found, str) else "number"
-        fits = own == {"int": "number", "float": "number"}.get(kind, kind)
-        if not fits:
-            raise InputError(
-                tr("The filter does not fit its attributes."),
-                where=self.where,
-                found=f"{name}: {found!r}",
-                expected=f"{name} ({kind})",
-            )
-        return found
-
-
-_KEYWORDS = {"AND", "OR", "NOT", "IN", "IS", "NULL", "BETWEEN", "TRUE", "FALSE"}
-_OPERATORS: dict[str, Operator] = {
-    "=": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">=",
-}  # fmt: skip
+    def _unsupported(self, node: Tree) -> InputError:
+        text = node.sql(dialect=_FilterDialect, comments=False)
+        return InputError(
+            tr("A filter compares attributes with values and cannot do this."),
+            where=self.where,
+            found=_short(text),
+            expected=GRAMMAR,
+            hint=tr("For example: {example}", example=EXAMPLE),
+        )

@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 
 from bagformer_cli.errors import InputError, XmrError
 from bagformer_cli.files import disk_errors
-from bagformer_cli.index.engine import Engine, Found, Queries, Recall
-from bagformer_cli.index.engine_errors import bad_where, damaged
+from bagformer_cli.index.engine import Engine, Found, Queries, Recall, damaged
+from bagformer_cli.index.filters import lance_sql, parse_filter
 from bagformer_cli.index.lancedb_folder import (
     CODEBOOK,
     TABLE,
@@ -180,10 +180,11 @@ class LanceEngine(Engine):
     def remove(self, ids: Sequence[str] = (), where: str | None = None) -> int:
         """Delete rows."""
         removed = 0
+        condition = self._filter(where)
         with self._writing():
             self._table.checkout_latest()
-            if where is not None:
-                removed += self._delete(self.check_where(where))
+            if condition is not None:
+                removed += self._delete(condition)
             for begin in range(0, len(ids), 1000):
                 listed = ", ".join(_quoted(name) for name in ids[begin : begin + 1000])
                 removed += self._delete(f"id IN ({listed})")
@@ -236,10 +237,10 @@ class LanceEngine(Engine):
 
     def count(self, where: str | None = None) -> int:
         """Rows, or those that an expression is true of."""
+        condition = self._filter(where)
         with _errors(self.uri):
             self._follow()
-            where = None if where is None else self.check_where(where)
-            return int(self._table.count_rows(where))
+            return int(self._table.count_rows(condition))
 
     def recall(
         self,
@@ -255,15 +256,15 @@ class LanceEngine(Engine):
         self.layout.require_side(side, self.uri)
         seconds: dict[str, float] = {}
         started = time.perf_counter()
+        condition = self._filter(where)
         with _errors(self.uri):
             self._follow()
-            where = None if where is None else self.check_where(where)
             if method == "vector":
-                return self._by_vector(side, queries, candidates, where)
+                return self._by_vector(side, queries, candidates, condition)
             mirror = self._refreshed(side)
             seconds["open"] = time.perf_counter() - started
             started = time.perf_counter()
-            allowed = mirror.allowed(None if where is None else self._keys(where))
+            allowed = mirror.allowed(None if condition is None else self._keys(condition))
         seconds["filter"] = time.perf_counter() - started
         return mirror.recall(queries.vectors, k, allowed, method, seconds)
 
@@ -381,20 +382,9 @@ class LanceEngine(Engine):
             return None
         return changed if time.time_ns() - changed > SETTLED else None
 
-    def check_where(self, where: str) -> str:
-        """The expression in brackets, or an error that says why this table cannot evaluate it.
-
-        Without brackets LanceDB takes no offence at what stands behind the filter.
-        """
-        bracketed = f"({where})"
-        try:
-            self._table.search().where(bracketed).limit(1).select(["id"]).to_arrow()
-        except Exception as error:
-            wrong = bad_where(where, str(error), self.layout)
-            if wrong is None:
-                raise damaged(self.uri, error) from error
-            raise wrong from None
-        return bracketed
+    def _filter(self, where: str | None) -> str | None:
+        """Translate a filter to LanceDB's SQL; None stays None."""
+        return None if where is None else lance_sql(parse_filter(where, self.layout))
 
     def _keys(self, where: str) -> Keys:
         found = self._table.search().where(where).select(["id"]).with_row_id(True).to_arrow()

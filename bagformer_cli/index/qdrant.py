@@ -28,9 +28,9 @@ from qdrant_client import QdrantClient
 from qdrant_client import models as q
 
 from bagformer_cli.errors import InputError, XmrError
-from bagformer_cli.index import filters as sql
-from bagformer_cli.index.engine import Engine, Found, Queries, Recall
-from bagformer_cli.index.engine_errors import damaged
+from bagformer_cli.index.engine import Engine, Found, Queries, Recall, damaged
+from bagformer_cli.index.filters import parse_filter
+from bagformer_cli.index.qdrant_filters import key_of, qdrant_filter
 from bagformer_cli.index.rows import Layout, Side, side_one, side_vectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -117,7 +117,8 @@ class QdrantEngine(Engine):
             )
             if not _is_local(uri):
                 for name, kind in {"id": "str", **layout.attributes}.items():
-                    client.create_payload_index(collection, name, _SCHEMA[kind])
+                    if '"' not in name:  # which no filter can name either
+                        client.create_payload_index(collection, key_of(name), _SCHEMA[kind])
         return cls(uri, client, collection, layout)
 
     @classmethod
@@ -257,7 +258,9 @@ class QdrantEngine(Engine):
         if not len(keys):
             return []
         with _errors(self.uri):
-            found = self._client.retrieve(self._collection, list(keys), with_payload=list(columns))
+            # Qdrant would read the name of a column as a path: what is not wanted is named instead.
+            wanted = "thumbnail" in columns or q.PayloadSelectorExclude(exclude=["thumbnail"])
+            found = self._client.retrieve(self._collection, list(keys), with_payload=wanted)
         payloads = {str(record.id): record.payload or {} for record in found}
         rows = []
         for key in keys:
@@ -296,63 +299,12 @@ class QdrantEngine(Engine):
     # -------------------------------------------------------------------------------- inside
 
     def _filter(self, where: str) -> q.Filter:
-        return q.Filter(must=[_condition(sql.parse(where, self.layout))])
+        return qdrant_filter(parse_filter(where, self.layout))
 
 
 def point_id(name: str) -> str:
     """A product's id as Qdrant wants it: a UUID that follows from it."""
     return str(uuid.uuid5(NAMESPACE, name))
-
-
-def _condition(node: sql.Node) -> Any:
-    """A parsed filter as Qdrant's conditions."""
-    match node:
-        case sql.All(nodes):
-            return q.Filter(must=[_condition(one) for one in nodes])
-        case sql.Either(nodes):
-            return q.Filter(should=[_condition(one) for one in nodes])
-        # NOT goes inwards (De Morgan): what is not known is neither true nor false, and that is
-        # so of each comparison by itself.
-        case sql.Not(sql.All(nodes)):
-            return _condition(sql.Either(tuple(sql.Not(one) for one in nodes)))
-        case sql.Not(sql.Either(nodes)):
-            return _condition(sql.All(tuple(sql.Not(one) for one in nodes)))
-        case sql.Not(sql.Not(inner)):
-            return _condition(inner)
-        case sql.Not(sql.IsNull(name)):
-            return q.Filter(must_not=[_empty(name)])
-        case sql.Not(sql.Compare(name) | sql.In(name) as inner):
-            return q.Filter(must_not=[_condition(inner), _empty(name)])
-        case sql.IsNull(name):
-            return _empty(name)
-        case sql.In(name, values):
-            if any(isinstance(value, float) for value in values):
-                return q.Filter(should=[_equal(name, value) for value in values])
-            return q.FieldCondition(key=name, match=q.MatchAny(any=list(values)))
-        case sql.Compare(name, "=", value):
-            return _equal(name, value)
-        case sql.Compare(name, "!=", value):
-            return _condition(sql.Not(sql.Compare(name, "=", value)))
-        case sql.Compare(name, operator, value):
-            if isinstance(value, str):
-                raise InputError(
-                    tr("Text can be compared for being equal alone."),
-                    where=f"{name} {operator} {value!r}",
-                )
-            kind = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}[operator]
-            return q.FieldCondition(key=name, range=q.Range(**{kind: float(value)}))
-
-
-def _equal(name: str, value: Any) -> Any:
-    if isinstance(value, float):
-        return q.FieldCondition(key=name, range=q.Range(gte=value, lte=value))
-    if isinstance(value, int) and not isinstance(value, bool):
-        return q.FieldCondition(key=name, range=q.Range(gte=value, lte=value))
-    return q.FieldCondition(key=name, match=q.MatchValue(value=value))
-
-
-def _empty(name: str) -> Any:
-    return q.IsEmptyCondition(is_empty=q.PayloadField(key=name))
 
 
 def _is_local(uri: str) -> bool:

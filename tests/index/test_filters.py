@@ -1,0 +1,244 @@
+"""Filters: what they mean, the same in LanceDB and Qdrant, and what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from bagformer_cli.errors import InputError
+from bagformer_cli.index.filters import lance_sql, parse_filter
+from bagformer_cli.index.rows import Layout
+
+BIG = 9223372036854775807
+ATTRIBUTES = {
+    "price": "float",
+    "stock": "int",
+    "category": "str",
+    "new": "bool",
+    "价格": "int",
+    "价格（元）": "int",
+    "a b": "int",
+    "a(b)": "int",
+    "50%": "int",
+    "order": "str",
+    "select": "int",
+    "Price": "int",
+}
+LAYOUT = Layout("model", 8, attributes=ATTRIBUTES)
+ROWS: dict[str, list[Any]] = {
+    "id": ["p0", "p1", "p2", "p3", "it's"],
+    "title": ["红色连衣裙", "红色 T恤", "100%棉", "a_b\\c", None],
+    "price": [0.0, 1.5, 2.0, -3.0, None],
+    "stock": [0, 1, BIG, -BIG, None],
+    "category": ["连衣裙", "T恤", "it's", 'say "hi"', None],
+    "new": [True, False, True, False, None],
+    "价格": [0, 1, 2, 3, None],
+    "价格（元）": [0, 1, 2, 3, None],
+    "a b": [0, 1, 2, 3, None],
+    "a(b)": [0, 1, 2, 3, None],
+    "50%": [0, 1, 2, 3, None],
+    "order": ["a", "b", "c", "d", None],
+    "select": [0, 1, 2, 3, None],
+    "Price": [0, 1, 2, 3, None],
+}
+Find = Callable[[str], list[int]]
+
+
+@pytest.fixture(scope="module", params=["lancedb", "qdrant"])
+def find(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Find:
+    """A function from a filter to the numbers of the rows that one engine finds."""
+    if request.param == "lancedb":
+        import lancedb
+
+        folder = tmp_path_factory.mktemp("table")
+        schema = pa.schema([(name, LAYOUT.schema.field(name).type) for name in ROWS])
+        table = lancedb.connect(str(folder)).create_table("t", pa.table(ROWS, schema=schema))
+
+        def in_lancedb(where: str) -> list[int]:
+            sql = lance_sql(parse_filter(where, LAYOUT))
+            found = table.search().where(sql).select(["id"]).to_arrow()["id"].to_pylist()
+            assert table.count_rows(sql) == len(found)
+            return sorted(ROWS["id"].index(name) for name in found)
+
+        return in_lancedb
+    client_module = pytest.importorskip("qdrant_client")
+    from bagformer_cli.index.qdrant_filters import qdrant_filter
+
+    client = client_module.QdrantClient(":memory:")
+    client.create_collection("t", vectors_config={})
+    points = [
+        client_module.models.PointStruct(
+            id=n, vector={}, payload={name: values[n] for name, values in ROWS.items()}
+        )
+        for n in range(5)
+    ]
+    client.upsert("t", points)
+
+    def in_qdrant(where: str) -> list[int]:
+        condition = qdrant_filter(parse_filter(where, LAYOUT))
+        return sorted(int(point.id) for point in client.scroll("t", condition)[0])
+
+    return in_qdrant
+
+
+@pytest.mark.parametrize(
+    ("where", "rows"),
+    [
+        ("price < 2", [0, 1, 3]),
+        ("price <= 2 AND price >= 0", [0, 1, 2]),
+        ("price = 2", [2]),
+        ("price = -3", [3]),
+        ("price != 2", [0, 1, 3]),
+        ("price <> 2", [0, 1, 3]),
+        ("NOT price = 2", [0, 1, 3]),
+        ("2 > price", [0, 1, 3]),
+        ("(price) = (1.5)", [1]),
+        ("price = 15e-1 OR price = .0", [0, 1]),
+        ("price IN (0, 1.5, 99)", [0, 1]),
+        ("price NOT IN (0, 1.5, 99)", [2, 3]),
+        ("price BETWEEN 0 AND 1.5", [0, 1]),
+        ("price NOT BETWEEN 0 AND 1.5", [2, 3]),
+        ("price IS NULL", [4]),
+        ("price IS NOT NULL", [0, 1, 2, 3]),
+        ("NOT price IS NULL", [0, 1, 2, 3]),
+        (f"stock = {BIG}", [2]),
+        (f"stock = {BIG - 1}", []),
+        (f"stock IN ({BIG}, 1)", [1, 2]),
+        (f"stock != {BIG}", [0, 1, 3]),
+        (f"stock = -{BIG}", [3]),
+        ("stock < 0.5", [0, 3]),
+        ("stock <= 0.5", [0, 3]),
+        ("stock > 0.5", [1, 2]),
+        ("stock >= 0.5", [1, 2]),
+        ("stock BETWEEN -0.5 AND 1.5", [0, 1]),
+        ("stock = 1.0", [1]),
+        ("category = '连衣裙'", [0]),
+        ("category = 'it''s'", [2]),
+        ("category = 'say \"hi\"'", [3]),
+        ("category IN ('T恤', 'it''s')", [1, 2]),
+        ("category != 'T恤'", [0, 2, 3]),
+        ("id = 'it''s'", [4]),
+        ("title LIKE '红色%'", [0, 1]),
+        ("title LIKE '%色%'", [0, 1]),
+        ("title NOT LIKE '%色%'", [2, 3]),
+        ("NOT title LIKE '%色%'", [2, 3]),
+        ("title LIKE '红色连衣裙'", [0]),
+        ("title LIKE '%'", [0, 1, 2, 3]),
+        ("title LIKE '100\\%棉'", [2]),
+        ("title LIKE '%\\\\c%'", [3]),
+        ("new", [0, 2]),
+        ("NOT new", [1, 3]),
+        ("new = FALSE", [1, 3]),
+        ("new != TRUE", [1, 3]),
+        ("new IS TRUE", [0, 2]),
+        ("new IS NOT TRUE", [1, 3, 4]),
+        ("new IN (TRUE, FALSE)", [0, 1, 2, 3]),
+        ("价格 = 1", [1]),
+        ("价格（元） = 1", [1]),
+        ("`价格（元）` = 1", [1]),
+        ("`a b` = 1", [1]),
+        ('"a b" = 1', [1]),
+        ("`a(b)` = 1", [1]),
+        ("`50%` = 1", [1]),
+        ("order = 'b'", [1]),
+        ("select = 1", [1]),
+        ("Price = 1 AND price = 1.5", [1]),
+        ("price < 1 OR price > 1.6 AND new", [0, 2, 3]),
+        ("(price < 1 OR price > 1.6) AND new", [0, 2]),
+        # A comparison with a missing value is neither true nor false; false AND unknown is false.
+        ("NOT (price > 5 AND stock > 9)", [0, 1, 2, 3]),
+        ("NOT (id = 'p0' AND price = 9)", [0, 1, 2, 3, 4]),
+        ("NOT (price < 0 OR stock > 5)", [0, 1]),
+        ("NOT (NOT (price = 2))", [2]),
+        (" and ".join(["price < 1"] * 2000), [0, 3]),
+    ],
+    ids=lambda value: ascii(value)[:60],
+)
+def test_a_filter_finds_the_same_rows_in_every_engine(
+    find: Find, where: str, rows: list[int]
+) -> None:
+    assert find(where) == rows
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("", "not an expression"),
+        (";", "not an expression"),
+        ("price <", "found: <"),
+        ("price < 7 price", "found: price"),
+        ("price < 7; price > 3", "not an expression"),
+        ("category = 'x", "not an expression"),
+        # Closed brackets cannot widen a filter, and nothing after it is lost in silence.
+        ("id = 'zzz') OR (1 = 1", "found: )"),
+        ("1 = 1); DROP TABLE items", "found: )"),
+        ("price = 1 -- new", "cannot do this"),
+        ("price = 1 /* x */", "not an expression"),
+        ("price = 1 {# x #}", "not an expression"),
+        ("1 = 1", "cannot do this"),
+        ("1/0 = price", "found: 1 / 0"),
+        ("repeat('a', 1000000000) = id", "found: REPEAT('a', 1000000000)"),
+        ("range(0, 1000000000) = price", "cannot do this"),
+        ("length(thumbnail) > 3", "no attribute 'thumbnail'"),
+        ("price IN (SELECT 1)", "found: "),
+        ("EXISTS (SELECT 1)", "found: "),
+        ("price = stock", "cannot do this"),
+        ("price = NULL", "IS NULL"),
+        ("price IN (1, NULL)", "found: NULL"),
+        ("price IN ()", "cannot do this"),
+        ("price + 1 = 2", "cannot do this"),
+        ("title ILIKE 'x'", "cannot do this"),
+        ("title LIKE 'x' ESCAPE 'y'", "cannot do this"),
+        ("price BETWEEN SYMMETRIC 3 AND 1", "cannot do this"),
+        ("CASE WHEN new THEN new END", "cannot do this"),
+        ("price::int = 3", "cannot do this"),
+        ("price = ?", "cannot do this"),
+        ("price = - -3", "cannot do this"),
+        ("new < TRUE", "cannot do this"),
+        ("prise < 3", "Did you mean price?"),
+        ("`a c` < 3", "Did you mean `a b`?"),
+        ("category = 灰色", "single quotes: '灰色'"),
+        ("category = 5", "category (str)"),
+        ("price = 'x'", "price (float)"),
+        ("price", "price (float)"),
+        ("new = 1", "new (bool)"),
+        ("stock = 1.5", "stock (int)"),
+        (f"stock = {BIG + 1}", "stock (int)"),
+        ("price < 1e999", "price (float)"),
+        ("price LIKE '3'", "price (float)"),
+        ("price < " + 5000 * "9", "price (float)"),
+        (5000 * "(" + "price < 3" + 5000 * ")", "nested too deeply"),
+        (5000 * "NOT " + "price < 3", "nested too deeply"),
+        ("category = '\ud800'", "not an expression"),
+    ],
+    ids=lambda text: ascii(text)[:40],
+)
+def test_what_is_no_filter_is_refused_before_an_engine_sees_it(where: str, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_filter(where, LAYOUT)
+    assert says in str(caught.value)
+    assert len(str(caught.value)) < 700
+    str(caught.value).encode()
+
+
+def test_what_one_engine_cannot_express_is_named() -> None:
+    odd = Layout("model", 8, attributes={"a`b": "int", 'a"b': "int", "a.b": "int"})
+    with pytest.raises(InputError, match="backtick"):
+        lance_sql(parse_filter("`a``b` = 1", odd))
+    pytest.importorskip("qdrant_client")
+    from bagformer_cli.index.qdrant_filters import key_of, qdrant_filter
+
+    assert key_of("a.b") == '"a.b"'
+    for where, says in [
+        ('`a"b` = 1', "double quote"),
+        ("title < 'b'", "compare texts"),
+        ("title BETWEEN 'a' AND 'b'", "compare texts"),
+        ("title LIKE 'a_'", "no LIKE"),
+        ("title LIKE '%a'", "no LIKE"),
+        (f"`a.b` > {2**53 + 1}", "beyond 2^53"),
+    ]:
+        with pytest.raises(InputError, match=says.replace("^", r"\^")):
+            qdrant_filter(parse_filter(where, odd))
