@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bagformer_cli.data.muge import MugeFolder, naming_of, wanted_files
-from bagformer_cli.data.store.store import Store, preprocess
+from bagformer_cli.data.store.preprocess import preprocess
+from bagformer_cli.data.store.store import Store
 from bagformer_cli.data.store.tokens import Encoder
 from bagformer_cli.data.workers import Workers
 from bagformer_cli.errors import InputError, nearest
+from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
@@ -98,13 +100,6 @@ def ensure_store(
         encoder=encoder,
         text_only=text_only,
         splits=splits,
-        workers=workers or core_count(),
+        workers=workers or usable_cores(),
         progress=progress,
     )
-
-
-def core_count() -> int:
-    """How many CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -33,7 +33,6 @@ its own layer, only in one direction (the cycle test)."""
 ENTRANCES = {
     ("models.build", "original"),
     ("text.from_config", "original.text"),
-    ("data.catalogue.product_lines", "demo"),
 }
 """The only upward imports: `compat: bagformer` is switched on where a configuration is built."""
 

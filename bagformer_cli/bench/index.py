@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from bagformer_cli.bench.exact_search import clustered, queries_for, query_lengths
-from bagformer_cli.data.catalogue.parts import Product
+from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.index.encode import mean_vectors
 from bagformer_cli.index.engine import Queries
 from bagformer_cli.index.lancedb import LanceEngine

@@ -112,15 +112,15 @@ def _of_file(
     from itertools import islice
 
     from bagformer_cli.data.title_files import bag_lines, read_titles
-    from bagformer_cli.datasets import core_count
     from bagformer_cli.files import atomic_file
+    from bagformer_cli.machine import usable_cores
     from bagformer_cli.text.bio import looks_marked, read_marked
 
     if looks_marked(list(islice(read_titles(source), 200))):
         return [title.text for title in read_marked(source)]
     with bars.progress() as progress:
         pieces = bag_lines(
-            source, tokenizer, lexicons, workers=workers or core_count(), progress=progress
+            source, tokenizer, lexicons, workers=workers or usable_cores(), progress=progress
         )
         if output is not None:
             count = 0

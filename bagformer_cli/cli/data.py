@@ -116,11 +116,12 @@ def check(
     from dataclasses import asdict
 
     from bagformer_cli.data.check import check_folder
-    from bagformer_cli.datasets import core_count, resolve
+    from bagformer_cli.datasets import resolve
+    from bagformer_cli.machine import usable_cores
 
     with bars.progress() as progress:
         dataset = resolve(folder, progress=progress)
-        report = check_folder(dataset, workers or core_count(), progress)
+        report = check_folder(dataset, workers or usable_cores(), progress)
     found = {"ok": report.ok, **asdict(report)}
 
     def show() -> None:
@@ -240,24 +241,16 @@ def import_data(
     from dataclasses import asdict
 
     from bagformer_cli.data.importing.lmdb_import import import_lmdb
-    from bagformer_cli.data.importing.table_import import import_table
+    from bagformer_cli.data.importing.table_import import TableOptions, import_table
 
     with bars.progress() as progress:
         if source.is_dir():
             written = import_lmdb(source, out, naming=naming or "text", progress=progress)
         else:
-            written = import_table(
-                source,
-                out,
-                root=images,
-                split=split,
-                valid=valid,
-                test=test,
-                naming=naming or "query",
-                encoding=encoding,
-                skip_broken=skip_broken,
-                progress=progress,
+            options = TableOptions(
+                images, split, valid, test, naming or "query", encoding, skip_broken
             )
+            written = import_table(source, out, options, progress)
     found = {"folder": out, "splits": {name: asdict(part) for name, part in written.items()}}
 
     def show() -> None:

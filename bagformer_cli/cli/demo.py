@@ -36,7 +36,6 @@ def demo(
 ) -> None:
     """Draw, preprocess, pretrain, train, evaluate, score, search."""
     started = time.perf_counter()
-    from bagformer_cli.cli.eval import drawn_attributes
     from bagformer_cli.config import load_config
     from bagformer_cli.datasets import ensure_store, resolve
 
@@ -69,6 +68,7 @@ def demo(
                 raise typer.Exit(130)
         console.info(tr("5  Evaluating on combinations that training never showed"))
         from bagformer_cli.api import load
+        from bagformer_cli.evaluation.attributes import first_image_accuracy
         from bagformer_cli.evaluation.evaluate import evaluate
 
         retriever = load(run / "best")
@@ -84,7 +84,7 @@ def demo(
         "dataset": "demo",
         "split": "valid",
         **found.to_json(),
-        **drawn_attributes(folder.path, valid, found),
+        "attributes": first_image_accuracy(folder.path, valid, found.best.positions[:, 0]),
         "checkpoint": str(run / "best"),
         "score": {
             "image": str(picture),
@@ -129,7 +129,7 @@ def _search(
     progress: Any,
 ) -> dict[str, Any]:
     """Build an index over the validation split; search it in words and with the picture."""
-    from bagformer_cli.data.catalogue.sources import open_catalogue
+    from bagformer_cli.data.catalogue.catalogue import open_catalogue
     from bagformer_cli.index.build import add_catalogue
     from bagformer_cli.index.encode import EncodeOptions, layout_of
     from bagformer_cli.index.engines import create_engine

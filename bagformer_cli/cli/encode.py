@@ -85,11 +85,11 @@ def encode(
     """Parse, encode, print."""
     import time
 
-    from bagformer_cli.data.catalogue.sources import open_catalogue
+    from bagformer_cli.data.catalogue.catalogue import open_catalogue
     from bagformer_cli.data.workers import Ray
 
     catalogue = open_catalogue(
-        source, split=split, root=root, encoding=encoding, piece_size=piece_size, titles=titles
+        source, split=split, root=root, encoding=encoding, part_size=piece_size, titles=titles
     )
     from bagformer_cli.index.encode import encode_catalogue
 

@@ -91,6 +91,7 @@ def evaluate_command(
     """Parse, evaluate, print."""
     from bagformer_cli.api import load
     from bagformer_cli.datasets import ensure_store, resolve
+    from bagformer_cli.evaluation.attributes import first_image_accuracy
     from bagformer_cli.evaluation.evaluate import Slow, evaluate
     from bagformer_cli.evaluation.subsets import read_subsets
     from bagformer_cli.models.build import require_cross_encoder
@@ -173,7 +174,8 @@ def evaluate_command(
         report |= {"stages": _mean_stages([one["stages"] for one in every.values()])}
         report["subsets"] = every
     else:
-        report |= drawn_attributes(folder.path, part, found)
+        if accuracy := first_image_accuracy(folder.path, part, found.best.positions[:, 0]):
+            report["attributes"] = accuracy
     if submission is not None and items is None:
         from bagformer_cli.data.muge import Query
         from bagformer_cli.evaluation.submission import write_submission
@@ -259,25 +261,6 @@ def _mean_stages(every: list[dict[str, Any]]) -> dict[str, Any]:
         }
         for stage, both in every[0].items()
     }
-
-
-def drawn_attributes(folder: Path, part: Any, found: Any) -> dict[str, dict[str, float]]:
-    """Of a drawn dataset: how often the first image has what the query names, in percent."""
-    from bagformer_cli.demo.attributes import (
-        FILE_NAME,
-        accuracy_by_attribute,
-        read_attributes,
-    )
-
-    if not (folder / FILE_NAME).is_file():
-        return {}
-    known = read_attributes(folder, part.name)
-    first = part.image_ids[found.best.positions[:, 0]]
-    shares = accuracy_by_attribute(
-        [known.queries[query] for query in part.query_ids.tolist()],
-        [known.images[image] for image in first.tolist()],
-    )
-    return {"attributes": {name: 100 * share for name, share in shares.items()}}
 
 
 def show_evaluation(report: dict[str, Any]) -> None:

@@ -253,7 +253,7 @@ def _open(
     encoding: str,
     types: dict[str, str] | None = None,
 ) -> Any:
-    from bagformer_cli.data.catalogue.sources import open_catalogue
+    from bagformer_cli.data.catalogue.catalogue import open_catalogue
 
     return open_catalogue(catalogue, split=split, root=root, encoding=encoding, types=types)
 

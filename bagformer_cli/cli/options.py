@@ -11,7 +11,7 @@ import typer
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
-    from bagformer_cli.data.catalogue.sources import Catalogue
+    from bagformer_cli.data.catalogue.catalogue import Catalogue
     from bagformer_cli.index.encode import EncodeOptions
     from bagformer_cli.index.rows import Layout
     from bagformer_cli.models.build import RetrievalModel

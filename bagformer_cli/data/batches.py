@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD, decode, normalise, resize
+from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD, decode, resize
 from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.text.bags import TokenBags
@@ -217,7 +217,7 @@ def text_batches(tokens: TokenBags, batch_size: int, pad_id: int) -> Iterator[Te
 
 def pixels_of(image: Image.Image, size: int) -> Tensor:
     """One decoded image as evaluation sees it: [3, S, S] float32."""
-    return torch.from_numpy(normalise(resize(image, size)))
+    return normalised(torch.tensor(resize(image, size))[None])[0]
 
 
 def normalised(raw: Tensor) -> Tensor:

@@ -1,281 +1,180 @@
-"""A big text file to Arrow shards: span by span, in parallel, resumable.
+r"""Byte ranges of a text file: read alone, in parallel, and recognised by a digest.
 
-A *span* is the lines that begin in one range of the file's bytes. Each becomes one Arrow file
-(IPC, which every Arrow reader opens and memory-maps). A small JSON file beside the shards records
-which spans are done and the digest of the bytes they came from; so work that was interrupted goes
-on where it was, and where the input changed only the spans that changed are made again.
+A line belongs to the range in which it *begins*. So ranges of any length hold every line exactly
+once, and each range can be read by another process. A file of 19 bytes in ranges of 8::
+
+    offset    0  1  2  3  4  5  6  7 | 8  9 10 11 12 13 14 15 | 16 17 18
+    byte      a  b  c \n  d  e \n  f   g  h  i  j  k \n  l  m   n  o  p
+    range 0   abc         de       fghijk          (read on past the range, to the line's end)
+    range 1                                           lmnop
+    range 2   nothing: no line begins in it
+
+Everything that reads a large text file line by line stands on this module: MUGE's files, tables,
+titles, region files, catalogues, and the conversion of a dataset to its store.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, NamedTuple
 
-import pyarrow as pa
-
-from bagformer_cli.data.muge_lines import read_lines
-from bagformer_cli.data.workers import Workers, run_jobs
-from bagformer_cli.errors import DataError
-from bagformer_cli.files import atomic_file, write_text
+from bagformer_cli.errors import DataError, cannot_read
 from bagformer_cli.messages import tr
-from bagformer_cli.progress import SILENT, Progress
 
-_BATCH_BYTES = 4 << 20  # input bytes in one record batch: what a worker holds in memory
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How the lines of one kind of file become rows.
-
-    Args:
-        name: Of the shards and of the record beside them.
-        schema: Of the shards.
-        row: One line to one value a column; it must be importable, as workers run it.
-        span_bytes: The length of a span.
-    """
-
-    name: str
-    schema: pa.Schema
-    row: Callable[[bytes], Sequence[Any]]
-    span_bytes: int
+_MAX_LINE = 512 << 20  # bytes; a file without line ends must not fill the memory
+_BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One finished span: its number, rows, and the SHA-256 of the lines it came from."""
-
-    number: int
-    rows: int
-    sha256: str
-
-
-@dataclass
-class Record:
-    """What is known of a conversion, kept as JSON beside its shards.
+class Line(NamedTuple):
+    """One line of a file.
 
     Args:
-        stamp: Size and times of the source when it was read.
-        span_bytes: The length of a span.
-        spans: The finished ones, by number.
-        done: All spans are finished, and the whole was checked.
+        raw: Its bytes with the line end, without a byte-order mark.
+        begin: Offset of its first byte in the file.
+        end: Offset of the next line.
     """
 
-    stamp: list[int] = field(default_factory=list)
-    span_bytes: int = 0
-    spans: dict[int, Span] = field(default_factory=dict)
-    done: bool = False
-
-    @classmethod
-    def load(cls, path: Path) -> Record:
-        """Read it; a missing or unreadable file is an empty record."""
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            spans = [Span(**span) for span in values["spans"]]
-            return cls(
-                values["stamp"],
-                values["span_bytes"],
-                {span.number: span for span in spans},
-                values["done"],
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return cls()
-
-    def save(self, path: Path) -> None:
-        """Write it, whole or not at all."""
-        spans = [asdict(self.spans[number]) for number in sorted(self.spans)]
-        values = {
-            "stamp": self.stamp,
-            "span_bytes": self.span_bytes,
-            "done": self.done,
-            "spans": spans,
-        }
-        write_text(path, json.dumps(values))
+    raw: bytes
+    begin: int
+    end: int
 
     @property
+    def content(self) -> bytes:
+        """The bytes without the line end."""
+        return self.raw.rstrip(b"\r\n")
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """The lines of a file that begin at offsets from ``begin`` up to, but not including, ``end``.
+
+    Args:
+        path: The file.
+        begin: First byte of the range.
+        end: One past the last byte; None: the end of the file.
+    """
+
+    path: Path
+    begin: int = 0
+    end: int | None = None
+
+    def lines(self, *, skip_blank_end: bool = False) -> Iterator[Line]:
+        """Read the lines that begin in the range, one at a time.
+
+        Args:
+            skip_blank_end: Leave out blank lines after the last line of the *file* that is not
+                blank. Blank lines elsewhere are always given.
+
+        Raises:
+            InputError: The file cannot be read.
+        """
+        try:
+            stream = open(self.path, "rb")  # noqa: SIM115 - only opening gets this message
+        except OSError as error:
+            raise cannot_read(self.path, error) from error
+        with stream:
+            if self.begin:
+                # One byte back: if the range starts at a line's first byte, this reads only the
+                # line end before it; else it skips the rest of the previous range's last line.
+                stream.seek(self.begin - 1)
+                stream.readline()
+            begin = stream.tell()
+            while (self.end is None or begin < self.end) and (raw := stream.readline(_MAX_LINE)):
+                end = stream.tell()
+                if begin == 0:
+                    raw = raw.removeprefix(_BOM)
+                if skip_blank_end and not raw.strip():
+                    if _only_blank(stream):
+                        return
+                    stream.seek(end)
+                yield Line(raw, begin, end)
+                begin = end
+
     def digest(self) -> str:
-        """Stands for the whole content of the source."""
-        parts = "".join(self.spans[number].sha256 for number in sorted(self.spans))
-        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+        """Hash the bytes of the range: 32 hex digits of BLAKE2b."""
+        found = hashlib.blake2b(digest_size=16)
+        with open(self.path, "rb") as stream:
+            stream.seek(self.begin)
+            left = (file_stamp(self.path)[0] if self.end is None else self.end) - self.begin
+            while left > 0 and (chunk := stream.read(min(left, 1 << 20))):
+                found.update(chunk)
+                left -= len(chunk)
+        return found.hexdigest()
 
 
-def stamp(path: Path) -> list[int]:
-    """Size and times of a file: equal stamps mean that nobody wrote to it."""
+def byte_ranges(path: Path, size: int) -> list[ByteRange]:
+    r"""Divide a file into ranges of ``size`` bytes; the last one may be shorter.
+
+    >>> from tempfile import NamedTemporaryFile
+    >>> with NamedTemporaryFile() as file:
+    ...     _ = Path(file.name).write_bytes(b"abc\nde\nfghijk\nlmnop")
+    ...     for part in byte_ranges(Path(file.name), 8):
+    ...         print(part.begin, part.end, [line.content for line in part.lines()])
+    0 8 [b'abc', b'de', b'fghijk']
+    8 16 [b'lmnop']
+    16 19 []
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        total = file_stamp(path)[0]
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    return [ByteRange(path, begin, min(begin + size, total)) for begin in range(0, total, size)]
+
+
+def file_stamp(path: Path) -> list[int]:
+    """Size and times (ns) of a file; if they are as before, nobody has written to it."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
-def record_path(folder: Path, kind: Kind) -> Path:
-    """Where the record of a conversion is."""
-    return folder / f"{kind.name}.json"
-
-
-def shard_path(folder: Path, name: str, number: int) -> Path:
-    """Where a span's shard is."""
-    return folder / f"{name}-{number:05}.arrow"
-
-
-def current(source: Path, folder: Path, kind: Kind) -> str | None:
-    """The digest of a conversion that is done and whose source has not changed; else None."""
-    record = Record.load(record_path(folder, kind))
-    if not record.done or record.span_bytes != kind.span_bytes:
-        return None
-    now = stamp(source)
-    same = record.stamp == now or (
-        record.stamp[0] == now[0]
-        and all(_unchanged(source, kind, span) for span in record.spans.values())
-    )
-    return record.digest if same else None
-
-
-def convert(
-    source: Path,
-    folder: Path,
-    kind: Kind,
-    check: Callable[[Path], None],
-    *,
-    workers: Workers = 1,
-    progress: Progress = SILENT,
-    description: str = "",
-) -> Record:
-    """Bring the shards of ``source`` in ``folder`` up to date.
-
-    Args:
-        source: The text file.
-        folder: Where the shards go.
-        kind: How lines become rows.
-        check: Called with the folder when all shards stand, before the work counts as done.
-        workers: Processes that work at the same time, or a Ray cluster.
-        progress: Where to report.
-        description: What to call the work there.
-
-    Raises:
-        DataError: A line is broken (the error names it), or the file changed meanwhile.
-    """
-    path = record_path(folder, kind)
-    record = Record.load(path)
-    before = stamp(source)
-    if record.span_bytes != kind.span_bytes:
-        record = Record()
-    elif record.stamp != before:
-        same = record.stamp[:1] == before[:1] and record.done
-        record.spans = {
-            n: span for n, span in record.spans.items() if _unchanged(source, kind, span)
-        }
-        record.done = same and len(record.spans) == _count(before[0], kind)
-    record.stamp, record.span_bytes = before, kind.span_bytes
-    record.spans = {
-        n: s for n, s in record.spans.items() if shard_path(folder, kind.name, n).exists()
-    }
-    count = _count(before[0], kind)
-    _remove_others(folder, kind, count)
-    missing = [number for number in range(count) if number not in record.spans]
-    record.done = record.done and not missing
-    record.save(path)
-    if record.done:
-        return record
-    with progress.task(description, total=_megabytes(before[0]), unit="MB") as task:
-        task.advance(_megabytes(sum(_length(n, before[0], kind) for n in record.spans)))
-        make = partial(_make_span, source, folder, kind)
-        for span in run_jobs(make, missing, workers):
-            record.spans[span.number] = span
-            record.save(path)
-            task.advance(_megabytes(_length(span.number, before[0], kind)))
-    if stamp(source) != before:
-        raise DataError(
-            tr("The file was changed while it was read."),
-            where=source,
-            hint=tr("Run the command again; what did not change is not read again."),
-        )
-    check(folder)
-    record.done = True
-    record.save(path)
-    return record
-
-
-def line_at(source: Path, offset: int) -> int:
-    """The number (from 1) of the line that begins at ``offset``."""
+def line_number(path: Path, offset: int) -> int:
+    """Count the lines up to the one that begins at ``offset``; the first is 1."""
     line = 1
-    with open(source, "rb") as stream:
+    with open(path, "rb") as stream:
         while offset > 0 and (chunk := stream.read(min(offset, 1 << 20))):
             line += chunk.count(b"\n")
             offset -= len(chunk)
     return line
 
 
-def _make_span(source: Path, folder: Path, kind: Kind, number: int) -> Span:
-    digest = hashlib.sha256()
-    rows = 0
-    path = shard_path(folder, kind.name, number)
-    with (
-        atomic_file(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, kind.schema) as writer,
-    ):
-        for lines in _batched(_span_lines(source, kind, number)):
-            table = []
-            for raw, begin in lines:
-                digest.update(raw)
-                digest.update(b"\n")
-                try:
-                    table.append(kind.row(raw))
-                except DataError as error:
-                    error.where = f"{source}:{line_at(source, begin)}"
-                    raise
-            columns = zip(*table, strict=True)
-            arrays = [pa.array(c, t) for c, t in zip(columns, kind.schema.types, strict=True)]
-            writer.write_batch(pa.record_batch(arrays, schema=kind.schema))
-            rows += len(table)
-    return Span(number, rows, digest.hexdigest())
+def decode_line(
+    raw: bytes, where: str | None = None, encoding: str = "utf-8", hint: str | None = None
+) -> str:
+    """Decode one line.
+
+    Args:
+        raw: Its bytes.
+        where: File and line, for the error; None: the caller adds it.
+        encoding: A codec that Python knows.
+        hint: What to do about it; None: save the file as UTF-8.
+
+    Raises:
+        DataError: The bytes are not text in this encoding.
+    """
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            tr("The line is not {encoding} text.", encoding=encoding.upper()),
+            where=where,
+            found=tr(
+                "byte {byte} at position {position}",
+                byte=f"{raw[error.start]:02X}",
+                position=error.start + 1,
+            ),
+            hint=hint or tr("Save the file as UTF-8."),
+        ) from None
 
 
-def _unchanged(source: Path, kind: Kind, span: Span) -> bool:
-    digest = hashlib.sha256()
-    for raw, _ in _span_lines(source, kind, span.number):
-        digest.update(raw)
-        digest.update(b"\n")
-    return digest.hexdigest() == span.sha256
-
-
-def _span_lines(source: Path, kind: Kind, number: int) -> Iterator[tuple[bytes, int]]:
-    """The lines of a span and the offset where each begins."""
-    start = number * kind.span_bytes
-    return read_lines(source, start, start + kind.span_bytes)
-
-
-def _batched(lines: Iterable[tuple[bytes, int]]) -> Iterator[list[tuple[bytes, int]]]:
-    batch: list[tuple[bytes, int]] = []
-    size = 0
-    for line in lines:
-        batch.append(line)
-        size += len(line[0])
-        if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _count(size: int, kind: Kind) -> int:
-    return math.ceil(size / kind.span_bytes)
-
-
-def _length(number: int, size: int, kind: Kind) -> int:
-    return min(kind.span_bytes, size - number * kind.span_bytes)
-
-
-def _megabytes(size: int) -> int:
-    return max(1, round(size / 2**20)) if size else 0
-
-
-def _remove_others(folder: Path, kind: Kind, count: int) -> None:
-    """Remove shards beyond the last span and what a killed run left unfinished."""
-    wanted = {shard_path(folder, kind.name, number).name for number in range(count)}
-    for path in [*folder.glob(f"{kind.name}-*.arrow"), *folder.glob(f".{kind.name}*.part")]:
-        if path.name not in wanted:
-            path.unlink(missing_ok=True)
+def _only_blank(stream: BinaryIO) -> bool:
+    """Whether the rest of the file is white space."""
+    while chunk := stream.read(1 << 16):
+        if chunk.strip():
+            return False
+    return True

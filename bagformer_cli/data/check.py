@@ -1,4 +1,8 @@
-"""Every broken line of a dataset, and what is in it."""
+"""Check a dataset: list every broken line, and summarise what each split holds.
+
+The images file is read in byte ranges by several processes; each returns the ids that it read and
+the errors, by line. Ids are compared in this process, since a repeated id may be in another range.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bagformer_cli.data.byte_ranges import ByteRange, byte_ranges
 from bagformer_cli.data.images import verify
-from bagformer_cli.data.muge import SPLITS, MugeFolder, needs_items
-from bagformer_cli.data.muge_lines import parse_image_line, parse_query_line, read_lines, repeated
+from bagformer_cli.data.muge import SPLITS, MugeFolder, may_omit_items
+from bagformer_cli.data.muge_lines import parse_image_line, parse_query_line, repeated
 from bagformer_cli.data.workers import run_jobs
 from bagformer_cli.errors import DataError
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
-_SPAN = 16 << 20
+RANGE_BYTES = 16 << 20
+"""Bytes of an images file per job."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One broken line, or a missing file (line 0)."""
+    """A broken line, or a missing file (``line`` is 0)."""
 
     file: str
     line: int
@@ -38,7 +44,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class SplitSummary:
-    """What a split holds, its broken lines left out."""
+    """Counts of a split, without its broken lines; ``longest_query`` is in characters."""
 
     queries: int
     images: int
@@ -51,7 +57,7 @@ class SplitSummary:
 
 @dataclass
 class Report:
-    """What :func:`check_folder` found."""
+    """The result of :func:`check_folder`."""
 
     folder: str
     naming: str
@@ -60,13 +66,17 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Nothing is broken."""
+        """Whether nothing is broken."""
         return not self.problems
 
 
 @dataclass
-class _Found:
-    """The good records of some lines, and the errors of the others; lines count from 0."""
+class _Records:
+    """The good records of a file or a byte range, and the errors of the other lines.
+
+    ``ids``, ``at`` and ``items`` are parallel: record k has id ``ids[k]``, is on line ``at[k]``
+    (counted from 0) and names the images ``items[k]``.
+    """
 
     lines: int = 0
     ids: list[int] = field(default_factory=list)
@@ -75,14 +85,36 @@ class _Found:
     longest: int = 0
     errors: list[tuple[int, DataError]] = field(default_factory=list)
 
+    def extend(self, part: _Records) -> None:
+        """Append the records of the next byte range."""
+        self.ids += part.ids
+        self.at += [line + self.lines for line in part.at]
+        self.items += part.items
+        self.errors += [(line + self.lines, error) for line, error in part.errors]
+        self.lines += part.lines
+
+    def drop_repeated(self) -> None:
+        """Keep the first record of each id; the others become errors."""
+        first: dict[int, int] = {}
+        keep = []
+        for k, (number, line) in enumerate(zip(self.ids, self.at, strict=True)):
+            if first.setdefault(number, line) == line:
+                keep.append(k)
+            else:
+                self.errors.append((line, repeated(number, first[number] + 1)))
+        if len(keep) < len(self.ids):
+            self.ids = [self.ids[k] for k in keep]
+            self.at = [self.at[k] for k in keep]
+            self.items = [self.items[k] for k in keep]
+
 
 def check_folder(folder: MugeFolder, workers: int = 1, progress: Progress = SILENT) -> Report:
     """Read every line and decode every image of a dataset.
 
     Args:
         folder: The dataset.
-        workers: Processes that decode images at the same time.
-        progress: Where to report.
+        workers: Number of processes that decode images.
+        progress: Receives what is done.
 
     Returns:
         All problems, in the order of files and lines, and a summary of each split.
@@ -96,94 +128,83 @@ def check_folder(folder: MugeFolder, workers: int = 1, progress: Progress = SILE
             if not path.exists():
                 message = tr("The file is missing, but {other} is there.", other=other.name)
                 report.problems.append(Problem(str(path), 0, message))
-        _check_split(report, split, queries, images, workers, progress)
+        asked = _read_queries(queries, progress) if queries.exists() else _Records()
+        _report_errors(report, queries, asked)
+        shown = _read_images(images, workers, progress) if images.exists() else _Records()
+        _report_errors(report, images, shown)
+        if images.exists():
+            _report_missing_images(report, queries, asked, shown)
+        report.splits[split] = _summary(asked, shown)
     return report
 
 
-def _check_split(
-    report: Report, split: str, queries: Path, images: Path, workers: int, progress: Progress
-) -> None:
-    found_queries = _Found()
-    if queries.exists():
-        with progress.task(queries.name) as task:
-            parse = partial(_query, items=needs_items(queries))
-            found_queries = _scan(parse, queries, (0, None))
-            task.advance(found_queries.lines)
-        _settle(report, queries, found_queries)
-    found_images = _Found()
-    if images.exists():
-        size = images.stat().st_size
-        ranges = [(begin, begin + _SPAN) for begin in range(0, size, _SPAN)]
-        with progress.task(images.name, len(ranges) * (_SPAN >> 20), "MB") as task:
-            for part in run_jobs(partial(_scan, _image, images), ranges, workers):
-                _join(found_images, part)
-                task.advance(_SPAN >> 20, broken=len(found_images.errors))
-        _settle(report, images, found_images)
-    known = set(found_images.ids)
-    named: set[int] = set()
-    for line, items in zip(found_queries.at, found_queries.items, strict=True):
-        named.update(items)
-        missing = [item for item in items if item not in known]
-        if missing and images.exists():
-            message = tr("The query names an image that is not in the images file.")
-            shown = ", ".join(map(str, missing[:10]))
-            report.problems.append(Problem(str(queries), line + 1, message, shown))
-    counts: NDArray[np.int64] = np.array([len(i) for i in found_queries.items], np.int64)
-    report.splits[split] = SplitSummary(
-        queries=len(found_queries.ids),
-        images=len(found_images.ids),
-        pairs=int(counts.sum()),
-        images_without_query=len(known - named),
-        queries_without_image=int((counts == 0).sum()),
-        queries_with_several_images=int((counts > 1).sum()),
-        longest_query=found_queries.longest,
-    )
+def _read_queries(path: Path, progress: Progress) -> _Records:
+    with progress.task(path.name) as task:
+        records = _read_range(_query(path), ByteRange(path))
+        task.advance(records.lines)
+    return records
 
 
-def _settle(report: Report, path: Path, found: _Found) -> None:
-    """Find repeated ids; bring all errors into the report in the order of their lines."""
-    first: dict[int, int] = {}
-    keep = []
-    for place, (number, line) in enumerate(zip(found.ids, found.at, strict=True)):
-        if first.setdefault(number, line) == line:
-            keep.append(place)
-        else:
-            found.errors.append((line, repeated(number, first[number] + 1)))
-    if len(keep) < len(found.ids):
-        found.ids = [found.ids[i] for i in keep]
-        found.at = [found.at[i] for i in keep]
-        found.items = [found.items[i] for i in keep]
-    for line, error in sorted(found.errors, key=lambda pair: pair[0]):
+def _read_images(path: Path, workers: int, progress: Progress) -> _Records:
+    records = _Records()
+    ranges = byte_ranges(path, RANGE_BYTES)
+    with progress.task(path.name, len(ranges) * (RANGE_BYTES >> 20), "MB") as task:
+        for part in run_jobs(partial(_read_range, _image), ranges, workers):
+            records.extend(part)
+            task.advance(RANGE_BYTES >> 20, broken=len(records.errors))
+    return records
+
+
+def _report_errors(report: Report, path: Path, records: _Records) -> None:
+    """Add all errors of a file to the report, in the order of its lines."""
+    records.drop_repeated()
+    for line, error in sorted(records.errors, key=lambda pair: pair[0]):
         report.problems.append(Problem(str(path), line + 1, error.message, error.found))
 
 
-def _join(whole: _Found, part: _Found) -> None:
-    whole.ids += part.ids
-    whole.at += [line + whole.lines for line in part.at]
-    whole.items += part.items
-    whole.errors += [(line + whole.lines, error) for line, error in part.errors]
-    whole.lines += part.lines
+def _report_missing_images(report: Report, queries: Path, asked: _Records, shown: _Records) -> None:
+    known = set(shown.ids)
+    for line, items in zip(asked.at, asked.items, strict=True):
+        missing = [item for item in items if item not in known]
+        if missing:
+            message = tr("The query names an image that is not in the images file.")
+            some = ", ".join(map(str, missing[:10]))
+            report.problems.append(Problem(str(queries), line + 1, message, some))
 
 
-def _scan(
-    parse: Callable[[bytes], tuple[int, tuple[int, ...], int]],
-    path: Path,
-    span: tuple[int, int | None],
-) -> _Found:
-    """The lines that begin in a range of a file's bytes."""
-    found = _Found()
-    for raw, _ in read_lines(path, *span):
+def _summary(asked: _Records, shown: _Records) -> SplitSummary:
+    counts: NDArray[np.int64] = np.array([len(items) for items in asked.items], np.int64)
+    named = {item for items in asked.items for item in items}
+    return SplitSummary(
+        queries=len(asked.ids),
+        images=len(shown.ids),
+        pairs=int(counts.sum()),
+        images_without_query=len(set(shown.ids) - named),
+        queries_without_image=int((counts == 0).sum()),
+        queries_with_several_images=int((counts > 1).sum()),
+        longest_query=asked.longest,
+    )
+
+
+_Parse = Callable[[bytes], tuple[int, tuple[int, ...], int]]
+"""Parses a line to (id, ids of the images it names, length of its text)."""
+
+
+def _read_range(parse: _Parse, part: ByteRange) -> _Records:
+    """Parse the lines of one byte range; runs in any process."""
+    records = _Records()
+    for line in part.lines(skip_blank_end=True):
         try:
-            number, items, length = parse(raw)
+            number, items, length = parse(line.content)
         except DataError as error:
-            found.errors.append((found.lines, error))
+            records.errors.append((records.lines, error))
         else:
-            found.ids.append(number)
-            found.at.append(found.lines)
-            found.items.append(items)
-            found.longest = max(found.longest, length)
-        found.lines += 1
-    return found
+            records.ids.append(number)
+            records.at.append(records.lines)
+            records.items.append(items)
+            records.longest = max(records.longest, length)
+        records.lines += 1
+    return records
 
 
 def _image(raw: bytes) -> tuple[int, tuple[int, ...], int]:
@@ -192,6 +213,11 @@ def _image(raw: bytes) -> tuple[int, tuple[int, ...], int]:
     return image_id, (), 0
 
 
-def _query(raw: bytes, *, items: bool) -> tuple[int, tuple[int, ...], int]:
-    query = parse_query_line(raw, items=items)
-    return query.query_id, query.item_ids, len(query.text)
+def _query(path: Path) -> _Parse:
+    items = not may_omit_items(path)
+
+    def parse(raw: bytes) -> tuple[int, tuple[int, ...], int]:
+        query = parse_query_line(raw, items=items)
+        return query.query_id, query.item_ids, len(query.text)
+
+    return parse

@@ -18,7 +18,7 @@ from bagformer_cli.data.augment import augment, sample_random
 from bagformer_cli.data.batches import Batch, Masked, TextBatch, prefetch
 from bagformer_cli.data.images import decode, resize
 from bagformer_cli.data.masking import TokenMasking
-from bagformer_cli.data.positives import Links
+from bagformer_cli.data.positives import Positives
 from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.errors import InputError
@@ -79,7 +79,7 @@ class TrainBatches:
         self.image_size, self.batch_size = image_size, batch_size
         self.pad_id, self.seed = pad_id, seed
         self.rank, self.world_size = rank, world_size
-        self.links = Links.of(split)
+        self.positives = Positives.of(split)
         self.items = split.items
         self.queries = np.repeat(np.arange(len(split.query_ids)), np.diff(split.item_offsets))
         self._by_image = np.argsort(self.items, kind="stable")
@@ -124,14 +124,14 @@ class TrainBatches:
             pairs = self._grouped(pairs, epoch)
         queries, images = self.queries[pairs.reshape(-1)], self.items[pairs[:, 0]]
         raw = self._raw(images, epoch, samples)
-        text_groups = self.links.text_groups[queries]
-        image_groups = self.links.image_groups[images]
+        text_groups = self.positives.text_groups[queries]
+        image_groups = self.positives.image_groups[images]
         tokens = self.split.tokens.select(queries)
         return Batch(
             TextBatch.from_tokens(tokens, self.pad_id),
             torch.from_numpy(raw),
             torch.arange(size).repeat_interleave(pairs.shape[1]),
-            torch.from_numpy(self.links.positives(text_groups, image_groups)),
+            torch.from_numpy(self.positives.matrix(text_groups, image_groups)),
             torch.from_numpy(text_groups),
             torch.from_numpy(image_groups),
             torch.from_numpy(self.split.query_ids[queries]),

@@ -1,6 +1,6 @@
-"""Decode images safely; bring them to the size and scale that the encoders take.
+"""Decode images safely, resize them and normalise their pixels.
 
-Shapes: H height, W width, S the side of the square that an encoder takes.
+Shapes: H height, W width, S side of the square input of an image encoder, in pixels.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ ImageSource = bytes | Path | str | Image.Image
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_PIXELS = 89_478_485
-"""Pillow's own line: a picture of more pixels takes over 256 MiB to decode."""
+"""Pillow's own limit; an image of more pixels takes over 256 MiB to decode."""
 
+# The last bytes of a complete file: a file that was cut off lacks them.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
@@ -33,17 +34,18 @@ def decode(
     """Decode an image to RGB.
 
     Args:
-        source: A file's bytes, its path, or an image that is already open.
-        size_hint: Pixels a side that will be needed. A JPEG of at least twice that is scaled
-            while it is decoded (by 2, 4 or 8, never below the hint), which saves half the time and
-            changes the resized picture by about half a grey level a pixel. None: exact decoding.
-        where: What to call the image in an error; the path itself where there is one.
+        source: The bytes of an image file, its path, or an open image.
+        size_hint: Side, in pixels, to which the image will be resized. A JPEG of at least twice
+            that size is scaled down by 2, 4 or 8 (never below the hint) while it is decoded. This
+            halves the time and changes a resized pixel by about half a grey level. None: decode
+            exactly.
+        where: Name of the image in an error; None: its path.
 
     Returns:
-        An RGB image, fully loaded, no smaller than the hint where the original was not.
+        An RGB image, fully loaded.
 
     Raises:
-        InputError: There is no such file.
+        InputError: The file does not exist.
         DataError: It is not an image, it is cut off or broken, or it has more than
             :data:`MAX_PIXELS` pixels.
     """
@@ -60,10 +62,10 @@ def decode(
 
 
 def open_image(data: bytes, where: str | Path | None = None) -> Image.Image:
-    """Read an image's header: format and size, no pixels yet.
+    """Read only the header of an image: its format and size.
 
     Raises:
-        DataError: It is not an image, or too large a one.
+        DataError: It is not an image, or it has more than :data:`MAX_PIXELS` pixels.
     """
     try:
         image = _guarded(lambda: Image.open(io.BytesIO(data)), where)
@@ -78,13 +80,13 @@ def open_image(data: bytes, where: str | Path | None = None) -> Image.Image:
 
 
 def verify(data: bytes, where: str | Path | None = None, *, pixels: bool = False) -> None:
-    """Make sure that an image can be decoded.
+    """Check that an image can be decoded.
 
     Args:
-        data: The image file.
-        where: What to call it in an error.
-        pixels: Decode it in any case. Otherwise a file that ends as its format does is believed,
-            which takes 0.05 ms and finds every file that was cut off.
+        data: The bytes of the image file.
+        where: Name of the image in an error.
+        pixels: Decode all pixels. False: check the header and the last bytes, which takes 0.05 ms
+            and finds every file that was cut off, but not damage in the middle.
 
     Raises:
         DataError: It cannot be decoded.
@@ -96,26 +98,10 @@ def verify(data: bytes, where: str | Path | None = None, *, pixels: bool = False
 
 
 def resize(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The whole image, bicubic, as [S, S, 3] uint8: what evaluation sees."""
+    """Resize the whole image to a square (bicubic), as in evaluation: [S, S, 3] uint8."""
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image)
-
-
-def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """uint8 [..., H, W, 3] to float32 [..., 3, H, W] with CLIP's mean and standard deviation."""
-    scaled = pixels.astype(np.float32) / np.float32(255)
-    scaled -= np.asarray(CLIP_MEAN, np.float32)
-    scaled /= np.asarray(CLIP_STD, np.float32)
-    return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))
-
-
-def eval_transform(source: ImageSource, size: int, *, exact: bool = True) -> NDArray[np.float32]:
-    """Decode, resize and normalise one image: [3, S, S] float32.
-
-    With ``exact`` it is what the original's torchvision transforms give, to the bit.
-    """
-    return normalise(resize(decode(source, None if exact else size), size))
 
 
 def _read(path: Path) -> bytes:
@@ -130,7 +116,7 @@ def _read(path: Path) -> bytes:
 
 
 def _guarded(work: Callable[[], Image.Image], where: str | Path | None) -> Image.Image:
-    """Whatever Pillow's many decoders raise, as one kind of error."""
+    """Turn the many exceptions of Pillow's decoders into one kind of error."""
     try:
         return work()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):

@@ -1,14 +1,22 @@
-"""MUGE's files, in both of their published namings, streamed and checked line by line.
+"""Datasets in MUGE form: a folder with a queries file and an images file for each split.
 
-=========  =============================  ===================  ==================================
-naming     queries                        images               fields of a query line
-=========  =============================  ===================  ==================================
+MUGE is published under two namings; both are read, and one folder uses one of them:
+
+=========  =============================  ======================  ================================
+naming     queries                        images                  fields of a query line
+=========  =============================  ======================  ================================
 ``query``  ``MR_{split}_queries.jsonl``   ``MR_{split}_imgs.tsv``  query_id, query_text, item_ids
 ``text``   ``{split}_texts.jsonl``        ``{split}_imgs.tsv``     text_id, text, image_ids
-=========  =============================  ===================  ==================================
+=========  =============================  ======================  ================================
 
-An image line is the id, a tab and the file in base64. Both alphabets of base64 are read, the
-standard one is written. An image that no query names and a query with several images are normal.
+A line of the two files::
+
+    {"query_id": 248816, "query_text": "圣诞 抱枕", "item_ids": [286314, 141999]}
+    286314<tab>/9j/4AAQSkZJRgABAQAAAQABAAD...        image id, tab, the image file in base64
+
+Both alphabets of base64 are read; the standard one is written. Images that no query names and
+queries with several images are normal; a test file may leave out ``item_ids``. Files are streamed,
+so their size does not matter for memory.
 """
 
 from __future__ import annotations
@@ -17,19 +25,18 @@ import binascii
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Generic, Self, TypeVar
+from typing import BinaryIO, Self, TypeVar
 
+from bagformer_cli.data.byte_ranges import ByteRange
 from bagformer_cli.data.muge_lines import (
     FIELDS,
     Naming,
     Query,
     parse_image_line,
     parse_query_line,
-    read_lines,
     repeated,
 )
 from bagformer_cli.errors import DataError, InputError
@@ -47,10 +54,9 @@ __all__ = [
     "Query",
     "iter_images",
     "iter_queries",
+    "may_omit_items",
     "naming_of",
-    "needs_items",
-    "scan_images",
-    "scan_queries",
+    "split_files",
     "wanted_files",
     "write_queries",
 ]
@@ -65,23 +71,14 @@ IMAGES_NAME: dict[Naming, str] = {"query": "MR_{split}_imgs.tsv", "text": "{spli
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Numbered(Generic[T]):
-    """A record, or the error that stands in its place, with its line number (from 1)."""
-
-    line: int
-    record: T | None
-    error: DataError | None = None
-
-
 class MugeFolder:
-    """A folder in MUGE form.
+    """A dataset folder in MUGE form.
 
     Args:
         path: The folder.
 
     Raises:
-        InputError: The folder does not exist, or holds no queries file of either naming.
+        InputError: The folder does not exist, or it has no queries file of either naming.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -101,28 +98,32 @@ class MugeFolder:
         self.naming: Naming = naming
 
     def queries_path(self, split: str) -> Path:
-        """The queries file of ``split``, there or not."""
-        return self.path / QUERIES_NAME[self.naming].format(split=split)
+        """Path of a split's queries file, whether or not it exists."""
+        return split_files(self.path, split, self.naming)[0]
 
     def images_path(self, split: str) -> Path:
-        """The images file of ``split``, there or not."""
-        return self.path / IMAGES_NAME[self.naming].format(split=split)
+        """Path of a split's images file, whether or not it exists."""
+        return split_files(self.path, split, self.naming)[1]
 
     @property
     def text_splits(self) -> list[str]:
-        """The splits whose queries file is there."""
+        """The splits that have a queries file."""
         return [split for split in SPLITS if self.queries_path(split).is_file()]
 
     @property
     def splits(self) -> list[str]:
-        """The splits of which both files are there, in the order train, valid, test."""
+        """The splits that have both files, in the order train, valid, test."""
         return [split for split in self.text_splits if self.images_path(split).is_file()]
 
     def require(self, split: str, *, images: bool = True) -> None:
-        """Make sure that the files of ``split`` are there.
+        """Check that the files of a split exist.
+
+        Args:
+            split: ``train``, ``valid`` or ``test``.
+            images: Require the images file too.
 
         Raises:
-            InputError: A file is missing; it is named.
+            InputError: A file is missing; the error names it.
         """
         paths = [self.queries_path(split)] + ([self.images_path(split)] if images else [])
         for path in paths:
@@ -135,21 +136,26 @@ class MugeFolder:
 
 
 def naming_of(path: Path) -> Naming | None:
-    """The naming a folder's files follow, or None where no queries file is in it."""
+    """Find the naming that a folder's files follow; None if it has no queries file."""
     for naming, pattern in QUERIES_NAME.items():
         if any((path / pattern.format(split=split)).is_file() for split in SPLITS):
             return naming
     return None
 
 
-def wanted_files(split: str) -> str:
-    """The names of a split's files, in both namings, for messages."""
-    return tr("{one}, or {two}", one=_pair(split, "query"), two=_pair(split, "text"))
-
-
-def _pair(split: str, naming: Naming) -> str:
+def split_files(folder: Path, split: str, naming: Naming) -> tuple[Path, Path]:
+    """Paths of the queries file and the images file of a split."""
     names = (QUERIES_NAME[naming], IMAGES_NAME[naming])
-    return " + ".join(name.format(split=split) for name in names)
+    return folder / names[0].format(split=split), folder / names[1].format(split=split)
+
+
+def wanted_files(split: str) -> str:
+    """Name a split's files in both namings, for messages."""
+    pairs = [
+        " + ".join(path.name for path in split_files(Path(), split, naming))
+        for naming in QUERIES_NAME
+    ]
+    return tr("{one}, or {two}", one=pairs[0], two=pairs[1])
 
 
 # --------------------------------------------------------------------------------------- reading
@@ -162,7 +168,9 @@ def iter_queries(path: str | Path) -> Iterator[Query]:
         DataError: A line is broken; the error names file and line.
         InputError: The file does not exist.
     """
-    return _strict(scan_queries(path))
+    path = Path(path)
+    parse = partial(parse_query_line, items=not may_omit_items(path))
+    return _records(path, parse, lambda query: query.query_id)
 
 
 def iter_images(path: str | Path) -> Iterator[tuple[int, bytes]]:
@@ -172,56 +180,34 @@ def iter_images(path: str | Path) -> Iterator[tuple[int, bytes]]:
         DataError: A line is broken; the error names file and line.
         InputError: The file does not exist.
     """
-    return _strict(scan_images(path))
+    return _records(Path(path), parse_image_line, lambda image: image[0])
 
 
-def scan_queries(path: str | Path) -> Iterator[Numbered[Query]]:
-    """Read a queries file; a broken line gives its error instead of ending the reading."""
-    path = Path(path)
-    parse = partial(parse_query_line, items=needs_items(path))
-    return _scan(path, parse, lambda query: query.query_id)
+def may_omit_items(path: Path) -> bool:
+    """Whether a queries file may leave out the answers: only test files may."""
+    return "test" in path.name
 
 
-def scan_images(path: str | Path) -> Iterator[Numbered[tuple[int, bytes]]]:
-    """Read an images file; a broken line gives its error instead of ending the reading."""
-    return _scan(Path(path), parse_image_line, lambda pair: pair[0])
-
-
-def needs_items(path: Path) -> bool:
-    """Whether every query of the file must list its images: a test file may keep them secret."""
-    return "test" not in path.name
-
-
-def _scan(
-    path: Path, parse: Callable[[bytes], T], id_of: Callable[[T], int]
-) -> Iterator[Numbered[T]]:
+def _records(path: Path, parse: Callable[[bytes], T], id_of: Callable[[T], int]) -> Iterator[T]:
+    """Parse every line and refuse an id that is there twice."""
     first_line: dict[int, int] = {}
-    for line, (raw, _) in enumerate(read_lines(path), 1):
+    for number, line in enumerate(ByteRange(path).lines(skip_blank_end=True), 1):
         try:
-            record = parse(raw)
-            first = first_line.setdefault(id_of(record), line)
-            if first != line:
+            record = parse(line.content)
+            first = first_line.setdefault(id_of(record), number)
+            if first != number:
                 raise repeated(id_of(record), first)
         except DataError as error:
-            error.where = f"{path}:{line}"
-            yield Numbered(line, None, error)
-        else:
-            yield Numbered(line, record)
-
-
-def _strict(scan: Iterator[Numbered[T]]) -> Iterator[T]:
-    for item in scan:
-        if item.error is not None:
-            raise item.error
-        assert item.record is not None
-        yield item.record
+            error.where = f"{path}:{number}"
+            raise
+        yield record
 
 
 # --------------------------------------------------------------------------------------- writing
 
 
 def write_queries(path: str | Path, queries: Iterable[Query], naming: Naming = "query") -> int:
-    """Write a queries file, whole or not at all.
+    """Write a queries file; it appears only when it is complete.
 
     Args:
         path: The file.
@@ -229,7 +215,7 @@ def write_queries(path: str | Path, queries: Iterable[Query], naming: Naming = "
         naming: Which field names to write.
 
     Returns:
-        How many lines were written.
+        The number of lines written.
     """
     fields = FIELDS[naming]
     count = 0
@@ -243,7 +229,7 @@ def write_queries(path: str | Path, queries: Iterable[Query], naming: Naming = "
 
 
 class MugeImageWriter:
-    """Writes an images file, whole or not at all: it appears when the ``with`` block succeeds.
+    """A writer of an images file, which appears only when the ``with`` block succeeds.
 
     Args:
         path: The file.
@@ -261,7 +247,7 @@ class MugeImageWriter:
         return self
 
     def write(self, image_id: int, data: bytes) -> None:
-        """Append one image: its id and its file's bytes, whatever the format."""
+        """Append one image: its id and the bytes of its file, in any format."""
         assert self._stream is not None, "use it in a with block"
         with disk_errors(self.path):
             line = b"%d\t%s\n" % (image_id, binascii.b2a_base64(data, newline=False))

@@ -1,10 +1,22 @@
-"""Which titles and images belong together, known before training.
+"""Positives: which titles and images match, decided once before training.
 
-Equal titles are one *text group*, equal image files one *image group*. Two groups are linked where
-the ground truth links any of their members; so in a batch a pair that matches by id, by an equal
-title or by an equal image is known to be a match, and no objective takes it for a negative.
+Titles that are equal (except for white space and case) are one *text group*; equal image files are
+one *image group*. Two groups match if the ground truth pairs any of their members. So a pair that
+matches by id, by an equal title or by an equal image is a positive, and no objective takes it for
+a negative. A worked example::
 
-Shapes: Q queries, N images, M links, B and B' members of a batch.
+    query 0 "red dress"    answered by image 0        text groups   0 → 1, 1 → 1, 2 → 0
+    query 1 "Red  dress"   answered by image 1        image groups  0 → 0, 1 → 1, 2 → 0
+    query 2 "bag"          answered by image 2        (images 0 and 2 are the same file)
+
+    matching groups  (1, 0), (1, 1), (0, 0)     as keys with 2 image groups: 2, 3, 0 → [0, 2, 3]
+    queries × images [[1, 1, 1],                query 0 matches image 1 by its equal title, and
+                      [1, 1, 1],                image 2, the same file as image 0
+                      [1, 0, 1]]
+
+Keys are sorted, so the matches of a text group are one run of the array, found by binary search.
+
+Shapes: Q queries, N images, M answers (pairs of the ground truth), B and B' members of a batch.
 """
 
 from __future__ import annotations
@@ -20,14 +32,14 @@ from bagformer_cli.data.store.split import Split
 
 
 @dataclass(frozen=True)
-class Links:
-    """The known matches of a split, between groups.
+class Positives:
+    """The matching groups of a split.
 
     Args:
-        text_groups: [Q] the group of each query.
-        image_groups: [N] the group of each image.
-        image_group_count: How many image groups there are.
-        keys: Sorted ``text group × image_group_count + image group`` of every linked pair.
+        text_groups: [Q] group of each query.
+        image_groups: [N] group of each image.
+        image_group_count: Number of image groups.
+        keys: Sorted ``text group × image_group_count + image group`` of every match.
     """
 
     text_groups: NDArray[np.int64]
@@ -36,8 +48,8 @@ class Links:
     keys: NDArray[np.int64]
 
     @classmethod
-    def of(cls, split: Split) -> Links:
-        """The links of a preprocessed split."""
+    def of(cls, split: Split) -> Positives:
+        """Find the positives of a preprocessed split."""
         return cls.build(split.texts, split.image_hash, split.item_offsets, split.items)
 
     @classmethod
@@ -47,14 +59,19 @@ class Links:
         image_hash: NDArray[np.int64],
         item_offsets: NDArray[np.int64],
         items: NDArray[np.int64],
-    ) -> Links:
-        """Group and link.
+    ) -> Positives:
+        """Group texts and images, and find the matching groups.
 
         Args:
-            texts: [Q] titles; they are equal where they differ in white space and case only.
-            image_hash: [N] equal for equal images.
-            item_offsets: [Q+1] into ``items``.
-            items: [M] image positions.
+            texts: [Q] titles; equal ones may differ in white space and case.
+            image_hash: [N] hashes; equal for equal images.
+            item_offsets: [Q + 1] query q is answered by ``items[item_offsets[q]:...[q + 1]]``.
+            items: [M] positions of images.
+
+        >>> found = Positives.build(["red dress", "Red  dress", "bag"], np.array([7, 8, 7]),
+        ...                         np.array([0, 1, 2, 3]), np.array([0, 1, 2]))
+        >>> found.matrix(found.text_groups, found.image_groups).astype(int).tolist()[0]
+        [1, 1, 1]
         """
         _, text_groups = np.unique([text_hash(text) for text in texts], return_inverse=True)
         distinct, image_groups = np.unique(image_hash, return_inverse=True)
@@ -62,28 +79,42 @@ class Links:
         keys = text_groups[queries] * len(distinct) + image_groups[items]
         return cls(text_groups, image_groups, len(distinct), np.unique(keys))
 
-    def positives(
+    def matrix(
         self, text_groups: NDArray[np.int64], image_groups: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """[B, B'] bool: True where the text group and the image group are linked.
+        """Look up which of B texts match which of B' images.
 
-        The cost is that of sorting B' and of the matches found, so that a queue of many thousands
-        may be asked about.
+        Costs a sort of the B' images and one step per match, so a queue of many thousand images
+        is cheap.
+
+        Args:
+            text_groups: [B] groups of texts of the split.
+            image_groups: [B'] groups of images of the split.
+
+        Returns:
+            [B, B'] bool.
         """
         found = np.zeros((len(text_groups), len(image_groups)), bool)
+        # 1. The image groups that match each text: a run of ``keys``.
         first = text_groups * self.image_group_count
-        rows, keys = _ranges(self.keys, first, first + self.image_group_count - 1)
-        linked = self.keys[keys] - first[rows]
+        rows, keys = _runs(self.keys, first, first + self.image_group_count - 1)
+        groups = self.keys[keys] - first[rows]
+        # 2. The images of the batch in each of these groups: a run of the sorted batch.
         order = np.argsort(image_groups, kind="stable")
-        match, places = _ranges(image_groups[order], linked, linked)
-        found[rows[match], order[places]] = True
+        match, columns = _runs(image_groups[order], groups, groups)
+        found[rows[match], order[columns]] = True
         return found
 
 
-def _ranges(
+def _runs(
     ascending: NDArray[np.int64], lowest: NDArray[np.int64], highest: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(i, place) of every place whose value lies between ``lowest[i]`` and ``highest[i]``."""
+    """Find all (i, j) with ``lowest[i] <= ascending[j] <= highest[i]``; [n] of i, [n] of j.
+
+    >>> owners, indexes = _runs(np.array([2, 5, 5, 9]), np.array([5, 0]), np.array([5, 3]))
+    >>> owners.tolist(), indexes.tolist()
+    ([0, 0, 1], [1, 2, 0])
+    """
     begins = np.searchsorted(ascending, lowest, "left")
     counts = np.searchsorted(ascending, highest, "right") - begins
     owners = np.repeat(np.arange(len(lowest)), counts)
@@ -92,7 +123,7 @@ def _ranges(
 
 
 def text_hash(text: str) -> int:
-    """A 64-bit hash of a title that white space and case do not change."""
+    """Hash a title to 64 bits; white space and case do not matter."""
     plain = " ".join(text.split()).casefold()
     digest = hashlib.blake2b(plain.encode("utf-8"), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)

@@ -1,13 +1,14 @@
-"""Pre-extracted image regions: files of them, and a generator for sets that have none.
+"""Regions of images: read from files, and extracted for datasets that have no such file.
 
-A regions file is a TSV, one image a line::
+A regions file is a TSV with one image per line::
 
     image id <tab> base64 of float32 [n, F] <tab> labels as JSON <tab> base64 of float32 [n, 4]
 
-Labels and boxes (x1, y1, x2, y2 as shares of the picture) may be missing. The line's place is
-remembered, not its content: memory does not grow with the regions.
+Labels and boxes (x1, y1, x2, y2 as shares of the image's sides) may be missing. Only the offset of
+each line is kept in memory: memory does not grow with the size of the regions.
 
-Shapes: n regions of an image, R rows of a batch, F features of a region.
+Shapes: n regions of an image, B images of a batch, R regions of the batch's image that has most,
+F features of a region.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bagformer_cli.config import RegionsConfig
+from bagformer_cli.data.byte_ranges import ByteRange
 from bagformer_cli.data.images import decode
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.errors import DataError, InputError
@@ -35,9 +37,11 @@ from bagformer_cli.progress import SILENT, Progress
 Floats = NDArray[np.float32]
 
 GRIDS = ((1, 1), (2, 2), (3, 3), (4, 4), (1, 2))
-"""Rows and columns of the crops that the generator takes: 32 in all, the whole picture first."""
+"""Rows and columns of the grids of crops: 32 crops in all, the whole image first."""
 CROP = 12
+"""Side of a crop in pixels."""
 HIDDEN = 256
+"""Width of the hidden layer of the fixed network."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,8 @@ class Regions:
 
     Attributes:
         features: [n, F].
-        boxes: [n, 4], shares of the picture; None: not given.
-        labels: What each shows; None: not given.
+        boxes: [n, 4], shares of the image's sides; None: not given.
+        labels: Class of each region; None: not given.
     """
 
     features: Floats
@@ -56,14 +60,14 @@ class Regions:
 
 
 class RegionFile:
-    """The regions of a split's images, read when they are asked for.
+    """A regions file; the regions of an image are read on access.
 
     Args:
         path: The TSV.
-        config: Features of a region, and how many are used.
+        config: Number of features of a region, and of regions that are used.
 
     Raises:
-        InputError: There is no such file.
+        InputError: The file does not exist.
     """
 
     def __init__(self, path: Path, config: RegionsConfig) -> None:
@@ -77,31 +81,28 @@ class RegionFile:
 
     @classmethod
     def of(cls, split: Split, config: RegionsConfig) -> RegionFile:
-        """The file of a split: beside the dataset's files, or where the config says."""
+        """Open the file of a split: in the dataset's folder, or where the configuration says."""
         name = config.files.format(split=split.name)
         return cls(split.path.parent.parent / name, config)
 
     @cached_property
-    def _places(self) -> dict[int, int]:
-        """Image id to where its line begins."""
-        places: dict[int, int] = {}
-        begin = 0
-        with self.path.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                text = line.split(b"\t", 1)[0]
-                if not text.isdigit():
-                    raise self._broken(number, line)
-                places[int(text)] = begin
-                begin += len(line)
-        return places
+    def _offsets(self) -> dict[int, int]:
+        """Image id to the offset of its line."""
+        offsets: dict[int, int] = {}
+        for number, line in enumerate(ByteRange(self.path).lines(), 1):
+            image_id = line.raw.split(b"\t", 1)[0]
+            if not image_id.isdigit():
+                raise self._broken(number, line.raw)
+            offsets[int(image_id)] = line.begin
+        return offsets
 
     def __getitem__(self, image_id: int) -> Regions:
-        """The regions of an image.
+        """Read the regions of an image.
 
         Raises:
             DataError: The file lacks the image, or its line is broken.
         """
-        begin = self._places.get(int(image_id))
+        begin = self._offsets.get(int(image_id))
         if begin is None:
             raise DataError(tr("The regions file lacks an image."), where=self.path, found=image_id)
         with self.path.open("rb") as stream:
@@ -129,7 +130,10 @@ class RegionFile:
         return Regions(features, boxes, labels)
 
     def batch(self, image_ids: Iterable[int]) -> Floats:
-        """[B, R, F + 5]: features, box and 1 of each image's first regions; zeros fill up."""
+        """Read the first regions of B images: [B, R, F + 5], padded with zeros.
+
+        A row is the F features, the box, and a 1 that tells regions from padding.
+        """
         found = [self[number] for number in image_ids]
         most = self.config.maximum
         longest = min(most, max(len(regions.features) for regions in found))
@@ -156,7 +160,7 @@ class RegionFile:
 
 
 def write_regions(path: str | Path, regions: Iterable[tuple[int, Regions]]) -> int:
-    """Write a regions file, whole or not at all; returns how many images it has."""
+    """Write a regions file, which appears only when it is complete; return its number of images."""
     count = 0
     with atomic_file(path) as temporary, temporary.open("wb") as stream:
         for number, found in regions:
@@ -173,10 +177,10 @@ def write_regions(path: str | Path, regions: Iterable[tuple[int, Regions]]) -> i
 def crop_regions(
     split: Split, width: int, progress: Progress = SILENT
 ) -> Iterable[tuple[int, Regions]]:
-    """Regions of every image of a split: crops on grids through a small fixed network.
+    """Extract regions of every image of a split: crops on grids, through a small fixed network.
 
-    The network is two random layers from a fixed seed over 12 x 12 pixels: it knows nothing, but
-    the same crop always gives the same features, and like crops like ones.
+    The network is two random layers, drawn from a fixed seed, over 12 x 12 pixels. It is not
+    trained, but equal crops give equal features, and similar crops similar ones.
     """
     random = np.random.default_rng(2048)
     pixels = CROP * CROP * 3
@@ -202,7 +206,7 @@ def crop_regions(
 
 
 def _crop(image: Image.Image, box: Floats) -> Floats:
-    """A share of a picture at 12 x 12 pixels, [12, 12, 3] in [0, 1]."""
+    """Scale a part of an image to 12 x 12 pixels: [12, 12, 3] in [0, 1]."""
     width, height = image.size
     left, top, right, bottom = (box * (width, height, width, height)).tolist()
     small = image.resize((CROP, CROP), Image.Resampling.BOX, box=(left, top, right, bottom))

@@ -1,7 +1,15 @@
-"""CSV, TSV and JSONL tables, read line by line, from any byte where a record begins.
+r"""Read CSV, TSV and JSONL tables record by record, from the start or from any record.
 
-Two readers stand on it: ``xmr data import`` wants (image path, title) and ids; a catalogue
-(``data/product_table.py``) wants whatever columns there are.
+A record is one row of a CSV, which may contain line breaks inside quotes, or one line of a JSONL::
+
+    offset  0          id,image,title
+            15         1,a.png,"two             a record: line 3, end 35
+                       lines"
+            35         2,b.png,裙               a record: line 4, end 47
+
+Every record carries the offset where the next one begins, so a table can be divided into parts
+that start at a record; :class:`Start` continues there. ``xmr data import`` reads (image, title)
+rows from tables (``importing/rows.py``); a catalogue reads any columns (``catalogue/table.py``).
 """
 
 from __future__ import annotations
@@ -11,10 +19,10 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
-from bagformer_cli.data.muge import SPLITS
-from bagformer_cli.errors import DataError, InputError, cannot_read, nearest
+from bagformer_cli.data.byte_ranges import ByteRange, decode_line
+from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
 
 COLUMNS = {
@@ -24,103 +32,86 @@ COLUMNS = {
     "query_id": ("query_id", "text_id"),
     "split": ("split",),
 }
-"""What a column may be called; only image and title must be there."""
+"""Accepted headings of each column, in any case."""
+
+HEADLESS = ["image", "title"]
+"""Columns of a CSV without headings."""
 
 JSON_ENDINGS = {".jsonl", ".json", ".ndjson"}
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line of a table, as it stands there.
+    """One record of a table.
 
     Args:
         where: File and line.
-        values: Column name to value: text in a CSV, anything in a JSONL.
+        values: Column name to value: text in a CSV, any JSON value in a JSONL.
         line: Number of its last line in the file, from 1.
-        end: Offset of the byte behind it.
-        wrong: What keeps it from being read, or None.
+        end: Offset of the first byte after it.
+        error: Why it cannot be used; None: it can.
     """
 
     where: str
     values: dict[str, Any]
     line: int
     end: int
-    wrong: DataError | None = None
+    error: DataError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a table: an image and a title that belong together."""
+class Start(NamedTuple):
+    """A position in a table from which reading can continue.
 
-    where: str
-    image: str
-    title: str
-    image_id: int | None = None
-    query_id: int | None = None
-    split: str | None = None
+    Args:
+        offset: Offset of the first byte of a record.
+        line: Number of lines before it.
+        headings: Headings of a CSV that are before it; None: none are.
+    """
+
+    offset: int = 0
+    line: int = 0
+    headings: Sequence[str] | None = None
 
 
 Check = Callable[[Sequence[str], str], None]
+"""Receives headings and where they stand; raises if it refuses them."""
 
 
 def read_records(
     source: Path,
     encoding: str = "utf-8",
     *,
-    headless: Sequence[str] = ("image", "title"),
     known: Collection[str] = (),
     check: Check | None = None,
-    header: Sequence[str] | None = None,
-    begin: int = 0,
-    line: int = 0,
+    start: Start = Start(),  # noqa: B008 - a constant
 ) -> Iterator[Record]:
-    """The records of a table; it streams.
+    """Read the records of a table as a stream.
 
     Args:
         source: A ``.csv``, ``.tsv`` or JSONL file.
-        encoding: Of the table (Excel in China often writes ``gb18030``).
-        headless: The columns of a CSV whose first line has no heading that is known.
-        known: Headings that are known beside :data:`COLUMNS`.
-        check: Told the headings and where they stand (of a JSONL: of every line; of a CSV also
-            where the first line looks like headings that nobody knows); may refuse.
-        header: The headings, where reading starts behind them.
-        begin: The byte to start from: 0, or where a record begins.
-        line: How many lines stand before that byte.
+        encoding: Encoding of the file (Excel in China often writes ``gb18030``).
+        known: Accepted headings besides :data:`COLUMNS`. A CSV whose first line has none of them
+            has no headings: its columns are :data:`HEADLESS`.
+        check: Called with the headings of a CSV (also if the first line looks like unknown
+            headings), and with the fields of every JSONL record.
+        start: Where to start.
 
     Raises:
-        InputError: It cannot be read, it is in another encoding, or ``check`` refuses it.
-        DataError: A line is no record; the error names it.
+        InputError: The file cannot be read, or ``check`` refuses it.
+        DataError: A line is broken or in another encoding; the error names it.
     """
-    codec = "utf-8-sig" if encoding.lower().replace("-", "") == "utf8" and not begin else encoding
-    try:
-        stream = open(source, "rb")  # noqa: SIM115 - the message below is for opening alone
-    except OSError as error:
-        raise cannot_read(source, error) from error
-    with stream:
-        stream.seek(begin)
-        lines = _Lines(source, stream, codec, begin, line)
-        if source.suffix.lower() in JSON_ENDINGS:
-            yield from _objects(lines, check)
-        else:
-            yield from _cells(lines, header, headless, known, check)
-
-
-def read_table(source: Path, encoding: str = "utf-8") -> Iterator[Row]:
-    """The (image, title) lines of a CSV, TSV or JSONL table.
-
-    Raises:
-        InputError: It cannot be read, or a column is missing.
-        DataError: A line is broken; the error names it.
-    """
-    for record in read_records(source, encoding, check=_require_both):
-        if record.wrong is not None:
-            raise record.wrong
-        names = columns_of(record.values)
-        yield _row({name: record.values[own] for name, own in names.items()}, record.where)
+    lines = _Lines(source, encoding, start)
+    if source.suffix.lower() in JSON_ENDINGS:
+        return _json_records(lines, check)
+    return _csv_records(lines, known, check, start.headings)
 
 
 def columns_of(headings: Iterable[str]) -> dict[str, str]:
-    """Which of the headings is the image, the title ...; empty where none has a known name."""
+    """Find which heading is the image, the title, ...; columns that are not there are left out.
+
+    >>> columns_of(["SKU", "Image_Path", "text"])
+    {'image': 'Image_Path', 'title': 'text'}
+    """
     plain = {heading.lower(): heading for heading in headings}
     found = {}
     for name, spellings in COLUMNS.items():
@@ -131,89 +122,73 @@ def columns_of(headings: Iterable[str]) -> dict[str, str]:
     return found
 
 
-class _Lines:
-    """Decoded lines, and how far the file is read; what ``csv.reader`` takes."""
+class _Lines(Iterator[str]):
+    """Decoded lines with their line ends, as ``csv.reader`` takes them, and the position.
 
-    def __init__(
-        self, source: Path, stream: BinaryIO, codec: str, position: int, number: int
-    ) -> None:
-        self.source, self._stream, self._codec = source, stream, codec
-        self.position, self.number = position, number
+    Args:
+        source: The file.
+        encoding: Its encoding.
+        start: Where to start.
+    """
+
+    def __init__(self, source: Path, encoding: str, start: Start) -> None:
+        self.source, self._encoding = source, encoding
+        self.end, self.number = start.offset, start.line
+        self._lines = ByteRange(source, start.offset).lines()
 
     @property
     def where(self) -> str:
         return f"{self.source}:{self.number}"
 
-    def __iter__(self) -> Iterator[str]:
-        return self
-
     def __next__(self) -> str:
-        raw = self._stream.readline()
-        if not raw:
-            raise StopIteration
+        line = next(self._lines)
         self.number += 1
-        first = self.position == 0
-        self.position += len(raw)
+        self.end = line.end
+        hint = tr("A table from Excel in China: try --encoding gb18030")
         try:
-            text = raw.decode(self._codec if first else self._codec.removesuffix("-sig"))
+            return decode_line(line.raw, self.where, self._encoding, hint)
         except LookupError:
-            raise InputError(tr("There is no such encoding."), found=self._codec) from None
-        except UnicodeDecodeError as error:
-            raise InputError(
-                tr("The file is not {encoding} text.", encoding=self._codec.removesuffix("-sig")),
-                where=self.where,
-                found=tr(
-                    "byte {byte} at column {column}",
-                    byte=error.object[error.start],
-                    column=error.start,
-                ),
-                hint=tr("A table from Excel in China: try --encoding gb18030"),
-            ) from None
-        return text
+            raise InputError(tr("There is no such encoding."), found=self._encoding) from None
 
 
-def _cells(
-    lines: _Lines,
-    header: Sequence[str] | None,
-    headless: Sequence[str],
-    known: Collection[str],
-    check: Check | None,
+def _csv_records(
+    lines: _Lines, known: Collection[str], check: Check | None, headings: Sequence[str] | None
 ) -> Iterator[Record]:
     delimiter = "\t" if lines.source.suffix.lower() == ".tsv" else ","
-    names = header
     try:
         for cells in csv.reader(lines, delimiter=delimiter):
             if not any(cell.strip() for cell in cells):
                 continue
-            if names is None:
-                names = [cell.strip() for cell in cells]
-                named = columns_of(names) or any(name.lower() in known for name in names)
-                if check is not None and (named or _is_word(names[0])):
-                    check(names, lines.where)
+            if headings is None:
+                first = [cell.strip() for cell in cells]
+                named = columns_of(first) or any(name.lower() in known for name in first)
+                if check is not None and (named or _looks_like_heading(first[0])):
+                    check(first, lines.where)
+                headings = first if named else HEADLESS
                 if named:
                     continue
-                names = headless
-            values = dict(zip(names, cells, strict=False))
-            wrong = None
-            if any(cell.strip() for cell in cells[len(names) :]) and list(names) != list(headless):
-                wrong = DataError(
+            values = dict(zip(headings, cells, strict=False))
+            error = None
+            extra = any(cell.strip() for cell in cells[len(headings) :])
+            if extra and list(headings) != HEADLESS:
+                error = DataError(
                     tr("The line has more cells than there are headings."),
                     where=lines.where,
                     found=len(cells),
-                    expected=len(names),
+                    expected=len(headings),
                     hint=tr("A cell with a comma in it goes in double quotes."),
                 )
-            yield Record(lines.where, values, lines.number, lines.position, wrong)
+            yield Record(lines.where, values, lines.number, lines.end, error)
     except csv.Error as error:
         raise DataError(tr("The line is not CSV."), where=lines.where, found=error) from None
 
 
-def _is_word(cell: str) -> bool:
-    """Whether it is a heading that nobody knows rather than an image's path: ``name``, ``名称``."""
+def _looks_like_heading(cell: str) -> bool:
+    """Whether a cell is an unknown heading (``name``, ``名称``) rather than an image path."""
     return cell.isidentifier() and not any(character.isdigit() for character in cell)
 
 
-def _objects(lines: _Lines, check: Check | None) -> Iterator[Record]:
+def _json_records(lines: _Lines, check: Check | None) -> Iterator[Record]:
     for text in lines:
         if not text.strip():
             continue
@@ -230,78 +205,4 @@ def _objects(lines: _Lines, check: Check | None) -> Iterator[Record]:
             )
         if check is not None:
             check(list(values), lines.where)
-        yield Record(lines.where, values, lines.number, lines.position)
-
-
-def _require_both(headings: Sequence[str], where: str) -> None:
-    names = columns_of(headings)
-    if "image" not in names and "title" not in names:
-        raise InputError(
-            tr("The table has neither images nor titles."),
-            where=where,
-            found=", ".join(headings),
-            expected=tr(
-                "a column of image paths ({images}) and one of titles ({titles})",
-                images=", ".join(COLUMNS["image"]),
-                titles=", ".join(COLUMNS["title"]),
-            ),
-            hint=tr("Rename the columns, or write a first line `image,title` above the others."),
-        )
-    require(("image", "title"), headings, where)
-
-
-def require(wanted: Iterable[str], headings: Sequence[str], where: str) -> None:
-    """Make sure that columns of those names, in any spelling, are there.
-
-    Raises:
-        InputError: One is not; the nearest heading is named.
-    """
-    names = columns_of(headings)
-    for name in wanted:
-        if name not in names:
-            near = nearest(name, headings)
-            raise InputError(
-                tr("There is no column '{name}'.", name=name),
-                where=where,
-                found=", ".join(headings),
-                expected=tr("one of: {names}", names=", ".join(COLUMNS[name])),
-                hint=tr("Rename '{name}'.", name=near) if near else None,
-            )
-
-
-def _row(values: dict[str, Any], where: str) -> Row:
-    for name in ("image", "title"):
-        value = values.get(name)
-        if not isinstance(value, str) or not value.strip():
-            raise DataError(tr("The {name} is empty.", name=name), where=where, found=repr(value))
-    split = values.get("split") or None
-    if split is not None and split not in SPLITS:
-        raise DataError(
-            tr("There is no such split."), where=where, found=split, expected=", ".join(SPLITS)
-        )
-    return Row(
-        where,
-        values["image"].strip(),
-        values["title"].strip(),
-        _id(values.get("image_id"), "image_id", where),
-        _id(values.get("query_id"), "query_id", where),
-        split,
-    )
-
-
-def _id(value: object, name: str, where: str) -> int | None:
-    if value is None or value == "":
-        return None
-    number = -1
-    if type(value) is int:
-        number = value
-    elif isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        number = int(value) if len(value) < 20 else -1
-    if not 0 <= number < 2**63:
-        raise DataError(
-            tr("'{field}' is not a whole number.", field=name),
-            where=where,
-            found=repr(value),
-            expected=tr("a whole number, 0 to 2^63 - 1"),
-        )
-    return number
+        yield Record(lines.where, values, lines.number, lines.end)

@@ -1,4 +1,8 @@
-"""Files of titles: read line by line, cut into bags by several processes."""
+"""Files with one title per line: read as a stream, segmented into bags by several processes.
+
+``xmr bags --input`` prints one JSON line per title, in the order of the file. The file is divided
+into byte ranges; each process loads the encoder once and turns ranges into JSON text.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
+from bagformer_cli.data.byte_ranges import ByteRange, byte_ranges, decode_line, line_number
 from bagformer_cli.data.workers import run_jobs
 from bagformer_cli.errors import DataError, cannot_read
 from bagformer_cli.messages import tr
@@ -22,38 +26,34 @@ from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.segmenter import Bag, Segmenter
 from bagformer_cli.text.tokenizer import Tokenizer
 
-SPAN = 1 << 20
-"""Bytes of titles in one piece of work."""
+RANGE_BYTES = 1 << 20
+"""Bytes of titles per job."""
 
 ALONE_BELOW = 8 << 20
-"""A smaller file is not worth starting processes for."""
+"""Files of fewer bytes are segmented in this process: starting others would take longer."""
 
 
 @cache
 def bag_encoder(tokenizer: str, lexicons: tuple[str, ...]) -> TitleEncoder:
-    """The encoder over these, made once in a process."""
+    """Load a title encoder; each process loads it once."""
     return TitleEncoder(Tokenizer.load(tokenizer), Segmenter(Lexicon.load(lexicons)))
 
 
 def read_titles(path: str | Path) -> Iterator[str]:
-    """The lines of a text file, one title each, without their ends; it streams.
+    """Read a text file line by line: one title per line, without line ends.
 
     Raises:
-        InputError: There is no such file.
+        InputError: The file cannot be read.
         DataError: A line is not UTF-8.
     """
     path = Path(path)
-    try:
-        with open(path, "rb") as stream:
-            for number, raw in enumerate(stream, 1):
-                yield _decode(raw, path, number)
-    except OSError as error:
-        raise cannot_read(path, error) from error
+    for number, line in enumerate(ByteRange(path).lines(), 1):
+        yield decode_line(line.content, f"{path}:{number}")
 
 
 @contextmanager
 def seekable(path: Path) -> Iterator[Path]:
-    """The file, or a copy of what comes through a pipe; ``-`` is the standard input."""
+    """Give the file itself, or a temporary copy of a pipe; ``-`` is the standard input."""
     if str(path) != "-" and (not path.exists() or path.is_file() or path.is_dir()):
         yield path
         return
@@ -71,36 +71,13 @@ def seekable(path: Path) -> Iterator[Path]:
         yield copy
 
 
-def _decode(raw: bytes, path: Path, number: int) -> str:
-    if number == 1:
-        raw = raw.removeprefix(b"\xef\xbb\xbf")
-    try:
-        return raw.rstrip(b"\r\n").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            tr("The line is not UTF-8."),
-            where=f"{path}:{number}",
-            found=raw[error.start : error.start + 8].hex(" ").upper(),
-            hint=tr("Save the file as UTF-8."),
-        ) from error
-
-
 def record(title: str, bags: Sequence[Bag]) -> dict[str, Any]:
-    """One title as `xmr bags --json` prints it."""
+    """Make the JSON object that ``xmr bags --json`` prints for a title."""
     found = [
         {"start": b.start, "end": b.end, "text": b.text, "source": b.source, "type": b.type}
         for b in bags
     ]
     return {"text": title, "bags": found}
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    path: str
-    start: int
-    end: int
-    tokenizer: str
-    lexicons: tuple[str, ...]
 
 
 def bag_lines(
@@ -111,58 +88,54 @@ def bag_lines(
     workers: int = 1,
     progress: Progress = SILENT,
 ) -> Iterator[str]:
-    """The bags of every title of a file, as JSON lines, in the order of the file.
+    """Segment every title of a file; yield JSON lines in the order of the file.
 
     Args:
-        path: A title a line.
-        tokenizer: What :meth:`Tokenizer.load` takes.
-        lexicons: What :meth:`Lexicon.load` takes.
-        workers: Processes at the same time.
-        progress: Where to report.
+        path: A file with one title per line.
+        tokenizer: See :meth:`Tokenizer.load`.
+        lexicons: See :meth:`Lexicon.load`.
+        workers: Number of processes.
+        progress: Receives the number of bytes done.
 
     Yields:
-        Many lines at once, each with its end.
+        The JSON lines of one byte range, each with its line end.
+
+    Raises:
+        InputError: The file, the tokenizer or a lexicon cannot be read.
+        DataError: A line is not UTF-8.
     """
-    path = Path(path)
-    bag_encoder(tokenizer, tuple(lexicons))  # the cache is made here, and errors are seen
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    jobs = [
-        _Span(str(path), start, min(size, start + SPAN), tokenizer, tuple(lexicons))
-        for start in range(0, size, SPAN)
-    ]
+    names = tuple(lexicons)
+    bag_encoder(tokenizer, names)  # loaded here first: errors are raised, and the cache is written
+    ranges = byte_ranges(Path(path), RANGE_BYTES)
+    size = ranges[-1].end or 0 if ranges else 0
+    found = run_jobs(
+        partial(_bag_range, tokenizer, names), ranges, workers if size >= ALONE_BELOW else 1
+    )
     with progress.task(tr("Cutting titles into bags"), total=size, unit=tr("bytes")) as task:
-        for job, lines in zip(
-            jobs, run_jobs(_bag_span, jobs, workers if size >= ALONE_BELOW else 1), strict=True
-        ):
-            task.advance(job.end - job.start)
-            if lines:  # else a line that began earlier goes through this piece
+        for part, lines in zip(ranges, found, strict=True):
+            task.advance((part.end or 0) - part.begin)
+            if lines:  # empty if one long line fills the whole range
                 yield lines
 
 
-def _bag_span(job: _Span) -> str:
-    """The lines that begin in a range of bytes."""
-    encoder = bag_encoder(job.tokenizer, job.lexicons)
-    titles: list[str] = []
-    with open(job.path, "rb") as stream:
-        if job.start:
-            stream.seek(job.start - 1)
-            stream.readline()  # the rest of a line that began in the span before
-        while stream.tell() < job.end:
-            at = stream.tell()
-            raw = stream.readline()
-            try:
-                titles.append(_decode(raw, Path(job.path), 1 if at == 0 else 0))
-            except DataError as error:
-                error.where = f"{job.path}:{_line_number(job.path, at)}"
-                raise
-    return "".join(json_lines(encoder, titles))
+def _bag_range(tokenizer: str, lexicons: tuple[str, ...], part: ByteRange) -> str:
+    """Segment the titles of one byte range; runs in any process."""
+    titles = []
+    for line in part.lines():
+        try:
+            titles.append(decode_line(line.content))
+        except DataError as error:
+            error.where = f"{part.path}:{line_number(part.path, line.begin)}"
+            raise
+    return "".join(json_lines(bag_encoder(tokenizer, lexicons), titles))
 
 
 def json_lines(encoder: TitleEncoder, titles: Sequence[str]) -> Iterator[str]:
-    """:func:`record` of every title as a line of JSON, without making the objects."""
+    """Write :func:`record` of every title as a JSON line.
+
+    The text is put together from the packed arrays: making the objects first takes longer than
+    the segmentation.
+    """
     tokens = encoder.tokenizer.encode_batch(titles)
     segmenter = encoder.segmenter
     packed = encoder.align(tokens, segmenter.segment_batch(titles))
@@ -172,22 +145,17 @@ def json_lines(encoder: TitleEncoder, titles: Sequence[str]) -> Iterator[str]:
     for pair in set(zip(packed.kinds.tolist(), packed.types.tolist(), strict=True)):
         source, kind = segmenter.describe(*pair)
         tails[pair] = f', "source": "{source}", "type": {json.dumps(kind, ensure_ascii=False)}}}'
-    ways = [tails[pair] for pair in zip(packed.kinds.tolist(), packed.types.tolist(), strict=True)]
+    endings = [
+        tails[pair] for pair in zip(packed.kinds.tolist(), packed.types.tolist(), strict=True)
+    ]
     for i, title in enumerate(titles):
         bags = ", ".join(
             f'{{"start": {start}, "end": {end}, "text": {encode_basestring(title[start:end])}{tail}'
             for start, end, tail in zip(
                 starts[offsets[i] : offsets[i + 1]],
                 ends[offsets[i] : offsets[i + 1]],
-                ways[offsets[i] : offsets[i + 1]],
+                endings[offsets[i] : offsets[i + 1]],
                 strict=True,
             )
         )
         yield f'{{"text": {encode_basestring(title)}, "bags": [{bags}]}}\n'
-
-
-def _line_number(path: str, at: int) -> int:
-    with open(path, "rb") as stream:
-        return (
-            sum(1 for _ in iter(lambda: stream.readline() if stream.tell() < at else b"", b"")) + 1
-        )

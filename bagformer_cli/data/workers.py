@@ -1,4 +1,7 @@
-"""One job over many pieces of input: by several processes, or by a Ray cluster."""
+"""Run one function over many jobs: in this process, in several, or on a Ray cluster.
+
+A job is a picklable value (a byte range, a part of a catalogue); results come back in order.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Ray:
-    """A Ray cluster: Ray Data runs the jobs; one whose node dies is run again on another.
+    """A Ray cluster. Ray Data runs the jobs; jobs of a node that dies run again on another.
 
     Every node must see the same files (a shared file system).
 
     Args:
-        address: Of a running cluster; None: the one ``RAY_ADDRESS`` names, else one that is
-            started on this machine for the occasion.
+        address: Address of a running cluster; None: the address in ``RAY_ADDRESS``; without it, a
+            cluster is started on this machine and stopped at the end.
     """
 
     address: str | None = None
@@ -39,16 +42,20 @@ Workers = int | Ray
 def run_jobs(
     function: Callable[[Job], Result], jobs: Sequence[Job], workers: Workers
 ) -> Iterator[Result]:
-    """``function`` of each job, in order; in this process where one worker is enough.
+    """Yield ``function(job)`` for each job, in order.
 
     Args:
-        function: Importable by its name, as the workers are started afresh.
-        jobs: What can be pickled.
-        workers: Processes at the same time; or a Ray cluster, which decides for itself.
+        function: A function that can be imported by its name, since new processes import it.
+        jobs: Picklable values.
+        workers: Number of processes (with 1, or one job, this process does the work), or a Ray
+            cluster, which uses all its cores.
 
     Raises:
-        Exception: Whatever ``function`` raises first; the other jobs are dropped.
-        MissingDependencyError: Ray is asked for and not installed.
+        Exception: The first exception that ``function`` raises; the other jobs are dropped.
+        MissingDependencyError: Ray is not installed.
+
+    >>> list(run_jobs(abs, [-3, 4, -5], workers=1))
+    [3, 4, 5]
     """
     if isinstance(workers, Ray):
         yield from _run_on_ray(function, jobs, workers.address)
@@ -58,9 +65,9 @@ def run_jobs(
         yield from map(function, jobs)
         return
     others = set(active_children())
-    context = get_context("spawn")
+    context = get_context("spawn")  # fork would copy threads and locks of this process
     with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
-        # not pool.map: it cancels what waits, and a broken pool stumbles over cancelled futures
+        # Not pool.map: it cancels the waiting futures, and a broken pool fails on cancelled ones.
         waiting = deque(pool.submit(function, job) for job in jobs)
         try:
             while waiting:
@@ -72,9 +79,9 @@ def run_jobs(
 
 
 def end_with_parent() -> None:
-    """A worker's start: it dies at once with Ctrl-C and when its parent was killed.
+    """Make this worker process end at once on Ctrl-C, and when its parent dies.
 
-    Without it a pool's workers outlive a parent that was killed, waiting for jobs for ever.
+    Without it, the workers of a pool outlive a killed parent and wait for jobs forever.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     Thread(target=_follow_parent, daemon=True).start()
@@ -90,7 +97,7 @@ def _follow_parent() -> None:
 def _run_on_ray(
     function: Callable[[Job], Result], jobs: Sequence[Job], address: str | None
 ) -> Iterator[Result]:
-    """The jobs as a Ray Data pipeline, a block each: lost blocks are made again elsewhere."""
+    """Run the jobs as a Ray Data pipeline, one block per job; Ray repeats lost blocks."""
     if not jobs:
         return
     try:
@@ -120,7 +127,7 @@ def _run_on_ray(
 
 
 class _OneJob:
-    """What a Ray worker runs; an error travels as a value, so that Ray does not repeat it."""
+    """The function a Ray worker runs. Errors travel as values, so that Ray does not retry them."""
 
     def __init__(self, function: Callable[[Any], Any], jobs: list[Any]) -> None:
         self.function, self.jobs = function, jobs

@@ -1,9 +1,18 @@
-"""Draws the demo set with all cores and writes it in MUGE form, whole or not at all."""
+"""Draw the demo set on all cores and write it in MUGE form.
+
+    plan.py     decides which things are in which image, and what each query names
+    titles.py   writes titles and queries
+    scene.py    draws an image: background, things, shadows
+    kinds*.py   draw one thing each, with canvas.py (shapes) and palette.py (colours, patterns)
+    this file   draws in parallel and writes the files; none appears before all are complete
+
+Every image has its own random numbers, drawn from (seed, split, position). So the files do not
+depend on the number of processes.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
 from collections import deque
 from collections.abc import Iterator
@@ -13,9 +22,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
+from bagformer_cli.data.attributes import FILE_NAME, header_line, record_line
 from bagformer_cli.data.muge import MugeImageWriter, Query, write_queries
 from bagformer_cli.data.workers import end_with_parent
-from bagformer_cli.demo.attributes import FILE_NAME, header_line, record_line
+from bagformer_cli.demo.kinds import KINDS
+from bagformer_cli.demo.palette import COLOURS, PATTERNS
 from bagformer_cli.demo.plan import (
     Pictures,
     hold_out,
@@ -27,15 +38,23 @@ from bagformer_cli.demo.plan import (
 from bagformer_cli.demo.scene import PICTURE, Item, draw_picture
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_file
+from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
 FEWEST_IMAGES = 60
 FIRST_IMAGE_ID = 1_000_001
-_CHUNK = 32
-"""Pictures drawn by a process at a time."""
+NAMES = {
+    "kind": {kind.key: kind.name for kind in KINDS},
+    "colour": {colour.key: colour.name for colour in COLOURS},
+    "pattern": {pattern.key: pattern.name for pattern in PATTERNS},
+}
+"""Names to show for the keys in ``attributes.jsonl``."""
+
+_CHUNK = 32  # images per job
 
 _Job = tuple[int, str, int, list[list[Item]], int]
+"""Seed, split, position of the first image, things of each image, side in pixels."""
 
 
 def write_demo(
@@ -45,37 +64,36 @@ def write_demo(
     workers: int | None = None,
     *,
     size: int = PICTURE,
-    overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> None:
-    """Draw the built-in dataset and write it as MUGE files, with ``attributes.jsonl`` beside them.
+    """Draw the demo set and write it as MUGE files, with ``attributes.jsonl``.
 
-    The same ``images``, ``seed`` and ``size`` give the same files, however many workers draw.
+    Equal ``images``, ``seed`` and ``size`` give equal files, whatever the number of workers.
 
     Args:
-        out: The folder; made where there is none.
-        images: Pictures in all splits together: two thirds train, the rest validation and test.
-        seed: Decides everything.
-        workers: Processes that draw; None for one a core, 1 for this process alone.
-        size: Side of a picture in pixels.
-        overwrite: Replace a demo set that is there.
-        progress: Hears of every picture.
+        out: The folder; created if needed.
+        images: Number of images in all splits: two thirds are training, the rest validation and
+            test.
+        seed: Random seed of everything that is drawn and written.
+        workers: Number of processes that draw; None: one per core; 1: this process alone.
+        size: Side of an image in pixels, 32 to 256.
+        progress: Receives the number of images drawn.
 
     Raises:
-        InputError: ``images`` or ``size`` is out of range, or the folder holds something.
-        DiskFullError: No room is left; no file of the set was written.
+        InputError: ``images`` or ``size`` is out of range, or the folder is not empty.
+        DiskFullError: The disk is full; no file of the set was written.
     """
     out = Path(out)
-    _check(out, images, size, overwrite)
+    _check(out, images, size)
     held = hold_out(seed)
     chunks = -(-images // _CHUNK)
-    workers = min(workers or _cores(), -(-chunks // 2))
+    workers = min(workers or usable_cores(), -(-chunks // 2))
     with ExitStack() as stack:
-        # every file appears when the block ends, none where it fails
+        # Every file appears when this block ends, and none if it fails.
         listing = stack.enter_context(
             open(stack.enter_context(atomic_file(out / FILE_NAME)), "w", encoding="utf-8")
         )
-        listing.write(header_line(seed, images))
+        listing.write(header_line(NAMES, seed=seed, images=images))
         pool = stack.enter_context(_pool(workers)) if workers > 1 else None
         task = stack.enter_context(
             progress.task(tr("Drawing the demo set"), total=images, unit=tr("pictures"))
@@ -100,39 +118,31 @@ def write_demo(
             first_image += count
 
 
-def _check(out: Path, images: int, size: int, overwrite: bool) -> None:
+def _check(out: Path, images: int, size: int) -> None:
     if images < FEWEST_IMAGES:
         raise InputError(
-            tr("Too few pictures for a train, a validation and a test set."),
+            tr("Too few images for a training, a validation and a test set."),
             found=images,
             expected=tr("at least {least}", least=FEWEST_IMAGES),
         )
     if not 32 <= size <= 256:
         raise InputError(
-            tr("A demo picture cannot have this size."),
+            tr("A demo image cannot have this size."),
             found=size,
             expected=tr("{low} to {high} pixels", low=32, high=256),
         )
     if out.exists() and not out.is_dir():
         raise InputError(tr("This is a file, not a folder."), where=out)
-    if out.is_dir() and any(out.iterdir()) and not (overwrite and (out / FILE_NAME).is_file()):
+    if out.is_dir() and any(out.iterdir()):
         raise InputError(
-            tr("The folder already holds something."),
+            tr("The folder is not empty."),
             where=out,
             hint=tr("Choose another folder, or delete this one first."),
         )
 
 
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
-
-
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # fork would copy a parent that may hold threads and locks
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("spawn")  # fork would copy threads and locks
     return ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
 
 
@@ -144,7 +154,7 @@ def _jobs(pictures: Pictures, split: str, seed: int, size: int) -> Iterator[_Job
 
 
 def _draw(job: _Job) -> list[bytes]:
-    """Draw a chunk of pictures; each has its own random numbers, whoever draws it."""
+    """Draw a chunk of images; runs in any process."""
     seed, split, start, scenes, size = job
     return [
         draw_picture(items, random.Random(f"{seed}/{split}/draw/{start + i}"), size)
@@ -155,7 +165,7 @@ def _draw(job: _Job) -> list[bytes]:
 def _drawn(
     pool: ProcessPoolExecutor | None, workers: int, jobs: Iterator[_Job]
 ) -> Iterator[list[bytes]]:
-    """The chunks in order, only a few of them in flight."""
+    """Yield the chunks in order, with at most ``3 × workers`` submitted at a time."""
     if pool is None:
         yield from map(_draw, jobs)
         return
@@ -181,6 +191,7 @@ def _queries(
     first_query: int,
     listing: TextIO,
 ) -> Iterator[Query]:
+    """Make the queries of a split; write what each names to ``listing`` (``attributes.jsonl``)."""
     for number, query in enumerate(plan_queries(split, pictures, seed), start=first_query):
         items = tuple(first_image + int(position) for position in query.positions)
         things = [thing_of(item) for item in query.named]

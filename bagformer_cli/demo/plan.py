@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bagformer_cli.demo.attributes import Thing
+from bagformer_cli.data.attributes import Thing
 from bagformer_cli.demo.kinds import GROUPS, KIND_KEYS, KINDS
 from bagformer_cli.demo.palette import (
     COLOUR_KEYS,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bagformer_cli.data.catalogue.parts import Product
-from bagformer_cli.data.catalogue.sources import Catalogue
+from bagformer_cli.data.catalogue.catalogue import Catalogue
+from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.index.encode import EncodeOptions, Skipped, encode_products
 from bagformer_cli.index.encoded import encoded_files, layout_of_file, read_rows

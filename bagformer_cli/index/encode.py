@@ -1,4 +1,4 @@
-"""Piles of products to rows of vectors: streaming, resumable, one output file an input piece."""
+"""Piles of products to rows of vectors: streaming, resumable, one file per part."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bagformer_cli.data.batches import TextBatch, normalised, prefetch
-from bagformer_cli.data.catalogue.parts import Piece, Product
-from bagformer_cli.data.catalogue.sources import Catalogue
+from bagformer_cli.data.catalogue.catalogue import Catalogue
+from bagformer_cli.data.catalogue.products import Part, Product
 from bagformer_cli.data.images import decode, open_image, resize
 from bagformer_cli.data.workers import Workers, run_jobs
 from bagformer_cli.errors import InputError, cannot_read
@@ -226,7 +226,7 @@ def mean_vectors(vectors: MultiVectors) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Job:
-    piece: Piece
+    part: Part
     out: Path
     checkpoint: str
     device: str
@@ -265,9 +265,9 @@ def encode_catalogue(
     strict: bool = False,
     progress: Progress = SILENT,
 ) -> Encoded:
-    """Write one Arrow file (IPC) of rows for each piece of a catalogue.
+    """Write one Arrow file (IPC) of rows for each part of a catalogue.
 
-    A file appears whole; one that is there, of the same piece, model and options, is not made
+    A file appears whole; one that is there, of the same part, model and options, is not made
     again: run it again after any failure, and only what is missing is done.
 
     Args:
@@ -292,7 +292,7 @@ def encode_catalogue(
         progress.warn(remark)
     for old in out.glob(".part-*.part"):
         old.unlink(missing_ok=True)
-    files = [out / f"{piece.name}.arrow" for piece in catalogue.pieces]
+    files = [out / f"{part.name}.arrow" for part in catalogue.parts]
     for extra in set(out.glob("part-*.arrow")) - set(files):
         extra.unlink()
     jobs = []
@@ -303,16 +303,16 @@ def encode_catalogue(
             temporary.write_bytes(options.codebook.to_bytes())
         options = replace(options, codebook=None)
     rows = skipped = 0
-    for piece, file in zip(catalogue.pieces, files, strict=True):
-        done = rows_done(file, piece.digest, layout)
+    for part, file in zip(catalogue.parts, files, strict=True):
+        done = rows_done(file, part.digest, layout)
         if done is None:
-            jobs.append(_Job(piece, file, checkpoint, device, layout, options, strict, book))
+            jobs.append(_Job(part, file, checkpoint, device, layout, options, strict, book))
         else:
             rows += done
     description = tr("Encoding {source}", source=catalogue.source)
     with progress.task(description, len(files), tr("files")) as task:
         task.advance(len(files) - len(jobs))
-        for made, errors in run_jobs(encode_piece, jobs, workers):
+        for made, errors in run_jobs(encode_part, jobs, workers):
             rows += made
             skipped += len(errors)
             for error in errors:
@@ -328,8 +328,8 @@ def encode_catalogue(
     return Encoded(files, rows, len(jobs), skipped)
 
 
-def encode_piece(job: _Job) -> tuple[int, list[InputError]]:
-    """One piece to one file: how many rows, and what was left out. Runs in any process."""
+def encode_part(job: _Job) -> tuple[int, list[InputError]]:
+    """One part to one file: how many rows, and what was left out. Runs in any process."""
     model = _model(job.checkpoint, job.device)
     skipped = Skipped(job.strict)
     options = job.options
@@ -340,9 +340,9 @@ def encode_piece(job: _Job) -> tuple[int, list[InputError]]:
     with (
         atomic_file(job.out) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, schema.with_metadata(metadata(schema, job.piece.digest))) as writer,
+        pa.ipc.new_file(sink, schema.with_metadata(metadata(schema, job.part.digest))) as writer,
     ):
-        for batch in encode_products(model, job.layout, job.piece.products(), options, skipped):
+        for batch in encode_products(model, job.layout, job.part.products(), options, skipped):
             writer.write_batch(batch)
             rows += batch.num_rows
     return rows, skipped.errors

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch
-from bagformer_cli.data.positives import Links
+from bagformer_cli.data.positives import Positives
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.models.momentum import MomentumEncoder
@@ -40,7 +40,7 @@ class Context:
     model: RetrievalModel
     config: RunConfig
     teacher: Teacher | None = None
-    positives: Links | None = None
+    positives: Positives | None = None
     processes: Processes = SINGLE_PROCESS
     score: Callable[[RetrievalModel, Scorer, Encoded, Encoded], ScoreMatrix] = score_matrix
 
@@ -140,7 +140,7 @@ class EncodedBatch:
     def match(self, text_groups: Tensor, image_groups: Tensor) -> Tensor:
         """Say which of any titles [Q] and images [N] match, by their groups: [Q, N] bool."""
         assert self.context.positives is not None, "Context.positives is needed here"
-        found = self.context.positives.positives(
+        found = self.context.positives.matrix(
             text_groups.cpu().numpy(), image_groups.cpu().numpy()
         )
         return torch.from_numpy(found).to(text_groups.device)

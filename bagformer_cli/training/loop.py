@@ -97,7 +97,7 @@ class Trainer:
             model,
             config,
             Teacher.load(config, model.device),
-            positives=batches.links,
+            positives=batches.positives,
             processes=processes,
         )
         self.optimizer = build_optimizer(model, config.training)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch
-from bagformer_cli.data.positives import Links
+from bagformer_cli.data.positives import Positives
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.models.momentum import tensors_under
@@ -89,7 +89,7 @@ class RetrievalTask(nn.Module):
         config: RunConfig,
         teacher: Teacher | None = None,
         *,
-        positives: Links | None = None,
+        positives: Positives | None = None,
         processes: Processes = SINGLE_PROCESS,
     ) -> None:
         super().__init__()

@@ -93,7 +93,7 @@ def test_check_by_several_processes_counts_lines_through(
 ) -> None:
     from bagformer_cli.data import check
 
-    monkeypatch.setattr(check, "_SPAN", 1_000)
+    monkeypatch.setattr(check, "RANGE_BYTES", 1_000)
     images = [(n, picture(n)) for n in range(20)]
     folder = write_split(tmp_path, "train", [(1, "a", (1,))], images)
     with open(folder.images_path("train"), "ab") as stream:

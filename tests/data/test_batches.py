@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from bagformer_cli.config import DataConfig
@@ -23,10 +24,10 @@ from bagformer_cli.data.batches import (
     text_batches,
 )
 from bagformer_cli.data.epochs import TrainBatches
-from bagformer_cli.data.images import decode, eval_transform
-from bagformer_cli.data.positives import Links, text_hash
+from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD, decode, resize
+from bagformer_cli.data.positives import Positives, text_hash
+from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.split import Split
-from bagformer_cli.data.store.store import preprocess
 from bagformer_cli.errors import InputError
 from bagformer_cli.text.bags import TokenBags
 from tests.data.test_images import png_header
@@ -112,18 +113,18 @@ def test_text_batches_hold_every_title_once() -> None:
     assert torch.cat([batch.input_ids[:, 1] for batch in found]).tolist() == list(range(1, 8))
 
 
-# ----------------------------------------------------------------------------------------- links
+# ------------------------------------------------------------------------------------- positives
 
 
 def test_positives_by_id_by_equal_title_and_by_equal_image() -> None:
     """Query 0 → image 0. Query 1 has the title of 0; image 1 is the picture of image 0."""
-    links = Links.build(
+    found = Positives.build(
         ["Red  Dress", "red dress ", "bag", "hat"],
         image_hash=np.array([11, 11, 22, 33]),
         item_offsets=np.array([0, 1, 2, 3, 3]),
         items=np.array([0, 2, 3]),
     )
-    everything = links.positives(links.text_groups, links.image_groups)
+    everything = found.matrix(found.text_groups, found.image_groups)
     assert everything.tolist() == [
         [True, True, True, False],
         [True, True, True, False],
@@ -132,13 +133,13 @@ def test_positives_by_id_by_equal_title_and_by_equal_image() -> None:
     ]
 
 
-def test_white_space_and_case_do_not_make_another_title() -> None:
+def test_titles_that_differ_in_white_space_and_case_are_equal() -> None:
     assert text_hash(" 红色\t连衣裙  NIKE") == text_hash("红色 连衣裙 nike ")
     assert text_hash("红色连衣裙") != text_hash("红色 连衣裙")
 
 
 @given(st.data())
-def test_positives_are_those_of_the_slow_way(data: st.DataObject) -> None:
+def test_positives_equal_those_of_a_slow_search(data: st.DataObject) -> None:
     queries, images = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
     texts = [
         str(n) for n in data.draw(st.lists(st.integers(0, 3), min_size=queries, max_size=queries))
@@ -149,10 +150,10 @@ def test_positives_are_those_of_the_slow_way(data: st.DataObject) -> None:
     ]
     offsets = np.cumsum([0, *map(len, answers)])
     items = np.array([item for answer in answers for item in answer], np.int64)
-    links = Links.build(texts, hashes, offsets, items)
-    linked = {(texts[q], hashes[i]) for q, answer in enumerate(answers) for i in answer}
-    slow = [[(text, value) in linked for value in hashes] for text in texts]
-    assert links.positives(links.text_groups, links.image_groups).tolist() == slow
+    found = Positives.build(texts, hashes, offsets, items)
+    matching = {(texts[q], hashes[i]) for q, answer in enumerate(answers) for i in answer}
+    slow = [[(text, value) in matching for value in hashes] for text in texts]
+    assert found.matrix(found.text_groups, found.image_groups).tolist() == slow
 
 
 # -------------------------------------------------------------------------------------- training
@@ -173,6 +174,13 @@ def make(split: Split, batch_size: int = 4, **options: object) -> TrainBatches:
     settings = DataConfig.model_validate({"workers": 0, **config})
     arguments = {"image_size": 16, "pad_id": 0, "seed": 3, **own}
     return TrainBatches(split, settings, batch_size=batch_size, **arguments)  # type: ignore[arg-type]
+
+
+def evaluation_pixels(data: bytes, size: int, size_hint: int | None = None) -> NDArray[np.float32]:
+    """Decode, resize and normalise with numpy: [3, S, S]."""
+    pixels = resize(decode(data, size_hint), size).astype(np.float32) / np.float32(255)
+    pixels = (pixels - np.float32(CLIP_MEAN)) / np.float32(CLIP_STD)
+    return np.moveaxis(pixels, -1, -3)
 
 
 def same(one: Batch, two: Batch) -> bool:
@@ -254,7 +262,7 @@ def test_images_that_do_not_fit_the_memory_are_decoded_each_time(
 def test_without_variation_training_sees_what_evaluation_sees(split: Split) -> None:
     batch = make(split, augment=None, cache_mb=0).batch(0)
     for row, image in enumerate(batch.image_ids.tolist()):
-        expected = eval_transform(split.image_bytes(image), 16, exact=False)
+        expected = evaluation_pixels(split.image_bytes(image), 16, size_hint=16)
         np.testing.assert_array_equal(batch.pixels()[row].numpy(), expected)
 
 
@@ -299,13 +307,13 @@ def test_a_reader_that_stops_early_leaves_no_thread_behind(split: Split) -> None
 def test_evaluation_sees_every_image_in_order(split: Split, workers: int | None) -> None:
     found = list(image_batches(split, 16, 5, workers=workers))
     assert [len(batch) for batch in found] == [5, 5, 2]
-    expected = np.stack([eval_transform(split.image_bytes(i), 16) for i in range(12)])
+    expected = np.stack([evaluation_pixels(split.image_bytes(i), 16) for i in range(12)])
     np.testing.assert_array_equal(torch.cat(found).numpy(), expected)
 
 
 def test_one_image_is_the_same_alone(split: Split) -> None:
     data = split.image_bytes(3)
-    np.testing.assert_array_equal(pixels_of(decode(data), 16).numpy(), eval_transform(data, 16))
+    np.testing.assert_array_equal(pixels_of(decode(data), 16).numpy(), evaluation_pixels(data, 16))
 
 
 def test_batches_move_to_another_device(split: Split) -> None:

@@ -13,17 +13,17 @@ from random import Random
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from bagformer_cli.data import augment as augmentation
 from bagformer_cli.data.augment import augment, random_resized_crop, sample_random
+from bagformer_cli.data.batches import normalised, pixels_of
 from bagformer_cli.data.images import (
     CLIP_MEAN,
     CLIP_STD,
     decode,
-    eval_transform,
-    normalise,
     resize,
     verify,
 )
@@ -135,13 +135,13 @@ def test_the_evaluation_transform_is_torchvisions() -> None:
     )(Image.open(io.BytesIO(data)).convert("RGB"))
     scaled = original.float() / 255
     expected = v2.functional.normalize(scaled, list(CLIP_MEAN), list(CLIP_STD))
-    np.testing.assert_array_equal(eval_transform(data, 48), expected.numpy())
+    np.testing.assert_array_equal(pixels_of(decode(data), 48), expected.numpy())
 
 
 def test_normalising_by_hand() -> None:
     pixels = np.zeros((1, 2, 3), np.uint8)
     pixels[0, 1] = 255
-    found = normalise(pixels)
+    found = normalised(torch.from_numpy(pixels)[None])[0].numpy()
     assert found.shape == (3, 1, 2)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[0, 0], [-0.48145466 / 0.26862954, 0.51854534 / 0.26862954])
@@ -160,7 +160,7 @@ def test_the_originals_pixels_are_met(shared: Path) -> None:
         small = resize(decode(source), 256)
         digest = hashlib.sha256(small.tobytes()).hexdigest()
         assert digest == expected["resized_uint8_sha256"][place]
-        pixels = normalise(small)
+        pixels = normalised(torch.tensor(small)[None])[0].numpy()
         figures = expected["pixels"][place]
         assert pixels.shape == tuple(figures["shape"])
         assert pixels.sum(dtype=np.float64) == pytest.approx(figures["sum"], rel=1e-9)

@@ -11,7 +11,7 @@ import torch
 from bagformer_cli.config import DataConfig
 from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.masking import TokenMasking, hidden_patches
-from bagformer_cli.data.store.store import preprocess
+from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.text.bags import TokenBags
 from tests.data.test_batches import packed
 from tests.data.test_store import Characters

@@ -83,7 +83,7 @@ def test_a_node_that_dies_loses_no_job(cluster: Any, tmp_path: Path) -> None:
 
 
 def test_preprocessing_by_ray_is_what_processes_make(cluster: Any, tmp_path: Path) -> None:
-    from bagformer_cli.data.store.store import preprocess
+    from bagformer_cli.data.store.preprocess import preprocess
     from tests.support.datasets import write_split
 
     folder = write_split(tmp_path / "data", "valid")
@@ -96,14 +96,14 @@ def test_preprocessing_by_ray_is_what_processes_make(cluster: Any, tmp_path: Pat
 def test_encoding_by_ray_is_what_processes_make(cluster: Any, tmp_path: Path) -> None:
     import pyarrow as pa
 
-    from bagformer_cli.data.catalogue.sources import open_catalogue
+    from bagformer_cli.data.catalogue.catalogue import open_catalogue
     from bagformer_cli.index.encode import EncodeOptions, encode_catalogue, layout_of
     from bagformer_cli.index.encoded import read_rows
     from bagformer_cli.models.checkpoint import load_model
     from tests.support.small_model import saved_model, write_table
 
     model = saved_model(tmp_path / "model")
-    catalogue = open_catalogue(write_table(tmp_path, 7), piece_size=3)
+    catalogue = open_catalogue(write_table(tmp_path, 7), part_size=3)
     options = EncodeOptions(dtype="float32")
     layout = layout_of(load_model(model), options, catalogue.attributes)
     tables = []

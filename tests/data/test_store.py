@@ -18,11 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bagformer_cli.data import byte_ranges as spans
 from bagformer_cli.data.muge import MugeFolder, MugeImageWriter, Query, write_queries
-from bagformer_cli.data.store import store, tokens
+from bagformer_cli.data.store import convert, tokens
+from bagformer_cli.data.store import preprocess as stages
 from bagformer_cli.data.store.arrays import GrowingArray
-from bagformer_cli.data.store.store import Store, default_store, preprocess
+from bagformer_cli.data.store.preprocess import preprocess
+from bagformer_cli.data.store.store import Store, default_store
 from bagformer_cli.errors import DataError, DiskFullError, InputError
 from bagformer_cli.text.bags import TokenBags
 from tests.support.datasets import image_line, picture, query_line, write_split
@@ -55,9 +56,14 @@ def dataset(tmp_path: Path) -> MugeFolder:
 
 
 @pytest.fixture
-def small_spans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many short spans, as a large file has."""
-    monkeypatch.setattr(store, "IMAGES", replace(store.IMAGES, span_bytes=2_000))
+def many_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short byte ranges, so that a small file has many shards as a large one has."""
+    monkeypatch.setattr(stages, "IMAGE_LINES", replace(stages.IMAGE_LINES, range_bytes=2_000))
+
+
+def times(folder: Path, pattern: str = "*.arrow") -> dict[str, int]:
+    """When each shard was written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.rglob(pattern)}
 
 
 def test_everything_comes_back(dataset: MugeFolder) -> None:
@@ -117,8 +123,8 @@ def test_a_split_goes_to_another_process(dataset: MugeFolder) -> None:
     np.testing.assert_array_equal(copy.tokens.ids, split.tokens.ids)
 
 
-@pytest.mark.usefixtures("small_spans")
-def test_many_spans_give_what_one_gives(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("many_shards")
+def test_many_shards_hold_what_one_holds(tmp_path: Path) -> None:
     numbers = [int(n) for n in np.random.default_rng(0).permutation(40)]
     images = [(n, picture(n, (20 + n, 20))) for n in numbers]
     folder = write_split(tmp_path, "train", [(1, "a", (3,))], images)
@@ -134,12 +140,11 @@ def test_many_spans_give_what_one_gives(tmp_path: Path) -> None:
 
 def test_nothing_is_made_again_where_nothing_changed(dataset: MugeFolder) -> None:
     preprocess(dataset, encoder=Characters())
-    before = {path: path.stat().st_mtime_ns for path in (dataset.path / ".xmr").rglob("*.arrow")}
+    before = times(dataset.path / ".xmr")
     encoder = Characters()
     made = preprocess(dataset, encoder=encoder)
-    assert made.is_current(dataset, encoder)
     assert encoder.seen == []
-    assert before == {path: path.stat().st_mtime_ns for path in made.path.rglob("*.arrow")}
+    assert times(made.path) == before
 
 
 def test_a_copied_or_touched_file_is_not_read_into_the_store_again(dataset: MugeFolder) -> None:
@@ -147,16 +152,14 @@ def test_a_copied_or_touched_file_is_not_read_into_the_store_again(dataset: Muge
     shard = made.path / "train" / "images-00000.arrow"
     before = shard.stat().st_mtime_ns
     os.utime(dataset.images_path("train"))
-    assert made.is_current(dataset, None)
     preprocess(dataset, encoder=None)
     assert shard.stat().st_mtime_ns == before
 
 
 def test_changed_titles_are_noticed(dataset: MugeFolder) -> None:
-    made = preprocess(dataset, encoder=Characters())
+    preprocess(dataset, encoder=Characters())
     path = dataset.queries_path("train")
     path.write_text(path.read_text(encoding="utf-8").replace("红色", "蓝色"), encoding="utf-8")
-    assert not made.is_current(dataset, Characters())
     encoder = Characters()
     split = preprocess(dataset, encoder=encoder).split("train")
     assert split.texts[0] == "蓝色连衣裙"
@@ -164,11 +167,11 @@ def test_changed_titles_are_noticed(dataset: MugeFolder) -> None:
 
 
 def test_another_encoder_is_noticed_and_both_are_kept(dataset: MugeFolder) -> None:
-    made = preprocess(dataset, encoder=Characters("one"))
-    assert not made.is_current(dataset, Characters("two"))
-    preprocess(dataset, encoder=Characters("two"))
-    assert made.is_current(dataset, Characters("one"))
-    assert made.is_current(dataset, Characters("two"))
+    preprocess(dataset, encoder=Characters("one"))
+    for name, count in (("two", 5), ("one", 0), ("two", 0)):
+        encoder = Characters(name)
+        preprocess(dataset, encoder=encoder)
+        assert len(encoder.seen) == count
 
 
 def test_only_the_newest_encoders_tokens_are_kept(dataset: MugeFolder) -> None:
@@ -178,23 +181,23 @@ def test_only_the_newest_encoders_tokens_are_kept(dataset: MugeFolder) -> None:
     assert kept == {"tokens-c", "tokens-d", "tokens-e"}
 
 
-@pytest.mark.usefixtures("small_spans")
-def test_only_the_spans_that_changed_are_made_again(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("many_shards")
+def test_only_shards_whose_lines_changed_are_made_again(tmp_path: Path) -> None:
     images = [(n, picture(n, (20, 20))) for n in range(30)]
     folder = write_split(tmp_path, "train", [(1, "a", (3,))], images)
     made = preprocess(folder, encoder=None)
-    before = {p.name: p.stat().st_mtime_ns for p in (made.path / "train").glob("images-*")}
+    before = times(made.path / "train", "images-*.arrow")
     with open(folder.images_path("train"), "ab") as stream:
         stream.write(image_line(77, picture(77)))
     split = preprocess(folder, encoder=None).split("train")
     np.testing.assert_array_equal(split.image_ids, [*range(30), 77])
-    after = {p.name: p.stat().st_mtime_ns for p in (made.path / "train").glob("images-*")}
+    after = times(made.path / "train", "images-*.arrow")
     changed = {name for name in after if before.get(name) != after[name]}
     assert changed <= set(sorted(after)[-2:])
     assert len(after) > 4
 
 
-@pytest.mark.usefixtures("small_spans")
+@pytest.mark.usefixtures("many_shards")
 def test_a_shorter_file_leaves_no_old_shards(tmp_path: Path) -> None:
     images = [(n, picture(n, (20, 20))) for n in range(30)]
     folder = write_split(tmp_path, "train", [(1, "a", (3,))], images)
@@ -207,10 +210,13 @@ def test_a_shorter_file_leaves_no_old_shards(tmp_path: Path) -> None:
 def test_another_version_of_the_store_is_made_anew(dataset: MugeFolder) -> None:
     made = preprocess(dataset, encoder=None)
     (made.path / "store.json").write_text('{"version": 0}', encoding="utf-8")
-    assert not made.is_current(dataset, None)
     with pytest.raises(InputError, match="no preprocessed dataset"):
         Store.open(made.path)
-    assert preprocess(dataset, encoder=None).is_current(dataset, None)
+    before = times(made.path)
+    preprocess(dataset, encoder=None)
+    after = times(made.path)
+    assert after.keys() == before.keys()
+    assert not set(after.values()) & set(before.values())
 
 
 # ------------------------------------------------------------------------------- interruptions
@@ -248,7 +254,7 @@ def test_chunks_of_titles_stand_in_order_whoever_made_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     monkeypatch.setattr(tokens, "_TITLES", 3)
-    monkeypatch.setattr(spans, "_BATCH_BYTES", 200)
+    monkeypatch.setattr(convert, "_BATCH_BYTES", 200)
     queries = [(n, "裙" * (n % 5 + 1) + str(n), ()) for n in range(100)]
     folder = write_split(tmp_path / "data", "train", queries, [(1, picture(1))])
     split = preprocess(folder, encoder=Characters(), workers=workers).split("train")
@@ -265,16 +271,16 @@ KILLED = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from bagformer_cli.data.store import store
+from bagformer_cli.data.store import preprocess as stages
 from bagformer_cli.data.muge import MugeFolder
-store.IMAGES = replace(store.IMAGES, span_bytes=20_000)
-verify = store.verify
+stages.IMAGE_LINES = replace(stages.IMAGE_LINES, range_bytes=20_000)
+verify = stages.verify
 def slowly(data):
     import time
     time.sleep(0.002)
     verify(data)
-store.verify = slowly
-store.preprocess(MugeFolder(sys.argv[1]), encoder=None)
+stages.verify = slowly
+stages.preprocess(MugeFolder(sys.argv[1]), encoder=None)
 """
 
 
@@ -292,11 +298,11 @@ def test_kill_9_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     recorded = json.loads((out / "images.json").read_text(encoding="utf-8"))
     assert 2 <= len(recorded["spans"]) <= len(finished)
     assert not recorded["done"]
-    monkeypatch.setattr(store, "IMAGES", replace(store.IMAGES, span_bytes=20_000))
+    monkeypatch.setattr(stages, "IMAGE_LINES", replace(stages.IMAGE_LINES, range_bytes=20_000))
     split = preprocess(folder, encoder=None).split("train")
     np.testing.assert_array_equal(split.image_ids, range(300))
     assert all(split.image_bytes(n) == data for n, data in images)
-    kept = [spans.shard_path(out, "images", span["number"]) for span in recorded["spans"]]
+    kept = [out / f"images-{span['number']:05}.arrow" for span in recorded["spans"]]
     assert all(path.stat().st_mtime_ns == finished[path] for path in kept)
     assert not list(out.glob(".*.part"))
 
@@ -344,10 +350,10 @@ def test_a_broken_line_is_named_and_the_rest_is_kept(
     with pytest.raises(DataError, match=message):
         preprocess(dataset, encoder=Characters())
     path.write_bytes(good)
-    assert preprocess(dataset, encoder=Characters()).is_current(dataset, Characters())
+    assert list(preprocess(dataset, encoder=Characters()).split("train").query_ids) == [7, 5, 9, 1]
 
 
-@pytest.mark.usefixtures("small_spans")
+@pytest.mark.usefixtures("many_shards")
 def test_a_broken_line_far_into_the_file_has_the_right_number(tmp_path: Path) -> None:
     images = [(n, picture(n, (20, 20))) for n in range(30)]
     folder = write_split(tmp_path, "train", [(1, "a", (3,))], images)
@@ -367,14 +373,12 @@ def test_text_only_needs_no_images_and_later_takes_them_up(tmp_path: Path) -> No
     write_queries(tmp_path / "MR_train_queries.jsonl", [Query(1, "包", (1,))])
     folder = MugeFolder(tmp_path)
     made = preprocess(folder, encoder=Characters(), text_only=True)
-    assert made.is_current(folder, Characters(), images=False)
     split = made.split("train")
     np.testing.assert_array_equal(split.tokens.ids, [1, ord("包")])
     with pytest.raises(InputError, match="without its images"):
         _ = split.image_ids
     with MugeImageWriter(folder.images_path("train")) as writer:
         writer.write(1, picture(1))
-    assert not made.is_current(folder, Characters())
     encoder = Characters()
     split = preprocess(folder, encoder=encoder).split("train")
     np.testing.assert_array_equal(split.items, [0])
@@ -398,7 +402,7 @@ def test_a_folder_that_cannot_be_written_to_has_its_store_in_the_cache(
 def test_a_full_disk_loses_nothing_that_was_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "IMAGES", replace(store.IMAGES, span_bytes=20_000))
+    monkeypatch.setattr(stages, "IMAGE_LINES", replace(stages.IMAGE_LINES, range_bytes=20_000))
     images = [(n, picture(n, (30, 30))) for n in range(10)]
     images += [(50, picture(50, (200, 200)) + bytes(100_000))]
     folder = write_split(tmp_path, "train", [(1, "a", (3,))], images)
@@ -439,7 +443,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     """Preprocessing 400 MB of images takes hardly more memory than preprocessing 40 MB."""
     script = (
         "import resource, sys; from bagformer_cli.data.muge import MugeFolder;"
-        "from bagformer_cli.data.store.store import preprocess;"
+        "from bagformer_cli.data.store.preprocess import preprocess;"
         "preprocess(MugeFolder(sys.argv[1]), encoder=None);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )

@@ -10,8 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from bagformer_cli.demo.attributes import answers
-from bagformer_cli.demo.calibration import mean_recall, oracle_scores
+from bagformer_cli.data.attributes import answers
 from bagformer_cli.demo.kinds import KINDS
 from bagformer_cli.demo.palette import COLOURS, PATTERNS, SOLID
 from bagformer_cli.demo.plan import (
@@ -26,6 +25,7 @@ from bagformer_cli.demo.plan import (
 )
 from bagformer_cli.demo.scene import Item
 from bagformer_cli.demo.titles import BRANDS, buyer_query, phrase, seller_title
+from tests.demo.calibration import mean_recall, oracle_scores
 
 HELD = hold_out(0)
 

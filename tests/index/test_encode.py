@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from bagformer_cli.api import Retriever
-from bagformer_cli.data.catalogue.parts import Product
-from bagformer_cli.data.catalogue.sources import open_catalogue
+from bagformer_cli.data.catalogue.catalogue import open_catalogue
+from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.index.compression.reduction import (
     Fewer,
@@ -55,7 +55,7 @@ def test_a_table_has_typed_attributes(tmp_path: Path) -> None:
     )
 
 
-def test_pieces_of_any_size_hold_the_same(tmp_path: Path) -> None:
+def test_parts_of_any_size_hold_the_same_products(tmp_path: Path) -> None:
     table = write_table(tmp_path, 11)
     text = table.read_text("utf-8").splitlines()
     text[3:3] = ["", 'skuX,photos/1.png,"two\nlines",7,T恤,9', ""]
@@ -63,7 +63,7 @@ def test_pieces_of_any_size_hold_the_same(tmp_path: Path) -> None:
     whole = products(table)
     assert len(whole) == 12
     for size in (1, 2, 5, 100):
-        assert products(table, piece_size=size) == whole
+        assert products(table, part_size=size) == whole
     lines = [
         json.dumps(
             {"id": p.id, "image": p.image, "title": p.title, **p.attributes}, ensure_ascii=False
@@ -73,18 +73,18 @@ def test_pieces_of_any_size_hold_the_same(tmp_path: Path) -> None:
     jsonl = tmp_path / "products.jsonl"
     jsonl.write_text("\n".join(lines), "utf-8")
     for size in (3, 100):
-        again = products(jsonl, piece_size=size)
+        again = products(jsonl, part_size=size)
         assert [(p.id, p.image, p.title) for p in again] == [
             (p.id, p.image, p.title) for p in whole
         ]
         assert [p.attributes["price"] for p in again] == [p.attributes["price"] for p in whole]
 
 
-def test_a_digest_changes_with_its_piece_alone(tmp_path: Path) -> None:
+def test_a_digest_changes_only_with_its_part(tmp_path: Path) -> None:
     table = write_table(tmp_path, 6)
-    before = [piece.digest for piece in open_catalogue(table, piece_size=2).pieces]
+    before = [part.digest for part in open_catalogue(table, part_size=2).parts]
     table.write_text(table.read_text("utf-8").replace("5.5", "6.5"), "utf-8")
-    after = [piece.digest for piece in open_catalogue(table, piece_size=2).pieces]
+    after = [part.digest for part in open_catalogue(table, part_size=2).parts]
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False]
 
 

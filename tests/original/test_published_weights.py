@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bagformer_cli.config import load_config
-from bagformer_cli.data.batches import Batch, TextBatch
-from bagformer_cli.data.images import decode, eval_transform, resize
+from bagformer_cli.data.batches import Batch, TextBatch, pixels_of
+from bagformer_cli.data.images import decode, resize
 from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.checkpoint import load_weights
@@ -277,7 +277,7 @@ class Original:
             shared / "data/bagformer/rumble_roller.jpeg",
             shared / "reference/img_dress.png",
         ]
-        self.pixels = torch.from_numpy(np.stack([eval_transform(file, 256) for file in files]))
+        self.pixels = torch.stack([pixels_of(decode(file), 256) for file in files])
         self.raw = torch.from_numpy(np.stack([resize(decode(file), 256) for file in files]))
         with torch.inference_mode():
             self.image_states = self.model.dual.encode_images(self.pixels).states

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from bagformer_cli.data.catalogue.parts import Product
+from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.index.engine import Queries
 from bagformer_cli.index.engines import open_engine
 from bagformer_cli.index.rows import Layout, SideRows, to_batch

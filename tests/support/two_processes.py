@@ -62,7 +62,7 @@ def learned(kind: str, folder: Path, processes: Processes) -> dict[str, Tensor]:
     )
     teacher = Teacher(new_model(config), "slow") if kind == "slow teacher" else None
     task = RetrievalTask(
-        model, config, teacher, positives=batches.links, processes=processes
+        model, config, teacher, positives=batches.positives, processes=processes
     ).train()
     figures: dict[str, float] = {}
     for number in range(2):

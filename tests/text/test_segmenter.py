@@ -434,7 +434,7 @@ def test_lines_of_a_file_are_those_of_single_titles() -> None:
     assert lines == [record(title, encoder.bags(title, whole=True)) for title in titles]
 
 
-def test_spans_and_processes_give_the_lines_of_one(
+def test_byte_ranges_give_the_lines_of_the_whole_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bagformer_cli.data import title_files as module
@@ -442,7 +442,7 @@ def test_spans_and_processes_give_the_lines_of_one(
     source = tmp_path / "titles.txt"
     source.write_text("".join(f"红色连衣裙{n}号\r\n" for n in range(300)), "utf-8")
     whole = "".join(module.bag_lines(source, "builtin", ["builtin"]))
-    monkeypatch.setattr(module, "SPAN", 997)
+    monkeypatch.setattr(module, "RANGE_BYTES", 997)
     assert "".join(module.bag_lines(source, "builtin", ["builtin"])) == whole
 
 
@@ -578,7 +578,7 @@ def test_quality_on_marked_e_commerce_titles(
 def test_a_line_longer_than_a_piece_of_work_and_those_behind_it(
     tmp_path: Path, xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bagformer_cli.data.title_files.SPAN", 64)
+    monkeypatch.setattr("bagformer_cli.data.title_files.RANGE_BYTES", 64)
     source = tmp_path / "long.txt"
     source.write_text("红裙\n" + "红色裙子" * 40 + "\n蓝裤\n伞\n", "utf-8")
     lines = xmr("bags", "--input", source, "--json").out.splitlines()

@@ -69,7 +69,7 @@ def gradients(
     model = new_model(config)
     links = TrainBatches(
         store.split("train"), config.data, image_size=16, batch_size=2, pad_id=0, seed=0
-    ).links
+    ).positives
     task = RetrievalTask(model, config, positives=links).train()
     for _ in range(steps):
         model.zero_grad()

@@ -107,7 +107,7 @@ def made(store: Store, *overrides: str) -> tuple[RetrievalTask, TrainBatches]:
     config = settings(*overrides)
     model = new_model(config)
     batches = batches_of(store, config, model)
-    return RetrievalTask(model, config, positives=batches.links), batches
+    return RetrievalTask(model, config, positives=batches.positives), batches
 
 
 def objective_of(task: RetrievalTask, name: str) -> Objective:
@@ -388,7 +388,7 @@ def test_each_configuration_for_pretraining_takes_a_step_of_all_its_objectives(
     config = load_config(name, [*overrides, "training.batch_size=16"])
     model = new_model(config)
     batches = batches_of(store, config, model)
-    task = RetrievalTask(model, config, positives=batches.links).train()
+    task = RetrievalTask(model, config, positives=batches.positives).train()
     for number in range(2):
         output = accumulate_gradients(task, batches.batch(number), epoch=0.5, number=number)
     assert output.weights == pytest.approx(weights, rel=1e-4)

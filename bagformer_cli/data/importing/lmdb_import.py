@@ -1,8 +1,11 @@
-"""Chinese-CLIP's LMDB form to MUGE form.
+"""Import a dataset in Chinese-CLIP's LMDB form as a dataset in MUGE form.
 
-Their ``build_lmdb_dataset.py`` makes, for each split, ``imgs/`` (image id → base64 text, and
-``num_images``) and ``pairs/`` (running number → pickled ``(image_id, text_id, text)``, and
-``num_samples``). A pickle can run code, so these are read by an unpickler that knows no classes.
+Their ``build_lmdb_dataset.py`` writes two LMDBs for each split::
+
+    lmdb/train/imgs/    image id  → base64 of the image file;  "num_images" → their number
+    lmdb/train/pairs/   0, 1, …   → pickled (image_id, text_id, text);  "num_samples" → their number
+
+A pickle can run code, so pairs are read by an unpickler that refuses all classes and functions.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bagformer_cli.data.images import verify
-from bagformer_cli.data.importing.table_import import Imported, split_paths, staged
+from bagformer_cli.data.importing.table_import import Imported, staged
 from bagformer_cli.data.muge import (
     QUERIES_NAME,
     SPLITS,
@@ -23,6 +26,7 @@ from bagformer_cli.data.muge import (
     Naming,
     Query,
     iter_queries,
+    split_files,
     write_queries,
 )
 from bagformer_cli.data.muge_lines import decode_base64
@@ -31,31 +35,26 @@ from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
 
-def is_lmdb(path: Path) -> bool:
-    """Whether a folder looks like Chinese-CLIP's LMDB form: of several splits, or of one."""
-    return bool(_split_folders(path))
-
-
 def import_lmdb(
     source: Path, out: Path, *, naming: Naming = "text", progress: Progress = SILENT
 ) -> dict[str, Imported]:
-    """Bring Chinese-CLIP's LMDB form into MUGE form.
+    """Write Chinese-CLIP's LMDB form as a dataset in MUGE form.
 
-    Queries without an image are not in an LMDB; where the ``{split}_texts.jsonl`` that it was
-    made from lies beside it (as their script leaves it), queries are taken from there.
+    An LMDB lacks the queries without an image. If the ``{split}_texts.jsonl`` that it was made
+    from is next to the ``lmdb`` folder (where their script leaves it), queries come from there.
 
     Args:
-        source: The ``lmdb`` folder, or one split's folder in it.
+        source: The ``lmdb`` folder, or the folder of one split in it.
         out: The folder to write.
         naming: Which of MUGE's namings to write.
-        progress: Where to report.
+        progress: Receives the number of images written.
 
     Returns:
-        What was written, by split.
+        Counts by split.
 
     Raises:
         DataError: A record is broken; the error names it.
-        InputError: There is no LMDB, or the folder to write holds a dataset already.
+        InputError: There is no LMDB, or ``out`` already has such a file.
         MissingDependencyError: ``lmdb`` is not installed.
     """
     folders = _split_folders(source)
@@ -68,7 +67,7 @@ def import_lmdb(
     written = {}
     with staged(out, folders, naming) as stage:
         for split, folder in folders.items():
-            queries_path, images_path = split_paths(stage, split, naming)
+            queries_path, images_path = split_files(stage, split, naming)
             images = _copy_images(folder / "imgs", images_path, progress)
             beside = folder.parent.parent / QUERIES_NAME["text"].format(split=split)
             if beside.is_file():
@@ -137,17 +136,17 @@ def _queries(folder: Path) -> list[Query]:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads tuples, lists, strings, numbers and bytes; looks nothing up and so runs nothing."""
+    """An unpickler of plain values (tuples, strings, numbers); it looks up no class."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"{module}.{name}")
 
 
 def unpickle(value: bytes, where: str) -> Any:
-    """A pickle of plain values.
+    """Load a pickle of plain values.
 
     Raises:
-        DataError: It is broken, or it would run code; nothing of it was run.
+        DataError: It is broken, or it names a class or function; nothing of it was run.
     """
     try:
         return _PlainUnpickler(io.BytesIO(value)).load()

@@ -1,4 +1,4 @@
-"""A CSV or JSONL of (image path, title) to a dataset in MUGE form."""
+"""Import a table of (image path, title) as a dataset in MUGE form."""
 
 from __future__ import annotations
 
@@ -10,121 +10,126 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bagformer_cli.data.images import verify
+from bagformer_cli.data.importing.rows import Row, read_rows
 from bagformer_cli.data.muge import (
-    IMAGES_NAME,
-    QUERIES_NAME,
     SPLITS,
     MugeImageWriter,
     Naming,
     Query,
+    split_files,
     write_queries,
 )
-from bagformer_cli.data.table import Row, read_table
 from bagformer_cli.errors import DataError, InputError, cannot_read
 from bagformer_cli.files import disk_errors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
-_SHARES = 10_000
+_STEPS = 10_000  # resolution of the shares of validation and test
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What was written for one split."""
+    """Counts of what was written for one split."""
 
     queries: int
     images: int
     pairs: int
 
 
+@dataclass(frozen=True, slots=True)
+class TableOptions:
+    """How a table is imported.
+
+    Args:
+        root: Folder that relative image paths start from; None: the table's folder.
+        split: Split of rows without a ``split`` value.
+        valid: Share of those rows' products, 0 to 1, that goes to validation instead.
+        test: The same for test.
+        naming: Which of MUGE's namings to write.
+        encoding: Encoding of the table (Excel in China often writes ``gb18030``).
+        skip_broken: Leave out rows with a missing or broken image, with a warning, instead of
+            stopping at the first.
+    """
+
+    root: Path | None = None
+    split: str = "train"
+    valid: float = 0.0
+    test: float = 0.0
+    naming: Naming = "query"
+    encoding: str = "utf-8"
+    skip_broken: bool = False
+
+
 def import_table(
     source: Path,
     out: Path,
-    *,
-    root: Path | None = None,
-    split: str = "train",
-    valid: float = 0.0,
-    test: float = 0.0,
-    naming: Naming = "query",
-    encoding: str = "utf-8",
-    skip_broken: bool = False,
+    options: TableOptions = TableOptions(),
     progress: Progress = SILENT,
 ) -> dict[str, Imported]:
-    """Bring a table of (image path, title) into MUGE form.
+    """Write a table of (image path, title) as a dataset in MUGE form.
 
-    Lines with the same title are one query with several images; lines with the same path are one
-    image of several queries. What is linked stays in one split.
+    Rows with the same title become one query with several images; rows with the same path become
+    one image of several queries. Rows that share a title or an image, directly or through others,
+    go to the same split.
 
     Args:
-        source: A ``.csv``, ``.tsv`` or ``.jsonl`` file; ``tables.COLUMNS`` says what its columns
-            may be called. A CSV without a header has the image first and the title second.
+        source: A ``.csv``, ``.tsv`` or ``.jsonl`` file; ``table.COLUMNS`` lists the accepted
+            headings. A CSV without headings has the image first and the title second.
         out: The folder to write.
-        root: What relative image paths start from; None: the table's folder.
-        split: Where lines go that name no split of their own.
-        valid: Share of the products, 0 to 1, that goes to the validation split instead.
-        test: The same for the test split.
-        naming: Which of MUGE's namings to write.
-        encoding: Of the table (Excel in China often writes ``gb18030``).
-        skip_broken: Leave out lines whose image is missing or broken, with a warning.
-        progress: Where to report.
+        options: How.
+        progress: Receives the number of images written, and warnings.
 
     Returns:
-        What was written, by split.
+        Counts by split.
 
     Raises:
-        DataError: A line is broken; the error names it.
-        InputError: The table is missing or empty, or the folder holds a dataset already.
+        DataError: A row is broken; the error names it.
+        InputError: The table is missing or empty, or the folder already has such a file.
     """
-    if not 0 <= valid + test < 1 or min(valid, test) < 0:
+    if not 0 <= options.valid + options.test < 1 or min(options.valid, options.test) < 0:
         raise InputError(
             tr("The shares of validation and test must leave something for training."),
-            found=f"{valid} + {test}",
+            found=f"{options.valid} + {options.test}",
             expected=tr("each from 0, together below 1"),
         )
-    rows = list(read_table(source, encoding))
+    rows = list(read_rows(source, options.encoding))
     if not rows:
         raise InputError(tr("The table is empty."), where=source)
-    root = source.parent if root is None else root
+    root = source.parent if options.root is None else options.root
     image_ids = _numbered(
         {row.image: row.image_id for row in rows}, [(row.image, row) for row in rows], "image_id"
     )
     query_ids = _numbered(
         {row.title: row.query_id for row in rows}, [(row.title, row) for row in rows], "query_id"
     )
-    owner = _splits_of(rows, split, valid, test)
-    names = [name for name in SPLITS if name in owner.values()]
+    splits = _splits_of(rows, options)
+    names = [name for name in SPLITS if name in splits.values()]
     written: dict[str, Imported] = {}
-    with staged(out, names, naming) as stage:
+    with staged(out, names, options.naming) as stage:
         for name in names:
-            queries_path, images_path = split_paths(stage, name, naming)
-            own = [row for row in rows if owner[row.title] == name]
-            kept = _write_images(images_path, own, image_ids, root, skip_broken, progress)
+            queries_path, images_path = split_files(stage, name, options.naming)
+            own = [row for row in rows if splits[row.title] == name]
+            kept = _write_images(images_path, own, image_ids, root, options.skip_broken, progress)
             answers: dict[str, dict[int, None]] = {}
             for row in own:
                 if row.image in kept:
                     answers.setdefault(row.title, {})[image_ids[row.image]] = None
             queries = (Query(query_ids[title], title, tuple(ids)) for title, ids in answers.items())
-            write_queries(queries_path, queries, naming)
+            write_queries(queries_path, queries, options.naming)
             pairs = sum(len(ids) for ids in answers.values())
             written[name] = Imported(len(answers), len(kept), pairs)
     return written
 
 
-def split_paths(folder: Path, split: str, naming: Naming) -> tuple[Path, Path]:
-    """The queries file and the images file of a split."""
-    names = (QUERIES_NAME[naming], IMAGES_NAME[naming])
-    return folder / names[0].format(split=split), folder / names[1].format(split=split)
-
-
 @contextmanager
 def staged(out: Path, splits: Iterable[str], naming: Naming) -> Iterator[Path]:
-    """A folder whose files move into ``out`` together, when the block succeeds.
+    """Give a temporary folder; when the block succeeds, its files move into ``out`` together.
 
     Raises:
-        InputError: ``out`` holds one of the splits already.
+        InputError: ``out`` already has a file of one of the splits.
     """
     for split in splits:
-        for path in split_paths(out, split, naming):
+        for path in split_files(out, split, naming):
             if path.exists():
                 raise InputError(
                     tr("The file is there already."),
@@ -143,7 +148,16 @@ def staged(out: Path, splits: Iterable[str], naming: Naming) -> Iterator[Path]:
 def _numbered(
     given: dict[str, int | None], uses: list[tuple[str, Row]], name: str
 ) -> dict[str, int]:
-    """An id for every key: the one its lines give, else the next free number."""
+    """Give every key an id: the one in its rows, else the next free number from 1.
+
+    Args:
+        given: Keys (titles or image paths) in the order of their first row.
+        uses: Every key with its row.
+        name: The field of a row that may hold the id.
+
+    Raises:
+        DataError: A key has two ids, or an id two keys.
+    """
     ids: dict[str, int] = {}
     owners: dict[int, str] = {}
     for key, row in uses:
@@ -167,36 +181,46 @@ def _numbered(
     return ids
 
 
-def _splits_of(rows: list[Row], split: str, valid: float, test: float) -> dict[str, str]:
-    """The split of each title; titles that share an image stay together."""
-    root: dict[str, str] = {}
+def _splits_of(rows: list[Row], options: TableOptions) -> dict[str, str]:
+    """Choose the split of each title.
 
-    def find(key: str) -> str:
-        while root.setdefault(key, key) != key:
-            root[key] = root[root[key]]
-            key = root[key]
-        return key
+    Titles and images are the nodes of a graph, rows its edges; a connected component goes to one
+    split. Components are found with a disjoint-set forest: ``parent`` leads each node to the root
+    that names its component.
+    """
+    parent: dict[str, str] = {}
+
+    def component(node: str) -> str:
+        while parent.setdefault(node, node) != node:
+            parent[node] = parent[parent[node]]  # path halving keeps later walks short
+            node = parent[node]
+        return node
 
     for row in rows:
-        root[find(f"t{row.title}")] = find(f"i{row.image}")
-    own: dict[str, str] = {}
+        parent[component(f"t{row.title}")] = component(f"i{row.image}")
+    given: dict[str, str] = {}
     for row in rows:
-        group = find(f"t{row.title}")
-        if row.split is not None and own.setdefault(group, row.split) != row.split:
+        own = component(f"t{row.title}")
+        if row.split is not None and given.setdefault(own, row.split) != row.split:
             raise DataError(
                 tr("The product is in another split already: it shares a title or an image."),
                 where=row.where,
                 found=row.split,
-                expected=own[group],
+                expected=given[own],
             )
-    result = {}
+    splits = {}
     for row in rows:
-        group = find(f"t{row.title}")
-        digest = hashlib.blake2b(group.encode(), digest_size=8).digest()
-        draw = int.from_bytes(digest, "big") % _SHARES / _SHARES
-        by_chance = "valid" if draw < valid else "test" if draw < valid + test else split
-        result[row.title] = own.get(group, by_chance)
-    return result
+        own = component(f"t{row.title}")
+        # A hash, not a random number: the same component is drawn to the same split every time.
+        digest = hashlib.blake2b(own.encode(), digest_size=8).digest()
+        draw = int.from_bytes(digest, "big") % _STEPS / _STEPS
+        drawn = options.split
+        if draw < options.valid:
+            drawn = "valid"
+        elif draw < options.valid + options.test:
+            drawn = "test"
+        splits[row.title] = given.get(own, drawn)
+    return splits
 
 
 def _write_images(
@@ -207,7 +231,7 @@ def _write_images(
     skip_broken: bool,
     progress: Progress,
 ) -> set[str]:
-    """Write each image of ``rows`` once; the paths of those that were good."""
+    """Write each image of ``rows`` once; return the paths of those that are good."""
     first = {row.image: row for row in reversed(rows)}
     kept = set()
     with (

@@ -1,4 +1,4 @@
-"""A one-dimensional ``.npy`` file that grows, and that survives being cut short."""
+"""A one-dimensional ``.npy`` file that grows and survives an interruption."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from bagformer_cli.files import disk_errors
 
 
 class GrowingArray:
-    """Appends to a ``.npy`` file; after each :meth:`sync` it is a whole, valid one.
+    """A ``.npy`` file that can be appended to; valid on disk after each :meth:`sync`.
 
-    NumPy leaves room in the header for the length to grow in place.
+    The header holds the length. NumPy pads the header, so a larger length fits in its place.
 
     Args:
         path: The file.
-        dtype: Of its elements.
-        length: How many elements to keep of what is there (0: start anew). What a killed run
-            appended behind them is cut off.
+        dtype: Type of the elements.
+        length: Number of elements to keep of an existing file; 0: start an empty file. Elements
+            after them, written by a run that was killed before its sync, are cut off.
     """
 
     def __init__(self, path: Path, dtype: DTypeLike, length: int = 0) -> None:
@@ -34,13 +34,13 @@ class GrowingArray:
         self._stream.seek(0, os.SEEK_END)
 
     def append(self, values: NDArray[Any]) -> None:
-        """Add elements at the end."""
+        """Append elements."""
         with disk_errors(self.path):
             self._stream.write(np.ascontiguousarray(values, self.dtype).data)
         self.length += len(values)
 
     def sync(self) -> None:
-        """Make what was appended part of the file, on the disk."""
+        """Update the length in the header and flush everything to the disk."""
         with disk_errors(self.path):
             self._stream.seek(0)
             self._write_header()
@@ -49,7 +49,7 @@ class GrowingArray:
             os.fsync(self._stream.fileno())
 
     def close(self) -> None:
-        """Close the file, as it was at the last :meth:`sync` or a little longer."""
+        """Close the file. Elements appended after the last :meth:`sync` do not count."""
         self._stream.close()
 
     def _write_header(self) -> None:

@@ -1,4 +1,7 @@
-"""One split of a preprocessed dataset: images, queries and their tokens, all memory-mapped."""
+"""One split of a preprocessed dataset, memory-mapped: images, queries and their tokens.
+
+Shapes: Q queries, N images, M answers (pairs of a query and an image).
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ TOKEN_ARRAYS = {
     "bag_ends": np.int64,
     "bag_offsets": np.int64,
 }
-"""The files of a tokens folder and their types: the fields of ``TokenBags``."""
+"""The files of a tokens folder and their types; they are the fields of ``TokenBags``."""
 
 
 class Shards:
-    """Rows of several Arrow files as one table, memory-mapped.
+    """The rows of several Arrow files as one table, memory-mapped.
 
     Args:
         paths: The files, in order.
@@ -43,19 +46,19 @@ class Shards:
         return int(self.starts[-1])
 
     def numbers(self, column: str) -> NDArray[np.int64]:
-        """A column of whole numbers, in memory: 8 bytes a row."""
+        """Load a column of whole numbers into memory: 8 bytes a row."""
         parts = [batch.column(column).to_numpy() for batch in self.batches]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def value(self, column: str, row: int) -> Any:
-        """One value, as an Arrow scalar that points into the file."""
+        """Look up one value: an Arrow scalar that points into the mapped file."""
         if not 0 <= row < len(self):
             raise IndexError(row)
         batch = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self.batches[batch].column(column)[row - int(self.starts[batch])]
 
     def values(self, column: str, begin: int, end: int) -> list[Any]:
-        """The values of neighbouring rows, as Python objects."""
+        """Load rows ``begin`` to ``end`` of a column as Python objects."""
         found: list[Any] = []
         batch = int(np.searchsorted(self.starts, begin, side="right")) - 1
         while begin < end:
@@ -67,7 +70,7 @@ class Shards:
 
 
 class Texts(Sequence[str]):
-    """The queries' texts, read from the file when they are asked for."""
+    """The texts of the queries, read from the file on access."""
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
@@ -95,18 +98,18 @@ class Texts(Sequence[str]):
 
 
 class Split:
-    """One split, opened for reading; cheap to open and to send to another process.
+    """A split, opened for reading; cheap to open and to send to another process.
 
     Args:
-        path: Its folder in the store.
-        tokens: The folder of its tokens, or None.
+        path: Folder of the split in the store.
+        tokens: Folder of its tokens; None: it has none.
         name: ``train``, ``valid`` or ``test``.
     """
 
     def __init__(self, path: Path, tokens: Path | None, name: str) -> None:
         self.path, self.name = path, name
         self._tokens_path = tokens
-        self._queries = Shards(sorted(path.glob("queries-*.arrow")))
+        self._queries = shards_of(path, "queries")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Split, (self.path, self._tokens_path, self.name)
@@ -120,27 +123,27 @@ class Split:
                 where=self.path,
                 hint=tr("Run xmr preprocess without --text-only."),
             )
-        return Shards(sorted(self.path.glob("images-*.arrow")))
+        return shards_of(self.path, "images")
 
     # ---------------------------------------------------------------------------------- images
 
     @cached_property
     def image_ids(self) -> NDArray[np.int64]:
-        """[N] the images' ids, in the order of their file."""
+        """[N] ids of the images, in the order of their file."""
         return self._images.numbers("image_id")
 
     @cached_property
     def image_hash(self) -> NDArray[np.int64]:
-        """[N] a hash of each image file's bytes: equal images have equal ones."""
+        """[N] hash of each image file's bytes; equal images have equal hashes."""
         return self._images.numbers("hash")
 
     def image_bytes(self, position: int) -> bytes:
-        """The image file at ``position`` (not: with that id)."""
+        """Read the image file at a position (0 to N - 1; not an id)."""
         data: bytes = self._images.value("image", position).as_py()
         return data
 
     def image_name(self, position: int) -> str:
-        """How an error calls the image at ``position``."""
+        """Name the image at a position for an error message."""
         return tr(
             "{split}, image {id}", split=self.path, id=self._images.value("image_id", position)
         )
@@ -149,27 +152,27 @@ class Split:
 
     @cached_property
     def query_ids(self) -> NDArray[np.int64]:
-        """[Q] the queries' ids, in the order of their file."""
+        """[Q] ids of the queries, in the order of their file."""
         return self._queries.numbers("query_id")
 
     @cached_property
     def texts(self) -> Texts:
-        """[Q] the queries' texts."""
+        """[Q] texts of the queries."""
         return Texts(self._queries)
 
     @cached_property
-    def _links(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _answers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return items_of(self._queries)
 
     @property
     def item_offsets(self) -> NDArray[np.int64]:
-        """[Q+1] query q is answered by ``items[item_offsets[q]:item_offsets[q+1]]``."""
-        return self._links[1]
+        """[Q + 1] query q is answered by ``items[item_offsets[q]:item_offsets[q + 1]]``."""
+        return self._answers[1]
 
     @property
     def item_ids(self) -> NDArray[np.int64]:
         """[M] ids of the images that answer the queries."""
-        return self._links[0]
+        return self._answers[0]
 
     @cached_property
     def items(self) -> NDArray[np.int64]:
@@ -178,7 +181,7 @@ class Split:
 
     @cached_property
     def tokens(self) -> TokenBags:
-        """Tokens and bags of the queries, memory-mapped."""
+        """Tokens and bags of the Q queries, memory-mapped."""
         if self._tokens_path is None:
             raise InputError(
                 tr("The titles were preprocessed without tokens."),
@@ -188,9 +191,14 @@ class Split:
         return load_tokens(self._tokens_path)
 
 
+def shards_of(split: Path, name: str) -> Shards:
+    """Open the ``images`` or ``queries`` shards of a split's folder."""
+    return Shards(sorted(split.glob(f"{name}-*.arrow")))
+
+
 def load_tokens(folder: Path) -> TokenBags:
-    """The arrays of a tokens folder, memory-mapped."""
-    # np.asarray: a plain array over the mapping; np.memmap itself is slow to index
+    """Map the arrays of a tokens folder into memory."""
+    # np.asarray gives a plain array over the same mapping; np.memmap itself is slow to index.
     arrays = {
         name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in TOKEN_ARRAYS
     }
@@ -198,7 +206,7 @@ def load_tokens(folder: Path) -> TokenBags:
 
 
 def items_of(queries: Shards) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The queries' image ids [M], and where each query's begin [Q+1]."""
+    """Ids of the answering images [M], and the offsets of each query's [Q + 1]."""
     columns = [batch.column("item_ids") for batch in queries.batches]
     none = np.zeros(0, np.int64)
     ids = np.concatenate([none, *(column.flatten().to_numpy() for column in columns)])
@@ -208,7 +216,11 @@ def items_of(queries: Shards) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def positions_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each of ``wanted`` is in ``ids`` (which holds nothing twice); -1: nowhere."""
+    """Position of each of ``wanted`` in ``ids`` (all different); -1 if it is not there.
+
+    >>> positions_of(np.array([30, 7]), np.array([10, 20, 30]))
+    array([ 2, -1])
+    """
     if not len(ids):
         return np.full(len(wanted), -1, np.int64)
     order = np.argsort(ids)

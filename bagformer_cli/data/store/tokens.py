@@ -1,4 +1,14 @@
-"""The titles of a split as tokens and bags on disk, appended chunk by chunk."""
+"""Tokens and bags of a split's titles, written to disk chunk by chunk.
+
+Each field of :class:`~bagformer_cli.text.bags.TokenBags` is one ``.npy`` file that grows. After a
+chunk, the files are flushed and ``place.json`` records their lengths; after a kill, the next run
+cuts the files to those lengths and continues with the next title::
+
+    tokens-<fingerprint>/
+        ids.npy token_offsets.npy bag_starts.npy bag_ends.npy bag_offsets.npy
+        place.json   {"queries": digest, "titles": 131072, "lengths": {"ids": 1500000, …}}
+        done.json    {"queries": digest, "titles": 260000}: complete; place.json is gone
+"""
 
 from __future__ import annotations
 
@@ -15,56 +25,53 @@ from typing import Any, Protocol
 import numpy as np
 
 from bagformer_cli.data.store.arrays import GrowingArray
-from bagformer_cli.data.store.split import TOKEN_ARRAYS, Shards, Texts
+from bagformer_cli.data.store.split import TOKEN_ARRAYS, Texts, shards_of
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.bags import TokenBags
 
-_TITLES = 1 << 16  # titles encoded between two saves
-_KEEP = 3  # token folders of different encoders that are kept
+_TITLES = 1 << 16  # titles of a chunk: encoded between two saves
+_KEEP = 3  # token folders, of different encoders, that are kept
 
 
 class Encoder(Protocol):
-    """What preprocessing needs of a :class:`~bagformer_cli.text.bags.TitleEncoder`."""
+    """The part of a :class:`~bagformer_cli.text.bags.TitleEncoder` that preprocessing uses."""
 
     @property
     def fingerprint(self) -> str:
-        """Equal fingerprints give equal tokens and bags."""
+        """Identifies the encoder: equal fingerprints give equal tokens and bags."""
 
     def __call__(self, titles: Sequence[str]) -> TokenBags:
-        """Tokens and bags of titles."""
+        """Encode titles to tokens and bags."""
 
 
 def encode_titles(
     split: Path,
-    name: str,
     encoder: Encoder,
     digest: str,
     *,
     workers: int = 1,
     progress: Progress = SILENT,
 ) -> None:
-    """Write the tokens and bags of a split's titles, chunk by chunk, for one encoder.
-
-    A killed run is taken up where its last chunk ended.
+    """Write the tokens and bags of a split's titles for one encoder, or continue a killed run.
 
     Args:
-        split: The split's folder, whose queries stand.
-        name: What to call the split.
-        encoder: Makes them; its kernels run beside each other in threads.
-        digest: Stands for the queries' content: where it changed, all is made anew.
-        workers: Chunks encoded at the same time.
-        progress: Where to report.
+        split: Folder of the split; its query shards must be complete.
+        encoder: Makes tokens and bags. Its kernels release the GIL, so threads run in parallel.
+        digest: Digest of the queries. If it differs from the recorded one, all titles are encoded
+            again.
+        workers: Chunks encoded at the same time, by threads.
+        progress: Receives the number of titles done.
     """
     folder = split / f"tokens-{encoder.fingerprint}"
     done, place = folder / "done.json", folder / "place.json"
     if read_json(done).get("queries") == digest:
-        os.utime(done)  # newest: the one a store without an encoder's name opens
+        os.utime(done)  # now the newest: a store opened without an encoder uses it
         return
     folder.mkdir(exist_ok=True)
     done.unlink(missing_ok=True)
-    texts = Texts(Shards(sorted(split.glob("queries-*.arrow"))))
+    texts = Texts(shards_of(split, "queries"))
     state = read_json(place)
     whole = all((folder / f"{field}.npy").is_file() for field in TOKEN_ARRAYS)
     if state.get("queries") != digest or not whole:
@@ -77,7 +84,9 @@ def encode_titles(
         if not state["titles"]:
             for field in ("token_offsets", "bag_offsets"):
                 arrays[field].append(np.zeros(1, np.int64))
-        with progress.task(tr("Titles of {split}", split=name), len(texts), tr("titles")) as task:
+        with progress.task(
+            tr("Titles of {split}", split=split.name), len(texts), tr("titles")
+        ) as task:
             task.advance(state["titles"])
             for tokens in _encoded(texts, state["titles"], encoder, workers):
                 _append(arrays, tokens)
@@ -90,19 +99,19 @@ def encode_titles(
             array.close()
     write_text(done, json.dumps({"queries": digest, "titles": len(texts)}))
     place.unlink(missing_ok=True)
-    _forget_old(split)
+    _remove_old_tokens(split)
 
 
 def _encoded(
     texts: Sequence[str], begin: int, encoder: Encoder, workers: int
 ) -> Iterator[TokenBags]:
-    """Chunks of titles from ``begin`` on, in order; as many are held as there are workers."""
+    """Encode chunks of titles from ``begin`` on, in order, at most ``workers`` ahead."""
 
     def chunk(start: int) -> TokenBags:
         return encoder(texts[start : start + _TITLES])
 
     starts = iter(range(begin, len(texts), _TITLES))
-    yield from map(chunk, islice(starts, 1))  # alone: the kernels are loaded once
+    yield from map(chunk, islice(starts, 1))  # alone, so that kernels are compiled once
     with ThreadPoolExecutor(workers) as pool:
         waiting = deque(pool.submit(chunk, start) for start in islice(starts, workers))
         try:
@@ -115,6 +124,7 @@ def _encoded(
 
 
 def _append(arrays: dict[str, GrowingArray], tokens: TokenBags) -> None:
+    # Offsets in a chunk count from its own start; in the files, from the start of the split.
     ids, bags = arrays["ids"].length, arrays["bag_starts"].length
     arrays["ids"].append(tokens.ids)
     arrays["token_offsets"].append(tokens.token_offsets[1:] + ids)
@@ -130,14 +140,14 @@ def _save_place(arrays: dict[str, GrowingArray], state: dict[str, Any], place: P
     write_text(place, json.dumps(state))
 
 
-def _forget_old(split: Path) -> None:
+def _remove_old_tokens(split: Path) -> None:
     finished = sorted(split.glob("tokens-*/done.json"), key=lambda path: path.stat().st_mtime_ns)
     for path in finished[:-_KEEP]:
         shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where the file is missing or holds something else."""
+    """Read a JSON object; empty if the file is missing or is not one."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

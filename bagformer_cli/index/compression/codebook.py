@@ -20,7 +20,7 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
 
-SAMPLE_PRODUCTS, SAMPLE_PIECES = 2048, 32  # products of the sample, and pieces they come from
+SAMPLE_PRODUCTS, SAMPLE_PARTS = 2048, 32  # products of the sample, and parts they come from
 SAMPLE_VECTORS = 1 << 17
 
 
@@ -105,9 +105,9 @@ def _read(file: Path) -> Codebook | None:
 
 
 def _sample(catalogue: Catalogue) -> Iterator[Product]:
-    """Yield products from pieces spread over the catalogue; broken products are left out."""
-    pieces = catalogue.pieces[:: max(1, len(catalogue.pieces) // SAMPLE_PIECES)][:SAMPLE_PIECES]
-    for piece in pieces:
-        for product in islice(piece.products(), -(-SAMPLE_PRODUCTS // max(1, len(pieces)))):
+    """Yield products from parts spread over the catalogue; broken products are left out."""
+    parts = catalogue.parts[:: max(1, len(catalogue.parts) // SAMPLE_PARTS)][:SAMPLE_PARTS]
+    for part in parts:
+        for product in islice(part.products(), -(-SAMPLE_PRODUCTS // max(1, len(parts)))):
             if not isinstance(product, InputError):
                 yield product

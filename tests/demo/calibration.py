@@ -1,8 +1,8 @@
-"""How hard a demo set is: what colours alone find, and what one finds who sees everything.
+"""Measure how hard a demo set is, with a ranker that sees only colours and one that sees all.
 
-The set is meant to measure which thing has which attribute. So a ranker that only counts pixels
-of each colour must stay poor (mean recall below 15 %), and an oracle that reads what was drawn
-must be nearly perfect (above 95 %: the ground truth is then complete and the queries clear).
+The set is made to measure binding (which thing has which attribute). So a ranker that only counts
+pixels of each colour must be poor (mean recall below 15 %). An oracle that knows what was drawn
+must be nearly perfect (above 95 %): the ground truth is then complete and the queries are clear.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bagformer_cli.data.attributes import Thing, read_attributes
 from bagformer_cli.data.muge import MugeFolder, iter_images, iter_queries
-from bagformer_cli.demo.attributes import Thing, read_attributes
 from bagformer_cli.demo.palette import COLOUR_KEYS, COLOURS
 
 Scores = npt.NDArray[np.float64]

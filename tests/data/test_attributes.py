@@ -1,4 +1,4 @@
-"""What a picture holds, what a query names, and the file that says so."""
+"""``attributes.jsonl``: what images show, what queries name, and columns for an index."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bagformer_cli.demo.attributes import (
+from bagformer_cli.data.attributes import (
     Thing,
-    accuracy_by_attribute,
     answers,
     header_line,
     read_attributes,
@@ -43,55 +42,27 @@ def test_an_image_answers_when_everything_named_is_there_as_said(
     assert answers([RED_DRESS, BLUE_BAG], query) is found
 
 
-def test_accuracy_is_told_by_attribute() -> None:
-    asked = [
-        [Thing("dress", "red"), Thing("handbag", "blue")],
-        [Thing("dress", "red"), Thing("handbag", "blue")],
-        [Thing("dress", "red")],
-        [Thing("dress", None, "dots")],
-    ]
-    shown = [
-        [RED_DRESS, BLUE_BAG],  # right
-        [BLUE_DRESS, RED_BAG],  # all there, wrongly bound
-        [RED_BAG],  # another kind
-        [Thing("dress", "red", "solid", "white")],  # another pattern
-    ]
-    assert accuracy_by_attribute(asked, shown) == {
-        "kind": 3 / 4,
-        "colour": 3 / 3,
-        "pattern": 0 / 1,
-        "binding": 1 / 2,  # of the first two: the others lack something named
-        "all": 1 / 4,
-    }
+NAMES = {"kind": {"dress": "连衣裙"}, "colour": {"red": "红色"}}
 
 
-def test_accuracy_counts_the_part_only_where_one_is_named() -> None:
-    asked = [[Thing("dress", "red", None, "white")], [Thing("dress", "red", None, "green")]]
-    assert accuracy_by_attribute(asked, [[RED_DRESS], [RED_DRESS]]) == {
-        "kind": 1.0,
-        "colour": 1.0,
-        "part": 0.5,
-        "binding": 0.5,
-        "all": 0.5,
-    }
-    assert accuracy_by_attribute([], []) == {}
-    with pytest.raises(ValueError, match="1 queries, 0 images"):
-        accuracy_by_attribute([[RED_DRESS]], [])
-
-
-def test_an_attributes_file_is_read_back(tmp_path: Path) -> None:
-    path = tmp_path / "attributes.jsonl"
+def write_attributes(path: Path, header: str) -> None:
     path.write_text(
-        header_line(7, 60)
+        header
         + record_line("image_id", 10, "train", [RED_DRESS, BLUE_BAG])
         + record_line("image_id", 11, "valid", [RED_BAG])
-        + record_line("query_id", 1, "valid", [Thing("handbag", "red")])
+        + record_line("query_id", 1, "valid", [Thing("handbag", "red")]),
+        "utf-8",
     )
+
+
+def test_an_attributes_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "attributes.jsonl"
+    write_attributes(path, header_line(NAMES, seed=7))
     assert read_header(path) == {
-        "format": "xmr-demo-attributes",
+        "format": "xmr-attributes",
         "version": 1,
         "seed": 7,
-        "images": 60,
+        "names": NAMES,
     }
     everything = read_attributes(tmp_path)
     assert everything.images == {10: (RED_DRESS, BLUE_BAG), 11: (RED_BAG,)}
@@ -101,13 +72,31 @@ def test_an_attributes_file_is_read_back(tmp_path: Path) -> None:
     assert list(read_attributes(path, "train").queries) == []
 
 
+def test_columns_are_those_of_the_first_thing_with_the_names_to_show(tmp_path: Path) -> None:
+    write_attributes(tmp_path / "attributes.jsonl", header_line(NAMES))
+    known = read_attributes(tmp_path)
+    assert known.columns(10) == {"category": "连衣裙", "colour": "红色", "pattern": "dots"}
+    assert known.columns(11) == {"category": "handbag", "colour": "红色", "pattern": "solid"}
+    assert known.columns(12) == {}
+
+
+def test_the_file_of_an_older_demo_set_has_keys_for_names(tmp_path: Path) -> None:
+    old = '{"format": "xmr-demo-attributes", "version": 1, "seed": 7, "images": 60}\n'
+    write_attributes(tmp_path / "attributes.jsonl", old)
+    assert read_attributes(tmp_path).columns(10) == {
+        "category": "dress",
+        "colour": "red",
+        "pattern": "dots",
+    }
+
+
 @pytest.mark.parametrize(
     "line",
     ["{", "[]", "{}", '{"image_id": 1, "split": "train", "things": [{"size": 3}]}', "7"],
 )
 def test_a_broken_attributes_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "attributes.jsonl"
-    path.write_text(header_line(0, 60) + line + "\n")
+    path.write_text(header_line({}) + line + "\n")
     with pytest.raises(DataError) as caught:
         read_attributes(path)
     assert caught.value.where == f"{path}:2"
@@ -120,8 +109,8 @@ def test_another_file_is_not_taken_for_an_attributes_file(tmp_path: Path) -> Non
         read_header(other)
     for text in ("", "hello\n", '{"format": "xmr-demo-attributes", "version": 99}\n', "[]\n"):
         other.write_text(text)
-        with pytest.raises(DataError, match="not a demo set's"):
+        with pytest.raises(DataError, match="not an attributes file"):
             read_header(other)
     other.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="not a demo set's"):
+    with pytest.raises(DataError, match="not an attributes file"):
         read_header(other)

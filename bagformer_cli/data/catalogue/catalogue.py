@@ -1,0 +1,146 @@
+"""Open a catalogue: products with an id, an image, a title and further columns.
+
+A catalogue is one of
+
+- a folder of images;
+- a CSV, TSV or JSONL table (``table.py``);
+- MUGE's images file, or a split of a dataset in MUGE form (``lines.py``);
+- a text file with one title per line, or MUGE's queries file (``lines.py``).
+
+Each is divided into parts, which are read by any number of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bagformer_cli.data.byte_ranges import file_stamp
+from bagformer_cli.data.catalogue.lines import images_of, is_images_file, split_of, titles_of
+from bagformer_cli.data.catalogue.products import Part, Product, digest_of, part_name
+from bagformer_cli.data.catalogue.table import open_table
+from bagformer_cli.data.muge import MugeFolder, naming_of
+from bagformer_cli.data.table import JSON_ENDINGS
+from bagformer_cli.errors import InputError
+from bagformer_cli.messages import tr
+
+IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+TABLE_ENDINGS = {".csv", ".tsv", *JSON_ENDINGS}
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """A catalogue that is opened; iterating reads its products.
+
+    Args:
+        source: The file or folder.
+        parts: Its parts, in order.
+        attributes: Attribute to its type, one of ``bool``, ``int``, ``float``, ``str``.
+        count: Number of products; None: known only after reading.
+        remarks: Sentences about values that look like mistakes but are no errors.
+    """
+
+    source: Path
+    parts: tuple[Part, ...]
+    attributes: dict[str, str]
+    count: int | None = None
+    remarks: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Product | InputError]:
+        for part in self.parts:
+            yield from part.products()
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPart(Part):
+    """Images of a folder.
+
+    Args:
+        folder: The folder.
+        files: Paths of the images inside it.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+
+    def products(self) -> Iterator[Product | InputError]:
+        """Name the images; their paths in the folder are the ids."""
+        for name in self.files:
+            path = str(self.folder / name)
+            yield Product(path, name, path)
+
+
+def open_catalogue(
+    source: str | Path,
+    *,
+    split: str | None = None,
+    root: Path | None = None,
+    encoding: str = "utf-8",
+    part_size: int = 2048,
+    titles: bool = False,
+    types: Mapping[str, str] | None = None,
+) -> Catalogue:
+    """Open a catalogue: find its parts and its attributes.
+
+    Args:
+        source: A file or folder; see the module.
+        split: Split of a dataset in MUGE form; None: ``valid`` if it is there, else the first.
+        root: Folder that relative image paths of a table start from; None: the table's folder.
+        encoding: Encoding of a table.
+        part_size: Number of products in a part of a table or folder. Parts of other files are
+            byte ranges: 32 MiB of images, 1 MiB of titles.
+        titles: The source is a text file of titles.
+        types: Types that an index already has for some attributes.
+
+    Raises:
+        InputError: There is no such catalogue, or it is empty.
+        DataError: A line of the table is broken.
+    """
+    path = Path(source)
+    if path.is_dir():
+        if titles:
+            raise InputError(tr("This is a folder; a file was expected."), where=path)
+        found = _open_folder(path, split, part_size)
+    elif not path.is_file():
+        raise InputError(
+            tr("There is no such catalogue."),
+            where=path,
+            expected=tr("a folder of images, a CSV, TSV or JSONL table, or a dataset in MUGE form"),
+        )
+    elif titles or path.suffix.lower() == ".txt":
+        found = Catalogue(path, titles_of(path), {})
+    elif is_images_file(path):
+        found = Catalogue(path, images_of(path), {})
+    elif path.suffix.lower() in TABLE_ENDINGS:
+        table = open_table(path, root or path.parent, encoding, part_size, types or {})
+        found = Catalogue(path, table.parts, table.types, table.count, table.remarks)
+    else:
+        raise InputError(
+            tr("This is no catalogue."),
+            where=path,
+            expected=tr("a folder of images, a CSV, TSV or JSONL table, or a dataset in MUGE form"),
+        )
+    if not found.parts:
+        raise InputError(tr("The catalogue is empty: there is no product in it."), where=path)
+    return found
+
+
+def _open_folder(path: Path, split: str | None, part_size: int) -> Catalogue:
+    if naming_of(path) is not None:
+        return Catalogue(path, *split_of(MugeFolder(path), split))
+    if split is not None:
+        raise InputError(
+            tr("A folder of images has no splits."), where=path, found=f"--split {split}"
+        )
+    names = sorted(
+        file.relative_to(path).as_posix()
+        for file in path.rglob("*")
+        if file.suffix.lower() in IMAGE_ENDINGS and not file.name.startswith(".")
+    )
+    parts = []
+    for begin in range(0, len(names), part_size):
+        files = tuple(names[begin : begin + part_size])
+        digest = digest_of([(name, *file_stamp(path / name)[:2]) for name in files])
+        parts.append(FolderPart(part_name(begin // part_size), digest, path, files))
+    return Catalogue(path, tuple(parts), {}, len(names))

@@ -1,0 +1,67 @@
+"""Products of a catalogue, and the parts into which a catalogue is divided.
+
+A part can be read alone, in any process. Its digest stands for everything it is read from, so that
+``xmr encode`` writes one file per part and makes it again only if the digest changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from bagformer_cli.errors import InputError
+
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One product: a row of a catalogue.
+
+    Args:
+        where: File and line it comes from, for errors.
+        id: Its id in the catalogue.
+        image: Path of its image, or a name for it if ``data`` is given; None: no image.
+        data: Content of the image file; None: read it from ``image``.
+        title: Its title; None: no title.
+        attributes: Further columns: price, category ...
+    """
+
+    where: str
+    id: str
+    image: str | None = None
+    data: bytes | None = None
+    title: str | None = None
+    attributes: dict[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Part(ABC):
+    """A part of a catalogue; subclasses say how it is read.
+
+    Args:
+        name: ``part-00000``, ``part-00001`` ...; also the name of the file made from it.
+        digest: Changes if anything that the part is read from changes. Images named by a table
+            count by name only; images of a folder by name, size and time.
+    """
+
+    name: str
+    digest: str
+
+    @abstractmethod
+    def products(self) -> Iterator[Product | InputError]:
+        """Read the products; a broken one gives its error in its place."""
+
+
+def part_name(number: int) -> str:
+    """Name part ``number`` of a catalogue."""
+    return f"part-{number:05}"
+
+
+def digest_of(values: Any) -> str:
+    """Hash JSON values to 16 hex digits."""
+    return hashlib.sha256(json.dumps(values, ensure_ascii=False).encode()).hexdigest()[:16]

@@ -1,0 +1,215 @@
+"""Make a dataset's store, or bring it up to date: images and queries to shards, titles to tokens.
+
+Three stages for each split; each keeps its own record and can be interrupted at any point:
+
+1. images file  → ``images-*.arrow``  (every image's header is read; no id may be there twice)
+2. queries file → ``queries-*.arrow`` (every line is parsed; no id may be there twice)
+3. titles       → ``tokens-*/*.npy``
+
+A split is complete when ``split.json`` is written, after a check that every image named by a query
+exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from bagformer_cli.data.images import verify
+from bagformer_cli.data.muge import SPLITS, MugeFolder, may_omit_items
+from bagformer_cli.data.muge_lines import parse_image_line, parse_query_line, repeated
+from bagformer_cli.data.store.convert import LineFormat, convert
+from bagformer_cli.data.store.split import items_of, positions_of, shards_of
+from bagformer_cli.data.store.store import VERSION, Store, default_store, store_version
+from bagformer_cli.data.store.tokens import Encoder, encode_titles, read_json
+from bagformer_cli.data.workers import Workers
+from bagformer_cli.errors import DataError
+from bagformer_cli.files import disk_errors, write_text
+from bagformer_cli.machine import usable_cores
+from bagformer_cli.messages import tr
+from bagformer_cli.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What :func:`preprocess` passes to every split; the fields are its parameters."""
+
+    encoder: Encoder | None
+    text_only: bool
+    workers: Workers
+    progress: Progress
+
+
+def preprocess(
+    folder: MugeFolder,
+    out: Path | None = None,
+    *,
+    encoder: Encoder | None,
+    text_only: bool = False,
+    splits: Sequence[str] | None = None,
+    workers: Workers = 1,
+    progress: Progress = SILENT,
+) -> Store:
+    """Bring a dataset's store up to date; parts that still fit their input are kept.
+
+    If the process is killed and started again, it continues: finished shards and chunks of titles
+    are not made again.
+
+    Args:
+        folder: The dataset.
+        out: Folder of the store; None: :func:`default_store`.
+        encoder: Makes tokens and bags; None: no tokens are made.
+        text_only: Leave out the images.
+        splits: The splits to preprocess; None: all complete ones.
+        workers: Processes that read lines and threads that encode titles. With a Ray cluster, it
+            reads the lines, and all cores of this machine encode the titles.
+        progress: Receives what is done.
+
+    Raises:
+        DataError: A line is broken; the error names file and line.
+        InputError: A file is missing, or there is no split at all.
+        DiskFullError: The disk is full; the next run continues from there.
+    """
+    out = default_store(folder.path) if out is None else Path(out)
+    names = splits or (folder.text_splits if text_only else folder.splits)
+    if not names:
+        folder.require("train")
+    for name in names:
+        folder.require(name, images=not text_only)
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    options = _Options(encoder, text_only, workers, progress)
+    with _exclusive_lock(out, progress):
+        if store_version(out) != VERSION:
+            for name in SPLITS:
+                shutil.rmtree(out / name, ignore_errors=True)
+            write_text(out / "store.json", json.dumps({"version": VERSION}))
+        for name in names:
+            _preprocess_split(out / name, folder, options)
+    return Store(out, None if encoder is None else encoder.fingerprint)
+
+
+# ---------------------------------------------------------------------------------------- stages
+
+
+def _image_row(raw: bytes) -> tuple[int, int, bytes]:
+    image_id, data = parse_image_line(raw)
+    verify(data)
+    digest = hashlib.blake2b(data, digest_size=8).digest()
+    return image_id, int.from_bytes(digest, "big", signed=True), data
+
+
+def _query_row(raw: bytes, *, items: bool) -> tuple[int, str, tuple[int, ...]]:
+    query = parse_query_line(raw, items=items)
+    return query.query_id, query.text, query.item_ids
+
+
+IMAGE_LINES = LineFormat(
+    "images",
+    pa.schema([("image_id", pa.int64()), ("hash", pa.int64()), ("image", pa.binary())]),
+    _image_row,
+    range_bytes=128 << 20,
+)
+_QUERY_SCHEMA = pa.schema(
+    [("query_id", pa.int64()), ("text", pa.string()), ("item_ids", pa.list_(pa.int64()))]
+)
+
+
+def _query_lines(source: Path) -> LineFormat:
+    parse = partial(_query_row, items=not may_omit_items(source))
+    return LineFormat("queries", _QUERY_SCHEMA, parse, range_bytes=32 << 20)
+
+
+def _preprocess_split(split: Path, folder: MugeFolder, options: _Options) -> None:
+    name, workers, progress = split.name, options.workers, options.progress
+    split.mkdir(exist_ok=True)
+    digests: dict[str, str | None] = {"images": None}
+    if not options.text_only:
+        source = folder.images_path(name)
+        digests["images"] = convert(
+            source,
+            split,
+            IMAGE_LINES,
+            partial(_check_ids, source, "images", "image_id"),
+            workers=workers,
+            progress=progress,
+            description=tr("Images of {split}", split=name),
+        ).digest
+    source = folder.queries_path(name)
+    digests["queries"] = convert(
+        source,
+        split,
+        _query_lines(source),
+        partial(_check_ids, source, "queries", "query_id"),
+        workers=workers,
+        progress=progress,
+        description=tr("Queries of {split}", split=name),
+    ).digest
+    if options.encoder is not None:
+        threads = workers if isinstance(workers, int) else usable_cores()
+        encode_titles(
+            split, options.encoder, str(digests["queries"]), workers=threads, progress=progress
+        )
+    record = read_json(split / "split.json")
+    if options.text_only and record.get("queries") == digests["queries"]:
+        return  # keep the images of an earlier run
+    if record != digests:
+        if not options.text_only:
+            _check_items(source, split)
+        write_text(split / "split.json", json.dumps(digests))
+
+
+# ---------------------------------------------------------------------------------------- checks
+
+
+def _check_ids(source: Path, name: str, column: str, split: Path) -> None:
+    """Raise if an id is there twice."""
+    ids = shards_of(split, name).numbers(column)
+    order = np.argsort(ids, kind="stable")
+    twice = np.flatnonzero(np.diff(ids[order]) == 0)
+    if len(twice):
+        second = int(order[twice + 1].min())
+        first = int(np.flatnonzero(ids == ids[second])[0])
+        error = repeated(int(ids[second]), first + 1)  # every line is one row
+        error.where = f"{source}:{second + 1}"
+        raise error
+
+
+def _check_items(source: Path, split: Path) -> None:
+    """Raise if a query names an image that does not exist."""
+    wanted, offsets = items_of(shards_of(split, "queries"))
+    found = positions_of(wanted, shards_of(split, "images").numbers("image_id"))
+    missing = np.flatnonzero(found < 0)
+    if len(missing):
+        row = int(np.searchsorted(offsets, missing[0], side="right")) - 1
+        raise DataError(
+            tr("The query names an image that is not in the images file."),
+            where=f"{source}:{row + 1}",
+            found=tr("id {id}; {n} such in all", id=wanted[missing[0]], n=len(missing)),
+            hint=tr("`xmr data check` lists every one."),
+        )
+
+
+@contextmanager
+def _exclusive_lock(out: Path, progress: Progress) -> Iterator[None]:
+    """Hold the store's lock; the system releases it if the process dies."""
+    lock = FileLock(out / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.info(tr("Another xmr is preprocessing {path}; waiting for it.", path=out))
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
