@@ -88,6 +88,11 @@ def test_no_packages_import_each_other_in_a_circle() -> None:
         needs = {name: names - free for name, names in needs.items() if name not in free}
 
 
+def test_only_the_command_line_and_dataset_names_know_the_demo() -> None:
+    users = {module for module, target, _ in own_imports() if target == "demo"}
+    assert users <= {"datasets", "cli.data"}
+
+
 def test_private_names_stay_in_their_package() -> None:
     wrong = [
         str(one)

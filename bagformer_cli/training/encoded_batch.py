@@ -140,9 +140,7 @@ class EncodedBatch:
     def match(self, text_groups: Tensor, image_groups: Tensor) -> Tensor:
         """Say which of any titles [Q] and images [N] match, by their groups: [Q, N] bool."""
         assert self.context.positives is not None, "Context.positives is needed here"
-        found = self.context.positives.matrix(
-            text_groups.cpu().numpy(), image_groups.cpu().numpy()
-        )
+        found = self.context.positives.matrix(text_groups.cpu().numpy(), image_groups.cpu().numpy())
         return torch.from_numpy(found).to(text_groups.device)
 
 

@@ -14,7 +14,7 @@ import lmdb
 import pytest
 
 from bagformer_cli.data.importing.lmdb_import import import_lmdb, unpickle
-from bagformer_cli.data.importing.table_import import import_table
+from bagformer_cli.data.importing.table_import import TableOptions, import_table
 from bagformer_cli.data.muge import MugeFolder, iter_images, iter_queries
 from bagformer_cli.errors import DataError, InputError
 from tests.conftest import Run
@@ -166,7 +166,7 @@ def test_what_shares_a_title_or_an_image_stays_in_one_split(tmp_path: Path) -> N
     pictures(tmp_path, *(f"{n}.png" for n in range(60)))
     lines = [f"{n}.png,标题{n // 2}" for n in range(60)] + ["0.png,标题29"]
     (tmp_path / "t.csv").write_text("\n".join(lines), encoding="utf-8")
-    import_table(tmp_path / "t.csv", tmp_path / "out", valid=0.3, test=0.2)
+    import_table(tmp_path / "t.csv", tmp_path / "out", TableOptions(valid=0.3, test=0.2))
     folder = MugeFolder(tmp_path / "out")
     assert folder.splits == ["train", "valid", "test"]
     seen: dict[str, set[int]] = {}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from bagformer_cli.data.catalogue.parts import Product
-from bagformer_cli.data.catalogue.sources import Catalogue
+from bagformer_cli.data.catalogue.catalogue import Catalogue
+from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.encode import EncodeOptions, Skipped, encode_products, layout_of
 from bagformer_cli.index.encoded import codebook_file, encoded_files, layout_of_file
