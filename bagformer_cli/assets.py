@@ -1,4 +1,4 @@
-"""Where ``entity_dicts/`` and ``configs/`` are: inside an installed wheel, or in the checkout."""
+"""Locate ``entity_dicts/`` and ``configs/``, in an installed wheel or in a checkout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def asset_folder(name: str) -> Path:
-    """The folder ``name`` (``"entity_dicts"`` or ``"configs"``) that ships with the package."""
+    """Return the path of a packaged folder, ``"entity_dicts"`` or ``"configs"``."""
     package = Path(str(resources.files("bagformer_cli")))
     packed = package / "_assets" / name
     return packed if packed.is_dir() else package.parent / name

@@ -20,14 +20,13 @@ DEMO = Path("data/demo")
 MUGE = Path("data/muge")
 
 
-def resolve(dataset: str | Path, progress: Progress = SILENT, *, root: Path = Path()) -> MugeFolder:
+def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
     """The dataset that a user names.
 
     Args:
         dataset: A folder in MUGE form if there is one of that name; else ``demo`` (``data/demo/``
             under the current folder, drawn when first needed) or ``muge`` (``data/muge/``).
         progress: Where to report.
-        root: The folder that ``data/`` is in.
 
     Raises:
         InputError: There is no such dataset; for ``muge`` it says where to get it.
@@ -36,17 +35,15 @@ def resolve(dataset: str | Path, progress: Progress = SILENT, *, root: Path = Pa
     if path.is_dir() and (naming_of(path) is not None or str(dataset) not in {"demo", "muge"}):
         return MugeFolder(path)
     if str(dataset) == "demo":
-        demo = root / DEMO
-        if not demo.is_dir() or naming_of(demo) is None:
+        if not DEMO.is_dir() or naming_of(DEMO) is None:
             from bagformer_cli.demo import write_demo
 
-            write_demo(demo, progress=progress)
-        return MugeFolder(demo)
+            write_demo(DEMO, progress=progress)
+        return MugeFolder(DEMO)
     if str(dataset) == "muge":
-        muge = root / MUGE
-        if not muge.is_dir() or naming_of(muge) is None:
+        if not MUGE.is_dir() or naming_of(MUGE) is None:
             raise muge_missing()
-        return MugeFolder(muge)
+        return MugeFolder(MUGE)
     near = nearest(str(dataset), ["demo", "muge"])
     raise InputError(
         tr("There is no dataset of that name."),

@@ -1,7 +1,8 @@
-"""The error family: what went wrong, where, what was found, what was expected, what to do next.
+"""The errors that this project raises on purpose.
 
-Code below the command line raises these and never prints; ``cli/console.py`` renders them as one
-short block and exits with :attr:`XmrError.exit_code`.
+Each says what is wrong, where, what was found, what was expected and what to do. Code below the
+command line raises them and never prints; ``cli/console.py`` prints them as one short block, and
+the process exits with :attr:`XmrError.exit_code`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from bagformer_cli.messages import tr
 
 
 class XmrError(Exception):
-    """Base of every error this project raises on purpose.
+    """The base class, raised itself for failures that are not the user's (exit code 1).
 
     Args:
-        message: What went wrong, one sentence, already translated.
-        where: The place: a file, ``file:line``, or a dotted config path.
-        found: What was there.
-        expected: What should have been there.
-        hint: What to do next.
+        message: One sentence that says what is wrong, already translated.
+        where: A file, ``file:line``, or a dotted config key.
+        found: The wrong value.
+        expected: The values that would be right.
+        hint: The next step for the user.
     """
 
     exit_code = 1
@@ -43,8 +44,8 @@ class XmrError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """All of it in one line, for a warning or a list."""
-        line = in_place(self.message, self.where)
+        """Return everything in one line, for a warning or a list."""
+        line = with_place(self.message, self.where)
         details = []
         if self.found is not None:
             details.append(tr("found: {value}", value=self.found))
@@ -58,43 +59,47 @@ class XmrError(Exception):
         return line if self.hint is None else tr("{sentence} {hint}", sentence=line, hint=self.hint)
 
 
-def in_place(message: str, where: object) -> str:
-    """``message`` behind the place it is about, if there is one."""
+def with_place(message: str, where: object) -> str:
+    """Prefix a message with the place it is about, unless that is None or empty.
+
+    >>> with_place("No such file.", "a.txt")
+    'a.txt: No such file.'
+    """
     return message if not where else tr("{place}: {message}", place=where, message=message)
 
 
 class InputError(XmrError):
-    """The user's input is wrong: a missing file, an empty title, an impossible option."""
+    """A wrong input of the user: a missing file, an empty title, an impossible option."""
 
     exit_code = 2
 
 
 class DataError(InputError):
-    """A data file is broken; :attr:`where` names file and line."""
+    """A broken data file; :attr:`where` names file and line."""
 
 
 class ConfigError(InputError):
-    """A setting is unknown, of the wrong type, or impossible beside another."""
+    """A config key that is unknown, has a wrong value, or contradicts another key."""
 
 
 class CheckpointError(InputError):
-    """A model folder or weight file cannot be used."""
+    """A model folder or weight file that cannot be used."""
 
 
 class DiskFullError(InputError):
-    """There is no room left to write; nothing half-written was left behind."""
+    """A full disk. Files that were not complete have been removed."""
 
 
 class MissingDependencyError(InputError):
-    """An optional package is not installed; :attr:`hint` gives the command that installs it."""
+    """A missing optional package; :attr:`hint` gives the command that installs it."""
 
 
 class TrainingError(XmrError):
-    """Training cannot go on, for example because a loss is not a number."""
+    """A training that cannot continue, for example because the loss is not a number."""
 
 
 def cannot_read(path: str | Path, error: OSError | UnicodeDecodeError) -> InputError:
-    """The error for a file that cannot be opened, or is no text in UTF-8."""
+    """Make the error for a file that cannot be opened or is not UTF-8 text."""
     if isinstance(error, UnicodeDecodeError):
         found = error.object[error.start : error.start + 8].hex(" ").upper()
         return InputError(tr("The file is not UTF-8 text."), where=path, found=found)
@@ -109,6 +114,10 @@ def cannot_read(path: str | Path, error: OSError | UnicodeDecodeError) -> InputE
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest to ``name``, or None where nothing is near."""
+    """Find the known name that is most similar to ``name``; None if none is similar.
+
+    >>> nearest("trian", ["train", "eval"])
+    'train'
+    """
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None

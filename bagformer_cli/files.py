@@ -32,7 +32,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 tr("The disk is full; nothing half-written was left behind."),
                 where=path,
                 found=error.strerror,
-                hint=tr("Free some space, or choose another folder, and run the command again."),
+                hint=tr("Free some space or choose another folder, then run the command again."),
             ) from error
         raise
 

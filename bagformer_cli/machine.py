@@ -1,7 +1,7 @@
-"""What this machine has: packages, processors, devices, memory, folders.
+"""Inspect this machine: packages, CPU, accelerators, memory, disk space.
 
-``xmr doctor`` shows it, and a benchmark writes it above its figures. Nothing is asked of the
-network. torch is imported when devices are asked for.
+``xmr doctor`` prints it, and benchmarks print it above their figures. Nothing uses the network.
+Only :func:`compute` imports torch.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One package this project uses.
+    """A package that this project depends on.
 
     Attributes:
-        name: As on the command line of ``pip install``.
-        wanted: The version range, for example ``>=2.6``.
-        installed: The version that is here, None where there is none.
-        extra: The extra that brings it; None where it is always needed.
-        ok: Whether it is here in a version that is wanted.
+        name: Its name for ``pip install``.
+        wanted: The accepted versions, for example ``>=2.6``.
+        installed: The installed version; None if it is not installed.
+        extra: The optional extra that needs it; None if it is always needed.
+        ok: True if an accepted version is installed.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """The processor: ``cores`` is how many of them this process may use."""
+    """The CPU; ``cores`` counts the cores that this process may use."""
 
     name: str
     cores: int
@@ -48,7 +48,7 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """An accelerator; ``memory`` in bytes, 0 where it shares the machine's."""
+    """An accelerator; ``memory`` in bytes, 0 if it shares the main memory."""
 
     name: str
     kind: str
@@ -58,13 +58,13 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """What torch computes with.
+    """The hardware that torch uses.
 
     Attributes:
-        torch: Its version.
-        capability: The instruction set of its CPU kernels, for example ``AVX2``.
-        threads: How many threads one operation uses.
-        devices: The accelerators it can use.
+        torch: Version of torch.
+        capability: Instruction set of its CPU kernels, for example ``AVX2``.
+        threads: Threads of one CPU operation.
+        devices: The accelerators that torch finds.
     """
 
     torch: str
@@ -74,7 +74,7 @@ class Compute:
 
 
 def packages(distribution: str = DISTRIBUTION) -> list[Package]:
-    """The packages that ``distribution`` asks for, by its own metadata; empty if not installed."""
+    """List the packages that a distribution requires; empty if it is not installed itself."""
     from packaging.requirements import Requirement
 
     try:
@@ -89,7 +89,7 @@ def packages(distribution: str = DISTRIBUTION) -> list[Package]:
             names = metadata.metadata(distribution).get_all("Provides-Extra") or []
             extra = next((n for n in names if requirement.marker.evaluate({"extra": n})), None)
             if extra is None and not requirement.marker.evaluate({"extra": ""}):
-                continue  # for another Python or another system
+                continue  # only required on another Python version or system
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
@@ -100,7 +100,7 @@ def packages(distribution: str = DISTRIBUTION) -> list[Package]:
 
 
 def cpu() -> Cpu:
-    """The processor of this machine."""
+    """Inspect the CPU."""
     name, flags = platform.processor(), set[str]()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -115,7 +115,7 @@ def cpu() -> Cpu:
 
 
 def usable_cores() -> int:
-    """How many cores this process may use: affinity and container limits counted."""
+    """Count the CPU cores this process may use, within affinity and container limits."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
@@ -128,7 +128,7 @@ def usable_cores() -> int:
 
 
 def compute() -> Compute:
-    """What torch can compute with here; imports torch."""
+    """Inspect the hardware that torch uses."""
     import torch
 
     devices = []
@@ -144,7 +144,7 @@ def compute() -> Compute:
 
 
 def memory() -> int | None:
-    """Bytes of main memory this process may use; None where the system does not say."""
+    """Return the main memory this process may use, in bytes; None if it is unknown."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -157,19 +157,19 @@ def memory() -> int | None:
 
 
 def free_space(path: Path) -> int:
-    """Bytes free where ``path`` is, or will be."""
+    """Return the free bytes on the disk of a path, which need not exist yet."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
 
 
 def folder_size(path: Path) -> int:
-    """Bytes that the files under ``path`` take; 0 where there is no such folder."""
+    """Return the size of all files under a folder in bytes; 0 if it does not exist."""
     return sum(f.stat().st_size for f in path.rglob("*") if f.is_file() and not f.is_symlink())
 
 
 def hub_cache() -> Path:
-    """Where models from the hub are kept: ``$HF_HUB_CACHE``, ``$HF_HOME/hub``, or the default."""
+    """Return the folder of models downloaded from the hub."""
     own = os.environ.get("HF_HUB_CACHE")
     if own:
         return Path(own)
@@ -179,10 +179,10 @@ def hub_cache() -> Path:
 
 
 def python() -> str:
-    """Version and place of the running Python."""
+    """Return version and path of the running Python."""
     return f"{platform.python_version()} ({sys.executable})"
 
 
 def system() -> str:
-    """Operating system and architecture."""
+    """Return operating system and architecture."""
     return f"{platform.system()} {platform.release()} {platform.machine()}"

@@ -7,6 +7,7 @@ Every sentence a user may read goes through :func:`tr`, with its English text as
 The translations are in ``locales/zh/LC_MESSAGES/xmr.po``. Installing the package compiles that
 file to ``xmr.mo``; in a checkout a newer ``xmr.po`` is compiled in memory, so that an edit shows
 at once.
+
 ``XMR_LANG`` (``en``; ``zh`` or ``cn``) chooses the language, otherwise ``LC_ALL``, ``LC_MESSAGES``
 or ``LANG`` does. A message without a translation is shown in English.
 """

@@ -1,7 +1,7 @@
-"""The small protocol by which long work reports; it knows nothing of screens.
+"""The protocol through which long tasks report their progress.
 
 A function that takes a while has a ``progress: Progress = SILENT`` parameter. The command line
-passes one that draws bars (``cli/console.py``); tests and library users pass nothing.
+passes one that draws bars (``cli/bars.py``); tests and library users pass nothing.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Protocol
 
 
 class Task(Protocol):
-    """One piece of work under way."""
+    """A task in progress."""
 
     def advance(self, n: int = 1, **status: object) -> None:
-        """Say that ``n`` more units are done; ``status`` is shown beside the bar."""
+        """Report ``n`` more finished units; ``status`` is shown next to the bar."""
 
 
 class Progress(Protocol):
-    """Where long work reports to."""
+    """A receiver of progress reports."""
 
     def task(
         self, description: str, total: int | None = None, unit: str = ""
     ) -> AbstractContextManager[Task]:
-        """Open a piece of work of ``total`` units (None: unknown)."""
+        """Start a task of ``total`` units (None: unknown); it ends with the context."""
 
     def info(self, message: str) -> None:
-        """Say something worth a line."""
+        """Report a message."""
 
     def warn(self, message: str) -> None:
-        """Say something the user should look at; the work goes on."""
+        """Report a problem that does not stop the work."""
 
 
 class _SilentTask:

@@ -1,4 +1,4 @@
-"""What an error carries, and how every kind of failure ends at the command line."""
+"""The fields of an error, and how each kind of failure is printed by the command line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 from bagformer_cli import errors, messages
 from bagformer_cli.cli import console, doctor
-from bagformer_cli.cli.failures import explain
+from bagformer_cli.cli.failures import to_error
 from bagformer_cli.errors import DataError, DiskFullError, InputError, XmrError, nearest
 
 
-def test_an_error_in_one_line() -> None:
+def test_an_error_fits_into_one_line() -> None:
     error = DataError(
         "The line has no tab.",
         where=Path("a.tsv"),
@@ -32,7 +32,7 @@ def test_an_error_in_one_line() -> None:
     assert XmrError("Nothing there.", found=0).found == "0"
 
 
-def test_an_error_in_one_line_of_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_one_line_uses_chinese_punctuation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "language", lambda: "zh")
     error = DataError("没有制表符。", where="a.tsv", found="abc", expected="id", hint="请修正。")
     assert str(error) == "a.tsv：没有制表符。（实际：abc；应为：id）请修正。"
@@ -49,20 +49,22 @@ def test_an_error_in_one_line_of_chinese(monkeypatch: pytest.MonkeyPatch) -> Non
         (UnicodeDecodeError("utf-8", b"ab\xff\xfe", 2, 3, "x"), "not UTF-8 text. (found: FF FE)"),
     ],
 )
-def test_a_file_that_cannot_be_read(failure: OSError | UnicodeDecodeError, says: str) -> None:
+def test_unreadable_files_are_input_errors(
+    failure: OSError | UnicodeDecodeError, says: str
+) -> None:
     error = errors.cannot_read("a.txt", failure)
     assert says in str(error)
     assert error.exit_code == 2
 
 
-def test_exit_codes() -> None:
+def test_only_two_errors_are_not_the_users_fault() -> None:
     kinds = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, XmrError)]
     codes = {kind.__name__: kind.exit_code for kind in kinds}
     assert {name for name, code in codes.items() if code == 1} == {"XmrError", "TrainingError"}
     assert set(codes.values()) == {1, 2}
 
 
-def test_the_nearest_name() -> None:
+def test_the_most_similar_name_is_suggested() -> None:
     assert nearest("trian", ["train", "eval"]) == "train"
     assert nearest("learning_rat", ["learning_rate", "rate"]) == "learning_rate"
     assert nearest("xyz", ["train", "eval"]) is None
@@ -70,13 +72,13 @@ def test_the_nearest_name() -> None:
 
 @pytest.fixture
 def failing(xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Run a command that raises ``failure`` in its middle."""
+    """Run a command that raises ``failure``."""
 
     def run(failure: BaseException, *options: str) -> Any:
         def fail(*_: object) -> None:
             raise failure
 
-        monkeypatch.setattr(doctor, "_look", fail)
+        monkeypatch.setattr(doctor, "_inspect", fail)
         return xmr("doctor", *options)
 
     return run
@@ -108,22 +110,22 @@ def test_an_error_of_one_sentence(failing: Callable[..., Any]) -> None:
     assert (run.code, run.err) == (1, "Error  It broke.\n")
 
 
-def test_brackets_are_text_and_no_markup(failing: Callable[..., Any]) -> None:
+def test_brackets_are_not_markup(failing: Callable[..., Any]) -> None:
     run = failing(InputError("[bold]x[/bold] :smile:", found="[/red]"))
     assert "[bold]x[/bold] :smile:" in run.err
     assert "[/red]" in run.err
 
 
-def test_a_long_value_is_cut(failing: Callable[..., Any]) -> None:
+def test_a_long_value_is_truncated(failing: Callable[..., Any]) -> None:
     run = failing(InputError("Too long.", found="a" * 100_000))
     assert len(run.err) < 1000
     assert "a…" in run.err
 
 
-def test_a_bug_shows_no_traceback(failing: Callable[..., Any]) -> None:
+def test_an_unexpected_error_shows_no_traceback(failing: Callable[..., Any]) -> None:
     run = failing(KeyError("x"))
     assert run.code == 1
-    assert "it is a bug" in run.err
+    assert "this is a bug in xmr" in run.err
     assert "KeyError: 'x'" in run.err
     assert "--debug" in run.err
     assert "Traceback" not in run.err
@@ -136,20 +138,20 @@ def test_debug_shows_the_traceback(failing: Callable[..., Any]) -> None:
         assert type(failure).__name__ in run.err
 
 
-def test_debug_does_not_outlive_its_run(failing: Callable[..., Any]) -> None:
+def test_debug_ends_with_its_run(failing: Callable[..., Any]) -> None:
     failing(InputError("Wrong."), "--debug")
     assert "Traceback" not in failing(InputError("Wrong.")).err
 
 
-def test_ctrl_c_is_one_line(failing: Callable[..., Any]) -> None:
+def test_ctrl_c_prints_one_line(failing: Callable[..., Any]) -> None:
     run = failing(KeyboardInterrupt())
     assert (run.code, run.out, run.err) == (130, "", "Stopped.\n")
 
 
-def test_no_memory(failing: Callable[..., Any]) -> None:
+def test_running_out_of_memory_gets_a_hint(failing: Callable[..., Any]) -> None:
     run = failing(MemoryError())
     assert run.code == 1
-    assert run.err.startswith("Error  There is not enough memory.\n")
+    assert run.err.startswith("Error  Out of memory.\n")
 
     class OutOfMemoryError(RuntimeError):  # the name of torch's
         pass
@@ -160,7 +162,7 @@ def test_no_memory(failing: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("failure", "says"),
     [
-        (FileNotFoundError(errno.ENOENT, "No such file", "a.txt"), "no such file or folder"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.txt"), "No such file or folder"),
         (PermissionError(errno.EACCES, "Permission denied", "a.txt"), "permission denied"),
         (OSError(errno.EROFS, "Read-only file system", "a.txt"), "permission denied"),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "a.txt"), "This is a folder"),
@@ -169,29 +171,29 @@ def test_no_memory(failing: Callable[..., Any]) -> None:
         (OSError(errno.ENOSPC, "No space left on device", "a.txt"), "The disk is full"),
     ],
 )
-def test_what_the_system_refuses_is_the_users_to_mend(failure: OSError, says: str) -> None:
-    error = explain(failure)
+def test_errors_of_the_system_are_input_errors(failure: OSError, says: str) -> None:
+    error = to_error(failure)
     assert error.exit_code == 2
     assert says in error.message
     assert error.where == "a.txt"
 
 
-def test_a_full_disk_without_a_name_is_one_too() -> None:
-    assert isinstance(explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))), DiskFullError)
+def test_a_full_disk_is_recognised_without_a_file_name() -> None:
+    assert isinstance(to_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))), DiskFullError)
 
 
-def test_a_system_error_that_says_nothing_is_a_bug() -> None:
-    assert "bug" in explain(OSError("odd")).message
+def test_an_unknown_system_error_is_a_bug() -> None:
+    assert "bug" in to_error(OSError("odd")).message
 
 
-def test_too_many_open_files() -> None:
-    error = explain(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+def test_too_many_open_files_names_the_limit() -> None:
+    error = to_error(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
     assert "ulimit" in str(error)
 
 
-def test_an_own_error_is_not_touched() -> None:
+def test_our_own_errors_stay_unchanged() -> None:
     error = InputError("Wrong.")
-    assert explain(error) is error
+    assert to_error(error) is error
 
 
 def test_an_error_can_be_shown_without_details(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,1 +1,1 @@
-"""Speed, measured beside the plain way of doing the same."""
+"""Speed benchmarks against reference implementations, each in the same run."""

@@ -1,4 +1,8 @@
-"""Training samples a second, beside the plain way: images decoded anew, padded MaxSim loops."""
+"""Measure training samples per second, compared with a plain implementation.
+
+The plain one decodes every image again in each epoch, pads titles, and computes late interaction
+one item at a time.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +25,17 @@ from bagformer_cli.training.optimizer import build_optimizer
 from bagformer_cli.training.run import new_model
 from bagformer_cli.training.task import RetrievalTask
 
-_LONGEST = 25
+MAX_TOKENS = 25  # titles are padded to this length
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way of training.
+    """One implementation.
 
     Attributes:
-        name: Which.
-        samples_per_second: Images with their titles, median over the steps.
-        speedup: Times as many as the plain way.
+        name: ``plain`` or ``xmr``.
+        samples_per_second: Images (with their titles) per second, median over the steps.
+        speedup: ``samples_per_second`` divided by that of ``plain``.
     """
 
     name: str
@@ -42,10 +46,10 @@ class Row:
 def plain_scores(
     model: RetrievalModel, scorer: Scorer, texts: Encoded, images: Encoded
 ) -> ScoreMatrix:
-    """Score as BagFormer's code does: padded, one title and one image after the other."""
+    """Score a batch; late interaction as in BagFormer's code: padded, by loops over items."""
     if scorer != "late":
         return score_matrix(model, scorer, texts, images)
-    padded = plain_maxsim.pad(texts.vectors, _LONGEST)
+    padded = plain_maxsim.pad(texts.vectors, MAX_TOKENS)
     patches = images.vectors.values.view(len(images.vectors), -1, images.vectors.dim)
     t2i, i2t = (
         plain_maxsim.original_t2i(padded, patches),
@@ -60,25 +64,25 @@ def plain_scores(
 def run(
     config: RunConfig, split: Split, *, steps: int = 6, progress: Progress = SILENT
 ) -> list[Row]:
-    """Train a few steps both ways, taking turns, on the same batches.
+    """Train a few steps with both implementations, in turns, on the same batches.
 
     Args:
-        config: What to train; ``interaction`` should not be ``cls``.
+        config: The configuration; its interaction should not be ``cls``, which has no MaxSim.
         split: A preprocessed training split.
-        steps: Timed steps of each way.
-        progress: Where to report.
+        steps: Timed steps of each implementation, after one step to warm up.
+        progress: Receives the progress.
     """
-    ways = {
+    implementations = {
         "plain": _steps(config, split, plain=True),
         "xmr": _steps(config, split, plain=False),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in implementations}
     with progress.task(tr("Training steps"), 2 * (steps + 1)) as task:
         for number in range(steps + 1):
-            for name, stream in ways.items():
+            for name, stream in implementations.items():
                 start = time.perf_counter()
                 next(stream)
-                if number:  # the first is for warming up
+                if number:  # the first step warms up
                     seconds[name].append(time.perf_counter() - start)
                 task.advance(1)
     size = config.training.batch_size
@@ -92,7 +96,7 @@ def _steps(
     *,
     plain: bool,
 ) -> Iterator[None]:
-    """A training step for each ``next``."""
+    """Train one step at each ``next``."""
     model = new_model(config)
     task = RetrievalTask(model, config)
     if plain:

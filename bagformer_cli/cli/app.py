@@ -1,7 +1,7 @@
-"""How commands are declared: :class:`App`, and the two options every command has.
+"""Declare commands: :class:`App`, and the two options that every command has.
 
-A command file makes an :class:`App` and decorates functions that parse, call a plain function of
-a lower layer and print through ``console``.
+A command file makes an :class:`App` and decorates functions. Each parses its options, calls a
+plain function of a lower layer, and prints the result through ``console``.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ Debug = Annotated[
     bool,
     typer.Option(
         "--debug",
-        help=tr("Show a traceback where something fails."),
+        help=tr("Print a traceback if the command fails."),
         callback=lambda value: console.set_debug(value),
         is_eager=True,
     ),
 ]
-"""``--debug``: declare it as ``debug: Debug = False``; nothing else is to be done with it."""
+"""``--debug``: declare it as ``debug: Debug = False``; its callback does the rest."""
 
 
 class Command(TyperCommand):
-    """A command whose help page is laid out by :func:`help_page`."""
+    """A command with a help page by :func:`help_page`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take the command line apart; an error knows whose it is."""
+        """Parse the command line; attach the command to an error, for its hint."""
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:
@@ -57,14 +57,14 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A command with subcommands, the nearest of which is named where there is no such one."""
+    """A command with subcommands; a misspelt one gets a suggestion."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help page of this group."""
         formatter.write(help_page(self, ctx, self.sections(ctx)))
 
     def sections(self, ctx: Any) -> dict[str, Rows]:
-        """The subcommands: heading to rows of name and one line."""
+        """Return the subcommands: heading to rows of name and one-line help."""
         rows = []
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
@@ -73,7 +73,11 @@ class Group(TyperGroup):
         return {tr("Commands"): rows}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the subcommand ``args[0]``; fail with a suggestion where there is none."""
+        """Find the subcommand ``args[0]``.
+
+        Raises:
+            InputError: It does not exist; the hint suggests a similar one.
+        """
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             raise unknown_command(args[0], self.list_commands(ctx), ctx.command_path)
         return super().resolve_command(ctx, args)
@@ -82,12 +86,11 @@ class Group(TyperGroup):
 class App(typer.Typer):
     """A Typer application in this project's style.
 
-    One decorated function makes a plain command, several make a group of subcommands
-    (``App(group=True)`` makes a group of a single one).
+    One decorated function makes a plain command; several make a group of subcommands.
 
     Args:
-        help: What the command or group does; the first paragraph is its line in a list.
-        group: Whether it stays a group with one subcommand.
+        help: Help text of the group. Its first paragraph is the line in a list of commands.
+        group: True makes a group even of a single subcommand.
     """
 
     def __init__(self, help: str | None = None, *, group: bool = False) -> None:
@@ -106,6 +109,6 @@ class App(typer.Typer):
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
         """Declare a command; takes what ``typer.Typer.command`` takes."""
         options.setdefault("cls", Command)
-        if options.get("help"):  # Typer would take the examples' indentation away
+        if options.get("help"):  # Typer would strip the indentation of examples
             options["help"] = options["help"].replace("\n    ", f"\n{EXAMPLE}")
         return super().command(name, **options)

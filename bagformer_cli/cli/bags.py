@@ -10,6 +10,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.views import show_bag_legend, show_bags
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
@@ -144,7 +145,7 @@ def _print_lines(lines: str) -> None:
         console.say(lines.rstrip("\n"))
         return
     for line in lines.rstrip("\n").split("\n"):  # not splitlines: a title may hold U+2028
-        console.bags([SimpleNamespace(**bag) for bag in json.loads(line)["bags"]])
+        show_bags([SimpleNamespace(**bag) for bag in json.loads(line)["bags"]])
 
 
 def _written(output: Path, count: int) -> None:
@@ -173,9 +174,9 @@ def _show(titles: Sequence[str], encoder: TitleEncoder, output: Path | None) -> 
         if console.wants_json():
             console.print_json(record(title, bags))
         else:
-            console.bags(bags)
+            show_bags(bags)
     if not console.wants_json():
-        console.bags_legend()
+        show_bag_legend()
 
 
 def _compare(

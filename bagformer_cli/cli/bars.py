@@ -1,4 +1,4 @@
-"""How far long work is, on stderr: bars on a terminal, plain lines in a pipe or a log."""
+"""Show the progress of long tasks on stderr: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bagformer_cli.cli import console
-from bagformer_cli.cli.wording import duration, in_words
-from bagformer_cli.errors import in_place
+from bagformer_cli.cli.formatting import duration, format_value
+from bagformer_cli.errors import with_place
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import Progress, Task
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-LEAST_SECONDS = 0.5  # work that took less leaves no line behind
-PLAIN_SECONDS = 10.0  # how often long work says a line where there is no terminal
+MIN_SECONDS = 0.5  # a shorter task leaves no line when it is finished
+PLAIN_INTERVAL = 10.0  # seconds between two lines of a task without a terminal
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A :class:`Progress` to hand to long work: bars on a terminal, plain lines elsewhere."""
-    if not console.errors().is_terminal:
+    """Provide a :class:`Progress` that shows bars on a terminal and plain lines elsewhere."""
+    if not console.stderr_console().is_terminal:
         yield _PlainProgress()
         return
     from rich import progress as rich
@@ -35,17 +35,17 @@ def progress() -> Iterator[Progress]:
         rich.TextColumn("{task.fields[count]}", markup=False),
         rich.TextColumn("{task.fields[timing]}", style="cyan"),
         rich.TextColumn("{task.fields[status]}", style="dim", markup=False),
-        console=console.errors(),
+        console=console.stderr_console(),
         transient=True,
         redirect_stdout=False,  # results never go to stderr
         refresh_per_second=8,
     )
-    with console.live(), bars:
+    with console.bars_shown(), bars:
         yield _BarProgress(bars)
 
 
-class _Clock:
-    """How far a piece of work is, and how it is said."""
+class _TaskState:
+    """Count, time and status of a task, and their texts."""
 
     def __init__(self, description: str, total: int | None, unit: str) -> None:
         self.description, self.total, self.unit = description, total, unit
@@ -56,7 +56,9 @@ class _Clock:
     def advance(self, n: int, status: Mapping[str, object]) -> None:
         self.done += n
         if status:
-            self.status = "  ".join(f"{name} {in_words(value)}" for name, value in status.items())
+            self.status = "  ".join(
+                f"{name} {format_value(value)}" for name, value in status.items()
+            )
 
     @property
     def seconds(self) -> float:
@@ -83,18 +85,18 @@ class _Clock:
         if self.done > 1:
             took = tr("{count}, {time}", count=f"{self.done:,}{unit}", time=took)
         status = f"  {self.status}" if self.status else ""
-        return in_place(f"{took}{status}", self.description)
+        return with_place(f"{took}{status}", self.description)
 
 
 class _BarTask:
-    def __init__(self, bars: RichProgress, task: TaskID, clock: _Clock) -> None:
-        self._bars, self._task, self._clock = bars, task, clock
+    def __init__(self, bars: RichProgress, task: TaskID, state: _TaskState) -> None:
+        self._bars, self._task, self._state = bars, task, state
 
     def advance(self, n: int = 1, **status: object) -> None:
-        clock = self._clock
-        clock.advance(n, status)
+        state = self._state
+        state.advance(n, status)
         self._bars.update(
-            self._task, advance=n, count=clock.count, timing=clock.timing, status=clock.status
+            self._task, advance=n, count=state.count, timing=state.timing, status=state.status
         )
 
 
@@ -104,20 +106,20 @@ class _BarProgress:
 
     @contextmanager
     def task(self, description: str, total: int | None = None, unit: str = "") -> Iterator[Task]:
-        clock = _Clock(description, total, unit)
+        state = _TaskState(description, total, unit)
         indent = "  " * self._depth
         task = self._bars.add_task(
-            indent + description, total=total, count=clock.count, timing="", status=""
+            indent + description, total=total, count=state.count, timing="", status=""
         )
         self._depth += 1
         try:
-            yield _BarTask(self._bars, task, clock)
+            yield _BarTask(self._bars, task, state)
         finally:
             self._depth -= 1
             self._bars.remove_task(task)
-        # Work inside other work leaves no line behind.
-        if self._depth == 0 and clock.seconds >= LEAST_SECONDS:
-            console.done(clock.finished)
+        # A task inside another task leaves no line.
+        if self._depth == 0 and state.seconds >= MIN_SECONDS:
+            console.done(state.finished)
 
     def info(self, message: str) -> None:
         console.info(message)
@@ -127,17 +129,17 @@ class _BarProgress:
 
 
 class _PlainTask:
-    def __init__(self, clock: _Clock) -> None:
-        self._clock = clock
-        self._next = clock.started + PLAIN_SECONDS
+    def __init__(self, state: _TaskState) -> None:
+        self._state = state
+        self._next = state.started + PLAIN_INTERVAL
 
     def advance(self, n: int = 1, **status: object) -> None:
-        clock = self._clock
-        clock.advance(n, status)
+        state = self._state
+        state.advance(n, status)
         if time.monotonic() >= self._next:
-            self._next = time.monotonic() + PLAIN_SECONDS
-            parts = (clock.count, clock.timing, clock.status)
-            console.info(in_place("  ".join(part for part in parts if part), clock.description))
+            self._next = time.monotonic() + PLAIN_INTERVAL
+            parts = (state.count, state.timing, state.status)
+            console.info(with_place("  ".join(part for part in parts if part), state.description))
 
 
 class _PlainProgress:
@@ -146,14 +148,14 @@ class _PlainProgress:
 
     @contextmanager
     def task(self, description: str, total: int | None = None, unit: str = "") -> Iterator[Task]:
-        clock = _Clock(description, total, unit)
+        state = _TaskState(description, total, unit)
         self._depth += 1
         try:
-            yield _PlainTask(clock)
+            yield _PlainTask(state)
         finally:
             self._depth -= 1
-        if self._depth == 0 and clock.seconds >= LEAST_SECONDS:
-            console.info(clock.finished)
+        if self._depth == 0 and state.seconds >= MIN_SECONDS:
+            console.info(state.finished)
 
     def info(self, message: str) -> None:
         console.info(message)

@@ -1,4 +1,4 @@
-"""``xmr bench``: speed, measured beside the plain reference way in the same run."""
+"""``xmr bench``: measure speed, compared with reference implementations in the same run."""
 
 from __future__ import annotations
 
@@ -9,27 +9,24 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.wording import duration
+from bagformer_cli.cli.formatting import duration
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import Progress
 
 app = App()
 
-PARTS = ("titles", "maxsim", "training")  # what is measured unless one part is named
-
-TITLES = 20_000
-"""So many titles are cut, the same ones again where there are fewer."""
+DEFAULT_PARTS = ("titles", "maxsim", "training")
+TITLES = 20_000  # titles of one measurement; a shorter list is repeated
 
 
 @app.command(
     help=tr(
-        "Measure titles a second, MaxSim pairs a second and training samples a second, each "
-        "beside the plain reference way of doing the same, in one run. Takes about two minutes.\n\n"
-        "The figures are medians; look at the ratios, for other work on the machine moves both "
-        "sides. Exact search over a generated catalogue on disk, and search through an index of "
-        "one, are measured when they are named: the first time writes the catalogue or builds the "
-        "index.\n\n"
+        "Benchmark against reference implementations: titles cut into bags, MaxSim scores and "
+        "training samples per second. Takes about two minutes.\n\n"
+        "Figures are medians. Compare the ratios: other programs on the machine slow both sides "
+        "down. Exact search (search) and search through an index (index) use a generated "
+        "catalogue on disk and run only if named; the first run writes the catalogue.\n\n"
         "    xmr bench maxsim\n"
         "    xmr bench search --items 1000000 --folder /data/bench\n"
         "    xmr bench index --products kinds\n"
@@ -40,101 +37,105 @@ def bench(
     part: Annotated[
         Literal["titles", "maxsim", "training", "search", "index"] | None,
         typer.Argument(
-            help=tr("What to measure. Default: all but search and index."), show_default=False
+            help=tr("Part to measure. Default: titles, maxsim and training."), show_default=False
         ),
     ] = None,
     titles_file: Annotated[
         Path | None,
-        typer.Option("--titles", help=tr("Titles to cut, one a line. Default: the demo's.")),
+        typer.Option(
+            "--titles",
+            help=tr("File with one title per line. Default: the titles of the demo dataset."),
+        ),
     ] = None,
     lexicon: Annotated[
         list[str] | None,
-        typer.Option(help=tr("A dictionary beside the built-in ones, for the titles.")),
+        typer.Option(help=tr("titles: a dictionary used in addition to the built-in ones.")),
     ] = None,
     builtin: Annotated[
         bool,
-        typer.Option(
-            "--builtin/--no-builtin", help=tr("Use the built-in dictionaries, for the titles.")
-        ),
+        typer.Option("--builtin/--no-builtin", help=tr("titles: use the built-in dictionaries.")),
     ] = True,
     items: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help=tr("Products to search in. Default: 100,000; through an index 50,000."),
+            help=tr(
+                "Products of the generated catalogue. Default: 100,000 (search), 50,000 (index)."
+            ),
             show_default=False,
         ),
     ] = None,
-    length: Annotated[int, typer.Option(min=1, help=tr("Vectors of a product."))] = 32,
+    length: Annotated[int, typer.Option(min=1, help=tr("Vectors per product."))] = 32,
     dim: Annotated[int, typer.Option(min=16, help=tr("Dimension of a vector."))] = 256,
     first_stage: Annotated[
         bool,
         typer.Option(
             "--first-stage",
-            help=tr("Search also as an index does; rounding all vectors once takes long."),
+            help=tr(
+                "search: also measure candidate preselection; assigning centroids takes long once."
+            ),
         ),
     ] = False,
     products: Annotated[
         Literal["parts", "kinds"],
         typer.Option(
             help=tr(
-                "For the index: products made of their kind's parts, or that differ from others "
-                "of their kind by noise alone, which is harder."
+                "index: products combine parts of their kind, or differ from others of their "
+                "kind only by noise (harder)."
             )
         ),
     ] = "parts",
-    queries: Annotated[int, typer.Option(min=1, help=tr("Searches through the index."))] = 100,
+    queries: Annotated[int, typer.Option(min=1, help=tr("index: number of searches."))] = 100,
     lancedb_lists: Annotated[
         bool,
         typer.Option(
             "--lancedb-lists",
             help=tr(
-                "LanceDB's own search over lists beside ours, at equal recall; its index takes "
-                "minutes to build."
+                "index: also measure LanceDB's own multi-vector search at equal recall; its index "
+                "takes minutes to build."
             ),
         ),
     ] = False,
     folder: Annotated[
         Path | None,
-        typer.Option(help=tr("Where that catalogue is kept. Default: the cache folder.")),
+        typer.Option(help=tr("Folder of the generated catalogue. Default: the cache folder.")),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure what was asked for and print its tables."""
+    """Run the parts and print their tables."""
     from dataclasses import asdict
 
-    chosen = PARTS if part is None else (part,)
+    parts = DEFAULT_PARTS if part is None else (part,)
     report: dict[str, Any] = {}
     with bars.progress() as progress:
-        if "maxsim" in chosen:
+        if "maxsim" in parts:
             from bagformer_cli.bench import maxsim
 
             report["machine"] = maxsim.machine()
             report["maxsim"] = [asdict(row) for row in maxsim.run(progress=progress)]
-        if "search" in chosen:
+        if "search" in parts:
             from bagformer_cli.bench import exact_search
             from bagformer_cli.files import cache_folder
 
-            place = cache_folder() / "bench" if folder is None else folder
             found = exact_search.run(
-                place, items=items or 100_000, length=length, dim=dim, first_stage=first_stage,
-                progress=progress,
+                folder or cache_folder() / "bench", items=items or 100_000, length=length, dim=dim,
+                first_stage=first_stage, progress=progress,
             )  # fmt: skip
             report["search"] = [asdict(row) for row in found]
-        if "index" in chosen:
+        if "index" in parts:
             from bagformer_cli.bench import index
             from bagformer_cli.files import cache_folder
 
-            place = cache_folder() / "bench" if folder is None else folder
             measured = index.run(
-                place, items=items or 50_000, length=length, dim=dim, queries=queries,
-                products=products, lancedb_lists=lancedb_lists, progress=progress,
+                folder or cache_folder() / "bench", items=items or 50_000, length=length, dim=dim,
+                queries=queries, products=products, lancedb_lists=lancedb_lists,
+                progress=progress,
             )  # fmt: skip
             report["index"] = asdict(measured)
-        if "titles" in chosen:
+        if "titles" in parts:
             report |= _titles(titles_file, lexicon or [], builtin, progress)
-        if "training" in chosen:
+        if "training" in parts:
             from bagformer_cli.bench import training
             from bagformer_cli.config import load_config
             from bagformer_cli.datasets import ensure_store, resolve
@@ -151,7 +152,7 @@ def bench(
 def _titles(
     file: Path | None, lexicon: list[str], builtin: bool, progress: Progress
 ) -> dict[str, Any]:
-    """Speed over a file of titles or the demo's, with these dictionaries."""
+    """Measure cutting the titles of a file, or of the demo dataset."""
     from dataclasses import asdict
 
     from bagformer_cli.bench import titles
@@ -168,10 +169,10 @@ def _titles(
     else:
         texts = list(read_titles(file))
     if not texts:
-        raise InputError(tr("There is no title."), where=file)
+        raise InputError(tr("The file has no titles."), where=file)
     if not builtin and not lexicon:
         raise InputError(
-            tr("There is no dictionary."), hint=tr("Give one with --lexicon, or leave --builtin.")
+            tr("No dictionary was given."), hint=tr("Pass --lexicon, or leave out --no-builtin.")
         )
     config = load_config("demo")
     config.text.lexicons = [*(["builtin"] if builtin else []), *lexicon]
@@ -191,7 +192,7 @@ def _show(report: dict[str, Any]) -> None:
         console.facts(
             {
                 tr("dictionary entries"): f"{dictionary['entries']:,}",
-                tr("opening it, cached, seconds"): dictionary["seconds"],
+                tr("loading them from the cache, s"): dictionary["seconds"],
             }
         )
         ratios = ("titles_per_second", "speedup", "time_of_floor")
@@ -199,7 +200,7 @@ def _show(report: dict[str, Any]) -> None:
             [
                 tr("titles to tokens and bags, one core"),
                 tr("titles/s"),
-                tr("times the original"),
+                tr("× original"),
                 tr("time ÷ cached WordPiece + automaton"),
             ],
             [[row["name"], *(row[ratio] for ratio in ratios)] for row in report["titles"]],
@@ -226,29 +227,30 @@ def _show(report: dict[str, Any]) -> None:
         _show_index(report["index"])
     if "training" in report:
         console.table(
-            [tr("training steps of the demo"), tr("samples/s"), tr("times the plain way")],
+            [tr("training steps of the demo"), tr("samples/s"), tr("× reference")],
             [[r["name"], r["samples_per_second"], r["speedup"]] for r in report["training"]],
         )
 
 
 def _show_index(report: dict[str, Any]) -> None:
     names = {"rows": tr("rows written"), "optimize": tr("compacted and indexed"),
-             "lancedb_lists": tr("LanceDB's index of lists")}  # fmt: skip
+             "lancedb_lists": tr("LanceDB's multi-vector index")}  # fmt: skip
+    size = f"{report['items']:,} × {report['length']} × {report['dim']}"
     console.facts(
         {
-            tr("products scored"): f"{report['items']:,} × {report['length']} × {report['dim']}",
+            tr("products × vectors × dimension"): size,
             tr("queries"): report["queries"],
             **{names[name]: duration(value) for name, value in report["build"].items()},
         }
     )
     console.table(
-        [tr("way"), tr("recall@10"), tr("p50, ms"), tr("p95, ms"), tr("times the exact scan")],
+        [tr("method"), tr("recall@10"), tr("p50, ms"), tr("p95, ms"), tr("× exact scan")],
         [[r["name"], r["recall"], r["p50"], r["p95"], r["faster"]] for r in report["rows"]],
     )
     if report["beside"]:
         console.table(
-            [tr("LanceDB's own"), tr("recall@10"), tr("p50, ms"), tr("ours, finding no less"),
-             tr("recall@10"), tr("p50, ms"), tr("times as fast")],
+            [tr("LanceDB"), tr("recall@10"), tr("p50, ms"), tr("xmr at the same recall or more"),
+             tr("recall@10"), tr("p50, ms"), tr("× LanceDB")],
             [
                 [r["theirs"], r["their_recall"], r["their_p50"], r["ours"], r["our_recall"],
                  r["our_p50"], r["faster"]]
@@ -259,16 +261,16 @@ def _show_index(report: dict[str, Any]) -> None:
 
 _HEADINGS = {
     "seconds": tr("seconds"),
-    "cpu_seconds": tr("processor seconds"),
-    "times_reading": tr("times the reading"),
+    "cpu_seconds": tr("CPU seconds"),
+    "times_reading": tr("time ÷ reading the file"),
     "gigabytes": "GB/s",
     "recall": tr("recall@10"),
     "extra_bytes": tr("extra memory, MB"),
     "group": tr("MaxSim"),
-    "name": tr("way"),
+    "name": tr("method"),
     "dtype": tr("type"),
     "pairs_per_second": tr("pairs/s"),
     "gflops": "GFLOP/s",
-    "speedup": tr("times the original loop"),
+    "speedup": tr("× original loop"),
     "peak_share": tr("share of the matrix peak"),
 }

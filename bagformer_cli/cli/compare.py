@@ -9,6 +9,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.options import Dataset
 from bagformer_cli.messages import tr
 
 app = App()
@@ -24,9 +25,7 @@ app = App()
 )
 def compare(
     runs: Annotated[list[Path], typer.Argument(help=tr("Run folders or model folders."))],
-    dataset: Annotated[
-        str, typer.Option(help=tr("A folder in MUGE form, or demo, or muge."))
-    ] = "demo",
+    dataset: Dataset = "demo",
     split: Annotated[Literal["valid", "test", "train"], typer.Option()] = "valid",
     as_json: Json = False,
     debug: Debug = False,

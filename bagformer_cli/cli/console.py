@@ -1,46 +1,37 @@
-"""Everything that is shown: results on stdout, notes, warnings and errors on stderr.
+"""Print results on stdout; notes, warnings and errors on stderr.
 
-Only this file and ``bars`` know Rich, which is imported when something is first drawn: printing
-JSON or a help page costs nothing. On a terminal there are colours; in a pipe or a log there are
-plain lines.
+Only this module and ``bars`` use Rich. They import it when something is first drawn, so that JSON
+and help pages do not pay for it. A terminal gets colours; a pipe or a log file gets plain lines.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from bagformer_cli.cli.wording import cells, in_words, shorten
-from bagformer_cli.errors import XmrError, in_place
+from bagformer_cli.cli.formatting import display_width, format_value, to_json_value, truncate
+from bagformer_cli.errors import XmrError, with_place
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
-PLAIN_WIDTH = 240  # columns of a table that goes to a file or a pipe: wide enough not to crop
-LONGEST_CELL = 120  # characters of a text in a table
-
-BAG_STYLES = {"lexicon": "bold green", "pattern": "bold cyan", "token": ""}
-TYPE_STYLES = {  # of dictionary entries that are no plain word
-    **dict.fromkeys(("brand",), "bold magenta"),
-    **dict.fromkeys(("colour", "material", "pattern", "style", "function"), "yellow"),
-    **dict.fromkeys(("audience", "season", "scene", "place"), "blue"),
-    **dict.fromkeys(("selling",), "dim"),
-}
+PIPE_WIDTH = 240  # columns of a table in a pipe or a file: wide enough that nothing is cropped
+MAX_CELL_LENGTH = 120  # characters of a text in a table
 
 
 @dataclass
 class _Settings:
     json: bool = False
     debug: bool = False
-    live: bool = False  # bars are on the screen
+    bars_shown: bool = False
 
 
 _settings = _Settings()
@@ -53,18 +44,18 @@ def reset() -> None:
     _consoles.clear()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:  # a character the terminal cannot show is no reason to stop
+        if reconfigure is not None:  # escape characters that the terminal's encoding lacks
             reconfigure(errors="backslashreplace")
 
 
 def set_json(value: bool) -> bool:
-    """The callback of ``--json``."""
+    """Note that ``--json`` was given (its callback)."""
     _settings.json = _settings.json or value
     return value
 
 
 def set_debug(value: bool) -> bool:
-    """The callback of ``--debug``."""
+    """Note that ``--debug`` was given (its callback)."""
     _settings.debug = _settings.debug or value
     return value
 
@@ -81,26 +72,35 @@ def result(data: object, show: Callable[[], None]) -> None:
 
 
 def wants_json() -> bool:
-    """Whether ``--json`` was given."""
+    """Say whether ``--json`` was given."""
     return _settings.json
 
 
 def print_json(data: object) -> None:
-    """Print one JSON value on one line: UTF-8, numbers as they are, NaN and infinities as null."""
-    sys.stdout.write(json.dumps(_plain(data), ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def say(text: str = "") -> None:
-    """Print a line as it is."""
+    """Print a value as one line of JSON, converted by :func:`to_json_value`."""
+    text = json.dumps(to_json_value(data), ensure_ascii=False, allow_nan=False)
     sys.stdout.write(f"{text}\n")
 
 
-def heading(text: str) -> None:
-    """Print a heading, an empty line before it."""
-    from rich.text import Text
+def say(text: str = "") -> None:
+    """Print a line unchanged."""
+    sys.stdout.write(f"{text}\n")
 
+
+def styled(spans: Iterable[tuple[str, str]]) -> None:
+    """Print one line of spans, each a text and a Rich style such as ``bold green``."""
+    _stdout().print(_text(*spans), soft_wrap=True)
+
+
+def has_colours() -> bool:
+    """Say whether stdout is a terminal that shows colours."""
+    return _stdout().color_system is not None
+
+
+def heading(text: str) -> None:
+    """Print an empty line and a heading."""
     say()
-    _out().print(Text(text, style="bold"), soft_wrap=True)
+    styled([(text, "bold")])
 
 
 def facts(pairs: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
@@ -110,7 +110,7 @@ def facts(pairs: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
 
     grid = Table.grid(padding=(0, 2))
     for name, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
-        grid.add_row(Text(name, style="dim"), Text(in_words(value)))
+        grid.add_row(Text(name, style="dim"), Text(format_value(value)))
     _draw(grid)
 
 
@@ -121,13 +121,13 @@ def table(
     title: str | None = None,
     best: Sequence[int] = (),
 ) -> None:
-    """Print a table; numbers stand on the right, floats have two decimals.
+    """Print a table. Columns of numbers are aligned to the right.
 
     Args:
         columns: The headings.
-        rows: The cells; None is shown as a dash.
-        title: A line above.
-        best: Indices of columns whose largest number is set in bold.
+        rows: The cells, formatted by :func:`format_value`.
+        title: A line above the table.
+        best: Indices of columns in which the largest number is bold.
     """
     from rich import box
     from rich.table import Table
@@ -149,7 +149,7 @@ def table(
         drawn.add_row(
             *(
                 Text(
-                    shorten(in_words(value), LONGEST_CELL),
+                    truncate(format_value(value), MAX_CELL_LENGTH),
                     style="bold" if i in top and value == top[i] else "",
                 )
                 for i, value in enumerate(row)
@@ -158,184 +158,103 @@ def table(
     _draw(drawn)
 
 
-def recall_table(
-    stages: Mapping[str, Mapping[str, Mapping[str, float]]], *, title: str | None = None
-) -> None:
-    """Print the recalls of an evaluation, in percent.
-
-    Args:
-        stages: Stage (``recall``, ``rerank``, ``merged``) -> direction (``text_to_image``,
-            ``image_to_text``) -> metric (``recall@1``, …, ``mean_recall``) -> percent: the
-            ``"stages"`` of ``xmr eval --json``.
-        title: A line above.
-    """
-    directions = {
-        "text_to_image": tr("text → image"),
-        "image_to_text": tr("image → text"),
-    }
-    names = {"recall": tr("recall"), "rerank": tr("rerank"), "merged": tr("merged")}
-    metrics = ("recall@1", "recall@5", "recall@10", "mean_recall")
-    rows = [
-        [
-            directions[direction],
-            names.get(stage, stage),
-            *(found[direction].get(m) for m in metrics),
-        ]
-        for direction in directions
-        for stage, found in stages.items()
-        if direction in found
-    ]
-    columns = [tr("direction"), tr("stage"), "R@1", "R@5", "R@10", tr("mean recall")]
-    table(columns, rows, title=title)
-
-
-class Spanned(Protocol):
-    """What :func:`bags` needs of a bag (``text.segmenter.Bag`` is one)."""
-
-    @property
-    def text(self) -> str:
-        """The characters of the bag."""
-
-    @property
-    def source(self) -> str:
-        """``lexicon``, ``pattern`` or ``token``."""
-
-
-def bags(found: Iterable[Spanned], *, label: str = "") -> None:
-    """Print a title as its bags, coloured by what each is, with bars between them."""
-    from rich.text import Text
-
-    line = Text().append(f"{label}  " if label else "", style="dim")
-    for i, bag in enumerate(found):
-        line.append("│" if i else "", style="dim")
-        style = BAG_STYLES.get(bag.source, "")
-        if bag.source == "lexicon":
-            style = TYPE_STYLES.get(getattr(bag, "type", None) or "", style)
-        line.append(bag.text, style=style)
-    _out().print(line, soft_wrap=True)
-
-
-def bags_legend() -> None:
-    """Print what the colours of :func:`bags` mean (nothing where there are no colours)."""
-    from rich.text import Text
-
-    if _out().color_system is None:
-        return
-    names = {
-        BAG_STYLES["lexicon"]: tr("dictionary entry"),
-        TYPE_STYLES["brand"]: tr("brand"),
-        TYPE_STYLES["colour"]: tr("property"),
-        TYPE_STYLES["audience"]: tr("for whom, when, where"),
-        TYPE_STYLES["selling"]: tr("selling word"),
-        BAG_STYLES["pattern"]: tr("found by a pattern"),
-        BAG_STYLES["token"]: tr("single token"),
-    }
-    parts = [Text(name, style=style) for style, name in names.items()]
-    _out().print(Text("  ").join(parts), soft_wrap=True)
-
-
 def next_steps(commands: Iterable[tuple[str, str]]) -> None:
-    """Print commands to try next, each with what it does."""
-    from rich.text import Text
-
+    """Print commands to try next, each with a comment."""
     heading(tr("Next"))
-    for command, what in commands:
-        _out().print(
-            Text("  ").append(command, style="bold cyan").append(f"   # {what}", style="dim"),
-            soft_wrap=True,
-        )
+    for command, comment in commands:
+        styled([("  ", ""), (command, "bold cyan"), (f"   # {comment}", "dim")])
 
 
 # --- notes and warnings, on stderr ----------------------------------------------------------------
 
 
 def info(message: str) -> None:
-    """Say something worth a line, on stderr."""
-    _note(_text().append(message))
+    """Print a note on stderr."""
+    _note((message, ""))
 
 
 def warn(message: str, where: object = None) -> None:
-    """Say something the user should look at, on stderr; the work goes on."""
-    text = in_place(message, where)
-    _note(_text().append(tr("Warning"), style="bold yellow").append(f"  {text}"))
+    """Print a warning on stderr, after the place it is about; the command continues."""
+    _note((tr("Warning"), "bold yellow"), (f"  {with_place(message, where)}", ""))
 
 
 def done(message: str) -> None:
-    """Say that a piece of long work is done."""
-    _note(_text().append("✓ ", style="green").append(message))
+    """Print on stderr that a long task is finished."""
+    _note(("✓ ", "green"), (message, ""))
 
 
 @contextmanager
-def live() -> Iterator[None]:
-    """While bars are on the screen: what is said stays above them."""
-    _settings.live = True
+def bars_shown() -> Iterator[None]:
+    """While progress bars are shown, keep notes above them."""
+    _settings.bars_shown = True
     try:
         yield
     finally:
-        _settings.live = False
+        _settings.bars_shown = False
 
 
 # --- errors, on stderr ----------------------------------------------------------------------------
 
 
 def error(failure: XmrError, cause: BaseException | None = None) -> None:
-    """Print an error as one block: what, where, found, expected, what to do next.
+    """Print an error as one block: message, where, found, expected, hint.
 
     Args:
-        failure: What to say.
-        cause: What was raised; its traceback comes first with ``--debug``.
+        failure: The error to print.
+        cause: The exception it was made of. With ``--debug`` its traceback is printed first.
     """
     if _settings.debug:
         traceback.print_exception(cause or failure, file=sys.stderr)
-    block = _text().append(tr("Error"), style="bold red").append(f"  {failure.message}\n")
+    spans = [(tr("Error"), "bold red"), (f"  {failure.message}\n", "")]
     details = {
         tr("where"): failure.where,
         tr("found"): failure.found,
         tr("expected"): failure.expected,
     }
-    width = max(map(cells, details))
+    width = max(map(display_width, details))
     for name, value in details.items():
         if value is not None:
-            block.append(f"  {name}{' ' * (width - cells(name))}  ", style="dim")
-            block.append(f"{shorten(value)}\n")
+            spans.append((f"  {name}{' ' * (width - display_width(name))}  ", "dim"))
+            spans.append((f"{truncate(value)}\n", ""))
     if failure.hint is not None:
-        block.append("  → ", style="cyan").append(f"{failure.hint}\n")
-    errors().print(block, end="", soft_wrap=True)
+        spans += [("  → ", "cyan"), (f"{failure.hint}\n", "")]
+    stderr_console().print(_text(*spans), end="", soft_wrap=True)
 
 
 def interrupted() -> None:
-    """Say in one line that the user stopped the command."""
+    """Print that the user stopped the command."""
     info(tr("Stopped."))
 
 
-# --- inside ---------------------------------------------------------------------------------------
+# --- streams --------------------------------------------------------------------------------------
 
 
-def _out() -> Console:
-    return _console("out", sys.stdout)
+def stderr_console() -> Console:
+    """Return the Rich console on stderr, on which ``bars`` draws."""
+    return _console("stderr", sys.stderr)
 
 
-def errors() -> Console:
-    """The console on stderr, for what is drawn there over time."""
-    return _console("err", sys.stderr)
+def _stdout() -> Console:
+    return _console("stdout", sys.stdout)
 
 
 def _console(name: str, stream: Any) -> Console:
-    held = _consoles.get(name)
-    # While bars are shown, Rich has put a stream of its own in the place of stderr.
-    if held is None or (held[0] is not stream and not _settings.live):
+    """Return the console of a stream, made again if the stream was replaced."""
+    known = _consoles.get(name)
+    # While bars are shown, Rich itself replaces sys.stderr: that is not a new stream.
+    if known is None or (known[0] is not stream and not _settings.bars_shown):
         from rich.console import Console
 
-        made = Console(file=stream, highlight=False, markup=False, emoji=False)
-        if not made.is_terminal and "COLUMNS" not in os.environ:
-            made.width = PLAIN_WIDTH
-        held = _consoles[name] = (stream, made)
-    return held[1]
+        console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console.width = PIPE_WIDTH
+        known = _consoles[name] = (stream, console)
+    return known[1]
 
 
 def _draw(renderable: Any) -> None:
-    """Print a table on stdout; where there is no terminal, without the blanks that pad it."""
-    out = _out()
+    """Print a table on stdout; in a pipe, without padding and empty lines."""
+    out = _stdout()
     if out.is_terminal:
         out.print(renderable)
         return
@@ -345,29 +264,12 @@ def _draw(renderable: Any) -> None:
     say("\n".join(line for line in lines if line))
 
 
-def _note(text: Any) -> None:
-    """Print a line on stderr; one that Rich does not break unless bars have to stay below it."""
-    errors().print(text, soft_wrap=not _settings.live)
+def _note(*spans: tuple[str, str]) -> None:
+    """Print a line on stderr. Bars below it need it broken into lines of the terminal's width."""
+    stderr_console().print(_text(*spans), soft_wrap=not _settings.bars_shown)
 
 
-def _text() -> Any:
+def _text(*spans: tuple[str, str]) -> Text:
     from rich.text import Text
 
-    return Text()
-
-
-def _plain(data: object) -> object:
-    """``data`` as what ``json`` writes: dataclasses, NumPy values, paths, sets included."""
-    if data is None or isinstance(data, (str, bool, int)):
-        return data
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, Mapping):
-        return {str(key): _plain(value) for key, value in data.items()}
-    if is_dataclass(data) and not isinstance(data, type):
-        return _plain(asdict(data))
-    if hasattr(data, "tolist"):  # NumPy arrays and scalars, torch tensors
-        return _plain(data.tolist())
-    if isinstance(data, Iterable):
-        return [_plain(value) for value in data]
-    return str(data)
+    return Text.assemble(*spans)

@@ -9,7 +9,8 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.errors import in_place
+from bagformer_cli.cli.options import DatasetArgument
+from bagformer_cli.errors import with_place
 from bagformer_cli.messages import tr
 
 app = App(tr("Make, check and import datasets in MUGE form."))
@@ -57,7 +58,7 @@ def demo(
     )
 )
 def regions(
-    folder: Annotated[str, typer.Argument(help=tr("A folder in MUGE form, or demo, or muge."))],
+    folder: DatasetArgument,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help=tr("The model whose backbone's cells are the regions. Default: crops.")),
@@ -102,7 +103,7 @@ def regions(
     )
 )
 def check(
-    folder: Annotated[str, typer.Argument(help=tr("A folder in MUGE form, or demo, or muge."))],
+    folder: DatasetArgument,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -129,7 +130,7 @@ def check(
             text = problem.message
             if problem.found:
                 text = tr("{message} ({details})", message=text, details=problem.found)
-            console.say(in_place(text, problem.where))
+            console.say(with_place(text, problem.where))
         columns = [
             tr("split"),
             tr("queries"),

@@ -1,4 +1,4 @@
-"""``xmr doctor``: what is installed, what this machine can do, and what would help."""
+"""``xmr doctor``: check the installation and the hardware."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ app = App()
 
 @app.command(
     help=tr(
-        "Show what is installed, what this machine can do, and what would help.\n\n"
-        "The exit code is 1 where something that xmr needs is missing or too old."
+        "Check the installation and the hardware, and suggest improvements.\n\n"
+        "The exit code is 1 if a required package is missing or too old."
     )
 )
 def doctor(as_json: Json = False, debug: Debug = False) -> None:
-    """Look at the machine and print it."""
-    from bagformer_cli import machine
-
-    found = _look(machine)
+    """Inspect the machine and print the report."""
+    found = _inspect()
     console.result(found, lambda: _show(found))
     if any(not package["ok"] for package in found["packages"] if package["extra"] is None):
         raise typer.Exit(1)
 
 
-def _look(machine: Any) -> dict[str, Any]:
+def _inspect() -> dict[str, Any]:
     from dataclasses import asdict
 
+    from bagformer_cli import machine
     from bagformer_cli.assets import asset_folder
     from bagformer_cli.files import cache_folder
 
@@ -43,7 +42,7 @@ def _look(machine: Any) -> dict[str, Any]:
     compute: dict[str, Any] | None = None
     try:
         compute = asdict(machine.compute())
-    except (ImportError, OSError) as error:  # not installed, or its libraries do not load
+    except (ImportError, OSError) as error:  # torch is missing, or a library it needs
         broken = f"{type(error).__name__}: {error}"
     found: dict[str, Any] = {
         "xmr": __version__,
@@ -73,19 +72,19 @@ def _look(machine: Any) -> dict[str, Any]:
 def _advice(found: dict[str, Any]) -> list[str]:
     advice = []
     if not found["packages"]:
-        advice.append(tr("xmr runs from a folder that was not installed: run `pip install -e .`"))
+        advice.append(tr("xmr is not installed: run `pip install -e .` in its folder."))
     for package in found["packages"]:
         if package["extra"] is None and not package["ok"]:
             wanted = f"{package['name']}{package['wanted']}"
             advice.append(tr('Run `pip install "{package}"`.', package=wanted))
     advice += [
-        tr("This installation lacks its folder {path}: install it again.", path=path)
+        tr("The installation is incomplete, {path} is missing: install xmr again.", path=path)
         for path in found["assets"].values()
         if not Path(path).is_dir()
     ]
     cores, compute = found["cpu"]["cores"], found["compute"]
     if found["compute_error"] is not None:
-        advice.append(tr("torch does not load: {error}", error=found["compute_error"]))
+        advice.append(tr("torch cannot be imported: {error}", error=found["compute_error"]))
     elif compute["threads"] > cores:
         advice.append(
             tr(
@@ -97,17 +96,20 @@ def _advice(found: dict[str, Any]) -> list[str]:
     elif compute["threads"] < cores and "OMP_NUM_THREADS" in os.environ:
         advice.append(
             tr(
-                "OMP_NUM_THREADS holds torch to {threads} of {cores} cores.",
+                "OMP_NUM_THREADS limits torch to {threads} of {cores} cores.",
                 threads=compute["threads"],
                 cores=cores,
             )
         )
     if compute is not None and not compute["devices"]:
         advice.append(
-            tr("There is no GPU: the demo needs none, full-size training would take very long.")
+            tr(
+                "There is no GPU. The demo does not need one; training at full size would be very "
+                "slow."
+            )
         )
     if any(folder["free"] < 5e9 for folder in found["folders"]):
-        advice.append(tr("Less than 5 GB are free on a disk that xmr writes to."))
+        advice.append(tr("A disk that xmr writes to has less than 5 GB of free space."))
     return advice
 
 
@@ -118,8 +120,8 @@ def _show(found: dict[str, Any]) -> None:
         "xmr": f"{found['xmr']} ({found['folder']})",
         "Python": found["python"],
         tr("system"): found["system"],
-        tr("processor"): tr("{name}, {cores} cores", name=cpu["name"], cores=cpu["cores"]),
-        tr("features"): " ".join(cpu["features"]) or None,
+        tr("CPU"): tr("{name}, {cores} cores", name=cpu["name"], cores=cpu["cores"]),
+        tr("instruction sets"): " ".join(cpu["features"]) or None,
         tr("memory"): _bytes(found["memory"]),
     }
     if compute is not None:
@@ -129,10 +131,10 @@ def _show(found: dict[str, Any]) -> None:
             threads=compute["threads"],
             capability=compute["capability"],
         )
-        rows[tr("devices")] = "; ".join(map(_device, compute["devices"])) or tr("none but the CPU")
+        rows[tr("accelerators")] = "; ".join(map(_device, compute["devices"])) or tr("none")
     console.facts(rows)
     console.heading(tr("Folders"))
-    names = {"work": tr("this folder"), "cache": tr("cache"), "hub": tr("models from the hub")}
+    names = {"work": tr("current folder"), "cache": tr("cache"), "hub": tr("Hugging Face models")}
     console.table(
         ["", tr("path"), tr("size"), tr("free")],
         [
@@ -142,7 +144,7 @@ def _show(found: dict[str, Any]) -> None:
     )
     console.heading(tr("Packages"))
     console.table(
-        [tr("package"), tr("wanted"), tr("installed"), ""],
+        [tr("package"), tr("required"), tr("installed"), ""],
         [
             [package["name"], package["wanted"], package["installed"], _state(package)]
             for package in found["packages"]
@@ -159,7 +161,7 @@ def _show(found: dict[str, Any]) -> None:
 
 def _state(package: dict[str, Any]) -> str:
     if package["ok"]:
-        return tr("good")
+        return tr("ok")
     return tr("missing") if package["installed"] is None else tr("too old")
 
 

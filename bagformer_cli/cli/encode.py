@@ -25,7 +25,7 @@ from bagformer_cli.cli.options import (
     Strict,
     Thumbnail,
     VectorDtype,
-    encoder_for,
+    catalogue_encoder,
 )
 from bagformer_cli.messages import tr
 
@@ -95,7 +95,7 @@ def encode(
 
     started = time.perf_counter()
     with bars.progress() as progress:
-        encoder = encoder_for(
+        encoder = catalogue_encoder(
             catalogue, checkpoint, device, keep=keep, prune=prune, pool=pool,
             progress=progress, folder=out, dtype=dtype, one=one, thumbnail=thumbnail,
             batch_size=batch_size,

@@ -9,7 +9,8 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Checkpoint
+from bagformer_cli.cli.options import Checkpoint, Dataset
+from bagformer_cli.cli.views import show_recall
 from bagformer_cli.messages import tr
 
 app = App()
@@ -26,9 +27,7 @@ app = App()
     ),
 )
 def evaluate_command(
-    dataset: Annotated[
-        str, typer.Option(help=tr("A folder in MUGE form, or demo, or muge."))
-    ] = "demo",
+    dataset: Dataset = "demo",
     split: Annotated[Literal["valid", "test", "train"], typer.Option()] = "valid",
     checkpoint: Checkpoint = None,
     slow: Annotated[
@@ -265,7 +264,7 @@ def _mean_stages(every: list[dict[str, Any]]) -> dict[str, Any]:
 
 def show_evaluation(report: dict[str, Any]) -> None:
     """Print the recall table of a report, and what else it holds."""
-    console.recall_table(
+    show_recall(
         report["stages"],
         title=tr(
             "{dataset} {split}: {queries} queries, {items} images; {checkpoint}",

@@ -1,6 +1,6 @@
-"""What Python, Typer and torch raise, turned into this project's errors.
+"""Turn exceptions of Python, Typer and torch into this project's errors.
 
-Code that knows better raises its own :class:`XmrError`; this is the net below it.
+Code that can explain a failure raises its own :class:`XmrError`. This module covers the rest.
 """
 
 from __future__ import annotations
@@ -13,66 +13,66 @@ import typer
 from bagformer_cli.errors import DiskFullError, InputError, XmrError, nearest
 from bagformer_cli.messages import tr
 
-# Typer has carried Click's exceptions inside itself since 0.24 and shared Click's before: the one
-# public name they have in either is that of a subclass.
+# Typer bundles Click's exceptions since 0.24 and imported Click's before. In both, the base class
+# of usage errors is only reachable through a public subclass.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def explain(failure: BaseException) -> XmrError:
-    """The error to show for ``failure``; one that nobody foresaw is called a bug, exit code 1."""
+def to_error(failure: BaseException) -> XmrError:
+    """Make the error to print for an exception; an unexpected one becomes a bug report."""
     if isinstance(failure, XmrError):
         return failure
     if isinstance(failure, UsageError):
-        return _usage(failure)
+        return _usage_error(failure)
     if isinstance(failure, OSError):
-        known = _system(failure)
+        known = _system_error(failure)
         if known is not None:
             return known
     if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
         return XmrError(
-            tr("There is not enough memory."),
+            tr("Out of memory."),
             found=str(failure) or None,
-            hint=tr("Use a smaller batch, or fewer workers, and run the command again."),
+            hint=tr("Use a smaller batch size or fewer workers and run the command again."),
         )
     return XmrError(
-        tr("This should not have happened: it is a bug in xmr."),
+        tr("Unexpected error: this is a bug in xmr."),
         found=f"{type(failure).__name__}: {failure}",
-        hint=tr("Run the command again with --debug and report what it prints."),
+        hint=tr("Run the command again with --debug and report its output."),
     )
 
 
 def unknown_command(name: str, known: list[str], program: str) -> InputError:
-    """The error for a command that does not exist, with the nearest one that does."""
-    near = nearest(name, known)
+    """Make the error for a command that does not exist; suggest a similar one."""
+    similar = nearest(name, known)
     return InputError(
-        tr("There is no such command."),
+        tr("No such command."),
         found=f"{program} {name}",
         expected=", ".join(known),
-        hint=tr("Did you mean `{command}`?", command=f"{program} {near}")
-        if near
+        hint=tr("Did you mean `{command}`?", command=f"{program} {similar}")
+        if similar
         else tr("`{command}` lists the commands.", command=f"{program} --help"),
     )
 
 
-def _usage(failure: Any) -> InputError:
+def _usage_error(failure: Any) -> InputError:
     context = failure.ctx
     program = context.command_path if context is not None else "xmr"
-    hint = tr("`{command}` shows how it is used.", command=f"{program} --help")
+    hint = tr("`{command}` shows its usage.", command=f"{program} --help")
     kind = type(failure).__name__
     if kind == "NoSuchOption":
         known = [option for p in context.command.get_params(context) for option in p.opts]
-        near = nearest(failure.option_name, known)
+        similar = nearest(failure.option_name, known)
         return InputError(
-            tr("There is no such option."),
+            tr("No such option."),
             found=f"{program} {failure.option_name}",
-            expected=near,
+            expected=similar,
             hint=hint,
         )
     if kind == "MissingParameter":
         return InputError(
-            tr("Something is missing on the command line."),
+            tr("A required argument is missing."),
             where=program,
             expected=_parameter(failure),
             hint=hint,
@@ -80,17 +80,17 @@ def _usage(failure: Any) -> InputError:
     if kind == "BadParameter":
         found, wanted = _value(failure)
         return InputError(
-            tr("A value on the command line is wrong."),
+            tr("Invalid value on the command line."),
             where=f"{program} {_parameter(failure)}",
             found=found,
             expected=wanted,
             hint=hint,
         )
     if kind == "BadOptionUsage":
-        return InputError(tr("This option takes a value."), where=failure.option_name, hint=hint)
+        return InputError(tr("This option needs a value."), where=failure.option_name, hint=hint)
     if failure.message.startswith("Got unexpected extra argument"):
         return InputError(
-            tr("There are more arguments than this command takes."),
+            tr("Too many arguments."),
             where=program,
             found=failure.message.rpartition("(")[2].rstrip(")"),
             hint=hint,
@@ -99,7 +99,7 @@ def _usage(failure: Any) -> InputError:
 
 
 def _parameter(failure: Any) -> str:
-    """The option or argument as it is written on the command line."""
+    """Return the name of an option or argument as written on the command line."""
     if failure.param is None:
         return str(failure.param_hint or "")
     if failure.param.param_type_name == "option":
@@ -108,8 +108,8 @@ def _parameter(failure: Any) -> str:
 
 
 def _value(failure: Any) -> tuple[str | None, str]:
-    """What was given for a wrong parameter, as far as it is known, and what Typer says of it."""
-    errors = getattr(failure.__cause__, "errors", None)  # Typer checks values with pydantic
+    """Return the value given for a parameter (None if unknown) and a text of the right values."""
+    errors = getattr(failure.__cause__, "errors", None)  # Typer validates values with pydantic
     found = str(errors()[0]["input"]) if errors is not None else None
     descriptor = getattr(failure.param, "type_descriptor", None)
     if descriptor is not None and descriptor.is_choice:
@@ -122,25 +122,25 @@ def _value(failure: Any) -> tuple[str | None, str]:
     return found, str(failure.message).removeprefix("Value error, ")
 
 
-def _system(failure: OSError) -> XmrError | None:
+def _system_error(failure: OSError) -> XmrError | None:
     where = failure.filename
-    if failure.errno in _FULL:
+    if failure.errno in _DISK_FULL:
         return DiskFullError(
             tr("The disk is full."),
             where=where,
             found=failure.strerror,
-            hint=tr("Free some space, or choose another folder, and run the command again."),
+            hint=tr("Free some space or choose another folder, then run the command again."),
         )
     if failure.errno in {errno.EMFILE, errno.ENFILE}:
         return XmrError(
-            tr("Too many files are open."),
+            tr("Too many open files."),
             found=failure.strerror,
-            hint=tr("Raise the limit with `ulimit -n 4096` and run the command again."),
+            hint=tr("Raise the limit with `ulimit -n 4096`, then run the command again."),
         )
     if where is None:
         return None
     if isinstance(failure, FileNotFoundError):
-        return InputError(tr("There is no such file or folder."), where=where)
+        return InputError(tr("No such file or folder."), where=where)
     if isinstance(failure, PermissionError) or failure.errno == errno.EROFS:
         return InputError(
             tr("This file or folder cannot be opened: permission denied."),
@@ -152,5 +152,5 @@ def _system(failure: OSError) -> XmrError | None:
     if isinstance(failure, NotADirectoryError):
         return InputError(tr("This is a file; a folder was expected."), where=where)
     if isinstance(failure, FileExistsError):
-        return InputError(tr("There is something of this name already."), where=where)
+        return InputError(tr("A file or folder of this name already exists."), where=where)
     return None

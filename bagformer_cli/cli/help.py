@@ -1,7 +1,7 @@
-"""Help pages: plain text in sections, the same under every version of Typer.
+"""Lay out help pages as plain text in sections.
 
-Laid out here rather than by Typer so that Chinese wraps at the right column, examples keep their
-lines, and nothing heavy is imported to show a page.
+Typer's own layout is not used because it breaks Chinese lines at the wrong column, reflows
+examples, and changes between versions.
 """
 
 from __future__ import annotations
@@ -12,58 +12,59 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from bagformer_cli.cli.wording import cells, wrap
+from bagformer_cli.cli.formatting import display_width, wrap
 from bagformer_cli.messages import tr
 
 MAX_WIDTH = 100
-EXAMPLE = "\u2060    "  # starts an example's line: a word joiner, so that it is no mere indentation
-NAME_WIDTH = 30  # a longer name has its text on the next line
+EXAMPLE = "\u2060    "  # marks a line of an example: Typer would strip spaces, not a word joiner
+MAX_NAME_WIDTH = 30  # the text of a longer name starts on the next line
 
 Rows: TypeAlias = list[tuple[str, str]]
-"""What is listed in a section: a name and what it means."""
+"""The rows of a section: a name and its help."""
 
 
 def help_page(command: Any, context: Any, subcommands: dict[str, Rows]) -> str:
-    """The help page of a Typer command.
+    """Lay out the help page of a Typer command.
 
     Args:
-        command: The command; paragraphs of its help that start with :data:`EXAMPLE` are kept as
-            they are.
+        command: The command. Paragraphs of its help that start with :data:`EXAMPLE` keep their
+            line breaks.
         context: Typer's context of the call.
-        subcommands: Heading to rows of subcommands.
+        subcommands: Heading to rows of subcommands; empty for a plain command.
     """
     width = max(40, min(shutil.get_terminal_size().columns, MAX_WIDTH))
     parameters = [p for p in command.get_params(context) if not getattr(p, "hidden", False)]
     types_ = _annotations(command)
     arguments = [p for p in parameters if p.param_type_name == "argument"]
-    pieces = [context.command_path, tr("[OPTIONS]"), *map(_argument_usage, arguments)]
+    usage = [context.command_path, tr("[OPTIONS]"), *map(_argument_usage, arguments)]
     if subcommands:
-        pieces.append(tr("COMMAND …"))
-    lines = [tr("Usage: {usage}", usage=" ".join(pieces))]
+        usage.append(tr("COMMAND …"))
+    lines = [tr("Usage: {usage}", usage=" ".join(usage))]
     for paragraph in (command.help or "").split("\n\n"):
-        if paragraph.startswith(EXAMPLE):  # several examples stand together
+        if paragraph.startswith(EXAMPLE):  # no empty line between two examples
             lines += [] if lines[-1].startswith("    ") else [""]
             lines += paragraph.replace(EXAMPLE, "    ").rstrip().splitlines()
         elif paragraph.strip():
             lines += ["", *wrap(paragraph, width)]
     sections = dict(subcommands)
     if arguments:
-        sections[tr("Arguments")] = [(_name(p), _meaning(p)) for p in arguments]
+        sections[tr("Arguments")] = [(_name(p), _help_text(p)) for p in arguments]
     general: Rows = []
     for parameter in parameters:
         if parameter.param_type_name == "option":
             heading = getattr(parameter, "rich_help_panel", None)
             rows = sections.setdefault(heading, []) if heading else general
-            rows.append((_option(parameter, types_.get(parameter.name)), _meaning(parameter)))
+            rows.append((_option(parameter, types_.get(parameter.name)), _help_text(parameter)))
     sections[tr("Options")] = general
-    column = min(max(cells(n) for rows in sections.values() for n, _ in rows), NAME_WIDTH)
+    widest = max(display_width(name) for rows in sections.values() for name, _ in rows)
+    column = min(widest, MAX_NAME_WIDTH)
     for heading, rows in sections.items():
         lines += ["", tr("{heading}:", heading=heading), *_definitions(rows, column, width)]
     return "\n".join(lines) + "\n"
 
 
 def _annotations(command: Any) -> dict[str, Any]:
-    """The declared types of a command's parameters, which only the function itself knows."""
+    """Return the declared types of a command's parameters."""
     function = command.callback
     while hasattr(function, "__wrapped__"):
         function = function.__wrapped__
@@ -83,27 +84,27 @@ def _argument_usage(argument: Any) -> str:
 def _option(option: Any, declared: Any) -> str:
     names = sorted(option.opts, key=len)
     if not getattr(option, "is_flag", False):
-        names[-1] += f" {option.metavar or _kind(declared)}"
+        names[-1] += f" {option.metavar or _placeholder(declared)}"
     return ", ".join([*names, *option.secondary_opts])
 
 
-def _kind(declared: Any) -> str:
-    """What an option takes: ``N``, ``X``, ``PATH``, ``TEXT``, or its choices."""
+def _placeholder(declared: Any) -> str:
+    """Return the placeholder of a type: ``N``, ``X``, ``PATH``, ``TEXT`` or the choices."""
     origin = get_origin(declared)
     if origin is Annotated:
-        return _kind(get_args(declared)[0])
+        return _placeholder(get_args(declared)[0])
     if origin is Literal:
         return "|".join(map(str, get_args(declared)))
     if origin in (Union, types.UnionType):
-        return _kind(next(a for a in get_args(declared) if a is not type(None)))
+        return _placeholder(next(a for a in get_args(declared) if a is not type(None)))
     if origin in (list, tuple):
-        return _kind(get_args(declared)[0])
+        return _placeholder(get_args(declared)[0])
     if isinstance(declared, type) and issubclass(declared, Enum):
         return "|".join(str(member.value) for member in declared)
     return {int: "N", float: "X", Path: "PATH"}.get(declared, "TEXT")
 
 
-def _meaning(parameter: Any) -> str:
+def _help_text(parameter: Any) -> str:
     if parameter.name == "help":
         return tr("Show this page.")
     text = str(parameter.help or "")
@@ -119,8 +120,8 @@ def _meaning(parameter: Any) -> str:
         default = parameter.opts[0]
     elif isinstance(default, (list, tuple)):
         default = " ".join(map(str, default))
-    nothing = default is None or default is False or default == ""
-    if nothing or callable(default) or not parameter.show_default:
+    no_default = default is None or default is False or default == ""
+    if no_default or callable(default) or not parameter.show_default:
         return text
     note = tr("default: {value}", value=default)
     return f"{text} [{note}]"
@@ -130,9 +131,9 @@ def _definitions(rows: Rows, column: int, width: int) -> list[str]:
     lines = []
     for name, text in rows:
         wrapped = wrap(text, max(20, width - column - 4)) or [""]
-        if cells(name) > column:
+        if display_width(name) > column:
             lines.append(f"  {name}")
             name = ""
-        lines.append(f"  {name}{' ' * (column - cells(name))}  {wrapped[0]}".rstrip())
+        lines.append(f"  {name}{' ' * (column - display_width(name))}  {wrapped[0]}".rstrip())
         lines += [f"{' ' * (column + 4)}{line}" for line in wrapped[1:]]
     return lines

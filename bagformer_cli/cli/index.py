@@ -10,6 +10,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.formatting import duration
 from bagformer_cli.cli.options import (
     Batch,
     Checkpoint,
@@ -24,9 +25,8 @@ from bagformer_cli.cli.options import (
     Strict,
     Thumbnail,
     VectorDtype,
-    encoder_for,
+    catalogue_encoder,
 )
-from bagformer_cli.cli.wording import duration
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
@@ -110,7 +110,7 @@ def build(
             from bagformer_cli.index.build import add_catalogue
             from bagformer_cli.index.engines import create_engine
 
-            encoder = encoder_for(
+            encoder = catalogue_encoder(
                 found, checkpoint, device, keep=keep, prune=prune, pool=pool,
                 progress=progress, dtype=dtype, one=one, thumbnail=thumbnail,
                 batch_size=batch_size,
@@ -214,7 +214,7 @@ def remove(
         raise InputError(
             tr("There is nothing to remove."),
             expected=tr("ids, or --where"),
-            hint=tr("`{command}` shows how it is used.", command="xmr index remove --help"),
+            hint=tr("`{command}` shows its usage.", command="xmr index remove --help"),
         )
     engine = open_engine(uri)
     removed = engine.remove(ids or [], where)

@@ -1,8 +1,8 @@
-"""``xmr``: the command itself.
+"""The ``xmr`` command.
 
-Each command lives in a file of its own in this folder and is imported when it is run, so that
-``xmr --help`` answers at once. Whatever goes wrong ends here: one block on stderr, and the exit
-code 2 (the user's input is wrong), 1 (something else failed) or 130 (interrupted).
+Each subcommand is a module in this folder and is imported only when it runs, so that
+``xmr --help`` is fast. All exceptions end here, as one block on stderr and an exit code: 2 if the
+user's input is wrong, 130 if the user interrupted, 1 otherwise.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ import typer
 from bagformer_cli import __version__
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Group
-from bagformer_cli.cli.failures import explain
+from bagformer_cli.cli.failures import to_error
 from bagformer_cli.cli.help import Rows
 from bagformer_cli.messages import tr
 
-# Section of the help page -> command -> its one line. `xmr NAME` is bagformer_cli/cli/NAME.py.
+# Section of the help page -> command -> one-line help. `xmr NAME` is bagformer_cli/cli/NAME.py.
 COMMANDS: dict[str, dict[str, str]] = {
     tr("Start here"): {
-        "demo": tr("Go the whole way once: draw data, train, evaluate, score"),
-        "doctor": tr("Show what is installed and what this machine can do"),
+        "demo": tr("Run the full pipeline on generated data: draw, train, evaluate, search"),
+        "doctor": tr("Check the installation and the hardware"),
     },
     tr("Data"): {
-        "data": tr("Make, check and import datasets"),
-        "preprocess": tr("Turn titles into tokens and bags, images into a store"),
+        "data": tr("Generate, check and import datasets"),
+        "preprocess": tr("Cut titles into tokens and bags, store images"),
         "bags": tr("Show the entity bags of titles"),
-        "dict": tr("Look at and check entity dictionaries"),
+        "dict": tr("Inspect, check and mine entity dictionaries"),
     },
     tr("Search"): {
-        "encode": tr("Turn piles of images or titles into files of vectors"),
-        "index": tr("Build an index over a catalogue, look at it, change it"),
-        "search": tr("Search a catalogue by words or by an image"),
+        "encode": tr("Encode many images or titles to vector files (resumable)"),
+        "index": tr("Build, update and inspect a search index"),
+        "search": tr("Search an index by text or by image"),
     },
     tr("Models"): {
         "train": tr("Train a model"),
-        "eval": tr("Measure recall both ways, write the official submission"),
-        "compare": tr("Put trained models side by side"),
+        "eval": tr("Measure recall in both directions, write a submission"),
+        "compare": tr("Compare trained models"),
         "score": tr("Score an image against titles"),
-        "convert": tr("Bring published weights into this project's form"),
-        "bench": tr("Measure speed beside the plain reference way"),
+        "convert": tr("Convert published weights to a model folder"),
+        "bench": tr("Benchmark against reference implementations"),
     },
 }
 
 
 class _Xmr(Group):
-    """The root: knows every command by name and imports the one that is run."""
+    """The root group: lists every command, imports only the one that runs."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for section in COMMANDS.values() for name in section]
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``xmr`` and return its exit code.
 
     Args:
-        arguments: What follows ``xmr``; default ``sys.argv[1:]``.
+        arguments: The arguments after ``xmr``; None: ``sys.argv[1:]``.
     """
     console.reset()
     try:
@@ -116,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
-        # The reader went away (`xmr bags … | head`): say nothing, now or at interpreter exit.
+        # The reader closed the pipe (`xmr bags … | head`). Redirecting stdout also silences the
+        # flush at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except typer.Abort:
@@ -126,9 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if type(failure).__name__ == "NoArgsIsHelpError":  # `xmr` or `xmr dict` alone
             print(failure, file=sys.stderr)
             return 2
-        known = explain(failure)
-        console.error(known, failure)
-        return known.exit_code
+        error = to_error(failure)
+        console.error(error, failure)
+        return error.exit_code
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Options and first steps that several commands share, written once."""
+"""Options that several commands share, and the encoder that some of them describe."""
 
 from __future__ import annotations
 
@@ -17,41 +17,54 @@ if TYPE_CHECKING:
     from bagformer_cli.models.build import RetrievalModel
     from bagformer_cli.progress import Progress
 
+Dataset = Annotated[
+    str, typer.Option(help=tr("Dataset: a folder of MUGE files, or the names demo or muge."))
+]
+DatasetArgument = Annotated[
+    str, typer.Argument(help=tr("Dataset: a folder of MUGE files, or the names demo or muge."))
+]
 Checkpoint = Annotated[
     Path | None,
-    typer.Option(help=tr("A model folder or run folder. Default: the newest run under runs/.")),
+    typer.Option(help=tr("Model folder or run folder. Default: the newest run under runs/.")),
 ]
 SplitName = Annotated[
     str | None,
-    typer.Option(help=tr("Of a dataset in MUGE form. Default: valid.")),
+    typer.Option(help=tr("Split of a MUGE dataset. Default: valid.")),
 ]
 Root = Annotated[
     Path | None,
-    typer.Option(help=tr("What relative image paths start from. Default: the table's folder.")),
+    typer.Option(help=tr("Folder of relative image paths. Default: the folder of the table.")),
 ]
-Encoding = Annotated[str, typer.Option(help=tr("Of a table; Excel in China writes gb18030."))]
+Encoding = Annotated[
+    str, typer.Option(help=tr("Text encoding of the table. Excel in China writes gb18030."))
+]
 VectorDtype = Annotated[
     Literal["int8", "float16", "float32", "residual4"],
     typer.Option(
         help=tr(
-            "Type of the stored vectors. residual4: 4 bits per dimension, the smallest and slowest."
+            "Type of the stored vectors. residual4 (4 bits per dimension) is the smallest and "
+            "slowest."
         )
     ),
 ]
 OneVector = Annotated[
     Literal["cls", "mean"],
-    typer.Option(help=tr("Which single vector stands for an item in one-vector search.")),
+    typer.Option(help=tr("The single vector of an item for single-vector search.")),
 ]
 Keep = Annotated[
     int | None,
-    typer.Option(min=1, help=tr("Keep the first so many vectors of an image."), show_default=False),
+    typer.Option(
+        min=1, help=tr("Truncation: keep the first N vectors of an image."), show_default=False
+    ),
 ]
 Prune = Annotated[
     float | None,
     typer.Option(
         min=0.0,
         max=1.0,
-        help=tr("Keep this share of an image's vectors: those most like its class token."),
+        help=tr(
+            "Pruning: keep this share of an image's vectors, those most similar to its class token."
+        ),
         show_default=False,
     ),
 ]
@@ -59,39 +72,53 @@ Pool = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help=tr("Cluster an image's vectors; so many become one."),
+        help=tr("Token pooling: merge every N vectors of an image into one (Ward clustering)."),
         show_default=False,
     ),
 ]
 Thumbnail = Annotated[
-    int, typer.Option(min=0, help=tr("Longer side of the thumbnails that are kept; 0: none."))
+    int, typer.Option(min=0, help=tr("Longer side of stored thumbnails in pixels; 0: store none."))
 ]
 Strict = Annotated[
     bool,
+    typer.Option("--strict", help=tr("Stop at the first broken product instead of skipping it.")),
+]
+Batch = Annotated[
+    int,
     typer.Option(
-        "--strict", help=tr("Stop at the first broken product instead of leaving it out.")
+        min=1, help=tr("Products per forward pass of the model. Larger values use more memory.")
     ),
 ]
-Batch = Annotated[int, typer.Option(min=1, help=tr("Products that go through the model at once."))]
 Device = Annotated[
     str | None,
-    typer.Option(help=tr("cpu, cuda … Default: a GPU if there is one."), show_default=False),
+    typer.Option(
+        help=tr("Device of the model: cpu, cuda, … Default: a GPU if there is one."),
+        show_default=False,
+    ),
 ]
 RunBy = Annotated[
     Literal["local", "ray"],
-    typer.Option(help=tr("What runs the work: processes on this machine, or Ray.")),
+    typer.Option(help=tr("Run on processes of this machine, or on Ray.")),
 ]
 RayAddress = Annotated[
     str | None,
     typer.Option(
-        help=tr("Of a running Ray cluster. Default: one on this machine."), show_default=False
+        help=tr("Address of a running Ray cluster. Default: start one on this machine."),
+        show_default=False,
     ),
 ]
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """A model, and how it turns the products of a catalogue into rows."""
+class CatalogueEncoder:
+    """A loaded model and the options with which it encodes a catalogue.
+
+    Attributes:
+        checkpoint: The model folder.
+        model: The model.
+        options: How products become vectors.
+        layout: The columns of the encoded rows.
+    """
 
     checkpoint: Path
     model: RetrievalModel
@@ -99,7 +126,7 @@ class Encoder:
     layout: Layout
 
 
-def encoder_for(
+def catalogue_encoder(
     catalogue: Catalogue,
     checkpoint: Path | None,
     device: str | None,
@@ -110,19 +137,19 @@ def encoder_for(
     progress: Progress,
     folder: Path | None = None,
     **options: Any,
-) -> Encoder:
-    """The encoder that the options of a command mean.
+) -> CatalogueEncoder:
+    """Load the model that a command's options name and prepare it for a catalogue.
 
     Args:
-        catalogue: What it will encode.
-        checkpoint: As given.
-        device: As given.
-        keep: See ``Fewer``.
-        prune: See ``Fewer``.
-        pool: See ``Fewer``.
-        progress: Where to report.
-        folder: Where an earlier run may have left a codebook.
-        **options: Of ``EncodeOptions``.
+        catalogue: The products to encode. A codebook of residual codes is trained on them.
+        checkpoint: Value of ``--checkpoint``.
+        device: Value of ``--device``.
+        keep: Value of ``--keep``.
+        prune: Value of ``--prune``.
+        pool: Value of ``--pool``.
+        progress: Receives the progress of training a codebook.
+        folder: Output folder of an earlier run, whose codebook is used again.
+        **options: Other fields of ``EncodeOptions``.
     """
     from bagformer_cli.api import load
     from bagformer_cli.index.compression.codebook import with_codebook
@@ -130,9 +157,9 @@ def encoder_for(
     from bagformer_cli.index.encode import EncodeOptions, layout_of
     from bagformer_cli.models.checkpoint import find_checkpoint
 
-    place = find_checkpoint(checkpoint)
-    model = load(place, device).model
-    how = EncodeOptions(fewer=Fewer(keep, prune, pool), **options)
-    how = with_codebook(how, model, catalogue, folder=folder, progress=progress)
-    layout = layout_of(model, how, catalogue.attributes, str(place.resolve()))
-    return Encoder(place, model, how, layout)
+    path = find_checkpoint(checkpoint)
+    model = load(path, device).model
+    encoding = EncodeOptions(fewer=Fewer(keep, prune, pool), **options)
+    encoding = with_codebook(encoding, model, catalogue, folder=folder, progress=progress)
+    layout = layout_of(model, encoding, catalogue.attributes, str(path.resolve()))
+    return CatalogueEncoder(path, model, encoding, layout)

@@ -9,7 +9,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import RayAddress, RunBy
+from bagformer_cli.cli.options import Dataset, RayAddress, RunBy
 from bagformer_cli.messages import tr
 
 app = App()
@@ -25,9 +25,7 @@ app = App()
     )
 )
 def preprocess(
-    dataset: Annotated[
-        str, typer.Option(help=tr("A folder in MUGE form, or demo, or muge."))
-    ] = "demo",
+    dataset: Dataset = "demo",
     text_only: Annotated[
         bool, typer.Option("--text-only", help=tr("Titles only; leave the images out."))
     ] = False,

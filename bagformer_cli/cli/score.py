@@ -11,6 +11,7 @@ import typer
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.options import Checkpoint
+from bagformer_cli.cli.views import show_bag_legend, show_bags
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -117,8 +118,8 @@ def show_scores(report: dict[str, Any], lengths: list[int]) -> None:
             _show_fits(title, fits)
         return
     for bags in report["bags"]:
-        console.bags(bags)
-    console.bags_legend()
+        show_bags(bags)
+    show_bag_legend()
 
 
 def _show_fits(title: str, fits: list[dict[str, Any]]) -> None:

@@ -109,7 +109,7 @@ def search(
         raise InputError(
             tr("A search takes words or an image."),
             where="xmr search",
-            hint=tr("`{command}` shows how it is used.", command="xmr search --help"),
+            hint=tr("`{command}` shows its usage.", command="xmr search --help"),
         )
     asked: list[Any] = list(image or queries or [])
     for words in queries or []:

@@ -56,7 +56,9 @@ def train(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help=tr("A folder in MUGE form, or demo, or muge. Default: demo.")),
+        typer.Option(
+            help=tr("Dataset: a folder of MUGE files, or the names demo or muge. Default: demo.")
+        ),
     ] = None,
     output_dir: Annotated[
         Path | None,

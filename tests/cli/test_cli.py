@@ -34,7 +34,7 @@ EVERY: list[tuple[str, ...]] = [(), *commands()]
 def test_help_pages_fit_into_80_columns(
     path: tuple[str, ...], xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the pages say is compared with docs/commands.md (tests/test_docs.py)."""
+    """Their text is compared with docs/commands.md in tests/test_docs.py."""
     monkeypatch.setenv("COLUMNS", "80")
     run = xmr(*path, "--help")
     assert (run.code, run.err) == (0, "")
@@ -49,7 +49,7 @@ def test_every_command_has_the_common_options(
     if "COMMAND …" not in page.splitlines()[0]:
         assert "--json" in page
         assert "--debug" in page
-    for line in page.splitlines():  # an option without a meaning is a riddle
+    for line in page.splitlines():  # every option has a help text
         assert not line.startswith("  -") or len(line.split("  ")) > 2 or len(line) > 32, line
 
 
@@ -67,38 +67,38 @@ def test_help_imports_nothing_heavy() -> None:
     assert json.loads(run.stderr) == []
 
 
-def test_the_pages_speak_chinese() -> None:
+def test_help_pages_are_in_chinese_with_xmr_lang() -> None:
     run = _process("--help", XMR_LANG="zh", COLUMNS="80")
     assert run.returncode == 0
     assert "用法" in run.stdout.splitlines()[0]
     assert "训练" in run.stdout
 
 
-def test_the_version(xmr: Callable[..., Any]) -> None:
+def test_version_is_printed(xmr: Callable[..., Any]) -> None:
     assert xmr("--version").out == f"xmr {__version__}\n"
 
 
-def test_nothing_asked_shows_the_help_page(xmr: Callable[..., Any]) -> None:
+def test_no_arguments_show_the_help_page(xmr: Callable[..., Any]) -> None:
     run = xmr()
     assert (run.code, run.out) == (2, "")
     assert run.err.startswith("Usage: xmr [OPTIONS] COMMAND")
     assert xmr("data").err.startswith("Usage: xmr data [OPTIONS] COMMAND")
 
 
-def test_a_misspelt_command_names_the_nearest(xmr: Callable[..., Any]) -> None:
+def test_a_misspelt_command_suggests_a_similar_one(xmr: Callable[..., Any]) -> None:
     run = xmr("trian")
     assert run.code == 2
-    assert "There is no such command." in run.err
+    assert "No such command." in run.err
     assert "Did you mean `xmr train`?" in run.err
     assert "Did you mean `xmr data check`?" in xmr("data", "chek").err
 
 
-def test_a_command_like_no_other_gets_the_list(xmr: Callable[..., Any]) -> None:
+def test_an_unknown_command_points_to_the_list(xmr: Callable[..., Any]) -> None:
     run = xmr("qqqq")
     assert "`xmr --help` lists the commands." in run.err
 
 
-def test_a_misspelt_option_names_the_nearest(xmr: Callable[..., Any]) -> None:
+def test_a_misspelt_option_suggests_a_similar_one(xmr: Callable[..., Any]) -> None:
     run = xmr("train", "--intraction", "bagwise")
     assert run.code == 2
     assert "found     xmr train --intraction\n" in run.err
@@ -106,7 +106,7 @@ def test_a_misspelt_option_names_the_nearest(xmr: Callable[..., Any]) -> None:
     assert "`xmr train --help`" in run.err
 
 
-def test_a_value_that_is_not_a_choice(xmr: Callable[..., Any]) -> None:
+def test_a_value_that_is_not_a_choice_gets_the_choices(xmr: Callable[..., Any]) -> None:
     run = xmr("train", "--interaction", "bagwize")
     assert run.code == 2
     assert "xmr train --interaction" in run.err
@@ -114,7 +114,7 @@ def test_a_value_that_is_not_a_choice(xmr: Callable[..., Any]) -> None:
     assert "bagwise" in run.err.split("expected")[1]
 
 
-def test_a_value_of_the_wrong_type(xmr: Callable[..., Any]) -> None:
+def test_a_value_of_the_wrong_type_gets_the_right_type(xmr: Callable[..., Any]) -> None:
     run = xmr("train", "--seed", "soon")
     assert run.code == 2
     assert "xmr train --seed" in run.err
@@ -123,30 +123,30 @@ def test_a_value_of_the_wrong_type(xmr: Callable[..., Any]) -> None:
     assert "expected  at least 1\n" in xmr("search", "x", "-k", "0").err
 
 
-def test_an_option_without_its_value(xmr: Callable[..., Any]) -> None:
+def test_an_option_without_its_value_is_an_error(xmr: Callable[..., Any]) -> None:
     run = xmr("train", "--seed")
     assert run.code == 2
-    assert "This option takes a value." in run.err
+    assert "This option needs a value." in run.err
     assert "--seed" in run.err
     assert "`xmr train --help`" in run.err
     assert "`xmr dict stats --help`" in xmr("dict", "stats", "--titles").err
 
 
-def test_too_many_arguments(xmr: Callable[..., Any]) -> None:
+def test_too_many_arguments_are_listed(xmr: Callable[..., Any]) -> None:
     run = xmr("doctor", "one", "two")
     assert run.code == 2
-    assert "more arguments than this command takes" in run.err
+    assert "Too many arguments." in run.err
     assert "found     one two\n" in run.err
 
 
-def test_a_missing_argument(xmr: Callable[..., Any]) -> None:
+def test_a_missing_argument_is_named(xmr: Callable[..., Any]) -> None:
     run = xmr("score")
     assert run.code == 2
-    assert "Something is missing on the command line." in run.err
+    assert "A required argument is missing." in run.err
     assert "expected  IMAGE" in run.err
 
 
-def test_doctor(xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_packages_and_cpu(xmr: Callable[..., Any]) -> None:
     run = xmr("doctor", "--json")
     assert run.code == 0
     found = run.json()
@@ -159,7 +159,7 @@ def test_doctor(xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Non
     assert "lmdb" in page
 
 
-def test_doctor_names_what_is_missing(
+def test_doctor_fails_if_a_required_package_is_missing(
     xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bagformer_cli import machine
@@ -171,7 +171,7 @@ def test_doctor_names_what_is_missing(
     assert 'pip install "torch>=2.6"' in run.out
 
 
-def test_output_that_nobody_reads_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     program = (
         f"{sys.executable} -m bagformer_cli.cli.main doctor --json | true; echo ${{PIPESTATUS[0]}}"
     )
@@ -179,7 +179,7 @@ def test_output_that_nobody_reads_is_no_error() -> None:
     assert run.stderr == ""
 
 
-def test_a_stream_that_cannot_show_chinese_is_no_error() -> None:
+def test_a_stream_without_chinese_gets_escapes() -> None:
     run = _process("bags", "红色连衣裙", PYTHONIOENCODING="ascii")
     assert run.returncode == 0
     assert "\\u7ea2" in run.stdout

@@ -1,4 +1,4 @@
-"""What is shown, and where: tables, bags, JSON on stdout; bars and warnings on stderr."""
+"""Output: tables, bags and JSON on stdout; progress and warnings on stderr."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 
 from bagformer_cli.cli import bars, console
-from bagformer_cli.cli.wording import cells, duration, wrap
+from bagformer_cli.cli.formatting import display_width, duration, wrap
+from bagformer_cli.cli.views import show_bag_legend, show_bags, show_recall
 
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     console.reset()
-    monkeypatch.setattr(bars, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(bars, "MIN_SECONDS", 0.0)
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -49,7 +50,7 @@ class Point:
 Out = pytest.CaptureFixture[str]
 
 
-def test_json_takes_what_a_result_is_made_of(capsys: Out) -> None:
+def test_json_converts_arrays_paths_dataclasses_and_nan(capsys: Out) -> None:
     console.print_json(
         {
             "题": np.array([[1, 2]], dtype=np.int64),
@@ -77,7 +78,7 @@ def test_json_takes_what_a_result_is_made_of(capsys: Out) -> None:
     }
 
 
-def test_a_result_is_shown_or_written_as_json(capsys: Out) -> None:
+def test_a_result_is_printed_as_text_or_as_json(capsys: Out) -> None:
     console.result({"a": 1}, lambda: console.say("one"))
     assert capsys.readouterr().out == "one\n"
     console.set_json(True)
@@ -85,7 +86,7 @@ def test_a_result_is_shown_or_written_as_json(capsys: Out) -> None:
     assert capsys.readouterr().out == '{"a": 1}\n'
 
 
-def test_a_table_in_a_pipe_is_whole_and_plain(capsys: Out) -> None:
+def test_a_table_in_a_pipe_is_not_cropped_or_padded(capsys: Out) -> None:
     long = "长" * 60
     console.table(["name", "n", "score"], [["a", 1234, 0.5], [long, None, 12.25]], title="Runs")
     lines = capsys.readouterr().out.splitlines()
@@ -96,18 +97,18 @@ def test_a_table_in_a_pipe_is_whole_and_plain(capsys: Out) -> None:
     assert not any(line != line.rstrip() for line in lines)
 
 
-def test_a_long_cell_is_cut(capsys: Out) -> None:
+def test_a_long_cell_is_truncated(capsys: Out) -> None:
     console.table(["title"], [["长" * 10_000]])
     assert len(capsys.readouterr().out.splitlines()[2]) < 130
 
 
-def test_recalls_are_a_table_of_both_directions(capsys: Out) -> None:
+def test_recall_is_a_table_of_both_directions(capsys: Out) -> None:
     found = {"recall@1": 50.0, "recall@5": 75.0, "recall@10": 100.0, "mean_recall": 75.0}
     stages = {
         "recall": {"text_to_image": found, "image_to_text": found},
         "merged": {"text_to_image": found},
     }
-    console.recall_table(stages)
+    show_recall(stages)
     rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()[2:]]
     cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
     assert cells == [
@@ -123,23 +124,23 @@ class Bag:
     source: str
 
 
-def test_a_title_as_its_bags(capsys: Out) -> None:
+def test_a_title_is_printed_as_its_bags(capsys: Out) -> None:
     bags = [Bag("红色", "lexicon"), Bag("[b]", "token"), Bag("2件", "pattern")]
-    console.bags(bags)
-    console.bags_legend()  # nothing: there are no colours here
+    show_bags(bags)
+    show_bag_legend()  # prints nothing: the stream has no colours
     assert capsys.readouterr().out == "红色│[b]│2件\n"
 
 
 def test_bags_are_coloured_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = _terminal(monkeypatch, "stdout")
-    console.bags([Bag("红色", "lexicon"), Bag("裙", "token")])
-    console.bags_legend()
+    show_bags([Bag("红色", "lexicon"), Bag("裙", "token")])
+    show_bag_legend()
     shown = terminal.getvalue()
     assert "\x1b[1;32m红色" in shown
     assert "dictionary entry" in shown
 
 
-def test_next_steps(capsys: Out) -> None:
+def test_next_steps_are_commands_with_comments(capsys: Out) -> None:
     console.next_steps([("xmr score image.jpg", "score it")])
     assert capsys.readouterr().out == "\nNext\n  xmr score image.jpg   # score it\n"
 
@@ -157,7 +158,7 @@ def test_long_lines_are_not_broken(capsys: Out) -> None:
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_work_in_a_log_is_plain_lines(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_in_a_log_is_plain_lines(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     with bars.progress() as progress, progress.task("Reading", 10, "images") as task:
@@ -173,14 +174,14 @@ def test_work_in_a_log_is_plain_lines(capsys: Out, monkeypatch: pytest.MonkeyPat
     assert "\x1b" not in err
 
 
-def test_work_of_a_moment_leaves_no_line(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bars, "LEAST_SECONDS", 0.5)
+def test_a_short_task_leaves_no_line(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bars, "MIN_SECONDS", 0.5)
     with bars.progress() as progress, progress.task("Reading", 1) as task:
         task.advance()
     assert capsys.readouterr().err == ""
 
 
-def test_work_inside_work_leaves_no_line(capsys: Out) -> None:
+def test_a_task_inside_a_task_leaves_no_line(capsys: Out) -> None:
     with bars.progress() as progress, progress.task("Training", 2) as outer:
         for _ in range(2):
             with progress.task("Evaluating", 1) as inner:
@@ -189,7 +190,7 @@ def test_work_inside_work_leaves_no_line(capsys: Out) -> None:
     assert "Evaluating" not in capsys.readouterr().err
 
 
-def test_work_on_a_terminal_is_a_bar_and_leaves_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_on_a_terminal_is_a_bar_and_leaves_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = _terminal(monkeypatch, "stderr")
     with bars.progress() as progress:
         with progress.task("Reading [x]", 3, "images") as task:
@@ -204,7 +205,7 @@ def test_work_on_a_terminal_is_a_bar_and_leaves_a_line(monkeypatch: pytest.Monke
     assert "✓ Reading [x]: 3 images, " in shown
 
 
-def test_work_that_fails_leaves_no_line(capsys: Out) -> None:
+def test_a_task_that_fails_leaves_no_line(capsys: Out) -> None:
     def work() -> None:
         with bars.progress() as progress, progress.task("Reading", 3):
             raise ValueError("broken")
@@ -226,13 +227,13 @@ def test_work_that_fails_leaves_no_line(capsys: Out) -> None:
         (7800, "2 h 10 min"),
     ],
 )
-def test_durations(seconds: float, text: str) -> None:
+def test_durations_have_one_or_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_columns_of_chinese() -> None:
-    assert cells("红色ab，") == 8
-    assert cells("e\u0301") == 1
+def test_a_chinese_character_takes_two_columns() -> None:
+    assert display_width("红色ab，") == 8
+    assert display_width("e\u0301") == 1
 
 
 @pytest.mark.parametrize(
@@ -251,5 +252,7 @@ def test_columns_of_chinese() -> None:
         ("三个字 [必填]", 12, ["三个字 [必填]"]),
     ],
 )
-def test_wrapping(text: str, width: int, lines: list[str]) -> None:
+def test_lines_break_between_words_or_wide_characters(
+    text: str, width: int, lines: list[str]
+) -> None:
     assert wrap(text, width) == lines

@@ -1,49 +1,80 @@
-"""``xmr demo`` from end to end, on few pictures and few steps."""
+"""The pipeline of ``xmr demo`` from end to end, with few images and few steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bagformer_cli import config
-from bagformer_cli.demo import write_demo
+from bagformer_cli.config import load_config
+from bagformer_cli.demo import pipeline, write_demo
+from bagformer_cli.training.loop import TrainResult
+
+SHORT = ["training.max_steps=2", "training.schedule_steps=2"]
 
 
 @pytest.mark.slow
-def test_the_whole_way(
-    tmp_path: Path, xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+def test_the_pipeline_trains_evaluates_scores_and_searches(
+    tmp_path: Path, xmr: Callable[..., Any]
 ) -> None:
     write_demo(tmp_path / "data" / "demo", images=300, seed=5, workers=1, size=64)
-    load = config.load_config
-    names = []
-
-    def short(source: Any, items: Sequence[str] = (), *rest: Any) -> config.RunConfig:
-        if source in ("pretrain_demo", "demo"):
-            names.append(source)
-            items = [*items, "training.max_steps=2", "training.schedule_steps=2"]
-        return load(source, items, *rest)
-
-    monkeypatch.setattr(config, "load_config", short)
-    run = xmr("demo", "--output-dir", tmp_path, "--json")
-    assert run.code == 0, run.err
-    report = run.json()
-    assert names == ["pretrain_demo", "demo"]
+    done = pipeline.run_demo(tmp_path, settings=SHORT)
+    report = done.report
     assert set(report["stages"]) == {"recall", "rerank", "merged"}
-    assert Path(report["checkpoint"]) == tmp_path / "runs" / "demo" / "best"
-    trained = load(tmp_path / "runs" / "demo" / "config.yaml", [])
+    assert set(report["attributes"]) >= {"kind", "colour", "pattern"}
+    run = tmp_path / "runs" / "demo"
+    assert Path(report["checkpoint"]) == run / "best"
+    trained = load_config(run / "config.yaml")
     assert trained.training.checkpoint == str(tmp_path / "runs" / "demo-pretrained" / "last")
+    assert trained.training.epochs == pipeline.EPOCHS
     score, search = report["score"], report["search"]
-    assert len(score["titles"]) == len(score["text_to_image"]) == 3
+    assert len(score["titles"]) == len(score["text_to_image"]) == len(done.title_vectors) == 3
     assert (tmp_path / "image.jpg").read_bytes()[:2] == b"\xff\xd8"
     assert search["rows"] == report["n_items"]
     assert search["results"][0]["query"] == score["titles"][0]
     for result in search["results"]:
         assert 0 < len(result["hits"]) <= 6
-    assert "search.html" in {path.name for path in tmp_path.iterdir()}
+    colour = search["results"][0]["hits"][0]["attributes"]["colour"]
+    filtered = next(one for one in search["results"] if "--where" in one["query"])
+    assert {hit["attributes"]["colour"] for hit in filtered["hits"]} == {colour}
+    assert (tmp_path / "search.html").is_file()
     again = xmr("search", score["titles"][0], "--index", search["index"], "-k", 6, "--json").json()
     assert [hit["id"] for hit in again["results"][0]["hits"]] == [
         hit["id"] for hit in search["results"][0]["hits"]
     ]
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_says_how_to_continue(
+    tmp_path: Path, xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(config: Any, store: Any, folder: Path, *_: Any, **__: Any) -> TrainResult:
+        return TrainResult(folder, 1, 1, True, None, None, 0.5)
+
+    write_demo(tmp_path / "data" / "demo", images=300, seed=5, workers=1, size=64)
+    monkeypatch.setattr(pipeline, "start_run", stop)
+    run = xmr("demo", "--output-dir", tmp_path)
+    assert (run.code, run.out) == (130, "")
+    folder = tmp_path / "runs" / "demo-pretrained"
+    assert f"xmr train --resume --output-dir {folder}" in run.err
+
+
+def test_the_report_is_printed_with_commands_to_try_next(
+    tmp_path: Path, xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recall = {"recall@1": 50.0, "recall@5": 75.0, "recall@10": 100.0, "mean_recall": 75.0}
+    report = {
+        "dataset": "demo", "split": "valid", "n_queries": 2, "n_items": 2, "seconds": {},
+        "stages": {"recall": {"text_to_image": recall}}, "checkpoint": "runs/demo/best",
+        "score": {"image": "image.jpg", "titles": ["红裙"], "text_to_image": [1.0],
+                  "image_to_text": [1.5], "bags": [[]], "checkpoint": "runs/demo/best"},
+        "search": {"page": "search.html", "results": [{"query": "红裙", "hits": []}]},
+        "total_seconds": 12.3,
+    }  # fmt: skip
+    run_demo = lambda *_, **__: pipeline.DemoRun(report, [2])  # noqa: E731
+    monkeypatch.setattr(pipeline, "run_demo", run_demo)
+    out = xmr("demo", "--output-dir", tmp_path).out
+    for text in ("75.00", "0.50", "search.html", "Done in 12 s.", f"cd {tmp_path}", "xmr score"):
+        assert text in out

@@ -1,0 +1,95 @@
+"""Print results that several commands show: recall, and a title as its coloured bags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from bagformer_cli.cli import console
+from bagformer_cli.messages import tr
+
+SOURCE_STYLES = {"lexicon": "bold green", "pattern": "bold cyan", "token": ""}
+TYPE_STYLES = {  # of dictionary entries that are not of type "word"
+    "brand": "bold magenta",
+    **dict.fromkeys(("colour", "material", "pattern", "style", "function"), "yellow"),
+    **dict.fromkeys(("audience", "season", "scene", "place"), "blue"),
+    "selling": "dim",
+}
+
+
+class BagLike(Protocol):
+    """The part of a bag that :func:`show_bags` reads (``text.segmenter.Bag`` has it)."""
+
+    @property
+    def text(self) -> str:
+        """The characters of the bag."""
+
+    @property
+    def source(self) -> str:
+        """``lexicon``, ``pattern`` or ``token``."""
+
+
+def show_bags(bags: Iterable[BagLike], *, label: str = "") -> None:
+    """Print a title as its bags: bars between them, colours for their kinds.
+
+    Args:
+        bags: The bags of the title, in order. A ``type`` attribute is used if there is one.
+        label: A text before the title.
+    """
+    spans = [(f"{label}  ", "dim")] if label else []
+    for i, bag in enumerate(bags):
+        if i:
+            spans.append(("│", "dim"))
+        style = SOURCE_STYLES.get(bag.source, "")
+        if bag.source == "lexicon":
+            style = TYPE_STYLES.get(getattr(bag, "type", None) or "", style)
+        spans.append((bag.text, style))
+    console.styled(spans)
+
+
+def show_bag_legend() -> None:
+    """Print the meaning of the colours of :func:`show_bags`; nothing if stdout has no colours."""
+    if not console.has_colours():
+        return
+    names = {
+        SOURCE_STYLES["lexicon"]: tr("dictionary entry"),
+        TYPE_STYLES["brand"]: tr("brand"),
+        TYPE_STYLES["colour"]: tr("property"),
+        TYPE_STYLES["audience"]: tr("for whom, when, where"),
+        TYPE_STYLES["selling"]: tr("marketing word"),
+        SOURCE_STYLES["pattern"]: tr("found by a pattern"),
+        SOURCE_STYLES["token"]: tr("single token"),
+    }
+    spans = [(name, style) for style, name in names.items()]
+    console.styled([part for span in spans for part in (("  ", ""), span)][1:])
+
+
+def show_recall(
+    stages: Mapping[str, Mapping[str, Mapping[str, float]]], *, title: str | None = None
+) -> None:
+    """Print the recalls of an evaluation as a table, in percent.
+
+    Args:
+        stages: The ``"stages"`` of ``xmr eval --json``: stage (``recall``, ``rerank``,
+            ``merged``) to direction (``text_to_image``, ``image_to_text``) to metric
+            (``recall@1``, …, ``mean_recall``).
+        title: A line above the table.
+    """
+    directions = {
+        "text_to_image": tr("text → image"),
+        "image_to_text": tr("image → text"),
+    }
+    names = {"recall": tr("recall"), "rerank": tr("rerank"), "merged": tr("merged")}
+    metrics = ("recall@1", "recall@5", "recall@10", "mean_recall")
+    rows = [
+        [
+            directions[direction],
+            names.get(stage, stage),
+            *(found[direction].get(metric) for metric in metrics),
+        ]
+        for direction in directions
+        for stage, found in stages.items()
+        if direction in found
+    ]
+    columns = [tr("direction"), tr("stage"), "R@1", "R@5", "R@10", tr("mean recall")]
+    console.table(columns, rows, title=title)

@@ -1,0 +1,210 @@
+"""The whole pipeline on drawn data: draw, preprocess, pretrain, train, evaluate, score, search.
+
+``xmr demo`` prints the report of :func:`run_demo`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bagformer_cli.api import Retriever, load
+from bagformer_cli.config import load_config
+from bagformer_cli.data.catalogue.catalogue import open_catalogue
+from bagformer_cli.data.muge import MugeFolder, naming_of
+from bagformer_cli.data.store.split import Split
+from bagformer_cli.data.store.preprocess import preprocess
+from bagformer_cli.data.store.store import Store
+from bagformer_cli.demo.generate import write_demo
+from bagformer_cli.evaluation.attributes import first_image_accuracy
+from bagformer_cli.evaluation.evaluate import Evaluation, evaluate
+from bagformer_cli.files import atomic_file
+from bagformer_cli.index.build import add_catalogue
+from bagformer_cli.index.encode import EncodeOptions, layout_of
+from bagformer_cli.index.engines import create_engine
+from bagformer_cli.index.results_page import Found, write_page
+from bagformer_cli.index.search import Index
+from bagformer_cli.machine import usable_cores
+from bagformer_cli.messages import tr
+from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.text.from_config import build_titles
+from bagformer_cli.training.run import free_run_folder, new_model, start_run
+
+EPOCHS = 20  # of training after pretraining; configs/demo.yaml alone has 26
+HITS = 6  # results of each example search
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """The outcome of the pipeline.
+
+    Attributes:
+        report: The JSON object of ``xmr demo --json``: the figures of ``xmr eval --json``, and the
+            objects ``score`` and ``search``.
+        title_vectors: Number of vectors of each title in ``report["score"]``.
+    """
+
+    report: dict[str, Any]
+    title_vectors: list[int]
+
+
+def run_demo(
+    output_dir: Path,
+    *,
+    seed: int = 0,
+    settings: Sequence[str] = (),
+    progress: Progress = SILENT,
+) -> DemoRun:
+    """Run the whole pipeline once, in a few minutes on two cores and without any download.
+
+    Args:
+        output_dir: Folder that gets ``data/demo``, two runs under ``runs/``, ``image.jpg`` and
+            ``search.html``. A dataset that is already there is used again.
+        seed: Random seed of both trainings.
+        settings: ``--set`` items for both trainings, for example ``training.max_steps=2``.
+        progress: Receives the stages and their progress.
+
+    Raises:
+        KeyboardInterrupt: The user stopped a training; its run folder can be resumed.
+    """
+    started = time.perf_counter()
+    progress.info(tr("1  Drawing product images and titles"))
+    dataset = MugeFolder(_draw(output_dir / "data" / "demo", progress))
+    progress.info(tr("2  Cutting titles into entity bags, storing images"))
+    encoder = build_titles(load_config("demo"))
+    store = preprocess(dataset, encoder=encoder, workers=usable_cores(), progress=progress)
+    run = _train(store, output_dir / "runs", [f"seed={seed}", *settings], progress)
+    progress.info(tr("5  Evaluating on combinations that training never showed"))
+    checkpoint = run / "best"
+    retriever = load(checkpoint)
+    split = store.split("valid")
+    evaluation = evaluate(
+        retriever.model, split, retriever.model.config.evaluation, progress=progress
+    )
+    image, titles = _write_example(split, evaluation, output_dir / "image.jpg")
+    score, title_vectors = _score(retriever, image, titles)
+    progress.info(tr("6  Building an index of the validation images and searching it"))
+    index = _build_index(retriever.model, dataset.path, run / "index", checkpoint, progress)
+    search = _search(index, image, titles, output_dir / "search.html")
+    report = {
+        "dataset": "demo",
+        "split": "valid",
+        **evaluation.to_json(),
+        "attributes": first_image_accuracy(dataset.path, split, evaluation.best.positions[:, 0]),
+        "checkpoint": str(checkpoint),
+        "score": {**score, "checkpoint": str(checkpoint)},
+        "search": search,
+        "total_seconds": round(time.perf_counter() - started, 1),
+    }
+    return DemoRun(report, title_vectors)
+
+
+def _draw(folder: Path, progress: Progress) -> Path:
+    """Draw the dataset unless the folder already holds one."""
+    if not folder.is_dir() or naming_of(folder) is None:
+        write_demo(folder, progress=progress)
+    return folder
+
+
+def _train(store: Store, runs: Path, settings: Sequence[str], progress: Progress) -> Path:
+    """Pretrain on small images, then train with the matching head; return the second run."""
+    pretrained, run = (free_run_folder(runs, name) for name in ("demo-pretrained", "demo"))
+    start = f"training.checkpoint={pretrained / 'last'}"
+    for message, folder, template, items in (
+        (tr("3  Pretraining on small images in {run}", run=pretrained), pretrained,
+         "pretrain_demo", settings),
+        (tr("4  Training a bag-wise model in {run}", run=run), run,
+         "demo", [f"training.epochs={EPOCHS}", start, *settings]),
+    ):  # fmt: skip
+        progress.info(message)
+        config = load_config(template, items)
+        result = start_run(
+            config, store, folder, new_model(config), template=template, progress=progress
+        )
+        if result.interrupted:
+            command = f"xmr train --resume --output-dir {folder}"
+            progress.info(tr("Continue this training with: {command}", command=command))
+            raise KeyboardInterrupt
+    return run
+
+
+def _write_example(split: Split, evaluation: Evaluation, path: Path) -> tuple[Path, list[str]]:
+    """Write an image to try the model with; return three titles: its own and two similar ones.
+
+    The image is one that its title finds first. (The recall table says how many are not.)
+    """
+    query = int(evaluation.ranks["text_to_image"].argmin())
+    image = int(split.items[split.item_offsets[query]])
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(split.image_bytes(image))
+    own = str(split.texts[query])
+    others = (str(text) for text in split.texts if str(text) != own)
+    similar = sorted(others, key=lambda text: -len(set(text) & set(own)))
+    return path, [own, *similar[:2]]
+
+
+def _score(
+    retriever: Retriever, image: Path, titles: list[str]
+) -> tuple[dict[str, Any], list[int]]:
+    """Score the image against the titles; return the scores and each title's vector count."""
+    vectors = retriever.encode_texts(titles)
+    scores = retriever.score(retriever.encode_images([image]), vectors)
+    report = {
+        "image": str(image),
+        "titles": titles,
+        "text_to_image": scores.t2i[:, 0].tolist(),
+        "image_to_text": scores.i2t[0].tolist(),
+        "bags": [retriever.bags(title) for title in titles],
+    }
+    return report, vectors.lengths.tolist()
+
+
+@dataclass(frozen=True)
+class _BuiltIndex:
+    index: Index
+    folder: Path
+    rows: int
+    seconds: float
+
+
+def _build_index(
+    model: RetrievalModel, dataset: Path, folder: Path, checkpoint: Path, progress: Progress
+) -> _BuiltIndex:
+    """Index the products of the validation split."""
+    started = time.perf_counter()
+    catalogue = open_catalogue(dataset, split="valid")
+    options = EncodeOptions()
+    layout = layout_of(model, options, catalogue.attributes, str(checkpoint.resolve()))
+    engine = create_engine(str(folder), layout)
+    added = add_catalogue(engine, model, catalogue, options, progress=progress)
+    engine.optimize(progress)
+    return _BuiltIndex(Index(engine, model), folder, added.rows, time.perf_counter() - started)
+
+
+def _search(built: _BuiltIndex, image: Path, titles: list[str], page: Path) -> dict[str, Any]:
+    """Search by the titles, by a title with a filter, and by the image; write the results page."""
+    index = built.index
+    by_title = index.search_many(titles, k=HITS, thumbnails=True)
+    colour = by_title[0].hits[0].attributes["colour"]
+    where = f"colour = '{colour}'"
+
+    filtered = index.search(titles[0], where=where, k=HITS, thumbnails=True)
+    by_image = index.search(image=image, k=HITS, thumbnails=True)
+    found = [Found(title, one.hits) for title, one in zip(titles, by_title, strict=True)]
+    found.append(Found(f'{titles[0]}  --where "{where}"', filtered.hits))
+    found.append(Found(str(image), by_image.hits, image.read_bytes()))
+    write_page(page, found)
+    return {
+        "index": str(built.folder),
+        "rows": built.rows,
+        "page": str(page),
+        "results": [
+            {"query": each.query, "hits": [hit.to_json() for hit in each.hits]} for each in found
+        ],
+        "plan": by_title[0].plan,
+        "seconds": {"build": round(built.seconds, 3), **by_title[0].seconds},
+    }
