@@ -113,7 +113,7 @@ class ImageConfig(Section):
     """Standard deviation of each colour channel; null: as for ``mean``."""
     frozen_layers: Annotated[int, Field(ge=0)] = 0
     """Freeze the input layers and this many blocks (vision transformer) or stages (convolutional
-    network) behind them; 0: all layers are trained."""
+    network) after them; 0: all layers are trained."""
     regions: RegionsConfig | None = None
     """Read regions instead of pixels; no backbone is then built. Null: pixels."""
 

@@ -15,8 +15,8 @@ from bagformer_cli.api import Retriever, load
 from bagformer_cli.config import load_config
 from bagformer_cli.data.catalogue.catalogue import open_catalogue
 from bagformer_cli.data.muge import MugeFolder, naming_of
-from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.store.preprocess import preprocess
+from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.demo.generate import write_demo
 from bagformer_cli.evaluation.attributes import first_image_accuracy

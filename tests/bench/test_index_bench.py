@@ -57,4 +57,4 @@ def test_the_command_prints_both_tables(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert "recall@10" in shown
-    assert "LanceDB's own" in shown
+    assert "× LanceDB" in shown
