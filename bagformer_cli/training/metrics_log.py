@@ -1,4 +1,9 @@
-"""The run's record: ``metrics.jsonl`` (the truth) and TensorBoard (a view of it)."""
+"""The record of a run: ``metrics.jsonl``, and TensorBoard files made from the same figures.
+
+``metrics.jsonl`` has one JSON object a line, ``{"step": 20, "kind": "train", "loss": 3.1, …}``.
+``kind`` is ``train`` (means over the steps since the last line) or ``valid`` (recall). The object
+``chance`` of a ``train`` line holds the random-guess losses.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +19,12 @@ FILE = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends one JSON object a line; each has ``step`` and ``kind`` (``train`` or ``valid``).
+    """A context manager that appends figures to the record of a run.
 
     Args:
         folder: The run folder.
-        step: Go on after this step: lines of later steps, which a killed run may have left,
-            are dropped, since they will be written again.
+        step: The step that a resumed run continues from. Lines of later steps, which a killed run
+            may have written after its last save, are removed: the run will write them again.
     """
 
     def __init__(self, folder: Path, step: int = 0) -> None:
@@ -27,12 +32,13 @@ class MetricsLog:
 
         self._path = folder / FILE
         if self._path.exists():
-            write_text(self._path, "".join(f"{line}\n" for line in _kept(self._path, step)))
+            lines = _lines_up_to(self._path, step)
+            write_text(self._path, "".join(f"{line}\n" for line in lines))
         self._stream = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Record figures of a step."""
+        """Append the figures of a step."""
         self._stream.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         self._stream.flush()
         for name, value in _flat(values):
@@ -52,13 +58,13 @@ class MetricsLog:
 
 
 class NoLog(MetricsLog):
-    """For a process that is not the first of its run: keeps no record."""
+    """A log that writes nothing, for processes other than the main process."""
 
     def __init__(self) -> None:
         pass
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def __exit__(
         self,
@@ -70,14 +76,19 @@ class NoLog(MetricsLog):
 
 
 def read_metrics(folder: str | Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The records of a run folder, in order; only those of ``kind`` if given."""
+    """Read the lines of a run folder's ``metrics.jsonl``.
+
+    Args:
+        folder: The run folder.
+        kind: ``train`` or ``valid``; None: all lines.
+    """
     path = Path(folder) / FILE
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [record for record in records if kind in (None, record["kind"])]
 
 
-def _kept(path: Path, step: int) -> list[str]:
-    """The lines up to ``step``; a last line that was cut off goes as well."""
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    """Read the lines up to ``step``, without a last line that was cut off."""
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -89,7 +100,7 @@ def _kept(path: Path, step: int) -> list[str]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    """Nested figures as (path, number)."""
+    """Return nested figures as (path, number)."""
     rows: list[tuple[str, float]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The optimizer and its learning rate."""
+"""The optimizer and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from bagformer_cli.config import TrainingConfig
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
-    """AdamW over what is trained; biases, norms and scalars are not decayed."""
+    """Build AdamW over the trained parameters, without weight decay for biases, norms and scalars.
+
+    Args:
+        model: Parameters with ``requires_grad`` are trained.
+        config: ``learning_rate`` and ``weight_decay``.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -22,13 +27,17 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
 
 
 def learning_rate(step: int, schedule_steps: int, config: TrainingConfig) -> float:
-    """The learning rate of a step: linear warm-up, then half a cosine down to the least, or a step.
+    """Return the learning rate of a step: a linear warm-up, then half a cosine or one drop.
 
     Args:
-        step: From 0.
-        schedule_steps: Where the cosine ends (later steps keep the least rate), and what
-            ``decay_at`` is a share of.
-        config: Highest and least rate, the warm-up, and which of the two.
+        step: Number of the step, from 0.
+        schedule_steps: Steps of the whole schedule. The cosine ends there, later steps keep its
+            last value; ``decay_at`` is a share of them.
+        config: The rates, the warm-up and the form of the schedule.
+
+    >>> config = TrainingConfig(learning_rate=1.0, warmup_steps=2)
+    >>> [round(learning_rate(step, 10, config), 2) for step in (0, 1, 2, 6, 10, 99)]
+    [0.5, 1.0, 1.0, 0.5, 0.0, 0.0]
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
@@ -37,5 +46,5 @@ def learning_rate(step: int, schedule_steps: int, config: TrainingConfig) -> flo
         return config.learning_rate * (config.decay_factor if decayed else 1.0)
     span = max(1, schedule_steps - config.warmup_steps)
     done = min(1.0, (step - config.warmup_steps) / span)
-    least = config.min_learning_rate
-    return least + (config.learning_rate - least) * (1 + math.cos(math.pi * done)) / 2
+    lowest = config.min_learning_rate
+    return lowest + (config.learning_rate - lowest) * (1 + math.cos(math.pi * done)) / 2

@@ -1,7 +1,19 @@
-"""What ``last/`` holds beside the model, so that a run goes on as if it had never stopped.
+"""Save and restore the state of a training, so that a resumed run equals an unbroken one to the bit.
 
-``state.safetensors``: the optimizer's tensors, by parameter name, and torch's random state;
-``state.json``: the step and what else is one number. No pickle.
+``last/`` in a run folder is a model folder with two more files, and no pickle::
+
+    model.safetensors, config.yaml, …   the model (models.checkpoint)
+    state.json                          numbers: steps, batches, best recall (TrainState)
+    state.safetensors                   tensors, by name:
+        rng, rng.cuda                       RNG states of the main process
+        rng.rank1, …                        RNG states of the other processes
+        optimizer.exp_avg.NAME              AdamW's moments and step of parameter NAME
+        optimizer.exp_avg_sq.NAME
+        optimizer.step.NAME
+        task.…                              momentum encoder and queues
+
+``run.resume_run`` loads the model from ``last/``, ``loop.Trainer`` calls :func:`load_state`. Batches
+need no state: each follows from the seed and its number (``data.epochs``).
 """
 
 from __future__ import annotations
@@ -23,23 +35,23 @@ from bagformer_cli.models.momentum import tensors_under
 
 TENSORS = "state.safetensors"
 NUMBERS = "state.json"
-MORE = "task"
+_TASK = "task"
 
 
 @dataclass
-class Position:
-    """How far a run has come.
+class TrainState:
+    """How far a run has come. The field names are the keys of ``state.json``.
 
     Attributes:
         step: Optimizer steps done.
-        batches: Batches taken from the data.
-        best: Best validation mean recall so far, in [0, 1]; None before the first.
-        best_step: The step it was reached at.
-        seconds: Time spent in training steps, over all sittings.
+        batches: Batches used; ``accumulate`` times the steps.
+        best: Best validation mean recall so far, in [0, 1]; None before the first evaluation.
+        best_step: The step of ``best``.
+        seconds: Time spent in training steps, including those before a resume.
         first: Validation mean recall before the first step.
-        mined: Epoch whose batches were made of mined neighbours; -1: none were.
-        window: Sums of figures since the last line of the log, and ``steps``, how many steps.
-        counts: In how many of those steps each figure was there.
+        mined: Epoch for which the images of each batch were mined last; -1: never.
+        window: Sums of figures since the last line of the log, and ``steps``, their number.
+        counts: Number of those steps that had each figure.
     """
 
     step: int = 0
@@ -52,42 +64,63 @@ class Position:
     window: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
+    def add_figures(self, figures: Mapping[str, float]) -> None:
+        """Add one step's figures to the window."""
+        self.window["steps"] = self.window.get("steps", 0) + 1
+        for name, value in figures.items():
+            self.window[name] = self.window.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take_means(self) -> dict[str, float]:
+        """Return each figure's mean over the steps that had it, and empty the window.
+
+        >>> state = TrainState()
+        >>> state.add_figures({"loss": 3.0})
+        >>> state.add_figures({"loss": 1.0, "itm_loss": 0.5})  # one objective drawn a step
+        >>> state.take_means()
+        {'loss': 2.0, 'itm_loss': 0.5}
+        """
+        steps = self.window.pop("steps", 0)
+        means = {name: value / self.counts.get(name, steps) for name, value in self.window.items()}
+        self.window.clear()
+        self.counts.clear()
+        return means
+
 
 def save_state(
     folder: Path,
     model: nn.Module,
     optimizer: Optimizer,
-    position: Position,
-    chances: Sequence[Mapping[str, Tensor]],
-    more: Mapping[str, Tensor] | None = None,
+    state: TrainState,
+    rng_states: Sequence[Mapping[str, Tensor]],
+    task: Mapping[str, Tensor],
 ) -> None:
     """Write the training state into a model folder.
 
     Args:
-        folder: Where.
-        model: Names the optimizer's tensors.
-        optimizer: Its moments are kept.
-        position: How far the run has come.
-        chances: Each process's :func:`random_state`.
-        more: What else the objectives keep (momentum model, queues).
+        folder: The folder; it must exist.
+        model: Its parameter names name the optimizer's tensors.
+        optimizer: Its moments are saved.
+        state: How far the run has come.
+        rng_states: :func:`rng_state` of each process, in rank order.
+        task: What objectives keep: momentum encoder and queues.
     """
     tensors = {
         name if rank == 0 else f"{name}.rank{rank}": value
-        for rank, chance in enumerate(chances)
-        for name, value in chance.items()
+        for rank, states in enumerate(rng_states)
+        for name, value in states.items()
     }
-    for name, value in (more or {}).items():
-        tensors[f"{MORE}.{name}"] = value
+    tensors |= {f"{_TASK}.{name}": value for name, value in task.items()}
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     for parameter, values in optimizer.state.items():
         for key, value in values.items():
             tensors[f"optimizer.{key}.{names[parameter]}"] = value
     save_tensors(tensors, folder / TENSORS)
-    write_text(folder / NUMBERS, json.dumps(asdict(position), indent=1) + "\n")
+    write_text(folder / NUMBERS, json.dumps(asdict(state), indent=1) + "\n")
 
 
-def random_state() -> dict[str, Tensor]:
-    """The state of everything random in this process."""
+def rng_state() -> dict[str, Tensor]:
+    """Return torch's RNG states of this process, as :func:`save_state` takes them."""
     states = {"rng": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["rng.cuda"] = torch.cuda.get_rng_state()
@@ -96,44 +129,53 @@ def random_state() -> dict[str, Tensor]:
 
 def load_state(
     folder: Path, model: nn.Module, optimizer: Optimizer, rank: int = 0
-) -> tuple[Position, dict[str, Tensor]]:
-    """Restore optimizer and random state; returns how far the run had come, and what else is kept.
+) -> tuple[TrainState, dict[str, Tensor]]:
+    """Restore the optimizer and the RNG states.
 
-    A process that the saving run did not have keeps the random state it has.
+    Args:
+        folder: ``last/`` of a run.
+        model: The model that was loaded from the same folder.
+        optimizer: A new optimizer of its parameters.
+        rank: This process. One that the saved run did not have keeps its RNG state.
+
+    Returns:
+        How far the run had come, and what objectives saved (``task`` of :func:`save_state`).
 
     Raises:
-        CheckpointError: The state is missing, cut off, or of another model.
+        CheckpointError: The state is missing, incomplete or belongs to another model.
     """
     path = folder / NUMBERS
     try:
-        position = Position(**json.loads(path.read_text(encoding="utf-8")))
+        state = TrainState(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(
-            tr("There is no training state to go on from."), where=path, found=error
+            tr("There is no training state to resume from."), where=path, found=error
         ) from error
     tensors = load_tensors(folder / TENSORS)
-    chance = {name: tensors.pop(name) for name in list(tensors) if name.startswith("rng")}
-    behind = "" if rank == 0 else f".rank{rank}"
-    if f"rng{behind}" in chance:
-        torch.set_rng_state(chance[f"rng{behind}"])
-    if f"rng.cuda{behind}" in chance and torch.cuda.is_available():
-        torch.cuda.set_rng_state(chance[f"rng.cuda{behind}"])
-    more = tensors_under(tensors, MORE)
-    tensors = {name: value for name, value in tensors.items() if name.startswith("optimizer.")}
-    _restore_optimizer(model, optimizer, tensors, folder / TENSORS)
-    return position, more
+    suffix = "" if rank == 0 else f".rank{rank}"
+    if f"rng{suffix}" in tensors:
+        torch.set_rng_state(tensors[f"rng{suffix}"])
+    if f"rng.cuda{suffix}" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors[f"rng.cuda{suffix}"])
+    _restore_optimizer(model, optimizer, tensors_under(tensors, "optimizer"), folder / TENSORS)
+    return state, tensors_under(tensors, _TASK)
 
 
 def _restore_optimizer(
-    model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor], where: Path
+    model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor], where: Path
 ) -> None:
-    named = dict(model.named_parameters())
-    for full_name, value in tensors.items():
-        _, key, name = full_name.split(".", 2)
-        if name not in named:
+    parameters = dict(model.named_parameters())
+    for key_and_name, value in tensors.items():
+        key, name = key_and_name.split(".", 1)
+        if name not in parameters:
             raise CheckpointError(
                 tr("The training state belongs to another model."), where=where, found=name
             )
-        parameter = named[name]
-        device = "cpu" if key == "step" else parameter.device
-        optimizer.state[parameter][key] = value.to(device)
+        parameter = parameters[name]
+        if key == "step":
+            optimizer.state[parameter][key] = value.to(parameter.device)  # fused AdamW reads it there
+        else:
+            # Files hold tensors in row-major order. Fused AdamW walks the memory of weight and
+            # moments side by side, so moments need the weight's layout (channels-last for
+            # convolutions), or they would be applied to the wrong elements.
+            optimizer.state[parameter][key] = torch.empty_like(parameter).copy_(value)
