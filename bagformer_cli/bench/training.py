@@ -21,8 +21,8 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.models.scorers import ScoreMatrix, Scorer, score_matrix
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.optimizer import build_optimizer
-from bagformer_cli.training.run import new_model
 from bagformer_cli.training.task import RetrievalTask
 
 MAX_TOKENS = 25  # titles are padded to this length

@@ -32,7 +32,9 @@ from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.from_config import build_titles
-from bagformer_cli.training.run import free_run_folder, new_model, start_run
+from bagformer_cli.training.initial_model import new_model
+from bagformer_cli.training.job import unused_run_folder
+from bagformer_cli.training.run import start_run
 
 EPOCHS = 20  # of training after pretraining; configs/demo.yaml alone has 26
 HITS = 6  # results of each example search
@@ -112,7 +114,7 @@ def _draw(folder: Path, progress: Progress) -> Path:
 
 def _train(store: Store, runs: Path, settings: Sequence[str], progress: Progress) -> Path:
     """Pretrain on small images, then train with the matching head; return the second run."""
-    pretrained, run = (free_run_folder(runs, name) for name in ("demo-pretrained", "demo"))
+    pretrained, run = (unused_run_folder(runs, name) for name in ("demo-pretrained", "demo"))
     start = f"training.checkpoint={pretrained / 'last'}"
     for message, folder, template, items in (
         (tr("3  Pretraining on small images in {run}", run=pretrained), pretrained,

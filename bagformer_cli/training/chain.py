@@ -1,15 +1,23 @@
-"""Modes trained one after the other, each taught by the one before, as one job.
+"""Chains: several modes trained one after the other, each taught by the model before it.
 
-A chain's folder holds the configuration of every stage (``1-inflate.yaml`` ...), written before the
-first begins, an ordinary run folder for each (``1-inflate/`` ...), and ``summary.json`` at the end.
-Killed anywhere, it goes on where it was: a stage that is done is left alone, one that was begun is
-resumed, the next is started.
+A mode with ``chain: [inflate, shrinktobase, shrinktofast]`` makes this folder::
+
+    chain/
+      1-inflate.yaml  2-shrinktobase.yaml  3-shrinktofast.yaml   configurations, written first
+      config.yaml                                                written last: the chain is complete
+      1-inflate/        a run folder; its best/ is the teacher of
+      2-shrinktobase/   whose best/ is the teacher of
+      3-shrinktofast/
+      summary.json      written at the end
+
+A chain that was killed at any time continues: a finished run is left as it is, a begun one is
+resumed, the next one is started.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,14 +26,9 @@ from bagformer_cli.data.store.store import Store
 from bagformer_cli.files import write_text
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
+from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.loop import TrainResult
-from bagformer_cli.training.run import (
-    new_model,
-    require_free,
-    resume_run,
-    start_run,
-    train_split,
-)
+from bagformer_cli.training.run import require_no_run, resume_run, start_run, train_split
 from bagformer_cli.training.teacher import check_teacher
 
 SUMMARY = "summary.json"
@@ -33,14 +36,14 @@ SUMMARY = "summary.json"
 
 @dataclass
 class Stage:
-    """One stage of a chain when it is over.
+    """One finished run of a chain, as ``summary.json`` has it.
 
     Attributes:
         name: Its mode.
         run: Its run folder.
         steps: Optimizer steps.
         best: Best validation mean recall, text to image, in [0, 1].
-        seconds: Of training.
+        seconds: Time spent in training steps.
     """
 
     name: str
@@ -56,20 +59,20 @@ def stage_configs(
     source: str | Path,
     overrides: Sequence[str] = (),
 ) -> dict[str, RunConfig]:
-    """The configuration of every stage: ``source``, the stage's mode, then the overrides.
+    """Build the configuration of every run of a chain: ``source``, its mode, the overrides.
 
     Args:
-        chain: The chain's own configuration; its ``distill.teacher`` teaches the first stage.
+        chain: The chain's configuration. Its ``distill.teacher`` or ``training.checkpoint`` is the
+            teacher of the first run.
         run: The chain's folder.
-        source: The config file that all stages start from.
-        overrides: What the command line says, for every stage.
+        source: Config file or built-in config that all runs share.
+        overrides: ``section.key=value`` items, for every run.
 
     Returns:
-        Folder name (``2-shrinktobase``) to configuration; each stage's teacher is the ``best/`` of
-        the one before.
+        Folder name (``2-shrinktobase``) to configuration, in order; empty if ``chain.chain`` is.
 
     Raises:
-        ConfigError: A stage is no mode, or its configuration is impossible.
+        ConfigError: A mode does not exist, or its configuration is impossible.
     """
     configs: dict[str, RunConfig] = {}
     teacher = chain.training.checkpoint
@@ -80,7 +83,7 @@ def stage_configs(
         config.chain = []
         if config.distill is not None:
             config.distill.teacher = teacher
-            if number == 1:
+            if number == 1:  # the teachers of later runs do not exist yet
                 check_teacher(config)
         elif teacher is not None:
             config.training.checkpoint = teacher
@@ -92,7 +95,7 @@ def stage_configs(
 
 def start_chain(
     chain: RunConfig,
-    configs: dict[str, RunConfig],
+    configs: Mapping[str, RunConfig],
     store: Store,
     run: Path,
     progress: Progress = SILENT,
@@ -106,25 +109,38 @@ def start_chain(
         store: The preprocessed dataset.
         run: The folder to make; it must not hold a run.
         progress: Where to report.
-        processes: The processes that train it together.
+        processes: The processes that train together.
 
     Raises:
         InputError: The folder already holds a run.
     """
     if processes.is_main:
-        require_free(run)
+        require_no_run(run)
         run.mkdir(parents=True, exist_ok=True)
         for name, config in configs.items():
             save_config(config, run / f"{name}.yaml")
-        save_config(chain, run / "config.yaml")  # last: a chain that has it has all its stages
+        save_config(chain, run / "config.yaml")  # last: its presence says that all are there
     processes.barrier()
     return resume_chain(store, run, progress, processes)
 
 
 def resume_chain(
-    store: Store, run: Path, progress: Progress = SILENT, processes: Processes = SINGLE_PROCESS
+    store: Store,
+    run: Path,
+    progress: Progress = SILENT,
+    processes: Processes = SINGLE_PROCESS,
 ) -> list[TrainResult]:
-    """Go on with a chain; one result a stage, the last of them interrupted or not."""
+    """Continue a chain.
+
+    Args:
+        store: The preprocessed dataset.
+        run: The chain's folder.
+        progress: Where to report.
+        processes: The processes that train together.
+
+    Returns:
+        A result for each run, up to the one that Ctrl-C interrupted.
+    """
     train_split(store)
     results: list[TrainResult] = []
     for path in stage_files(run):
@@ -148,5 +164,5 @@ def resume_chain(
 
 
 def stage_files(run: Path) -> list[Path]:
-    """The stages' configurations, in order."""
+    """List the configurations of a chain's runs, in order."""
     return sorted(run.glob("[0-9]*-*.yaml"), key=lambda path: int(path.name.partition("-")[0]))

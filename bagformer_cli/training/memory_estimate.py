@@ -66,11 +66,11 @@ def check_memory(needed: Mapping[str, int], config: RunConfig, device: torch.dev
     momentum = config.objectives.momentum
     queued = momentum is not None and momentum.queue > config.training.batch_size
     raise ConfigError(
-        tr("This configuration needs more memory than there is."),
+        tr("This configuration needs more memory than is available."),
         where="objectives.momentum.queue" if queued else "training.batch_size",
         found=", ".join(f"{name} {_gib(value)}" for name, value in needed.items()),
         expected=tr("at most {size}", size=_gib(free)),
-        hint=tr("Try a smaller queue or batch, or one-vector scores (--interaction cls)."),
+        hint=tr("Try a smaller queue or batch, or single-vector scores (--interaction cls)."),
     )
 
 

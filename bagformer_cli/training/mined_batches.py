@@ -1,4 +1,4 @@
-"""Mined batches: each holds images that are hard to tell apart, for distillation from a slow teacher.
+"""Mined batches: each holds images that are hard to tell apart, for a slow teacher to compare.
 
 A cross-encoder teaches only a few candidates of each title (``distill.candidates``), because it is
 slow. In a random batch few of them are similar to the title. With ``distill.mined`` every batch is

@@ -1,4 +1,4 @@
-"""Save and restore the state of a training, so that a resumed run equals an unbroken one to the bit.
+"""Save and restore the training state, so that a resumed run equals an unbroken one to the bit.
 
 ``last/`` in a run folder is a model folder with two more files, and no pickle::
 
@@ -12,8 +12,8 @@
         optimizer.step.NAME
         task.…                              momentum encoder and queues
 
-``run.resume_run`` loads the model from ``last/``, ``loop.Trainer`` calls :func:`load_state`. Batches
-need no state: each follows from the seed and its number (``data.epochs``).
+``run.resume_run`` loads the model from ``last/``, ``loop.Trainer`` calls :func:`load_state`.
+Batches need no state: each follows from the seed and its number (``data.epochs``).
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ def _restore_optimizer(
                 tr("The training state belongs to another model."), where=where, found=name
             )
         parameter = parameters[name]
-        if key == "step":
-            optimizer.state[parameter][key] = value.to(parameter.device)  # fused AdamW reads it there
+        if key == "step":  # fused AdamW reads the step on the parameter's device
+            optimizer.state[parameter][key] = value.to(parameter.device)
         else:
             # Files hold tensors in row-major order. Fused AdamW walks the memory of weight and
             # moments side by side, so moments need the weight's layout (channels-last for

@@ -1,7 +1,6 @@
-"""The teacher: a frozen model, one of its scorers, and what it says of a batch.
+"""The teacher: a frozen model, one scorer of which gives the score matrix that a student learns.
 
-Whatever the paper, a teacher is asked for one thing: the score matrix of the titles and images in
-front of the student (``models.scorers``).
+``objectives.distillation`` compares that matrix with the student's.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from bagformer_cli.text.tokenizer import Tokenizer
 
 
 class Teacher:
-    """A frozen scorer.
+    """A frozen model and the scorer that is distilled.
 
-    No module, so that neither ``train()`` nor an optimizer nor a checkpoint of the student ever
-    reaches it.
+    It is not a ``Module``, so that no ``train()``, optimizer or checkpoint of the student reaches
+    its weights.
 
     Args:
-        model: In evaluation mode from now on.
-        scorer: Which of its scorers teaches.
+        model: The model; it is set to evaluation mode and its weights are frozen.
+        scorer: The scorer that teaches.
     """
 
     def __init__(self, model: RetrievalModel, scorer: Scorer) -> None:
@@ -44,10 +43,13 @@ class Teacher:
 
     @classmethod
     def load(cls, config: RunConfig, device: torch.device) -> Teacher | None:
-        """The teacher that a configuration names; None: there is none, or it is the model itself.
+        """Load the teacher that a configuration names.
+
+        Returns:
+            None without distillation, or if the model's own late interaction teaches.
 
         Raises:
-            CheckpointError: Its folder is broken.
+            CheckpointError: The teacher's folder cannot be read.
         """
         distill = config.distill
         if distill is None or distill.teacher is None or not distill.weight:
@@ -58,7 +60,7 @@ class Teacher:
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> tuple[Encoded, Encoded]:
-        """Titles and images as it takes them."""
+        """Encode titles and images, with encoder states if the slow scorer teaches."""
         slow = self.scorer == "slow"
         return (
             self.model.encode_texts(batch.text, states=slow),
@@ -67,16 +69,17 @@ class Teacher:
 
     @torch.no_grad()
     def scores(self, texts: Encoded, images: Encoded, known: Tensor | None) -> ScoreMatrix:
-        """What it says of them; the slow scorer of the ``known`` pairs alone."""
+        """Score encoded titles and images; the slow scorer scores the ``known`` pairs only."""
         return score_matrix(self.model, self.scorer, texts, images, known)
 
 
 def check_teacher(config: RunConfig) -> None:
-    """Refuse a missing or unsuitable teacher before anything is loaded.
+    """Check the teacher of a configuration without loading its weights.
 
     Raises:
         ConfigError: A teacher is needed and none is named.
-        CheckpointError: It is no model folder, or it cannot teach this student.
+        CheckpointError: It is no model folder, or its inputs or vocabulary differ from the
+            student's.
     """
     distill = config.distill
     if distill is None or not distill.weight:
@@ -84,9 +87,9 @@ def check_teacher(config: RunConfig) -> None:
     if distill.teacher is None:
         if config.model.alignment is None:
             raise ConfigError(
-                tr("There is nobody to learn from: distillation needs a teacher."),
+                tr("Distillation needs a teacher model."),
                 where="distill.teacher",
-                hint=tr("Name a trained model: --teacher runs/NAME/best"),
+                hint=tr("Pass a trained model: --teacher runs/NAME/best"),
             )
         return
     folder = find_checkpoint(distill.teacher)
@@ -96,7 +99,7 @@ def check_teacher(config: RunConfig) -> None:
     if wrong is not None:
         found, expected = wrong
         raise CheckpointError(
-            tr("This model cannot teach the one to be trained."),
+            tr("This model cannot be the teacher of this student."),
             where=folder,
             found=found,
             expected=expected,
@@ -104,7 +107,7 @@ def check_teacher(config: RunConfig) -> None:
 
 
 def _unsuitable(student: RunConfig, teacher: RunConfig, folder: Path) -> tuple[str, str] | None:
-    """What the teacher is and what it should be; None: it can teach."""
+    """Return what the teacher has and what it should have; None if it is suitable."""
     assert student.distill is not None
     if student.distill.scorer == "slow" and "slow" not in trained_in(folder, teacher):
         return (

@@ -28,7 +28,8 @@ from bagformer_cli.progress import SILENT
 from bagformer_cli.text.from_config import build_titles
 from bagformer_cli.training.distributed import SINGLE_PROCESS
 from bagformer_cli.training.gradient_cache import accumulate_gradients
-from bagformer_cli.training.run import make_trainer, new_model
+from bagformer_cli.training.initial_model import new_model
+from bagformer_cli.training.run import make_trainer
 from trials import (
     Result,
     fixed_step_settings,

@@ -20,8 +20,9 @@ from bagformer_cli.data.store.store import Store
 from bagformer_cli.evaluation.compare import Difference, measure, paired_bootstrap
 from bagformer_cli.files import write_text
 from bagformer_cli.models.checkpoint import load_model
+from bagformer_cli.training.initial_model import check_start, new_model
 from bagformer_cli.training.loop import TrainResult
-from bagformer_cli.training.run import check_start, new_model, resume_run, start_run
+from bagformer_cli.training.run import resume_run, start_run
 
 Result = dict[str, Any]
 

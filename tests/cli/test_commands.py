@@ -122,7 +122,7 @@ def test_wrong_input_is_one_block_and_code_2(
 
     from bagformer_cli.config import load_config
     from bagformer_cli.models.checkpoint import save_model
-    from bagformer_cli.training.run import new_model
+    from bagformer_cli.training.initial_model import new_model
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.jpg").write_text("not an image")
@@ -145,7 +145,7 @@ def test_a_title_of_ten_thousand_characters_is_cut_with_a_warning(
 
     from bagformer_cli.config import load_config
     from bagformer_cli.models.checkpoint import save_model
-    from bagformer_cli.training.run import new_model
+    from bagformer_cli.training.initial_model import new_model
 
     Image.new("RGB", (20, 20), "red").save(tmp_path / "image.png")
     save_model(new_model(load_config("demo", TINY)), tmp_path / "model")

@@ -17,7 +17,7 @@ from bagformer_cli.errors import DataError
 from bagformer_cli.evaluation.evaluate import evaluate
 from bagformer_cli.evaluation.products import read_products
 from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.training.run import new_model
+from bagformer_cli.training.initial_model import new_model
 from tests.support.datasets import write_split
 
 TITLES = ["红色连衣裙", "蓝色牛仔裤男宽松", "304不锈钢保温杯500ml", "儿童水杯", "手机壳"]

@@ -22,7 +22,7 @@ from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model, save_model
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.from_config import build_titles
-from bagformer_cli.training.run import new_model
+from bagformer_cli.training.initial_model import new_model
 
 TITLES = ["红色碎花连衣裙", "304不锈钢保温杯500ml", "女", "2024新款儿童加绒牛仔裤男宽松"]
 TINY = [

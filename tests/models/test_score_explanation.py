@@ -15,7 +15,7 @@ from bagformer_cli.config import load_config
 from bagformer_cli.errors import InputError
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.score_explanation import Place, image_places
-from bagformer_cli.training.run import new_model
+from bagformer_cli.training.initial_model import new_model
 from tests.support.datasets import picture
 from tests.support.small_model import TINY, saved_model, small_model
 

@@ -20,7 +20,7 @@ from bagformer_cli.models.checkpoint import (
     save_model,
     save_tensors,
 )
-from bagformer_cli.training.run import new_model
+from bagformer_cli.training.initial_model import new_model
 from tests.support.datasets import write_split
 from tests.support.small_model import TINY, saved_model
 

@@ -17,7 +17,8 @@ from bagformer_cli.datasets import ensure_store, resolve
 from bagformer_cli.progress import SILENT
 from bagformer_cli.training.distributed import SINGLE_PROCESS
 from bagformer_cli.training.gradient_cache import accumulate_gradients
-from bagformer_cli.training.run import make_trainer, new_model
+from bagformer_cli.training.initial_model import new_model
+from bagformer_cli.training.run import make_trainer
 
 LATE = "objectives={itc: 0.0, itm: 0.0, late_interaction: 1.0}"
 

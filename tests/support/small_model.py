@@ -9,7 +9,7 @@ import torch
 from bagformer_cli.config import load_config
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import save_model
-from bagformer_cli.training.run import new_model
+from bagformer_cli.training.initial_model import new_model
 from tests.support.datasets import picture
 
 TINY = [

@@ -15,7 +15,8 @@ from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.training.distributed import Processes, start_processes, stop_processes
 from bagformer_cli.training.gradient_cache import accumulate_gradients
-from bagformer_cli.training.run import new_model, share_of
+from bagformer_cli.training.initial_model import new_model
+from bagformer_cli.training.run import images_per_process
 from bagformer_cli.training.task import RetrievalTask
 from bagformer_cli.training.teacher import Teacher
 from tests.training.test_training import TINY
@@ -53,14 +54,17 @@ def learned(kind: str, folder: Path, processes: Processes) -> dict[str, Tensor]:
         Store(folder).split("train"),
         config.data,
         image_size=config.image.size,
-        batch_size=share_of(16, processes),
+        batch_size=images_per_process(16, processes),
         pad_id=words.pad_id,
         seed=0,
         rank=processes.rank,
         world_size=processes.world_size,
         masking=TokenMasking.of(words, 0.3, whole_bags=False),
     )
-    teacher = Teacher(new_model(config), "slow") if kind == "slow teacher" else None
+    teacher = None
+    if kind == "slow teacher":
+        with_cross = load_config("demo", [*TINY, "objectives.itm=1"])
+        teacher = Teacher(new_model(with_cross), "slow")
     task = RetrievalTask(
         model, config, teacher, positives=batches.positives, processes=processes
     ).train()

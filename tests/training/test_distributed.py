@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.errors import ConfigError
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes, start_processes
+from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.metrics_log import read_metrics
-from bagformer_cli.training.run import new_model, share_of
+from bagformer_cli.training.run import images_per_process
 from tests.support.datasets import write_split
 from tests.support.two_processes import KINDS, learned, settings
 from tests.training.test_training import TINY, losses, weights
@@ -106,6 +107,6 @@ def test_a_run_that_wants_two_processes_does_not_train_on_one() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
-    assert share_of(12, Processes(1, 4)) == 3
+    assert images_per_process(12, Processes(1, 4)) == 3
     with pytest.raises(ConfigError, match="multiple of 4"):
-        share_of(10, Processes(0, 4))
+        images_per_process(10, Processes(0, 4))

@@ -18,8 +18,8 @@ from bagformer_cli.errors import ConfigError
 from bagformer_cli.interaction import MultiVectors, maxsim
 from bagformer_cli.training.encoded_batch import Context
 from bagformer_cli.training.gradient_cache import accumulate_gradients
+from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.objectives import build_objectives
-from bagformer_cli.training.run import new_model
 from bagformer_cli.training.task import RetrievalTask
 from tests.support.datasets import write_split
 from tests.training.test_training import TINY

@@ -22,9 +22,10 @@ from bagformer_cli.interaction import MultiVectors
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.momentum import FeatureQueue, MomentumEncoder
 from bagformer_cli.training.gradient_cache import accumulate_gradients
+from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.metrics_log import read_metrics
 from bagformer_cli.training.objectives import Objective
-from bagformer_cli.training.run import new_model, resume_config, resume_run, start_run
+from bagformer_cli.training.run import resume_config, resume_run, start_run
 from bagformer_cli.training.task import RetrievalTask
 from tests.support.datasets import picture, write_split
 from tests.training.test_training import TINY, losses, weights

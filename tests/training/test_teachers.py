@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bagformer_cli.config import RunConfig, builtin_modes, load_config
+from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.errors import CheckpointError, ConfigError
@@ -22,8 +22,10 @@ from bagformer_cli.evaluation.metrics import Positives, top_k
 from bagformer_cli.evaluation.subsets import Subset, read_subsets
 from bagformer_cli.models.build import build_titles
 from bagformer_cli.training import chain as chains
+from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.metrics_log import read_metrics
-from bagformer_cli.training.run import new_model, start_run
+from bagformer_cli.training.run import start_run
+from bagformer_cli.training.task import RetrievalTask
 from bagformer_cli.training.teacher import check_teacher
 from tests.support.datasets import write_split
 from tests.support.killing import killed_often
@@ -70,13 +72,22 @@ def trained(store: Store, out: Path, mode: str, *overrides: str) -> Path:
     return out
 
 
-@pytest.mark.parametrize("mode", sorted(builtin_modes()))
-@pytest.mark.parametrize("config", ["inflate_shrink", "aladin", "fast_slow", "demo_shared"])
-def test_every_mode_can_be_laid_over_every_paper(mode: str, config: str) -> None:
-    if mode == "captioner" or config != "fast_slow":
-        assert isinstance(load_config(config, [], mode), RunConfig)
-    else:
-        assert isinstance(load_config(config, ["objectives.caption=0"], mode), RunConfig)
+@pytest.mark.parametrize(
+    ("mode", "losses"),
+    [
+        ("dualnce", ["itc_loss"]),
+        ("slowtofast", ["itc_loss", "distill_loss"]),
+        ("captioner", ["caption_loss"]),
+    ],
+)
+def test_a_mode_of_fast_and_slow_trains_no_other_scorer(mode: str, losses: list[str]) -> None:
+    """The config ``fast_slow`` trains a captioner; the modes of the fast scorer must not."""
+    untrained = ["text.pretrained=null", "text.tokenizer=builtin", "image.pretrained=false"]
+    small = ["text.layers=1", "text.width=32", "text.heads=2", "image.backbone=resnet10t"]
+    config = load_config("fast_slow", [*untrained, *small], mode)
+    model = new_model(config)
+    assert [objective.name for objective in RetrievalTask(model, config).objectives] == losses
+    assert (model.cross is not None) == (mode == "captioner")
 
 
 def test_an_unknown_mode_names_the_nearest() -> None:
@@ -270,7 +281,7 @@ def test_a_missing_teacher_is_named(tmp_path: Path) -> None:
 def test_an_unsuitable_teacher_is_named(store: Store, tmp_path: Path) -> None:
     teacher = trained(store, tmp_path / "t", "base") / "best"
     for more in ("image.size=24", "text.max_tokens=20", "image.regions={width: 4}"):
-        with pytest.raises(CheckpointError, match="cannot teach"):
+        with pytest.raises(CheckpointError, match="cannot be the teacher"):
             check_teacher(settings("shrinktobase", f"distill.teacher={teacher}", more,
                                    "model.shared={cells: 32}"))  # fmt: skip
     with pytest.raises(CheckpointError, match="trained cross-encoder"):

@@ -26,16 +26,12 @@ from bagformer_cli.files import recover_folder
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.progress import Task
+from bagformer_cli.training.initial_model import new_model
+from bagformer_cli.training.job import unused_run_folder
 from bagformer_cli.training.loop import TrainResult
 from bagformer_cli.training.metrics_log import MetricsLog, read_metrics
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate
-from bagformer_cli.training.run import (
-    free_run_folder,
-    new_model,
-    resume_config,
-    resume_run,
-    start_run,
-)
+from bagformer_cli.training.run import resume_config, resume_run, start_run
 from tests.support.killing import killed_often
 
 COLOURS = {
@@ -167,6 +163,24 @@ def test_a_resumed_run_is_the_unbroken_run_to_the_bit(folder: Path, tmp_path: Pa
     assert losses(broken) == losses(tmp_path / "whole")
 
 
+def test_a_resumed_convolutional_model_is_the_unbroken_one_to_the_bit(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Its weights are channels-last in memory, and so must AdamW's restored moments be."""
+    demo = [item for item in TINY if not item.startswith("image.")]
+    options = "image.options={channels: [8, 8, 8, 8], output_stride: 8, stem_width: 8}"
+    demo += ["image.backbone=resnet10t", options, "image.size=16", "training.schedule_steps=6"]
+    for name, steps in (("whole", 6), ("broken", 3)):
+        config = load_config("demo", [*demo, f"training.max_steps={steps}"])
+        model, store = prepared(folder, config)
+        start_run(config, store, tmp_path / name, model)
+    assert any(p.ndim == 4 and p.shape[1] > 1 and not p.is_contiguous() for p in model.parameters())
+    config = resume_config(tmp_path / "broken", ["training.max_steps=6"])
+    resume_run(config, store, tmp_path / "broken")
+    ours, theirs = weights(tmp_path / "broken/last"), weights(tmp_path / "whole/last")
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
 def test_lines_that_a_killed_run_wrote_after_its_last_save_are_written_again(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -291,9 +305,9 @@ def test_weights_of_another_run_are_a_start(folder: Path, tmp_path: Path) -> Non
 
 
 def test_names_of_new_runs_do_not_collide(tmp_path: Path) -> None:
-    assert free_run_folder(tmp_path, "demo") == tmp_path / "demo"
+    assert unused_run_folder(tmp_path, "demo") == tmp_path / "demo"
     (tmp_path / "demo").mkdir()
-    assert free_run_folder(tmp_path, "demo") == tmp_path / "demo-2"
+    assert unused_run_folder(tmp_path, "demo") == tmp_path / "demo-2"
 
 
 def test_the_learning_rate_rises_then_falls_along_half_a_cosine() -> None:

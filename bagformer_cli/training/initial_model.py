@@ -1,0 +1,149 @@
+"""The model that a new run starts from: random weights, pretrained encoders, or a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from bagformer_cli.config import RunConfig, load_config
+from bagformer_cli.errors import CheckpointError
+from bagformer_cli.messages import tr
+from bagformer_cli.models.build import RetrievalModel, build_model
+from bagformer_cli.models.checkpoint import (
+    WEIGHTS,
+    check_model_folder,
+    find_checkpoint,
+    load_tensors,
+    trained_in,
+)
+from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.training.teacher import check_teacher
+
+
+def new_model(
+    config: RunConfig, checkpoint: str | Path | None = None, progress: Progress = SILENT
+) -> RetrievalModel:
+    """Build the model of a configuration, with the weights that a run starts from.
+
+    Args:
+        config: The run's configuration. Its seed draws the random weights.
+        checkpoint: Model or run folder. Its weights are used where name and shape fit, the others
+            stay random. None: the folder that the configuration names (see
+            :func:`initial_checkpoint`), else pretrained encoders.
+        progress: Reports weights that the checkpoint does not have.
+
+    Raises:
+        CheckpointError: No weight of the checkpoint fits, or its vocabulary is another.
+    """
+    if checkpoint is None:
+        checkpoint = initial_checkpoint(config)
+    folder = None if checkpoint is None else find_checkpoint(checkpoint)
+    if folder is not None:
+        config = _normalised_like(config, folder)
+    torch.manual_seed(config.seed)
+    inherits = folder is not None and _inherits_cross_encoder(config, folder)
+    model = build_model(config, pretrained=folder is None, keep_cross=inherits)
+    missing = [] if folder is None else load_fitting_weights(model, folder, progress)
+    if inherits and all(name.startswith("dual.head.") for name in missing):
+        model.trained |= {"slow"}
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def initial_checkpoint(config: RunConfig) -> str | None:
+    """Return the model folder that the configuration names to start from, or None.
+
+    ``training.checkpoint``, else with ``distill.start_from_teacher`` the teacher.
+    """
+    distill = config.distill
+    if config.training.checkpoint is None and distill is not None and distill.start_from_teacher:
+        return distill.teacher
+    return config.training.checkpoint
+
+
+def check_start(config: RunConfig) -> None:
+    """Check teacher and checkpoint without loading their weights.
+
+    Raises:
+        ConfigError: A teacher is needed and none is named.
+        CheckpointError: A folder is missing or unsuitable.
+    """
+    check_teacher(config)
+    checkpoint = initial_checkpoint(config)
+    if checkpoint is not None:
+        check_model_folder(find_checkpoint(checkpoint))
+
+
+def load_fitting_weights(
+    model: RetrievalModel, folder: Path, progress: Progress = SILENT
+) -> list[str]:
+    """Load those weights of a model folder that the model has, by name and shape.
+
+    Returns:
+        The names of the model's weights that the folder does not have; they keep their values.
+
+    Raises:
+        CheckpointError: No weight of the dual encoder fits, or the vocabularies differ.
+    """
+    check_model_folder(folder)
+    weights = load_tensors(folder / WEIGHTS)
+    own = model.state_dict()
+    fitting = {
+        name: value
+        for name, value in weights.items()
+        if name in own and own[name].shape == value.shape
+    }
+    if not any(name.startswith("dual.") for name in fitting):
+        raise CheckpointError(
+            tr("No weight of the checkpoint fits the configuration."),
+            where=folder,
+            hint=tr(
+                "Train with the checkpoint's own config: --config {path}",
+                path=folder / "config.yaml",
+            ),
+        )
+    vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    if vocabulary != list(model.titles.tokenizer.vocabulary):
+        raise CheckpointError(
+            tr("The checkpoint was trained with another vocabulary."),
+            where=folder / "vocab.txt",
+            hint=tr("Use the same one: --set text.tokenizer={path}", path=folder / "vocab.txt"),
+        )
+    model.load_state_dict(fitting, strict=False)
+    missing = [name for name in own if name not in fitting]
+    if missing:
+        progress.warn(
+            tr(
+                "{n} of {total} weights are not in the checkpoint and start from random values: "
+                "{names}",
+                n=len(missing),
+                total=len(own),
+                names=", ".join(sorted({name.rsplit(".", 1)[0] for name in missing})[:5]),
+            )
+        )
+    return missing
+
+
+def _inherits_cross_encoder(config: RunConfig, folder: Path) -> bool:
+    """Say whether a run that does not train its cross-encoder takes it over from ``folder``.
+
+    It does if the towers are frozen: the cross-encoder still reads the states it was trained on.
+    """
+    check_model_folder(folder)
+    theirs = load_config(folder / "config.yaml")
+    return (
+        config.model.freeze_towers
+        and theirs.model.cross is not None
+        and config.model.cross == theirs.model.cross
+        and "slow" in trained_in(folder, theirs)
+    )
+
+
+def _normalised_like(config: RunConfig, folder: Path) -> RunConfig:
+    """Take over the pixel normalisation of a checkpoint together with its backbone's weights."""
+    check_model_folder(folder)
+    theirs, image = load_config(folder / "config.yaml").image, config.image
+    if image.mean or image.std or image.regions or image.backbone != theirs.backbone:
+        return config
+    normalised = image.model_copy(update={"mean": theirs.mean, "std": theirs.std})
+    return config.model_copy(update={"image": normalised})
