@@ -1,4 +1,4 @@
-"""Contrastive objectives on a score matrix.
+"""Contrastive losses on a score matrix: InfoNCE, with true labels or with soft targets.
 
 Shapes: Q titles, N images; rows of ``t2i`` are titles, rows of ``i2t`` images, as in MaxSim.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 def contrastive_loss(
     t2i: Tensor, i2t: Tensor, positives: Tensor, temperature: Tensor | float = 1.0
 ) -> Tensor:
-    """Symmetric InfoNCE: each title picks its images, each image its titles.
+    """Compute symmetric InfoNCE: each title picks its images, each image its titles.
 
     ``½ [mean_q CE(softmax(t2i_q / τ), y_q) + mean_n CE(softmax(i2t_n / τ), y_n)]`` where ``y``
     shares its weight equally among a row's positives (ALBEF, eq. 1 and 2, with in-batch targets;
@@ -24,12 +24,16 @@ def contrastive_loss(
     Args:
         t2i: [Q, N] unscaled scores, title to image.
         i2t: [N, Q] unscaled scores, image to title.
-        positives: [Q, N] bool: which pairs belong together. Rows and columns without any positive
-            are left out of their mean.
-        temperature: Divides the scores.
+        positives: [Q, N] bool, the pairs that match. Rows and columns without a positive are left
+            out of the mean.
+        temperature: τ, divides the scores. A smaller τ weights the hardest negatives more.
 
     Returns:
-        A scalar, ``ln N`` by chance where each row has one positive of N.
+        A scalar. With one positive per row and N candidates, the random-guess loss is ``ln N``.
+
+    >>> guess = torch.zeros(4, 4)
+    >>> contrastive_loss(guess, guess, torch.eye(4, dtype=torch.bool))  # ln 4
+    tensor(1.3863)
     """
     rows = _cross_entropy(t2i / temperature, positives)
     columns = _cross_entropy(i2t / temperature, positives.T)
@@ -79,7 +83,7 @@ def momentum_contrastive_loss(
 
 
 def _shared(positives: Tensor) -> Tensor:
-    """One, shared equally among a row's positives."""
+    """Share a weight of 1 equally among each row's positives."""
     return positives / positives.sum(dim=1).clamp(min=1)[:, None]
 
 

@@ -1,8 +1,8 @@
-"""One scorer taught by another's score matrix.
+"""Distillation losses between two score matrices of the same titles and images.
 
-Whatever taught and whatever learns, both are score matrices of the same titles and images; the
-teacher's carries no gradient. Rows are titles of ``t2i``, images of ``i2t``; the two directions
-are averaged, each a mean over its rows. A pair that was not scored (``known`` False) takes no part.
+The student's matrix carries gradients, the teacher's does not. Both come in two directions (rows of
+``t2i`` are titles, rows of ``i2t`` images); the loss is the mean of the two, each a mean over its
+rows. Pairs that the teacher did not score (``known`` is False) are left out.
 
 Shapes: R rows, C columns.
 """
@@ -28,16 +28,16 @@ def distillation_loss(
     teacher_temperature: float = 1.0,
     known: Tensor | None = None,
 ) -> Tensor:
-    """How far the student's scores are from what the teacher's say, both directions.
+    """Compute the distance of the student's scores from the teacher's, in both directions.
 
     Args:
         student: t2i [Q, N] and i2t [N, Q], unscaled.
-        teacher: The same of the teacher.
+        teacher: The teacher's t2i and i2t, unscaled.
         kind: See :func:`soft_cross_entropy`, :func:`squared_error` and :func:`order_loss`.
         student_temperature: Divides the student's scores.
         teacher_temperature: Divides the teacher's.
-        known: [Q, N] bool, which pairs were scored; None: all. Where some were not, titles alone
-            are compared: an image's column is then no sample of its titles.
+        known: [Q, N] bool, the pairs that the teacher scored; None: all. If some are missing, only
+            title → image is compared: the candidates were chosen for titles, not for images.
     """
     measure: Callable[[Tensor, Tensor, Tensor | None], Tensor] = {
         "cross_entropy": soft_cross_entropy,
@@ -55,22 +55,22 @@ def distillation_loss(
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor, known: Tensor | None = None) -> Tensor:
-    """``-1/R Σ_ij softmax(teacher_i)_j log softmax(student_i)_j``.
+    """Compute ``-1/R Σ_ij softmax(teacher_i)_j log softmax(student_i)_j``.
 
-    Inflate and Shrink, eq. 7 (temperatures 1/16 and 1/16, then 1/2 and 1/16); ListNet, as ALADIN
-    has it (1 and 1/6); Thinking Fast and Slow, eq. 5, over the subset that ``known`` tells.
+    Inflate and Shrink, eq. 7 (temperatures of teacher and student: 1/16 and 1/16, then 1/2 and
+    1/16); ListNet in ALADIN (1 and 1/6); Thinking Fast and Slow, eq. 5, over the ``known`` pairs.
     """
     if known is not None:
         student = student.masked_fill(~known, -torch.inf)
         teacher = teacher.masked_fill(~known, -torch.inf)
     log_student = F.log_softmax(student, dim=1)
     if known is not None:
-        log_student = log_student.masked_fill(~known, 0.0)  # 0 x -inf is no number
+        log_student = log_student.masked_fill(~known, 0.0)  # 0 · -inf would be NaN
     return -(torch.softmax(teacher, dim=1) * log_student).sum(dim=1).mean()
 
 
 def squared_error(student: Tensor, teacher: Tensor, known: Tensor | None = None) -> Tensor:
-    """``mean_ij (student_ij - teacher_ij)²``."""
+    """Compute ``mean_ij (student_ij - teacher_ij)²``."""
     squares = (student - torch.where(torch.isfinite(teacher), teacher, 0.0)).square()
     if known is None:
         return squares.mean()
@@ -78,9 +78,9 @@ def squared_error(student: Tensor, teacher: Tensor, known: Tensor | None = None)
 
 
 def order_loss(student: Tensor, teacher: Tensor, known: Tensor | None = None) -> Tensor:
-    """``mean_i mean_{jk: teacher_ij > teacher_ik} log(1 + exp(student_ik - student_ij))``.
+    """Compute ``mean_i mean_{jk: teacher_ij > teacher_ik} log(1 + exp(student_ik - student_ij))``.
 
-    The order of every two candidates of a row as the teacher has it, whatever the distances.
+    The student learns the teacher's order of every two candidates of a row, not their distance.
     """
     above = teacher[:, :, None] > teacher[:, None, :]
     if known is not None:

@@ -1,6 +1,6 @@
-"""Hinge objectives on a score matrix: every wrong partner must stay a margin below the right one.
+"""Hinge losses on a score matrix: every negative must score a margin lower than the positive.
 
-Both are means over the positive pairs, title to image and image to title, and the two are added.
+Each loss is a mean over the positive pairs, title to image, plus the same for image to title.
 
 Shapes: Q titles, N images, M positive pairs; rows of ``t2i`` are titles, rows of ``i2t`` images.
 """
@@ -22,18 +22,18 @@ def power_hinge_loss(
     include_diagonal: bool = False,
     power: int = 8,
 ) -> Tensor:
-    """The soft-max hinge (Inflate and Shrink, eq. 5).
+    """Compute the soft-max hinge (Inflate and Shrink, eq. 5).
 
-    ``1/B Σ_i (ε + Σ_j [m + S_ij - S_ii]₊⁸)^⅛`` over rows, plus the same over columns: nearly the
-    hardest negative alone, yet every one above the margin has a gradient.
+    ``1/B Σ_i (ε + Σ_j [m + S_ij - S_ii]₊⁸)^⅛`` over rows, plus the same over columns. The hardest
+    negative dominates, but every negative that violates the margin has a gradient.
 
     Args:
         t2i: [Q, N] unscaled scores, title to image.
         i2t: [N, Q] unscaled scores, image to title.
-        positives: [Q, N] bool; none of them is a negative, each is a pair ``i`` of its own.
-        margin: m.
-        include_diagonal: Let j = i into the sum, as the paper's code does: adds m⁸ to each.
-        power: 8; the higher, the nearer to the hardest negative alone.
+        positives: [Q, N] bool, the pairs that match: each is one ``i`` of the sum, none a negative.
+        margin: m, in units of the scores.
+        include_diagonal: Include j = i in the sum, as the paper's code does; adds m⁸ to each sum.
+        power: 8. A larger power comes closer to the hardest negative alone.
     """
 
     def side(scores: Tensor, positive: Tensor) -> Tensor:
@@ -47,15 +47,15 @@ def power_hinge_loss(
 
 
 def triplet_loss(t2i: Tensor, i2t: Tensor, positives: Tensor, margin: float) -> Tensor:
-    """Hinge of the hardest negative (VSE++; ALADIN, eq. 3).
+    """Compute the hinge of the hardest negative (VSE++; ALADIN, eq. 3).
 
     ``1/B Σ_i max_j [m + S_ij - S_ii]₊`` over rows, plus the same over columns.
 
     Args:
         t2i: [Q, N] unscaled scores, title to image.
         i2t: [N, Q] unscaled scores, image to title.
-        positives: [Q, N] bool; none of them is a negative, each is a pair ``i`` of its own.
-        margin: m.
+        positives: [Q, N] bool, the pairs that match: each is one ``i`` of the sum, none a negative.
+        margin: m, in units of the scores.
     """
 
     def side(scores: Tensor, positive: Tensor) -> Tensor:
@@ -66,10 +66,13 @@ def triplet_loss(t2i: Tensor, i2t: Tensor, positives: Tensor, margin: float) -> 
 
 
 def _over_margin(scores: Tensor, positives: Tensor, margin: float) -> tuple[Tensor, int]:
-    """[M, C]: how far each negative is above the margin, one row a positive pair; and M."""
+    """Return by how much each negative violates the margin, [M, C], and M.
+
+    One row per positive pair; 0 for positives and for negatives below the margin.
+    """
     rows, columns = positives.nonzero(as_tuple=True)
     scores = scores.float()
-    # index_select: its gradient is added up in the same order in every run
+    # index_select instead of indexing: its gradient is added up in the same order in every run
     own = scores.index_select(0, rows)
     right = own.gather(1, columns[:, None])
     over = (margin + own - right).clamp_min(0)

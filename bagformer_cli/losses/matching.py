@@ -1,4 +1,4 @@
-"""Image-text matching (ITM): does this title belong to this image?
+"""Image-text matching (ITM): the loss of labelled pairs, and how negative pairs are chosen.
 
 Shapes: Q titles, N images, K pairs.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy over (no match, match), the mean over pairs.
+    """Compute the mean cross-entropy over (no match, match).
 
     Args:
         logits: [K, 2] (ALBEF, eq. 4), or [K, 1], the log-odds of a match (binary cross-entropy).
@@ -24,31 +24,36 @@ def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def hard_negatives(scores: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw one wrong partner for each row, the likelier the better it scores (ALBEF, section 3.2).
+    """Draw a negative for each row, with a probability that grows with its score (ALBEF, 3.2).
 
     Args:
         scores: [Q, N] logits (scaled scores) of each row against all candidates.
-        positives: [Q, N] bool; these are never drawn.
+        positives: [Q, N] bool, pairs that match; they are never drawn.
 
     Returns:
-        columns [Q] int64, and [Q] bool: False where a row has nothing but positives (its column
-        means nothing and must be left out).
+        columns [Q] int64, and [Q] bool: False for a row that has only positives. Its column is
+        meaningless and must be left out.
+
+    >>> scores = torch.tensor([[9.0, 1.0, 8.0]])
+    >>> hard_negatives(scores, torch.tensor([[True, False, True]]))
+    (tensor([1]), tensor([True]))
     """
     weights = torch.softmax(scores.float().masked_fill(positives, -torch.inf), dim=1)
     possible = ~positives.all(dim=1)
+    # 1e-6: a row whose softmax underflows still has a negative to draw
     weights = torch.where(possible[:, None], weights + 1e-6 * ~positives, torch.ones_like(weights))
     return torch.multinomial(weights, 1).squeeze(1), possible
 
 
 @torch.no_grad()
 def reversed_negatives(own: Tensor, positives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The second half of a batch with its images in reverse order, the first as it is.
+    """Pair the second half of a batch with its images in reverse order, the first half as it is.
 
-    How the QQ-browser challenge's winners made negatives.
+    The winners of the QQ-browser challenge made negatives in this way.
 
     Args:
         own: [Q] int64, each title's own image.
-        positives: [Q, N] bool; a pair that reversing left or made one is dropped.
+        positives: [Q, N] bool; reversed pairs that match are dropped.
 
     Returns:
         rows and columns of the pairs, both [K] int64, and [K] labels, 1 for a match.

@@ -38,7 +38,7 @@ class MomentumEncoder:
 
     Args:
         model: The model to follow; the momentum encoder starts as its copy.
-        rate: m, the share of its own weights that it keeps at each step, in [0, 1].
+        rate: m, the share of its previous weights that it keeps at each step, in [0, 1].
     """
 
     def __init__(self, model: RetrievalModel, rate: float) -> None:

@@ -150,7 +150,7 @@ def _mean_of(items: MultiVectors) -> Tensor:
 
 
 class PairStates(NamedTuple):
-    """What a cross-encoder reads of K pairs; ``model.cross(*states)`` gives their logits.
+    """The input of the cross-encoder for K pairs; ``model.cross(*states)`` gives their logits.
 
     Attributes:
         text_states: [K, L, W], or [K, L] token ids where the cross-encoder embeds them itself.

@@ -52,7 +52,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process (rank 0) that writes files and reports."""
+        """True for rank 0, the process that writes files and reports."""
         return self.rank == 0
 
     def all_gather(self, rows: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from bagformer_cli.training.teacher import Teacher
 
 @dataclass
 class Context:
-    """What stays the same over a run and objectives may use.
+    """The part of an objective's input that stays the same over a run.
 
     Attributes:
         model: The model that is trained.
@@ -63,7 +63,7 @@ class EncodedBatch:
         batch: The titles and images before encoding, of the whole batch or of the chunk.
         texts: [Q] encoded titles.
         images: [B] encoded images.
-        epoch: Epochs done, a fraction in the middle of one.
+        epoch: Epochs done, with a fraction during an epoch.
         momentum: The same titles and images by the momentum encoder; None: no active objective
             uses it.
         start: Position of the chunk's first image in the batch.

@@ -101,7 +101,7 @@ class _ChunkedStep:
             torch.autograd.backward(weighted_sum(losses, weights) * self.scale)
         losses = {name: loss.detach() for name, loss in losses.items()}
         report = whole.report
-        # Step 3: the chunks again. Whatever else is random (dropout of the cross-encoder, hard
+        # Step 3: the chunks again. All other randomness (dropout of the cross-encoder, hard
         # negatives) continues from one RNG state, untouched by the repeated states of step 1.
         rng_state = _rng_state()
         titles_per_image = len(batch.own) // len(batch)

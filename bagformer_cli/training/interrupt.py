@@ -1,4 +1,4 @@
-"""Stop a training on Ctrl-C after the current step instead of in the middle of it."""
+"""Stop a training on Ctrl-C: the current step is finished first."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def newest_run(runs: Path) -> Path:
     """Find the run or chain in a folder of runs that was saved last.
 
     Raises:
-        InputError: There is none.
+        InputError: The folder holds no run.
     """
     found = sorted(runs.glob("*/config.yaml"), key=lambda path: path.parent.stat().st_mtime_ns)
     if not found:

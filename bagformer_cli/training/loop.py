@@ -43,7 +43,7 @@ from bagformer_cli.training.validation import Validation
 
 @dataclass
 class TrainResult:
-    """How far a run has come.
+    """The state of a run when training returned.
 
     Attributes:
         run: The run folder.
@@ -177,7 +177,7 @@ class Trainer:
         )
 
     def _is_due(self, every: int | None) -> bool:
-        """Say whether something is due that happens every so many steps and at the end."""
+        """Say whether an action is due that happens after every ``every`` steps and at the end."""
         step = self.state.step
         return step == self.total_steps or (every is not None and step % every == 0)
 

@@ -1,6 +1,6 @@
 """Estimate the memory of a large batch and of momentum queues, and refuse what cannot fit.
 
-Activations are not counted: ``training.micro_batch_size`` bounds them. What remains grows with the
+Activations are not counted: ``training.micro_batch_size`` bounds them. The rest grows with the
 batch: its cached vectors and their gradients, score matrices, queues. Each objective says what it
 needs (``Objective.memory``); :func:`matrix_bytes` is what those on score matrices share.
 """

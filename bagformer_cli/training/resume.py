@@ -40,7 +40,7 @@ _TASK = "task"
 
 @dataclass
 class TrainState:
-    """How far a run has come. The field names are the keys of ``state.json``.
+    """The progress of a run. The field names are the keys of ``state.json``.
 
     Attributes:
         step: Optimizer steps done.
@@ -103,7 +103,7 @@ def save_state(
         optimizer: Its moments are saved.
         state: How far the run has come.
         rng_states: :func:`rng_state` of each process, in rank order.
-        task: What objectives keep: momentum encoder and queues.
+        task: Momentum encoder and queues (``RetrievalTask.state_dict_of_objectives``).
     """
     tensors = {
         name if rank == 0 else f"{name}.rank{rank}": value

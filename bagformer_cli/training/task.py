@@ -106,7 +106,7 @@ class RetrievalTask(nn.Module):
 
     @property
     def trains_fast_scorer(self) -> bool:
-        """Whether a fast scorer is trained, so that recall shows how training goes."""
+        """True if a fast scorer is trained, so that recall shows how training goes."""
         return any(isinstance(objective, MatrixObjective) for objective in self.objectives)
 
     def needed_bytes(self) -> dict[str, int]:

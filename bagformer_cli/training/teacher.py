@@ -60,7 +60,7 @@ class Teacher:
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> tuple[Encoded, Encoded]:
-        """Encode titles and images, with encoder states if the slow scorer teaches."""
+        """Encode titles and images, with encoder states if the cross-encoder teaches."""
         slow = self.scorer == "slow"
         return (
             self.model.encode_texts(batch.text, states=slow),
@@ -69,7 +69,7 @@ class Teacher:
 
     @torch.no_grad()
     def scores(self, texts: Encoded, images: Encoded, known: Tensor | None) -> ScoreMatrix:
-        """Score encoded titles and images; the slow scorer scores the ``known`` pairs only."""
+        """Score encoded titles and images; the cross-encoder scores the ``known`` pairs only."""
         return score_matrix(self.model, self.scorer, texts, images, known)
 
 

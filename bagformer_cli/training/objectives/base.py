@@ -135,5 +135,5 @@ class PairObjective(Objective):
 
         Args:
             chunk: The chunk, or the whole batch.
-            prepared: What :meth:`prepare` returned.
+            prepared: The result of :meth:`prepare`.
         """

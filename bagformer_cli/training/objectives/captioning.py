@@ -31,8 +31,8 @@ class CaptioningObjective(PairObjective):
         own = chunk.batch.own
         every_title = torch.arange(len(own), device=own.device)
         states = pair_states(chunk.texts, chunk.images, every_title, own)
-        ahead, behind = captioner(*states)
-        return captioning_loss(ahead, behind, states.text_mask[:, 1:]) * chunk.share
+        forward, backward = captioner(*states)
+        return captioning_loss(forward, backward, states.text_mask[:, 1:]) * chunk.share
 
     def random_guess_loss(self, batch_size: int) -> float:
         """Return ln of the vocabulary size for each of the two directions."""

@@ -79,7 +79,7 @@ class ContrastiveObjective(MatrixObjective):
 
     @property
     def _temperature(self) -> Tensor | float:
-        """τ of InfoNCE; sums of late interaction are used as logits as they are (BagFormer)."""
+        """The divisor of the scores; 1 for plain sums of late interaction (BagFormer)."""
         if self.scorer == "late" and self.settings.late_scale == "sum":
             return 1.0
         return self.context.model.temperature

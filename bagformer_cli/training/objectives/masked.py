@@ -1,6 +1,6 @@
 """Masked modelling: predict hidden tokens (MLM) and hidden patches (MFM) of the batch's own pairs.
 
-Each has a forward pass of its own, so that nothing it hides reaches another objective. A loss is
+Each runs its own forward pass, so that nothing it hides reaches another objective. A loss is
 the sum over hidden positions divided by their number in the whole batch (the mean over processes),
 so that the losses of chunks and of processes add up to the mean over all hidden positions.
 
@@ -76,7 +76,7 @@ class MaskedTokenObjective(PairObjective):
 
 @dataclass
 class HiddenPatches:
-    """Which patches of a batch are hidden, and the candidates that each must be told from.
+    """The hidden patches of a batch, and the candidates among which each must be found.
 
     Attributes:
         count: Hidden patches a process, the mean over processes.

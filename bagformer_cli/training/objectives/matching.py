@@ -1,7 +1,7 @@
 """Image-text matching (ITM): does this title belong to this image? Hard negatives are drawn here.
 
-Each batch gives right pairs and wrong pairs, all of which go through the cross-encoder in one
-forward pass of their own. With ``itm_negatives: hard`` and three pairs (0, 0) (1, 1) (2, 2)::
+Each batch gives right pairs and wrong pairs, which go through the cross-encoder in a separate
+forward pass. With ``itm_negatives: hard`` and three pairs (0, 0) (1, 1) (2, 2)::
 
     right pairs                  (0, 0) (1, 1) (2, 2)      label 1
     a wrong image for each title (0, 2) (1, 0) (2, 0)      label 0, the likelier the better
