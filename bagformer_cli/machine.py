@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 DISTRIBUTION = "bagformer-cli"
+CGROUP = Path("/sys/fs/cgroup")  # limits of a Linux container
 CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd")
 
 
@@ -121,7 +122,7 @@ def usable_cores() -> int:
     else:
         cores = os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        quota, period = (CGROUP / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
@@ -150,7 +151,7 @@ def memory() -> int | None:
     except (AttributeError, OSError, ValueError):
         return None
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        limit = (CGROUP / "memory.max").read_text(encoding="ascii").strip()
     except OSError:
         return total
     return total if limit == "max" else min(total, int(limit))
