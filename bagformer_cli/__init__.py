@@ -1,7 +1,7 @@
-"""xmr: image-title retrieval for Chinese e-commerce.
+"""Image-title retrieval for Chinese e-commerce: the ``xmr`` command and its Python interface.
 
-The package imports nothing heavy by itself: :func:`load` and :class:`Retriever` (the Python face,
-``api.py``) are brought in when they are first asked for.
+Importing the package is cheap: :func:`load` and :class:`Retriever` (``api.py``), which need torch,
+are imported at their first use.
 """
 
 from __future__ import annotations
