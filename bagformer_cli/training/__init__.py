@@ -1,1 +1,1 @@
-"""Tasks and the one training loop."""
+"""Training: objectives, gradients, the loop, runs and chains (docs/architecture.md walks it)."""
