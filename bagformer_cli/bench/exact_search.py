@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bagformer_cli.index.centroids import TokenIndex
 from bagformer_cli.index.vector_cache import EACH, LEAST
-from bagformer_cli.interaction.kernels import reference as _plain
+from bagformer_cli.interaction.kernels import reference
 from bagformer_cli.interaction.topk import topk, topk_rescored
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -196,7 +196,7 @@ def _staged(tokens: TokenIndex, query: MultiVectors, stored: MultiVectors) -> ND
     """Positions of the ten best among the lists that promise most, as an index finds them."""
     everyone = np.ones(len(stored), np.bool_)
     chosen = tokens.candidates(query.values, max(LEAST, EACH * K), everyone)
-    found = topk_rescored(query, stored, K, chosen=torch.from_numpy(chosen))[1][0]
+    found = topk_rescored(query, stored, K, candidates=torch.from_numpy(chosen))[1][0]
     places: NDArray[np.int64] = found.numpy()
     return places
 
@@ -204,7 +204,7 @@ def _staged(tokens: TokenIndex, query: MultiVectors, stored: MultiVectors) -> ND
 def is_exact(queries: MultiVectors, stored: MultiVectors, found: tuple[Tensor, Tensor]) -> bool:
     """Whether ``found`` are the best by the stored int8, computed plainly and in float32."""
     small: dict[str, Any] = {"dtype": torch.int8, "both": False, "budget": 1 << 28}
-    scores = _plain.scores(queries, stored, **small)[0]
+    scores = reference.scores(queries, stored, **small)[0]
     best = scores.topk(found[0].shape[1], dim=1).values
     return bool(
         torch.allclose(best, found[0], rtol=1e-5)

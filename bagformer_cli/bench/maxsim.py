@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bagformer_cli.bench import plain_maxsim as plain
-from bagformer_cli.interaction.maxsim import BUDGET, maxsim, score_texts
+from bagformer_cli.interaction.maxsim import BUDGET, DTYPES, maxsim, score_texts
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.multi_vectors import MultiVectors
@@ -300,7 +300,7 @@ def status_bytes(name: str) -> int | None:
 
 def machine() -> dict[str, str]:
     """What the figures depend on: processor, threads, versions, load and chosen products."""
-    from bagformer_cli.interaction.kernels.avx512 import scores as _wide
+    from bagformer_cli.interaction.kernels.avx512.scores import supported
     from bagformer_cli.interaction.kernels.cpu.products import product_for
 
     name = "?"
@@ -309,12 +309,10 @@ def machine() -> dict[str, str]:
         lines = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
         name = lines[0].partition(":")[2].strip() if lines else name
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "?"
-    products = {
-        str(dtype).removeprefix("torch."): tr("in lanes (AVX-512)")
-        if _wide.quicker(dtype, few=False)
-        else product_for(dtype).name
-        for dtype in (torch.float32, torch.bfloat16, torch.int8)
-    }
+    products = {}
+    for dtype in DTYPES:
+        ways = [tr("AVX-512 registers")] if supported(dtype) else []
+        products[str(dtype).removeprefix("torch.")] = "; ".join([*ways, product_for(dtype).name])
     return {
         "processor": name,
         "threads": str(torch.get_num_threads()),

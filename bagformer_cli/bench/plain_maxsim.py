@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bagformer_cli.interaction.kernels import reference as _plain
+from bagformer_cli.interaction.kernels import reference
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 
@@ -58,7 +58,7 @@ def einsum_both(titles: Tensor, images: Tensor, chunk: int = 16) -> tuple[Tensor
 def packed(texts: MultiVectors, images: MultiVectors, budget: int) -> tuple[Tensor, Tensor]:
     """Ours without compiled loops: packed blocks and torch's own maxima. [Q, N], [N, Q]."""
     with torch.no_grad():
-        return _plain.scores(texts, images, dtype=torch.float32, both=True, budget=budget)
+        return reference.scores(texts, images, dtype=torch.float32, both=True, budget=budget)
 
 
 def symmetric_loss(t2i: Tensor, i2t: Tensor) -> Tensor:

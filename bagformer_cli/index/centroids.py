@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bagformer_cli.files import atomic_folder, write_text
-from bagformer_cli.interaction.kernels.avx512.scores import has, kernels, pack
-from bagformer_cli.interaction.kernels.blocks import LANES
-from bagformer_cli.interaction.kernels.threads import share_out
+from bagformer_cli.interaction.kernels.avx512.scores import LANES, pack, supported
+from bagformer_cli.interaction.kernels.cpu.tiles import kernels
+from bagformer_cli.interaction.kernels.threads import split_evenly
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.kmeans import CentroidTree
@@ -166,14 +166,14 @@ class TokenIndex:
         _rounded = _loops()
         shift = max(0, end.bit_length() - BIN_BITS)
         counts = np.zeros((end >> shift) + 1, np.int64)
-        _rounded.count(sums, shift, counts)
+        _rounded.histogram(sums, shift, counts)
         so_far = counts[::-1].cumsum()  # [bin from the last]: how many are in it or beyond
         best, middle = np.searchsorted(so_far, (1, there // 2))
         near = int(best + (1 - NEAR_BEST) * (middle - best))
         wanted = max(least, min(int(so_far[near]), int(most_share * there)))
         edge = len(counts) - 1 - int(np.searchsorted(so_far, wanted))
         found = np.empty(self.count, np.int64)
-        found = found[: _rounded.collect(sums, edge << shift, found)]
+        found = found[: _rounded.positions_from(sums, edge << shift, found)]
         some = sums[found]
         least_sum = np.partition(some, len(some) - wanted)[len(some) - wanted]
         above, level = found[some > least_sum], found[some == least_sum]
@@ -189,9 +189,9 @@ class TokenIndex:
         numbers, _rounded = np.asarray(self.numbers), _loops()
 
         def work(first: int, end: int) -> None:
-            _rounded.score_rounded(numbers, self.offsets, allowed, table, first, end, sums)
+            _rounded.score_by_lookup(numbers, self.offsets, allowed, table, first, end, sums)
 
-        share_out(work, self.count, 4096)
+        split_evenly(work, self.count, 4096)
         return sums
 
     def table(self, query: Tensor) -> NDArray[np.uint16]:
@@ -201,16 +201,14 @@ class TokenIndex:
         """
         slots, count = -(-len(query) // LANES), len(self.centroids)
         table = np.empty((slots, count, LANES), np.uint16)
-        if has(torch.int8) and self.centroids.shape[1] % 4 == 0:
+        if supported(torch.int8) and self.centroids.shape[1] % 4 == 0:
             whole = MultiVectors.from_list([query]).quantize()
             bags, rows, begins = pack(whole), self.centroids.numpy(), self.begins
             # No product is larger than that of the longest on either side (Cauchy, Schwarz).
             most = int(_longest(whole.values) * self.longest) + 1
-            shift, _rounded = max(0, most.bit_length() - 15), _loops()
-            share_out(
-                lambda first, end: _rounded.make_table(
-                    rows, begins, bags, shift, first, end, table
-                ),
+            shift, make_table = max(0, most.bit_length() - 15), _make_table()
+            split_evenly(
+                lambda first, end: make_table(rows, begins, bags, shift, first, end, table),
                 count, 8192,
             )  # fmt: skip
             return table
@@ -235,9 +233,15 @@ class TokenIndex:
 
 def _loops() -> Any:
     """The compiled loops: nobody comes here where numba cannot be used."""
-    from bagformer_cli.interaction.kernels.avx512 import centroids as _rounded
+    from bagformer_cli.interaction.kernels.cpu import centroids as _rounded
 
     return _rounded
+
+
+def _make_table() -> Any:
+    from bagformer_cli.interaction.kernels.avx512.centroids import make_table
+
+    return make_table
 
 
 def _longest(vectors: Tensor) -> float:

@@ -29,7 +29,7 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_file, write_text
 from bagformer_cli.index.centroids import TokenIndex
 from bagformer_cli.index.engine import Found, Recall
-from bagformer_cli.interaction.kernels.avx512.scores import kernels
+from bagformer_cli.interaction.kernels.cpu.tiles import kernels
 from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.interaction.topk import topk_rescored
 from bagformer_cli.messages import tr
@@ -257,7 +257,7 @@ class Mirror:
             if end > start and (some is None or len(some)):
                 stored = segment.vectors
                 found, place = topk_rescored(
-                    queries, stored, k, dtype=_cheapest(stored), chosen=some
+                    queries, stored, k, dtype=_cheapest(stored), candidates=some
                 )
                 scores = np.concatenate([scores, found.numpy()], 1)
                 places = np.concatenate([places, place.numpy() + start], 1)

@@ -1,4 +1,4 @@
-"""Where a score comes from: which bag met which patch, and its share.
+"""Explain a score: which patch each bag matches best, and how much it adds to the score.
 
 Shapes: G bags, P patches, D dimensions.
 """
@@ -16,16 +16,16 @@ from bagformer_cli.messages import tr
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One title and one image, taken apart. All tensors float32 or int64, on the CPU.
+    """The parts of the two scores of a title and an image. All tensors are on the CPU.
 
     Attributes:
-        products: [G, P], the dot products of all bags with all patches.
-        patch_of_bag: [G], the patch each bag met: the first of those it is closest to.
-        bag_of_patch: [P], the bag each patch met.
-        bag_scores: [G], each bag's term of ``t2i``; they sum to it.
-        patch_scores: [P], each patch's term of ``i2t``.
-        t2i: The title's score for the image.
-        i2t: The image's score for the title.
+        products: [G, P] float32, dot products of all bags with all patches.
+        patch_of_bag: [G] int64, index of the patch closest to each bag; the first of equals.
+        bag_of_patch: [P] int64, index of the bag closest to each patch; the first of equals.
+        bag_scores: [G] float32, each bag's part of ``t2i``; they sum to it.
+        patch_scores: [P] float32, each patch's part of ``i2t``; they sum to it.
+        t2i: Score from title to image.
+        i2t: Score from image to title.
     """
 
     products: Tensor
@@ -38,36 +38,39 @@ class Explanation:
 
     @property
     def bag_shares(self) -> Tensor:
-        """[G], each bag's share of ``t2i``; they sum to 1. Zeros where the score is not positive.
+        """Return each bag's share of ``t2i`` [G]; the shares sum to 1.
 
-        A bag that met nothing alike (a negative product) has a negative share.
+        All zeros if ``t2i`` is not positive. A bag with a negative dot product has a negative
+        share.
         """
-        return _shares(self.bag_scores, self.t2i)
-
-    @property
-    def patch_shares(self) -> Tensor:
-        """[P], each patch's share of ``i2t``; see :attr:`bag_shares`."""
-        return _shares(self.patch_scores, self.i2t)
+        return self.bag_scores / self.t2i if self.t2i > 0 else torch.zeros_like(self.bag_scores)
 
 
 def explain(title: Tensor, image: Tensor) -> Explanation:
-    """Take the MaxSim of one title and one image apart.
+    """Split the MaxSim scores of one title and one image into the parts of bags and patches.
 
     Args:
-        title: [G, D], the title's vectors.
-        image: [P, D], the image's vectors.
+        title: [G, D], vectors of the title.
+        image: [P, D], vectors of the image.
 
     Raises:
-        InputError: If the dimensions differ, or either has no vector.
+        ValueError: The shapes do not fit each other.
+        InputError: The title or the image has no vectors.
+
+    Example:
+        >>> title = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> image = torch.tensor([[0.6, 0.1], [0.0, 0.2]])
+        >>> found = explain(title, image)
+        >>> found.patch_of_bag.tolist(), found.bag_shares
+        ([0, 1], tensor([0.7500, 0.2500]))
     """
     if title.ndim != 2 or image.ndim != 2 or title.shape[1] != image.shape[1]:
-        raise InputError(
-            tr("Titles and images have vectors of different dimension."),
-            found=list(image.shape),
-            expected=list(title.shape),
+        raise ValueError(
+            "title [G, D] and image [P, D] must have the same D, found "
+            f"{list(title.shape)} and {list(image.shape)}"
         )
     if not len(title) or not len(image):
-        raise InputError(tr("Without vectors there is nothing to explain."))
+        raise InputError(tr("A title or image without vectors has no score to explain."))
     products = (title.detach().float() @ image.detach().float().T).cpu()
     by_bag, by_patch = products.max(1), products.max(0)
     return Explanation(
@@ -79,7 +82,3 @@ def explain(title: Tensor, image: Tensor) -> Explanation:
         t2i=float(by_bag.values.sum()),
         i2t=float(by_patch.values.sum()),
     )
-
-
-def _shares(scores: Tensor, total: float) -> Tensor:
-    return scores / total if total > 0 else torch.zeros_like(scores)

@@ -1,6 +1,18 @@
-"""MaxSim: the late interaction of titles and images, both directions from the same dot products.
+"""MaxSim: late interaction of titles and images, in both directions from the same dot products.
 
-Shapes: Q titles of G bags in all, N images of P patches in all, D dimensions.
+Example, one title of two bags and one image of three patches::
+
+                patch 0   patch 1   patch 2 │ max over patches
+        bag 0     0.9       0.1       0.2   │ 0.9
+        bag 1     0.3       0.4       0.5   │ 0.5  ──▶ t2i = 0.9 + 0.5 = 1.4
+    ────────────────────────────────────────┘
+    max over bags 0.9       0.4       0.5         ──▶ i2t = 0.9 + 0.4 + 0.5 = 1.8
+
+This file chooses the path; the paths are in ``kernels/``: plain torch on every device
+(``reference``, which defines the result), compiled tiles on the CPU (``cpu``), AVX-512 registers
+for searches (``avx512``), Triton on CUDA (``cuda``).
+
+Shapes: Q titles of G bags in total, N images of P patches in total, D dimensions.
 """
 
 from __future__ import annotations
@@ -14,17 +26,21 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bagformer_cli.errors import InputError
-from bagformer_cli.interaction.kernels import recompute as _recompute
-from bagformer_cli.interaction.kernels import reference as _plain
-from bagformer_cli.interaction.kernels.avx512 import scores as _wide
+from bagformer_cli.interaction.kernels import recompute, reference
+from bagformer_cli.interaction.kernels.avx512 import scores as avx512
 from bagformer_cli.interaction.kernels.blocks import cut
-from bagformer_cli.interaction.kernels.cpu import tiles as _cpu
-from bagformer_cli.messages import tr
+from bagformer_cli.interaction.kernels.cpu import tiles
+from bagformer_cli.interaction.kernels.reference import Argmax, Packed, ScoreGrads
 from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
 
-BUDGET = 256 << 20  # bytes for temporaries, beside the vectors and the scores themselves
-KEEP = 1 << 30  # bytes of places of maxima kept for a backward pass; beyond, it finds them again
+BUDGET = 256 << 20
+"""Default bytes for temporaries, besides the vectors and the scores themselves."""
+
+MAX_SAVED_ARGMAX_BYTES = 1 << 30
+"""Above this, argmax indices are recomputed in the backward pass instead of kept for it."""
+
+DTYPES = (torch.float32, torch.bfloat16, torch.int8)
+"""Types in which vectors are multiplied."""
 
 
 def maxsim(
@@ -34,24 +50,40 @@ def maxsim(
     dtype: torch.dtype | None = None,
     budget: int = BUDGET,
 ) -> tuple[Tensor, Tensor]:
-    """Score every title against every image, both ways (ColBERT eq. 3; FILIP eqs. 4–6).
+    """Score every title against every image in both directions.
+
+    With the bags ``b`` of title ``q`` and the patches ``p`` of image ``n``::
+
+        t2i[q, n] = Σ_b max_p b·p        i2t[n, q] = Σ_p max_b b·p
+
+    (ColBERT, Khattab and Zaharia 2020, eq. 3, for ``t2i``; FILIP, Yao et al. 2022, eqs. 4–6, for
+    both directions, as means.) With unit vectors each term is a cosine, so ``t2i`` lies in
+    [−bags, bags] of its title. An item without vectors scores 0 with everything. NaN or infinity
+    in an item affects the scores of that item only.
 
     Args:
         texts: Q titles.
-        images: N images, of the same dimension and on the same device.
-        dtype: What is multiplied: float32, bfloat16 or int8; sums are float32 always. By default
-            the stored type if both sides share one of these, int8 if either is int8, else
-            float32. With gradients it is float32: a bfloat16 forward picks other maxima.
-        budget: Bytes that temporaries may take, whatever Q and N.
+        images: N images of the same dimension, on the same device.
+        dtype: Type in which vectors are multiplied: float32, bfloat16 or int8. Sums are always
+            float32 (int8: exact integers first). bfloat16 halves and int8 quarters the time of
+            float32 where the processor supports it, and both round the vectors. None: the stored
+            type if both sides have the same, int8 if one side is int8, else float32. Ignored if a
+            gradient is needed: training always multiplies float32.
+        budget: Bytes that temporaries may take. The result does not depend on it.
 
     Returns:
-        ``t2i`` [Q, N], for each title and image the sum over the title's vectors of the largest
-        dot product with a vector of the image; ``i2t`` [N, Q], the other way round. float32.
-        Differentiable: of equal maxima the first gets the gradient. An item without vectors
-        scores 0.
+        ``t2i`` [Q, N] and ``i2t`` [N, Q], float32. Both are differentiable once with respect to
+        the values of both sides; of equal maxima the first gets the gradient.
 
     Raises:
-        InputError: If dimensions or devices differ, or ``dtype`` is not one of the three.
+        ValueError: The dimensions or devices differ, or ``dtype`` is none of the three.
+
+    Example:
+        >>> texts = MultiVectors.from_list([torch.tensor([[1.0, 0.0], [0.0, 1.0]])])
+        >>> images = MultiVectors.from_list([torch.tensor([[0.9, 0.3], [0.1, 0.4], [0.2, 0.5]])])
+        >>> t2i, i2t = maxsim(texts, images)
+        >>> t2i, i2t
+        (tensor([[1.4000]]), tensor([[1.8000]]))
     """
     _check(texts, images)
     if torch.is_grad_enabled() and (texts.values.requires_grad or images.values.requires_grad):
@@ -72,16 +104,28 @@ def score_texts(
     images: MultiVectors,
     *,
     dtype: torch.dtype | None = None,
-    chosen: Tensor | None = None,
+    candidates: Tensor | None = None,
     budget: int = BUDGET,
 ) -> Tensor:
-    """``t2i`` [Q, N] alone, without gradients: what a search needs. See :func:`maxsim`.
+    """Score every title against every image from title to image only, without gradients.
 
-    Of ``chosen`` images alone ([n] int64, their positions) it is [Q, n].
+    Args:
+        texts: Q titles.
+        images: N images.
+        dtype: See :func:`maxsim`.
+        candidates: [n] int64, positions of the images to score; None: all N. int8 vectors are read
+            where they are stored, others are copied in parts.
+        budget: Bytes that temporaries may take.
+
+    Returns:
+        ``t2i`` [Q, N] float32, or [Q, n] of the candidates, in their order.
+
+    Raises:
+        ValueError: See :func:`maxsim`; or ``candidates`` are not positions of images.
     """
     _check(texts, images)
-    if chosen is not None:
-        return _score_chosen(texts, images, dtype, chosen, budget)
+    if candidates is not None:
+        return _score_candidates(texts, images, dtype, candidates, budget)
     return _scores(texts, images, both=False, dtype=dtype, budget=budget)[0]
 
 
@@ -92,13 +136,13 @@ def maxsim_blocks(
     dtype: torch.dtype | None = None,
     budget: int = BUDGET,
 ) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """Score a pile of images that never need to be in memory at once, nor their scores.
+    """Score a catalogue block by block: neither its vectors nor its scores need fit in memory.
 
     Args:
         texts: Q titles.
-        images: N images, memory-mapped perhaps.
+        images: N images, for example memory-mapped.
         dtype: See :func:`maxsim`.
-        budget: Bytes for temporaries; half of it for a block's scores and vectors.
+        budget: Bytes for temporaries; half of it is for the scores and vectors of a block.
 
     Yields:
         ``(first, end, t2i [Q, end - first], i2t [end - first, Q])``, in the order of the images.
@@ -115,7 +159,10 @@ def maxsim_blocks(
 
 
 class _MaxSim(torch.autograd.Function):
-    """Keeps the places of the maxima, where they are not too many, and no dot products."""
+    """Keeps the vectors and the argmax for the backward pass, but no dot products.
+
+    An argmax of more than ``MAX_SAVED_ARGMAX_BYTES`` is not kept: :mod:`.kernels.recompute`.
+    """
 
     @staticmethod
     def forward(
@@ -126,17 +173,15 @@ class _MaxSim(torch.autograd.Function):
         patch_offsets: Tensor,
         budget: int,
     ) -> tuple[Tensor, Tensor]:
+        vectors = Packed(bags.contiguous(), patches.contiguous(), bag_offsets, patch_offsets)
         ctx.path = _path(bags, patches, bag_offsets, torch.float32)
-        bags, patches = bags.contiguous(), patches.contiguous()
         ctx.budget = budget
-        vectors = bags, patches, bag_offsets, patch_offsets
-        if _recompute.places_bytes(bag_offsets, patch_offsets) > KEEP:
+        limit = MAX_SAVED_ARGMAX_BYTES
+        if recompute.argmax_bytes(bag_offsets, patch_offsets) > limit:
             ctx.save_for_backward(*vectors)
-            return _recompute.forward(ctx.path, *vectors, budget=budget, keep=KEEP)
-        t2i, i2t, arg_patch, arg_bag = ctx.path.forward(
-            bags, patches, bag_offsets, patch_offsets, budget=budget
-        )
-        ctx.save_for_backward(*vectors, arg_patch, arg_bag)
+            return recompute.forward(ctx.path, vectors, budget=budget, limit=limit)
+        t2i, i2t, argmax = ctx.path.forward(vectors, budget=budget)
+        ctx.save_for_backward(*vectors, *argmax)
         return t2i, i2t
 
     @staticmethod
@@ -144,16 +189,15 @@ class _MaxSim(torch.autograd.Function):
     def backward(
         ctx: Any, grad_t2i: Tensor, grad_i2t: Tensor
     ) -> tuple[Tensor, Tensor, None, None, None]:
-        bags, patches, bag_offsets, patch_offsets, *places = ctx.saved_tensors
-        vectors = bags, patches, bag_offsets, patch_offsets
-        grad_t2i, grad_i2t = grad_t2i.contiguous(), grad_i2t.contiguous()
-        if places:
+        vectors, saved = Packed(*ctx.saved_tensors[:4]), ctx.saved_tensors[4:]
+        grads = ScoreGrads(grad_t2i.contiguous(), grad_i2t.contiguous())
+        if saved:
             grad_bags, grad_patches = ctx.path.backward(
-                *vectors, *places, grad_t2i, grad_i2t, budget=ctx.budget
+                vectors, Argmax(*saved), grads, budget=ctx.budget
             )
         else:
-            grad_bags, grad_patches = _recompute.backward(
-                ctx.path, *vectors, grad_t2i, grad_i2t, budget=ctx.budget, keep=KEEP
+            grad_bags, grad_patches = recompute.backward(
+                ctx.path, vectors, grads, budget=ctx.budget, limit=MAX_SAVED_ARGMAX_BYTES
             )
         return grad_bags, grad_patches, None, None, None
 
@@ -166,41 +210,44 @@ def _scores(
     dtype: torch.dtype | None,
     budget: int,
 ) -> tuple[Tensor, Tensor]:
-    dtype = dtype or _shared_type(texts, images)
-    if dtype not in (torch.float32, torch.bfloat16, torch.int8):
-        raise InputError(tr("Vectors are multiplied as float32, bfloat16 or int8."), found=dtype)
+    """Compute ``t2i`` and, if ``both``, ``i2t`` (else [0, 0]) without gradients."""
+    dtype = dtype or _default_dtype(texts, images)
+    if dtype not in DTYPES:
+        raise ValueError(f"vectors are multiplied as float32, bfloat16 or int8, not as {dtype}")
     path = _path(texts.values, images.values, texts.offsets, dtype)
-    how: dict[str, Any] = {"dtype": dtype, "both": both, "budget": budget}
     with torch.no_grad(), torch.autocast(texts.device.type, enabled=False):
-        if path is _cpu and _wide.can(texts, images, dtype, both=both):
-            path = _wide
-        t2i, i2t = path.scores(texts, images, **how)
+        if path is tiles and not both and avx512.usable(texts, images, dtype):
+            t2i = avx512.scores(texts, images, dtype=dtype, budget=budget)
+            return t2i, t2i.new_empty(0, 0)
+        t2i, i2t = path.scores(texts, images, dtype=dtype, both=both, budget=budget)
     return t2i, i2t
 
 
-def _score_chosen(
+def _score_candidates(
     texts: MultiVectors,
     images: MultiVectors,
     dtype: torch.dtype | None,
-    chosen: Tensor,
+    candidates: Tensor,
     budget: int,
 ) -> Tensor:
-    """``t2i`` of some images: read where they lie if they can be, else copied a part at a time."""
-    dtype, chosen = dtype or _shared_type(texts, images), images.positions(chosen)
+    """Compute ``t2i`` of some images: read in place if possible, else copied in parts."""
+    dtype = dtype or _default_dtype(texts, images)
+    candidates = images.check_positions(candidates)
     path = _path(texts.values, images.values, texts.offsets, dtype)
-    in_place = dtype == images.dtype == torch.int8 and path is _cpu
-    if in_place and _wide.can(texts, images, dtype, both=False):
-        how: dict[str, Any] = {"dtype": dtype, "both": False, "budget": budget}
-        return _wide.scores(texts, images, **how, chosen=chosen)[0]
+    in_place = dtype == images.dtype == torch.int8 and path is tiles
+    if in_place and avx512.usable(texts, images, dtype):
+        return avx512.scores(texts, images, dtype=dtype, budget=budget, candidates=candidates)
     limit = max(1, budget // (8 * max(1, images.values[:1].nbytes)))
     parts = [
-        _scores(texts, images.select(chosen[a:b]), both=False, dtype=dtype, budget=budget // 2)[0]
-        for a, b in cut(offsets_of(images.lengths[chosen]), limit)
+        _scores(texts, images.select(candidates[a:b]), both=False, dtype=dtype, budget=budget // 2)[
+            0
+        ]
+        for a, b in cut(offsets_of(images.lengths[candidates]), limit)
     ]
     return torch.cat([texts.values.new_zeros((len(texts), 0), dtype=torch.float32), *parts], 1)
 
 
-def _shared_type(texts: MultiVectors, images: MultiVectors) -> torch.dtype:
+def _default_dtype(texts: MultiVectors, images: MultiVectors) -> torch.dtype:
     if torch.int8 in (texts.dtype, images.dtype):
         return torch.int8
     if texts.dtype == images.dtype == torch.bfloat16:
@@ -209,39 +256,36 @@ def _shared_type(texts: MultiVectors, images: MultiVectors) -> torch.dtype:
 
 
 def _path(bags: Tensor, patches: Tensor, bag_offsets: Tensor, dtype: torch.dtype) -> ModuleType:
-    """The module that computes: each has ``scores``, ``forward`` and ``backward``."""
+    """Choose the module that computes; each has ``scores``, ``forward`` and ``backward``."""
     if bags.device.type == "cpu":
-        # int8 as plain torch is widened first: 10 bags × 400 images 9 ms, in registers 1 ms.
-        least = _cpu.WORTH_IT >> 5 if dtype == torch.int8 else _cpu.WORTH_IT
-        worth_it = len(bags) * len(patches) >= max(1, least)
-        return _cpu if worth_it and _cpu.kernels() is not None else _plain
+        # Plain torch converts int8 to float32 first, so tiles are faster much earlier: 10 bags ×
+        # 400 images take 9 ms in plain torch and 1 ms in AVX-512 registers.
+        least = tiles.MIN_PRODUCTS >> 5 if dtype == torch.int8 else tiles.MIN_PRODUCTS
+        large = len(bags) * len(patches) >= max(1, least)
+        return tiles if large and tiles.kernels() is not None else reference
     if bags.device.type == "cuda":
-        fused = _fused()
-        if fused and fused.fits(bag_offsets) and fused.works(bags.device, dtype):
-            return fused
-    return _plain
+        cuda = _cuda()
+        if cuda and cuda.fits(bag_offsets) and cuda.works(bags.device, dtype):
+            return cuda
+    return reference
 
 
 @cache
-def _fused() -> ModuleType | None:
-    """The CUDA kernels, or None where Triton is not installed."""
+def _cuda() -> ModuleType | None:
+    """Return the CUDA kernels, or None where Triton is not installed."""
     try:
-        from bagformer_cli.interaction.kernels import cuda as _triton
+        from bagformer_cli.interaction.kernels import cuda
     except (ImportError, RuntimeError, OSError):
         return None
-    return _triton
+    return cuda
 
 
 def _check(texts: MultiVectors, images: MultiVectors) -> None:
     if texts.dim != images.dim:
-        raise InputError(
-            tr("Titles and images have vectors of different dimension."),
-            found=images.dim,
-            expected=texts.dim,
+        raise ValueError(
+            f"texts and images must have the same dimension, found {texts.dim} and {images.dim}"
         )
     if texts.device != images.device:
-        raise InputError(
-            tr("Titles and images are on different devices."),
-            found=images.device,
-            expected=texts.device,
+        raise ValueError(
+            f"texts and images must be on the same device, found {texts.device} and {images.device}"
         )

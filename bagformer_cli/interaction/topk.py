@@ -1,7 +1,7 @@
-"""The best images for each title: a scan in bounded memory, and exact scores for the few left.
+"""Find the best images of each title: a scan in bounded memory, and float32 scores of the best.
 
-Shapes: Q titles, N images, C candidates, L bags of the longest title, P patches of the longest
-image, D dimensions.
+Shapes: Q titles, N images, C candidates per title, L bags of the longest title, P patches of the
+longest image, D dimensions.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bagformer_cli.errors import InputError
 from bagformer_cli.interaction.kernels.blocks import cut
 from bagformer_cli.interaction.maxsim import BUDGET, score_texts
-from bagformer_cli.messages import tr
 from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
 
 
@@ -22,44 +20,55 @@ def topk(
     k: int,
     *,
     dtype: torch.dtype | None = None,
-    chosen: Tensor | None = None,
+    candidates: Tensor | None = None,
     budget: int = BUDGET,
 ) -> tuple[Tensor, Tensor]:
-    """The ``k`` images that score highest for each title.
+    """Return the ``k`` images with the highest score ``t2i`` for each title.
 
     Args:
         texts: Q titles.
-        images: N images, memory-mapped perhaps: they are read once, a block at a time.
-        k: How many; no more are returned than there are (or are chosen).
-        dtype: What is multiplied, see :func:`~bagformer_cli.interaction.maxsim.maxsim`.
-        chosen: [n] int64, rising: the positions of the images that may be found (by a filter, by
-            a first stage); None: all.
+        images: N images, for example memory-mapped: they are read once, in blocks.
+        k: Number of results, at least 1. Fewer are returned if there are fewer images.
+        dtype: Type in which vectors are multiplied, see
+            :func:`~bagformer_cli.interaction.maxsim.maxsim`.
+        candidates: [n] int64, rising: positions of the images that may be returned, the same for
+            all titles (those that a filter or a first stage passes on). None: all images.
         budget: Bytes that temporaries may take.
 
     Returns:
-        Scores [Q, k] float32, falling, and positions [Q, k] int64; of equal scores among them
-        the lower position first.
+        Scores [Q, k] float32, highest first, and positions [Q, k] int64. Equal scores are in the
+        order of their positions.
 
     Raises:
-        InputError: ``k`` is none, or ``chosen`` are no positions of images.
+        ValueError: ``k`` is less than 1, or ``candidates`` are not positions of images.
+
+    Example:
+        >>> texts = MultiVectors.from_list([torch.tensor([[1.0, 0.0]])])
+        >>> values = torch.tensor([[0.5, 0.0], [0.0, 1.0], [0.9, 0.0]])
+        >>> images = MultiVectors.from_list(list(values[:, None]))
+        >>> topk(texts, images, 2)
+        (tensor([[0.9000, 0.5000]]), tensor([[2, 0]]))
     """
     if k < 1:
-        raise InputError(tr("At least one result must be asked for."), found=k, expected="k ≥ 1")
-    lengths = images.lengths if chosen is None else images.lengths[images.positions(chosen)]
+        raise ValueError(f"k must be at least 1, found {k}")
+    if candidates is None:
+        lengths = images.lengths
+    else:
+        lengths = images.lengths[images.check_positions(candidates)]
     best = torch.empty(len(texts), 0, device=texts.device)
-    where = torch.empty(len(texts), 0, dtype=torch.int64, device=texts.device)
-    for first, end in _ranges(texts, images, lengths, budget):
-        block = images[first:end] if chosen is None else images
-        some = None if chosen is None else chosen[first:end]
-        scores = score_texts(texts, block, dtype=dtype, chosen=some, budget=budget // 2)
-        found, place = scores.topk(min(k, end - first), dim=1)
+    positions = torch.empty(len(texts), 0, dtype=torch.int64, device=texts.device)
+    for first, end in _ranges(texts, lengths, budget):
+        block = images[first:end] if candidates is None else images
+        own = None if candidates is None else candidates[first:end]
+        scores = score_texts(texts, block, dtype=dtype, candidates=own, budget=budget // 2)
+        found, index = scores.topk(min(k, end - first), dim=1)
         best = torch.cat([best, found], 1)
-        where = torch.cat([where, place + first], 1)
+        positions = torch.cat([positions, index + first], 1)
         if best.shape[1] > k:
-            best, place = best.topk(k, dim=1)
-            where = where.gather(1, place)
-    best, where = _in_order(best, where)
-    return best, where if chosen is None else chosen.to(where.device)[where]
+            best, index = best.topk(k, dim=1)
+            positions = positions.gather(1, index)
+    best, positions = _sorted(best, positions)
+    return best, positions if candidates is None else candidates.to(positions.device)[positions]
 
 
 def topk_rescored(
@@ -70,50 +79,48 @@ def topk_rescored(
     scan: MultiVectors | None = None,
     dtype: torch.dtype = torch.int8,
     oversample: int = 4,
-    chosen: Tensor | None = None,
-    budget: int = BUDGET,
+    candidates: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`topk`, in two steps: a cheap scan for ``oversample · k``, then float32 for those.
+    """Do what :func:`topk` does in two steps: a cheap scan, then float32 scores of its best.
 
-    The result is that of a float32 scan as long as the cheap scan has each of the true ``k``
-    among its ``oversample · k``.
+    The result equals a float32 scan if the cheap scan has the true best ``k`` among its best
+    ``oversample * k``.
 
     Args:
-        texts: Q titles, in full precision.
-        images: N images, in full precision; only candidates are read.
-        k: How many.
-        scan: The same images in a cheaper type; by default ``images``, converted as they pass.
-        dtype: The cheap type.
-        oversample: Candidates for each result.
-        chosen: [n] int64, rising: the images that may be found; None: all.
-        budget: Bytes that temporaries may take.
+        texts: Q titles in full precision.
+        images: N images in full precision; only the best of the scan are read.
+        k: Number of results.
+        scan: The same images in a cheaper type. None: ``images``, converted block by block.
+        dtype: Type in which the scan multiplies.
+        oversample: Images rescored per result. Larger values cost time and find more.
+        candidates: [n] int64, rising: positions of the images that may be returned; None: all.
 
     Returns:
-        As :func:`topk`, the scores in float32 precision.
+        Scores and positions as :func:`topk` returns them.
 
     Raises:
-        InputError: If ``scan`` has not the same items.
+        ValueError: ``scan`` and ``images`` differ in length, or see :func:`topk`.
     """
     scan = images if scan is None else scan
     if len(scan) != len(images):
-        raise InputError(
-            tr("The scanned images are not the images."), found=len(scan), expected=len(images)
+        raise ValueError(
+            f"scan must hold the same items as images, found {len(scan)} and {len(images)}"
         )
-    _, candidates = topk(texts, scan, k * oversample, dtype=dtype, chosen=chosen, budget=budget)
-    scores = score_pairs(texts, images, candidates, budget=budget)
-    best, place = scores.topk(min(k, scores.shape[1]), dim=1)
-    return _in_order(best, candidates.gather(1, place))
+    _, best = topk(texts, scan, k * oversample, dtype=dtype, candidates=candidates)
+    scores = score_pairs(texts, images, best)
+    found, index = scores.topk(min(k, scores.shape[1]), dim=1)
+    return _sorted(found, best.gather(1, index))
 
 
 def score_pairs(
     texts: MultiVectors, images: MultiVectors, candidates: Tensor, *, budget: int = BUDGET
 ) -> Tensor:
-    """``t2i`` of chosen pairs alone, in float32.
+    """Compute ``t2i`` of some pairs in float32.
 
     Args:
         texts: Q titles.
         images: N images.
-        candidates: [Q, C] int64, the positions of the images to score for each title.
+        candidates: [Q, C] int64, positions of the images to score for each title.
         budget: Bytes that temporaries may take.
 
     Returns:
@@ -125,52 +132,54 @@ def score_pairs(
     P = int(images.lengths.max()) if len(images) else 0
     if not scores.numel() or not L or not P:
         return scores
-    pairs = max(1, budget // (8 * P * (images.dim + L)))  # a pair's vectors and products, twice
+    pairs = max(1, budget // (8 * P * (images.dim + L)))  # vectors and products of a pair, twice
     columns = min(pairs, candidates.shape[1])
-    for q0 in range(0, len(texts), max(1, pairs // columns)):
-        q1 = min(len(texts), q0 + max(1, pairs // columns))
+    step = max(1, pairs // columns)
+    for q0 in range(0, len(texts), step):
+        q1 = min(len(texts), q0 + step)
         for c0 in range(0, candidates.shape[1], columns):
-            chosen = candidates[q0:q1, c0 : c0 + columns]
-            scores[q0:q1, c0 : c0 + columns] = _score_block(texts[q0:q1], images, chosen)
+            block = candidates[q0:q1, c0 : c0 + columns]
+            scores[q0:q1, c0 : c0 + columns] = _score_block(texts[q0:q1], images, block)
     return scores
 
 
 @torch.no_grad()
-def _score_block(texts: MultiVectors, images: MultiVectors, chosen: Tensor) -> Tensor:
-    """[Q, C] scores of ``chosen`` images, all at once: short lists repeat their last vector."""
+def _score_block(texts: MultiVectors, images: MultiVectors, candidates: Tensor) -> Tensor:
+    """Score [Q, C] pairs with one matrix product; shorter items repeat their last vector."""
     if not len(texts.values):
-        return torch.zeros(chosen.shape, device=texts.device)
-    bags, real = _filled(texts, torch.arange(len(texts))[:, None])  # [Q, 1, L, D], [Q, 1, L]
-    patches, there = _filled(images, chosen)  # [Q, C, P, D], [Q, C, P]
+        return torch.zeros(candidates.shape, device=texts.device)
+    bags, real = _padded(texts, torch.arange(len(texts))[:, None])  # [Q, 1, L, D], [Q, 1, L]
+    patches, filled = _padded(images, candidates)  # [Q, C, P, D], [Q, C, P]
     Q, C, P, D = patches.shape
     with torch.autocast(patches.device.type, enabled=False):
         products = torch.bmm(patches.reshape(Q, C * P, D), bags[:, 0].mT)  # [Q, C·P, L]
-    best = products.reshape(Q, C, P, -1).amax(2)  # a repeated patch is no new maximum
-    return (best * real * there[:, :, :1]).sum(2)
+    # A repeated patch does not change the maximum. A repeated bag would change the sum.
+    best = products.reshape(Q, C, P, -1).amax(2)
+    return (best * real * filled[:, :, :1]).sum(2)
 
 
-def _filled(vectors: MultiVectors, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """[Q, C] positions → float32 vectors [Q, C, longest, D] and which of them are no repeats."""
-    lengths = vectors.lengths[chosen][..., None]
-    place = torch.arange(max(1, int(lengths.max())))
-    index = vectors.offsets[chosen][..., None] + torch.minimum(place, (lengths - 1).clamp_min(0))
-    index = index.clamp_max(max(0, len(vectors.values) - 1)).to(vectors.device)
-    values = vectors.rows(index)
+def _padded(vectors: MultiVectors, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Return float32 vectors [Q, C, longest, D] of items at [Q, C], and which are no repeats."""
+    lengths = vectors.lengths[positions][..., None]
+    within = torch.arange(max(1, int(lengths.max())))
+    rows = vectors.offsets[positions][..., None]
+    rows = rows + torch.minimum(within, (lengths - 1).clamp_min(0))
+    rows = rows.clamp_max(max(0, len(vectors.values) - 1)).to(vectors.device)
+    values = vectors.rows(rows)
     if vectors.scales is not None:
-        values *= vectors.scales[chosen.to(vectors.device)][..., None, None]
-    return values, (place < lengths).to(vectors.device)
+        values *= vectors.scales[positions.to(vectors.device)][..., None, None]
+    return values, (within < lengths).to(vectors.device)
 
 
-def _ranges(
-    texts: MultiVectors, images: MultiVectors, lengths: Tensor, budget: int
-) -> list[tuple[int, int]]:
-    """Ranges of items of such ``lengths`` whose scores, and a copy of them, fit half the budget."""
+def _ranges(texts: MultiVectors, lengths: Tensor, budget: int) -> list[tuple[int, int]]:
+    """Cut images of such ``lengths`` so that scores and a copy of them fit half the budget."""
     items = max(1, budget // (2 * 8 * max(1, len(texts))))
     mean = max(1.0, float(lengths.sum()) / max(1, len(lengths)))
     return cut(offsets_of(lengths), max(1, int(items * mean)))
 
 
-def _in_order(scores: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-    where, order = where.sort(dim=1)
-    scores, place = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return scores, where.gather(1, place)
+def _sorted(scores: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort by score, highest first, and equal scores by position."""
+    positions, order = positions.sort(dim=1)
+    scores, index = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return scores, positions.gather(1, index)

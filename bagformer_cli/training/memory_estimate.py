@@ -13,7 +13,7 @@ import torch
 
 from bagformer_cli.config import RunConfig
 from bagformer_cli.errors import ConfigError
-from bagformer_cli.interaction.maxsim import BUDGET, KEEP
+from bagformer_cli.interaction.maxsim import BUDGET, MAX_SAVED_ARGMAX_BYTES
 from bagformer_cli.machine import memory
 from bagformer_cli.messages import tr
 from bagformer_cli.models.scorers import Scorer, vectors_per_item
@@ -42,7 +42,8 @@ def matrix_bytes(
     matrices = _COPIES * _FLOAT * pairs // processes.world_size
     if scorer == "late":  # MaxSim keeps argmax indices and works in blocks
         indices = titles * per_title * batch_size + titles * batch_size * per_image
-        matrices += min(KEEP, _FLOAT * indices // processes.world_size) + BUDGET
+        argmax_bytes = _FLOAT * indices // processes.world_size
+        matrices += min(MAX_SAVED_ARGMAX_BYTES, argmax_bytes) + BUDGET
     return {
         f"cached vectors ({scorer})": 2 * _FLOAT * vectors * config.model.embed_dim,
         f"score matrices ({scorer})": matrices,

@@ -102,7 +102,7 @@ def mine_neighbours(
     images, texts = encode_split(model, split, settings.batch_size, states=False, progress=progress)
     titled = torch.from_numpy(np.unique(split.items).astype(np.int64))
     most = int(np.diff(split.item_offsets).max(initial=1))
-    _, found = topk(texts.vectors, images.vectors, count - 1 + most + _SPARE, chosen=titled)
+    _, found = topk(texts.vectors, images.vectors, count - 1 + most + _SPARE, candidates=titled)
     found = found.cpu()
     own = torch.full((len(found), most), -1)  # [Q, most] each title's own images, -1: none
     for row, (begin, end) in enumerate(

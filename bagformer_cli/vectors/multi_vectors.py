@@ -1,6 +1,15 @@
-"""``MultiVectors``: ragged lists of vectors, packed. What every model here turns items into.
+"""``MultiVectors``: what every model here turns titles and images into.
 
-Shapes: n items, N vectors in all, D dimensions.
+Every item (a title or an image) has a few vectors. They are packed into one matrix, item after
+item; ``offsets`` says where each item begins::
+
+    item          0         1      2 (none)   3
+    offsets   0 ─────── 3 ──── 5 ──── 5 ────────── 9
+    values    [ v v v | v v |       | v v v v ]        [N, D]
+
+Nothing is padded: the other items of a batch change neither the vectors nor the scores of an item.
+
+Shapes: n items, N vectors in total, D dimensions; residual codes are [N, W] bytes.
 """
 
 from __future__ import annotations
@@ -10,36 +19,45 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from bagformer_cli.errors import InputError
-from bagformer_cli.messages import tr
 from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
 
 
 def offsets_of(lengths: Tensor) -> Tensor:
-    """[n+1] int64: where lists of such lengths [n] begin and end, one after the other."""
+    """Return the offsets [n+1] int64 of consecutive items with these lengths [n].
+
+    Example:
+        >>> offsets_of(torch.tensor([3, 2, 0, 4]))
+        tensor([0, 3, 5, 5, 9])
+    """
     offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64)
     torch.cumsum(lengths, 0, out=offsets[1:])
     return offsets
 
 
 class MultiVectors:
-    """Short lists of vectors in one matrix: item i owns ``values[offsets[i]:offsets[i+1]]``.
+    """Packed vectors of n items: item ``i`` owns ``values[offsets[i]:offsets[i+1]]``.
 
-    Packed, never padded. Offsets are bookkeeping and stay on the CPU wherever ``values`` is, so
-    that no shape ever waits for a device. An item may own no vector; it then scores 0 with
-    everything.
+    An item may have no vectors; it then scores 0 with everything. The offsets stay on the CPU
+    wherever ``values`` is: sizes are known without waiting for a GPU.
 
     Args:
-        values: [N, D], floating; or int8 together with ``scales``; or uint8 codes [N, W] together
-            with ``codebook``.
-        offsets: [n+1] int64, from 0 to N, never falling. Moved to the CPU.
-        scales: [n] float32, for int8 alone: item ``i`` stands for ``values * scales[i]``. One
-            scale an item (not a vector) keeps every maximum inside the integers.
-        codebook: What residual codes mean, for uint8 alone.
+        values: [N, D] floating point, or int8 with ``scales``, or uint8 residual codes [N, W] with
+            ``codebook``.
+        offsets: [n+1] int64, from 0 to N, not decreasing. Moved to the CPU.
+        scales: [n] float32, for int8 only: item ``i`` stands for ``values * scales[i]``. One scale
+            per item, not per vector: the largest dot product is then the largest integer product.
+        codebook: Decodes residual codes; for uint8 only.
 
     Raises:
-        InputError: If offsets do not partition ``values``, or type, scales and codebook do not
-            fit.
+        ValueError: The offsets do not fit ``values``, or type, scales and codebook do not fit each
+            other.
+
+    Example:
+        >>> items = MultiVectors(torch.randn(5, 16), torch.tensor([0, 3, 5]))
+        >>> items
+        MultiVectors(items=2, vectors=5, dim=16, dtype=float32, device=cpu)
+        >>> items.lengths
+        tensor([3, 2])
     """
 
     __slots__ = ("_lengths", "codebook", "offsets", "scales", "values")
@@ -52,49 +70,38 @@ class MultiVectors:
         codebook: Codebook | None = None,
     ) -> None:
         if values.ndim != 2:
-            raise InputError(
-                tr("Vectors must be a matrix [N, D]."), found=list(values.shape), expected="[N, D]"
-            )
+            raise ValueError(f"values must be a matrix [N, D], found {list(values.shape)}")
         offsets = offsets.detach().to(device="cpu", dtype=torch.int64)
         if offsets.ndim != 1 or len(offsets) == 0:
-            raise InputError(
-                tr("Offsets must be a list of n + 1 numbers."), found=list(offsets.shape)
-            )
+            raise ValueError(f"offsets must be [n + 1], found {list(offsets.shape)}")
         lengths = offsets.diff()
-        if (
-            int(offsets[0]) != 0
-            or int(offsets[-1]) != len(values)
-            or (len(lengths) and int(lengths.min()) < 0)
-        ):
-            raise InputError(
-                tr("Offsets must rise from 0 to the number of vectors."),
-                found=f"{int(offsets[0])} … {int(offsets[-1])}",
-                expected=f"0 … {len(values)}",
+        ends = int(offsets[0]), int(offsets[-1])
+        if ends != (0, len(values)) or (len(lengths) and int(lengths.min()) < 0):
+            raise ValueError(
+                f"offsets must not decrease and go from 0 to {len(values)}, the number of vectors; "
+                f"found {ends[0]} … {ends[1]}"
             )
         if (values.dtype == torch.int8) != (scales is not None):
-            raise InputError(
-                tr("int8 vectors come with one scale an item, other types without."),
-                found=f"{values.dtype}, scales: {'no' if scales is None else 'yes'}",
+            raise ValueError(
+                "int8 vectors need one scale per item and other types none; found "
+                f"{values.dtype} {'without' if scales is None else 'with'} scales"
             )
         if codebook is not None:
             if values.dtype != torch.uint8 or values.shape[1] != codebook.width:
-                raise InputError(
-                    tr("Codes come as bytes, so many a vector as their codebook says."),
-                    found=f"{values.dtype}, {values.shape[1]}",
-                    expected=f"uint8, {codebook.width}",
+                raise ValueError(
+                    f"residual codes must be uint8 with {codebook.width} bytes per vector "
+                    f"(codebook.width), found {values.dtype} with {values.shape[1]}"
                 )
         elif values.dtype != torch.int8 and not values.is_floating_point():
-            raise InputError(
-                tr("Vectors must be floating or int8, or codes with a codebook."),
-                found=values.dtype,
-                expected="float32, …",
+            raise ValueError(
+                "values must be floating point or int8, or residual codes with a codebook; found "
+                f"{values.dtype}"
             )
         if scales is not None:
             if scales.shape != lengths.shape:
-                raise InputError(
-                    tr("int8 vectors come with one scale an item, other types without."),
-                    found=list(scales.shape),
-                    expected=list(lengths.shape),
+                raise ValueError(
+                    f"scales must be one per item, {list(lengths.shape)}; "
+                    f"found {list(scales.shape)}"
                 )
             scales = scales.detach().to(device=values.device, dtype=torch.float32)
         self.values = values
@@ -105,38 +112,37 @@ class MultiVectors:
 
     @classmethod
     def from_list(cls, items: Sequence[Tensor]) -> MultiVectors:
-        """Pack one [n_i, D] tensor an item. Gradients flow through.
+        """Pack one tensor [n_i, D] per item. Gradients flow through.
 
         Raises:
-            InputError: If the list is empty (D is then unknown) or the widths differ.
+            ValueError: There is no item (D is then unknown), or D differs.
         """
         if not items:
-            raise InputError(tr("A list of no items has no known dimension."))
+            raise ValueError("from_list needs at least one item: D is unknown without one")
         if any(item.ndim != 2 or item.shape[1] != items[0].shape[-1] for item in items):
-            raise InputError(
-                tr("Every item must be a matrix [n, D] of the same D."),
-                found=sorted({tuple(item.shape) for item in items})[:4],
-            )
+            shapes = sorted({tuple(item.shape) for item in items})[:4]
+            raise ValueError(f"every item must be a matrix [n, D] with the same D, found {shapes}")
         return cls(torch.cat(list(items)), offsets_of(torch.tensor([len(item) for item in items])))
 
     @classmethod
     def from_dense(cls, values: Tensor) -> MultiVectors:
-        """``[n, L, D]``: every item has L vectors. No copy where ``values`` is contiguous."""
+        """Pack ``[n, L, D]``: every item has L vectors. Contiguous ``values`` are not copied."""
         n, length, dim = values.shape
         return cls(values.reshape(n * length, dim), torch.arange(n + 1) * length)
 
     def to_list(self) -> list[Tensor]:
-        """One [n_i, D] view an item (as stored: int8 without its scales, codes as codes)."""
+        """Return a view [n_i, D] per item, as stored: int8 without its scale, codes as codes."""
         return list(torch.split(self.values, self._lengths.tolist()))
 
     def __len__(self) -> int:
+        """Count the items."""
         return len(self._lengths)
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.to_list())
 
     def __getitem__(self, which: int | slice) -> MultiVectors:
-        """One item (as a list of one) or a range; contiguous ranges are views."""
+        """Return one item or a range of items; a contiguous range is a view."""
         if isinstance(which, int):
             if not -len(self) <= which < len(self):
                 raise IndexError(which)
@@ -154,39 +160,38 @@ class MultiVectors:
         return MultiVectors(self.values[first:last], offsets - first, scales, self.codebook)
 
     def select(self, indices: Tensor | Sequence[int]) -> MultiVectors:
-        """The items at ``indices`` (int64 [m], repeats allowed), in that order."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
-        lengths = self._lengths[chosen]
+        """Copy the items at ``indices`` (int64 [m], repeats allowed), in that order."""
+        indices = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
+        lengths = self._lengths[indices]
         offsets = offsets_of(lengths)
-        # Row of item k of the result = its old start + its place inside the item.
-        shift = self.offsets[chosen] - offsets[:-1]
+        # A vector of the result comes from its item's old start plus its position in the item.
+        shift = self.offsets[indices] - offsets[:-1]
         rows = torch.arange(int(offsets[-1])) + shift.repeat_interleave(lengths)
-        scales = None if self.scales is None else self.scales[chosen.to(self.scales.device)]
+        scales = None if self.scales is None else self.scales[indices.to(self.scales.device)]
         return MultiVectors(self._take(rows), offsets, scales, self.codebook)
 
-    def positions(self, chosen: Tensor) -> Tensor:
-        """``chosen`` [m] int64 on the CPU, where they are positions of items.
+    def check_positions(self, positions: Tensor) -> Tensor:
+        """Return ``positions`` [m] on the CPU after checking that they are positions of items.
 
         Raises:
-            InputError: If they are anything else.
+            ValueError: They are not int64, not one-dimensional or out of range.
         """
-        right = chosen.dtype == torch.int64 and chosen.ndim == 1
-        chosen = chosen.cpu()
-        if right and len(chosen):
-            right = int(chosen.min()) >= 0 and int(chosen.max()) < len(self)
+        right = positions.dtype == torch.int64 and positions.ndim == 1
+        positions = positions.cpu()
+        if right and len(positions):
+            right = int(positions.min()) >= 0 and int(positions.max()) < len(self)
         if not right:
-            raise InputError(
-                tr("Items are chosen by their positions."),
-                found=f"{chosen.dtype} {list(chosen.shape)}",
-                expected=tr("int64 [n], each from 0 to {last}", last=len(self) - 1),
+            raise ValueError(
+                f"positions must be int64 [n] from 0 to {len(self) - 1}, found "
+                f"{positions.dtype} {list(positions.shape)}"
             )
-        return chosen
+        return positions
 
     @staticmethod
     def concatenate(parts: Sequence[MultiVectors]) -> MultiVectors:
-        """The items of all parts, one after another; all of one type, dimension and codebook."""
+        """Join parts of the same type, dimension and codebook, item after item."""
         if not parts:
-            raise InputError(tr("A list of no items has no known dimension."))
+            raise ValueError("concatenate needs at least one part: D is unknown without one")
         offsets = offsets_of(torch.cat([part.lengths for part in parts]))
         scales = [part.scales for part in parts if part.scales is not None]
         return MultiVectors(
@@ -199,28 +204,27 @@ class MultiVectors:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> MultiVectors:
-        """The same items elsewhere or in another type; int8 is :meth:`quantize`, and back.
+        """Convert to a device or a type; to int8 by :meth:`quantize`.
 
-        Codes become vectors again; uint8 leaves them as they are, see :meth:`code` for the way
-        there.
+        Residual codes are decoded, unless ``dtype`` is uint8 or None. :meth:`code` encodes.
         """
         if dtype == torch.int8:
             return self.quantize().to(device)
         values, scales, codebook = self.values, self.scales, self.codebook
         if dtype == torch.uint8 or (codebook is not None and dtype is None):
             if codebook is None:
-                raise InputError(tr("Vectors become codes by a codebook."), found=self.dtype)
+                raise ValueError("uint8 is for residual codes; encode with code(codebook) instead")
             return MultiVectors(values.to(device=device), self.offsets, None, codebook)
         if codebook is not None:
             values = codebook.decode(values)
         if scales is not None and dtype is not None:
-            values = values.to(dtype) * self._per_row(scales).to(dtype)
+            values = values.to(dtype) * self._per_vector(scales).to(dtype)
             scales = None
         values = values.to(device=device, dtype=dtype)
         return MultiVectors(values, self.offsets, scales)
 
     def quantize(self) -> MultiVectors:
-        """int8 with one symmetric scale an item: its largest magnitude becomes 127."""
+        """Convert to int8 with one symmetric scale per item: its largest magnitude becomes 127."""
         if self.scales is not None:
             return self
         if self.codebook is not None:
@@ -228,41 +232,55 @@ class MultiVectors:
         largest = torch.zeros(len(self), device=self.device)
         with torch.no_grad():
             rows = self.values.abs().amax(1).float() if self.dim else self.values.new_zeros(0)
-            item = torch.arange(len(self)).repeat_interleave(self._lengths).to(self.device)
-            largest.scatter_reduce_(0, item, rows, "amax")
+            largest.scatter_reduce_(0, self._item_of_vector(), rows, "amax")
             scales = largest / 127
-            step = self._per_row(scales).clamp_min(torch.finfo(torch.float32).tiny)
+            step = self._per_vector(scales).clamp_min(torch.finfo(torch.float32).tiny)
             values = (self.values.float() / step).round_().clamp_(-127, 127).to(torch.int8)
         return MultiVectors(values, self.offsets, scales)
 
     def code(self, codebook: Codebook) -> MultiVectors:
-        """Residual codes of the same items, on the CPU."""
+        """Encode as residual codes, on the CPU."""
         if self.codebook is codebook:
             return self
         values = self.to("cpu", torch.float32).values
         return MultiVectors(codebook.encode(values), self.offsets, None, codebook)
 
+    def mean(self) -> Tensor:
+        """Return the mean vector of each floating-point item [n, D]; zeros without vectors.
+
+        Example:
+            >>> MultiVectors.from_list([torch.tensor([[1.0, 0.0], [0.0, 1.0]])]).mean()
+            tensor([[0.5000, 0.5000]])
+        """
+        sums = self.values.new_zeros(len(self), self.dim)
+        sums = sums.index_add(0, self._item_of_vector(), self.values)
+        return sums / self._lengths.to(self.device).clamp(min=1)[:, None]
+
     def rows(self, rows: Tensor) -> Tensor:
-        """[…, D] float32, the vectors at ``rows`` […]; those of int8 without their scales."""
+        """Return the vectors at ``rows`` […] as float32 […, D]; int8 without scales."""
         values = self._take(rows.flatten()).view(*rows.shape, self.values.shape[1])
         return values.float() if self.codebook is None else self.codebook.decode(values)
 
     def _take(self, rows: Tensor) -> Tensor:
-        """The stored vectors at ``rows`` [m]; ``values[rows]`` takes five times as long."""
+        """Return the stored vectors at ``rows`` [m], five times as fast as ``values[rows]``."""
         return self.values.index_select(0, rows.to(self.device))
 
-    def _per_row(self, per_item: Tensor) -> Tensor:
-        """[n] → [N, 1]: each vector gets its item's number."""
+    def _item_of_vector(self) -> Tensor:
+        """Return the item [N] int64 that owns each vector."""
+        return torch.arange(len(self)).repeat_interleave(self._lengths).to(self.device)
+
+    def _per_vector(self, per_item: Tensor) -> Tensor:
+        """Give each vector its item's number: [n] -> [N, 1]."""
         return per_item.repeat_interleave(self._lengths.to(per_item.device))[:, None]
 
     @property
     def lengths(self) -> Tensor:
-        """[n] int64 on the CPU: how many vectors each item owns."""
+        """Number of vectors of each item, [n] int64 on the CPU."""
         return self._lengths
 
     @property
     def uniform_length(self) -> int | None:
-        """The length all items share, or None where they differ (or there is no item)."""
+        """Number of vectors of every item; None if it differs, or without items."""
         if not len(self):
             return None
         first = int(self._lengths[0])
@@ -270,28 +288,28 @@ class MultiVectors:
 
     @property
     def dim(self) -> int:
-        """D."""
+        """Dimension D of a vector, of residual codes after decoding."""
         return self.values.shape[1] if self.codebook is None else self.codebook.dim
 
     @property
     def device(self) -> torch.device:
-        """Where the vectors are (offsets are always on the CPU)."""
+        """Device of the values."""
         return self.values.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The stored type; uint8 of residual codes."""
+        """Stored type; uint8 for residual codes."""
         return self.values.dtype
 
     @property
     def storage(self) -> str:
-        """The stored type by name, such as ``float32``, ``int8`` or ``residual4``."""
+        """Name of the stored type: ``float32``, ``int8``, ``residual4`` and others."""
         name = str(self.dtype).removeprefix("torch.")
         return name if self.codebook is None else RESIDUAL4
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the values and their scales; a codebook, which all items share, is not in it."""
+        """Bytes of values and scales, without the codebook that all items share."""
         return self.values.nbytes + (0 if self.scales is None else self.scales.nbytes)
 
     def __repr__(self) -> str:

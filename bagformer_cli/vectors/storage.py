@@ -1,15 +1,15 @@
-"""``MultiVectors`` in a folder, memory-mapped: what a search scans without loading it.
+"""Store ``MultiVectors`` in a folder and map them into memory, so that a scan reads from disk.
 
-The folder holds raw arrays, nothing packed, so that a scan reads them where they lie:
+The files are raw numpy arrays:
 
-- ``vectors.json``: ``{"format": 1, "dtype": "int8", "dim": 256, "items": 1000, "vectors": 32000}``
-- ``values.npy``: [N·D], of ``dtype`` (bfloat16 as the uint16 of its bits)
-- ``offsets.npy``: [n+1] int64; absent where every item has as many vectors (``"length": 32``)
-- ``scales.npy``: [n] float32; int8 alone
-- ``codebook.npz``: of residual codes (``residual4``), whose ``values.npy`` is bytes,
-  [N·W] uint8, of N vectors
+- ``vectors.json``: ``{"format": 1, "dtype": "int8", "dim": 256, "items": 1000, "vectors": 32000,
+  "length": 32}``; ``length`` is null if items have different numbers of vectors
+- ``values.npy``: [N·D] of ``dtype`` (bfloat16 as the uint16 of its bits)
+- ``offsets.npy``: [n+1] int64, only if ``length`` is null
+- ``scales.npy``: [n] float32, only for int8
+- ``codebook.npz``: only for residual codes (``residual4``); ``values.npy`` is then [N·W] uint8
 
-Shapes: n items, N vectors in all, D dimensions, W bytes a code.
+Shapes: n items, N vectors in total, D dimensions, W bytes per residual code.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ DTYPES = {
 
 
 def write_vectors(folder: str | Path, parts: Iterable[MultiVectors]) -> MultiVectors:
-    """Write items to a folder that appears whole, and open it.
+    """Write items to a folder and open it. The folder appears only when it is complete.
 
     Args:
-        folder: Where; one that is there is replaced.
-        parts: The items, a part at a time, all of one type and dimension; at least one part.
+        folder: Folder to write; an existing one is replaced at the end.
+        parts: Parts of the items in order, of the same type and dimension; at least one.
 
     Raises:
-        InputError: There is no part, parts differ, or the type is none of :data:`DTYPES`.
+        ValueError: There is no part, the parts differ, or the type is not in :data:`DTYPES`.
     """
     folder = Path(folder)
     with atomic_folder(folder) as temporary, ExitStack() as stack:
@@ -70,7 +70,7 @@ def write_vectors(folder: str | Path, parts: Iterable[MultiVectors]) -> MultiVec
                 arrays[name].append(values)
             end += len(part.values)
         if first is None:
-            raise InputError(tr("A list of no items has no known dimension."))
+            raise ValueError("write_vectors needs at least one part: D is unknown without one")
         for array in arrays.values():
             array.sync()
         record = {
@@ -89,10 +89,10 @@ def write_vectors(folder: str | Path, parts: Iterable[MultiVectors]) -> MultiVec
 
 
 def open_vectors(folder: str | Path) -> MultiVectors:
-    """The items of a folder, memory-mapped: nothing is read before it is needed.
+    """Map the items of a folder into memory; nothing is read before it is used.
 
     Raises:
-        InputError: The folder is not one of :func:`write_vectors`, or is damaged.
+        InputError: The folder was not written by :func:`write_vectors`, or is damaged.
     """
     folder = Path(folder)
     try:
@@ -116,14 +116,14 @@ def open_vectors(folder: str | Path) -> MultiVectors:
             offsets = torch.arange(items + 1) * record["length"]
         scales = _mapped(folder / "scales.npy", items) if dtype == torch.int8 else None
         return MultiVectors(values.view(record["vectors"], width), offsets, scales, codebook)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, InputError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             tr("These stored vectors cannot be read."), where=folder, found=str(error)
         ) from error
 
 
 def _mapped(path: Path, size: int) -> Tensor:
-    # Copy on write: torch wants memory that may be written; the file never is.
+    # torch requires writable memory: with copy-on-write the file is never changed.
     array = np.load(path, mmap_mode="c") if size else np.load(path)
     if array.shape != (size,):
         raise ValueError(f"{path.name}: {array.shape[0]} ≠ {size}")
@@ -151,7 +151,7 @@ def _columns(part: MultiVectors, start: int) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _finish(folder: Path, ends: GrowingArray, length: int | None) -> None:
-    """Offsets out of the ends of the items, where a number does not say the same."""
+    """Write the offsets, unless all items have ``length`` vectors."""
     if length is None:
         rest = np.load(folder / "ends.npy", mmap_mode="r") if ends.length else np.empty(0, np.int64)
         np.save(folder / "offsets.npy", np.concatenate([np.zeros(1, np.int64), rest]))
@@ -160,13 +160,9 @@ def _finish(folder: Path, ends: GrowingArray, length: int | None) -> None:
 
 def _check(part: MultiVectors, first: MultiVectors) -> None:
     if part.storage not in DTYPES:
-        raise InputError(
-            tr("Vectors of this type are not stored."), found=part.dtype, expected=", ".join(DTYPES)
-        )
+        raise ValueError(f"vectors are stored as {', '.join(DTYPES)}, not as {part.storage}")
     if _kind(part) != _kind(first):
-        raise InputError(
-            tr("The parts differ in type or dimension."), found=_kind(part), expected=_kind(first)
-        )
+        raise ValueError(f"parts must be alike, found {_kind(first)} and {_kind(part)}")
 
 
 def _kind(part: MultiVectors) -> str:

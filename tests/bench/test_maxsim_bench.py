@@ -6,6 +6,7 @@ import torch
 from bagformer_cli.bench import maxsim as bench
 from bagformer_cli.bench import plain_maxsim as plain
 from bagformer_cli.interaction import maxsim
+from bagformer_cli.interaction.kernels.avx512.scores import supported
 
 
 @pytest.fixture(autouse=True)
@@ -88,4 +89,5 @@ def test_without_a_batch_the_loss_is_left_out() -> None:
 def test_the_machine_is_described() -> None:
     found = bench.machine()
     assert found["threads"] == str(torch.get_num_threads())
-    assert found["float32"].startswith(("fp32", "in lanes"))
+    assert found["float32"].endswith("float32 by torch.mm")
+    assert found["float32"].startswith("AVX-512 registers") == supported(torch.float32)

@@ -64,7 +64,7 @@ def test_a_promise_is_the_late_interaction_of_rounded_lists(
     there = some.lengths.numpy() > 0
     ours = index.promises(query, everyone)
     assert np.corrcoef(ours[there], scores[there])[0, 1] > 0.999
-    monkeypatch.setattr(tokens, "has", lambda _: False)  # a processor without such instructions
+    monkeypatch.setattr(tokens, "supported", lambda _: False)  # without AVX-512
     plain = index.promises(query, everyone)
     assert np.corrcoef(ours[there], plain[there])[0, 1] > 0.999
 

@@ -1,3 +1,5 @@
+"""What each bag and patch adds to a score."""
+
 from __future__ import annotations
 
 import pytest
@@ -18,7 +20,6 @@ def test_a_worked_example() -> None:
     torch.testing.assert_close(found.bag_scores, torch.tensor([0.6, 0.2]))
     torch.testing.assert_close(found.patch_scores, torch.tensor([0.6, 0.2, 0.0]))
     torch.testing.assert_close(found.bag_shares, torch.tensor([0.75, 0.25]))
-    torch.testing.assert_close(found.patch_shares, torch.tensor([0.75, 0.25, 0.0]))
     assert found.t2i == pytest.approx(0.8)
     assert found.i2t == pytest.approx(0.8)
 
@@ -31,7 +32,6 @@ def test_terms_sum_to_the_scores_of_maxsim_and_shares_to_one() -> None:
     assert found.t2i == pytest.approx(t2i.item(), rel=1e-6)
     assert found.i2t == pytest.approx(i2t.item(), rel=1e-6)
     assert float(found.bag_shares.sum()) == pytest.approx(1, rel=1e-6)
-    assert float(found.patch_shares.sum()) == pytest.approx(1, rel=1e-6)
 
 
 def test_a_score_that_is_not_positive_has_no_shares() -> None:
@@ -40,14 +40,14 @@ def test_a_score_that_is_not_positive_has_no_shares() -> None:
     assert found.bag_shares.tolist() == [0, 0]
 
 
-def test_of_equal_patches_the_first_is_named() -> None:
+def test_of_equal_patches_the_first_is_returned() -> None:
     found = explain(torch.ones(2, 3), torch.ones(4, 3))
     assert found.patch_of_bag.tolist() == [0, 0]
     assert found.bag_of_patch.tolist() == [0, 0, 0, 0]
 
 
-def test_nothing_to_explain_is_said() -> None:
-    with pytest.raises(InputError, match="nothing to explain"):
+def test_items_without_vectors_and_other_dimensions_are_refused() -> None:
+    with pytest.raises(InputError, match="without vectors"):
         explain(torch.ones(0, 3), torch.ones(2, 3))
-    with pytest.raises(InputError, match="dimension"):
+    with pytest.raises(ValueError, match="same D"):
         explain(torch.ones(1, 3), torch.ones(2, 4))

@@ -41,9 +41,9 @@ POINTERS = {
 @pytest.mark.parametrize(
     ("name", "stored", "flags"),
     [
-        ("_forward_kernel", "fp32", {"INTEGER": False, "KEEP": True}),
-        ("_forward_kernel", "bf16", {"INTEGER": False, "KEEP": False}),
-        ("_forward_kernel", "i8", {"INTEGER": True, "KEEP": False}),
+        ("_forward_kernel", "fp32", {"INTEGER": False, "ARGMAX": True}),
+        ("_forward_kernel", "bf16", {"INTEGER": False, "ARGMAX": False}),
+        ("_forward_kernel", "i8", {"INTEGER": True, "ARGMAX": False}),
         ("_grad_patches_kernel", "fp32", {}),
         ("_grad_bags_kernel", "fp32", {}),
     ],

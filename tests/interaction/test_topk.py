@@ -1,3 +1,5 @@
+"""The best images of each title: scans, filters, rescoring."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -6,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bagformer_cli.errors import InputError
 from bagformer_cli.interaction import MultiVectors, maxsim
 from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.interaction.topk import score_pairs, topk, topk_rescored
@@ -27,9 +28,9 @@ def lengths(n: int, low: int, high: int, seed: int) -> list[int]:
 def test_topk_is_the_sorted_score_matrix(budget: int) -> None:
     texts, images = vectors(lengths(7, 0, 9, 0)), vectors(lengths(50, 0, 12, 1), seed=1)
     whole = maxsim(texts, images)[0]
-    scores, where = topk(texts, images, 5, budget=budget)
+    scores, positions = topk(texts, images, 5, budget=budget)
     torch.testing.assert_close(scores, whole.sort(dim=1, descending=True).values[:, :5])
-    torch.testing.assert_close(whole.gather(1, where), scores)
+    torch.testing.assert_close(whole.gather(1, positions), scores)
 
 
 def test_equal_scores_come_in_the_order_of_the_images() -> None:
@@ -38,23 +39,23 @@ def test_equal_scores_come_in_the_order_of_the_images() -> None:
 
 
 def test_no_more_results_than_images() -> None:
-    scores, where = topk(vectors([3, 1]), vectors([2, 2, 2], seed=1), 10)
-    assert scores.shape == where.shape == (2, 3)
+    scores, positions = topk(vectors([3, 1]), vectors([2, 2, 2], seed=1), 10)
+    assert scores.shape == positions.shape == (2, 3)
     assert topk(vectors([3, 1]), vectors([2])[:0], 10)[0].shape == (2, 0)
-    with pytest.raises(InputError, match="At least one"):
+    with pytest.raises(ValueError, match="at least 1"):
         topk(vectors([3]), vectors([2]), 0)
 
 
 @pytest.mark.parametrize("budget", [1, 4096, 1 << 28])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
-def test_chosen_pairs_score_as_in_the_whole_matrix(budget: int, dtype: torch.dtype) -> None:
+def test_pairs_score_as_in_the_whole_matrix(budget: int, dtype: torch.dtype) -> None:
     texts = vectors(lengths(7, 0, 9, 0)).to(dtype=dtype)
     images = vectors(lengths(20, 0, 12, 1), seed=1).to(dtype=dtype)
     whole = maxsim(texts.to(dtype=torch.float32), images.to(dtype=torch.float32))[0]
-    chosen = torch.randint(20, (7, 6), generator=torch.Generator().manual_seed(2))
-    found = score_pairs(texts, images, chosen, budget=budget)
-    torch.testing.assert_close(found, whole.gather(1, chosen), rtol=1e-5, atol=1e-5)
-    assert score_pairs(texts, images, chosen[:, :0]).shape == (7, 0)
+    candidates = torch.randint(20, (7, 6), generator=torch.Generator().manual_seed(2))
+    found = score_pairs(texts, images, candidates, budget=budget)
+    torch.testing.assert_close(found, whole.gather(1, candidates), rtol=1e-5, atol=1e-5)
+    assert score_pairs(texts, images, candidates[:, :0]).shape == (7, 0)
 
 
 def test_an_int8_scan_rescored_is_the_exact_top() -> None:
@@ -69,7 +70,7 @@ def test_an_int8_scan_rescored_is_the_exact_top() -> None:
     torch.testing.assert_close(scores, exact_scores, rtol=1e-5, atol=1e-5)
     stored = topk_rescored(texts, images, 10, scan=images.quantize())
     assert torch.equal(stored[1], exact)
-    with pytest.raises(InputError, match="not the images"):
+    with pytest.raises(ValueError, match="same items"):
         topk_rescored(texts, images, 10, scan=images[:5])
 
 
@@ -80,25 +81,26 @@ def test_a_filter_is_the_same_as_leaving_the_others_out(budget: int, share: floa
     left = (torch.rand(50, generator=torch.Generator().manual_seed(2)) < share).nonzero().flatten()
     expected = topk(texts, images.select(left), 6)
     for found in (
-        topk(texts, images, 6, chosen=left, budget=budget),
-        topk_rescored(texts, images, 6, chosen=left, budget=budget),
+        topk(texts, images, 6, candidates=left, budget=budget),
+        topk_rescored(texts, images, 6, candidates=left),
     ):
         torch.testing.assert_close(found[0], expected[0])
         assert torch.equal(found[1], left[expected[1]])
 
 
 @pytest.mark.parametrize("wrong", [[50], [-1], [[1]], [0.5]])
-def test_what_is_chosen_must_be_there(wrong: list[Any]) -> None:
+def test_candidates_must_be_positions_of_images(wrong: list[Any]) -> None:
     texts, images = vectors(lengths(7, 1, 9, 0)), vectors(lengths(50, 0, 12, 1), seed=1)
-    for search in (lambda which: topk(texts, images, 6, chosen=which),
-                   lambda which: score_texts(texts, images, chosen=which)):  # fmt: skip
-        with pytest.raises(InputError, match="by their positions"):
+    for search in (lambda which: topk(texts, images, 6, candidates=which),
+                   lambda which: score_texts(texts, images, candidates=which)):  # fmt: skip
+        with pytest.raises(ValueError, match="positions must be int64"):
             search(torch.tensor(wrong))
 
 
-def test_chosen_lists_without_vectors_score_nothing() -> None:
+def test_candidates_without_vectors_score_zero() -> None:
     texts = vectors([3, 2])
     empty = MultiVectors(torch.zeros(0, 16), torch.zeros(5, dtype=torch.int64))
-    chosen = torch.tensor([1, 3])
+    candidates = torch.tensor([1, 3])
     for dtype in (torch.float32, torch.int8):
-        assert score_texts(texts, empty, dtype=dtype, chosen=chosen).tolist() == [[0, 0]] * 2
+        found = score_texts(texts, empty, dtype=dtype, candidates=candidates)
+        assert found.tolist() == [[0, 0]] * 2

@@ -141,7 +141,8 @@ def test_maxima_found_again_give_the_same_gradients(monkeypatch: pytest.MonkeyPa
         torch.manual_seed(1)
         sides = [MultiVectors.from_list([torch.randn(n, 8) for n in lengths]) for _ in range(2)]
         leaves = [MultiVectors(s.values.detach().requires_grad_(), s.offsets) for s in sides]
-        monkeypatch.setattr(import_module("bagformer_cli.interaction.maxsim"), "KEEP", limit)
+        module = import_module("bagformer_cli.interaction.maxsim")
+        monkeypatch.setattr(module, "MAX_SAVED_ARGMAX_BYTES", limit)
         t2i, i2t = maxsim(*leaves)
         (t2i * torch.arange(49.0).view(7, 7)).sum().backward()
         (maxsim(*leaves)[1] ** 2).sum().backward()

@@ -1,9 +1,10 @@
+"""Packed vectors: slicing, selecting, joining and converting them."""
+
 from __future__ import annotations
 
 import pytest
 import torch
 
-from bagformer_cli.errors import InputError
 from bagformer_cli.interaction import MultiVectors
 
 
@@ -106,36 +107,46 @@ def test_types_change_and_offsets_stay_where_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "offsets", "scales"),
+    ("values", "offsets", "scales", "message"),
     [
-        (torch.zeros(3), torch.tensor([0, 3]), None),
-        (torch.zeros(3, 2), torch.tensor([0, 2]), None),
-        (torch.zeros(3, 2), torch.tensor([1, 3]), None),
-        (torch.zeros(3, 2), torch.tensor([0, 2, 1, 3]), None),
-        (torch.zeros(3, 2), torch.tensor([], dtype=torch.int64), None),
-        (torch.zeros(3, 2, dtype=torch.int8), torch.tensor([0, 3]), None),
-        (torch.zeros(3, 2), torch.tensor([0, 3]), torch.ones(1)),
-        (torch.zeros(3, 2, dtype=torch.int8), torch.tensor([0, 3]), torch.ones(2)),
-        (torch.zeros(3, 2, dtype=torch.int64), torch.tensor([0, 3]), None),
+        (torch.zeros(3), [0, 3], None, "must be a matrix"),
+        (torch.zeros(3, 2), [0, 2], None, "found 0 … 2"),
+        (torch.zeros(3, 2), [1, 3], None, "found 1 … 3"),
+        (torch.zeros(3, 2), [0, 2, 1, 3], None, "must not decrease"),
+        (torch.zeros(3, 2), [], None, r"must be \[n \+ 1\]"),
+        (torch.zeros(3, 2, dtype=torch.int8), [0, 3], None, "without scales"),
+        (torch.zeros(3, 2), [0, 3], torch.ones(1), "with scales"),
+        (torch.zeros(3, 2, dtype=torch.int8), [0, 3], torch.ones(2), "one per item"),
+        (torch.zeros(3, 2, dtype=torch.int64), [0, 3], None, "floating point or int8"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(
-    values: torch.Tensor, offsets: torch.Tensor, scales: torch.Tensor | None
+def test_parts_that_do_not_fit_each_other_are_refused(
+    values: torch.Tensor, offsets: list[int], scales: torch.Tensor | None, message: str
 ) -> None:
-    with pytest.raises(InputError):
-        MultiVectors(values, offsets, scales)
+    with pytest.raises(ValueError, match=message):
+        MultiVectors(values, torch.tensor(offsets), scales)
 
 
-def test_a_list_that_says_no_dimension_is_refused() -> None:
-    with pytest.raises(InputError, match="no known dimension"):
+def test_a_list_without_a_known_dimension_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one item"):
         MultiVectors.from_list([])
-    with pytest.raises(InputError, match="same D"):
+    with pytest.raises(ValueError, match="same D"):
         MultiVectors.from_list([torch.zeros(1, 2), torch.zeros(1, 3)])
-    with pytest.raises(InputError):
+    with pytest.raises(ValueError, match="at least one part"):
         MultiVectors.concatenate([])
 
 
-def test_repr_tells_sizes_not_numbers() -> None:
+def test_the_mean_of_an_item_is_that_of_its_vectors_and_differentiable() -> None:
+    item = torch.randn(3, 4, requires_grad=True)
+    mean = MultiVectors.from_list([item, torch.zeros(0, 4), item[:1]]).mean()
+    torch.testing.assert_close(mean[0], item.mean(0))
+    assert mean[1].tolist() == [0, 0, 0, 0]
+    torch.testing.assert_close(mean[2], item[0])
+    mean[0].sum().backward()
+    torch.testing.assert_close(item.grad, torch.full((3, 4), 1 / 3))
+
+
+def test_repr_shows_sizes_not_numbers() -> None:
     assert (
         repr(vectors(3, 2)) == "MultiVectors(items=2, vectors=5, dim=4, dtype=float32, device=cpu)"
     )

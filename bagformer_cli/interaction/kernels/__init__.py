@@ -1,1 +1,1 @@
-"""MaxSim implementations: plain torch (the reference), CPU tiles, AVX-512, CUDA."""
+"""How MaxSim is computed. ``reference.py`` defines the result; the other modules are faster."""

@@ -1,4 +1,12 @@
-"""Cutting ragged lists into ranges of items, so that one block of dot products fits somewhere."""
+"""Ranges of items: how packed vectors are cut into blocks of bounded size.
+
+``offsets`` [n+1] of packed vectors says where each item begins. :func:`cut` groups consecutive
+items so that a group owns at most ``limit`` vectors::
+
+    offsets   0     3     5           9   11        limit 5
+    items     |  0  |  1  |     2     | 3 |
+    ranges    [ items 0, 1 ][ item 2  ][3 ]         -> (0, 2), (2, 3), (3, 4)
+"""
 
 from __future__ import annotations
 
@@ -12,56 +20,65 @@ from torch import Tensor
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 Array = np.ndarray[Any, Any]
-LANES = 16  # bags side by side in a register of AVX-512
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Some items next to each other, and the vectors they own."""
+    """Consecutive items and the vectors they own.
+
+    Attributes:
+        first: Position of the first item.
+        end: One past the position of the last item.
+        start: Row of the first vector.
+        stop: One past the row of the last vector.
+        offsets: [end - first + 1] int64, where each item begins, counted from ``start``.
+    """
 
     first: int
     end: int
     start: int
     stop: int
-    offsets: Array  # relative to start
+    offsets: Array
 
     @classmethod
-    def all(cls, offsets: Tensor, cuts: list[tuple[int, int]]) -> list[Range]:
-        """One for each cut."""
-        found = offsets.numpy()
-        return [
-            cls(a, b, int(found[a]), int(found[b]), found[a : b + 1] - found[a]) for a, b in cuts
-        ]
+    def from_cuts(cls, offsets: Tensor, cuts: list[tuple[int, int]]) -> list[Range]:
+        """Make one range per ``(first, end)`` of ``cuts``; ``offsets`` are those of all items."""
+        rows = offsets.numpy()
+        return [cls(a, b, int(rows[a]), int(rows[b]), rows[a : b + 1] - rows[a]) for a, b in cuts]
 
     @property
     def items(self) -> slice:
-        """Where the items are among all."""
+        """Select the range's items among all items."""
         return slice(self.first, self.end)
 
     @property
     def vectors(self) -> slice:
-        """Where their vectors are."""
+        """Select the range's vectors among all vectors."""
         return slice(self.start, self.stop)
 
     def __len__(self) -> int:
+        """Count the vectors."""
         return self.stop - self.start
 
 
 def block_of(images: MultiVectors, image: Range, dtype: torch.dtype) -> tuple[Tensor, Array]:
-    """A range's vectors as ``dtype`` and its scales, with as little ado as may be."""
+    """Return a range's vectors as ``dtype`` and its scales [n].
+
+    Vectors that are stored as ``dtype`` are returned as a view, without building a
+    ``MultiVectors``: this runs once per block of a scan.
+    """
     if images.dtype != dtype:
         block = images[image.items].to(dtype=dtype)
         return block.values.detach(), scales_of(block)
-    scales = images.scales
-    return images.values.detach()[image.vectors], (
-        np.ones(image.end - image.first, np.float32)
-        if scales is None
-        else scales[image.items].numpy()
-    )
+    if images.scales is None:
+        scales: Array = np.ones(image.end - image.first, np.float32)
+    else:
+        scales = images.scales[image.items].numpy()
+    return images.values.detach()[image.vectors], scales
 
 
 def scales_of(vectors: MultiVectors) -> Array:
-    """[n] float32: what an item's integers are multiplied by; ones for floats."""
+    """Return the factor [n] float32 of each item's integers; ones for floating types."""
     if vectors.scales is None:
         return np.ones(len(vectors), np.float32)
     scales: Array = vectors.scales.numpy()
@@ -69,14 +86,18 @@ def scales_of(vectors: MultiVectors) -> Array:
 
 
 def cut(offsets: Tensor, limit: int) -> list[tuple[int, int]]:
-    """Ranges of items with at most ``limit`` vectors each, or one item that has more.
+    """Cut items into ranges of at most ``limit`` vectors; an item with more is a range alone.
 
     Args:
         offsets: [n+1] int64 on the CPU.
-        limit: Vectors in a range, at least 1.
+        limit: Largest number of vectors in a range, at least 1.
 
     Returns:
         ``(first, end)`` of each range, in order, covering all items.
+
+    Example:
+        >>> cut(torch.tensor([0, 3, 5, 9, 11]), 5)
+        [(0, 2), (2, 3), (3, 4)]
     """
     ends = offsets.numpy()
     ranges = []
@@ -90,9 +111,10 @@ def cut(offsets: Tensor, limit: int) -> list[tuple[int, int]]:
 
 
 def cut_evenly(offsets: Tensor, limit: int, parts: int = 1) -> list[tuple[int, int]]:
-    """As :func:`cut`, in ranges of about equal size, at least ``parts`` of them where possible."""
+    """Cut as :func:`cut` does, into about equal ranges, at least ``parts`` of them if possible."""
     total = int(offsets[-1])
     wanted = max(parts, -(-total // limit))
     longest = int(offsets.diff().max()) if len(offsets) > 1 else 1
-    # The longest item is added because a range ends with the last item that still fits.
+    # A range ends with the last item that fits. Without the longest item's length on top, each
+    # range would stay below the mean and a small range would remain at the end.
     return cut(offsets, min(limit, max(1, -(-total // wanted) + longest - 1)))

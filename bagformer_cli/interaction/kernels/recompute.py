@@ -1,8 +1,13 @@
-"""MaxSim with gradients where even the places of the maxima are too many to keep.
+"""MaxSim with gradients when the argmax is too large to keep for the backward pass.
 
-Titles are taken in ranges; of each only the scores stay, and the backward pass finds its maxima
-again. Twice the forward work for a bound on memory, whatever Q and N. Shapes: Q titles of G bags in
-all, N images of P patches in all, D dimensions.
+The forward pass keeps the scores only. The backward pass goes through the titles in ranges; for
+each range it computes the argmax again, uses it and drops it::
+
+    forward:   titles 0–9 -> scores | titles 10–19 -> scores | ...
+    backward:  titles 0–9 -> argmax -> gradients | titles 10–19 -> argmax -> gradients | ...
+
+This doubles the work of the forward pass and bounds the memory, whatever Q and N are. Shapes: Q
+titles of G bags in total, N images of P patches in total, D dimensions.
 """
 
 from __future__ import annotations
@@ -12,74 +17,63 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from bagformer_cli.interaction.kernels.reference import Packed, ScoreGrads
 
-def places_bytes(bag_offsets: Tensor, patch_offsets: Tensor) -> int:
-    """Bytes of the places of all maxima: int32 [G, N] and [Q, P]."""
+
+def argmax_bytes(bag_offsets: Tensor, patch_offsets: Tensor) -> int:
+    """Return the size of the argmax of all maxima, int32 [G, N] and [Q, P]."""
     titles, images = len(bag_offsets) - 1, len(patch_offsets) - 1
     return 4 * (int(bag_offsets[-1]) * images + titles * int(patch_offsets[-1]))
 
 
-def forward(
-    path: ModuleType,
-    bags: Tensor,
-    patches: Tensor,
-    bag_offsets: Tensor,
-    patch_offsets: Tensor,
-    *,
-    budget: int,
-    keep: int,
-) -> tuple[Tensor, Tensor]:
-    """``t2i`` [Q, N] and ``i2t`` [N, Q]; at most ``keep`` bytes of places at a time."""
-    titles, images = len(bag_offsets) - 1, len(patch_offsets) - 1
-    t2i, i2t = bags.new_empty(titles, images), bags.new_empty(images, titles)
-    for first, end in _ranges(bag_offsets, patch_offsets, keep):
-        own, offsets = _range(bags, bag_offsets, first, end)
-        down, up, _, _ = path.forward(own, patches, offsets, patch_offsets, budget=budget)
-        t2i[first:end], i2t[:, first:end] = down, up
+def forward(path: ModuleType, vectors: Packed, *, budget: int, limit: int) -> tuple[Tensor, Tensor]:
+    """Compute ``t2i`` [Q, N] and ``i2t`` [N, Q].
+
+    Args:
+        path: Module with ``forward`` and ``backward``, for example ``kernels.reference``.
+        vectors: Titles and images.
+        budget: Bytes that temporaries may take.
+        limit: Bytes that the argmax of one range of titles may take.
+    """
+    titles, images = len(vectors.bag_offsets) - 1, len(vectors.patch_offsets) - 1
+    t2i = vectors.bags.new_empty(titles, images)
+    i2t = vectors.bags.new_empty(images, titles)
+    for first, end in _title_ranges(vectors, limit):
+        part = _titles(vectors, first, end)
+        t2i[first:end], i2t[:, first:end], _ = path.forward(part, budget=budget)
     return t2i, i2t
 
 
 def backward(
-    path: ModuleType,
-    bags: Tensor,
-    patches: Tensor,
-    bag_offsets: Tensor,
-    patch_offsets: Tensor,
-    grad_t2i: Tensor,
-    grad_i2t: Tensor,
-    *,
-    budget: int,
-    keep: int,
+    path: ModuleType, vectors: Packed, grads: ScoreGrads, *, budget: int, limit: int
 ) -> tuple[Tensor, Tensor]:
-    """Gradients [G, D] and [P, D]."""
-    grad_bags, grad_patches = torch.empty_like(bags), torch.zeros_like(patches)
-    for first, end in _ranges(bag_offsets, patch_offsets, keep):
-        own, offsets = _range(bags, bag_offsets, first, end)
-        _, _, met_patch, met_bag = path.forward(own, patches, offsets, patch_offsets, budget=budget)
-        mine, theirs = path.backward(
-            own,
-            patches,
-            offsets,
-            patch_offsets,
-            met_patch,
-            met_bag,
-            grad_t2i[first:end].contiguous(),
-            grad_i2t[:, first:end].contiguous(),
-            budget=budget,
-        )
-        grad_bags[int(bag_offsets[first]) : int(bag_offsets[end])] = mine
-        grad_patches += theirs
+    """Compute the gradients [G, D] and [P, D]; arguments as in :func:`forward`."""
+    grad_bags, grad_patches = torch.empty_like(vectors.bags), torch.zeros_like(vectors.patches)
+    for first, end in _title_ranges(vectors, limit):
+        part = _titles(vectors, first, end)
+        argmax = path.forward(part, budget=budget)[2]
+        own = ScoreGrads(grads.t2i[first:end].contiguous(), grads.i2t[:, first:end].contiguous())
+        start, stop = int(vectors.bag_offsets[first]), int(vectors.bag_offsets[end])
+        # A bag belongs to one range; a patch gets gradients from every range.
+        grad_bags[start:stop], more = path.backward(part, argmax, own, budget=budget)
+        grad_patches += more
     return grad_bags, grad_patches
 
 
-def _ranges(bag_offsets: Tensor, patch_offsets: Tensor, keep: int) -> list[tuple[int, int]]:
-    """Equal ranges of titles whose places fit ``keep``, or single titles."""
-    titles = len(bag_offsets) - 1
-    blocks = min(titles, -(-places_bytes(bag_offsets, patch_offsets) // keep))
-    size = -(-titles // max(1, blocks))
-    return [(first, min(first + size, titles)) for first in range(0, titles, size)]
+def _title_ranges(vectors: Packed, limit: int) -> list[tuple[int, int]]:
+    """Cut the titles into equal ranges with an argmax of at most ``limit`` bytes each.
+
+    A single title is a range even where its argmax is larger.
+    """
+    titles = len(vectors.bag_offsets) - 1
+    size = argmax_bytes(vectors.bag_offsets, vectors.patch_offsets)
+    count = min(titles, -(-size // limit))
+    step = -(-titles // max(1, count))
+    return [(first, min(first + step, titles)) for first in range(0, titles, step)]
 
 
-def _range(bags: Tensor, bag_offsets: Tensor, first: int, end: int) -> tuple[Tensor, Tensor]:
-    offsets = bag_offsets[first : end + 1]
-    return bags[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0]
+def _titles(vectors: Packed, first: int, end: int) -> Packed:
+    """Return the same images with the titles from ``first`` to ``end`` only."""
+    offsets = vectors.bag_offsets[first : end + 1]
+    own = vectors.bags[int(offsets[0]) : int(offsets[-1])]
+    return vectors._replace(bags=own, bag_offsets=offsets - offsets[0])

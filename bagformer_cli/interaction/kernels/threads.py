@@ -1,7 +1,8 @@
-"""A pool whose threads each compute alone: every one owns its tile and its cache.
+"""A pool of threads that each run whole matrix products alone.
 
-Torch's own threads share one operation and meet after each; here each Python thread runs whole
-operations single-threaded (they release the interpreter's lock), so nobody waits for anybody.
+Torch splits one matrix product over its threads and makes them wait for each other afterwards.
+Here each Python thread works on its own block, with torch limited to one thread inside it. Torch
+and numba release the interpreter lock, so the threads run in parallel and never wait.
 """
 
 from __future__ import annotations
@@ -21,35 +22,40 @@ _lock = threading.Lock()
 
 
 def on_every_thread(work: Callable[[int], None], threads: int) -> None:
-    """Run ``work(0) … work(threads - 1)`` side by side, each on single-threaded torch.
+    """Run ``work(0) … work(threads - 1)`` in parallel, each with single-threaded torch.
 
-    No gradients are recorded: that is set a thread at a time, and on in a new one. With one
-    thread, ``work(0)`` runs right here. The first exception is raised again, once all have ended.
+    Gradients are not recorded: ``no_grad`` is a setting of each thread, so it is set here. With
+    one thread ``work(0)`` runs on the calling thread. After all calls have ended, the first
+    exception is raised again.
     """
 
-    def quiet(index: int) -> None:
+    def without_gradients(index: int) -> None:
         with torch.no_grad():
             work(index)
 
     if threads == 1:
-        quiet(0)
+        without_gradients(0)
         return
     pool = _pool(threads)
-    futures = [pool.submit(quiet, index) for index in range(threads)]
+    futures = [pool.submit(without_gradients, index) for index in range(threads)]
     wait(futures)
     for future in futures:
         future.result()
 
 
-def share_out(work: Callable[[int, int], None], count: int, least: int) -> None:
-    """``work(first, end)`` over all of ``count``, by several threads if each has ``least``.
+def split_evenly(work: Callable[[int, int], None], count: int, least: int) -> None:
+    """Call ``work(first, end)`` for ranges that cover ``count`` units, in parallel.
 
-    For compiled loops that never ask torch: this thread takes a part as well. Parts begin at
-    multiples of 16.
+    For compiled loops that do not call torch: the calling thread works on the first range.
+
+    Args:
+        work: Handles the units from ``first`` to ``end``.
+        count: Number of units.
+        least: Fewest units worth another thread. Ranges begin at multiples of 16.
     """
     threads = torch.get_num_threads()
-    each = max(1, -(-count // (max(1, min(threads, count // least)) * 16))) * 16
-    own, *others = [(first, min(first + each, count)) for first in range(0, count or 1, each)]
+    step = max(1, -(-count // (max(1, min(threads, count // least)) * 16))) * 16
+    own, *others = [(first, min(first + step, count)) for first in range(0, count or 1, step)]
     futures = [_pool(threads).submit(work, *part) for part in others]
     try:
         work(*own)
@@ -60,12 +66,16 @@ def share_out(work: Callable[[int, int], None], count: int, least: int) -> None:
 
 
 def on_one_thread(compute: Callable[[], T], threads: int) -> T:
-    """``compute()`` on a thread as :func:`on_every_thread` gives it, while the others rest."""
+    """Return ``compute()``, run with single-threaded torch.
+
+    For small torch operations before a compiled loop: torch's own threads would be woken for them
+    and would then spin for milliseconds on the cores that the loop needs.
+    """
     return compute() if threads == 1 else _pool(threads).submit(compute).result()
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    key = (os.getpid(), threads)  # a forked child has none of its parent's threads
+    key = (os.getpid(), threads)  # a forked child does not inherit its parent's threads
     with _lock:
         if key not in _pools:
             _pools[key] = _start(threads)
@@ -73,18 +83,18 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _start(threads: int) -> ThreadPoolExecutor:
-    """Start all threads at once, each set to one torch thread for itself."""
+    """Start all threads at once and limit torch to one thread in each."""
     before = torch.get_num_threads()
     barrier = threading.Barrier(threads)
 
     def first() -> None:
-        torch.get_num_threads()  # what a thread asks first sets it back to the default
+        # The first call on a thread resets its setting to the default, so it comes before the set.
+        torch.get_num_threads()
         torch.set_num_threads(1)
         barrier.wait()
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="maxsim")
     wait([pool.submit(first) for _ in range(threads)])
-    # The setting holds for the thread that makes it, and as the default of threads yet unborn:
-    # give those, and ourselves, back what was set before.
+    # set_num_threads also changes the default of threads that start later: restore it.
     torch.set_num_threads(before)
     return pool

@@ -1,1 +1,1 @@
-"""MaxSim with AVX-512 instructions through numba."""
+"""MaxSim from titles to images in AVX-512 registers; README.md here explains it."""

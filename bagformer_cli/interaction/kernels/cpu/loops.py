@@ -1,17 +1,28 @@
-"""Compiled (numba) loops over one tile of dot products; each reads the tile once.
+"""Compiled loops over one tile of dot products; each loop reads the tile once.
 
-A tile is [G, R]: the bags of some titles against the patches of some images, so that the inner
-loops run along contiguous patches and become vector instructions. It is float32, int32 (products
-of int8) or uint16 (the bits of bfloat16).
+A tile holds the bags of some titles times the patches of some images. ``titles.offsets`` cuts its
+rows into titles, ``images.offsets`` its columns into images, both counted from the tile's corner::
 
-Offsets are relative to the tile: ``bags`` [q+1] cuts its rows into titles, ``patches`` [n+1] its
-columns into images. Imported where first needed: importing numba takes half a second, compiling
-a few more, once a machine (numba keeps the result on disk).
+                       images.offsets   0         3              7
+                                        |  image 0  |   image 1    |
+    titles.offsets 0 ── title 0, bag 0  | .  .  .   | .  .  .  .   |  row in memory ->
+                        title 0, bag 1  | .  .  .   | .  .  .  .   |
+                   2 ── title 1, bag 0  | .  .  .   | .  .  .  .   |
+
+For title 0 and image 0 the loops go along the rows of one cell. ``best`` (one number) is the
+maximum of the current row: the largest product of that bag. ``column_best`` (one number per patch)
+is the running maximum over the rows so far: after the last row, the largest product of each patch.
+Both are taken in the same pass, over contiguous memory, so that the compiler makes vector
+instructions of the inner loops.
+
+A tile is float32, int32 (products of int8) or uint16 (the bits of bfloat16 products).
+
+Importing numba takes half a second; compiling takes seconds, once per machine.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -21,11 +32,50 @@ from numba.extending import intrinsic
 from bagformer_cli.compiled import compile_loop
 
 
-def _build_larger(_: Any, a: Any, b: Any) -> Any:
-    """The larger of two float32 or two int32, in a form that the compiler can vectorise.
+class Items(NamedTuple):
+    """Titles (rows) or images (columns) of a tile.
 
-    numba's own ``max`` of floats takes care of NaN, and of int32 widens to 64 bits.
+    Attributes:
+        offsets: [n+1] int64, where each item begins in the tile.
+        scales: [n] float32, factor of each item's integers.
     """
+
+    offsets: Any
+    scales: Any
+
+
+class TileScores(NamedTuple):
+    """Scores of a tile, or their gradients.
+
+    Attributes:
+        t2i: [q, n] float32.
+        i2t: [n, q] float32; no rows: not wanted.
+    """
+
+    t2i: Any
+    i2t: Any
+
+
+class TileArgmax(NamedTuple):
+    """Argmax of a tile with R columns.
+
+    Attributes:
+        patch: [rows, n] int32, index within its image.
+        bag: [q, R] int32, index within its title.
+    """
+
+    patch: Any
+    bag: Any
+
+
+# The intrinsics below exist because of what numba makes of the same Python:
+# - max(a, b) of floats handles NaN with branches (callers keep NaN out), and of int32 it converts
+#   to int64, which halves the numbers per register;
+# - `a if condition else b` becomes a branch, which stops vectorisation.
+
+
+def _build_larger(_: Any, a: Any, b: Any) -> Any:
+    """Return the larger of two float32 or two int32."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if a is types.float32:
@@ -37,8 +87,8 @@ def _build_larger(_: Any, a: Any, b: Any) -> Any:
     return a(a, b), build
 
 
-def _build_if(_: Any, condition: Any, a: Any, b: Any) -> Any:
-    """``a if condition else b`` of two int32, without the branch that stops vectorising."""
+def _build_select(_: Any, condition: Any, a: Any, b: Any) -> Any:
+    """Return int32 ``a`` if ``condition``, else int32 ``b``."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(*args)
@@ -46,8 +96,11 @@ def _build_if(_: Any, condition: Any, a: Any, b: Any) -> Any:
     return types.int32(types.boolean, types.int32, types.int32), build
 
 
-def _build_value(_: Any, stored: Any) -> Any:
-    """A tile's number as it is compared: bfloat16 bits become float32, others stay."""
+def _build_number(_: Any, stored: Any) -> Any:
+    """Convert a stored product to the type that is compared.
+
+    bfloat16 is the upper half of a float32: its bits are shifted up by 16. Others stay.
+    """
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if stored is types.uint16:
@@ -59,8 +112,8 @@ def _build_value(_: Any, stored: Any) -> Any:
     return (types.float32 if stored is types.uint16 else stored)(stored), build
 
 
-def _build_larger_bits(_: Any, a: Any, b: Any) -> Any:
-    """The larger of two unsigned integers of one width, which numba would widen."""
+def _build_larger_unsigned(_: Any, a: Any, b: Any) -> Any:
+    """Return the larger of two unsigned integers of the same width."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(builder.icmp_unsigned(">", *args), *args)
@@ -68,166 +121,162 @@ def _build_larger_bits(_: Any, a: Any, b: Any) -> Any:
     return a(a, a), build
 
 
-_larger_bits: Any = intrinsic(_build_larger_bits)
 _larger: Any = intrinsic(_build_larger)
-_if: Any = intrinsic(_build_if)
-_value: Any = intrinsic(_build_value)
+_larger_unsigned: Any = intrinsic(_build_larger_unsigned)
+_number: Any = intrinsic(_build_number)
+_select: Any = intrinsic(_build_select)
 
 
-def _reduce(
-    tile: Any, bags: Any, patches: Any, title_scale: Any, image_scale: Any, t2i: Any, i2t: Any,
-    over_bags: Any,
-) -> None:  # fmt: skip
-    """Both directions of a tile: ``t2i`` [q, n] and, where not empty, ``i2t`` [n, q].
+def _reduce(tile: Any, titles: Items, images: Items, out: TileScores, column_best: Any) -> None:
+    """Reduce a tile to ``out.t2i`` and, if it has rows, ``out.i2t``.
 
-    ``title_scale`` [q] and ``image_scale`` [n] multiply the sums; ``over_bags`` is scratch, as
-    long as the longest image, of the type that is compared.
+    ``column_best`` is scratch memory: as long as the longest image, of the compared type.
     """
-    both = i2t.shape[0] > 0
-    for q in range(len(bags) - 1):
-        first, end = bags[q], bags[q + 1]
-        for i in range(len(patches) - 1):
-            start, length = patches[i], patches[i + 1] - patches[i]
-            scale = title_scale[q] * image_scale[i]
-            total = np.float32(0)
-            other = np.float32(0)
+    both = out.i2t.shape[0] > 0
+    for q in range(len(titles.offsets) - 1):
+        first, end = titles.offsets[q], titles.offsets[q + 1]
+        for i in range(len(images.offsets) - 1):
+            start, length = images.offsets[i], images.offsets[i + 1] - images.offsets[i]
+            scale = titles.scales[q] * images.scales[i]
+            t2i = np.float32(0)
+            i2t = np.float32(0)
             if length > 0 and end > first:
                 for g in range(first, end):
                     row = tile[g, start : start + length]
-                    best = _value(row[0])
+                    best = _number(row[0])
                     if not both:
                         for p in range(length):
-                            best = _larger(best, _value(row[p]))
+                            best = _larger(best, _number(row[p]))
                     elif g == first:
                         for p in range(length):
-                            v = _value(row[p])
-                            over_bags[p] = v
+                            v = _number(row[p])
+                            column_best[p] = v
                             best = _larger(best, v)
                     else:
                         for p in range(length):
-                            v = _value(row[p])
-                            over_bags[p] = _larger(over_bags[p], v)
+                            v = _number(row[p])
+                            column_best[p] = _larger(column_best[p], v)
                             best = _larger(best, v)
-                    total += np.float32(best)
+                    t2i += np.float32(best)
                 if both:
                     for p in range(length):
-                        other += np.float32(over_bags[p])
-            t2i[q, i] = total * scale
+                        i2t += np.float32(column_best[p])
+            out.t2i[q, i] = t2i * scale
             if both:
-                i2t[i, q] = other * scale
+                out.i2t[i, q] = i2t * scale
 
 
 def _reduce_single(
-    tile: Any, bags: Any, patches: Any, title_scale: Any, image_scale: Any, t2i: Any, i2t: Any,
-    over_bags: Any,
-) -> None:  # fmt: skip
-    """As :func:`_reduce` for images of one vector each: the inner loops run along the images.
+    tile: Any, titles: Items, images: Items, out: TileScores, column_best: Any
+) -> None:
+    """Do the same as :func:`_reduce` for images of one vector each.
 
-    ``over_bags`` is as long as the tile is wide.
+    A cell is then one column wide, so the inner loops go along all images of a row instead.
+    ``column_best`` is as long as the tile is wide.
     """
-    n = len(patches) - 1
-    both = i2t.shape[0] > 0
-    for q in range(len(bags) - 1):
-        first, end = bags[q], bags[q + 1]
-        total = t2i[q]
-        total[:] = 0
-        over_bags[:n] = 0
+    n = len(images.offsets) - 1
+    both = out.i2t.shape[0] > 0
+    for q in range(len(titles.offsets) - 1):
+        first, end = titles.offsets[q], titles.offsets[q + 1]
+        t2i = out.t2i[q]
+        t2i[:] = 0
+        column_best[:n] = 0
         for g in range(first, end):
             row = tile[g]
             if g == first:
                 for i in range(n):
-                    over_bags[i] = _value(row[i])
-                    total[i] += np.float32(_value(row[i]))
+                    column_best[i] = _number(row[i])
+                    t2i[i] += np.float32(_number(row[i]))
             else:
                 for i in range(n):
-                    v = _value(row[i])
-                    over_bags[i] = _larger(over_bags[i], v)
-                    total[i] += np.float32(v)
+                    v = _number(row[i])
+                    column_best[i] = _larger(column_best[i], v)
+                    t2i[i] += np.float32(v)
         for i in range(n):
-            scale = title_scale[q] * image_scale[i]
-            total[i] *= scale
+            scale = titles.scales[q] * images.scales[i]
+            t2i[i] *= scale
             if both:
-                i2t[i, q] = np.float32(over_bags[i]) * scale
+                out.i2t[i, q] = np.float32(column_best[i]) * scale
 
 
-def _reduce_arg(
-    tile: Any, bags: Any, patches: Any, t2i: Any, i2t: Any, over_bags: Any, arg_patch: Any,
-    arg_bag: Any,
-) -> None:  # fmt: skip
-    """As :func:`_reduce` for float32, and where each maximum was (the first of equals).
+def _reduce_argmax(
+    tile: Any, titles: Any, images: Any, out: TileScores, argmax: TileArgmax, column_best: Any
+) -> None:
+    """Reduce a float32 tile as :func:`_reduce` does and find where each maximum was.
 
-    ``arg_patch`` [G, n] int32, a patch's place in its image; ``arg_bag`` [q, R] int32, a bag's
-    place in its title.
+    Of equal maxima the first index is taken. ``titles`` and ``images`` are offsets: there are no
+    scales in training.
     """
     nowhere = np.int32(-0x7FFFFFFF)
-    for q in range(len(bags) - 1):
-        first, end = bags[q], bags[q + 1]
-        for i in range(len(patches) - 1):
-            start, length = patches[i], patches[i + 1] - patches[i]
-            total = np.float32(0)
-            other = np.float32(0)
+    for q in range(len(titles) - 1):
+        first, end = titles[q], titles[q + 1]
+        for i in range(len(images) - 1):
+            start, length = images[i], images[i + 1] - images[i]
+            t2i = np.float32(0)
+            i2t = np.float32(0)
             if length > 0 and end > first:
-                where = arg_bag[q, start : start + length]
+                best_bag = argmax.bag[q, start : start + length]
                 for g in range(first, end):
                     row = tile[g, start : start + length]
                     best = row[0]
                     if g == first:
                         for p in range(length):
                             v = row[p]
-                            over_bags[p] = v
-                            where[p] = 0
+                            column_best[p] = v
+                            best_bag[p] = 0
                             best = _larger(best, v)
                     else:
-                        place = np.int32(g - first)
+                        bag = np.int32(g - first)
                         for p in range(length):
                             v = row[p]
-                            where[p] = _if(v > over_bags[p], place, where[p])
-                            over_bags[p] = _larger(over_bags[p], v)
+                            best_bag[p] = _select(v > column_best[p], bag, best_bag[p])
+                            column_best[p] = _larger(column_best[p], v)
                             best = _larger(best, v)
-                    # A second look for the place, while the row is in the nearest cache.
+                    # The row is read again for the index of its maximum, while it is in the
+                    # first-level cache. The largest -p is the smallest index p: a maximum
+                    # vectorises, a search that stops at the first hit does not.
                     found = nowhere
                     for p in range(length):
-                        found = _larger(found, _if(row[p] == best, np.int32(-p), nowhere))
-                    arg_patch[g, i] = -found
-                    total += best
+                        found = _larger(found, _select(row[p] == best, np.int32(-p), nowhere))
+                    argmax.patch[g, i] = -found
+                    t2i += best
                 for p in range(length):
-                    other += over_bags[p]
-            t2i[q, i] = total
-            i2t[i, q] = other
+                    i2t += column_best[p]
+            out.t2i[q, i] = t2i
+            out.i2t[i, q] = i2t
 
 
-def _weigh(
-    weights: Any, bags: Any, patches: Any, arg_patch: Any, arg_bag: Any, grad_t2i: Any,
-    grad_i2t: Any,
-) -> None:  # fmt: skip
-    """What each dot product of a tile gets of the gradient, into zeroed ``weights`` [G, R].
+def _spread_grads(
+    weights: Any, titles: Any, images: Any, argmax: TileArgmax, grads: TileScores
+) -> None:
+    """Write the gradient of each dot product of a tile into zeroed ``weights`` [rows, R].
 
-    Each maximum passes its own to the one place where it was.
+    Each maximum passes the gradient of its score to the one product that it was.
     """
-    for q in range(len(bags) - 1):
-        first, end = bags[q], bags[q + 1]
-        for i in range(len(patches) - 1):
-            start, stop = patches[i], patches[i + 1]
+    for q in range(len(titles) - 1):
+        first, end = titles[q], titles[q + 1]
+        for i in range(len(images) - 1):
+            start, stop = images[i], images[i + 1]
             if end == first or stop == start:
                 continue
-            share = grad_i2t[i, q]
+            grad = grads.i2t[i, q]
             for p in range(start, stop):
-                weights[first + arg_bag[q, p], p] += share
-            share = grad_t2i[q, i]
+                weights[first + argmax.bag[q, p], p] += grad
+            grad = grads.t2i[q, i]
             for g in range(first, end):
-                weights[g, start + arg_patch[g, i]] += share
+                weights[g, start + argmax.patch[g, i]] += grad
 
 
-def _finite(words: Any, exponent: Any) -> Any:
-    """Whether no number's bits have the whole ``exponent`` set: none is infinite or no number."""
+def _all_finite(words: Any, exponent: Any) -> Any:
+    """Return whether no number has all bits of ``exponent`` set, as infinity and NaN have."""
     highest = words.dtype.type(0)
     for i in range(len(words)):
-        highest = _larger_bits(highest, words[i] & exponent)
+        highest = _larger_unsigned(highest, words[i] & exponent)
     return highest != exponent
 
 
-finite = compile_loop(_finite)
+all_finite = compile_loop(_all_finite)
 reduce_tile = compile_loop(_reduce)
 reduce_tile_single = compile_loop(_reduce_single)
-reduce_tile_arg = compile_loop(_reduce_arg)
-weigh_tile = compile_loop(_weigh)
+reduce_tile_argmax = compile_loop(_reduce_argmax)
+spread_grads = compile_loop(_spread_grads)
