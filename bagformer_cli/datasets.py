@@ -1,4 +1,4 @@
-"""Find the folder that ``--dataset`` names, and bring its store up to date."""
+"""Which folder ``--dataset`` means, and its store, made when it is missing or out of date."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ MUGE = Path("data/muge")
 
 
 def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
-    """Find a dataset by its folder or by a built-in name.
+    """The dataset that a user names.
 
     Args:
-        dataset: A folder in MUGE form. If no folder has this name: ``demo`` is ``data/demo/``
-            in the current folder, drawn if it does not exist, and ``muge`` is ``data/muge/``.
-        progress: Receives the number of images drawn.
+        dataset: A folder in MUGE form if there is one of that name; else ``demo`` (``data/demo/``
+            under the current folder, drawn when first needed) or ``muge`` (``data/muge/``).
+        progress: Where to report.
 
     Raises:
-        InputError: The dataset does not exist; for ``muge`` the error says where to get it.
+        InputError: There is no such dataset; for ``muge`` it says where to get it.
     """
     path = Path(dataset)
     if path.is_dir() and (naming_of(path) is not None or str(dataset) not in {"demo", "muge"}):
@@ -54,7 +54,7 @@ def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
 
 
 def muge_missing() -> InputError:
-    """Make the error for ``--dataset muge`` without MUGE's files."""
+    """What to say where ``--dataset muge`` finds nothing."""
     return InputError(
         tr("MUGE's data is not here."),
         where=f"{MUGE}{os.sep}",
@@ -80,15 +80,15 @@ def ensure_store(
     workers: Workers | None = None,
     progress: Progress = SILENT,
 ) -> Store:
-    """Open the dataset's store; make it or bring it up to date if needed.
+    """The dataset's store, made or brought up to date where it is not.
 
     Args:
         folder: The dataset.
-        encoder: Makes tokens and bags; None: no tokens are needed.
-        text_only: Leave out the images.
-        splits: The splits that are needed; None: all complete ones.
-        workers: Number of processes, or a Ray cluster; None: one process per usable core.
-        progress: Receives what is done.
+        encoder: Makes tokens and bags; None: none are needed.
+        text_only: Leave the images out.
+        splits: Which splits are needed; None: all that are complete.
+        workers: Processes, or a Ray cluster; None: one process a CPU core.
+        progress: Where to report.
     """
     if not isinstance(folder, MugeFolder):
         folder = MugeFolder(folder)

@@ -45,7 +45,7 @@ IMPORT_TORCH_FREELY = {
     "vectors", "encoders", "interaction", "losses", "models", "original", "index", "evaluation",
     "training", "bench", "api", "compiled",
 }  # fmt: skip
-TORCH_MODULES = {"data.batches", "data.train_batches"}
+TORCH_MODULES = {"data.batches", "data.epochs"}
 
 
 def package(module: str) -> str:

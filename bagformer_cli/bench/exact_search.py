@@ -18,8 +18,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bagformer_cli.index.centroids import TokenIndex
-from bagformer_cli.index.vector_cache import EACH, LEAST
+from bagformer_cli.index.centroids import (
+    CANDIDATES_PER_RESULT,
+    MIN_CANDIDATES,
+    CentroidIndex,
+)
 from bagformer_cli.interaction.kernels import reference
 from bagformer_cli.interaction.topk import topk, topk_rescored
 from bagformer_cli.messages import tr
@@ -180,22 +183,24 @@ def run(
     return rows
 
 
-def _tokens(folder: Path, stored: MultiVectors, progress: Progress) -> TokenIndex:
+def _tokens(folder: Path, stored: MultiVectors, progress: Progress) -> CentroidIndex:
     """The rounded lists of a catalogue, made once."""
     place = folder / f"tokens-{len(stored)}x{len(stored.values) // len(stored)}x{stored.dim}"
     names = [str(folder)]
-    found = TokenIndex.load(place, names, len(stored))
+    found = CentroidIndex.load(place, names, len(stored))
     if found is None or found.count != len(stored):
-        TokenIndex.build([stored], progress).save(place, names)
-        found = TokenIndex.load(place, names, len(stored))
+        CentroidIndex.build([stored], progress).save(place, names)
+        found = CentroidIndex.load(place, names, len(stored))
         assert found is not None
     return found
 
 
-def _staged(tokens: TokenIndex, query: MultiVectors, stored: MultiVectors) -> NDArray[np.int64]:
+def _staged(tokens: CentroidIndex, query: MultiVectors, stored: MultiVectors) -> NDArray[np.int64]:
     """Positions of the ten best among the lists that promise most, as an index finds them."""
     everyone = np.ones(len(stored), np.bool_)
-    chosen = tokens.candidates(query.values, max(LEAST, EACH * K), everyone)
+    chosen = tokens.candidates(
+        query.values, max(MIN_CANDIDATES, CANDIDATES_PER_RESULT * K), everyone
+    )
     found = topk_rescored(query, stored, K, candidates=torch.from_numpy(chosen))[1][0]
     places: NDArray[np.int64] = found.numpy()
     return places

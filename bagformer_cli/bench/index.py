@@ -1,4 +1,7 @@
-"""Search through the index, beside the exact scan: recall, time, and what building it takes.
+"""``xmr bench index``: search through an index against an exact scan: recall, time, build time.
+
+Optionally LanceDB's own search over multi-vector columns is measured on the same vectors, at equal
+recall.
 
 Shapes: Q queries, N items × L vectors, D dimensions.
 """
@@ -21,35 +24,37 @@ from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.index.encode import mean_vectors
 from bagformer_cli.index.engine import Queries
 from bagformer_cli.index.lancedb import LanceEngine
-from bagformer_cli.index.rows import Layout, SideRows, to_batch
-from bagformer_cli.index.vector_cache import Mirror
+from bagformer_cli.index.rows import Layout, SideRows, to_rows, vectors_column
+from bagformer_cli.index.vector_cache import VectorCache
 from bagformer_cli.interaction.topk import topk_rescored
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
-K = 10
+K = 10  # results per query
 QUERIES = 100
-TURN = 10  # queries of a way before the next has its turn: what one finds in the caches is its own
-WORDS, KINDS, WORDS_OF_A_KIND = 4096, 1000, 96
-SPREAD = 0.5  # length of a vector's own part, beside its word's of 1
-SETTINGS = ((16, 10), (32, 20), (64, 50), (128, 200), (256, 500), (512, 1000))
-"""LanceDB's nprobes and refine_factor, each tried until one has the recall that ours has."""
-FEWER = (10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
-"""Lists that ours scores, until it has the recall that LanceDB's best setting has."""
+TURN = 10
+"""Queries that one method answers before the next has its turn. Each method thus finds its own data
+in the processor's caches, and a disturbance of the machine meets all of them."""
+WORDS, KINDS, WORDS_PER_KIND = 4096, 1000, 96
+NOISE = 0.5  # length of the noise in each vector, next to its visual word of length 1
+LANCEDB_SETTINGS = ((16, 10), (32, 20), (64, 50), (128, 200), (256, 500), (512, 1000))
+"""LanceDB's nprobes and refine_factor, tried in order until one reaches our recall."""
+CANDIDATES = (10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
+"""Candidates of our first stage, tried in order until one reaches LanceDB's best recall."""
 Products = Literal["parts", "kinds"]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way of searching.
+    """The figures of one method.
 
     Attributes:
-        name: What was run.
-        recall: Share of the exact ten best that it found, mean over the queries.
+        name: The method.
+        recall: Share of the ten exact results that it finds, mean over the queries.
         p50: Median wall time of a query, ms.
         p95: 95th percentile, ms.
-        faster: The exact scan's median by this one's.
+        faster: The median of the exact scan divided by this one.
     """
 
     name: str
@@ -60,17 +65,17 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """LanceDB's own search over lists and ours, at one recall or ours above it.
+class Comparison:
+    """LanceDB's own search, and our fastest method that finds at least as much.
 
     Attributes:
-        theirs: What LanceDB ran.
-        ours: What we ran.
+        theirs: LanceDB's setting.
+        ours: Our method.
         their_recall: Recall@10.
         our_recall: Recall@10, not lower.
         their_p50: Median wall time, ms.
         our_p50: Median wall time, ms.
-        faster: Theirs by ours.
+        faster: Their time divided by ours.
     """
 
     theirs: str
@@ -84,9 +89,16 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything of one run; seconds of building are wall time.
+    """The figures of one run.
 
-    ``beside`` has LanceDB's own search next to ours at equal recall, where it was asked for.
+    Attributes:
+        items: N.
+        length: L.
+        dim: D.
+        queries: Q.
+        build: Wall time of each step of building, in seconds; empty if the index existed.
+        rows: One for each method.
+        beside: LanceDB's settings compared with our methods, if that was asked for.
     """
 
     items: int
@@ -95,136 +107,168 @@ class Report:
     queries: int
     build: dict[str, float]
     rows: list[Row]
-    beside: list[Beside]
+    beside: list[Comparison]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """A generated catalogue.
+
+    Args:
+        items: N.
+        length: L.
+        dim: D.
+        products: ``parts``: see :func:`composed`. ``kinds``: the harder set of ``xmr bench
+            search``: products of a kind differ only by noise, so a first stage can find the kind
+            and nothing more.
+        seed: Random seed.
+    """
+
+    items: int = 50_000
+    length: int = 32
+    dim: int = 256
+    products: Products = "parts"
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """A folder name that no other catalogue has."""
+        return f"{self.products}-{self.items}x{self.length}x{self.dim}-{self.seed}"
+
+    def blocks(self, progress: Progress) -> Iterator[MultiVectors]:
+        """Yield the vectors, a block at a time."""
+        make = composed if self.products == "parts" else clustered
+        return make(self.items, self.length, self.dim, self.seed, progress)
+
+
+Search = Callable[[int], NDArray[Any]]
+"""A method: the number of a query → the positions of its ten results."""
 
 
 def run(
     folder: Path,
+    catalogue: Catalogue,
     *,
-    items: int = 50_000,
-    length: int = 32,
-    dim: int = 256,
     queries: int = QUERIES,
-    products: Products = "parts",
     lancedb_lists: bool = False,
-    seed: int = 0,
     progress: Progress = SILENT,
 ) -> Report:
-    """Build an index of clustered products and time searches, warm, in turns.
+    """Build an index of a generated catalogue and time searches, warm, in turns.
 
     Args:
-        folder: Where the index lies; one that is there is used.
-        items: N.
-        length: L.
-        dim: D.
+        folder: The folder of the index; an existing index of the same catalogue is used.
+        catalogue: The catalogue.
         queries: Q.
-        products: ``parts``: see :func:`composed`. ``kinds``: the harder set of the exact search's
-            bench, where products of a kind differ by noise alone, so that a first stage can tell
-            the kind and nothing more.
-        lancedb_lists: Also LanceDB's own search over lists, in a second table (float16; its index
-            takes minutes to build), at ever more of nprobes and refine until it finds what ours
-            finds; and ours, lowered to what its best setting finds.
-        seed: Of everything random.
+        lancedb_lists: Also measure LanceDB's own search over multi-vectors, in a second table
+            (float16; its index takes minutes to build). Its nprobes and refine factor are raised
+            until it finds what ours finds; ours is lowered to what its best setting finds.
         progress: Where to report.
     """
-    place = folder / f"index-{products}-{items}x{length}x{dim}-{seed}"
     build: dict[str, float] = {}
-    make = composed if products == "parts" else clustered
-    engine = _index(place, make(items, length, dim, seed, progress), dim, build, progress)
-    mirror = engine._mirror("image")
-    mirror.refresh()
-    mirror.index_tokens(progress, least=0)  # of few products as well
-    stored = mirror.segments[0].vectors
-    asked = queries_for(stored, query_lengths(queries), seed + 1)
-    whole = Queries(asked, mean_vectors(asked))
-    exact = [_scan(stored, asked[n]) for n in range(queries)]
-    ways: dict[str, Callable[[int], NDArray[Any]]] = {
-        tr("exact scan alone"): lambda n: _scan(stored, asked[n]),
-        tr("index, exact"): lambda n: _search(engine, whole, n, "exact"),
-        tr("index, tokens"): lambda n: _search(engine, whole, n, "tokens"),
-        tr("index, one vector, 200 candidates"): lambda n: _search(engine, whole, n, "vector"),
+    engine = _index(folder / f"index-{catalogue.name}", catalogue, build, progress)
+    cache = engine.updated_cache("image")
+    cache.build_centroids(progress, min_bytes=0)  # for small catalogues too
+    stored = cache.segments[0].vectors
+    vectors = queries_for(stored, query_lengths(queries), catalogue.seed + 1)
+    encoded = Queries(vectors, mean_vectors(vectors))
+    exact = [_scan(stored, vectors[n]) for n in range(queries)]
+    by_tokens = tr("index, tokens")
+    methods: dict[str, Search] = {
+        tr("exact scan alone"): lambda n: _scan(stored, vectors[n]),
+        tr("index, exact"): lambda n: _search(engine, encoded, n, "exact"),
+        by_tokens: lambda n: _search(engine, encoded, n, "tokens"),
+        tr("index, single vectors, 200 candidates"): lambda n: _search(
+            engine, encoded, n, "vector"
+        ),
     }
     theirs: list[str] = []
     if lancedb_lists:
-        table = _lists_table(
-            folder / f"lists-{products}-{items}x{length}x{dim}-{seed}", stored, build
-        )
-        own = _recall(ways[tr("index, tokens")], exact)
-        highest = 0.0
-        with progress.task(tr("Looking for settings"), total=len(SETTINGS)) as task:
-            for probes, refine in SETTINGS:
-                name = tr("LanceDB's lists, nprobes {n}, refine {k}", n=probes, k=refine)
-                ways[name] = _lists_search(table, asked, probes, refine)
-                theirs.append(name)
-                highest = max(highest, _recall(ways[name], exact))
-                task.advance()
-                if highest >= own:
-                    break
-        for count in FEWER:
-            fewer = _few(mirror, asked, count)
-            if _recall(fewer, exact) >= highest or count == FEWER[-1]:
-                ways[tr("index, tokens, {n} lists scored", n=count)] = fewer
+        table = _lancedb_table(folder / f"lists-{catalogue.name}", stored, build)
+        target = _recall(methods[by_tokens], exact)
+        for (probes, refine), search in _lancedb_methods(table, vectors):
+            name = tr("LanceDB's multi-vectors, nprobes {n}, refine {k}", n=probes, k=refine)
+            methods[name] = search
+            theirs.append(name)
+            if _recall(search, exact) >= target:
                 break
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    hits: dict[str, list[float]] = {name: [] for name in ways}
+        highest = max(_recall(methods[name], exact) for name in theirs)
+        for count in CANDIDATES:
+            fewer = _first_stage(cache, vectors, count)
+            if _recall(fewer, exact) >= highest or count == CANDIDATES[-1]:
+                methods[tr("index, tokens, {n} candidates", n=count)] = fewer
+                break
+    rows = _measure(methods, exact, progress)
+    return Report(
+        catalogue.items, catalogue.length, catalogue.dim, queries, build, rows,
+        compare(rows, theirs),
+    )  # fmt: skip
+
+
+def _measure(
+    methods: dict[str, Search], exact: list[NDArray[np.int64]], progress: Progress
+) -> list[Row]:
+    """Time all methods on all queries; the others are compared with the first method."""
+    milliseconds: dict[str, list[float]] = {name: [] for name in methods}
+    recalls: dict[str, list[float]] = {name: [] for name in methods}
+    queries = len(exact)
     with progress.task(tr("Timing"), total=queries) as task:
-        for way in ways.values():
-            for n in range(min(5, queries)):  # warms caches, compiles
-                way(n)
+        for search in methods.values():
+            for n in range(min(5, queries)):  # compile, warm up
+                search(n)
         for first in range(0, queries, TURN):
             turn = range(first, min(first + TURN, queries))
-            for name, way in ways.items():
+            for name, search in methods.items():
                 for n in turn:
                     start = time.perf_counter()
-                    found = way(n)
-                    seconds[name].append(1000 * (time.perf_counter() - start))
-                    hits[name].append(len(np.intersect1d(found, exact[n])) / K)
+                    found = search(n)
+                    milliseconds[name].append(1000 * (time.perf_counter() - start))
+                    recalls[name].append(len(np.intersect1d(found, exact[n])) / K)
             task.advance(len(turn))
-    base = float(np.median(seconds[tr("exact scan alone")]))
-    rows = [
+    base = float(np.median(next(iter(milliseconds.values()))))
+    return [
         Row(
             name,
-            float(np.mean(hits[name])),
+            float(np.mean(recalls[name])),
             float(np.median(times)),
             float(np.percentile(times, 95)),
             base / float(np.median(times)),
         )
-        for name, times in seconds.items()
+        for name, times in milliseconds.items()
     ]
-    return Report(items, length, dim, queries, build, rows, _beside(rows, theirs))
 
 
-def _beside(rows: list[Row], theirs: list[str]) -> list[Beside]:
-    """For each of LanceDB's settings the quickest of ours that finds no less."""
-    found = []
+def compare(rows: list[Row], theirs: list[str]) -> list[Comparison]:
+    """Pair each of LanceDB's settings with our fastest method that finds at least as much."""
+    pairs = []
     for row in rows:
         ours = [own for own in rows if own.name not in theirs and own.recall >= row.recall]
         if row.name in theirs and ours:
             best = min(ours, key=lambda own: own.p50)
-            found.append(
-                Beside(
+            pairs.append(
+                Comparison(
                     row.name, best.name, row.recall, best.recall, row.p50, best.p50,
                     row.p50 / best.p50,
                 )
             )  # fmt: skip
-    return found
+    return pairs
 
 
-def _recall(way: Callable[[int], NDArray[Any]], exact: list[NDArray[np.int64]]) -> float:
-    """The mean share of the ten best that a way finds."""
-    return float(np.mean([len(np.intersect1d(way(n), best)) / K for n, best in enumerate(exact)]))
+def _recall(search: Search, exact: list[NDArray[np.int64]]) -> float:
+    """Return the mean share of the ten exact results that a method finds."""
+    return float(
+        np.mean([len(np.intersect1d(search(n), best)) / K for n, best in enumerate(exact)])
+    )
 
 
-def _few(mirror: Mirror, asked: MultiVectors, count: int) -> Callable[[int], NDArray[np.int64]]:
-    """The first stage with so many candidates and no more."""
+def _first_stage(cache: VectorCache, queries: MultiVectors, count: int) -> Search:
+    """The centroid first stage with exactly ``count`` candidates."""
 
     def search(n: int) -> NDArray[np.int64]:
-        assert mirror.tokens is not None
-        query = asked[n]
-        values, alive = query.values, mirror.alive
-        chosen = mirror.tokens.candidates(values, count, alive, 0.0, 0.0)
-        places: NDArray[np.int64] = mirror.scan(query, K, chosen)[1][0]
-        return places
+        assert cache.centroids is not None
+        query = queries[n]
+        candidates = cache.centroids.candidates(query.values, count, cache.alive, 0.0, 0.0)
+        positions: NDArray[np.int64] = cache.scan(query, K, candidates)[1][0]
+        return positions
 
     return search
 
@@ -232,24 +276,34 @@ def _few(mirror: Mirror, asked: MultiVectors, count: int) -> Callable[[int], NDA
 def composed(
     items: int, length: int, dim: int, seed: int = 0, progress: Progress = SILENT
 ) -> Iterator[MultiVectors]:
-    """Products as their pictures have them: of a kind, each with some of the parts of its kind.
+    """Generate products that share visual parts.
 
-    There are 4,096 visual words; a kind has 96 of them (a sleeve, a buckle, white ground), a
-    product 32 of those, each vector its word plus noise. Kinds are of very different size (the
-    largest a hundred times the median). int8, a block at a time.
+    There are 4,096 visual words (a sleeve, a buckle, a white background). A kind of product has 96
+    of them, a product 32 of its kind's; each of its vectors is one word plus noise. The largest
+    kind has a hundred times as many products as the median one.
+
+    Args:
+        items: N.
+        length: L, at most 96.
+        dim: D.
+        seed: Random seed.
+        progress: Where to report.
+
+    Yields:
+        int8 vectors, a block at a time.
     """
     generator = torch.Generator().manual_seed(seed)
     words = F.normalize(torch.randn(WORDS, dim, generator=generator), dim=-1)
-    noise = F.normalize(torch.randn(1 << 16, dim, generator=generator), dim=-1) * SPREAD
+    noise = F.normalize(torch.randn(1 << 16, dim, generator=generator), dim=-1) * NOISE
     kinds = torch.stack(
-        [torch.randperm(WORDS, generator=generator)[:WORDS_OF_A_KIND] for _ in range(KINDS)]
+        [torch.randperm(WORDS, generator=generator)[:WORDS_PER_KIND] for _ in range(KINDS)]
     )
     weights = 1 / torch.arange(1, KINDS + 1).float()
     with progress.task(tr("Writing"), total=items) as task:
         for first in range(0, items, 2048):
             n = min(2048, items - first)
             kind = torch.multinomial(weights, n, replacement=True, generator=generator)
-            order = torch.rand(n, WORDS_OF_A_KIND, generator=generator).argsort(1)
+            order = torch.rand(n, WORDS_PER_KIND, generator=generator).argsort(1)
             chosen = words[torch.gather(kinds[kind], 1, order[:, :length])]
             own = torch.randint(len(noise), (n, length), generator=generator)
             yield MultiVectors.from_dense(F.normalize(chosen + noise[own], dim=-1)).quantize()
@@ -257,19 +311,15 @@ def composed(
 
 
 def _index(
-    place: Path,
-    blocks: Iterator[MultiVectors],
-    dim: int,
-    build: dict[str, float],
-    progress: Progress,
+    path: Path, catalogue: Catalogue, build: dict[str, float], progress: Progress
 ) -> LanceEngine:
-    if place.exists():
-        return LanceEngine.open(str(place))
-    layout = Layout("bench", dim, sides=("image",))
+    if path.exists():
+        return LanceEngine.open(str(path))
+    layout = Layout("bench", catalogue.dim, sides=("image",))
     started = time.perf_counter()
-    engine = LanceEngine.create(str(place), layout)
+    engine = LanceEngine.create(str(path), layout)
     first = 0
-    for block in blocks:
+    for block in catalogue.blocks(progress):
         engine.upsert(_rows(layout, block, first))
         first += len(block)
     build["rows"] = time.perf_counter() - started
@@ -281,34 +331,34 @@ def _index(
 
 def _rows(layout: Layout, block: MultiVectors, first: int) -> Any:
     products = [Product("bench", str(first + n)) for n in range(len(block))]
-    there = np.ones(len(block), np.bool_)
-    side = SideRows(there, block, mean_vectors(block))
-    return to_batch(layout, products, [None] * len(block), {"image": side})
+    present = np.ones(len(block), np.bool_)
+    side = SideRows(present, block, mean_vectors(block))
+    return to_rows(layout, products, [None] * len(block), {"image": side})
 
 
 def _scan(stored: MultiVectors, query: MultiVectors) -> NDArray[np.int64]:
-    places: NDArray[np.int64] = topk_rescored(query, stored, K)[1][0].numpy()
-    return places
+    positions: NDArray[np.int64] = topk_rescored(query, stored, K)[1][0].numpy()
+    return positions
 
 
 def _search(engine: LanceEngine, queries: Queries, n: int, method: Any) -> NDArray[np.int64]:
-    one = Queries(queries.vectors[n], queries.one[n : n + 1])
+    one = Queries(queries.vectors[n], queries.single[n : n + 1])
     found = engine.recall("image", one, K, None, method, candidates=200)
     keys = found.keys[0]
-    if not found.late:
-        scores = engine.late("image", one, found.keys)[0]
+    if not found.final:
+        scores = engine.late_interaction("image", one, found.keys)[0]
         keys = keys[np.argsort(-scores)][:K]
-    return engine._mirror("image").positions(keys)
+    return engine.cache("image").positions(keys)
 
 
-def _lists_table(place: Path, stored: MultiVectors, build: dict[str, float]) -> Any:
-    """The same lists as LanceDB searches them by itself: float16, IVF with scalar quantization."""
+def _lancedb_table(path: Path, stored: MultiVectors, build: dict[str, float]) -> Any:
+    """Write the same vectors as LanceDB searches them itself: float16, IVF, scalar quantization."""
     import lancedb
     import pyarrow as pa
     from lancedb.index import IvfSq
 
-    database = lancedb.connect(str(place))
-    if place.exists() and "lists" in database.list_tables().tables:
+    database = lancedb.connect(str(path))
+    if path.exists() and "lists" in database.list_tables().tables:
         return database.open_table("lists")
     kind = pa.list_(pa.list_(pa.float16(), stored.dim))
     schema = pa.schema([("place", pa.int64()), ("lists", kind)])
@@ -316,13 +366,11 @@ def _lists_table(place: Path, stored: MultiVectors, build: dict[str, float]) -> 
     table = database.create_table("lists", schema=schema)
 
     def batches() -> Iterator[Any]:
-        from bagformer_cli.index.rows import column_lists
-
         for first in range(0, len(stored), 2048):
             block = stored[first : first + 2048].to(dtype=torch.float16)
-            places = pa.array(range(first, first + len(block)), pa.int64())
-            lists = column_lists(block.values.numpy(), block.offsets.numpy(), kind)
-            yield pa.record_batch([places, lists], schema=schema)
+            positions = pa.array(range(first, first + len(block)), pa.int64())
+            vectors = vectors_column(block.values.numpy(), block.offsets.numpy(), kind)
+            yield pa.record_batch([positions, vectors], schema=schema)
 
     table.add(pa.RecordBatchReader.from_batches(schema, batches()))
     table.create_index("lists", config=IvfSq(distance_type="cosine"))
@@ -331,21 +379,21 @@ def _lists_table(place: Path, stored: MultiVectors, build: dict[str, float]) -> 
     return table
 
 
-def _lists_search(
-    table: Any, asked: MultiVectors, probes: int, refine: int
-) -> Callable[[int], NDArray[np.int64]]:
-    def search(n: int) -> NDArray[np.int64]:
-        query = asked[n].values.float().numpy()
-        found = (
-            table.search(query, vector_column_name="lists")
-            .distance_type("cosine")
-            .nprobes(probes)
-            .refine_factor(refine)
-            .limit(K)
-            .select(["place", "_distance"])
-            .to_arrow()
-        )
-        places: NDArray[np.int64] = found["place"].to_numpy()
-        return places
+def _lancedb_methods(table: Any, queries: MultiVectors) -> Iterator[tuple[tuple[int, int], Search]]:
+    """Yield LanceDB's search at each of its settings."""
+    for probes, refine in LANCEDB_SETTINGS:
 
-    return search
+        def search(n: int, probes: int = probes, refine: int = refine) -> NDArray[np.int64]:
+            found = (
+                table.search(queries[n].values.float().numpy(), vector_column_name="lists")
+                .distance_type("cosine")
+                .nprobes(probes)
+                .refine_factor(refine)
+                .limit(K)
+                .select(["place", "_distance"])
+                .to_arrow()
+            )
+            positions: NDArray[np.int64] = found["place"].to_numpy()
+            return positions
+
+        yield (probes, refine), search

@@ -127,10 +127,10 @@ def bench(
             from bagformer_cli.bench import index
             from bagformer_cli.files import cache_folder
 
+            catalogue = index.Catalogue(items or 50_000, length, dim, products)
             measured = index.run(
-                folder or cache_folder() / "bench", items=items or 50_000, length=length, dim=dim,
-                queries=queries, products=products, lancedb_lists=lancedb_lists,
-                progress=progress,
+                folder or cache_folder() / "bench", catalogue, queries=queries,
+                lancedb_lists=lancedb_lists, progress=progress,
             )  # fmt: skip
             report["index"] = asdict(measured)
         if "titles" in parts:

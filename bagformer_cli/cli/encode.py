@@ -1,4 +1,4 @@
-"""``xmr encode``."""
+"""``xmr encode``: encode a catalogue to vector files."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ app = App()
 
 @app.command(
     help=tr(
-        "Turn a pile of images or titles into files of vectors: one Arrow file for each piece of "
-        "the input. It streams, whatever the size. Interrupted and run again, it makes only what "
-        "is missing; several machines can share the work through Ray.\n\n"
+        "Encode many images or titles to vector files, one Arrow file per part of the input.\n\n"
+        "Products are streamed, so the input may be larger than memory. After an interruption run "
+        "the same command again: it writes only the files that are missing. Several machines can "
+        "share the work through Ray.\n\n"
         "    xmr encode photos/ --out vectors/\n\n"
         "    xmr encode products.csv --out vectors/ --pool 4\n\n"
         "    xmr encode data/muge --split test --out vectors/\n\n"
         "    xmr encode queries.txt --titles --out vectors/\n\n"
-        "`xmr index build vectors/ INDEX` makes an index of them."
+        "`xmr index build vectors/ INDEX` builds an index from the files."
     )
 )
 def encode(
@@ -49,16 +50,16 @@ def encode(
         Path,
         typer.Argument(
             help=tr(
-                "A folder of images; a CSV, TSV or JSONL with image paths and titles; MUGE's "
-                "images file; a dataset in MUGE form; with --titles a text file."
+                "A folder of images; a CSV, TSV or JSONL file with image paths and titles; a MUGE "
+                "images file; a MUGE dataset; with --titles a text file."
             )
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help=tr("The folder of the files."))],
+    out: Annotated[Path, typer.Option("--out", help=tr("Output folder."))],
     checkpoint: Checkpoint = None,
     split: SplitName = None,
     titles: Annotated[
-        bool, typer.Option("--titles", help=tr("The source has a title on each line."))
+        bool, typer.Option("--titles", help=tr("The input is a text file with one title per line."))
     ] = False,
     root: Root = None,
     encoding: Encoding = "utf-8",
@@ -69,11 +70,11 @@ def encode(
     pool: Pool = None,
     thumbnail: Thumbnail = 256,
     piece_size: Annotated[
-        int, typer.Option(min=1, help=tr("Products in one file (of MUGE's images: 32 MiB)."))
+        int, typer.Option(min=1, help=tr("Products per file (a MUGE images file: 32 MiB)."))
     ] = 2048,
     batch_size: Batch = 64,
     workers: Annotated[
-        int, typer.Option(min=1, help=tr("Processes; each loads the model once."))
+        int, typer.Option(min=1, help=tr("Number of processes; each loads the model."))
     ] = 1,
     engine: RunBy = "local",
     address: RayAddress = None,
@@ -82,7 +83,7 @@ def encode(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Parse, encode, print."""
+    """Encode a catalogue and print what was written."""
     import time
 
     from bagformer_cli.data.catalogue.catalogue import open_catalogue
@@ -91,24 +92,22 @@ def encode(
     catalogue = open_catalogue(
         source, split=split, root=root, encoding=encoding, part_size=piece_size, titles=titles
     )
-    from bagformer_cli.index.encode import encode_catalogue
+    from bagformer_cli.index.encoded import ModelFolder, encode_catalogue
 
     started = time.perf_counter()
     with bars.progress() as progress:
         encoder = catalogue_encoder(
             catalogue, checkpoint, device, keep=keep, prune=prune, pool=pool,
-            progress=progress, folder=out, dtype=dtype, one=one, thumbnail=thumbnail,
-            batch_size=batch_size,
+            progress=progress, folder=out, dtype=dtype, single_vector=one, thumbnail=thumbnail,
+            batch_size=batch_size, strict=strict,
         )  # fmt: skip
         made = encode_catalogue(
             catalogue,
             out,
-            str(encoder.checkpoint.resolve()),
+            ModelFolder(str(encoder.checkpoint.resolve()), str(encoder.model.device)),
+            encoder.layout,
             encoder.options,
-            layout=encoder.layout,
-            device=str(encoder.model.device),
             workers=Ray(address) if engine == "ray" else workers,
-            strict=strict,
             progress=progress,
         )
     report: dict[str, Any] = {
@@ -126,14 +125,19 @@ def encode(
 
 
 def show_encoded(report: dict[str, Any]) -> None:
-    """Print what was made."""
+    """Print what was written."""
+    files = tr(
+        "{n} in {folder} ({made} written now)",
+        n=report["files"],
+        folder=report["out"],
+        made=report["made"],
+    )
     console.facts(
         {
             tr("products encoded"): report["rows"],
             tr("left out"): report["skipped"],
-            tr("files of vectors"): tr("{n} in {folder} ({made} made now)", n=report["files"],
-                                       folder=report["out"], made=report["made"]),
+            tr("vector files"): files,
             tr("megabytes"): report["bytes"] / 1e6,
             tr("model"): report["checkpoint"],
         }
-    )  # fmt: skip
+    )

@@ -1,10 +1,11 @@
-"""``xmr index``: build an index over a catalogue, add to it, remove from it, look at it."""
+"""``xmr index``: build an index over a catalogue, add to it, remove from it, show it."""
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,14 +31,18 @@ from bagformer_cli.cli.options import (
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
-app = App(tr("Build an index over a catalogue, add to it, remove from it, look at it."))
+if TYPE_CHECKING:
+    from bagformer_cli.index.build import Added
+    from bagformer_cli.index.engine import Engine
+
+app = App(tr("Build an index over a catalogue, add to it, remove from it, show it."))
 
 Source = Annotated[
     Path,
     typer.Argument(
         help=tr(
-            "A folder of images; a CSV, TSV or JSONL with id, image, title, price …; a dataset in "
-            "MUGE form; or a folder of xmr encode."
+            "A folder of images; a CSV, TSV or JSONL file with id, image, title, price …; a MUGE "
+            "dataset; or a folder written by xmr encode."
         )
     ),
 ]
@@ -50,13 +55,13 @@ Uri = Annotated[
 @app.command(
     help=tr(
         "Build an index over a catalogue.\n\n"
-        "Columns of a table that are neither id nor image nor title become attributes, which "
-        "`xmr search --where` filters by.\n\n"
+        "Columns of a table other than id, image and title become attributes; `xmr search --where` "
+        "filters by them.\n\n"
         "    xmr index build products.csv index/\n\n"
         "    xmr index build photos/ index/ --checkpoint runs/muge\n\n"
         "    xmr index build data/muge s3://bucket/index --split test\n\n"
-        "For very large catalogues run `xmr encode` first: it can be interrupted and shared among "
-        "machines; then build from its folder."
+        "For a very large catalogue run `xmr encode` first, which can be interrupted and spread "
+        "over several machines; then build the index from its folder."
     )
 )
 def build(
@@ -75,61 +80,50 @@ def build(
     batch_size: Batch = 64,
     shards: Annotated[
         int | None,
-        typer.Option(
-            min=1, help=tr("Qdrant: parts the collection is cut into."), show_default=False
-        ),
+        typer.Option(min=1, help=tr("Qdrant: shards of the collection."), show_default=False),
     ] = None,
     replicas: Annotated[
         int | None,
-        typer.Option(min=1, help=tr("Qdrant: copies of each part."), show_default=False),
+        typer.Option(min=1, help=tr("Qdrant: copies of each shard."), show_default=False),
     ] = None,
     device: Device = None,
     strict: Strict = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Parse, build, print."""
-    import time
-
-    from bagformer_cli.index.encoded import encoded_files
+    """Build an index and print what it holds."""
+    from bagformer_cli.index.build import add_catalogue, add_encoded
+    from bagformer_cli.index.compression.codebook import layout_and_codebook
+    from bagformer_cli.index.engines import create_engine
 
     started = time.perf_counter()
-    placing = {"shards": shards, "replicas": replicas}
-    files = encoded_files(catalogue) if catalogue.is_dir() else []
     with bars.progress() as progress:
-        if files:
-            from bagformer_cli.index.build import add_encoded
-            from bagformer_cli.index.compression.codebook import layout_and_codebook
-            from bagformer_cli.index.engines import create_engine
-
-            layout, kept = layout_and_codebook(catalogue)
-            engine = create_engine(uri, layout, kept, **placing)
+        if _is_encoded(catalogue):
+            layout, codebook = layout_and_codebook(catalogue)
+            engine = create_engine(uri, layout, codebook, shards=shards, replicas=replicas)
             added = add_encoded(engine, catalogue, progress)
         else:
-            found = _open(catalogue, split, root, encoding)
-            from bagformer_cli.index.build import add_catalogue
-            from bagformer_cli.index.engines import create_engine
-
+            products = _open(catalogue, split, root, encoding)
             encoder = catalogue_encoder(
-                found, checkpoint, device, keep=keep, prune=prune, pool=pool,
-                progress=progress, dtype=dtype, one=one, thumbnail=thumbnail,
-                batch_size=batch_size,
+                products, checkpoint, device, keep=keep, prune=prune, pool=pool,
+                progress=progress, dtype=dtype, single_vector=one, thumbnail=thumbnail,
+                batch_size=batch_size, strict=strict,
             )  # fmt: skip
             options = encoder.options
-            engine = create_engine(uri, encoder.layout, options.codebook, **placing)
-            added = add_catalogue(
-                engine, encoder.model, found, options, strict=strict, progress=progress
+            engine = create_engine(
+                uri, encoder.layout, options.codebook, shards=shards, replicas=replicas
             )
+            added = add_catalogue(engine, encoder.model, products, options, progress=progress)
         if not added.rows:
             _discard(uri)
-            raise _nothing(added, uri, catalogue)
+            raise _nothing_added(added, uri, catalogue)
         engine.optimize(progress)
-    _finish(engine, added, started)
+    _report(engine, added, started)
 
 
 @app.command(
     help=tr(
-        "Add products to an index; one whose id is there is replaced.\n\n"
+        "Add products to an index; a product with an existing id replaces the old one.\n\n"
         "    xmr index add more.csv index/"
     )
 )
@@ -147,52 +141,41 @@ def add(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Parse, add, print."""
-    import time
+    """Add to an index and print what it holds."""
+    from dataclasses import replace
 
-    from bagformer_cli.index.encoded import encoded_files
+    from bagformer_cli.index.build import add_catalogue, add_encoded
+    from bagformer_cli.index.encode import EncodeOptions
+    from bagformer_cli.index.engines import open_engine
+    from bagformer_cli.index.search import Index
 
     started = time.perf_counter()
-    files = encoded_files(catalogue) if catalogue.is_dir() else []
     with bars.progress() as progress:
-        if files:
-            from bagformer_cli.index.build import add_encoded
-            from bagformer_cli.index.engines import open_engine
-
+        if _is_encoded(catalogue):
             engine = open_engine(uri)
             added = add_encoded(engine, catalogue, progress)
         else:
-            from bagformer_cli.index.build import add_catalogue
-            from bagformer_cli.index.compression.reduction import Fewer
-            from bagformer_cli.index.encode import EncodeOptions
-            from bagformer_cli.index.search import Index
-
             index = Index.open(uri, checkpoint, device=device)
-            engine, layout = index.engine, index.engine.layout
-            found = _open(catalogue, split, root, encoding, layout.attributes)
-            options = EncodeOptions(
-                layout.dtype,
-                layout.one,
-                layout.sides,
-                Fewer.from_json(layout.fewer),
-                thumbnail,
-                batch_size,
-                codebook=engine.codebook,
+            engine = index.engine
+            products = _open(catalogue, split, root, encoding, engine.layout.attributes)
+            options = replace(
+                EncodeOptions.of_layout(engine.layout, engine.codebook),
+                thumbnail=thumbnail,
+                batch_size=batch_size,
+                strict=strict,
             )
-            added = add_catalogue(
-                engine, index.model, found, options, strict=strict, progress=progress
-            )
+            added = add_catalogue(engine, index.model, products, options, progress=progress)
         if added.skipped and not added.rows:
-            raise _nothing(added, uri, catalogue)
+            raise _nothing_added(added, uri, catalogue)
         engine.optimize(progress)
     for name in added.unknown:
         console.warn(tr("The index has no attribute '{name}': it is left out.", name=name))
-    _finish(engine, added, started)
+    _report(engine, added, started)
 
 
 @app.command(
     help=tr(
-        "Remove products by id, or those that a filter is true of.\n\n"
+        "Remove products by id or by a filter.\n\n"
         "    xmr index remove index/ p17 p18\n\n"
         '    xmr index remove index/ --where "price > 5000"'
     )
@@ -207,7 +190,7 @@ def remove(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Parse, remove, print."""
+    """Remove products and print how many are left."""
     from bagformer_cli.index.engines import open_engine
 
     if not ids and where is None:
@@ -228,12 +211,10 @@ def remove(
 
 
 @app.command(
-    help=tr("Show what is in an index, and which model made it.\n\n    xmr index info index/")
+    help=tr("Show what an index holds and which model made it.\n\n    xmr index info index/")
 )
 def info(uri: Uri, as_json: Json = False, debug: Debug = False) -> None:
-    """Look and print."""
-    from dataclasses import asdict
-
+    """Print the facts about an index."""
     from bagformer_cli.index.engines import open_engine
 
     engine = open_engine(uri)
@@ -241,9 +222,16 @@ def info(uri: Uri, as_json: Json = False, debug: Debug = False) -> None:
         "index": uri,
         "rows": engine.count(),
         **engine.info(),
-        "layout": asdict(engine.layout),
+        "layout": engine.layout.to_json(),
     }
     console.result(report, lambda: show_info(report))
+
+
+def _is_encoded(catalogue: Path) -> bool:
+    """Whether the source is a folder that ``xmr encode`` wrote."""
+    from bagformer_cli.index.encoded import encoded_files
+
+    return catalogue.is_dir() and bool(encoded_files(catalogue))
 
 
 def _open(
@@ -258,25 +246,25 @@ def _open(
     return open_catalogue(catalogue, split=split, root=root, encoding=encoding, types=types)
 
 
-def _nothing(added: Any, uri: str, catalogue: Path) -> InputError:
-    """The error for a catalogue of which nothing came into the index."""
+def _nothing_added(added: Added, uri: str, catalogue: Path) -> InputError:
+    """Return the error for a catalogue of which no product was added."""
     if not added.skipped:
-        return InputError(tr("The catalogue is empty: there is no product in it."), where=catalogue)
+        return InputError(tr("The catalogue contains no products."), where=catalogue)
     return InputError(
-        tr("Nothing came into the index: all {n} products were left out.", n=len(added.skipped)),
+        tr("Nothing was added: all {n} products were left out.", n=len(added.skipped)),
         where=uri,
         found=added.skipped[0],
     )
 
 
 def _discard(uri: str) -> None:
-    """Remove an index that was made just now; one on a server or shared storage stays, empty."""
+    """Delete an empty index that was created just now; keep one on a server or shared storage."""
     import shutil
 
     folder = Path(uri)
     if "://" in uri or not folder.is_dir():
         return
-    for made in folder.iterdir():  # it may be a mount: what is in it goes first
+    for made in folder.iterdir():  # the folder itself may be a mount, which cannot be deleted
         if made.is_dir():
             shutil.rmtree(made)
         else:
@@ -285,10 +273,8 @@ def _discard(uri: str) -> None:
         folder.rmdir()
 
 
-def _finish(engine: Any, added: Any, started: float) -> None:
-    import time
-
-    report = {
+def _report(engine: Engine, added: Added, started: float) -> None:
+    report: dict[str, Any] = {
         "index": engine.uri,
         "added": added.rows,
         "skipped": [str(error) for error in added.skipped],
@@ -302,34 +288,44 @@ def _finish(engine: Any, added: Any, started: float) -> None:
                 tr("index"): report["index"],
                 tr("added"): report["added"],
                 tr("left out"): len(added.skipped),
-                tr("products in it"): report["rows"],
+                tr("products in the index"): report["rows"],
                 tr("time"): duration(report["seconds"]),
             }
         ),
     )
 
 
+def warn_incomplete(uri: str) -> None:
+    """Warn that the last build or add was interrupted."""
+    console.warn(
+        tr(
+            "This index is incomplete: the last build or add was interrupted. Run `xmr index add` "
+            "again."
+        ),
+        uri,
+    )
+
+
 def show_info(report: dict[str, Any]) -> None:
-    """Print what is in an index."""
+    """Print the facts about an index."""
     layout = report["layout"]
     if report.get("unfinished"):
-        console.warn(
-            tr("It was left in the middle of being filled: products are missing."), report["index"]
-        )
+        warn_incomplete(report["index"])
+    reduction = ", ".join(f"{step} {value}" for step, value in layout["fewer"].items())
+    attributes = ", ".join(f"{name} ({kind})" for name, kind in layout["attributes"].items())
     console.facts(
         {
             tr("index"): report["index"],
             tr("engine"): report["engine"],
-            tr("products in it"): report["rows"],
+            tr("products in the index"): report["rows"],
             **{
                 tr("with an image") if side == "image" else tr("with a title"): count
                 for side, count in report["sides"].items()
             },
             tr("vectors"): f"{layout['dtype']} × {layout['dim']}",
-            tr("fewer vectors"): ", ".join(f"{k} {v}" for k, v in layout["fewer"].items()) or None,
+            tr("vector reduction"): reduction or None,
             tr("single vector"): layout["one"],
-            tr("attributes"): ", ".join(f"{k} ({v})" for k, v in layout["attributes"].items())
-            or None,
+            tr("attributes"): attributes or None,
             tr("model"): f"{layout['model']}  {layout['checkpoint']}",
             tr("megabytes"): report["bytes"] / 1e6,
         }

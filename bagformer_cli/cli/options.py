@@ -153,13 +153,13 @@ def catalogue_encoder(
     """
     from bagformer_cli.api import load
     from bagformer_cli.index.compression.codebook import with_codebook
-    from bagformer_cli.index.compression.reduction import Fewer
+    from bagformer_cli.index.compression.reduction import VectorReduction
     from bagformer_cli.index.encode import EncodeOptions, layout_of
     from bagformer_cli.models.checkpoint import find_checkpoint
 
     path = find_checkpoint(checkpoint)
     model = load(path, device).model
-    encoding = EncodeOptions(fewer=Fewer(keep, prune, pool), **options)
+    encoding = EncodeOptions(reduction=VectorReduction(keep, prune, pool), **options)
     encoding = with_codebook(encoding, model, catalogue, folder=folder, progress=progress)
     layout = layout_of(model, encoding, catalogue.attributes, str(path.resolve()))
     return CatalogueEncoder(path, model, encoding, layout)

@@ -1,4 +1,4 @@
-"""``xmr search``."""
+"""``xmr search``: search an index by text or by image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.index import warn_incomplete
 from bagformer_cli.cli.options import Device
+from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
 app = App()
@@ -17,34 +19,37 @@ app = App()
 
 @app.command(
     help=tr(
-        "Search a catalogue's index by words, or by an image.\n\n"
+        "Search an index by text or by image.\n\n"
         "    xmr search '红色碎花裙' --where \"price < 200 AND category = '连衣裙'\" -k 20\n\n"
         "    xmr search --image photo.jpg\n\n"
         "    xmr search --image photo.jpg --of titles\n\n"
         "    xmr search '红色碎花裙' --output results.html\n\n"
-        "The search is exact where that is quick enough (it is, far further than one thinks); "
-        "--profile says what was done and how long each stage took."
+        "Search is exact for small indexes; larger ones preselect candidates first. --profile "
+        "shows which was used.\n\n"
+        "--where compares attributes with values: = != < <= > >= IN BETWEEN LIKE IS NULL, joined "
+        "by AND, OR, NOT and brackets. Text goes in single quotes, names with special characters "
+        "in backticks."
     )
 )
 def search(
     queries: Annotated[
-        list[str] | None, typer.Argument(help=tr("One search or more, in words."))
+        list[str] | None, typer.Argument(help=tr("One or more text queries."))
     ] = None,
     index: Annotated[
         str | None,
         typer.Option(
             help=tr(
                 "A folder, s3://bucket/path, or qdrant://host:6333/collection. Default: index/, "
-                "or the newest run's."
+                "or the index of the newest run."
             ),
             show_default=False,
         ),
     ] = None,
     image: Annotated[
         list[Path] | None,
-        typer.Option(help=tr("An image to search with, instead of words."), show_default=False),
+        typer.Option(help=tr("Search by this image instead of by text."), show_default=False),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help=tr("How many results."))] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help=tr("Number of results per query."))] = 10,
     where: Annotated[
         str | None,
         typer.Option(
@@ -53,10 +58,11 @@ def search(
     ] = None,
     of: Annotated[
         Literal["images", "titles"],
-        typer.Option(help=tr("What the search is compared with: the products' images or titles.")),
+        typer.Option(help=tr("Compare the query with the products' images or with their titles.")),
     ] = "images",
     rerank: Annotated[
-        int, typer.Option(min=0, help=tr("How many of the best the slow scorer sees; 0: none."))
+        int,
+        typer.Option(min=0, help=tr("Rerank the best N results with the cross-encoder. 0: off.")),
     ] = 0,
     beta: Annotated[
         float | None,
@@ -68,8 +74,8 @@ def search(
         Literal["auto", "exact", "tokens", "vector"],
         typer.Option(
             help=tr(
-                "The first stage: a scan of all lists, an index of their vectors, or one vector "
-                "each. auto: the quickest that loses nothing that counts."
+                "First stage. exact: late interaction with all products; tokens: candidates by "
+                "centroids; vector: candidates by single vectors; auto: exact or tokens, by size."
             )
         ),
     ] = "auto",
@@ -77,7 +83,7 @@ def search(
         int | None,
         typer.Option(
             min=1,
-            help=tr("Candidates of a first stage of one vector. Default: 200."),
+            help=tr("Candidates of --recall vector. More find more and take longer. Default: 200."),
             show_default=False,
         ),
     ] = None,
@@ -89,12 +95,12 @@ def search(
         ),
     ] = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help=tr("Say what each stage did, and how long it took."))
+        bool, typer.Option("--profile", help=tr("Show what each stage did and its time."))
     ] = False,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help=tr("The model folder. Default: the one the index was built with."),
+            help=tr("Model folder. Default: the model that the index was built with."),
             show_default=False,
         ),
     ] = None,
@@ -102,36 +108,20 @@ def search(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Parse, search, print."""
-    from bagformer_cli.errors import InputError
-
-    if bool(queries) == bool(image):
-        raise InputError(
-            tr("A search takes words or an image."),
-            where="xmr search",
-            hint=tr("`{command}` shows its usage.", command="xmr search --help"),
-        )
-    asked: list[Any] = list(image or queries or [])
-    for words in queries or []:
-        if not words.strip():
-            raise InputError(tr("A search is empty."), found=repr(words))
-    for picture in image or []:
-        if not picture.is_file():
-            raise InputError(tr("No such file."), where=picture)
+    """Search, write the page, print the results."""
+    _check_queries(queries or [], image or [])
+    names = [str(query) for query in image or queries or []]
     from bagformer_cli.index.engines import find_index
-    from bagformer_cli.index.results_page import require_page
-    from bagformer_cli.index.search import Index
+    from bagformer_cli.index.results_page import QueryResults, require_page, write_page
+    from bagformer_cli.index.search import Index, SearchOptions
 
     if output is not None:
         require_page(output)  # before the search, which may take long
-
     index = find_index(index)
     opened = Index.open(index, checkpoint, device=device)
-    if opened.engine.unfinished:
-        console.warn(tr("It was left in the middle of being filled: products are missing."), index)
-    found = opened.search_many(
-        asked,
-        images=bool(image),
+    if opened.engine.incomplete:
+        warn_incomplete(index)
+    options = SearchOptions(
         k=k,
         where=where,
         of="image" if of == "images" else "title",
@@ -141,17 +131,16 @@ def search(
         beta=beta,
         thumbnails=output is not None,
     )
+    found = opened.search_many(image or queries or [], options, images=bool(image))
     if not any(map(len, found)):
         _explain_nothing(opened.engine, index, of)
-    names = [str(query) for query in asked]
     if output is not None:
-        from bagformer_cli.index.results_page import Found, write_page
-
+        pictures = [path.read_bytes() for path in image] if image else [None] * len(names)
         write_page(
             output,
             [
-                Found(name, one.hits, Path(name).read_bytes() if image else None)
-                for name, one in zip(names, found, strict=True)
+                QueryResults(name, results.hits, picture)
+                for name, results, picture in zip(names, found, pictures, strict=True)
             ],
         )
     report: dict[str, Any] = {
@@ -159,8 +148,8 @@ def search(
         "where": where,
         "of": of,
         "results": [
-            {"query": name, "hits": [hit.to_json() for hit in one.hits]}
-            for name, one in zip(names, found, strict=True)
+            {"query": name, "hits": [hit.to_json() for hit in results.hits]}
+            for name, results in zip(names, found, strict=True)
         ],
         "plan": found[0].plan,
         "seconds": found[0].seconds,
@@ -170,32 +159,46 @@ def search(
     console.result(report, lambda: show_results(report, profile))
 
 
-def _explain_nothing(engine: Any, index: str, of: str) -> None:
-    """Raise an error where nothing could be found, whatever was asked for."""
-    from bagformer_cli.errors import InputError
+def _check_queries(queries: list[str], images: list[Path]) -> None:
+    """Raise InputError unless there are texts or images, not both, and all can be searched for."""
+    if bool(queries) == bool(images):
+        raise InputError(
+            tr("Search needs a text query or an image."),
+            where="xmr search",
+            hint=tr("`{command}` shows its usage.", command="xmr search --help"),
+        )
+    for text in queries:
+        if not text.strip():
+            raise InputError(tr("A query is empty."), found=repr(text))
+    for path in images:
+        if not path.is_file():
+            raise InputError(tr("No such file."), where=path)
 
-    hint = tr("`{command}` says what is in it.", command=f"xmr index info {index}")
+
+def _explain_nothing(engine: Any, index: str, of: str) -> None:
+    """Raise InputError if no query at all could find a product of this index."""
+    hint = tr("`{command}` shows what it holds.", command=f"xmr index info {index}")
     if not engine.count():
         raise InputError(tr("The index is empty."), where=index, hint=hint)
     sides = engine.info()["sides"]
     if sides[of.removesuffix("s")]:
         return
     if of == "titles":
-        message, other = tr("No product of the index has a title."), "images"
+        message, other = tr("No product of this index has a title."), "images"
     else:
-        message, other = tr("No product of the index has an image."), "titles"
+        message, other = tr("No product of this index has an image."), "titles"
     if sides[other.removesuffix("s")]:
         hint = tr("Search with --of {side}.", side=other)
     raise InputError(message, where=index, hint=hint)
 
 
 def show_results(report: dict[str, Any], profile: bool = False) -> None:
-    """Print each query's results as a table."""
+    """Print the results of each query as a table; with ``profile`` also the stages and times."""
     stages = {"late": tr("late interaction"), "merged": tr("merged")}
     for one in report["results"]:
         hits = one["hits"]
         if not hits:
-            console.say(tr("{query}: nothing found.", query=one["query"]))
+            console.say(tr("{query}: no results.", query=one["query"]))
             continue
         names = list(dict.fromkeys(name for hit in hits for name in hit["attributes"]))
         slow = any(hit["slow"] is not None for hit in hits)

@@ -66,7 +66,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """True if nothing is broken."""
+        """Whether nothing is broken."""
         return not self.problems
 
 

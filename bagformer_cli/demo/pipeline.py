@@ -25,8 +25,8 @@ from bagformer_cli.files import atomic_file
 from bagformer_cli.index.build import add_catalogue
 from bagformer_cli.index.encode import EncodeOptions, layout_of
 from bagformer_cli.index.engines import create_engine
-from bagformer_cli.index.results_page import Found, write_page
-from bagformer_cli.index.search import Index
+from bagformer_cli.index.results_page import QueryResults, write_page
+from bagformer_cli.index.search import Index, SearchOptions
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
@@ -190,15 +190,15 @@ def _build_index(
 def _search(built: _BuiltIndex, image: Path, titles: list[str], page: Path) -> dict[str, Any]:
     """Search by the titles, by a title with a filter, and by the image; write the results page."""
     index = built.index
-    by_title = index.search_many(titles, k=HITS, thumbnails=True)
+    by_title = index.search_many(titles, SearchOptions(k=HITS, thumbnails=True))
     colour = by_title[0].hits[0].attributes["colour"]
     where = f"colour = '{colour}'"
 
     filtered = index.search(titles[0], where=where, k=HITS, thumbnails=True)
     by_image = index.search(image=image, k=HITS, thumbnails=True)
-    found = [Found(title, one.hits) for title, one in zip(titles, by_title, strict=True)]
-    found.append(Found(f'{titles[0]}  --where "{where}"', filtered.hits))
-    found.append(Found(str(image), by_image.hits, image.read_bytes()))
+    found = [QueryResults(title, one.hits) for title, one in zip(titles, by_title, strict=True)]
+    found.append(QueryResults(f'{titles[0]}  --where "{where}"', filtered.hits))
+    found.append(QueryResults(str(image), by_image.hits, image.read_bytes()))
     write_page(page, found)
     return {
         "index": str(built.folder),

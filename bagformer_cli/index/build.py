@@ -1,4 +1,4 @@
-"""A catalogue, or files of ``xmr encode``, into an index."""
+"""Add a catalogue, or the files of ``xmr encode``, to an index."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.progress import SILENT, Progress
 
-ROWS_AT_ONCE = 2048
-"""Rows of one commit: each is durable when it returns, and costs some ten milliseconds."""
+ROWS_PER_COMMIT = 2048  # a commit takes some ten milliseconds
 
 
 @dataclass
 class Added:
-    """What came into an index.
+    """What was added to an index.
 
     Args:
-        rows: Products added or replaced.
-        skipped: Products left out, and why.
-        unknown: Attributes of the catalogue that the index does not have; left out.
+        rows: The number of products added or replaced.
+        skipped: The products left out, as errors.
+        unknown: Attributes of the catalogue that the index does not have; they were left out.
     """
 
     rows: int = 0
@@ -44,63 +43,62 @@ def add_catalogue(
     catalogue: Catalogue,
     options: EncodeOptions,
     *,
-    strict: bool = False,
     progress: Progress = SILENT,
 ) -> Added:
-    """Encode a catalogue into an index; a product whose id is there is replaced.
+    """Encode a catalogue into an index; a product with an existing id replaces the old one.
 
-    What was committed stays where this is interrupted; the same call again replaces it.
+    What was committed before an interruption stays. Running this again replaces it.
+
+    Args:
+        engine: The index.
+        model: Its model.
+        catalogue: The products.
+        options: How products become rows; they must make rows of the index's layout.
+        progress: Where to report.
 
     Raises:
-        DataError: ``strict``, and a product is broken or its id was there before.
+        DataError: ``options.strict``, and a product cannot be read or its id occurs twice.
     """
-    skipped = Skipped(strict)
+    skipped = Skipped(options.strict)
     added = Added(0, skipped.errors)
     layout = engine.layout
     added.unknown = sorted(set(catalogue.attributes) - set(layout.attributes))
-    batches = encode_products(model, layout, _once(catalogue), options, skipped)
+    products = _unique(catalogue)
+    batches = encode_products(model, layout, products, options, skipped)
     description = tr("Encoding {source}", source=catalogue.source)
     for remark in catalogue.remarks:
         progress.warn(remark)
     warned = 0
-    with (
-        engine.filling(),
-        progress.task(description, catalogue.count, tr("products")) as task,
-    ):
+    with engine.filling(), progress.task(description, catalogue.count, tr("products")) as task:
         for rows in _grouped(batches):
             engine.upsert(rows)
             added.rows += rows.num_rows
-            for error in skipped.errors[warned:]:
-                progress.warn(tr("left out: {error}", error=error))
-            warned = len(skipped.errors)
+            warned = _warn_from(warned, skipped, progress)
             task.advance(rows.num_rows)
-    for error in skipped.errors[warned:]:
-        progress.warn(tr("left out: {error}", error=error))
+    _warn_from(warned, skipped, progress)
     return added
 
 
 def add_encoded(engine: Engine, folder: Path, progress: Progress = SILENT) -> Added:
-    """Bring the files of ``xmr encode`` into an index.
+    """Add the files of ``xmr encode`` to an index.
 
     Raises:
-        InputError: They are of another model, or of another kind of vectors.
+        InputError: Another model made them, or their vectors have another form.
     """
     added = Added()
     seen: set[str] = set()
     files = encoded_files(folder)
-    with (
-        engine.filling(),
-        progress.task(tr("Adding {source}", source=folder), len(files), tr("files")) as task,
-    ):
+    description = tr("Adding {source}", source=folder)
+    with engine.filling(), progress.task(description, len(files), tr("files")) as task:
         for file in files:
             layout = layout_of_file(file)
             engine.layout.require_same(layout, str(file))
             extra = set(layout.attributes) - set(engine.layout.attributes)
             added.unknown = sorted({*added.unknown, *extra})
             for rows in _grouped(read_rows(file)):
-                new, twice = _new(rows, seen)
-                for name in twice:
-                    added.skipped.append(_twice(name, str(file)))
+                new, repeated = _split_repeated(rows, seen)
+                for name in repeated:
+                    added.skipped.append(_repeated(name, str(file)))
                     progress.warn(tr("left out: {error}", error=added.skipped[-1]))
                 engine.upsert(_fitted(new, engine.layout))
                 added.rows += new.num_rows
@@ -108,50 +106,60 @@ def add_encoded(engine: Engine, folder: Path, progress: Progress = SILENT) -> Ad
     return added
 
 
+def _warn_from(first: int, skipped: Skipped, progress: Progress) -> int:
+    """Report the errors from number ``first`` on; return the number of the next one."""
+    for error in skipped.errors[first:]:
+        progress.warn(tr("left out: {error}", error=error))
+    return len(skipped.errors)
+
+
 def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Batches put together, so that a commit is worth its while."""
+    """Join batches into tables of at least ``ROWS_PER_COMMIT`` rows."""
     group: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:
         group.append(batch)
         count += batch.num_rows
-        if count >= ROWS_AT_ONCE:
+        if count >= ROWS_PER_COMMIT:
             yield pa.Table.from_batches(group)
             group, count = [], 0
     if group:
         yield pa.Table.from_batches(group)
 
 
-def _once(products: Iterable[Product | InputError]) -> Iterator[Product | InputError]:
-    """The products, an error in the place of each whose id was there before."""
+def _unique(products: Iterable[Product | InputError]) -> Iterator[Product | InputError]:
+    """Yield the products; an error in place of each one whose id occurred before."""
     seen: set[str] = set()
     for product in products:
         if isinstance(product, Product) and product.id in seen:
-            yield _twice(product.id, product.where)
+            yield _repeated(product.id, product.where)
             continue
         if isinstance(product, Product):
             seen.add(product.id)
         yield product
 
 
-def _new(rows: pa.Table, seen: set[str]) -> tuple[pa.Table, list[str]]:
-    """The rows whose ids were not ``seen`` before, and the ids of the others."""
-    names = rows["id"].to_pylist()
-    first = [name not in seen and not seen.add(name) for name in names]  # type: ignore[func-returns-value]
-    twice = [name for name, new in zip(names, first, strict=True) if not new]
-    return (rows.filter(pa.array(first)) if twice else rows), twice
+def _split_repeated(rows: pa.Table, seen: set[str]) -> tuple[pa.Table, list[str]]:
+    """Return the rows with ids that are not in ``seen``, and the other ids; update ``seen``."""
+    first, repeated = [], []
+    for name in rows["id"].to_pylist():
+        first.append(name not in seen)
+        if name in seen:
+            repeated.append(name)
+        seen.add(name)
+    return (rows.filter(pa.array(first)) if repeated else rows), repeated
 
 
-def _twice(name: str, where: str) -> DataError:
+def _repeated(name: str, where: str) -> DataError:
     return DataError(
-        tr("The id {id} is there twice.", id=name),
+        tr("The id {id} occurs twice.", id=name),
         where=where,
-        hint=tr("Give each product an id of its own."),
+        hint=tr("Give each product its own id."),
     )
 
 
 def _fitted(rows: pa.Table, layout: Layout) -> pa.Table:
-    """The rows with the index's columns: attributes it lacks go, those it has come as nulls."""
+    """Return the rows with the index's columns: extra ones are dropped, missing ones are null."""
     columns = []
     for wanted in layout.schema:
         if wanted.name not in rows.schema.names:
@@ -161,7 +169,7 @@ def _fitted(rows: pa.Table, layout: Layout) -> pa.Table:
             columns.append(rows[wanted.name].cast(wanted.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(
-                tr("The attribute '{name}' is of another type in the index.", name=wanted.name),
+                tr("The attribute '{name}' has another type in the index.", name=wanted.name),
                 found=error,
                 expected=layout.attributes.get(wanted.name, wanted.type),
             ) from None

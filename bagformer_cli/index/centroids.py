@@ -1,13 +1,25 @@
-"""A cheap look at every list: each vector rounded to the nearest of many centroids.
+"""The centroid first stage: a cheap score for every product, to select candidates.
 
-What a query's vectors make of the centroids is computed once; after that a list costs one row of a
-table for each of its vectors and no dot product. The sum of the largest, over the query's vectors,
-is the late interaction of the rounded lists (PLAID's centroid interaction, Santhanam et al. 2022).
-It says of what kind a product is, and the exact score decides among all that are of the right one.
-Nothing is missed for not having been probed: every list is looked at, at a thirtieth of what its
-exact score costs. It is a filter: rows that came later are scanned instead.
+Each stored vector is replaced by the id of its nearest centroid (PLAID's centroid interaction,
+Santhanam et al. 2022). For a query, the scores of its vectors against all centroids are computed
+once; the late interaction of a product then needs table rows in place of dot products::
 
-Shapes: N vectors in all, n lists, C centroids, D dimensions, G vectors of a query in H slots of 16.
+    centroid ids         product 0: [7, 2, 7]     product 1: [2, 5]
+    query vectors q0 q1, table of their dot products with the centroids:
+                         c2: 0.9 0.1     c5: 0.2 0.8     c7: 0.3 0.4
+    product 0            max over its ids: q0 0.9, q1 0.4     approximate score 1.3
+    product 1                              q0 0.9, q1 0.8     approximate score 1.7
+
+This costs about a thirtieth of the exact score, so every product gets one and none is missed for
+lying in a partition that was not probed. The approximate score tells which kind of product a row
+is; among those of the right kind the exact score decides. The centroid index is not updated: rows
+added later are scanned instead.
+
+In memory the table is [H, C, 16] uint16: 16 query vectors side by side (*lanes*), so that one
+AVX2 or NEON register pair holds the scores of 16 query vectors for one centroid.
+
+Shapes: N vectors in all, n products, C centroids, D dimensions, G query vectors in H slots of 16
+lanes (H = ⌈G / 16⌉).
 """
 
 from __future__ import annotations
@@ -35,228 +47,241 @@ from bagformer_cli.vectors.kmeans import CentroidTree
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 FORMAT, RECORD = 3, "tokens.json"
-MOST = 1 << 15  # centroids
-EACH = 24  # vectors of all lists for each centroid
-SAMPLE = 24  # vectors a centroid that k-means sees
-BLOCK = 1 << 16  # vectors rounded at once
-NEAR_BEST = 0.8  # of the way from the middle list to the best, from which a list comes along
-LEAST_SHARE = 0.02  # of all lists that come along, whatever they promise
-MOST_SHARE = 0.25  # beyond it a scan of everything is as quick
-BIN_BITS = 13  # the promises are sorted into about so many bins, as a power of two
+MAX_CENTROIDS = 1 << 15
+VECTORS_PER_CENTROID = 24
+SAMPLE_PER_CENTROID = 24  # vectors that train each centroid
+BLOCK = 1 << 16  # vectors assigned at once
+MIN_CANDIDATES, CANDIDATES_PER_RESULT = 1000, 16
+"""Products that a search scores exactly: at least, and for each of its ``k`` results."""
+NEAR_BEST = 0.8
+"""Products that score above median + 0.8 × (best − median) all become candidates."""
+MIN_SHARE = 0.02  # of all products become candidates, whatever their scores
+MAX_SHARE = 0.25  # beyond this share, an exact scan of everything is as fast
+BIN_BITS = 13  # approximate scores are sorted into about 2^13 bins
 
 
 @dataclass(frozen=True)
-class TokenIndex:
-    """Centroids, and for each vector of each list the nearest.
+class CentroidIndex:
+    """Centroids, and for each vector of each product the id of its nearest one.
 
     Args:
-        centroids: [C, D] int8, all of one scale; C a multiple of 16, the last ones perhaps zero.
-        numbers: [N] uint16, the centroid of each vector, list after list.
-        offsets: [n+1] int64: which vectors are whose.
+        centroids: [C, D] int8 with one common scale. C is a multiple of 16; the last rows may be
+            zero and unused.
+        ids: [N] uint16, the centroid of each vector, product after product.
+        offsets: [n+1] int64: where the ids of each product begin and end.
     """
 
     centroids: Tensor
-    numbers: NDArray[np.uint16]
+    ids: NDArray[np.uint16]
     offsets: NDArray[np.int64]
 
     @property
     def count(self) -> int:
-        """n, lists that were there when it was made."""
+        """n, the number of products that existed when the index was built."""
         return len(self.offsets) - 1
 
     @classmethod
     def build(cls, parts: Sequence[MultiVectors], progress: Progress = SILENT) -> Self:
-        """Round the vectors of all lists.
+        """Train centroids on a sample and assign all vectors.
 
         Args:
-            parts: The lists, in order.
+            parts: The vectors of the products, in order.
             progress: Where to report.
         """
         vectors = sum(len(part.values) for part in parts)
-        size = int(min(MOST, max(16, 2 ** round(np.log2(max(1, vectors / EACH))))))
-        with progress.task(tr("Grouping vectors"), vectors) as task:
-            tree = CentroidTree.train(_sample(parts, vectors, size * SAMPLE), size)
-            numbers = [np.zeros(0, np.uint16)]
+        wanted = 2 ** round(np.log2(max(1, vectors / VECTORS_PER_CENTROID)))
+        size = int(min(MAX_CENTROIDS, max(16, wanted)))
+        with progress.task(tr("Computing centroids"), vectors) as task:
+            tree = CentroidTree.train(_sample(parts, vectors, size * SAMPLE_PER_CENTROID), size)
+            ids = [np.zeros(0, np.uint16)]
             for part in parts:
                 for first in range(0, len(part.values), BLOCK):
                     rows = torch.arange(first, min(first + BLOCK, len(part.values)))
-                    numbers.append(tree.nearest(part.rows(rows)).numpy().astype(np.uint16))
+                    ids.append(tree.nearest(part.rows(rows)).numpy().astype(np.uint16))
                     task.advance(len(rows))
         lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
-        whole = torch.zeros(-(-len(tree.leaves) // LANES) * LANES, tree.leaves.shape[1])
-        whole[: len(tree.leaves)] = tree.leaves
-        centroids = MultiVectors.from_list([whole]).quantize().values
-        return cls(centroids, np.concatenate(numbers), lengths.cumsum())
+        padded = torch.zeros(-(-len(tree.leaves) // LANES) * LANES, tree.leaves.shape[1])
+        padded[: len(tree.leaves)] = tree.leaves
+        centroids = MultiVectors.from_list([padded]).quantize().values
+        return cls(centroids, np.concatenate(ids), lengths.cumsum())
 
-    def save(self, folder: Path, made_from: list[str]) -> None:
-        """Write it; the folder appears whole.
+    def save(self, folder: Path, segments: list[str]) -> None:
+        """Write the index to a folder, which appears whole.
 
         Args:
-            folder: Where.
-            made_from: Names what the lists' numbers refer to.
+            folder: The folder.
+            segments: The names of the vector cache's segments that it was built from.
         """
         with atomic_folder(folder) as temporary:
             np.save(temporary / "centroids.npy", self.centroids.numpy())
-            np.save(temporary / "numbers.npy", self.numbers)
+            np.save(temporary / "numbers.npy", self.ids)
             np.save(temporary / "offsets.npy", self.offsets)
-            record = {"format": FORMAT, "made_from": made_from, "id": uuid.uuid4().hex}
+            record = {"format": FORMAT, "made_from": segments, "id": uuid.uuid4().hex}
             write_text(temporary / RECORD, json.dumps(record | {"shape": self._shape}))
 
     @classmethod
-    def load(cls, folder: Path, names: list[str], lists: int) -> Self | None:
-        """Read it; None where there is none that fits.
+    def load(cls, folder: Path, segments: list[str], count: int) -> Self | None:
+        """Read an index; None if there is none, or it does not fit.
 
         Args:
-            folder: Where.
-            names: Of the segments that are there: it must be of the first of them.
-            lists: In these segments.
+            folder: The folder.
+            segments: The names of the current segments. The index must cover the first of them.
+            count: The number of products in these segments.
         """
         if kernels() is None:
             return None
         try:
             text = (folder / RECORD).read_text("utf-8")
             record = json.loads(text)
-            made_from = record["made_from"]
-            if record["format"] != FORMAT or names[: len(made_from)] != made_from:
+            covered = record["made_from"]
+            if record["format"] != FORMAT or segments[: len(covered)] != covered:
                 return None
             found = cls(
                 torch.from_numpy(np.load(folder / "centroids.npy")),
                 np.load(folder / "numbers.npy", mmap_mode="r"),
                 np.load(folder / "offsets.npy"),
             )
-            if (folder / RECORD).read_text("utf-8") != text:  # what was read may be of two
-                return cls.load(folder, names, lists)
-            fits = record["shape"] == found._shape and found.count <= lists
+            if (folder / RECORD).read_text("utf-8") != text:  # replaced while it was read
+                return cls.load(folder, segments, count)
+            fits = record["shape"] == found._shape and found.count <= count
             return found if fits else None
         except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
             return None
 
     @property
     def _shape(self) -> list[int]:
-        """Centroids, vectors, lists, and the vectors that the lists end with."""
-        return [len(self.centroids), len(self.numbers), self.count, int(self.offsets[-1])]
+        """Centroids, vectors, products, and the last offset; a damaged file differs in one."""
+        return [len(self.centroids), len(self.ids), self.count, int(self.offsets[-1])]
 
     def candidates(
         self,
         query: Tensor,
-        least: int,
-        allowed: NDArray[np.bool_],
-        least_share: float = LEAST_SHARE,
-        most_share: float = MOST_SHARE,
+        minimum: int,
+        eligible: NDArray[np.bool_],
+        min_share: float = MIN_SHARE,
+        max_share: float = MAX_SHARE,
     ) -> NDArray[np.int64]:
-        """[m] the lists that promise most for one query, in their order.
+        """Select the products with the best approximate scores for one query.
 
-        Where many promise about as much as the best they all come along: among products of one
-        kind the centroids say little, and the exact score must tell.
+        If many products score nearly as high as the best, all of them become candidates: among
+        products of one kind the centroids hardly differ, and the exact score must decide.
 
         Args:
-            query: [G, D].
-            least: How many at least (if so many are allowed).
-            allowed: [n] bool, or more.
-            least_share: As ``least``, of those that are allowed.
-            most_share: How many at most beyond those, however promising.
+            query: [G, D] the query's vectors.
+            minimum: At least this many, if as many are eligible.
+            eligible: [≥ n] bool, the products that may be found.
+            min_share: At least this share of the eligible products.
+            max_share: At most this share of them, unless ``minimum`` is larger.
+
+        Returns:
+            [m] positions of products, rising.
         """
-        allowed = allowed[: self.count]
-        there = int(np.count_nonzero(allowed))
-        least = max(least, int(least_share * there))
-        if there <= least or not len(query):
-            return np.flatnonzero(allowed)[:least]
-        sums = self.promises(query, allowed)
-        end = -(-len(query) // LANES) * LANES << 16  # all promises are below
-        _rounded = _loops()
-        shift = max(0, end.bit_length() - BIN_BITS)
-        counts = np.zeros((end >> shift) + 1, np.int64)
-        _rounded.histogram(sums, shift, counts)
-        so_far = counts[::-1].cumsum()  # [bin from the last]: how many are in it or beyond
-        best, middle = np.searchsorted(so_far, (1, there // 2))
-        near = int(best + (1 - NEAR_BEST) * (middle - best))
-        wanted = max(least, min(int(so_far[near]), int(most_share * there)))
-        edge = len(counts) - 1 - int(np.searchsorted(so_far, wanted))
+        eligible = eligible[: self.count]
+        count = int(np.count_nonzero(eligible))
+        minimum = max(minimum, int(min_share * count))
+        if count <= minimum or not len(query):
+            return np.flatnonzero(eligible)[:minimum]
+        scores = self.scores(query, eligible)
+        # A histogram of the scores finds the threshold without sorting n of them.
+        limit = -(-len(query) // LANES) * LANES << 16  # all scores are below
+        loops = _loops()
+        shift = max(0, limit.bit_length() - BIN_BITS)
+        histogram = np.zeros((limit >> shift) + 1, np.int64)
+        loops.histogram(scores, shift, histogram)
+        at_least = histogram[::-1].cumsum()  # [bin, from the top]: products in it or above
+        best, median = np.searchsorted(at_least, (1, count // 2))
+        near = int(best + (1 - NEAR_BEST) * (median - best))
+        wanted = max(minimum, min(int(at_least[near]), int(max_share * count)))
+        last = len(histogram) - 1 - int(np.searchsorted(at_least, wanted))
         found = np.empty(self.count, np.int64)
-        found = found[: _rounded.positions_from(sums, edge << shift, found)]
-        some = sums[found]
-        least_sum = np.partition(some, len(some) - wanted)[len(some) - wanted]
-        above, level = found[some > least_sum], found[some == least_sum]
-        return np.sort(np.concatenate([above, level[: wanted - len(above)]]))
+        found = found[: loops.positions_from(scores, last << shift, found)]
+        # The last bin may hold more than wanted: keep its highest, and of equals the first.
+        own = scores[found]
+        threshold = np.partition(own, len(own) - wanted)[len(own) - wanted]
+        above, equal = found[own > threshold], found[own == threshold]
+        return np.sort(np.concatenate([above, equal[: wanted - len(above)]]))
 
-    def promises(self, query: Tensor, allowed: NDArray[np.bool_]) -> NDArray[np.int32]:
-        """[n] the late interaction of the rounded lists, whole numbers that rise with it.
-
-        Lists that are not allowed have −1.
-        """
+    def scores(self, query: Tensor, eligible: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """Return approximate scores [n]: whole numbers, −1 for products that are not eligible."""
         table = self.table(query)
-        sums = np.full(self.count, -1, np.int32)
-        numbers, _rounded = np.asarray(self.numbers), _loops()
+        scores = np.full(self.count, -1, np.int32)
+        ids, loops = np.asarray(self.ids), _loops()
 
         def work(first: int, end: int) -> None:
-            _rounded.score_by_lookup(numbers, self.offsets, allowed, table, first, end, sums)
+            loops.score_by_lookup(ids, self.offsets, eligible, table, first, end, scores)
 
         split_evenly(work, self.count, 4096)
-        return sums
+        return scores
 
     def table(self, query: Tensor) -> NDArray[np.uint16]:
-        """[H, C, 16] what each of a query's vectors makes of each centroid.
+        """Return the scores of a query's vectors against all centroids: [H, C, 16].
 
-        Lanes of whole numbers that rise with the dot product; 0 becomes 32,768, as in spare lanes.
+        Whole numbers that rise with the dot product. A dot product of 0 becomes 32,768, which
+        unused lanes contain too.
         """
         slots, count = -(-len(query) // LANES), len(self.centroids)
         table = np.empty((slots, count, LANES), np.uint16)
         if supported(torch.int8) and self.centroids.shape[1] % 4 == 0:
-            whole = MultiVectors.from_list([query]).quantize()
-            bags, rows, begins = pack(whole), self.centroids.numpy(), self.begins
-            # No product is larger than that of the longest on either side (Cauchy, Schwarz).
-            most = int(_longest(whole.values) * self.longest) + 1
-            shift, make_table = max(0, most.bit_length() - 15), _make_table()
+            quantized = MultiVectors.from_list([query]).quantize()
+            lanes, rows, starts = pack(quantized), self.centroids.numpy(), self._starts
+            # |q · c| ≤ |q| |c| (Cauchy-Schwarz): shifted by this many bits, it fits into 16.
+            largest = int(_longest(quantized.values) * self._longest) + 1
+            shift, make_table = max(0, largest.bit_length() - 15), _make_table()
             split_evenly(
-                lambda first, end: make_table(rows, begins, bags, shift, first, end, table),
-                count, 8192,
-            )  # fmt: skip
+                lambda first, end: make_table(rows, starts, lanes, shift, first, end, table),
+                count,
+                8192,
+            )
             return table
-        wide = torch.zeros(slots * LANES, query.shape[1])
-        wide[: len(query)] = query
-        products = wide @ self.centroids.float().T
-        products *= 32767 / max(_longest(query) * self.longest, 1e-12)
+        padded = torch.zeros(slots * LANES, query.shape[1])
+        padded[: len(query)] = query
+        products = padded @ self.centroids.float().T
+        products *= 32767 / max(_longest(query) * self._longest, 1e-12)
         products += 32768
         table[:] = products.view(slots, LANES, count).transpose(1, 2).numpy()
         return table
 
     @cached_property
-    def begins(self) -> NDArray[np.int32]:
-        """[C] what sums of products with unsigned numbers, 128 larger, begin with."""
+    def _starts(self) -> NDArray[np.int32]:
+        """[C] −128 × the sum of each centroid.
+
+        The kernel multiplies unsigned numbers, the query's plus 128; its sums start from these
+        values to make up for that.
+        """
         return -128 * self.centroids.sum(1, dtype=torch.int32).numpy()
 
     @cached_property
-    def longest(self) -> float:
-        """The largest norm of a centroid."""
+    def _longest(self) -> float:
         return _longest(self.centroids)
 
 
 def _loops() -> Any:
-    """The compiled loops: nobody comes here where numba cannot be used."""
-    from bagformer_cli.interaction.kernels.cpu import centroids as _rounded
+    """Import the compiled loops; :meth:`CentroidIndex.load` made sure that they work."""
+    from bagformer_cli.interaction.kernels.cpu import centroids as loops
 
-    return _rounded
+    return loops
 
 
 def _make_table() -> Any:
+    """Import the compiled loop for processors that multiply int8 by AVX-512."""
     from bagformer_cli.interaction.kernels.avx512.centroids import make_table
 
     return make_table
 
 
 def _longest(vectors: Tensor) -> float:
-    """The largest norm."""
+    """Return the largest norm."""
     return float(vectors.double().norm(dim=1).max())
 
 
 def _sample(parts: Sequence[MultiVectors], vectors: int, wanted: int) -> Tensor:
-    """[at most wanted, D] vectors of all parts alike, by chance but always the same."""
+    """Draw up to ``wanted`` vectors evenly from all parts; always the same ones."""
     random = np.random.default_rng(0)
-    chosen = []
+    drawn = []
     for part in parts:
-        own = len(part.values)
-        take = min(own, -(-wanted * own // max(1, vectors)))
-        rows = torch.from_numpy(np.sort(random.choice(own, take, replace=False)))
-        # A positive scale changes nothing, so int8 stays int8: it is a quarter of the memory.
-        chosen.append(part.values[rows] if part.codebook is None else part.rows(rows).half())
-    return torch.cat(chosen)
+        count = len(part.values)
+        share = min(count, -(-wanted * count // max(1, vectors)))
+        rows = torch.from_numpy(np.sort(random.choice(count, share, replace=False)))
+        # Centroids ignore a positive scale, so int8 stays int8: a quarter of the memory.
+        drawn.append(part.values[rows] if part.codebook is None else part.rows(rows).half())
+    return torch.cat(drawn)

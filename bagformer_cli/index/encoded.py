@@ -1,4 +1,14 @@
-"""The files that ``xmr encode`` writes: one of Arrow (IPC) a piece, and what they all are of."""
+"""The files of ``xmr encode``: one Arrow (IPC) file of rows for each part of a catalogue.
+
+::
+
+    vectors/encoded.json             the catalogue's path; once complete also the names of the files
+    vectors/part-000000.arrow …      rows; the metadata hold the layout and the digest of the part
+    vectors/codebook-<digest>.npz    the codebook of residual codes, if there are any
+
+A file appears whole. It is written again only if its part, the model or the options changed, so an
+interrupted run is continued by running the same command again.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +16,156 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from bagformer_cli.data.catalogue.catalogue import Catalogue
+from bagformer_cli.data.catalogue.products import Part
+from bagformer_cli.data.workers import Workers, run_jobs
 from bagformer_cli.errors import InputError
+from bagformer_cli.files import atomic_file, write_text
+from bagformer_cli.index.encode import EncodeOptions, Skipped, encode_products
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
+from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.vectors.residual_codes import Codebook
 
 MANIFEST = "encoded.json"
 
+# ---------------------------------------------------------------------------------------- writing
 
-def require_own(out: Path, source: str) -> None:
-    """Make sure that a folder does not hold the vectors of something else: they would go."""
+
+class ModelFolder(NamedTuple):
+    """A model that every worker process loads.
+
+    Args:
+        path: Its folder.
+        device: Where it runs.
+    """
+
+    path: str
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What :func:`encode_catalogue` wrote.
+
+    Args:
+        files: All files, in the catalogue's order.
+        rows: The products in all of them.
+        made: The number of files that were written now; the others were complete already.
+        skipped: The number of products left out of the files written now.
+    """
+
+    files: list[Path]
+    rows: int
+    made: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One part to encode; sent to a worker process."""
+
+    part: Part
+    out: Path
+    model: ModelFolder
+    layout: Layout
+    options: EncodeOptions
+    codebook: Path | None  # read by each process: it is larger than all the rest of a job
+
+
+def encode_catalogue(
+    catalogue: Catalogue,
+    out: Path,
+    model: ModelFolder,
+    layout: Layout,
+    options: EncodeOptions,
+    *,
+    workers: Workers = 1,
+    progress: Progress = SILENT,
+) -> Encoded:
+    """Encode a catalogue into a folder of files; continue where an earlier run stopped.
+
+    Args:
+        catalogue: The catalogue.
+        out: The folder.
+        model: The model; every worker process loads it once.
+        layout: The layout of the rows; of the same model.
+        options: How products become rows.
+        workers: The number of processes, or a Ray cluster.
+        progress: Where to report.
+
+    Raises:
+        InputError: The folder holds the vectors of another catalogue.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    source = str(catalogue.source.resolve())
+    _require_own(out, source)
+    write_text(out / MANIFEST, json.dumps({"source": source}, ensure_ascii=False))  # incomplete
+    for remark in catalogue.remarks:
+        progress.warn(remark)
+    for left in out.glob(".part-*.part"):
+        left.unlink(missing_ok=True)
+    files = [out / f"{part.name}.arrow" for part in catalogue.parts]
+    for extra in set(out.glob("part-*.arrow")) - set(files):
+        extra.unlink()
+    codebook = _write_codebook(out, layout, options.codebook)
+    options = replace(options, codebook=None)
+    jobs = []
+    rows = skipped = 0
+    for part, file in zip(catalogue.parts, files, strict=True):
+        done = _rows_done(file, part.digest, layout)
+        if done is None:
+            jobs.append(_Job(part, file, model, layout, options, codebook))
+        else:
+            rows += done
+    description = tr("Encoding {source}", source=catalogue.source)
+    with progress.task(description, len(files), tr("files")) as task:
+        task.advance(len(files) - len(jobs))
+        for count, errors in run_jobs(encode_part, jobs, workers):
+            rows += count
+            skipped += len(errors)
+            for error in errors:
+                progress.warn(tr("left out: {error}", error=error))
+            task.advance(1, products=rows)
+    record = {
+        "source": source,
+        "rows": rows,
+        "files": [file.name for file in files],
+        "layout": layout.to_json(),
+    }
+    write_text(out / MANIFEST, json.dumps(record, ensure_ascii=False))
+    return Encoded(files, rows, len(jobs), skipped)
+
+
+def encode_part(job: _Job) -> tuple[int, list[InputError]]:
+    """Encode one part into one file, in any process; return its rows and the errors."""
+    model = _load_model(job.model)
+    options, skipped = job.options, Skipped(job.options.strict)
+    if job.codebook is not None:
+        options = replace(options, codebook=_load_codebook(job.codebook))
+    schema = job.layout.schema
+    rows = 0
+    with (
+        atomic_file(job.out) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, schema.with_metadata(_metadata(schema, job.part.digest))) as writer,
+    ):
+        for batch in encode_products(model, job.layout, job.part.products(), options, skipped):
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows, skipped.errors
+
+
+def _require_own(out: Path, source: str) -> None:
+    """Refuse a folder with the vectors of another catalogue: its files would be deleted."""
     try:
         other = json.loads((out / MANIFEST).read_text("utf-8")).get("source", source)
     except (OSError, ValueError, AttributeError):
@@ -35,71 +180,13 @@ def require_own(out: Path, source: str) -> None:
         )
 
 
-def encoded_files(folder: Path) -> list[Path]:
-    """The files of a finished ``xmr encode``, in order; empty where the folder holds none.
-
-    Raises:
-        InputError: It was not finished.
-    """
-    try:
-        names = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        if not any(folder.glob("part-*.arrow")):
-            return []
-        raise InputError(
-            tr("The encoding was not finished."),
-            where=folder,
-            hint=tr("Run the same xmr encode again: it goes on where it was."),
-        ) from None
-    return [folder / name for name in names]
-
-
-def read_rows(file: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of one file of ``xmr encode``, memory-mapped.
-
-    Raises:
-        InputError: It is no such file, or damaged.
-    """
-    with _opened(file) as reader:
-        for i in range(reader.num_record_batches):
-            yield reader.get_batch(i)
-
-
-def layout_of_file(file: Path) -> Layout:
-    """The layout of a file of ``xmr encode``, which may be one of no rows.
-
-    Raises:
-        InputError: It is no such file, or damaged.
-    """
-    with _opened(file) as reader:
-        layout = Layout.of(reader.schema)
-        assert layout is not None
-        return layout
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    try:
-        reader = pa.ipc.open_file(pa.memory_map(str(file)))
-        if Layout.of(reader.schema) is None:
-            raise InputError(tr("This is no file of xmr encode."), where=file)
-        yield reader
-    except (pa.ArrowInvalid, FileNotFoundError) as error:
-        raise InputError(
-            tr("The file is damaged or cut off."),
-            where=file,
-            found=str(error),
-            hint=tr("Delete it and run the same xmr encode again."),
-        ) from None
-
-
-def rows_done(file: Path, digest: str, layout: Layout) -> int | None:
-    """The rows of a finished file of this piece and layout, or None."""
+def _rows_done(file: Path, digest: str, layout: Layout) -> int | None:
+    """Count the rows of a complete file of this part and layout; None if it must be written."""
     if not file.is_file():
         return None
     try:
         with pa.OSFile(str(file)) as source, pa.ipc.open_file(source) as reader:
-            if reader.schema.metadata != metadata(layout.schema, digest):
+            if reader.schema.metadata != _metadata(layout.schema, digest):
                 return None
             count = reader.num_record_batches
             return sum(int(reader.get_batch(i).num_rows) for i in range(count))
@@ -107,13 +194,98 @@ def rows_done(file: Path, digest: str, layout: Layout) -> int | None:
         return None
 
 
-def codebook_file(folder: Path, layout: Layout) -> Path:
-    """Where a folder of such rows keeps what their codes mean, whatever the codes themselves."""
-    like = replace(layout, codebook="", checkpoint="", attributes={})
-    named = hashlib.sha256(json.dumps(asdict(like)).encode()).hexdigest()[:12]
-    return folder / f"codebook-{named}.npz"
-
-
-def metadata(schema: pa.Schema, digest: str) -> dict[bytes, bytes]:
-    """What a file says of itself: its layout, and the digest of its piece."""
+def _metadata(schema: pa.Schema, digest: str) -> dict[bytes, bytes]:
     return {**schema.metadata, b"piece": digest.encode()}
+
+
+def _write_codebook(out: Path, layout: Layout, codebook: Codebook | None) -> Path | None:
+    if codebook is None:
+        return None
+    file = codebook_file(out, layout)
+    with atomic_file(file) as temporary:
+        temporary.write_bytes(codebook.to_bytes())
+    return file
+
+
+@lru_cache(maxsize=1)
+def _load_codebook(file: Path) -> Codebook:
+    return Codebook.from_bytes(file.read_bytes())
+
+
+@lru_cache(maxsize=1)
+def _load_model(model: ModelFolder) -> RetrievalModel:
+    from bagformer_cli.models.checkpoint import load_model
+
+    return load_model(model.path, model.device)
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+def encoded_files(folder: Path) -> list[Path]:
+    """Return the files of a completed ``xmr encode``, in order; empty if the folder holds none.
+
+    Raises:
+        InputError: The encoding was interrupted.
+    """
+    try:
+        names = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        if not any(folder.glob("part-*.arrow")):
+            return []
+        raise InputError(
+            tr("The encoding is incomplete: xmr encode was interrupted."),
+            where=folder,
+            hint=tr("Run the same xmr encode again: it continues where it stopped."),
+        ) from None
+    return [folder / name for name in names]
+
+
+def read_rows(file: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of one file, memory-mapped.
+
+    Raises:
+        InputError: It is another kind of file, or damaged.
+    """
+    with _opened(file) as reader:
+        for index in range(reader.num_record_batches):
+            yield reader.get_batch(index)
+
+
+def layout_of_file(file: Path) -> Layout:
+    """Return the layout of the rows of one file.
+
+    Raises:
+        InputError: It is another kind of file, or damaged.
+    """
+    with _opened(file) as reader:
+        layout = Layout.from_schema(reader.schema)
+        assert layout is not None
+        return layout
+
+
+def codebook_file(folder: Path, layout: Layout) -> Path:
+    """Return where a folder stores the codebook of a layout.
+
+    The name depends on what the vectors are, not on the codebook itself: a later run finds it
+    before it has one.
+    """
+    like = replace(layout, codebook="", checkpoint="", attributes={})
+    digest = hashlib.sha256(json.dumps(like.to_json()).encode()).hexdigest()[:12]
+    return folder / f"codebook-{digest}.npz"
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(file)))
+        if Layout.from_schema(reader.schema) is None:
+            raise InputError(tr("This is not a file of xmr encode."), where=file)
+        yield reader
+    except (pa.ArrowInvalid, FileNotFoundError) as error:
+        raise InputError(
+            tr("The file is damaged or incomplete."),
+            where=file,
+            found=str(error),
+            hint=tr("Delete it and run the same xmr encode again."),
+        ) from None

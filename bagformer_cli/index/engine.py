@@ -1,7 +1,12 @@
-"""The contract of an index engine: store rows and return candidates.
+"""The contract of an index engine: store rows, return candidates.
 
-``lancedb.py`` and ``qdrant.py`` implement it; ``tests/index/test_engine_contract.py`` tests both.
-Queries, late interaction, reranking and output tables are in ``search.py``.
+``lancedb.py`` and ``qdrant.py`` implement it; ``tests/index/test_engine_contract.py`` tests both
+against it. Query encoding, the order of the stages and the results are in ``search.py``.
+
+An engine identifies its rows by *keys*: 64-bit row ids in LanceDB, UUIDs in Qdrant. Callers only
+pass keys back to the engine they came from.
+
+Shapes: Q queries, D dimensions.
 """
 
 from __future__ import annotations
@@ -25,40 +30,52 @@ from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from bagformer_cli.vectors.residual_codes import Codebook
 
-Recall = Literal["auto", "exact", "tokens", "vector"]
+RecallMethod = Literal["auto", "exact", "tokens", "vector"]
+"""The first stage of a search.
+
+``exact``: late interaction with every row. ``tokens``: the centroid first stage (``centroids.py``),
+then late interaction with its candidates. ``vector``: the nearest single vectors, then late
+interaction with these candidates. ``auto``: the engine chooses by size.
+"""
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Encoded queries: [Q] lists of vectors, and [Q, D] one vector each."""
+    """Encoded queries.
+
+    Args:
+        vectors: The multi-vector embeddings of Q queries.
+        single: [Q, D] one vector per query.
+    """
 
     vectors: MultiVectors
-    one: Tensor
+    single: Tensor
 
 
 @dataclass
-class Found:
-    """What a recall stage found.
+class RecallResult:
+    """The rows that a first stage returns.
 
     Attributes:
-        keys: Of each query's candidates, best first: what the engine calls its rows.
-        scores: Theirs, falling.
-        late: Whether the scores are the late interaction's already.
-        method: ``exact``, ``tokens``, ``vector`` ...
-        note: What was done, and why this way.
-        seconds: By step.
+        keys: For each query the keys of its rows, best first.
+        scores: For each query the scores of these rows, falling.
+        final: Whether these are late-interaction scores. False: scores of single vectors; the
+            caller scores the candidates with :meth:`Engine.late_interaction`.
+        method: Which method was used: ``exact``, ``tokens`` or ``vector``.
+        note: How many rows were scored, and how; for ``--profile``.
+        seconds: Wall time by step.
     """
 
     keys: list[NDArray[Any]]
     scores: list[NDArray[np.float32]]
-    late: bool
+    final: bool
     method: str
     note: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Engine(ABC):
-    """Rows of one layout, kept somewhere."""
+    """Rows of one layout in a database."""
 
     uri: str
     layout: Layout
@@ -68,42 +85,53 @@ class Engine(ABC):
     def create(
         cls, uri: str, layout: Layout, codebook: Codebook | None = None, **options: Any
     ) -> Self:
-        """Make an empty index; InputError where there is one already.
+        """Create an empty index.
 
-        ``codebook`` is what the layout's codes mean, where it has such; the index keeps it.
+        Args:
+            uri: Where.
+            layout: The layout of its rows.
+            codebook: Decodes the residual codes of the layout, if it has any; stored in the index.
+            **options: Settings of the engine.
+
+        Raises:
+            InputError: The place already holds something.
         """
 
     @classmethod
     @abstractmethod
-    def open(cls, uri: str, **options: Any) -> Self:
-        """Open an index; InputError where there is none, or it is something else or damaged."""
+    def open(cls, uri: str) -> Self:
+        """Open an index.
+
+        Raises:
+            InputError: There is no index, or it is damaged.
+        """
 
     @property
     def codebook(self) -> Codebook | None:
-        """What the codes of the index mean; None where it holds no codes."""
+        """The codebook of the index; None if it stores no residual codes."""
         return None
 
     @contextmanager
     def filling(self) -> Iterator[None]:
-        """While products come in: an index that was left in the middle can be told from others."""
+        """Mark the index as incomplete until the block ends without an error."""
         yield
 
     @property
-    def unfinished(self) -> bool:
-        """Whether it was left in the middle of being filled, as far as the engine knows."""
+    def incomplete(self) -> bool:
+        """Whether the last build or add was interrupted, as far as the engine knows."""
         return False
 
     @abstractmethod
     def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:
-        """Add rows; those of an id that is there replace it. Durable when it returns."""
+        """Add rows; a row with an existing id replaces the old one."""
 
     @abstractmethod
     def remove(self, ids: Sequence[str] = (), where: str | None = None) -> int:
-        """Delete rows by id, or those that an expression is true of; how many there were."""
+        """Delete rows by id, or by a filter; return how many were deleted."""
 
     @abstractmethod
     def count(self, where: str | None = None) -> int:
-        """Rows, or those that an expression is true of."""
+        """Count all rows, or those that match a filter."""
 
     @abstractmethod
     def recall(
@@ -112,46 +140,56 @@ class Engine(ABC):
         queries: Queries,
         k: int,
         where: str | None,
-        method: Recall,
+        method: RecallMethod,
         *,
         candidates: int,
-    ) -> Found:
-        """The best ``k`` of each query among the rows that have ``side``.
+    ) -> RecallResult:
+        """Find the best ``k`` rows for each query.
 
-        A first stage that does not do the late interaction itself gives ``candidates`` for it.
+        Args:
+            side: Compare queries with this side of the rows. Rows without it are not found.
+            queries: Q encoded queries.
+            k: Rows per query.
+            where: A filter; None: all rows.
+            method: The first stage.
+            candidates: Rows per query that a first stage by single vectors returns.
         """
 
     @abstractmethod
-    def late(
+    def late_interaction(
         self, side: Side, queries: Queries, keys: Sequence[NDArray[Any]]
     ) -> list[NDArray[np.float32]]:
-        """The late interaction of each query with its candidates."""
+        """Score each query against its own candidates by late interaction."""
 
     @abstractmethod
-    def rows(self, keys: NDArray[Any], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Columns of rows, in the order of ``keys``."""
+    def fetch(self, keys: NDArray[Any], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Return columns of rows, in the order of ``keys``."""
 
     @abstractmethod
     def optimize(self, progress: Progress = SILENT) -> None:
-        """Bring what was added into the form that is searched fastest."""
+        """Prepare newly added rows for fast search."""
 
     @abstractmethod
     def info(self) -> dict[str, Any]:
-        """What ``xmr index info`` shows beside the layout."""
+        """Return the facts that ``xmr index info`` shows, without the layout."""
 
-    def check(self, rows: pa.RecordBatch | pa.Table) -> None:
-        """Refuse rows of another model, dimension or kind of vectors."""
-        layout = Layout.of(rows.schema)
+    def require_fitting(self, rows: pa.RecordBatch | pa.Table) -> None:
+        """Check that rows fit the layout of the index.
+
+        Raises:
+            InputError: Another model made them, or their vectors have another form.
+        """
+        layout = Layout.from_schema(rows.schema)
         if layout is None:
-            raise InputError(tr("These rows do not say what made them."), where=self.uri)
+            raise InputError(tr("These rows do not name the model that made them."), where=self.uri)
         self.layout.require_same(layout, self.uri)
 
     def close(self) -> None:  # noqa: B027 - most engines have nothing to close
-        """Let go of files and connections."""
+        """Close files and connections."""
 
 
-def damaged(uri: str, error: Exception) -> XmrError:
-    """The error for what an engine cannot read."""
+def engine_error(uri: str, error: Exception) -> XmrError:
+    """Return this project's error for an exception of LanceDB's or Qdrant's library."""
     said = str(error).split("\n")[0][:300]
     if "No space left" in said:
         return DiskFullError(tr("The disk is full."), where=uri, found=said)
@@ -163,8 +201,8 @@ def damaged(uri: str, error: Exception) -> XmrError:
             hint=tr("Run the command again when it is done."),
         )
     return InputError(
-        tr("The index cannot be read: it is damaged, or not reachable."),
+        tr("The index cannot be read: it is damaged or cannot be reached."),
         where=uri,
         found=said,
-        hint=tr("Build it anew, or go back to a copy of it."),
+        hint=tr("Build it again, or restore a copy."),
     )

@@ -1,4 +1,4 @@
-"""Which engine a URI means."""
+"""Choose the engine for the address of an index."""
 
 from __future__ import annotations
 
@@ -11,42 +11,38 @@ from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.residual_codes import Codebook
 
-SHARED = ("s3://", "gs://", "az://", "memory://")
+SHARED_STORAGE = ("s3://", "gs://", "az://", "memory://")
 
 
 def open_engine(uri: str) -> Engine:
-    """Open the index at ``uri``: a folder, ``s3://…``, or ``qdrant://host:port/collection``.
+    """Open an index: a folder, ``s3://bucket/path``, or ``qdrant://host:6333/collection``.
 
     Raises:
-        InputError: There is none, it is something else or damaged, or no engine has such URIs.
+        InputError: There is no index, it is damaged, or no engine has such an address.
     """
     return _engine(uri).open(uri)
-
-
-def find_index(given: str | None = None) -> str:
-    """The index meant: the one given, ``index/``, or that of the newest run (``xmr demo``'s).
-
-    Raises:
-        InputError: There is none.
-    """
-    if given is not None:
-        return given
-    own = Path("index")
-    runs = sorted(Path("runs").glob("*/index"), key=lambda path: path.stat().st_mtime_ns)
-    if own.exists() or not runs:
-        return str(own)
-    return str(runs[-1])
 
 
 def create_engine(
     uri: str, layout: Layout, codebook: Codebook | None = None, **options: Any
 ) -> Engine:
-    """Make an empty index at ``uri``; see :meth:`~bagformer_cli.index.engine.Engine.create`.
+    """Create an empty index; see :meth:`~bagformer_cli.index.engine.Engine.create`.
 
     Raises:
-        InputError: There is something already, or no engine has such URIs.
+        InputError: The place already holds something, or no engine has such an address.
     """
     return _engine(uri).create(uri, layout, codebook, **options)
+
+
+def find_index(given: str | None = None) -> str:
+    """Return the given index, else ``index/`` if it exists, else that of the newest run."""
+    if given is not None:
+        return given
+    default = Path("index")
+    runs = sorted(Path("runs").glob("*/index"), key=lambda path: path.stat().st_mtime_ns)
+    if default.exists() or not runs:
+        return str(default)
+    return str(runs[-1])
 
 
 def _engine(uri: str) -> type[Engine]:
@@ -58,9 +54,9 @@ def _engine(uri: str) -> type[Engine]:
                 tr("Qdrant's client is not installed."), hint='pip install "bagformer-cli[qdrant]"'
             ) from None
         return QdrantEngine
-    if "://" in uri and not uri.startswith(SHARED):
+    if "://" in uri and not uri.startswith(SHARED_STORAGE):
         raise InputError(
-            tr("No index engine has such addresses."),
+            tr("No index engine has addresses of this kind."),
             found=uri,
             expected=tr("a folder, s3://bucket/path, or qdrant://host:6333/collection"),
         )

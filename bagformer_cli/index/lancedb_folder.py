@@ -1,4 +1,13 @@
-"""Where an index in LanceDB lies: made whole, and never over something else."""
+"""Where a LanceDB index lies on disk: created whole, never over something else.
+
+A local index is a folder::
+
+    index/items.lance       the rows: LanceDB's table, the only data that cannot be derived again
+    index/codebook.lance    one row: the codebook, if the index stores residual codes
+    index/mirror/<name>/    the vector cache (vector_cache.py): derived data, may be deleted
+    index/write.lock        held by the process that writes
+    index/unfinished        exists while products are added; stays if that is interrupted
+"""
 
 from __future__ import annotations
 
@@ -17,81 +26,91 @@ from bagformer_cli.files import cache_folder, disk_errors
 from bagformer_cli.messages import tr
 
 TABLE, CODEBOOK = "items", "codebook"
-NEW, WRITE_LOCK, UNFINISHED = ".new-", "write.lock", "unfinished"
+NEW, WRITE_LOCK, INCOMPLETE = ".new-", "write.lock", "unfinished"
 
 
 def is_remote(uri: str) -> bool:
-    """Whether it is on shared storage and not a folder here."""
+    """Return whether an index lies on shared storage instead of a local folder.
+
+    >>> is_remote("s3://bucket/index"), is_remote("index/")
+    (True, False)
+    """
     return "://" in uri
 
 
 @contextmanager
-def new_place(path: Path) -> Iterator[Path]:
-    """A folder to make an index in, which then appears whole at ``path``, that there be none yet.
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder; its contents move to ``path`` when the block succeeds.
 
-    It lies inside ``path``, which may be a mount. What a process killed meanwhile has left is
-    no index and not in the way.
+    The temporary folder lies inside ``path``, because ``path`` may be a mount, across which nothing
+    can be renamed. The leftovers of a killed process are removed.
+
+    Raises:
+        InputError: ``path`` already holds something.
     """
-    if path.exists() and (not path.is_dir() or any(map(_in_the_way, path.iterdir()))):
-        raise taken(str(path))
+    if path.exists() and (not path.is_dir() or any(map(_is_foreign, path.iterdir()))):
+        raise already_exists(str(path))
     path.mkdir(parents=True, exist_ok=True)
     with disk_errors(path), FileLock(path / WRITE_LOCK):
         for left in path.iterdir():
-            if _in_the_way(left):
-                raise taken(str(path))
+            if _is_foreign(left):
+                raise already_exists(str(path))
             if left.is_dir():
                 shutil.rmtree(left)
         temporary = Path(tempfile.mkdtemp(prefix=NEW, dir=path))
         try:
             yield temporary
-            for made in sorted(temporary.iterdir()):  # the codebook, and last the rows
+            # In this order "codebook" comes before "items": once there are rows, all is there.
+            for made in sorted(temporary.iterdir()):
                 os.rename(made, path / made.name)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _in_the_way(found: Path) -> bool:
+def _is_foreign(found: Path) -> bool:
+    """Whether a file is something else than what an interrupted creation leaves behind."""
     return not (found.name in (WRITE_LOCK, f"{CODEBOOK}.lance") or found.name.startswith(NEW))
 
 
-def taken(uri: str) -> InputError:
-    """The error for a place where an index cannot be made."""
-    if not is_remote(uri) and (Path(uri) / UNFINISHED).exists():
+def already_exists(uri: str) -> InputError:
+    """Return the error for creating an index where there already is something."""
+    if not is_remote(uri) and (Path(uri) / INCOMPLETE).exists():
         return InputError(
-            tr("There is an index here that was left in the middle of being filled."),
+            tr("There already is an incomplete index here: its last build was interrupted."),
             where=uri,
-            hint=tr("Go on with xmr index add CATALOGUE {uri}, or remove it.", uri=uri),
+            hint=tr("Complete it with xmr index add CATALOGUE {uri}, or remove it.", uri=uri),
         )
     return InputError(
-        tr("There is something at this place already."),
+        tr("There already is something here."),
         where=uri,
-        hint=tr("Choose another folder, add to it with xmr index add, or remove it."),
+        hint=tr("Choose another folder, add to this index with xmr index add, or remove it."),
     )
 
 
 def not_an_index(uri: str) -> InputError:
-    """The error for a place that holds something else."""
+    """Return the error for opening a folder that is no index."""
     return InputError(
         tr("This is not an index of xmr."),
         where=uri,
-        hint=tr("Make one: xmr index build CATALOGUE FOLDER"),
+        hint=tr("Create one: xmr index build CATALOGUE FOLDER"),
     )
 
 
-def mirror_folder(uri: str, name: str) -> Path:
-    """Where the mirror of an index lies: beside its table, or in the cache where that cannot be.
+def vector_cache_folder(uri: str, name: str) -> Path:
+    """Return where the vector cache of an index lies: inside the index if that can be written.
 
     Args:
-        uri: Of the index.
-        name: That no other index has, not even one that lay at the same place before.
+        uri: The index.
+        name: The unique name of the index. An index built later at the same place has another
+            name, so it never reads this cache.
     """
     own = Path(uri) / "mirror" / name
     if not is_remote(uri) and (own.is_dir() or os.access(uri, os.W_OK)):
         return own
-    return cached_mirror(uri, name)
+    return user_cache_folder(uri, name)
 
 
-def cached_mirror(uri: str, name: str) -> Path:
-    """Its place in the cache folder."""
+def user_cache_folder(uri: str, name: str) -> Path:
+    """Return the folder of a vector cache in the user's cache folder."""
     digest = hashlib.sha256(f"{uri} {name}".encode()).hexdigest()
     return cache_folder() / "mirrors" / digest[:16]

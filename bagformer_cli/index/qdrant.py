@@ -1,9 +1,10 @@
-"""An index in Qdrant: a server, or a cluster of them, for catalogues beyond one machine.
+"""An index in Qdrant: a server or a cluster, for catalogues that do not fit one machine.
 
-``qdrant://host:6333/collection`` (``qdrants://`` for TLS; the key from ``QDRANT_API_KEY``). Recall
-and late interaction are one request: the one-vector HNSW index fetches candidates on every shard,
-and the shards score their lists (``max_sim``) and merge. The lists get no index of their own
-(``m=0``): a graph over them would cost far more than the vectors and find hardly more.
+``qdrant://host:6333/collection`` (``qdrants://`` for TLS; the key comes from ``QDRANT_API_KEY``).
+Recall and late interaction are one request. On every shard the HNSW graph over single vectors
+returns candidates, the shard scores their multi-vector embeddings (``max_sim``), and the server
+merges the results. The embeddings get no graph of their own (``m=0``): it would cost more than the
+vectors and hardly find more.
 
 ``qdrant:///folder/collection`` is the client's local mode: exact, one process at a time, for tests.
 """
@@ -17,7 +18,6 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any, Self
 
 import numpy as np
@@ -28,10 +28,10 @@ from qdrant_client import QdrantClient
 from qdrant_client import models as q
 
 from bagformer_cli.errors import InputError, XmrError
-from bagformer_cli.index.engine import Engine, Found, Queries, Recall, damaged
+from bagformer_cli.index.engine import Engine, Queries, RecallMethod, RecallResult, engine_error
 from bagformer_cli.index.filters import parse_filter
 from bagformer_cli.index.qdrant_filters import key_of, qdrant_filter
-from bagformer_cli.index.rows import Layout, Side, side_one, side_vectors
+from bagformer_cli.index.rows import Layout, Side, side_vectors, single_vectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
@@ -49,13 +49,13 @@ _SCHEMA = {
 
 
 class QdrantEngine(Engine):
-    """See the module.
+    """An index in Qdrant; see the module.
 
     Args:
-        uri: Where the collection is.
-        client: Connected to it.
-        collection: Its name.
-        layout: Of the rows.
+        uri: The address of the collection.
+        client: A client connected to its server.
+        collection: The name of the collection.
+        layout: The layout of its rows.
     """
 
     def __init__(self, uri: str, client: QdrantClient, collection: str, layout: Layout) -> None:
@@ -66,22 +66,22 @@ class QdrantEngine(Engine):
     def create(
         cls, uri: str, layout: Layout, codebook: Codebook | None = None, **options: Any
     ) -> Self:
-        """Make an empty collection.
+        """Create an empty collection.
 
         Args:
-            uri: Where.
-            layout: Of the rows.
-            codebook: None: Qdrant knows no such codes.
-            **options: ``shards``: parts that the collection is cut into, more than there are nodes
-                so that it can grow; ``replicas``: copies of each; ``consistency``: of them that
-                must have written before a write counts.
+            uri: The address.
+            layout: The layout of the rows.
+            codebook: None; Qdrant cannot decode residual codes.
+            **options: ``shards``: parts of the collection; choose more than there are nodes, so
+                that nodes can be added. ``replicas``: copies of each part. ``consistency``: copies
+                that must have stored a write before it counts; by default the majority.
         """
         if layout.dtype == RESIDUAL4:
             raise InputError(
-                tr("Qdrant keeps lists as float16: residual codes make nothing smaller there."),
+                tr("Qdrant stores float16 vectors and cannot use residual codes."),
                 where=uri,
                 found=layout.dtype,
-                hint=tr("Encode with another --dtype."),
+                hint=tr("Encode the catalogue again with another --dtype."),
             )
         client, collection = _connect(uri)
         vectors: dict[str, q.VectorParams] = {}
@@ -100,9 +100,9 @@ class QdrantEngine(Engine):
         with _errors(uri):
             if client.collection_exists(collection):
                 raise InputError(
-                    tr("There is something at this place already."),
+                    tr("There already is something here."),
                     where=uri,
-                    hint=tr("Choose another collection, or add to it with xmr index add."),
+                    hint=tr("Choose another collection, or add to this one with xmr index add."),
                 )
             replicas = options.get("replicas")
             client.create_collection(
@@ -113,7 +113,7 @@ class QdrantEngine(Engine):
                 write_consistency_factor=options.get("consistency")
                 or (None if replicas is None else replicas // 2 + 1),
                 on_disk_payload=True,
-                metadata={KEY: json.dumps(asdict(layout))},
+                metadata={KEY: json.dumps(layout.to_json())},
             )
             if not _is_local(uri):
                 for name, kind in {"id": "str", **layout.attributes}.items():
@@ -122,7 +122,7 @@ class QdrantEngine(Engine):
         return cls(uri, client, collection, layout)
 
     @classmethod
-    def open(cls, uri: str, **options: Any) -> Self:
+    def open(cls, uri: str) -> Self:
         """Open a collection."""
         client, collection = _connect(uri)
         with _errors(uri):
@@ -130,10 +130,10 @@ class QdrantEngine(Engine):
                 raise InputError(
                     tr("There is no index here."),
                     where=uri,
-                    hint=tr("Make one: xmr index build CATALOGUE {uri}", uri=uri),
+                    hint=tr("Create one: xmr index build CATALOGUE {uri}", uri=uri),
                 )
             known = client.get_collection(collection).config.metadata or {}
-        layout = Layout.of(pa.schema([], {b"xmr": str(known.get(KEY, "")).encode()}))
+        layout = Layout.from_schema(pa.schema([], {b"xmr": str(known.get(KEY, "")).encode()}))
         if layout is None:
             raise InputError(tr("This is not an index of xmr."), where=uri)
         return cls(uri, client, collection, layout)
@@ -142,20 +142,20 @@ class QdrantEngine(Engine):
 
     def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Add rows, replacing those of the same id."""
-        self.check(rows)
+        self.require_fitting(rows)
         columns = {name: rows[name].to_pylist() for name in ("id", "title", "image", "thumbnail",
                                                             *self.layout.attributes)}  # fmt: skip
         sides = {
-            side: (side_one(rows, side), side_vectors(rows, side).to(dtype=torch.float32))
+            side: (single_vectors(rows, side), side_vectors(rows, side).to(dtype=torch.float32))
             for side in self.layout.sides
         }
         points = []
         for row, name in enumerate(columns["id"]):
             vectors: dict[str, Any] = {}
-            for side, (one, lists) in sides.items():
-                own = lists[row].values
+            for side, (single, embeddings) in sides.items():
+                own = embeddings[row].values
                 if len(own):
-                    vectors[f"{side}_vector"] = one[row].tolist()
+                    vectors[f"{side}_vector"] = single[row].tolist()
                     vectors[f"{side}_vectors"] = own.tolist()
             payload = {key: values[row] for key, values in columns.items()}
             if payload["thumbnail"] is not None:
@@ -167,11 +167,11 @@ class QdrantEngine(Engine):
                 self._client.upsert(self._collection, part, wait=True)
 
     def remove(self, ids: Sequence[str] = (), where: str | None = None) -> int:
-        """Delete rows."""
+        """Delete rows by id, or by a filter."""
         conditions: list[q.Filter] = []
         if ids:
-            there = q.HasIdCondition(has_id=[point_id(name) for name in ids])
-            conditions.append(q.Filter(must=[there]))
+            listed = q.HasIdCondition(has_id=[point_id(name) for name in ids])
+            conditions.append(q.Filter(must=[listed]))
         if where is not None:
             conditions.append(self._filter(where))
         removed = 0
@@ -183,12 +183,12 @@ class QdrantEngine(Engine):
         return removed
 
     def optimize(self, progress: Progress = SILENT) -> None:
-        """Nothing: the server does it by itself."""
+        """Do nothing: the server optimizes by itself."""
 
     # ------------------------------------------------------------------------------- reading
 
     def count(self, where: str | None = None) -> int:
-        """Rows, or those that an expression is true of."""
+        """Count all rows, or those that match a filter."""
         condition = None if where is None else self._filter(where)
         with _errors(self.uri):
             return int(self._client.count(self._collection, condition, exact=True).count)
@@ -199,25 +199,28 @@ class QdrantEngine(Engine):
         queries: Queries,
         k: int,
         where: str | None,
-        method: Recall,
+        method: RecallMethod,
         *,
         candidates: int,
-    ) -> Found:
-        """Candidates by one vector, and their late interaction, in one request."""
+    ) -> RecallResult:
+        """Find candidates by single vectors and score them, in one request for all queries."""
         self.layout.require_side(side, self.uri)
         started = time.perf_counter()
-        there = q.HasVectorCondition(has_vector=f"{side}_vectors")
-        narrow = q.Filter(must=[there] if where is None else [there, self._filter(where)])
-        lists = queries.vectors.to("cpu", torch.float32).to_list()
+        has_side = q.HasVectorCondition(has_vector=f"{side}_vectors")
+        narrow = q.Filter(must=[has_side] if where is None else [has_side, self._filter(where)])
+        embeddings = queries.vectors.to("cpu", torch.float32).to_list()
+        exact = method == "exact"
         requests = []
-        for one, own in zip(queries.one.float().tolist(), lists, strict=True):
-            first = q.Prefetch(query=one, using=f"{side}_vector", limit=candidates, filter=narrow)
+        for single, own in zip(queries.single.float().tolist(), embeddings, strict=True):
+            first = q.Prefetch(
+                query=single, using=f"{side}_vector", limit=candidates, filter=narrow
+            )
             requests.append(
                 q.QueryRequest(
-                    prefetch=None if method == "exact" else first,
+                    prefetch=None if exact else first,
                     query=own.tolist(),
                     using=f"{side}_vectors",
-                    filter=narrow if method == "exact" else None,
+                    filter=narrow if exact else None,
                     limit=k,
                 )
             )
@@ -225,40 +228,39 @@ class QdrantEngine(Engine):
             answers = self._client.query_batch_points(self._collection, requests)
         keys = [np.array([str(point.id) for point in answer.points], object) for answer in answers]
         scores = [np.array([p.score for p in answer.points], np.float32) for answer in answers]
-        note = (
-            tr("every list compared, by the server")
-            if method == "exact"
-            else tr(
-                "one vector each, then the lists of {n} candidates; by the server", n=candidates
+        if exact:
+            note = tr("all products scored by the server")
+        else:
+            note = tr(
+                "nearest single vectors, then {n} candidates scored by the server", n=candidates
             )
-        )
         seconds = {"server": time.perf_counter() - started}
-        return Found(keys, scores, True, "exact" if method == "exact" else "vector", note, seconds)
+        return RecallResult(keys, scores, True, "exact" if exact else "vector", note, seconds)
 
-    def late(
+    def late_interaction(
         self, side: Side, queries: Queries, keys: Sequence[NDArray[Any]]
     ) -> list[NDArray[np.float32]]:
-        """The late interaction of candidates, by the server."""
+        """Score each query against its candidates, on the server."""
         result = []
-        for own, chosen in zip(queries.vectors.to_list(), keys, strict=True):
+        for own, candidates in zip(queries.vectors.to_list(), keys, strict=True):
             with _errors(self.uri):
                 answer = self._client.query_points(
                     self._collection,
                     query=own.tolist(),
                     using=f"{side}_vectors",
-                    query_filter=q.Filter(must=[q.HasIdCondition(has_id=list(chosen))]),
-                    limit=max(1, len(chosen)),
+                    query_filter=q.Filter(must=[q.HasIdCondition(has_id=list(candidates))]),
+                    limit=max(1, len(candidates)),
                 )
             scores = {str(point.id): point.score for point in answer.points}
-            result.append(np.array([scores[key] for key in chosen], np.float32))
+            result.append(np.array([scores[key] for key in candidates], np.float32))
         return result
 
-    def rows(self, keys: NDArray[Any], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Columns of rows, in order."""
+    def fetch(self, keys: NDArray[Any], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Return columns of rows, in order."""
         if not len(keys):
             return []
         with _errors(self.uri):
-            # Qdrant would read the name of a column as a path: what is not wanted is named instead.
+            # Qdrant would read an odd column name as a path. So only "thumbnail" is ever named.
             wanted = "thumbnail" in columns or q.PayloadSelectorExclude(exclude=["thumbnail"])
             found = self._client.retrieve(self._collection, list(keys), with_payload=wanted)
         payloads = {str(record.id): record.payload or {} for record in found}
@@ -271,7 +273,7 @@ class QdrantEngine(Engine):
         return rows
 
     def info(self) -> dict[str, Any]:
-        """What the server says of the collection."""
+        """Return what the server reports about the collection."""
         with _errors(self.uri):
             about = self._client.get_collection(self._collection)
             sides = {
@@ -282,13 +284,13 @@ class QdrantEngine(Engine):
                 ).count
                 for side in self.layout.sides
             }
-        lists = about.config.params
+        params = about.config.params
         return {
             "engine": "qdrant",
             "sides": sides,
             "status": str(about.status.value),
-            "shards": lists.shard_number,
-            "replicas": lists.replication_factor,
+            "shards": params.shard_number,
+            "replicas": params.replication_factor,
             "bytes": 0,
         }
 
@@ -303,7 +305,7 @@ class QdrantEngine(Engine):
 
 
 def point_id(name: str) -> str:
-    """A product's id as Qdrant wants it: a UUID that follows from it."""
+    """Return the UUID of a product; Qdrant accepts no text as the id of a point."""
     return str(uuid.uuid5(NAMESPACE, name))
 
 
@@ -316,7 +318,7 @@ def _connect(uri: str) -> tuple[QdrantClient, str]:
     place, _, collection = rest.rpartition("/")
     if not collection or not place:
         raise InputError(
-            tr("The address lacks its collection."),
+            tr("The address does not name a collection."),
             found=uri,
             expected="qdrant://host:6333/collection",
         )
@@ -336,10 +338,10 @@ def _connect(uri: str) -> tuple[QdrantClient, str]:
 
 @contextmanager
 def _errors(uri: str) -> Iterator[None]:
-    """What the client raises, as this project's errors."""
+    """Raise the client's exceptions as this project's errors."""
     try:
         yield
     except (XmrError, KeyboardInterrupt):
         raise
     except Exception as error:
-        raise damaged(uri, error) from error
+        raise engine_error(uri, error) from error

@@ -1,4 +1,4 @@
-"""The slow scorer over the candidates of a search."""
+"""Rerank: score the best results of a search with the cross-encoder."""
 
 from __future__ import annotations
 
@@ -15,87 +15,91 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.encode import EncodedItems, encode_images, encode_texts
 
-PAIRS = 64
+PAIRS_AT_ONCE = 64
 
 
 @torch.inference_mode()
-def slow_scores(
-    model: RetrievalModel, query: Any, is_image: bool, rows: list[dict[str, Any]]
+def cross_encoder_scores(
+    model: RetrievalModel, query: Any, query_is_image: bool, rows: list[dict[str, Any]]
 ) -> NDArray[np.float32]:
-    """The slow scores of one query with products.
+    """Score one query against products with the cross-encoder.
 
-    Images are encoded anew, from their file where it is still there, else from the thumbnail.
+    An index stores vectors, not the states that a cross-encoder reads. So products are encoded
+    again: images from their files, or from the thumbnails where a file is gone.
 
     Args:
-        model: Has a slow scorer.
-        query: A title; or an image, which is then compared with the products' titles.
-        is_image: Which.
-        rows: ``image``, ``thumbnail`` and ``title`` of each product.
+        model: A model with a trained cross-encoder.
+        query: A title, which is compared with the products' images; or an image, which is compared
+            with their titles.
+        query_is_image: Which of the two.
+        rows: ``image``, ``thumbnail`` and ``title`` of n products.
 
     Returns:
-        [n]; NaN where a product has neither image nor thumbnail (or no title).
+        [n] scores; NaN for a product without image and thumbnail (or without title).
     """
     scores = np.full(len(rows), np.nan, np.float32)
-    texts: EncodedItems | None
-    images: EncodedItems | None
-    if is_image:
-        images = _images(model, [decode(query)])
-        there = [i for i, row in enumerate(rows) if row["title"]]
-        texts = _texts(model, [rows[i]["title"] for i in there]) if there else None
+    if query_is_image:
+        numbers = [n for n, row in enumerate(rows) if row["title"]]
+        if not numbers:
+            return scores
+        images = _encode_images(model, [decode(query)])
+        texts = _encode_texts(model, [rows[n]["title"] for n in numbers])
     else:
-        texts = _texts(model, [query])
-        pictures = [_picture(row) for row in rows]
-        there = [i for i, picture in enumerate(pictures) if picture is not None]
-        images = _images(model, [pictures[i] for i in there]) if there else None
-    if texts is None or images is None:
-        return scores
-    for begin in range(0, len(there), PAIRS):
-        places = torch.arange(begin, min(begin + PAIRS, len(there)))
-        one = torch.zeros_like(places)
-        left, right = (places, one) if is_image else (one, places)
-        found = _pairs(model, texts, images, left, right)
-        scores[np.asarray(there)[begin : begin + PAIRS]] = found.float().cpu().numpy()
+        pictures = [_open_image(row) for row in rows]
+        numbers = [n for n, picture in enumerate(pictures) if picture is not None]
+        if not numbers:
+            return scores
+        images = _encode_images(model, [pictures[n] for n in numbers])
+        texts = _encode_texts(model, [query])
+    for begin in range(0, len(numbers), PAIRS_AT_ONCE):
+        product = torch.arange(begin, min(begin + PAIRS_AT_ONCE, len(numbers)))
+        own = torch.zeros_like(product)  # the query
+        text, image = (product, own) if query_is_image else (own, product)
+        found = _score_pairs(model, texts, images, text, image)
+        scores[np.asarray(numbers)[begin : begin + PAIRS_AT_ONCE]] = found.float().cpu().numpy()
     return scores
 
 
-def _pairs(
+def _score_pairs(
     model: RetrievalModel,
     texts: EncodedItems,
     images: EncodedItems,
-    left: torch.Tensor,
-    right: torch.Tensor,
+    text: torch.Tensor,
+    image: torch.Tensor,
 ) -> torch.Tensor:
+    """Score the pairs (texts[text[i]], images[image[i]])."""
     assert model.cross is not None
     assert texts.states is not None
     assert texts.mask is not None
     assert images.states is not None
-    states = images.states[right.to(images.states.device)].to(model.device, torch.float32)
-    more = () if images.mask is None else (images.mask[right],)
-    place = left.to(texts.states.device)
+    text = text.to(texts.states.device)
+    image = image.to(images.states.device)
+    mask = () if images.mask is None else (images.mask[image],)
     scores: torch.Tensor = model.cross.score(
-        texts.states[place].to(model.device, torch.float32),
-        texts.mask[place].to(model.device),
-        states,
-        *more,
+        texts.states[text].to(model.device, torch.float32),
+        texts.mask[text].to(model.device),
+        images.states[image].to(model.device, torch.float32),
+        *mask,
     )
     return scores
 
 
-def _images(model: RetrievalModel, pictures: list[Any]) -> EncodedItems:
+def _encode_images(model: RetrievalModel, pictures: list[Any]) -> EncodedItems:
     size = model.config.image.size
     batches = (
-        torch.stack([pixels_of(picture, size) for picture in pictures[i : i + PAIRS]])
-        for i in range(0, len(pictures), PAIRS)
+        torch.stack([pixels_of(picture, size) for picture in pictures[i : i + PAIRS_AT_ONCE]])
+        for i in range(0, len(pictures), PAIRS_AT_ONCE)
     )
     return encode_images(model, batches, states=True)
 
 
-def _texts(model: RetrievalModel, titles: list[str]) -> EncodedItems:
+def _encode_texts(model: RetrievalModel, titles: list[str]) -> EncodedItems:
     batch = TextBatch.from_tokens(model.titles(titles), model.titles.tokenizer.pad_id)
     return encode_texts(model, [batch], states=True)
 
 
-def _picture(row: dict[str, Any]) -> Any:
+def _open_image(row: dict[str, Any]) -> Any:
+    """Decode a product's image file, else its thumbnail; None if neither can be read."""
     for source in (row["image"], row["thumbnail"]):
         if source is None or (isinstance(source, str) and not Path(source).is_file()):
             continue

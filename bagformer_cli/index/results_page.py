@@ -20,7 +20,7 @@ EMBEDDED_SIDE = 400  # pixels
 
 
 @dataclass(frozen=True)
-class Found:
+class QueryResults:
     """One query and its results.
 
     Args:
@@ -46,20 +46,20 @@ def require_page(path: Path) -> None:
         )
 
 
-def write_page(path: Path, found: Sequence[Found]) -> None:
+def write_page(path: Path, queries: Sequence[QueryResults]) -> None:
     """Write all results to one HTML file that contains their images.
 
     Raises:
         InputError: The file name does not end in ``.html`` or ``.htm``.
     """
     require_page(path)
-    write_text(path, page(found))
+    write_text(path, page(queries))
 
 
-def page(found: Sequence[Found]) -> str:
+def page(queries: Sequence[QueryResults]) -> str:
     """Return all results as one HTML page; images are embedded as data URIs."""
     parts = [_HEAD.replace("LANG", language()).replace("TITLE", html.escape(tr("Search results")))]
-    for one in found:
+    for one in queries:
         parts.append(f"<h2>{html.escape(one.query)}</h2>")
         if one.image is not None:
             parts.append(f'<img class="query" src="{_data_uri(one.image)}" alt="">')

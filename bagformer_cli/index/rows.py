@@ -1,11 +1,22 @@
-"""Products as Arrow rows: what ``xmr encode`` writes and every index engine takes.
+"""Products as Arrow rows: the format of ``xmr encode`` files and of every index.
 
-A row holds what is shown (id, title, image, thumbnail, attributes) and, for each side it has, one
-vector (``image_vector``), the list that the late interaction scores (``image_vectors``) and its
-length (``image_count``). Arrow's ``list<fixed_size_list<D>>`` *is* a packed ``MultiVectors``: the
-values one after another, and offsets.
+A row is one product. It holds what is shown, and for each side (image, title) its vectors::
 
-Shapes: n rows, N vectors in all, D dimensions.
+    column          Arrow type                        product with image and title   title only
+    id, title       string                            "p1", "红色连衣裙"               "p2", "雨伞"
+    image           string (path)                     "a.jpg"                        null
+    thumbnail       binary (JPEG, PNG or WebP file)   b"…"                           null
+    price, …        one column per attribute          200                            30
+    image_vector    fixed_size_list<float16, D>       one vector                     null
+    image_vectors   list<fixed_size_list<int8, D>>    multi-vector embedding         null
+    image_count     int32                             33                             null
+    image_scale     float32 (int8 only)               0.0071                         null
+    title_vector …  the same for the title
+
+``list<fixed_size_list>`` has the memory layout of ``MultiVectors``: values and offsets. The
+schema's metadata hold the :class:`Layout` as JSON.
+
+Shapes: n rows, m of them with a side, N vectors in all, D dimensions.
 """
 
 from __future__ import annotations
@@ -31,45 +42,47 @@ from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook, code_width
 Side = Literal["image", "title"]
 SIDES: tuple[Side, ...] = ("image", "title")
 VectorType = Literal["int8", "float16", "float32", "residual4"]
-One = Literal["cls", "mean"]
+SingleVector = Literal["cls", "mean"]
 
 VERSION = 1
 KEY = b"xmr"
 TEXT = ("id", "title", "image")
 
-_VALUES = {
+_ARROW_TYPES = {
     "int8": pa.int8(),
     "float16": pa.float16(),
     "float32": pa.float32(),
     RESIDUAL4: pa.uint8(),
 }
-_TORCH = {"int8": torch.int8, "float16": torch.float16, "float32": torch.float32}
+_TORCH_TYPES = {"int8": torch.int8, "float16": torch.float16, "float32": torch.float32}
 _ATTRIBUTES = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "str": pa.string()}
+_JSON_NAMES = {"single_vector": "one", "reduction": "fewer"}  # fields with another name on disk
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the rows of an index or of encoded files are; two of the same layout go together.
+    """The form of the rows of an index or of encoded files; rows of equal layouts fit together.
 
     Args:
         model: The fingerprint of the model that made the vectors.
         dim: D.
-        dtype: Of the stored lists of vectors.
-        one: Which single vector stands for an item: the class token's, or the mean.
-        sides: Which sides may be there.
-        fewer: How lists were made shorter (``{"pool": 4}``), for the record.
-        attributes: Name to ``bool``, ``int``, ``float`` or ``str``.
-        checkpoint: Where the model was when the first row was made, to find it again.
-        codebook: The digest of what residual codes mean; empty for other types.
-        version: Of this form.
+        dtype: The type of the stored multi-vector embeddings.
+        single_vector: What the single vector of an item is: the class token's, or the mean.
+        sides: Which sides rows may have.
+        reduction: How images got fewer vectors, for example ``{"pool": 4}``; see
+            ``compression/reduction.py``.
+        attributes: Name and type (``bool``, ``int``, ``float``, ``str``) of each attribute.
+        checkpoint: The model's folder when the first row was made; used to find it again.
+        codebook: The digest of the codebook of residual codes; empty for other types.
+        version: The version of this format.
     """
 
     model: str
     dim: int
     dtype: VectorType = "int8"
-    one: One = "cls"
+    single_vector: SingleVector = "cls"
     sides: tuple[Side, ...] = SIDES
-    fewer: dict[str, float] = field(default_factory=dict)
+    reduction: dict[str, float] = field(default_factory=dict)
     attributes: dict[str, str] = field(default_factory=dict)
     checkpoint: str = ""
     codebook: str = ""
@@ -77,70 +90,84 @@ class Layout:
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the rows, with the layout itself in its metadata."""
+        """The Arrow schema of the rows, with the layout in its metadata."""
         fields = [pa.field(name, pa.string()) for name in TEXT]
         fields.append(pa.field("thumbnail", pa.binary()))
         fields += [pa.field(name, _ATTRIBUTES[kind]) for name, kind in self.attributes.items()]
         for side in self.sides:
             fields.append(pa.field(f"{side}_vector", pa.list_(pa.float16(), self.dim)))
-            fields.append(pa.field(f"{side}_vectors", self.list_type))
+            fields.append(pa.field(f"{side}_vectors", self.vectors_type))
             fields.append(pa.field(f"{side}_count", pa.int32()))
             if self.dtype == "int8":
                 fields.append(pa.field(f"{side}_scale", pa.float32()))
-        return pa.schema(fields, {KEY: json.dumps(asdict(self), ensure_ascii=False)})
+        return pa.schema(fields, {KEY: json.dumps(self.to_json(), ensure_ascii=False)})
 
     @property
-    def list_type(self) -> pa.DataType:
-        """The type of a column of lists of vectors."""
+    def vectors_type(self) -> pa.DataType:
+        """The Arrow type of a column of multi-vector embeddings."""
         width = code_width(self.dim) if self.dtype == RESIDUAL4 else self.dim
-        return pa.list_(pa.list_(_VALUES[self.dtype], width))
+        return pa.list_(pa.list_(_ARROW_TYPES[self.dtype], width))
 
-    def stored(self, vectors: MultiVectors, codebook: Codebook | None = None) -> MultiVectors:
-        """Lists in the type that rows hold, on the CPU; codes by the layout's codebook."""
-        if self.dtype != RESIDUAL4:
-            return vectors.to("cpu", _TORCH[self.dtype])
-        return vectors.code(self.codebook_of(codebook))
-
-    def codebook_of(self, codebook: Codebook | None) -> Codebook:
-        """The codebook, if it is the one that the layout names.
-
-        Raises:
-            InputError: It is another, or there is none.
-        """
-        if codebook is None or codebook.digest != self.codebook:
-            raise InputError(
-                tr("The codes were made with another codebook: they would mean nothing."),
-                found=None if codebook is None else codebook.digest,
-                expected=self.codebook,
-            )
-        return codebook
+    def to_json(self) -> dict[str, Any]:
+        """Return the layout as it is stored, and as ``xmr index info --json`` shows it."""
+        return {_JSON_NAMES.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
-    def of(cls, schema: pa.Schema) -> Self | None:
-        """The layout in a schema's metadata, or None."""
+    def from_schema(cls, schema: pa.Schema) -> Self | None:
+        """Read the layout from a schema's metadata; None if there is none.
+
+        Raises:
+            InputError: The vectors have a type that this version does not know.
+        """
         raw = (schema.metadata or {}).get(KEY)
         if raw is None:
             return None
         try:
             values = json.loads(raw)
+            for name, stored in _JSON_NAMES.items():
+                values[name] = values.pop(stored)
             layout = cls(**{**values, "sides": tuple(values["sides"])})
-            known = layout.dtype in _VALUES
-        except (ValueError, TypeError, KeyError):
+            known = layout.dtype in _ARROW_TYPES
+        except (ValueError, TypeError, KeyError, AttributeError):
             return None
         if not known:  # residual2, for example, which earlier versions wrote
             raise InputError(
                 tr("This version of xmr cannot read vectors of this type."),
                 found=layout.dtype,
-                expected=", ".join(_VALUES),
+                expected=", ".join(_ARROW_TYPES),
                 hint=tr("Encode the catalogue again with another --dtype."),
             )
         return layout
 
-    def require_side(self, side: Side, where: str) -> None:
-        """Make sure that there is such a side.
+    def to_stored(self, vectors: MultiVectors, codebook: Codebook | None = None) -> MultiVectors:
+        """Convert vectors to the stored type, on the CPU.
 
         Raises:
-            InputError: There is none.
+            InputError: The layout has residual codes and ``codebook`` is not their codebook.
+        """
+        if self.dtype != RESIDUAL4:
+            return vectors.to("cpu", _TORCH_TYPES[self.dtype])
+        return vectors.code(self.require_codebook(codebook))
+
+    def require_codebook(self, codebook: Codebook | None) -> Codebook:
+        """Return the codebook if it is the one that the layout names.
+
+        Raises:
+            InputError: It is missing or another one.
+        """
+        if codebook is None or codebook.digest != self.codebook:
+            raise InputError(
+                tr("These residual codes belong to another codebook and cannot be decoded."),
+                found=None if codebook is None else codebook.digest,
+                expected=self.codebook,
+            )
+        return codebook
+
+    def require_side(self, side: Side, where: str) -> None:
+        """Check that rows may have a side.
+
+        Raises:
+            InputError: They may not.
         """
         if side not in self.sides:
             raise InputError(
@@ -150,18 +177,18 @@ class Layout:
             )
 
     def require_same(self, other: Layout, where: str) -> None:
-        """Make sure that rows of ``other`` fit into an index of this layout.
+        """Check that rows of another layout fit into an index of this one.
 
         Raises:
-            InputError: Another model, dimension, type or kind of vectors made them.
+            InputError: The model, or the dimension, type or reduction of the vectors differs.
         """
         if other.model != self.model:
             raise wrong_model(self, other.model, where)
-        for name, said in (
+        for name, label in (
             ("dim", tr("dimension")),
-            ("dtype", tr("type of the vectors")),
-            ("one", tr("single vector")),
-            ("fewer", tr("fewer vectors")),
+            ("dtype", tr("vector type")),
+            ("single_vector", tr("single vector")),
+            ("reduction", tr("vector reduction")),
             ("codebook", tr("codebook")),
         ):
             own, theirs = getattr(self, name), getattr(other, name)
@@ -169,8 +196,8 @@ class Layout:
                 raise InputError(
                     tr("These vectors do not fit the index."),
                     where=where,
-                    found=f"{said}: {theirs or '-'}",
-                    expected=f"{said}: {own or '-'}",
+                    found=f"{label}: {theirs or '-'}",
+                    expected=f"{label}: {own or '-'}",
                     hint=tr("Add the catalogue itself: xmr index add CATALOGUE INDEX")
                     if name == "codebook"
                     else tr("Encode them with the options the index was built with."),
@@ -178,44 +205,51 @@ class Layout:
 
 
 def wrong_model(layout: Layout, found: str, where: str) -> InputError:
-    """The error for vectors or a query of another model than the index's."""
-    place = f" ({layout.checkpoint})" if layout.checkpoint else ""
+    """Return the error for vectors or queries of another model than the index's."""
+    folder = f" ({layout.checkpoint})" if layout.checkpoint else ""
     return InputError(
-        tr("The index was built with another model: its scores would mean nothing."),
+        tr("The index was built with another model, so its vectors cannot be compared."),
         where=where,
         found=found,
-        expected=f"{layout.model}{place}",
-        hint=tr("Give that model with --checkpoint, or build the index anew."),
+        expected=f"{layout.model}{folder}",
+        hint=tr("Pass that model with --checkpoint, or build the index again."),
     )
 
 
 @dataclass
 class SideRows:
-    """One side of some rows.
+    """The vectors of one side of n rows, of which m have this side.
 
     Args:
-        there: [n] bool, which rows have this side.
-        vectors: Of the rows that have it, in order.
-        one: [m, D], of the same.
+        present: [n] bool, which rows have this side.
+        vectors: The multi-vector embeddings of those m rows, in order.
+        single: [m, D] one vector for each of them.
     """
 
-    there: NDArray[np.bool_]
+    present: NDArray[np.bool_]
     vectors: MultiVectors
-    one: Tensor
+    single: Tensor
 
 
-def to_batch(
+def to_rows(
     layout: Layout,
     products: Sequence[Product],
     thumbnails: Sequence[bytes | None],
     sides: Mapping[Side, SideRows],
     codebook: Codebook | None = None,
 ) -> pa.RecordBatch:
-    """Products and their vectors as rows; ``codebook`` is the layout's, if it has one.
+    """Combine products and their vectors into rows.
+
+    Args:
+        layout: The layout of the rows.
+        products: n products.
+        thumbnails: n small image files.
+        sides: The vectors of each side; a missing side is null in every row.
+        codebook: The codebook of the layout, if it has one.
 
     Raises:
         InputError: The codebook is not the layout's.
-        DataError: An attribute's value is not of its type; the error names the product.
+        DataError: An attribute's value has another type; the error names the product.
     """
     columns: list[pa.Array] = [
         pa.array([product.id for product in products], pa.string()),
@@ -226,40 +260,41 @@ def to_batch(
     for name, kind in layout.attributes.items():
         columns.append(_attribute(products, name, kind))
     for side in layout.sides:
-        rows = sides.get(side)
-        columns += _side_columns(layout, rows, len(products), codebook)
+        columns += _side_columns(layout, sides.get(side), len(products), codebook)
     return pa.record_batch(columns, schema=layout.schema)
 
 
 def side_vectors(
     rows: pa.RecordBatch | pa.Table, side: Side, codebook: Codebook | None = None
 ) -> MultiVectors:
-    """The lists of vectors of one side; a row without that side has none."""
-    column = _whole(rows.column(f"{side}_vectors"))
-    dim = column.type.value_type.list_size
+    """Read the multi-vector embeddings of one side; a row without it gets an empty one."""
+    column = _joined(rows.column(f"{side}_vectors"))
+    width = column.type.value_type.list_size
     lengths = np.asarray(column.value_lengths().fill_null(0), np.int64)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     flat = column.flatten().flatten().to_numpy(zero_copy_only=False)
-    values = torch.from_numpy(np.array(flat).reshape(-1, dim))
+    values = torch.from_numpy(np.array(flat).reshape(-1, width))
     scales = None
     if values.dtype == torch.int8:
-        stored = _whole(rows.column(f"{side}_scale")).fill_null(0.0)
+        stored = _joined(rows.column(f"{side}_scale")).fill_null(0.0)
         scales = torch.from_numpy(np.array(stored.to_numpy(zero_copy_only=False), np.float32))
     return MultiVectors(values, torch.from_numpy(offsets), scales, codebook)
 
 
-def side_one(rows: pa.RecordBatch | pa.Table, side: Side) -> NDArray[np.float32]:
-    """[n, D] the single vectors of one side; zeros where a row has none."""
-    column = _whole(rows.column(f"{side}_vector"))
+def single_vectors(rows: pa.RecordBatch | pa.Table, side: Side) -> NDArray[np.float32]:
+    """Read the single vectors of one side: [n, D], zeros for a row without it."""
+    column = _joined(rows.column(f"{side}_vector"))
     dim = column.type.list_size
     result = np.zeros((len(column), dim), np.float32)
-    there = np.asarray(column.is_valid())
-    result[there] = column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+    present = np.asarray(column.is_valid())
+    result[present] = column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
     return result
 
 
-def column_lists(values: NDArray[Any], offsets: NDArray[np.int64], type_: pa.DataType) -> pa.Array:
-    """[N, D] values and [n+1] offsets as an Arrow column of lists of vectors, without a copy."""
+def vectors_column(
+    values: NDArray[Any], offsets: NDArray[np.int64], type_: pa.DataType
+) -> pa.Array:
+    """Make an Arrow column of multi-vector embeddings from [N, D] and [n+1]; copies nothing."""
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
     inner = pa.FixedSizeListArray.from_arrays(flat, type=type_.value_type)
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), inner, type=type_)
@@ -268,30 +303,31 @@ def column_lists(values: NDArray[Any], offsets: NDArray[np.int64], type_: pa.Dat
 def _side_columns(
     layout: Layout, rows: SideRows | None, n: int, codebook: Codebook | None
 ) -> list[pa.Array]:
-    one_type = pa.list_(pa.float16(), layout.dim)
+    """Make the columns of one side: single vector, embedding, count and, for int8, scale."""
+    single_type = pa.list_(pa.float16(), layout.dim)
     if rows is None:
-        columns = [pa.nulls(n, one_type), pa.nulls(n, layout.list_type), pa.nulls(n, pa.int32())]
+        columns = [pa.nulls(n, single_type), pa.nulls(n, layout.vectors_type)]
+        columns.append(pa.nulls(n, pa.int32()))
         return [*columns, pa.nulls(n, pa.float32())] if layout.dtype == "int8" else columns
-    vectors = layout.stored(rows.vectors, codebook)
+    vectors = layout.to_stored(rows.vectors, codebook)
+    missing = pa.array(~rows.present)
     lengths = np.zeros(n, np.int64)
-    lengths[rows.there] = vectors.lengths.numpy()
+    lengths[rows.present] = vectors.lengths.numpy()
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    missing = pa.array(~rows.there)
-    lists = column_lists(vectors.values.numpy(), offsets, layout.list_type)
-    whole = np.zeros((n, layout.dim), np.float16)
-    whole[rows.there] = rows.one.detach().cpu().float().numpy()
-    one = pa.FixedSizeListArray.from_arrays(
-        pa.array(whole.reshape(-1)), type=one_type, mask=missing
-    )
+    embeddings = vectors_column(vectors.values.numpy(), offsets, layout.vectors_type)
+    single = np.zeros((n, layout.dim), np.float16)
+    single[rows.present] = rows.single.detach().cpu().float().numpy()
     columns = [
-        one,
-        pc.if_else(missing, pa.nulls(n, layout.list_type), lists),
-        pa.array(lengths.astype(np.int32), mask=~rows.there),
+        pa.FixedSizeListArray.from_arrays(
+            pa.array(single.reshape(-1)), type=single_type, mask=missing
+        ),
+        pc.if_else(missing, pa.nulls(n, layout.vectors_type), embeddings),
+        pa.array(lengths.astype(np.int32), mask=~rows.present),
     ]
     if vectors.scales is not None:
         scales = np.zeros(n, np.float32)
-        scales[rows.there] = vectors.scales.numpy()
-        columns.append(pa.array(scales, mask=~rows.there))
+        scales[rows.present] = vectors.scales.numpy()
+        columns.append(pa.array(scales, mask=~rows.present))
     return columns
 
 
@@ -306,7 +342,7 @@ def _attribute(products: Sequence[Product], name: str, kind: str) -> pa.Array:
             pa.array([value], _ATTRIBUTES[kind])
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             raise DataError(
-                tr("The attribute '{name}' is of another type in the index.", name=name),
+                tr("The attribute '{name}' has another type in the index.", name=name),
                 where=product.where,
                 found=repr(value),
                 expected=kind,
@@ -314,5 +350,5 @@ def _attribute(products: Sequence[Product], name: str, kind: str) -> pa.Array:
     raise AssertionError(name)  # pragma: no cover - one of them was refused above
 
 
-def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _joined(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -1,6 +1,14 @@
-"""Search: recall, late interaction over the candidates, then perhaps the slow scorer.
+"""Search an index: encode the query, recall, late interaction, rerank, fetch.
 
-Shapes: Q queries, k results.
+The stages, and the file of each::
+
+    encode   query → vectors                                    models/encode.py
+    recall   best rows, or candidates by single vectors         lancedb.py / qdrant.py
+    late     order such candidates by late interaction          (skipped after an exact recall)
+    rerank   a cross-encoder scores the best few                rerank.py   (only with rerank > 0)
+    fetch    titles, attributes, thumbnails of the results      lancedb.py / qdrant.py
+
+Shapes: Q queries, D dimensions.
 """
 
 from __future__ import annotations
@@ -19,10 +27,10 @@ from numpy.typing import NDArray
 from bagformer_cli.data.batches import TextBatch, pixels_of
 from bagformer_cli.data.images import decode
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.encode import one_of
-from bagformer_cli.index.engine import Engine, Found, Queries, Recall
+from bagformer_cli.index.encode import single_vectors_of
+from bagformer_cli.index.engine import Engine, Queries, RecallMethod
 from bagformer_cli.index.engines import open_engine
-from bagformer_cli.index.rerank import slow_scores
+from bagformer_cli.index.rerank import cross_encoder_scores
 from bagformer_cli.index.rows import Side, wrong_model
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
@@ -33,8 +41,34 @@ from bagformer_cli.models.fingerprint import fingerprint
 if TYPE_CHECKING:
     from PIL import Image
 
-CANDIDATES = 200
-"""Candidates of a one-vector recall, at least; the late interaction orders them."""
+CANDIDATES = 200  # of a first stage by single vectors, unless the caller says otherwise
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search.
+
+    Args:
+        k: Results per query.
+        where: A filter over id, title and attributes, in SQL; None: all products.
+        of: Compare the query with the products' images or with their titles.
+        recall: The first stage; ``auto`` lets the engine choose.
+        candidates: Products that a first stage by single vectors passes to the late interaction.
+            More find more and take longer. None: 200.
+        rerank: How many of the best results the cross-encoder scores; 0: none.
+        beta: Weight of the late interaction: merged score = slow + beta × fast. None: the
+            model's ``evaluation.beta``.
+        thumbnails: Whether results include the products' thumbnails.
+    """
+
+    k: int = 10
+    where: str | None = None
+    of: Side = "image"
+    recall: RecallMethod = "auto"
+    candidates: int | None = None
+    rerank: int = 0
+    beta: float | None = None
+    thumbnails: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,17 +77,18 @@ class Hit:
 
     Attributes:
         rank: From 1.
-        score: What it is ordered by.
-        mean: The late interaction's score a vector of the query: a cosine, whatever its length.
-        id: The product's.
+        score: The score that orders the results: ``fast``, or the merged score.
+        mean: ``fast`` divided by the number of query vectors. A mean cosine, so it is comparable
+            between queries of different lengths.
+        id: The product's id.
         title: Its title, or None.
-        image: Where its image was, or None.
-        attributes: What else is known of it.
-        stage: What gave the score: ``late``, or ``merged`` where the slow scorer saw the product;
-            such stand before all others.
-        fast: The late interaction's score.
-        slow: The slow scorer's, where it saw the product.
-        thumbnail: A small picture, the file's content.
+        image: The path of its image, or None.
+        attributes: Its other attributes, without missing values.
+        stage: ``late`` if ``score`` is the late-interaction score; ``merged`` if the cross-encoder
+            scored the product too. Merged results come first.
+        fast: The late-interaction score.
+        slow: The cross-encoder's score, or None.
+        thumbnail: A small image as the content of its file, or None.
     """
 
     rank: int
@@ -69,18 +104,18 @@ class Hit:
     thumbnail: bytes | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the picture."""
+        """Return all attributes but the thumbnail."""
         return {name: value for name, value in vars(self).items() if name != "thumbnail"}
 
 
 @dataclass(frozen=True)
 class Results:
-    """What one search found.
+    """The results of one query.
 
     Attributes:
-        hits: Best first.
-        plan: The stages: what each did, and why this way.
-        seconds: By stage and step; of a search of several queries, of all of them.
+        hits: The results, best first.
+        plan: The stages: what each did, and how.
+        seconds: Wall time by stage and step; for several queries the time of all together.
     """
 
     hits: list[Hit]
@@ -94,15 +129,39 @@ class Results:
         return len(self.hits)
 
 
+@dataclass
+class _Ranking:
+    """The rows found for one query, best first.
+
+    Args:
+        keys: Their keys.
+        scores: The scores that order them.
+        fast: Their late-interaction scores.
+        slow: Their cross-encoder scores; NaN where there is none.
+    """
+
+    keys: NDArray[Any]
+    scores: NDArray[np.float32]
+    fast: NDArray[np.float32]
+    slow: NDArray[np.float32]
+
+    @classmethod
+    def by_late_interaction(cls, keys: NDArray[Any], fast: NDArray[np.float32]) -> Self:
+        return cls(keys, fast, fast, np.full(len(keys), np.nan, np.float32))
+
+    def ordered(self, order: NDArray[np.int64]) -> _Ranking:
+        return _Ranking(self.keys[order], self.scores[order], self.fast[order], self.slow[order])
+
+
 class Index:
-    """An index and the model that its vectors are of.
+    """An index, and the model that encodes its queries.
 
     >>> index = Index.open("index/")                                # doctest: +SKIP
     >>> index.search("红色碎花裙", where="price < 200", k=20)          # doctest: +SKIP
 
     Args:
-        engine: Where the rows are.
-        model: Encodes queries; it must be the one the rows were encoded with.
+        engine: The index.
+        model: The model that its rows were encoded with.
 
     Raises:
         InputError: It is another model.
@@ -127,9 +186,9 @@ class Index:
 
         Args:
             uri: A folder, ``s3://bucket/path`` or ``qdrant://host:6333/collection``.
-            checkpoint: The model folder; None: the one the index was built with.
-            model: The model, where it is loaded already.
-            device: Where it runs; None: a GPU if there is one.
+            checkpoint: The model folder. None: the one the index was built with.
+            model: The model, if it is already loaded.
+            device: The device of a model that is loaded here. None: a GPU if there is one.
 
         Raises:
             InputError: There is no index, or the model is another one.
@@ -146,99 +205,68 @@ class Index:
         query: str | Path | bytes | Image.Image | None = None,
         *,
         image: str | Path | bytes | Image.Image | None = None,
-        k: int = 10,
-        where: str | None = None,
-        of: Side = "image",
-        recall: Recall = "auto",
-        candidates: int | None = None,
-        rerank: int = 0,
-        beta: float | None = None,
-        thumbnails: bool = False,
+        **options: Any,
     ) -> Results:
-        """The products that fit a title, or an image.
+        """Find the products that fit one title or one image.
 
         Args:
             query: A title.
-            image: An image instead: opened, a path, or a file's content.
-            k: How many.
-            where: A filter over id, title and attributes, in SQL.
-            of: What is compared with the query: the products' images, or their titles.
-            recall: The first stage; ``auto`` lets the planner choose.
-            candidates: How many a first stage of one vector gives to the late interaction.
-            rerank: How many of the best the slow scorer sees; 0: it is left out.
-            beta: Merged score = slow + beta × late interaction; None: the model's.
-            thumbnails: Bring the products' small pictures along.
+            image: An image instead: opened, a path, or the content of a file.
+            **options: The fields of :class:`SearchOptions`.
 
         Raises:
-            InputError: The query is empty or broken, or the filter is.
+            InputError: The query is empty or broken, or the filter is wrong.
         """
         if (query is None) == (image is None):
             raise InputError(tr("A search takes a title or an image."))
-        asked = [query] if image is None else [image]
-        return self.search_many(
-            asked, images=image is not None, k=k, where=where, of=of, recall=recall,
-            candidates=candidates, rerank=rerank, beta=beta, thumbnails=thumbnails,
-        )[0]  # fmt: skip
+        queries = [query] if image is None else [image]
+        return self.search_many(queries, SearchOptions(**options), images=image is not None)[0]
 
     def search_many(
         self,
         queries: Sequence[Any],
+        options: SearchOptions | None = None,
         *,
         images: bool = False,
-        k: int = 10,
-        where: str | None = None,
-        of: Side = "image",
-        recall: Recall = "auto",
-        candidates: int | None = None,
-        rerank: int = 0,
-        beta: float | None = None,
-        thumbnails: bool = False,
     ) -> list[Results]:
-        """Several searches at once: a scan reads the index once for all. See :meth:`search`."""
-        if k < 1:
-            raise InputError(tr("At least one result must be asked for."), found=k, expected="≥ 1")
-        slow = rerank > 0
-        if slow:
-            require_cross_encoder(self.model, self.engine.layout.checkpoint)
-        if slow and images == (of == "image"):
-            raise InputError(
-                tr("The cross-encoder compares a title with an image."),
-                found=of,
-                hint=tr("Leave out --rerank."),
-            )
+        """Search for several queries; an exact scan reads the vectors once for all of them.
+
+        Args:
+            queries: Titles or images; see :meth:`search`.
+            options: How to search.
+            images: Whether the queries are images.
+
+        Raises:
+            InputError: A query is empty or broken, the filter is wrong, or the model has no trained
+                cross-encoder for ``rerank``.
+        """
+        options = options or SearchOptions()
+        self._check(options, images)
         seconds: dict[str, float] = {}
         plan: list[dict[str, Any]] = []
         with _timed(seconds, "encode"):
             encoded = self.encode(queries, images=images)
-        wanted = max(k, rerank)
-        first = max(candidates or CANDIDATES, wanted)
-        with _timed(seconds, "recall"):
-            found = self.engine.recall(of, encoded, wanted, where, recall, candidates=first)
-        seconds |= {f"recall.{name}": value for name, value in found.seconds.items()}
-        plan.append({"stage": "recall", "method": found.method, "note": found.note})
-        if not found.late:
-            with _timed(seconds, "late"):
-                found = self._late(of, encoded, found)
-            note = tr("{n} candidates", n=max(map(len, found.keys), default=0))
-            plan.append({"stage": "late", "method": "maxsim", "note": note})
-        keys = [row[:wanted] for row in found.keys]
-        fast = [row[:wanted] for row in found.scores]
-        scores, slows = fast, [np.full(len(row), np.nan, np.float32) for row in fast]
-        if slow:
-            weight = self.model.config.evaluation.beta if beta is None else beta
+        rankings = self._first_stages(encoded, options, seconds, plan)
+        if options.rerank:
+            beta = self.model.config.evaluation.beta if options.beta is None else options.beta
             with _timed(seconds, "rerank"):
-                keys, fast, scores, slows = self._rerank(
-                    queries, images, keys, fast, rerank, weight
-                )
-            note = tr("slow + {beta} × late for the best {n}", beta=weight, n=rerank)
+                rankings = [
+                    self._rerank(query, images, ranking, options.rerank, beta)
+                    for query, ranking in zip(queries, rankings, strict=True)
+                ]
+            note = tr("slow + {beta} × late for the best {n}", beta=beta, n=options.rerank)
             plan.append({"stage": "rerank", "method": "cross-encoder", "note": note})
         with _timed(seconds, "fetch"):
-            hits = self._hits(keys, scores, fast, slows, encoded, k, thumbnails)
+            hits = self._hits(rankings, encoded, options)
         seconds = {name: round(value, 6) for name, value in seconds.items()}
         return [Results(own, plan, seconds) for own in hits]
 
     def encode(self, queries: Sequence[Any], *, images: bool = False) -> Queries:
-        """Titles or images as queries."""
+        """Encode titles or images as queries.
+
+        Raises:
+            InputError: A title is empty, or an image cannot be read.
+        """
         if images:
             size = self.model.config.image.size
             pixels = torch.stack([pixels_of(decode(image), size) for image in queries])
@@ -251,71 +279,93 @@ class Index:
             batch = TextBatch.from_tokens(titles(list(queries)), titles.tokenizer.pad_id)
             encoded = encode_texts(self.model, [batch])
         vectors = encoded.vectors.to("cpu", torch.float32)
-        return Queries(vectors, one_of(encoded, self.engine.layout.one).float())
+        single = single_vectors_of(encoded, self.engine.layout.single_vector)
+        return Queries(vectors, single.float())
 
-    def _late(self, of: Side, queries: Queries, found: Found) -> Found:
-        scores = self.engine.late(of, queries, found.keys)
-        orders = [np.argsort(-row, kind="stable") for row in scores]
-        found.keys = [row[order] for row, order in zip(found.keys, orders, strict=True)]
-        found.scores = [row[order] for row, order in zip(scores, orders, strict=True)]
-        return found
+    def _check(self, options: SearchOptions, images: bool) -> None:
+        if options.k < 1:
+            raise InputError(tr("k must be at least 1."), found=options.k)
+        if not options.rerank:
+            return
+        require_cross_encoder(self.model, self.engine.layout.checkpoint)
+        if images == (options.of == "image"):
+            raise InputError(
+                tr("The cross-encoder compares a title with an image."),
+                found=options.of,
+                hint=tr("Leave out --rerank."),
+            )
+
+    def _first_stages(
+        self,
+        queries: Queries,
+        options: SearchOptions,
+        seconds: dict[str, float],
+        plan: list[dict[str, Any]],
+    ) -> list[_Ranking]:
+        """Recall, and late interaction with the candidates if recall did not compute it."""
+        wanted = max(options.k, options.rerank)
+        candidates = max(options.candidates or CANDIDATES, wanted)
+        with _timed(seconds, "recall"):
+            found = self.engine.recall(
+                options.of, queries, wanted, options.where, options.recall, candidates=candidates
+            )
+        seconds |= {f"recall.{name}": value for name, value in found.seconds.items()}
+        plan.append({"stage": "recall", "method": found.method, "note": found.note})
+        scores = found.scores
+        if not found.final:
+            with _timed(seconds, "late"):
+                scores = self.engine.late_interaction(options.of, queries, found.keys)
+            note = tr("{n} candidates", n=max(map(len, found.keys), default=0))
+            plan.append({"stage": "late", "method": "maxsim", "note": note})
+        rankings = []
+        for keys, fast in zip(found.keys, scores, strict=True):
+            order = np.argsort(-fast, kind="stable")[:wanted]
+            rankings.append(_Ranking.by_late_interaction(keys[order], fast[order]))
+        return rankings
 
     def _rerank(
-        self,
-        queries: Sequence[Any],
-        images: bool,
-        keys: list[NDArray[Any]],
-        fast: list[NDArray[np.float32]],
-        count: int,
-        beta: float,
-    ) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
-        """The slow scorer's best first; behind them, as they were, those that it did not see."""
-        results: tuple[list[Any], ...] = ([], [], [], [])
-        for query, own, late in zip(queries, keys, fast, strict=True):
-            rows = self.engine.rows(own[:count], ["image", "thumbnail", "title"])
-            slow = np.full(len(own), np.nan, np.float32)
-            slow[: len(rows)] = slow_scores(self.model, query, images, rows)
-            scores = np.where(np.isnan(slow), late, slow + beta * late)
-            order = np.lexsort((np.where(np.isnan(slow), 0, -scores), np.isnan(slow)))
-            for result, values in zip(results, (own, late, scores, slow), strict=True):
-                result.append(values[order])
-        return results[0], results[1], results[2], results[3]
+        self, query: Any, image: bool, ranking: _Ranking, count: int, beta: float
+    ) -> _Ranking:
+        """Put the best ``count`` rows in the order of their merged scores.
+
+        Rows without a cross-encoder score (beyond ``count``, or without an image) follow in their
+        old order: their scores are on another scale.
+        """
+        rows = self.engine.fetch(ranking.keys[:count], ["image", "thumbnail", "title"])
+        slow = np.full(len(ranking.keys), np.nan, np.float32)
+        slow[: len(rows)] = cross_encoder_scores(self.model, query, image, rows)
+        unscored = np.isnan(slow)
+        merged = np.where(unscored, ranking.fast, slow + beta * ranking.fast)
+        order = np.lexsort((np.where(unscored, 0, -merged), unscored))
+        return _Ranking(ranking.keys, merged, ranking.fast, slow).ordered(order)
 
     def _hits(
-        self,
-        keys: list[NDArray[Any]],
-        scores: list[NDArray[np.float32]],
-        fast: list[NDArray[np.float32]],
-        slows: list[NDArray[np.float32]],
-        queries: Queries,
-        k: int,
-        thumbnails: bool,
+        self, rankings: list[_Ranking], queries: Queries, options: SearchOptions
     ) -> list[list[Hit]]:
+        """Fetch the rows of all results, each row once, and combine them with their scores."""
         names = list(self.engine.layout.attributes)
-        columns = ["id", "title", "image", *names, *(["thumbnail"] if thumbnails else [])]
-        flat = np.concatenate([row[:k] for row in keys])
-        unique, inverse = np.unique(flat, return_inverse=True)
-        rows = self.engine.rows(unique, columns)
-        lengths = queries.vectors.lengths.tolist()
+        columns = ["id", "title", "image", *names]
+        columns += ["thumbnail"] if options.thumbnails else []
+        keys = np.unique(np.concatenate([ranking.keys[: options.k] for ranking in rankings]))
+        rows = dict(zip(keys.tolist(), self.engine.fetch(keys, columns), strict=True))
         hits: list[list[Hit]] = []
-        place = 0
-        for own, score, late, slow, length in zip(keys, scores, fast, slows, lengths, strict=True):
+        for ranking, length in zip(rankings, queries.vectors.lengths.tolist(), strict=True):
             hits.append([])
-            for rank in range(min(k, len(own))):
-                row = rows[int(inverse[place])]
-                place += 1
+            for at, key in enumerate(ranking.keys[: options.k].tolist()):
+                row, fast, slow = rows[key], float(ranking.fast[at]), float(ranking.slow[at])
+                scored = not np.isnan(slow)
                 hits[-1].append(
                     Hit(
-                        rank + 1,
-                        float(score[rank]),
-                        float(late[rank]) / max(1, length),
+                        at + 1,
+                        float(ranking.scores[at]),
+                        fast / max(1, length),
                         row["id"],
                         row["title"],
                         row["image"],
                         {name: row[name] for name in names if row[name] is not None},
-                        "late" if np.isnan(slow[rank]) else "merged",
-                        float(late[rank]),
-                        None if np.isnan(slow[rank]) else float(slow[rank]),
+                        "merged" if scored else "late",
+                        fast,
+                        slow if scored else None,
                         row.get("thumbnail"),
                     )
                 )
@@ -323,10 +373,10 @@ class Index:
 
 
 def model_folder(engine: Engine, checkpoint: str | Path | None) -> Path:
-    """The model folder to search with: the one given, else the one the index was built with.
+    """Return the model folder for searching: the given one, or the one the index was built with.
 
     Raises:
-        InputError: The index's model is gone and none was given.
+        InputError: None was given and the index's model has been moved or deleted.
     """
     if checkpoint is not None:
         return find_checkpoint(checkpoint)
@@ -336,9 +386,9 @@ def model_folder(engine: Engine, checkpoint: str | Path | None) -> Path:
     if not known:
         return find_checkpoint(None)
     raise InputError(
-        tr("The model that the index was built with is not where it was."),
+        tr("The model that the index was built with is no longer there."),
         where=known,
-        hint=tr("Give its folder with --checkpoint."),
+        hint=tr("Pass its folder with --checkpoint."),
     )
 
 

@@ -1,18 +1,30 @@
-"""The lists of vectors of one side of an index, where a scan can read them: memory-mapped.
+"""The vector cache: a memory-mapped copy of one side's vectors, in the form that a scan reads.
 
-LanceDB keeps rows safely but in pages that must be decoded; a scan wants raw arrays. The mirror is
-derived from the table and follows its versions: what is new is appended as a segment, what was
-deleted or replaced is masked, and it can be thrown away at any time. Rows are known by LanceDB's
-stable row ids, of which a row that is written again gets a new one.
+The copy is derived from a table (``source``) and follows its versions. New rows are appended as a
+segment; deleted and replaced rows are masked. It can be deleted at any time::
 
-Shapes: Q queries, n rows of the mirror, k results.
+    table                     files in the cache's folder
+    row id  product           segments.json          {"segments": ["segment-a1", "segment-b2"]}
+      3     p1  replaced      segment-a1/            values, offsets, scales (vectors/storage.py)
+      5     p2                segment-a1.keys.npy    row ids 3, 5, 7
+      7     p3  deleted       segment-b2/
+      9     p1  new           segment-b2.keys.npy    row id 9
+                              tokens/                centroids of the first segments (centroids.py)
+
+    position   0      1     2      3        place in all segments, one after the other
+    keys       3      5     7      9
+    alive      False  True  False  True     at the table's version: rows 3 and 7 are gone
+
+A row id is never used for two contents: a product that is written again gets a new one. A segment's
+name is never used twice, so centroids computed from one segment cannot be taken for another's.
+
+Shapes: Q queries, n rows in the cache, k results.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,61 +39,60 @@ from numpy.typing import NDArray
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_file, write_text
-from bagformer_cli.index.centroids import TokenIndex
-from bagformer_cli.index.engine import Found, Recall
+from bagformer_cli.index.centroids import CentroidIndex
 from bagformer_cli.interaction.kernels.cpu.tiles import kernels
-from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.interaction.topk import topk_rescored
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from bagformer_cli.vectors.storage import open_vectors, write_vectors
 
-TOKENS = "tokens"
-MOST_SEGMENTS = 8
-DEAD_SHARE = 0.3
+CENTROIDS = "tokens"  # the folder of the centroid index
+MAX_SEGMENTS = 8  # one more, and all are written again as one
+MAX_DEAD_SHARE = 0.3  # of rows that are no longer alive, before all are written again
 
-EXACT_BYTES = 48 << 20
-"""A scan of so many bytes takes about as long as the first stage."""
-TOKENS_FROM = 128 << 20
-"""Bytes of lists from which rounding them beforehand is worth its place."""
-TAIL_SHARE = 0.2
-"""Rows that came after the rounding, and are scanned, before it is made anew."""
-CODE_BYTES = 8
-"""A dimension of residual codes takes as long to decode and multiply as so many bytes of int8."""
-LEAST, EACH = 1000, 16
-"""Candidates that are scored: at least, and for each result."""
+CENTROIDS_FROM_BYTES = 128 << 20
+"""Bytes of vectors from which a centroid index is computed."""
+MAX_NEW_SHARE = 0.2
+"""Share of rows newer than the centroid index, which are all scanned, before it is built again."""
+RESIDUAL_COST = 8
+"""Decoding and multiplying one dimension of residual codes takes as long as 8 bytes of int8."""
 
 Keys = NDArray[np.uint64]
 
 
 class Source(Protocol):
-    """The table that is mirrored."""
+    """The table whose vectors are cached."""
 
     def version(self) -> int:
-        """Of the table."""
+        """Return the table's newest version."""
 
     def keys(self) -> Keys:
-        """[n] the row ids that are there now, rising."""
+        """Return the row ids of all rows that have vectors, rising."""
 
-    def lists(self, keys: Keys) -> Iterator[MultiVectors]:
-        """The lists of those rows, in order, a part at a time."""
+    def vectors(self, keys: Keys) -> Iterator[MultiVectors]:
+        """Yield the vectors of rows, in order, a part at a time."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Rows that were mirrored together."""
+    """Rows that were copied together.
+
+    Args:
+        vectors: Their vectors, memory-mapped.
+        keys: Their row ids.
+    """
 
     vectors: MultiVectors
     keys: Keys
 
 
-class Mirror:
-    """See the module.
+class VectorCache:
+    """The vectors of one side of an index, in segments; see the module.
 
     Args:
-        folder: Where the files are.
-        source: What is mirrored.
+        folder: The folder of the files; created when first needed.
+        source: The table.
     """
 
     def __init__(self, folder: Path, source: Source) -> None:
@@ -90,14 +101,14 @@ class Mirror:
         self.names: list[str] = []
         self.keys = np.zeros(0, np.uint64)
         self.alive = np.zeros(0, np.bool_)
-        self._order = np.zeros(0, np.int64)
+        self.centroids: CentroidIndex | None = None
+        self._order = np.zeros(0, np.int64)  # positions by rising row id
         self._version = -1
-        self.tokens: TokenIndex | None = None
 
-    # ------------------------------------------------------------------------------ following
+    # ------------------------------------------------------------------------------- updating
 
-    def refresh(self, progress: Progress = SILENT) -> None:
-        """Bring the mirror to the table's version."""
+    def update(self, progress: Progress = SILENT) -> None:
+        """Bring the cache to the table's newest version."""
         version = self.source.version()
         if version == self._version:
             return
@@ -105,12 +116,13 @@ class Mirror:
         self._load()
         if len(np.setdiff1d(wanted, self.keys, assume_unique=True)):
             with self._locked():
-                self._load()  # another process may have been faster
+                self._load()  # another process may have copied them meanwhile
                 self._extend(wanted, progress)
         self.alive = np.isin(self.keys, wanted, assume_unique=True)
         self._version = version
 
     def _load(self) -> None:
+        """Map the segments that ``segments.json`` lists, if they are others than those open."""
         try:
             names = json.loads((self.folder / "segments.json").read_text("utf-8"))["segments"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -119,7 +131,7 @@ class Mirror:
             return
         try:
             self._set([self._open(name) for name in names], names)
-        except (InputError, OSError, ValueError, EOFError):  # damaged: it is only a copy
+        except (InputError, OSError, ValueError, EOFError):  # damaged: copy everything again
             self._set([], [])
 
     def _open(self, name: str) -> Segment:
@@ -133,50 +145,21 @@ class Mirror:
         self.segments, self.names = segments, names
         self.keys = np.concatenate([np.zeros(0, np.uint64), *(s.keys for s in segments)])
         self._order = np.argsort(self.keys, kind="stable")
-        self.tokens = TokenIndex.load(self.folder / TOKENS, names, len(self.keys))
-
-    def index_tokens(self, progress: Progress = SILENT, least: int | None = None) -> None:
-        """Round all vectors where it is worth it and was not done lately.
-
-        Nobody has to wait while that is computed; if another process was quicker, its work stays.
-        """
-        worth_it = self.cost >= (TOKENS_FROM if least is None else least)
-        if not worth_it or kernels() is None or self._rounded_lately():
-            return
-        names = list(self.names)
-        made = TokenIndex.build([segment.vectors for segment in self.segments], progress)
-        with self._locked():
-            self._load()
-            if names == self.names[: len(names)] and not self._rounded_lately():
-                made.save(self.folder / TOKENS, names)
-        self.tokens = TokenIndex.load(self.folder / TOKENS, self.names, len(self))
-
-    def _rounded_lately(self) -> bool:
-        self.tokens = TokenIndex.load(self.folder / TOKENS, self.names, len(self))
-        return self.tokens is not None and self.tokens.count >= (1 - TAIL_SHARE) * len(self)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One process writes at a time; what a killed one has left goes."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "lock"):
-            for left in self.folder.glob(".*.part"):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            yield
+        self._load_centroids()
 
     def _extend(self, wanted: Keys, progress: Progress) -> None:
+        """Copy new rows into a new segment; all rows if there are many segments or dead rows."""
         new = np.setdiff1d(wanted, self.keys, assume_unique=True)
         if not len(new):
             return
         dead = len(self.keys) - len(np.intersect1d(self.keys, wanted, assume_unique=True))
-        anew = len(self.names) >= MOST_SEGMENTS or dead > DEAD_SHARE * max(1, len(self.keys))
-        kept = [] if anew else self.names
-        keys = wanted if anew else new
-        name = f"segment-{uuid.uuid4().hex[:12]}"  # never used before: what is derived names it
-        with progress.task(tr("Laying vectors out for scanning"), len(keys)) as task:
+        rewrite = len(self.names) >= MAX_SEGMENTS or dead > MAX_DEAD_SHARE * len(self.keys)
+        keys = wanted if rewrite else new
+        name = f"segment-{uuid.uuid4().hex[:12]}"
+        with progress.task(tr("Copying vectors to the cache"), len(keys)) as task:
 
             def parts() -> Iterator[MultiVectors]:
-                for part in self.source.lists(keys):
+                for part in self.source.vectors(keys):
                     yield part
                     task.advance(len(part))
 
@@ -186,139 +169,126 @@ class Mirror:
             open(temporary, "wb") as out,
         ):
             np.save(out, keys)
-        names = [*kept, name]
+        names = [name] if rewrite else [*self.names, name]
+        # A reader sees the old list or the new one. Old segments are deleted after that; who has
+        # them mapped keeps them.
         write_text(self.folder / "segments.json", json.dumps({"segments": names}))
         self._set([self._open(one) for one in names], names)
-        self._forget(names)
+        self._delete_all_but(names)
 
-    def _forget(self, names: Sequence[str]) -> None:
-        """Remove segments nobody will open again (who has them mapped keeps them)."""
+    def _delete_all_but(self, names: Sequence[str]) -> None:
         for path in self.folder.glob("segment-*"):
             if path.name.partition(".")[0] not in names:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    # ------------------------------------------------------------------------------ searching
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one process write at a time; remove what a killed one left."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "lock"):
+            for left in self.folder.glob(".*.part"):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield
+
+    # ------------------------------------------------------------------------------ centroids
+
+    def build_centroids(self, progress: Progress = SILENT, min_bytes: int | None = None) -> None:
+        """Compute the centroid index if the vectors are many and it is missing or old.
+
+        The lock is not held meanwhile, so that nobody has to wait; if another process was faster,
+        its result is kept.
+        """
+        wanted = self.cost >= (CENTROIDS_FROM_BYTES if min_bytes is None else min_bytes)
+        if not wanted or kernels() is None or self._centroids_are_recent():
+            return
+        names = list(self.names)
+        built = CentroidIndex.build([segment.vectors for segment in self.segments], progress)
+        with self._locked():
+            self._load()
+            if names == self.names[: len(names)] and not self._centroids_are_recent():
+                built.save(self.folder / CENTROIDS, names)
+        self._load_centroids()
+
+    def _load_centroids(self) -> None:
+        self.centroids = CentroidIndex.load(self.folder / CENTROIDS, self.names, len(self))
+
+    def _centroids_are_recent(self) -> bool:
+        self._load_centroids()
+        covered = 0 if self.centroids is None else self.centroids.count
+        return self.centroids is not None and covered >= (1 - MAX_NEW_SHARE) * len(self)
+
+    # ------------------------------------------------------------------------------- searching
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that a scan of everything reads."""
+        """Bytes that an exact scan of all rows reads."""
         return sum(s.vectors.values.nbytes for s in self.segments)
 
     @property
     def cost(self) -> int:
-        """The same for the planner: residual codes count as what takes as long."""
-        coded = [s.vectors for s in self.segments if s.vectors.codebook is not None]
+        """The bytes of int8 vectors whose scan takes as long as the scan of these rows."""
+        residual = [s.vectors for s in self.segments if s.vectors.codebook is not None]
         return self.nbytes + sum(
-            CODE_BYTES * len(v.values) * v.dim - v.values.nbytes for v in coded
+            RESIDUAL_COST * len(v.values) * v.dim - v.values.nbytes for v in residual
         )
 
     def positions(self, keys: Keys) -> NDArray[np.int64]:
-        """Where rows are; -1 where they are not."""
+        """Return the position of each row, −1 for a row that is not in the cache."""
         if not len(self.keys):
             return np.full(len(keys), -1, np.int64)
-        places = np.searchsorted(self.keys, keys, sorter=self._order)
-        found = self._order[np.minimum(places, len(self.keys) - 1)]
+        order = np.searchsorted(self.keys, keys, sorter=self._order)
+        found = self._order[np.minimum(order, len(self.keys) - 1)]
         return np.where(self.keys[found] == keys, found, -1)
 
-    def allowed(self, keys: Keys | None) -> NDArray[np.bool_]:
-        """[n] which rows may be found: those that live, and are among ``keys``."""
+    def eligible(self, keys: Keys | None) -> NDArray[np.bool_]:
+        """Return the mask of rows that a search may find: alive, and among ``keys`` if given."""
         if keys is None:
             return self.alive
         mask = np.zeros(len(self.keys), np.bool_)
-        places = self.positions(keys)
-        mask[places[places >= 0]] = True
+        positions = self.positions(keys)
+        mask[positions[positions >= 0]] = True
         return mask & self.alive
 
     def scan(
-        self, queries: MultiVectors, k: int, chosen: NDArray[np.int64] | None = None
+        self, queries: MultiVectors, k: int, rows: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The best ``k`` rows of each query by late interaction, exact for what is stored.
+        """Find the best ``k`` rows for each query by late interaction, exactly.
 
         Args:
-            queries: Q.
-            k: How many; fewer come back where there are fewer.
-            chosen: [m] the rows that may be found, rising; None: all.
+            queries: Q queries.
+            k: Results per query; fewer are returned if there are fewer rows.
+            rows: [m] the positions to score, rising; None: all rows, dead ones too.
 
         Returns:
-            Scores [Q, k] falling, positions [Q, k].
+            Scores [Q, k], falling, and positions [Q, k].
         """
         scores = np.zeros((len(queries), 0), np.float32)
-        places = np.zeros((len(queries), 0), np.int64)
+        positions = np.zeros((len(queries), 0), np.int64)
         start = 0
         for segment in self.segments:
             end = start + len(segment.keys)
-            some = None
-            if chosen is not None:
-                own = chosen[slice(*np.searchsorted(chosen, (start, end)))]
-                some = None if len(own) == end - start else torch.from_numpy(own - start)
-            if end > start and (some is None or len(some)):
-                stored = segment.vectors
-                found, place = topk_rescored(
-                    queries, stored, k, dtype=_cheapest(stored), candidates=some
+            inside = None
+            if rows is not None:
+                own = rows[slice(*np.searchsorted(rows, (start, end)))]
+                inside = None if len(own) == end - start else torch.from_numpy(own - start)
+            if end > start and (inside is None or len(inside)):
+                found, at = topk_rescored(
+                    queries,
+                    segment.vectors,
+                    k,
+                    dtype=_scan_type(segment.vectors),
+                    candidates=inside,
                 )
                 scores = np.concatenate([scores, found.numpy()], 1)
-                places = np.concatenate([places, place.numpy() + start], 1)
+                positions = np.concatenate([positions, at.numpy() + start], 1)
             start = end
-        return best_of(scores, places, k)
-
-    def recall(
-        self,
-        queries: MultiVectors,
-        k: int,
-        allowed: NDArray[np.bool_],
-        method: Recall,
-        seconds: dict[str, float],
-    ) -> Found:
-        """The best ``k`` of each query, by the way that is quickest for so many.
-
-        Args:
-            queries: Q.
-            k: How many.
-            allowed: [n] bool.
-            method: ``exact`` or ``tokens``; else the planner chooses.
-            seconds: Where to note how long each step took.
-        """
-        count = int(np.count_nonzero(allowed))
-        share = count / max(1, len(allowed))
-        quick = self.cost * share <= EXACT_BYTES
-        exact = method == "exact" or (method != "tokens" and quick)
-        if self.tokens is None or exact:
-            started = time.perf_counter()
-            chosen = None if count == len(allowed) else np.flatnonzero(allowed)
-            scores, places = self.scan(queries, k, chosen)
-            seconds["scan"] = time.perf_counter() - started
-            megabytes = int(self.nbytes * share) // 10**6
-            note = tr("{n} lists, {mb} MB scanned", n=count, mb=megabytes)
-            if method == "tokens":
-                asked = tr("too few for rounded vectors, which were asked for")
-                note = tr("{one}; {other}", one=note, other=asked)
-            keys = [self.keys[row] for row in places]
-            return Found(keys, list(scores), True, "exact", note, seconds)
-        # What came after the rounding: all of it.
-        later = self.tokens.count + np.flatnonzero(allowed[self.tokens.count :])
-        keys, found = [], []
-        seen = 0
-        for number in range(len(queries)):
-            query = queries[number]
-            started = time.perf_counter()
-            values = query.to("cpu", torch.float32).values
-            promising = self.tokens.candidates(values, max(LEAST, EACH * k), allowed)
-            chosen = np.concatenate([promising, later])
-            seconds["rounded"] = seconds.get("rounded", 0.0) + time.perf_counter() - started
-            started = time.perf_counter()
-            scores, places = self.scan(query, k, chosen)
-            seconds["late"] = seconds.get("late", 0.0) + time.perf_counter() - started
-            keys.append(self.keys[places[0]])
-            found.append(scores[0])
-            seen = max(seen, len(chosen))
-        note = tr("{n} of {all} lists scored, chosen by rounded vectors", n=seen, all=count)
-        return Found(keys, found, True, "tokens", note, seconds)
+        return best_of(scores, positions, k)
 
     def select(self, positions: NDArray[np.int64]) -> MultiVectors:
-        """The lists of rows, copied."""
+        """Copy the vectors of rows, in the order of ``positions``."""
         if len(self.segments) == 1:
             return self.segments[0].vectors.select(torch.from_numpy(positions))
         parts, order = [], []
@@ -333,22 +303,15 @@ class Mirror:
         inverse = np.argsort(np.concatenate(order))
         return MultiVectors.concatenate(parts).select(torch.from_numpy(inverse))
 
-    def late(self, query: MultiVectors, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The late interaction of one query with some rows."""
-        if not len(positions):
-            return np.zeros(0, np.float32)
-        chosen = self.select(positions).to(dtype=torch.float32)
-        scores: NDArray[np.float32] = score_texts(query, chosen)[0].numpy()
-        return scores
 
-
-def _cheapest(vectors: MultiVectors) -> torch.dtype:
+def _scan_type(vectors: MultiVectors) -> torch.dtype:
+    """The type in which stored vectors are scanned before the best are scored in float32."""
     return torch.int8 if vectors.dtype == torch.int8 else torch.float32
 
 
 def best_of(
-    scores: NDArray[np.float32], places: NDArray[np.int64], k: int
+    scores: NDArray[np.float32], positions: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The best ``k`` of each row, falling."""
+    """Keep the best ``k`` of each row, falling; equal scores stay in order."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1)
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)

@@ -23,7 +23,7 @@ from bagformer_cli.datasets import ensure_store, resolve
 from bagformer_cli.evaluation.evaluate import encode_split
 from bagformer_cli.evaluation.metrics import Positives, best_ranks, recall
 from bagformer_cli.files import write_text
-from bagformer_cli.index.compression.reduction import Fewer
+from bagformer_cli.index.compression.reduction import VectorReduction
 from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
@@ -33,11 +33,11 @@ from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
 from bagformer_cli.vectors.storage import DTYPES
 from trials import replace_section
 
-REDUCTIONS: tuple[tuple[str, Fewer], ...] = (
-    ("all", Fewer()),
-    *((f"pool {factor}", Fewer(pool=factor)) for factor in (2, 3, 4, 6, 8)),
-    *((f"prune {share}", Fewer(prune=share)) for share in (0.5, 0.25, 0.125)),
-    ("keep 1", Fewer(keep=1)),
+REDUCTIONS: tuple[tuple[str, VectorReduction], ...] = (
+    ("all", VectorReduction()),
+    *((f"pool {factor}", VectorReduction(pool=factor)) for factor in (2, 3, 4, 6, 8)),
+    *((f"prune {share}", VectorReduction(prune=share)) for share in (0.5, 0.25, 0.125)),
+    ("keep 1", VectorReduction(keep=1)),
 )
 BATCH_SIZE = 64
 COLOURS = {
@@ -70,7 +70,7 @@ class Point:
 def measure(
     model: RetrievalModel,
     split: Split,
-    reductions: Sequence[tuple[str, Fewer]] = REDUCTIONS,
+    reductions: Sequence[tuple[str, VectorReduction]] = REDUCTIONS,
     progress: Progress = SILENT,
 ) -> list[Point]:
     """Evaluate a split with its images stored in every combination of reduction and type.
@@ -212,7 +212,7 @@ def main() -> None:
         name, equals, folder = other.partition("=")
         if not equals:
             parser.error(f"{other}: expected NAME=MODEL")
-        points += measure(*_load(Path(folder)), [(name, Fewer())])
+        points += measure(*_load(Path(folder)), [(name, VectorReduction())])
     plot(points, options.plot, "Demo set: mean recall against bytes per image")
     lines = results_table(points)
     if options.page is not None:

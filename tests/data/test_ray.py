@@ -97,8 +97,8 @@ def test_encoding_by_ray_is_what_processes_make(cluster: Any, tmp_path: Path) ->
     import pyarrow as pa
 
     from bagformer_cli.data.catalogue.catalogue import open_catalogue
-    from bagformer_cli.index.encode import EncodeOptions, encode_catalogue, layout_of
-    from bagformer_cli.index.encoded import read_rows
+    from bagformer_cli.index.encode import EncodeOptions, layout_of
+    from bagformer_cli.index.encoded import ModelFolder, encode_catalogue, read_rows
     from bagformer_cli.models.checkpoint import load_model
     from tests.support.small_model import saved_model, write_table
 
@@ -109,7 +109,7 @@ def test_encoding_by_ray_is_what_processes_make(cluster: Any, tmp_path: Path) ->
     tables = []
     for name, workers in (("local", 1), ("ray", Ray(cluster.address))):
         done = encode_catalogue(
-            catalogue, tmp_path / name, str(model), options, layout=layout, workers=workers
+            catalogue, tmp_path / name, ModelFolder(str(model)), layout, options, workers=workers
         )
         assert (done.rows, done.made) == (7, 3)
         batches = [batch for file in done.files for batch in read_rows(file)]

@@ -1,4 +1,4 @@
-"""The first stage that looks at every list, its vectors rounded to centroids."""
+"""The centroid first stage, and the k-means behind it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bagformer_cli.index import centroids as tokens
-from bagformer_cli.index.centroids import TokenIndex
+from bagformer_cli.index import centroids
+from bagformer_cli.index.centroids import CentroidIndex
 from bagformer_cli.interaction.topk import topk
 from bagformer_cli.vectors.kmeans import CentroidTree, kmeans, nearest
 from bagformer_cli.vectors.multi_vectors import MultiVectors
@@ -31,13 +31,13 @@ def items() -> MultiVectors:
     return MultiVectors(around(3000), torch.arange(0, 3001, 3))
 
 
-def promised(index: TokenIndex, query: torch.Tensor) -> NDArray[np.int64]:
-    """What the loop adds up, list by list."""
+def obvious_scores(index: CentroidIndex, query: torch.Tensor) -> NDArray[np.int64]:
+    """Add up the table rows, product by product: the slow, obvious scores."""
     table = index.table(query).transpose(0, 2, 1).astype(np.int64)
     lanes = table.reshape(-1, table.shape[2])
     ends = index.offsets
     sums = [
-        lanes[:, index.numbers[ends[i] : ends[i + 1]]].max(1).sum()
+        lanes[:, index.ids[ends[i] : ends[i + 1]]].max(1).sum()
         if ends[i] < ends[i + 1]
         else len(lanes) << 15  # nothing scores 0 with everything
         for i in range(index.count)
@@ -46,31 +46,31 @@ def promised(index: TokenIndex, query: torch.Tensor) -> NDArray[np.int64]:
 
 
 @pytest.mark.parametrize("bags", [1, 3, 16, 21])
-def test_a_promise_is_the_late_interaction_of_rounded_lists(
+def test_a_score_is_the_late_interaction_with_the_nearest_centroids(
     items: MultiVectors, bags: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths = torch.tensor([0, 3, 0, 6, 1] * 40)
     some = MultiVectors(
         items.values[: int(lengths.sum())], torch.cat([lengths[:1], lengths.cumsum(0)])
     )
-    index = TokenIndex.build([some[:70], some[70:]])
+    index = CentroidIndex.build([some[:70], some[70:]])
     query = around(bags, seed=3)
     everyone = np.ones(len(some), bool)
-    assert np.array_equal(index.promises(query, everyone), promised(index, query))
-    rounded = MultiVectors(index.centroids.float()[index.numbers.astype(np.int64)], some.offsets)
+    assert np.array_equal(index.scores(query, everyone), obvious_scores(index, query))
+    rounded = MultiVectors(index.centroids.float()[index.ids.astype(np.int64)], some.offsets)
     exact = topk(MultiVectors.from_list([query]), rounded, 200)
     scores = np.empty(200)
     scores[exact[1][0]] = exact[0][0]
     there = some.lengths.numpy() > 0
-    ours = index.promises(query, everyone)
+    ours = index.scores(query, everyone)
     assert np.corrcoef(ours[there], scores[there])[0, 1] > 0.999
-    monkeypatch.setattr(tokens, "supported", lambda _: False)  # without AVX-512
-    plain = index.promises(query, everyone)
+    monkeypatch.setattr(centroids, "supported", lambda _: False)  # without AVX-512
+    plain = index.scores(query, everyone)
     assert np.corrcoef(ours[there], plain[there])[0, 1] > 0.999
 
 
-def test_those_that_are_near_are_among_the_candidates(items: MultiVectors) -> None:
-    index = TokenIndex.build([items[:400].quantize(), items[400:].quantize()])
+def test_near_products_are_among_the_candidates(items: MultiVectors) -> None:
+    index = CentroidIndex.build([items[:400].quantize(), items[400:].quantize()])
     assert index.count == 1000
     everyone = np.ones(1000, bool)
     for item in (0, 399, 400, 999):
@@ -87,49 +87,47 @@ def test_those_that_are_near_are_among_the_candidates(items: MultiVectors) -> No
     assert index.candidates(items[3].values, 20, few).tolist() == list(range(7))
 
 
-def test_no_more_come_along_than_asked_for_however_equal(items: MultiVectors) -> None:
+def test_of_equal_products_no_more_are_selected_than_asked_for(items: MultiVectors) -> None:
     same = items.select(torch.zeros(500, dtype=torch.int64))
-    index = TokenIndex.build([same])
+    index = CentroidIndex.build([same])
     chosen = index.candidates(items[3].values, 20, np.ones(500, bool), 0.0, 0.0)
     assert len(chosen) == 20
     assert len(index.candidates(items[3].values[:0], 20, np.ones(500, bool))) == 20
-    nothing = TokenIndex(index.centroids, index.numbers[:0], np.zeros(1, np.int64))
-    assert len(nothing.promises(items[3].values, np.ones(0, bool))) == 0
+    nothing = CentroidIndex(index.centroids, index.ids[:0], np.zeros(1, np.int64))
+    assert len(nothing.scores(items[3].values, np.ones(0, bool))) == 0
 
 
-def test_candidates_hold_the_ten_best(items: MultiVectors) -> None:
-    index = TokenIndex.build([items])
+def test_candidates_contain_the_ten_best(items: MultiVectors) -> None:
+    index = CentroidIndex.build([items])
     query = around(6, seed=5)
     best = topk(MultiVectors.from_list([query]), items, 10)[1][0]
     assert np.isin(best, index.candidates(query, 50, np.ones(1000, bool))).mean() >= 0.9
 
 
-def test_codes_are_rounded_by_what_they_mean(items: MultiVectors) -> None:
+def test_residual_codes_are_assigned_by_their_decoded_vectors(items: MultiVectors) -> None:
     coded = items.code(Codebook.train(items.values))
-    plain, ours = TokenIndex.build([coded.to(dtype=torch.float32)]), TokenIndex.build([coded])
+    plain, ours = CentroidIndex.build([coded.to(dtype=torch.float32)]), CentroidIndex.build([coded])
     query = around(6, seed=5)
     everyone = np.ones(1000, bool)
-    both = [index.promises(query, everyone) for index in (plain, ours)]
+    both = [index.scores(query, everyone) for index in (plain, ours)]
     assert np.corrcoef(*both)[0, 1] > 0.98
 
 
-def test_what_was_saved_is_loaded_for_its_segments_alone(
-    items: MultiVectors, tmp_path: Path
-) -> None:
-    index = TokenIndex.build([items])
+def test_a_saved_index_is_loaded_only_for_its_segments(items: MultiVectors, tmp_path: Path) -> None:
+    index = CentroidIndex.build([items])
     index.save(tmp_path / "t", ["a"])
-    again = TokenIndex.load(tmp_path / "t", ["a", "b"], 1000)
+    again = CentroidIndex.load(tmp_path / "t", ["a", "b"], 1000)
     assert again is not None
     query, everyone = around(6, seed=5), np.ones(1000, bool)
-    assert np.array_equal(again.promises(query, everyone), index.promises(query, everyone))
-    assert TokenIndex.load(tmp_path / "t", ["b"], 1000) is None
-    assert TokenIndex.load(tmp_path / "t", ["a"], 999) is None
-    assert TokenIndex.load(tmp_path / "u", ["a"], 1000) is None
+    assert np.array_equal(again.scores(query, everyone), index.scores(query, everyone))
+    assert CentroidIndex.load(tmp_path / "t", ["b"], 1000) is None
+    assert CentroidIndex.load(tmp_path / "t", ["a"], 999) is None
+    assert CentroidIndex.load(tmp_path / "u", ["a"], 1000) is None
     np.save(tmp_path / "t" / "centroids.npy", index.centroids[:16].numpy())  # of another
-    assert TokenIndex.load(tmp_path / "t", ["a"], 1000) is None
+    assert CentroidIndex.load(tmp_path / "t", ["a"], 1000) is None
 
 
-def test_a_tree_finds_nearly_the_nearest() -> None:
+def test_a_centroid_tree_finds_nearly_the_nearest() -> None:
     values = around(4000, noise=0.5)
     tree = CentroidTree.train(values, 64)
     assert abs(len(tree.leaves) - 64) <= 8
@@ -144,7 +142,7 @@ def test_a_tree_finds_nearly_the_nearest() -> None:
     assert float(own.mean()) > float(reached) - 0.03
 
 
-def test_a_tree_of_few_and_of_equal_vectors() -> None:
+def test_a_centroid_tree_of_few_and_of_equal_vectors() -> None:
     for values in (around(1), around(2), torch.ones(50, 4), around(30)):
         tree = CentroidTree.train(values, 16)
         found = tree.nearest(values)

@@ -16,7 +16,7 @@ from bagformer_cli.index.engines import create_engine, open_engine
 from bagformer_cli.index.rows import Layout, side_vectors
 from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.vectors.residual_codes import Codebook
-from tests.support.index_rows import best, coded, lists, query, rows
+from tests.support.index_rows import best, coded, embeddings, query, rows
 from tests.support.small_model import saved_model, write_table
 
 
@@ -28,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def book() -> Codebook:
     names = [f"p{number}" for number in range(200)]
-    return Codebook.train(torch.cat(lists(names) + lists(names, 1)))
+    return Codebook.train(torch.cat(embeddings(names) + embeddings(names, 1)))
 
 
 def coded_rows(book: Codebook, numbers: range) -> Any:
@@ -46,27 +46,27 @@ def test_an_index_of_codes_finds_by_what_they_mean(tmp_path: Path, book: Codeboo
     assert engine.codebook.digest == book.digest
     asked = query()
     result = engine.recall("image", asked, 5, None, "exact", candidates=5)
-    there = engine.rows(result.keys[0], ["id"])
+    there = engine.fetch(result.keys[0], ["id"])
     scores = []
     for number in range(1, 90):
         if number % 4 == 0:  # without an image
             scores.append(-9.0)
             continue
-        means = book.decode(book.encode(lists([f"p{number}"])[0]))
+        means = book.decode(book.encode(embeddings([f"p{number}"])[0]))
         scores.append(float((asked.vectors.values @ means.T).amax(1).sum()))
     scores[2] = -9.0  # p3, which was removed
     order = sorted(range(1, 90), key=lambda number: -scores[number - 1])[:5]
     assert [row["id"] for row in there] == [f"p{number}" for number in order]
     wanted = torch.tensor([scores[number - 1] for number in order])
     assert torch.allclose(torch.from_numpy(result.scores[0]), wanted, atol=1e-4)
-    late = engine.late("image", asked, result.keys)[0]
+    late = engine.late_interaction("image", asked, result.keys)[0]
     assert torch.allclose(torch.from_numpy(late), wanted, atol=1e-4)
     near = [int(name[1:]) for name in best(asked, range(1, 90))[:3]]
     assert len(set(near) & set(order)) >= 2
 
 
 def test_codes_of_another_codebook_are_refused(tmp_path: Path, book: Codebook) -> None:
-    other = Codebook.train(torch.cat(lists(["a", "b", "c"])))
+    other = Codebook.train(torch.cat(embeddings(["a", "b", "c"])))
     with pytest.raises(InputError, match="another codebook"):
         create_engine(str(tmp_path / "index"), coded(book), other)
     with pytest.raises(InputError, match="another codebook"):
@@ -80,7 +80,7 @@ def test_codes_of_another_codebook_are_refused(tmp_path: Path, book: Codebook) -
 
 
 def test_qdrant_takes_no_codes(tmp_path: Path, book: Codebook) -> None:
-    with pytest.raises(InputError, match="nothing smaller") as caught:
+    with pytest.raises(InputError, match="cannot use residual codes") as caught:
         create_engine(f"qdrant://{tmp_path}/items", coded(book), book)
     assert "--dtype" in str(caught.value)
 
@@ -88,9 +88,9 @@ def test_qdrant_takes_no_codes(tmp_path: Path, book: Codebook) -> None:
 def encoded(folder: Path) -> torch.Tensor:
     layout, book = layout_and_codebook(folder)
     batches = [batch for file in encoded_files(folder) for batch in read_rows(file)]
-    assert all(Layout.of(batch.schema) == layout for batch in batches)
-    lists_ = [side_vectors(batch, "image", book).to(dtype=torch.float32) for batch in batches]
-    parts = [own.values for own in lists_]
+    assert all(Layout.from_schema(batch.schema) == layout for batch in batches)
+    vectors = [side_vectors(batch, "image", book).to(dtype=torch.float32) for batch in batches]
+    parts = [own.values for own in vectors]
     return torch.cat(parts)
 
 
@@ -142,7 +142,7 @@ def test_an_index_of_codes_in_one_step(
     engine = open_engine(str(index))
     result = engine.recall("image", query(dim=layout.dim), 9, None, "exact", candidates=9)
     assert len(result.keys[0]) == 9
-    assert torch.isfinite(score_texts(query(dim=layout.dim).vectors, engine._mirror("image")  # type: ignore[attr-defined]
+    assert torch.isfinite(score_texts(query(dim=layout.dim).vectors, engine.cache("image")  # type: ignore[attr-defined]
                                       .segments[0].vectors)).all()  # fmt: skip
 
 
@@ -151,5 +151,5 @@ def test_an_index_of_a_type_that_is_no_longer_read_is_refused() -> None:
     known = layout.schema.metadata
     old = {key: value.replace(b"residual4", b"residual2") for key, value in known.items()}
     with pytest.raises(InputError, match="cannot read vectors of this type") as caught:
-        Layout.of(layout.schema.with_metadata(old))
+        Layout.from_schema(layout.schema.with_metadata(old))
     assert caught.value.found == "residual2"

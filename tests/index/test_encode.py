@@ -16,13 +16,13 @@ from bagformer_cli.data.catalogue.catalogue import open_catalogue
 from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.index.compression.reduction import (
-    Fewer,
-    keep_first,
+    VectorReduction,
     pool_clusters,
-    prune_by_weight,
+    prune_by_similarity,
+    truncate,
 )
 from bagformer_cli.index.encoded import encoded_files, layout_of_file, read_rows
-from bagformer_cli.index.rows import side_one, side_vectors
+from bagformer_cli.index.rows import side_vectors, single_vectors
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from tests.support.datasets import picture, write_split
 from tests.support.small_model import saved_model, small_model, write_table
@@ -172,7 +172,7 @@ def test_vectors_are_the_models(tmp_path: Path, model: Path, xmr: Callable[..., 
                 torch.testing.assert_close(images[n].values, wanted, atol=1e-5, rtol=0)
                 wanted = retriever.encode_texts([title]).values
                 torch.testing.assert_close(titles[n].values, wanted, atol=1e-5, rtol=0)
-            assert np.allclose(np.linalg.norm(side_one(rows, "image"), axis=1), 1, atol=1e-2)
+            assert np.allclose(np.linalg.norm(single_vectors(rows, "image"), axis=1), 1, atol=1e-2)
             number += len(ids)
     assert number == 7
 
@@ -225,7 +225,7 @@ def test_a_folder_of_two_runs_is_not_finished(
     run(xmr, *arguments)
     table.write_text(table.read_text("utf-8").replace("photos/5", "photos/none"), "utf-8")
     assert xmr("encode", *arguments[:-1], 2, "--strict").code == 2  # stops in the middle
-    with pytest.raises(InputError, match="not finished"):
+    with pytest.raises(InputError, match="incomplete"):
         encoded_files(out)
     run(xmr, *arguments[:-1], 2)
     assert len(encoded_files(out)) == 4
@@ -321,14 +321,14 @@ def test_equal_vectors_fall_together_without_loss() -> None:
 
 def test_pruning_keeps_what_is_most_like_the_first() -> None:
     item = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1], [0.8, 0.2]])
-    pruned = prune_by_weight(MultiVectors.from_list([item]), 0.5)
+    pruned = prune_by_similarity(MultiVectors.from_list([item]), 0.5)
     torch.testing.assert_close(pruned.values, item[[0, 2]])
-    with_empty = prune_by_weight(MultiVectors.from_list([item[:0], item]), 0.5)
+    with_empty = prune_by_similarity(MultiVectors.from_list([item[:0], item]), 0.5)
     assert with_empty.lengths.tolist() == [0, 2]
-    assert keep_first(many(), 3).lengths.tolist() == [1, 2, 3, 3]
+    assert truncate(many(), 3).lengths.tolist() == [1, 2, 3, 3]
 
 
 def test_the_options_are_written_down() -> None:
-    fewer = Fewer(keep=20, prune=0.5, pool=2)
-    assert Fewer.from_json(fewer.to_json()) == fewer
+    fewer = VectorReduction(keep=20, prune=0.5, pool=2)
+    assert VectorReduction.from_json(fewer.to_json()) == fewer
     assert fewer(many()).lengths.tolist() == [1, 1, 5, 6]

@@ -20,7 +20,7 @@ import pytest
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.engine import Engine
 from bagformer_cli.index.engines import create_engine, open_engine
-from tests.support.index_rows import DIM, LAYOUT, best, lists, query, rows
+from tests.support.index_rows import DIM, LAYOUT, best, embeddings, query, rows
 
 ENGINES = [
     "lance",
@@ -76,9 +76,9 @@ def engine(uri: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator
 def found(engine: Engine, k: int = 100, where: str | None = None, seed: int = 0) -> list[str]:
     """The ids of an exact search by image, best first."""
     result = engine.recall("image", query(seed), k, where, "exact", candidates=k)
-    assert result.late
+    assert result.final
     assert list(result.scores[0]) == sorted(result.scores[0], reverse=True)
-    return [row["id"] for row in engine.rows(result.keys[0], ["id"])]
+    return [row["id"] for row in engine.fetch(result.keys[0], ["id"])]
 
 
 def test_lists_of_any_length_are_ranked_as_one_by_one(engine: Engine) -> None:
@@ -90,24 +90,24 @@ def test_lists_of_any_length_are_ranked_as_one_by_one(engine: Engine) -> None:
 
 def test_titles_are_searched_apart(engine: Engine) -> None:
     result = engine.recall("title", query(), 5, None, "exact", candidates=5)
-    names = [row["id"] for row in engine.rows(result.keys[0], ["id"])]
+    names = [row["id"] for row in engine.fetch(result.keys[0], ["id"])]
     assert names == best(query(), range(40), offset=1)[:5]
 
 
 def test_scores_are_the_late_interaction(engine: Engine) -> None:
     asked = query()
     result = engine.recall("image", asked, 7, None, "exact", candidates=7)
-    again = engine.late("image", asked, result.keys)
+    again = engine.late_interaction("image", asked, result.keys)
     np.testing.assert_allclose(result.scores[0], again[0], atol=0.02)
 
 
 def test_a_first_stage_of_one_vector_finds_what_the_late_interaction_orders(engine: Engine) -> None:
     asked = query()
     result = engine.recall("image", asked, 5, None, "vector", candidates=30)
-    if not result.late:
-        scores = engine.late("image", asked, result.keys)[0]
+    if not result.final:
+        scores = engine.late_interaction("image", asked, result.keys)[0]
         result.keys = [result.keys[0][np.argsort(-scores)][:5]]
-    names = [row["id"] for row in engine.rows(result.keys[0], ["id"])]
+    names = [row["id"] for row in engine.fetch(result.keys[0], ["id"])]
     assert names == best(asked, range(40))[:5]
 
 
@@ -165,7 +165,7 @@ def test_an_upsert_replaces(engine: Engine) -> None:
     assert engine.count("id = 'p5'") == 1
     alone = engine.recall("image", query(), 1, "id = 'p5'", "exact", candidates=1)
     wanted = query().vectors.values
-    expected = float((wanted @ lists(["p5"], seed=7)[0].T).amax(1).sum())
+    expected = float((wanted @ embeddings(["p5"], seed=7)[0].T).amax(1).sum())
     assert alone.scores[0][0] == pytest.approx(expected, abs=0.02)
 
 
@@ -199,7 +199,7 @@ def test_an_index_is_the_same_after_reopening(uri: str) -> None:
     assert found(again) == before
     assert again.count() == 40
     assert again.info()["sides"] == info["sides"] == {"image": 30, "title": 40}
-    row = again.rows(
+    row = again.fetch(
         again.recall("image", query(), 1, "id = 'p7'", "exact", candidates=1).keys[0],
         ["id", "title", "image", "thumbnail", "price", "category", "stock"],
     )[0]
@@ -230,7 +230,7 @@ def test_rows_of_another_kind_are_refused(engine: Engine) -> None:
     with pytest.raises(InputError, match="another model"):
         engine.upsert(rows([60], layout=replace(LAYOUT, model="model-b")))
     with pytest.raises(InputError, match="do not fit the index"):
-        engine.upsert(rows([60], layout=replace(LAYOUT, fewer={"pool": 4.0})))
+        engine.upsert(rows([60], layout=replace(LAYOUT, reduction={"pool": 4.0})))
     assert engine.count() == 40
 
 

@@ -1,4 +1,4 @@
-"""What is LanceDB's alone: damage, the mirror beside the table, shared storage (S3)."""
+"""What only the LanceDB engine has: damage, the vector cache, shared storage (S3)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from bagformer_cli.errors import InputError
-from bagformer_cli.index import vector_cache as mirrors
-from bagformer_cli.index.engine import damaged
-from bagformer_cli.index.lancedb import SETTLED, LanceEngine
+from bagformer_cli.index import lancedb as engines
+from bagformer_cli.index import lancedb_table, vector_cache
+from bagformer_cli.index.engine import engine_error
+from bagformer_cli.index.lancedb import LanceEngine
 from bagformer_cli.vectors.residual_codes import Codebook
-from tests.support.index_rows import LAYOUT, best, coded, lists, query, rows
+from tests.support.index_rows import LAYOUT, best, coded, embeddings, query, rows
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def engine(tmp_path: Path) -> LanceEngine:
 
 def found(engine: LanceEngine, method: str = "exact", k: int = 100) -> list[str]:
     result = engine.recall("image", query(), k, None, method, candidates=k)  # type: ignore[arg-type]
-    return [row["id"] for row in engine.rows(result.keys[0], ["id"])]
+    return [row["id"] for row in engine.fetch(result.keys[0], ["id"])]
 
 
 def test_a_damaged_table_is_named(engine: LanceEngine) -> None:
@@ -51,7 +52,7 @@ def test_a_damaged_manifest_is_named(engine: LanceEngine) -> None:
 
 def test_an_index_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = str(tmp_path / "index")
-    book = Codebook.train(torch.cat(lists([f"p{number}" for number in range(90)])))
+    book = Codebook.train(torch.cat(embeddings([f"p{number}" for number in range(90)])))
     create = lancedb.db.LanceDBConnection.create_table
 
     def stop_at_the_rows(self: Any, name: str, *args: Any, **options: Any) -> Any:
@@ -69,7 +70,7 @@ def test_an_index_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert made.count() == 40
 
 
-def test_what_is_no_index_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_index_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(InputError, match="not an index"):
         LanceEngine.open(str(tmp_path))
@@ -78,34 +79,34 @@ def test_what_is_no_index_is_named(tmp_path: Path) -> None:
         LanceEngine.open(str(tmp_path / "db"))
 
 
-def test_the_mirror_follows_in_segments(engine: LanceEngine) -> None:
+def test_the_vector_cache_follows_the_table_in_segments(engine: LanceEngine) -> None:
     assert found(engine) == best(query(), range(40))
     names = []
     for number in range(50, 70, 2):
         engine.upsert(rows([number + 1]))
         assert f"p{number + 1}" in found(engine)
-        names.append(list(engine._mirror("image").names))
-    assert max(map(len, names)) <= mirrors.MOST_SEGMENTS + 1
+        names.append(list(engine.cache("image").names))
+    assert max(map(len, names)) <= vector_cache.MAX_SEGMENTS + 1
     assert any(len(after) < len(before) for before, after in pairwise(names))
     again = LanceEngine.open(engine.uri)
     assert found(again) == found(engine)
-    folder = engine._mirror("image").folder
+    folder = engine.cache("image").folder
     kept = {path.name.partition(".")[0] for path in folder.glob("segment-*")}
-    assert kept == set(again._mirror("image").names)
+    assert kept == set(again.cache("image").names)
 
 
-def test_a_table_is_asked_for_its_version_only_after_a_write(
+def test_the_table_is_asked_for_its_version_only_after_a_write(
     engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = LanceEngine.open(engine.uri)
     versions = Path(engine.uri) / "items.lance" / "_versions"
     assert found(reader) == best(query(), range(40))
     asked = []
-    ask = reader._table.checkout_latest
-    monkeypatch.setattr(reader._table, "checkout_latest", lambda: asked.append(1) or ask())
+    ask = reader.table._table.checkout_latest
+    monkeypatch.setattr(reader.table._table, "checkout_latest", lambda: asked.append(1) or ask())
     found(reader)
     assert asked  # written a moment ago: what follows might bear the same time
-    long_ago = os.stat(versions).st_mtime_ns - 10 * SETTLED
+    long_ago = os.stat(versions).st_mtime_ns - 10 * lancedb_table.MTIME_SETTLED_NS
     os.utime(versions, ns=(long_ago, long_ago))
     found(reader)
     asked.clear()
@@ -119,13 +120,13 @@ def test_a_table_is_asked_for_its_version_only_after_a_write(
 def test_a_narrow_filter_finds_all_through_the_index_of_one_vector(
     engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bagformer_cli.index.lancedb.ANN_FROM", 100)
-    monkeypatch.setattr("bagformer_cli.index.lancedb.NPROBES", 1)
+    monkeypatch.setattr(lancedb_table, "MIN_INDEXED_ROWS", 100)
+    monkeypatch.setattr(lancedb_table, "MIN_PROBES", 1)
     engine.upsert(rows(range(400)))
     engine.optimize()
     assert "image_vector_idx" in engine.info()["indices"]
     few = engine.recall("image", query(), 20, "price < 11", "vector", candidates=20)
-    names = {row["id"] for row in engine.rows(few.keys[0], ["id"])}
+    names = {row["id"] for row in engine.fetch(few.keys[0], ["id"])}
     assert names == {f"p{number}" for number in range(11) if number % 4}
 
 
@@ -139,7 +140,7 @@ def test_a_filter_cannot_be_widened_by_brackets(engine: LanceEngine) -> None:
     expected = {f"p{number}" for number in [*range(5), *range(36, 40)] if number % 4}
     either = "price < 5 OR price > 35"  # the first stage joins it with another condition
     result = engine.recall("image", query(), 40, either, "vector", candidates=40)
-    assert {row["id"] for row in engine.rows(result.keys[0], ["id"])} == expected
+    assert {row["id"] for row in engine.fetch(result.keys[0], ["id"])} == expected
 
 
 def test_a_filter_is_evaluated_at_the_newest_version(engine: LanceEngine) -> None:
@@ -163,71 +164,73 @@ def test_products_without_a_side_are_added_to_others(tmp_path: Path, dim: int) -
     made.upsert(rows([4, 8, 12], layout=layout))  # none has an image
     made.upsert(rows(range(20, 30), layout=layout, titles=False))  # none has a title
     assert made.count() == 21
-    keys = made._keys("title_count IS NOT NULL")
-    assert {row["id"] for row in made.rows(keys, ["id"])} == {"p4", "p8", "p12"}
-    keys = made._keys("image_count IS NOT NULL")
+    keys = made.table.keys("title_count IS NOT NULL")
+    assert {row["id"] for row in made.fetch(keys, ["id"])} == {"p4", "p8", "p12"}
+    keys = made.table.keys("image_count IS NOT NULL")
     expected = {f"p{n}" for n in [*range(10), *range(20, 30)] if n % 4}
-    assert {row["id"] for row in made.rows(keys, ["id"])} == expected
+    assert {row["id"] for row in made.fetch(keys, ["id"])} == expected
 
 
-def test_an_index_that_was_left_in_the_middle_says_so(engine: LanceEngine) -> None:
+def test_an_interrupted_build_marks_the_index_as_incomplete(engine: LanceEngine) -> None:
     def stop() -> None:
         with engine.filling():
             raise KeyboardInterrupt
 
-    assert not engine.unfinished
+    assert not engine.incomplete
     with pytest.raises(KeyboardInterrupt):
         stop()
     assert LanceEngine.open(engine.uri).info()["unfinished"]
-    with pytest.raises(InputError, match="left in the middle"):
+    with pytest.raises(InputError, match="incomplete index"):
         LanceEngine.create(engine.uri, LAYOUT)
     with engine.filling():
         pass
     assert not engine.info()["unfinished"]
 
 
-def test_a_conflict_is_no_damage() -> None:
-    said = damaged("index", RuntimeError("lance error: Retryable commit conflict for version 7"))
+def test_a_write_conflict_is_not_called_damage() -> None:
+    said = engine_error(
+        "index", RuntimeError("lance error: Retryable commit conflict for version 7")
+    )
     assert "Another process is writing" in str(said)
 
 
-def test_a_side_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_side_is_named(tmp_path: Path) -> None:
     made = LanceEngine.create(str(tmp_path / "index"), replace(LAYOUT, sides=("image",)))
     for method in ("exact", "vector"):
         with pytest.raises(InputError, match="holds no titles"):
             made.recall("title", query(), 3, None, method, candidates=3)  # type: ignore[arg-type]
 
 
-def test_a_mirror_that_may_not_be_written_is_made_elsewhere(
+def test_a_cache_that_cannot_be_written_is_made_in_the_users_folder(
     engine: LanceEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XMR_CACHE", str(tmp_path / "cache"))
     found(engine)
     engine.upsert(rows(range(40, 44)))
     reader = LanceEngine.open(engine.uri)
-    extend = mirrors.Mirror._extend
+    extend = vector_cache.VectorCache._extend
 
-    def read_only(mirror: mirrors.Mirror, *arguments: Any) -> None:
-        if Path(engine.uri) in mirror.folder.parents:
+    def read_only(cache: vector_cache.VectorCache, *arguments: Any) -> None:
+        if Path(engine.uri) in cache.folder.parents:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        extend(mirror, *arguments)
+        extend(cache, *arguments)
 
-    monkeypatch.setattr(mirrors.Mirror, "_extend", read_only)
+    monkeypatch.setattr(vector_cache.VectorCache, "_extend", read_only)
     assert found(reader) == best(query(), range(44))
 
 
-def test_what_is_made_of_a_segment_goes_with_it(
+def test_centroids_go_with_the_segment_they_were_built_from(
     engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirrors, "TOKENS_FROM", 1)
+    monkeypatch.setattr(vector_cache, "CENTROIDS_FROM_BYTES", 1)
     engine.optimize()
     engine.remove([f"p{number}" for number in range(20)])
-    assert engine._mirror("image").tokens is not None
+    assert engine.cache("image").centroids is not None
     (values,) = Path(engine.uri).glob("mirror/*/image/segment-*/values.npy")
     values.write_bytes(values.read_bytes()[:-100])
     again = LanceEngine.open(engine.uri)
     assert found(again) == best(query(), range(20, 40))
-    assert again._mirror("image").tokens is None  # it was of rows that are elsewhere now
+    assert again.cache("image").centroids is None  # its positions are other rows now
     left = values.parents[1] / ".segment-x.part"
     left.mkdir()
     again.upsert(rows([50]))
@@ -235,30 +238,30 @@ def test_what_is_made_of_a_segment_goes_with_it(
     assert not left.exists()  # a killed process's
 
 
-def test_much_that_was_removed_is_left_out_of_the_mirror(engine: LanceEngine) -> None:
+def test_many_removed_rows_leave_the_cache(engine: LanceEngine) -> None:
     found(engine)
     engine.remove(where="price >= 15")
     assert found(engine) == best(query(), range(15))
     engine.upsert(rows([90, 91]))
     assert sorted(found(engine)) == sorted(best(query(), [*range(15), 90, 91]))
-    assert len(engine._mirror("image")) == len(found(engine))
+    assert len(engine.cache("image")) == len(found(engine))
 
 
 def test_compaction_changes_nothing(engine: LanceEngine) -> None:
     for number in range(41, 47):
         engine.upsert(rows([number, number - 30]))
     before = found(engine)
-    keys = engine._mirror("image").keys.copy()
+    keys = engine.cache("image").keys.copy()
     engine.optimize()
     assert found(engine) == before
-    assert set(engine._mirror("image").keys) == set(keys)
+    assert set(engine.cache("image").keys) == set(keys)
 
 
 @pytest.mark.parametrize("damage", ["values", "keys", "list", "gone"])
-def test_a_damaged_mirror_is_made_anew(engine: LanceEngine, damage: str) -> None:
+def test_a_damaged_cache_is_made_again(engine: LanceEngine, damage: str) -> None:
     before = found(engine)
-    folder = engine._mirror("image").folder
-    segment = folder / engine._mirror("image").names[0]
+    folder = engine.cache("image").folder
+    segment = folder / engine.cache("image").names[0]
     if damage == "values":
         (segment / "values.npy").write_bytes(b"nonsense")
     elif damage == "keys":
@@ -272,12 +275,12 @@ def test_a_damaged_mirror_is_made_anew(engine: LanceEngine, damage: str) -> None
     assert found(LanceEngine.open(engine.uri)) == before
 
 
-def test_rounded_lists_find_what_the_scan_finds(
+def test_the_centroid_first_stage_finds_what_the_scan_finds(
     engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirrors, "TOKENS_FROM", 1)
-    monkeypatch.setattr(mirrors, "LEAST", 12)
-    monkeypatch.setattr(mirrors, "EACH", 1)
+    monkeypatch.setattr(vector_cache, "CENTROIDS_FROM_BYTES", 1)
+    monkeypatch.setattr(engines, "MIN_CANDIDATES", 12)
+    monkeypatch.setattr(engines, "CANDIDATES_PER_RESULT", 1)
     engine.optimize()
     result = engine.recall("image", query(), 3, None, "tokens", candidates=3)
     assert result.method == "tokens"
@@ -293,19 +296,19 @@ def test_rounded_lists_find_what_the_scan_finds(
     assert again.recall("image", query(), 3, None, "tokens", candidates=3).method == "tokens"
 
 
-def test_a_first_stage_that_is_not_there_is_told(engine: LanceEngine) -> None:
+def test_a_note_says_that_there_are_no_centroids(engine: LanceEngine) -> None:
     result = engine.recall("image", query(), 3, None, "tokens", candidates=3)
     assert result.method == "exact"
-    assert "asked for" in result.note
-    assert "asked for" not in engine.recall("image", query(), 3, None, "exact", candidates=3).note
+    assert "too small for centroids" in result.note
+    assert "too small" not in engine.recall("image", query(), 3, None, "exact", candidates=3).note
 
 
-def test_damaged_rounded_lists_are_left_aside(
+def test_damaged_centroids_are_not_used(
     engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirrors, "TOKENS_FROM", 1)
+    monkeypatch.setattr(vector_cache, "CENTROIDS_FROM_BYTES", 1)
     engine.optimize()
-    folder = engine._mirror("image").folder / "tokens"
+    folder = engine.cache("image").folder / "tokens"
     for name in ("numbers.npy", "tokens.json"):
         (folder / name).write_bytes((folder / name).read_bytes()[:-3])
         again = LanceEngine.open(engine.uri)
@@ -314,7 +317,7 @@ def test_damaged_rounded_lists_are_left_aside(
         assert len(result.keys[0]) == 3
 
 
-def test_a_folder_without_write_permission_is_mirrored_in_the_cache(
+def test_a_folder_without_write_permission_is_cached_in_the_users_folder(
     engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
@@ -356,7 +359,7 @@ def test_shared_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         writer.remove(["p1"])
         assert found(reader) == best(query(), [*range(2, 20), 30])
         assert reader.count("price < 5") == 4
-        book = Codebook.train(torch.cat(lists([f"p{number}" for number in range(90)])))
+        book = Codebook.train(torch.cat(embeddings([f"p{number}" for number in range(90)])))
         codes = LanceEngine.create("s3://catalogue/codes", coded(book), book)
         codes.upsert(rows(range(20), layout=coded(book), codebook=book))
         again = LanceEngine.open("s3://catalogue/codes")

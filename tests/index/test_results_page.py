@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.results_page import Found, page, write_page
+from bagformer_cli.index.results_page import QueryResults, page, write_page
 from bagformer_cli.index.search import Hit
 
 
@@ -26,14 +26,14 @@ def noise(side: int) -> bytes:
 
 
 def test_the_page_shows_every_query_and_every_result() -> None:
-    shown = page([Found("红色", [hit("连衣裙"), hit("雨伞")]), Found("蓝色", [])])
+    shown = page([QueryResults("红色", [hit("连衣裙"), hit("雨伞")]), QueryResults("蓝色", [])])
     assert shown.count("<h2>") == 2
     assert shown.count("<li>") == 2
     assert "price 3" in shown
 
 
 def test_text_from_the_catalogue_is_escaped() -> None:
-    shown = page([Found("<script>", [hit("a < b & c")])])
+    shown = page([QueryResults("<script>", [hit("a < b & c")])])
     assert "<script>" not in shown
     assert "a &lt; b &amp; c" in shown
     assert "p&lt;1&gt;" in shown
@@ -41,7 +41,7 @@ def test_text_from_the_catalogue_is_escaped() -> None:
 
 def test_images_are_inside_the_page_and_large_ones_are_scaled_down() -> None:
     small, large = noise(20), noise(700)
-    shown = page([Found("x", [hit("y", small)], large)])
+    shown = page([QueryResults("x", [hit("y", small)], large)])
     assert shown.count("data:image/png;base64,") == 1
     assert shown.count("data:image/jpeg;base64,") == 1
     assert len(shown) < len(large)

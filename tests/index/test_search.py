@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from PIL import Image
 
 from bagformer_cli.api import Retriever
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.search import Index
+from bagformer_cli.index import lancedb
+from bagformer_cli.index.engines import find_index
+from bagformer_cli.index.search import Index, SearchOptions
 from tests.support.small_model import saved_model, small_model, write_table
 
 
@@ -66,17 +69,46 @@ def test_an_image_finds_itself(here: Path, index: Index) -> None:
     np.testing.assert_allclose([hit.score for hit in titles], scores, atol=0.1)
 
 
-@pytest.mark.parametrize("recall", ["auto", "exact", "tokens", "vector"])
-def test_every_first_stage_ends_in_the_same_order(index: Index, recall: Any) -> None:
-    expected = [hit.id for hit in index.search("蓝色波点雨伞", recall="exact")]
-    found = index.search("蓝色波点雨伞", recall=recall)
-    assert [hit.id for hit in found] == expected
+@pytest.mark.parametrize(
+    ("recall", "method"),
+    [("auto", "exact"), ("exact", "exact"), ("tokens", "tokens"), ("vector", "vector")],
+)
+def test_every_first_stage_ends_in_the_same_order(
+    index: Index, monkeypatch: pytest.MonkeyPatch, recall: Any, method: str
+) -> None:
+    index.engine.updated_cache("image").build_centroids(min_bytes=0)  # type: ignore[attr-defined]
+    monkeypatch.setattr(lancedb, "MIN_CANDIDATES", 8)
+    monkeypatch.setattr(lancedb, "CANDIDATES_PER_RESULT", 1)
+    expected = index.search("蓝色波点雨伞", recall="exact", k=3)
+    found = index.search("蓝色波点雨伞", recall=recall, k=3, candidates=12)
+    assert [hit.id for hit in found] == [hit.id for hit in expected]
+    np.testing.assert_allclose(
+        [hit.score for hit in found], [hit.score for hit in expected], atol=1e-5
+    )
+    assert found.plan[0]["method"] == method
+    if method == "tokens":
+        assert "8 of 12 products scored" in found.plan[0]["note"]
+    assert [step["note"] for step in found.plan if step["stage"] == "late"] == (
+        ["12 candidates"] if method == "vector" else []
+    )
     assert set(found.seconds) >= {"encode", "recall", "fetch"}
+
+
+@pytest.mark.parametrize("recall", ["tokens", "vector"])
+def test_a_first_stage_returns_only_its_candidates(
+    index: Index, monkeypatch: pytest.MonkeyPatch, recall: Any
+) -> None:
+    index.engine.updated_cache("image").build_centroids(min_bytes=0)  # type: ignore[attr-defined]
+    monkeypatch.setattr(lancedb, "MIN_CANDIDATES", 5)
+    monkeypatch.setattr(lancedb, "CANDIDATES_PER_RESULT", 1)
+    assert len(index.search("蓝色波点雨伞", recall=recall, k=5, candidates=5)) == 5
+    everything = index.search("蓝色波点雨伞", recall="exact", k=12)
+    assert len(everything) == 12
 
 
 def test_several_searches_at_once_are_each_as_alone(index: Index) -> None:
     asked = ["红色", "蓝色波点雨伞", "手机壳 男"]
-    for query, together in zip(asked, index.search_many(asked, k=5), strict=True):
+    for query, together in zip(asked, index.search_many(asked, SearchOptions(k=5)), strict=True):
         alone = index.search(query, k=5)
         assert [hit.id for hit in together] == [hit.id for hit in alone]
 
@@ -111,7 +143,7 @@ def test_another_model_is_refused(place: Path, xmr: Callable[..., Any], tmp_path
 # ------------------------------------------------------------------------------ the command line
 
 
-def test_words_a_filter_and_json(here: Path, xmr: Callable[..., Any]) -> None:
+def test_a_text_query_with_a_filter_as_json(here: Path, xmr: Callable[..., Any]) -> None:
     run = xmr("search", "红色碎花裙", "--where", "price < 7 AND category = '连衣裙'", "--json")
     assert run.code == 0, run.err
     found = run.json()
@@ -141,9 +173,9 @@ def test_the_results_are_written_as_a_page(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["search"], "words or an image"),
-        (["search", "红", "--image", "photos/1.png"], "words or an image"),
-        (["search", " "], "A search is empty."),
+        (["search"], "a text query or an image"),
+        (["search", "红", "--image", "photos/1.png"], "a text query or an image"),
+        (["search", " "], "A query is empty."),
         (["search", "红", "--index", "nowhere"], "xmr index build"),
         (["search", "红", "--index", "photos"], "not an index"),
         (["search", "红", "--index", "ftp://a/b"], "s3://"),
@@ -202,7 +234,7 @@ def test_a_catalogue_changes(tmp_path: Path, place: Path, xmr: Callable[..., Any
     twice.write_text("\n".join([lines[0], lines[1], lines[1]]), "utf-8")
     run = xmr("index", "add", twice, where)
     assert run.code == 0  # the first of them came in
-    assert "twice.csv:3: The id sku1 is there twice" in run.err
+    assert "twice.csv:3: The id sku1 occurs twice" in run.err
     assert xmr("index", "add", twice, where, "--strict").code == 2
 
 
@@ -230,7 +262,7 @@ def test_a_catalogue_of_which_all_was_left_out_makes_no_index(
     assert xmr("index", "info", there, "--json").json()["rows"] == 2
 
 
-def test_an_index_without_titles_says_so(
+def test_an_index_without_titles_is_named(
     tmp_path: Path, place: Path, xmr: Callable[..., Any]
 ) -> None:
     write_table(tmp_path, 2)
@@ -243,7 +275,7 @@ def test_an_index_without_titles_says_so(
     assert "--of images" in run.err
     found = xmr("search", "红", "--index", where, "--where", "id = 'nobody'")
     assert found.code == 0
-    assert "nothing found" in found.out
+    assert "no results" in found.out
     assert xmr("index", "remove", where, "--where", "id is not null").code == 0
     assert "The index is empty" in xmr("search", "红", "--index", where).err
 
@@ -266,11 +298,11 @@ def test_encoded_files_become_an_index(
     assert xmr(*encode[:-2], "--out", tmp_path / "plain").code == 0
     wrong = xmr("index", "add", tmp_path / "plain", tmp_path / "index")
     assert wrong.code == 2
-    assert "fewer vectors" in wrong.err
+    assert "vector reduction" in wrong.err
     (tmp_path / "plain" / "encoded.json").unlink()
     unfinished = xmr("index", "build", tmp_path / "plain", tmp_path / "index2")
     assert unfinished.code == 2
-    assert "not finished" in unfinished.err
+    assert "incomplete" in unfinished.err
 
 
 def test_titles_alone_can_be_searched(tmp_path: Path, place: Path, xmr: Callable[..., Any]) -> None:
@@ -287,32 +319,16 @@ def test_titles_alone_can_be_searched(tmp_path: Path, place: Path, xmr: Callable
     assert "--of titles" in nothing.err
 
 
-def test_the_last_step_of_the_demo(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_the_index_of_the_newest_run_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bagformer_cli.cli.demo import _search
-    from bagformer_cli.cli.search import show_results
-    from bagformer_cli.demo import write_demo
-    from bagformer_cli.progress import SILENT
-
-    write_demo(tmp_path / "data", images=60, workers=1)
-    model = saved_model(tmp_path / "runs" / "demo" / "best")
-    picture = tmp_path / "image.png"
-    Image.new("RGB", (32, 32), "red").save(picture)
-    titles = ["红色碎花连衣裙", "蓝色雨伞"]
-    done = _search(
-        small_model(), tmp_path / "data", model.parent, picture, titles, tmp_path, SILENT
-    )
-    assert done["rows"] > 0
-    assert [one["query"] for one in done["results"][:2]] == titles
-    colours = {hit["attributes"]["colour"] for hit in done["results"][2]["hits"]}
-    assert len(colours) == 1  # the filtered search
-    assert (tmp_path / "search.html").read_text("utf-8").count("<h2>") == 4
-    assert not (tmp_path / "search.png").exists()
-    show_results({"results": done["results"][:1], "output": done["page"]})
-    assert "红色碎花连衣裙" in capsys.readouterr().out
-    monkeypatch.chdir(tmp_path)  # and `xmr search` finds that index by itself
-    from bagformer_cli.index.engines import find_index
-
-    assert find_index() == "runs/demo/index"
+    monkeypatch.chdir(tmp_path)
+    assert find_index() == "index"  # so that the error names it
+    for number, run in enumerate(["old", "new"]):
+        folder = tmp_path / "runs" / run / "index"
+        folder.mkdir(parents=True)
+        os.utime(folder, (number, number))
+    assert find_index() == "runs/new/index"
+    (tmp_path / "index").mkdir()
+    assert find_index() == "index"
     assert find_index("other") == "other"

@@ -10,11 +10,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bagformer_cli.config import RunConfig, load_config
+from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.masking import TokenMasking
-from bagformer_cli.data.sampler import Sampling
 from bagformer_cli.data.store.store import Store
-from bagformer_cli.data.train_batches import TrainBatches
-from bagformer_cli.training.distributed import Processes, join_process_group, leave_process_group
+from bagformer_cli.training.distributed import Processes, start_processes, stop_processes
 from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.run import images_per_process
@@ -54,9 +53,12 @@ def learned(kind: str, folder: Path, processes: Processes) -> dict[str, Tensor]:
     batches = TrainBatches(
         Store(folder).split("train"),
         config.data,
-        Sampling(images_per_process(16, processes), 0, processes.rank, processes.world_size),
         image_size=config.image.size,
+        batch_size=images_per_process(16, processes),
         pad_id=words.pad_id,
+        seed=0,
+        rank=processes.rank,
+        world_size=processes.world_size,
         masking=TokenMasking.of(words, 0.3, whole_bags=False),
     )
     teacher = None
@@ -90,10 +92,10 @@ def learned(kind: str, folder: Path, processes: Processes) -> dict[str, Tensor]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    processes = join_process_group()
+    processes = start_processes()
     assert processes.world_size == 2, processes
     for case in KINDS:
         found = learned(case, Path(sys.argv[1]), processes)
         if processes.is_main:
             save_file(found, Path(sys.argv[2]) / f"{case}.safetensors")
-    leave_process_group(processes)
+    stop_processes(processes)

@@ -1,6 +1,6 @@
-"""Fewer vectors an item: pooled, pruned, or the first so many.
+"""Fewer vectors per image: token pooling, pruning, truncation.
 
-Shapes: n items, N vectors in all, P of one item, D dimensions.
+Shapes: n items, N vectors in all, P vectors of one item, D dimensions.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
 
 
 @dataclass(frozen=True)
-class Fewer:
-    """How an item's list becomes shorter; the steps follow each other in this order.
+class VectorReduction:
+    """Keep fewer vectors of each item: truncation, then pruning, then token pooling.
+
+    >>> items = MultiVectors.from_list([F.normalize(torch.randn(33, 8), dim=1)])
+    >>> VectorReduction(pool=4)(items).lengths
+    tensor([9])
 
     Args:
-        keep: The first so many vectors; None: all.
-        prune: Share that stays, those most like the item's first vector (its class token); None:
-            all.
-        pool: Vectors that become one, on average; None: none.
+        keep: Truncation: keep the first ``keep`` vectors. None: all.
+        prune: Pruning: the share to keep, in (0, 1]; those most similar to the item's first vector
+            (its class token). None: all.
+        pool: Token pooling: vectors that are merged into one, on average. None: none.
     """
 
     keep: int | None = None
@@ -33,59 +37,70 @@ class Fewer:
     pool: int | None = None
 
     def __call__(self, vectors: MultiVectors) -> MultiVectors:
-        """Items with fewer vectors, of the type they had."""
+        """Return the items with fewer vectors, in the same type."""
         if self.keep is not None:
-            vectors = keep_first(vectors, self.keep)
+            vectors = truncate(vectors, self.keep)
         if self.prune is not None and self.prune < 1:
-            vectors = prune_by_weight(vectors, self.prune)
+            vectors = prune_by_similarity(vectors, self.prune)
         if self.pool is not None and self.pool > 1:
             vectors = pool_clusters(vectors, self.pool)
         return vectors
 
     @classmethod
     def from_json(cls, values: Mapping[str, float]) -> Self:
-        """What :meth:`to_json` gave."""
+        """Read the output of :meth:`to_json`."""
         whole = {name: int(values[name]) for name in ("keep", "pool") if name in values}
         return cls(prune=values.get("prune"), **whole)
 
     def to_json(self) -> dict[str, float]:
-        """What was asked for, without what was not."""
-        named = {"keep": self.keep, "prune": self.prune, "pool": self.pool}
-        return {name: value for name, value in named.items() if value is not None}
+        """Return the steps that are not None."""
+        values = {"keep": self.keep, "prune": self.prune, "pool": self.pool}
+        return {name: value for name, value in values.items() if value is not None}
 
 
-def keep_first(vectors: MultiVectors, count: int) -> MultiVectors:
-    """The first ``count`` vectors of each item."""
+def truncate(vectors: MultiVectors, count: int) -> MultiVectors:
+    """Keep the first ``count`` vectors of each item."""
     lengths = vectors.lengths.clamp_max(count)
-    return _rows(vectors, lengths, torch.arange(int(lengths.sum())))
+    offsets = offsets_of(lengths)
+    shift = (vectors.offsets[:-1] - offsets[:-1]).repeat_interleave(lengths)
+    rows = (torch.arange(int(lengths.sum())) + shift).to(vectors.device)
+    return MultiVectors(vectors.values[rows], offsets, vectors.scales)
 
 
-def prune_by_weight(vectors: MultiVectors, share: float) -> MultiVectors:
-    """The ``share`` of each item's vectors that is most like its first one, in their old order.
+def prune_by_similarity(vectors: MultiVectors, share: float) -> MultiVectors:
+    """Keep the vectors of each item that are most similar to its first one, in their old order.
 
-    The first vector of an image is its class token: its cosine with a patch says how much the
-    whole owes to the patch, which needs no attention map and so works for every backbone. At
-    least one vector stays.
+    The first vector of an image is its class token. Its cosine with a patch tells how much the
+    patch contributes to the whole; unlike attention maps, every backbone has it.
+
+    Args:
+        vectors: The items.
+        share: The share to keep, in (0, 1]; at least one vector of each item stays.
     """
     lengths = vectors.lengths
-    wanted = (lengths * share).ceil().long().clamp_min(1).minimum(lengths)
+    counts = (lengths * share).ceil().long().clamp_min(1).minimum(lengths)
     parts = []
-    for item, count in zip(vectors.to_list(), wanted.tolist(), strict=True):
+    for item, count in zip(vectors.to_list(), counts.tolist(), strict=True):
         if not count:
             parts.append(item)
             continue
-        weight = item.float() @ item[0].float()  # [P]
-        parts.append(item[weight.topk(count).indices.sort().values])
-    return _joined(parts, vectors)
+        similarity = item.float() @ item[0].float()  # [P]
+        parts.append(item[similarity.topk(count).indices.sort().values])
+    return _packed(parts, vectors)
 
 
 def pool_clusters(vectors: MultiVectors, factor: int) -> MultiVectors:
-    """Each item's vectors in clusters of ``factor`` on average, one mean of unit length each.
+    """Merge the vectors of each item by Ward clustering into the unit-length means of the clusters.
 
-    Ward's hierarchical clustering (token pooling: Clavié et al. 2024, "Reducing the Footprint of
-    Multi-Vector Retrieval"). The first vector, an image's class token, stays as it is.
+    Token pooling of Clavié et al. 2024, "Reducing the Footprint of Multi-Vector Retrieval with
+    Minimal Performance Impact via Token Pooling". The first vector, an image's class token, is not
+    merged.
+
+    Args:
+        vectors: The items.
+        factor: Vectors per cluster, on average.
     """
-    return _joined([_pooled(item, factor) for item in vectors.to_list()], vectors)
+    return _packed([_pooled(item, factor) for item in vectors.to_list()], vectors)
 
 
 def _pooled(item: Tensor, factor: int) -> Tensor:
@@ -103,13 +118,5 @@ def _pooled(item: Tensor, factor: int) -> Tensor:
     return torch.cat([item[:1], F.normalize(sums, dim=-1).to(item.dtype)])
 
 
-def _joined(parts: list[Tensor], like: MultiVectors) -> MultiVectors:
+def _packed(parts: list[Tensor], like: MultiVectors) -> MultiVectors:
     return MultiVectors.from_list(parts) if parts else like
-
-
-def _rows(vectors: MultiVectors, lengths: Tensor, places: Tensor) -> MultiVectors:
-    """The first ``lengths`` rows of each item."""
-    offsets = offsets_of(lengths)
-    shift = (vectors.offsets[:-1] - offsets[:-1]).repeat_interleave(lengths)
-    rows = (places + shift).to(vectors.device)
-    return MultiVectors(vectors.values[rows], offsets, vectors.scales)

@@ -1,0 +1,314 @@
+"""The LanceDB table of an index: its newest version, one writer at a time, rows by row id.
+
+Versions, upserts, deletes, concurrent readers and safety against crashes are LanceDB's work. What
+this file knows about LanceDB:
+
+- An open table stays at its version until ``checkout_latest()``.
+- Row ids survive compaction only in tables created with stable row ids. A row that is written again
+  gets a new id.
+- ``IvfFlat`` is built in seconds and keeps whole vectors, so searching it needs no
+  ``refine_factor`` (which would read the rows again); product quantization and HNSW take minutes.
+- Search over single vectors must select ``_distance``.
+- Added rows are searched slowly until ``optimize()``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+from lancedb.index import BTree, IvfFlat
+from numpy.typing import NDArray
+
+from bagformer_cli.errors import InputError, XmrError
+from bagformer_cli.files import disk_errors
+from bagformer_cli.index.engine import engine_error
+from bagformer_cli.index.lancedb_folder import (
+    CODEBOOK,
+    TABLE,
+    WRITE_LOCK,
+    already_exists,
+    is_remote,
+    new_folder,
+    not_an_index,
+)
+from bagformer_cli.index.rows import Layout, Side
+from bagformer_cli.messages import tr
+from bagformer_cli.vectors.residual_codes import Codebook
+
+Keys = NDArray[np.uint64]
+
+NAME = b"xmr_index"  # metadata: the unique name of the index
+IDS_PER_DELETE = 1000
+MIN_INDEXED_ROWS = 20_000
+"""Rows from which single vectors and ids are indexed; below, scanning them is as fast."""
+MIN_PROBES = 32  # partitions of the vector index that every search reads
+MTIME_SETTLED_NS = 10 * 10**9
+"""Age in nanoseconds from which a modification time is trusted. File systems store times in steps
+(FAT: two seconds), and another machine's clock may differ a little."""
+
+
+class LanceTable:
+    """An open table of rows.
+
+    Args:
+        uri: A folder, or an address on shared storage (``s3://bucket/path``).
+        table: The open table of the ``lancedb`` library.
+
+    Raises:
+        InputError: It is not a table of an index.
+    """
+
+    def __init__(self, uri: str, table: Any) -> None:
+        self.uri, self._table = uri, table
+        layout = Layout.from_schema(table.schema)
+        name = (table.schema.metadata or {}).get(NAME, b"").decode()
+        if layout is None or not name.isalnum():  # the name becomes the name of a folder
+            raise not_an_index(uri)
+        self.layout, self.name = layout, name
+        self._version = -1
+        self._seen: int | None = None
+
+    @classmethod
+    def create(cls, uri: str, layout: Layout, codebook: Codebook | None) -> Self:
+        """Create an empty table, and a second one for the codebook if there is one."""
+        schema = layout.schema
+        schema = schema.with_metadata({**schema.metadata, NAME: uuid.uuid4().hex.encode()})
+
+        def write(place: str) -> None:
+            database = lancedb.connect(place)
+            if codebook is not None:
+                content = pa.table({"data": pa.array([codebook.to_bytes()], pa.binary())})
+                database.create_table(CODEBOOK, content, mode="overwrite")
+            database.create_table(
+                TABLE, schema=schema, storage_options={"new_table_enable_stable_row_ids": "true"}
+            )
+
+        with lance_errors(uri):
+            if not is_remote(uri):
+                with new_folder(Path(uri)) as temporary:
+                    write(str(temporary))
+            elif TABLE in lancedb.connect(uri).list_tables().tables:
+                raise already_exists(uri)
+            else:
+                write(uri)
+        return cls.open(uri)
+
+    @classmethod
+    def open(cls, uri: str) -> Self:
+        """Open the table of an index.
+
+        Raises:
+            InputError: There is no index here, or it is damaged.
+        """
+        if not is_remote(uri):
+            path = Path(uri)
+            if not path.exists():
+                raise InputError(
+                    tr("There is no index here."),
+                    where=uri,
+                    hint=tr("Create one: xmr index build CATALOGUE {uri}", uri=uri),
+                )
+            if not (path / f"{TABLE}.lance").is_dir():
+                raise not_an_index(uri)
+        with lance_errors(uri):
+            try:
+                table = lancedb.connect(uri).open_table(TABLE)
+            except (ValueError, FileNotFoundError) as error:
+                if "not found" in str(error).lower():
+                    raise not_an_index(uri) from None
+                raise
+        return cls(uri, table)
+
+    @cached_property
+    def codebook(self) -> Codebook | None:
+        """The codebook; None if the index stores no residual codes."""
+        if not self.layout.codebook:
+            return None
+        with lance_errors(self.uri):
+            content = lancedb.connect(self.uri).open_table(CODEBOOK).to_arrow()
+            codebook = Codebook.from_bytes(content["data"][0].as_py())
+        return self.layout.require_codebook(codebook)
+
+    # ------------------------------------------------------------------------------- versions
+
+    def follow(self) -> int:
+        """Move to the newest version of the table and return its number.
+
+        Asking LanceDB takes a millisecond. Every new version adds a file to one folder, so nothing
+        was written while that folder's modification time stays the same.
+        """
+        changed = self._changed()
+        if changed is None or changed != self._seen:
+            self._table.checkout_latest()
+            self._version, self._seen = int(self._table.version), changed
+        return self._version
+
+    def _changed(self) -> int | None:
+        """Return the modification time of the folder of versions; None if it cannot be trusted.
+
+        A very recent time cannot: something written a moment later may have the same time.
+        """
+        try:
+            changed = os.stat(Path(self.uri) / f"{TABLE}.lance" / "_versions").st_mtime_ns
+        except OSError:  # on shared storage
+            return None
+        return changed if time.time_ns() - changed > MTIME_SETTLED_NS else None
+
+    # -------------------------------------------------------------------------------- writing
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Allow one writer at a time (in local folders).
+
+        Two upserts at once could both insert an id that neither of them saw, and an upsert during a
+        compaction would conflict with it.
+        """
+        if is_remote(self.uri):
+            yield
+            return
+        with FileLock(Path(self.uri) / WRITE_LOCK):
+            yield
+
+    def upsert(self, rows: pa.Table) -> None:
+        """Add rows, replacing those of the same id."""
+        with lance_errors(self.uri), disk_errors(Path(self.uri)), self.writing():
+            self._table.checkout_latest()
+            if self._table.count_rows() == 0:
+                self._table.add(rows)
+                return
+            merge = self._table.merge_insert("id")
+            merge = merge.when_matched_update_all().when_not_matched_insert_all()
+            # A product without title or image has a null vector, which LanceDB calls a bad one.
+            merge.execute(rows, on_bad_vectors="null")
+
+    def remove(self, ids: Sequence[str], condition: str | None) -> int:
+        """Delete rows by id, and those that match a condition; return how many were deleted."""
+        conditions = [] if condition is None else [condition]
+        for begin in range(0, len(ids), IDS_PER_DELETE):
+            part = ids[begin : begin + IDS_PER_DELETE]
+            conditions.append(f"id IN ({', '.join(map(_quoted, part))})")
+        removed = 0
+        with lance_errors(self.uri), self.writing():
+            self._table.checkout_latest()
+            for one in conditions:
+                count = int(self._table.count_rows(one))
+                if count:
+                    self._table.delete(one)
+                removed += count
+        return removed
+
+    def compact(self) -> None:
+        """Merge small files, and index ids and single vectors once there are enough rows."""
+        with lance_errors(self.uri), self.writing():
+            self._table.checkout_latest()
+            existing = {index.name for index in self._table.list_indices()}
+            if self._table.count_rows() >= MIN_INDEXED_ROWS and "id_idx" not in existing:
+                self._table.create_index("id", config=BTree())
+            for side in self.layout.sides:
+                count = int(self._table.count_rows(has_side(side)))
+                if count >= MIN_INDEXED_ROWS and f"{side}_vector_idx" not in existing:
+                    partitions = max(16, min(4096, round(count**0.5)))
+                    config = IvfFlat(distance_type="cosine", num_partitions=partitions)
+                    self._table.create_index(f"{side}_vector", config=config)
+            self._table.optimize(cleanup_older_than=timedelta(days=1))
+
+    # -------------------------------------------------------------------------------- reading
+
+    def count(self, condition: str | None = None) -> int:
+        """Count the rows of the newest version, or those that match a condition."""
+        with lance_errors(self.uri):
+            self.follow()
+            return int(self._table.count_rows(condition))
+
+    def keys(self, condition: str) -> Keys:
+        """Return the row ids of the rows that match a condition, unsorted."""
+        with lance_errors(self.uri):
+            found = self._table.search().where(condition).select(["id"]).with_row_id(True)
+            keys: Keys = found.to_arrow()["_rowid"].to_numpy().astype(np.uint64)
+            return keys
+
+    def nearest(
+        self, side: Side, vector: NDArray[np.float32], k: int, condition: str | None
+    ) -> tuple[Keys, NDArray[np.float32]]:
+        """Find the rows with the nearest single vectors: row ids and cosines, falling."""
+        where = has_side(side) if condition is None else f"{condition} AND {has_side(side)}"
+        search = (
+            self._table.search(vector, vector_column_name=f"{side}_vector")
+            .distance_type("cosine")
+            .where(where, prefilter=True)
+            .minimum_nprobes(MIN_PROBES)
+            .maximum_nprobes(0)  # no limit: a narrow filter reads on until it has k rows
+            .limit(k)
+            .select(["_distance"])
+            .with_row_id(True)
+        )
+        with lance_errors(self.uri):
+            found = search.to_arrow()
+        keys = found["_rowid"].to_numpy().astype(np.uint64)
+        return keys, (1 - found["_distance"].to_numpy()).astype(np.float32)
+
+    def take(self, keys: Keys, columns: Sequence[str]) -> pa.Table:
+        """Return columns of rows, in the order of ``keys``.
+
+        Raises:
+            InputError: Some rows were removed after their keys were found.
+        """
+        query = self._table.take_row_ids(keys.tolist()).select(list(columns)).with_row_id()
+        with lance_errors(self.uri):
+            found = query.to_arrow()
+        order = found["_rowid"].to_numpy()
+        if np.array_equal(order, keys):
+            return found
+        if len(np.setdiff1d(keys, order)):
+            raise InputError(
+                tr("Some of these products were removed during the search."),
+                where=self.uri,
+                hint=tr("Run the command again."),
+            )
+        sorter = np.argsort(order)
+        return found.take(sorter[np.searchsorted(order, keys, sorter=sorter)])
+
+    def facts(self) -> dict[str, Any]:
+        """Return version, rows by side, bytes and indexes."""
+        with lance_errors(self.uri):
+            self._table.checkout_latest()
+            return {
+                "version": int(self._table.version),
+                "sides": {
+                    side: int(self._table.count_rows(has_side(side))) for side in self.layout.sides
+                },
+                "bytes": int(self._table.stats()["total_bytes"]),
+                "indices": [index.name for index in self._table.list_indices()],
+            }
+
+
+def has_side(side: Side) -> str:
+    """Return the condition that a row has a side."""
+    return f"{side}_count IS NOT NULL"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+@contextmanager
+def lance_errors(uri: str) -> Iterator[None]:
+    """Raise LanceDB's exceptions as this project's errors."""
+    try:
+        yield
+    except (XmrError, KeyboardInterrupt, OSError):
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise engine_error(uri, error) from error
