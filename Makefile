@@ -1,12 +1,13 @@
-# make check   formatting, lint, types
-# make test    the quick tests (about four minutes on two cores)
-# make docs    write docs/commands.md anew from the help pages, then check the documents
-# make bench   speed beside the plain reference way
-# make methods  teachers and students on the demo set, into docs/methods.md (resumable; not in CI)
-# make pretraining  what it gives at an equal budget, into docs/methods.md (resumable; not in CI)
-# make translations   add new messages to the Chinese catalogue, remove unused ones
+# make check         formatting, lint, types
+# make test          all tests that run by default (about four minutes on two cores)
+# make core          tests of losses, MaxSim, titles and metrics (half a minute)
+# make docs          write docs/commands.md from the help pages, then test the documents
+# make bench         benchmark against reference implementations
+# make methods       measure the training modes on the demo dataset, into docs/methods.md (resumable)
+# make pretraining   measure pretraining at an equal budget, into docs/methods.md (resumable)
+# make translations  add new messages to the Chinese catalogue, remove unused ones
 
-.PHONY: check test docs bench methods pretraining translations
+.PHONY: check test core docs bench methods pretraining translations
 
 check:
 	ruff format --check .
@@ -15,6 +16,9 @@ check:
 
 test:
 	pytest
+
+core:
+	pytest -m core
 
 docs:
 	python -m tests.support.commands_page

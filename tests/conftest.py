@@ -1,4 +1,4 @@
-"""What every test shares: English messages, a private cache folder, and ``../shared``."""
+"""Shared by all tests: English messages, a private cache folder, ``../shared``, markers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,31 @@ import pytest
 os.environ["XMR_LANG"] = "en"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+TESTS = Path(__file__).resolve().parent
+SHARED = TESTS.parents[1] / "shared"
+CORE = [TESTS / name for name in ("losses", "interaction", "text", "evaluation/test_metrics.py")]
+OFF_BY_DEFAULT = ("slow", "browser", "gpu", "net", "shared")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m core``, import no other test files: that would take half of the time."""
+    if config.option.markexpr != "core" or collection_path.suffix != ".py":
+        return None
+    return None if is_core(collection_path) else True
+
+
+def is_core(path: Path) -> bool:
+    return any(core == path or core in path.parents for core in CORE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not SHARED.is_dir():
-        for item in items:
-            if item.get_closest_marker("shared"):
-                item.add_marker(pytest.mark.skip(reason=f"{SHARED} is not here"))
+    """Mark the tests of ``CORE`` that run by default as ``core``; skip ``shared`` without data."""
+    for item in items:
+        off = [name for name in OFF_BY_DEFAULT if item.get_closest_marker(name)]
+        if not off and is_core(item.path):
+            item.add_marker(pytest.mark.core)
+        if "shared" in off and not SHARED.is_dir():
+            item.add_marker(pytest.mark.skip(reason=f"{SHARED} does not exist"))
 
 
 @pytest.fixture
@@ -34,24 +51,24 @@ def shared() -> Path:
 def _private_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keep tests out of the user's cache folder."""
+    """Use an empty cache folder instead of the user's."""
     monkeypatch.setenv("XMR_CACHE", str(tmp_path_factory.getbasetemp() / "xmr-cache"))
 
 
 @dataclass(frozen=True)
 class Run:
-    """How one ``xmr …`` ended."""
+    """Exit code and output of one ``xmr …``."""
 
     code: int
     out: str
     err: str
 
     def json(self) -> Any:
-        """Stdout as one JSON value."""
+        """Parse stdout as one JSON value."""
         return json.loads(self.out)
 
     def lines(self) -> list[Any]:
-        """Stdout as JSON lines."""
+        """Parse stdout as JSON lines."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 

@@ -27,7 +27,7 @@ WORDS: dict[str, str] = {
     r"told|tells": "say who passes which value to whom",
     r"(?:is|are|was|were|be|been) asked": "say who requests what",
     r"anew": "again",
-    r"(?:of|on) (?:its|their|one's) own": "separate, alone, or leave it out",
+    r"of (?:its|their|one's) own": "separate, alone, or leave it out",
     r"beside": "next to, besides, with, compared with",
     r"behind": "after, below, in",
     r"so many": "name the number",
