@@ -110,9 +110,9 @@ def train(
     from bagformer_cli.progress import SILENT
     from bagformer_cli.text.from_config import build_titles
     from bagformer_cli.training import job as jobs
-    from bagformer_cli.training.distributed import start_processes, stop_processes
+    from bagformer_cli.training.distributed import join_process_group, leave_process_group
 
-    processes = start_processes()
+    processes = join_process_group()
     with bars.progress() if processes.is_main else nullcontext(SILENT) as progress:
         if resume:
             job = jobs.resume_job(output_dir, overrides or [], processes)
@@ -138,7 +138,7 @@ def train(
             folder = resolve(job.config.data.dataset, progress=progress)
             store = ensure_store(folder, build_titles(job.config), progress=progress)
         results = jobs.train(job, store, processes, progress)
-    stop_processes(processes)
+    leave_process_group(processes)
     if not processes.is_main:
         return
     if results[-1].interrupted:

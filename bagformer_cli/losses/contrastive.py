@@ -76,6 +76,7 @@ def momentum_contrastive_loss(
         with torch.no_grad():
             soft = torch.softmax(rows.momentum.float() / temperature, dim=1)
             targets = alpha * soft + (1 - alpha) * _shared(rows.positives)
+        # float32: a softmax over tens of thousands of queued candidates loses too much in bfloat16
         log_p = F.log_softmax((rows.scores / temperature).float(), dim=1)
         return -(targets * log_p).sum(dim=1).mean()
 

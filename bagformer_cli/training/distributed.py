@@ -182,7 +182,7 @@ class _AllGather(torch.autograd.Function):
         return gradient[ctx.own], None, None
 
 
-def start_processes() -> Processes:
+def join_process_group() -> Processes:
     """Join the process group that ``torchrun`` announces; without torchrun, a single process.
 
     Raises:
@@ -206,8 +206,8 @@ def start_processes() -> Processes:
     return Processes(dist.get_rank(), wanted)
 
 
-def stop_processes(processes: Processes) -> None:
-    """Leave the process group that :func:`start_processes` joined."""
+def leave_process_group(processes: Processes) -> None:
+    """Leave the process group that :func:`join_process_group` joined."""
     if processes.world_size > 1 and dist.is_initialized():
         dist.destroy_process_group()
 

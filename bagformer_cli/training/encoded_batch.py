@@ -120,6 +120,7 @@ class EncodedBatch:
         if processes.world_size == 1:
             return self.own_positives()
         if self.context.config.objectives.share_positives:
+            # Equal titles may be on different processes: decide again from the gathered groups.
             gather = processes.all_gather
             return self.match(gather(self.batch.text_groups), gather(self.batch.image_groups))
         return processes.all_gather(self.own_pairs())

@@ -41,7 +41,7 @@ def new_model(
     folder = None if checkpoint is None else find_checkpoint(checkpoint)
     if folder is not None:
         config = _normalised_like(config, folder)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.seed)  # the random weights, and later the dropout of rank 0
     inherits = folder is not None and _inherits_cross_encoder(config, folder)
     model = build_model(config, pretrained=folder is None, keep_cross=inherits)
     missing = [] if folder is None else load_fitting_weights(model, folder, progress)

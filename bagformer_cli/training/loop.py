@@ -145,7 +145,7 @@ class Trainer:
         is_main = self.processes.is_main
         log_file = MetricsLog(self.run, state.step) if is_main else NoLog()
         with log_file as log, stop_on_interrupt() as stop:
-            if state.step == 0:
+            if state.step == 0:  # a killed run must find a last/ to resume from
                 state.first = self._evaluate(log)
                 self._save_last()
             with self.progress.task(tr("Training"), self.total_steps, tr("steps")) as bar:
@@ -204,6 +204,7 @@ class Trainer:
                 figures[name] = figures.get(name, 0.0) + value / settings.accumulate
         figures = self.processes.all_reduce_mean(figures)
         self._require_finite(figures)
+        # Clip after the sum, so that the norm is that of the whole batch on every process.
         self.processes.all_reduce_gradients(self.model)
         if settings.clip is not None:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)

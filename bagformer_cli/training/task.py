@@ -149,6 +149,7 @@ class RetrievalTask(nn.Module):
         active = [objective for objective in self.objectives if objective.is_active(epoch)]
         if self.config.objectives.task_sampling == "all":
             return active
+        # Not torch's generator: each process has its own RNG state.
         random = np.random.default_rng([self.config.seed % 2**64, number])
         return [active[int(random.integers(len(active)))]]
 

@@ -109,6 +109,7 @@ def check_teacher(config: RunConfig) -> None:
 def _unsuitable(student: RunConfig, teacher: RunConfig, folder: Path) -> tuple[str, str] | None:
     """Return what the teacher has and what it should have; None if it is suitable."""
     assert student.distill is not None
+    # Both read the same batch of token ids and pixels, so sizes and vocabulary must be equal.
     if student.distill.scorer == "slow" and "slow" not in trained_in(folder, teacher):
         return (
             tr("no trained cross-encoder"),

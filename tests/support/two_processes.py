@@ -13,7 +13,7 @@ from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.store.store import Store
-from bagformer_cli.training.distributed import Processes, start_processes, stop_processes
+from bagformer_cli.training.distributed import Processes, join_process_group, leave_process_group
 from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.run import images_per_process
@@ -92,10 +92,10 @@ def learned(kind: str, folder: Path, processes: Processes) -> dict[str, Tensor]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    processes = start_processes()
+    processes = join_process_group()
     assert processes.world_size == 2, processes
     for case in KINDS:
         found = learned(case, Path(sys.argv[1]), processes)
         if processes.is_main:
             save_file(found, Path(sys.argv[2]) / f"{case}.safetensors")
-    stop_processes(processes)
+    leave_process_group(processes)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.errors import ConfigError
-from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes, start_processes
+from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes, join_process_group
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.metrics_log import read_metrics
 from bagformer_cli.training.run import images_per_process
@@ -92,10 +92,10 @@ def test_a_run_on_two_goes_on_on_one(folder: Path, tmp_path: Path) -> None:
 
 def test_processes_that_torch_does_not_know_of_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert start_processes() == SINGLE_PROCESS
+    assert join_process_group() == SINGLE_PROCESS
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="torchrun") as caught:
-        start_processes()
+        join_process_group()
     assert caught.value.exit_code == 2
 
 

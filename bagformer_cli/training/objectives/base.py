@@ -109,7 +109,12 @@ class MatrixObjective(Objective):
 
     @abstractmethod
     def loss(self, batch: EncodedBatch) -> Tensor:
-        """Compute the loss of the whole batch, the same scalar on every process."""
+        """Compute the loss of the whole batch as a scalar.
+
+        With several processes, the mean over processes must be the loss of the whole batch:
+        ``batch.scores`` and ``batch.positives`` cover all processes, so that every process computes
+        the same scalar; a loss of a process's own rows works as well.
+        """
 
 
 class PairObjective(Objective):

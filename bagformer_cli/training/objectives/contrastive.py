@@ -150,7 +150,8 @@ class ContrastiveObjective(MatrixObjective):
     def _soft_targets(self, batch: EncodedBatch) -> tuple[SoftTargets, SoftTargets]:
         """Score this process's items against momentum vectors of all processes and the queue.
 
-        The batch's own momentum vectors enter the queue afterwards.
+        The rows are those of this process only. The loss is a mean over rows, which is averaged
+        over the processes, and candidates carry no gradient: nothing else need be gathered.
         """
         assert batch.momentum is not None
         config, scorer, processes = self.context.model.config, self.scorer, self.context.processes
@@ -179,6 +180,7 @@ class ContrastiveObjective(MatrixObjective):
             soft_i2t,
             batch.match(all_text_groups, image_groups).T,
         )
+        # Only now: an item must not be its own negative from the queue.
         if self.queues is not None:
             self.queues.texts.add(new_texts, new_text_groups)
             self.queues.images.add(new_images, new_image_groups)
@@ -189,7 +191,7 @@ def _append(
     items: MultiVectors, groups: Tensor, queue: FeatureQueue
 ) -> tuple[MultiVectors, Tensor]:
     """Append a queue's items and groups to a batch's."""
-    if not len(queue):
+    if not len(queue):  # the first batch of a run
         return items, groups
     queued = queue.groups[: len(queue)].to(groups.device)
     return MultiVectors.concatenate([items, queue.items()]), torch.cat([groups, queued])
