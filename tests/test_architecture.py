@@ -45,7 +45,7 @@ IMPORT_TORCH_FREELY = {
     "vectors", "encoders", "interaction", "losses", "models", "original", "index", "evaluation",
     "training", "bench", "api", "compiled",
 }  # fmt: skip
-TORCH_MODULES = {"data.batches", "data.epochs"}
+TORCH_MODULES = {"data.batches", "data.train_batches"}
 
 
 def package(module: str) -> str:

@@ -38,7 +38,6 @@ NOT_YET_REWRITTEN: dict[str, str] = {
     "data.byte_ranges": "not yet rewritten",
     "data.catalogue.lines": "not yet rewritten",
     "data.check": "not yet rewritten",
-    "data.epochs": "not yet rewritten",
     "data.importing.table_import": "not yet rewritten",
     "data.masking": "not yet rewritten",
     "data.muge": "not yet rewritten",

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from bagformer_cli.bench import plain_maxsim
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch
-from bagformer_cli.data.epochs import TrainBatches
+from bagformer_cli.data.sampler import Sampling
 from bagformer_cli.data.store.split import Split
+from bagformer_cli.data.train_batches import TrainBatches
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
@@ -106,10 +107,9 @@ def _steps(
     batches = TrainBatches(
         split,
         data,
+        Sampling(config.training.batch_size, config.seed),
         image_size=config.image.size,
-        batch_size=config.training.batch_size,
         pad_id=model.titles.tokenizer.pad_id,
-        seed=config.seed,
     )
     batch: Batch
     for batch in batches.iterate():

@@ -1,10 +1,10 @@
-"""Training-time variation of images: random resized crop, mirror, RandAugment.
+"""Augmentation of training images: random resized crop, flip, RandAugment.
 
-The settings are ALBEF's, which BagFormer trains with: RandAugment(2, 7) draws two of ten
-operations with equal chance, and each is carried out with probability one half.
+The settings are those of ALBEF, which BagFormer trains with: RandAugment(2, 7) draws two of ten
+operations, all equally likely, and applies each with probability one half.
 
-What happens to sample k in epoch e depends on (seed, e, k) alone: neither the number of workers
-nor the order of the samples nor a resumed run changes it.
+The augmentation of a sample depends on (seed, epoch, sample) alone. The number of workers, the
+order of samples and a resumed run do not change it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Operation = Callable[[Image.Image, float, Random], Image.Image]
 
 _RATIO = (3 / 4, 4 / 3)
 _GREY = (128, 128, 128)
-_APPLY = 0.5  # ALBEF carries out every drawn operation with this probability
-_REFERENCE = 256  # pixels a side for which ALBEF's translation of up to 10 pixels was made
+_APPLY = 0.5  # probability with which ALBEF applies a drawn operation
+_REFERENCE = 256  # image side for which ALBEF chose a translation of up to 10 pixels
 
 
-def sample_random(seed: int, epoch: int, sample: int) -> Random:
-    """The source of chance for one sample in one epoch."""
+def random_of_sample(seed: int, epoch: int, sample: int) -> Random:
+    """Make the random generator of one sample in one epoch."""
     return Random((seed << 96) ^ (epoch << 64) ^ sample)
 
 
@@ -39,15 +39,15 @@ def augment(
     flip: bool = True,
     randaugment: tuple[int, int] | None = (2, 7),
 ) -> NDArray[np.uint8]:
-    """Vary one image.
+    """Augment one image.
 
     Args:
         image: RGB.
-        size: S, pixels a side of the result.
-        random: From :func:`sample_random`.
-        crop_scale: Least and most of the picture's area that is kept.
-        flip: Mirror every second image, left to right.
-        randaugment: Number of operations and their magnitude (0 to 10), or None.
+        size: S, side of the result in pixels.
+        random: See :func:`random_of_sample`.
+        crop_scale: Smallest and largest share of the image's area that a crop keeps.
+        flip: Flip half of the images, left to right.
+        randaugment: Number of operations and their magnitude (0 to 10); None: no RandAugment.
 
     Returns:
         [S, S, 3] uint8.
@@ -66,9 +66,15 @@ def augment(
 def random_resized_crop(
     image: Image.Image, size: int, random: Random, scale: tuple[float, float]
 ) -> Image.Image:
-    """A random part of the picture, between 3:4 and 4:3, brought to S × S (bicubic).
+    """Crop a random part with sides between 3:4 and 4:3; resize it to S × S (bicubic).
 
-    After ten misses it is the largest part in the middle whose sides keep to that range.
+    If ten draws do not fit into the image, the crop is the largest one in its centre.
+
+    Args:
+        image: RGB.
+        size: S.
+        random: Random generator.
+        scale: Smallest and largest share of the image's area.
     """
     width, height = image.size
     low, high = math.log(_RATIO[0]), math.log(_RATIO[1])

@@ -1,12 +1,27 @@
-"""Batches: what models take (torch from here on), and a split as evaluation sees it, in order.
+"""Batches: the tensors that models take, and the images and titles of a split in order.
 
-Training's batches are made in :mod:`.epochs`. Shapes: B pairs of a batch, L tokens of its longest
-title, T content tokens of the batch, G its bags, S pixels a side.
+Here numpy ends and torch begins. A :class:`TextBatch` is the only place where titles are padded;
+its indexes say where the tokens of every bag are, so nothing after it needs to know about padding.
+Two titles, the first with two bags of 2 and 1 tokens, the second with one bag of 1 token::
+
+    input_ids      [[CLS] 5     6     7  [SEP]]     L = 5 tokens of the longest title
+                   [[CLS] 8  [SEP] [PAD] [PAD]]
+    flattened        0    1     2     3     4
+                     5    6     7     8     9
+    token_index    [1, 2,   3,   6]                 the tokens of bag 0, bag 1 and bag 2
+    bag_starts     [0,      2,   3]                 where each bag starts in token_index
+    bag_offsets    [0,           2, 3]              title 0 owns bags 0 and 1, title 1 owns bag 2
+
+    F.embedding_bag(token_index, states.flatten(0, 1), bag_starts, mode="sum")  →  3 bag vectors
+
+Training's batches are made in ``train_batches.py``.
+
+Shapes: B images of a batch, Q titles of a batch, L tokens of the longest title, T content tokens of
+all titles, G bags of all titles, S side of an image in pixels.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +36,7 @@ from torch import Tensor
 from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD, decode, resize
 from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.store.split import Split
+from bagformer_cli.machine import usable_cores
 from bagformer_cli.text.bags import TokenBags
 
 Item = TypeVar("Item")
@@ -29,15 +45,15 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Titles as the text encoder takes them.
+    """Titles as the text encoder takes them; the module draws an example.
 
     Args:
-        input_ids: [B, L] int64, padded to the batch's longest title.
-        attention_mask: [B, L] bool, True keeps.
-        token_index: [T] int64, positions in the flattened [B * L] of the bags' tokens, bag by bag.
-        bag_starts: [G] int64, where each bag begins in ``token_index``: ``embedding_bag``'s
-            offsets.
-        bag_offsets: [B + 1] int64, title i owns bags ``bag_offsets[i]:bag_offsets[i + 1]``.
+        input_ids: [Q, L] int64, padded to the longest title of the batch.
+        attention_mask: [Q, L] bool, False for padding.
+        token_index: [T] int64, positions of the bags' tokens in the flattened [Q * L], bag by bag.
+        bag_starts: [G] int64, start of each bag in ``token_index``; the offsets of
+            ``torch.nn.functional.embedding_bag``.
+        bag_offsets: [Q + 1] int64, title i owns bags ``bag_offsets[i]:bag_offsets[i + 1]``.
     """
 
     input_ids: Tensor
@@ -51,18 +67,27 @@ class TextBatch:
 
     @classmethod
     def from_tokens(cls, tokens: TokenBags, pad_id: int) -> TextBatch:
-        """Pad packed titles to the longest of them."""
+        """Pad packed titles to the longest of them.
+
+        >>> tokens = TokenBags(ids=np.array([1, 5, 6, 7, 2, 1, 8, 2], np.int32),
+        ...     token_offsets=np.array([0, 5, 8]), bag_starts=np.array([1, 3, 6]),
+        ...     bag_ends=np.array([3, 4, 7]), bag_offsets=np.array([0, 2, 3]))
+        >>> batch = TextBatch.from_tokens(tokens, pad_id=0)
+        >>> batch.token_index.tolist(), batch.bag_starts.tolist()
+        ([1, 2, 3, 6], [0, 2, 3])
+        """
         count = len(tokens)
         lengths = np.diff(tokens.token_offsets)
         longest = int(lengths.max(initial=0))
         mask = np.arange(longest) < lengths[:, None]
         ids = np.full((count, longest), pad_id, np.int64)
         ids[mask] = tokens.ids
-        positions = np.flatnonzero(mask)  # [T'] of every token, special ones too
+        positions = np.flatnonzero(mask)  # position of every token, with the special ones
         sizes = tokens.bag_ends - tokens.bag_starts
         starts = np.zeros(len(sizes) + 1, np.int64)
         np.cumsum(sizes, out=starts[1:])
         within = np.arange(starts[-1]) - np.repeat(starts[:-1], sizes)
+        # Token j of bag g is packed token bag_starts[g] + j; look up where padding has put it.
         index = positions[np.repeat(tokens.bag_starts, sizes) + within]
         return cls(
             torch.from_numpy(ids),
@@ -73,7 +98,7 @@ class TextBatch:
         )
 
     def part(self, first: int, end: int) -> TextBatch:
-        """Titles ``first`` to ``end``, padded as the whole is."""
+        """Take titles ``first`` to ``end``; they keep the padding of the whole batch."""
         bags = slice(int(self.bag_offsets[first]), int(self.bag_offsets[end]))
         ends = torch.cat([self.bag_starts, self.bag_starts.new_tensor([len(self.token_index)])])
         tokens = slice(int(ends[bags.start]), int(ends[bags.stop]))
@@ -86,43 +111,43 @@ class TextBatch:
         )
 
     def to(self, device: torch.device | str) -> Self:
-        """The same on another device."""
+        """Move all tensors to a device."""
         return _to(self, device)
 
 
 @dataclass(frozen=True)
 class Masked:
-    """What masked modelling hides of a batch.
+    """Titles with hidden tokens, and seeds for hiding patches, of masked modelling.
 
     Args:
-        input_ids: [Q, L] the titles as they are shown.
-        chosen: [Q, L] bool, which tokens must be told.
-        seeds: [B] int64, each sample's chance: what of its image is hidden.
+        input_ids: [Q, L] int64, the titles with hidden tokens replaced.
+        targets: [Q, L] bool, the tokens to predict.
+        seeds: [B] int64, random seed of each image; it decides which patches are hidden.
     """
 
     input_ids: Tensor
-    chosen: Tensor
+    targets: Tensor
     seeds: Tensor
 
     def to(self, device: torch.device | str) -> Self:
-        """The same on another device."""
+        """Move all tensors to a device."""
         return _to(self, device)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B images with their titles, and which of all Q × B pairs belong together.
+    """B images with their Q titles; Q is B times ``data.titles_per_image``.
 
     Args:
-        text: [Q] titles: B of them, or ``titles_per_image`` times B.
-        raw: [B, S, S, 3] uint8, the images, or float32 regions; see :meth:`pixels`.
-        own: [Q] int64, the place of each title's own image.
-        positives: [Q, B] bool, title by image.
-        text_groups: [Q] int64, equal for equal titles.
+        text: The titles.
+        raw: [B, S, S, 3] uint8 pixels, or [B, R, F + 5] float32 regions; see :meth:`pixels`.
+        own: [Q] int64, index in the batch of each title's own image.
+        positives: [Q, B] bool, whether the title and the image match.
+        text_groups: [Q] int64, equal for equal titles (see ``positives.py``).
         image_groups: [B] int64, equal for equal images.
         query_ids: [Q] int64.
         image_ids: [B] int64.
-        masked: What masked modelling hides, where it is trained.
+        masked: Hidden tokens and patches; None: no masked modelling.
     """
 
     text: TextBatch
@@ -139,7 +164,7 @@ class Batch:
         return len(self.raw)
 
     def part(self, first: int, end: int) -> Batch:
-        """Images ``first`` to ``end`` with their titles."""
+        """Take images ``first`` to ``end`` with their titles."""
         each = len(self.own) // len(self)
         titles, images = slice(first * each, end * each), slice(first, end)
         masked = self.masked
@@ -154,15 +179,15 @@ class Batch:
             self.image_ids[images],
             None
             if masked is None
-            else Masked(masked.input_ids[titles], masked.chosen[titles], masked.seeds[images]),
+            else Masked(masked.input_ids[titles], masked.targets[titles], masked.seeds[images]),
         )
 
     def pixels(self) -> Tensor:
-        """[B, 3, S, S] float32, normalised on the batch's device; regions as they are."""
+        """Normalise the pixels on the batch's device: [B, 3, S, S] float32; regions stay."""
         return normalised(self.raw) if self.raw.dtype == torch.uint8 else self.raw
 
     def to(self, device: torch.device | str) -> Self:
-        """The same on another device."""
+        """Move all tensors to a device."""
         return _to(self, device)
 
 
@@ -174,14 +199,15 @@ def image_batches(
     exact: bool = True,
     workers: int | None = None,
 ) -> Iterator[Tensor]:
-    """All images of a split in its order, as evaluation sees them.
+    """Yield all images of a split in order, resized without augmentation, for evaluation.
 
     Args:
         split: A preprocessed split.
         size: S.
-        batch_size: Images at a time; the last batch may be smaller.
-        exact: Decode JPEGs in full, as the original does.
-        workers: Threads that decode ahead; None: one a CPU core, at most 8.
+        batch_size: Images in a batch; the last batch may be smaller.
+        exact: Decode JPEGs at full size, as the original does. False is faster and changes a pixel
+            by about half a grey level; see :func:`~bagformer_cli.data.images.decode`.
+        workers: Threads that decode ahead; None: one per usable core, at most 8.
 
     Yields:
         [b, 3, S, S] float32, normalised.
@@ -197,31 +223,31 @@ def image_batches(
         return normalised(torch.from_numpy(raw))
 
     if workers is None:
-        workers = min(8, os.cpu_count() or 1)
+        workers = min(8, usable_cores())
     return prefetch(make, range(0, len(split.image_ids), batch_size), workers)
 
 
 def region_batches(split: Split, regions: RegionFile, batch_size: int) -> Iterator[Tensor]:
-    """All images of a split in its order as their regions, [b, R, F + 5]."""
+    """Yield the regions of all images of a split in order: [b, R, F + 5]."""
     for begin in range(0, len(split.image_ids), batch_size):
         ids = split.image_ids[begin : begin + batch_size]
         yield torch.from_numpy(regions.batch(ids.tolist()))
 
 
 def text_batches(tokens: TokenBags, batch_size: int, pad_id: int) -> Iterator[TextBatch]:
-    """All titles in order, ``batch_size`` at a time."""
+    """Yield all titles in order, ``batch_size`` at a time."""
     for begin in range(0, len(tokens), batch_size):
         chosen = np.arange(begin, min(begin + batch_size, len(tokens)))
         yield TextBatch.from_tokens(tokens.select(chosen), pad_id)
 
 
 def pixels_of(image: Image.Image, size: int) -> Tensor:
-    """One decoded image as evaluation sees it: [3, S, S] float32."""
+    """Resize and normalise one decoded image, as evaluation does: [3, S, S] float32."""
     return normalised(torch.tensor(resize(image, size))[None])[0]
 
 
 def normalised(raw: Tensor) -> Tensor:
-    """[B, S, S, 3] uint8 to [B, 3, S, S] float32 with CLIP's mean and standard deviation."""
+    """Normalise by CLIP's mean and deviation: [B, S, S, 3] uint8 to [B, 3, S, S] float32."""
     scaled = raw.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     mean = torch.tensor(CLIP_MEAN, device=raw.device).view(3, 1, 1)
     deviation = torch.tensor(CLIP_STD, device=raw.device).view(3, 1, 1)
@@ -235,7 +261,18 @@ def _to(batch: Item, device: torch.device | str) -> Item:
 
 
 def prefetch(make: Callable[[Item], Made], items: Iterable[Item], workers: int) -> Iterator[Made]:
-    """``make`` of each item, in order, some ahead by threads (Pillow decodes without the GIL)."""
+    """Yield ``make(item)`` for each item, in order; threads work ahead.
+
+    Threads are enough because Pillow releases the GIL while it decodes.
+
+    Args:
+        make: Called in a thread.
+        items: May be endless.
+        workers: Number of threads; up to ``workers + 2`` results are made ahead. 0: no threads.
+
+    Raises:
+        Exception: Any exception of ``make``, at the item's turn.
+    """
     if workers < 1:
         yield from map(make, items)
         return

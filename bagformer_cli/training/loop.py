@@ -21,8 +21,8 @@ from torch import nn
 
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch
-from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.store.split import Split
+from bagformer_cli.data.train_batches import TrainBatches
 from bagformer_cli.errors import TrainingError
 from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr

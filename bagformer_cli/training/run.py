@@ -18,11 +18,12 @@ from pathlib import Path
 import torch
 
 from bagformer_cli.config import RunConfig, load_config, save_config
-from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.regions import RegionFile
+from bagformer_cli.data.sampler import Sampling
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.store.store import Store
+from bagformer_cli.data.train_batches import TrainBatches
 from bagformer_cli.errors import ConfigError, InputError
 from bagformer_cli.files import recover_folder
 from bagformer_cli.messages import tr
@@ -139,15 +140,13 @@ def make_trainer(
     if objectives.mlm or objectives.mfm:
         settings = objectives.masking
         masking = TokenMasking.of(words, settings.tokens, whole_bags=settings.whole_bags)
+    size = images_per_process(config.training.batch_size, processes)
     batches = TrainBatches(
         split,
         config.data,
+        Sampling(size, config.seed, processes.rank, processes.world_size),
         image_size=config.image.size,
-        batch_size=images_per_process(config.training.batch_size, processes),
         pad_id=words.pad_id,
-        seed=config.seed,
-        rank=processes.rank,
-        world_size=processes.world_size,
         regions=None if regions is None else RegionFile.of(split, regions),
         masking=masking,
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from bagformer_cli.config import DataConfig
-from bagformer_cli.data import epochs as module
+from bagformer_cli.data import train_batches as module
 from bagformer_cli.data.batches import (
     Batch,
     TextBatch,
@@ -23,11 +23,12 @@ from bagformer_cli.data.batches import (
     pixels_of,
     text_batches,
 )
-from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD, decode, resize
 from bagformer_cli.data.positives import Positives, text_hash
+from bagformer_cli.data.sampler import Sampling
 from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.split import Split
+from bagformer_cli.data.train_batches import TrainBatches
 from bagformer_cli.errors import InputError
 from bagformer_cli.text.bags import TokenBags
 from tests.data.test_images import png_header
@@ -172,8 +173,8 @@ def make(split: Split, batch_size: int = 4, **options: object) -> TrainBatches:
     own = {name: value for name, value in options.items() if name in names}
     config = {name: value for name, value in options.items() if name not in names}
     settings = DataConfig.model_validate({"workers": 0, **config})
-    arguments = {"image_size": 16, "pad_id": 0, "seed": 3, **own}
-    return TrainBatches(split, settings, batch_size=batch_size, **arguments)  # type: ignore[arg-type]
+    sampling = Sampling(batch_size, **{"seed": 3, **own})  # type: ignore[arg-type]
+    return TrainBatches(split, settings, sampling, image_size=16, pad_id=0)
 
 
 def evaluation_pixels(data: bytes, size: int, size_hint: int | None = None) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from bagformer_cli.data import augment as augmentation
-from bagformer_cli.data.augment import augment, random_resized_crop, sample_random
+from bagformer_cli.data.augment import augment, random_of_sample, random_resized_crop
 from bagformer_cli.data.batches import normalised, pixels_of
 from bagformer_cli.data.images import (
     CLIP_MEAN,
@@ -180,7 +180,7 @@ def test_variation_follows_from_seed_epoch_and_sample_alone() -> None:
     image = colourful()
 
     def varied(seed: int, epoch: int, sample: int) -> bytes:
-        return augment(image, 32, sample_random(seed, epoch, sample)).tobytes()
+        return augment(image, 32, random_of_sample(seed, epoch, sample)).tobytes()
 
     assert varied(1, 2, 3) == varied(1, 2, 3)
     variants = {
@@ -192,7 +192,7 @@ def test_variation_follows_from_seed_epoch_and_sample_alone() -> None:
 def test_variation_gives_the_size_whatever_the_image() -> None:
     for number, size in enumerate([(60, 40), (1, 1), (500, 3), (3, 500), (32, 32)]):
         for sample in range(10):
-            found = augment(colourful(size), 32, sample_random(number, 0, sample))
+            found = augment(colourful(size), 32, random_of_sample(number, 0, sample))
             assert found.shape == (32, 32, 3)
             assert found.dtype == np.uint8
 
@@ -205,7 +205,7 @@ def test_crops_keep_to_scale_and_ratio() -> None:
     image = Image.fromarray(ramp)
     areas, ratios = [], []
     for sample in range(300):
-        crop = random_resized_crop(image, 240, sample_random(0, 0, sample), (0.5, 1.0))
+        crop = random_resized_crop(image, 240, random_of_sample(0, 0, sample), (0.5, 1.0))
         found = np.asarray(crop).astype(float)
         width = (found[:, -2, 0].mean() - found[:, 1, 0].mean()) * 239 / 237 + 1
         height = (found[-2, :, 1].mean() - found[1, :, 1].mean()) * 239 / 237 + 1
@@ -223,17 +223,19 @@ def test_a_whole_crop_without_anything_else_is_the_evaluation_transform() -> Non
     np.testing.assert_array_equal(found, resize(image, 24))
 
 
-def test_half_the_images_are_mirrored() -> None:
+def test_half_the_images_are_flipped() -> None:
     image = colourful((24, 24))
     plain = resize(image, 24)
-    mirrored = 0
+    flipped = 0
     for sample in range(400):
-        found = augment(image, 24, sample_random(0, 0, sample), crop_scale=(1, 1), randaugment=None)
+        found = augment(
+            image, 24, random_of_sample(0, 0, sample), crop_scale=(1, 1), randaugment=None
+        )
         if np.array_equal(found, plain[:, ::-1]):
-            mirrored += 1
+            flipped += 1
         else:
             np.testing.assert_array_equal(found, plain)
-    assert 160 < mirrored < 240
+    assert 160 < flipped < 240
 
 
 def test_the_operations_are_those_published() -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from bagformer_cli.config import DataConfig
-from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.masking import TokenMasking, hidden_patches
+from bagformer_cli.data.sampler import Sampling
 from bagformer_cli.data.store.preprocess import preprocess
+from bagformer_cli.data.train_batches import TrainBatches
 from bagformer_cli.text.bags import TokenBags
 from tests.data.test_batches import packed
 from tests.data.test_store import Characters
@@ -103,12 +104,10 @@ def batches(tmp_path: Path, batch_size: int = 4, **options: int) -> TrainBatches
     return TrainBatches(
         split,
         DataConfig(augment=None, workers=0),
+        Sampling(batch_size, 3, **options),
         image_size=8,
-        batch_size=batch_size,
         pad_id=0,
-        seed=3,
         masking=TokenMasking(0.4, False, MASK, (0, 1, 2, MASK), 200),
-        **options,  # type: ignore[arg-type]
     )
 
 
@@ -117,8 +116,8 @@ def test_batches_hide_the_same_again_and_other_things_in_another_epoch(tmp_path:
     first, same, later = ours.batch(1).masked, again.batch(1).masked, ours.batch(3).masked
     assert first is not None and same is not None and later is not None  # noqa: PT018
     assert torch.equal(first.input_ids, same.input_ids)
-    assert torch.equal(first.chosen, same.chosen)
-    assert not torch.equal(first.chosen, later.chosen)
+    assert torch.equal(first.targets, same.targets)
+    assert not torch.equal(first.targets, later.targets)
 
 
 def test_ranks_hide_what_one_process_hides(tmp_path: Path) -> None:
@@ -128,7 +127,7 @@ def test_ranks_hide_what_one_process_hides(tmp_path: Path) -> None:
     for rank, part in enumerate(parts):
         assert part.masked is not None
         rows = slice(2 * rank, 2 * rank + 2)
-        assert torch.equal(part.masked.chosen, whole.masked.chosen[rows])
+        assert torch.equal(part.masked.targets, whole.masked.targets[rows])
         assert torch.equal(part.masked.seeds, whole.masked.seeds[rows])
 
 

@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bagformer_cli.config import RunConfig, load_config
-from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.masking import TokenMasking
+from bagformer_cli.data.sampler import Sampling
 from bagformer_cli.data.store.store import Store
+from bagformer_cli.data.train_batches import TrainBatches
 from bagformer_cli.training.distributed import Processes, join_process_group, leave_process_group
 from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.initial_model import new_model
@@ -53,12 +54,9 @@ def learned(kind: str, folder: Path, processes: Processes) -> dict[str, Tensor]:
     batches = TrainBatches(
         Store(folder).split("train"),
         config.data,
+        Sampling(images_per_process(16, processes), 0, processes.rank, processes.world_size),
         image_size=config.image.size,
-        batch_size=images_per_process(16, processes),
         pad_id=words.pad_id,
-        seed=0,
-        rank=processes.rank,
-        world_size=processes.world_size,
         masking=TokenMasking.of(words, 0.3, whole_bags=False),
     )
     teacher = None

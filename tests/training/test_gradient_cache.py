@@ -10,9 +10,10 @@ from torch import Tensor
 
 from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.batches import Batch
-from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.masking import TokenMasking
+from bagformer_cli.data.sampler import Sampling
 from bagformer_cli.data.store.store import Store
+from bagformer_cli.data.train_batches import TrainBatches
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.errors import ConfigError
 from bagformer_cli.interaction import MultiVectors, maxsim
@@ -54,10 +55,9 @@ def batch_of(store: Store, config: RunConfig, size: int) -> Batch:
     return TrainBatches(
         store.split("train"),
         config.data,
+        Sampling(size, seed=0),
         image_size=config.image.size,
-        batch_size=size,
         pad_id=titles.pad_id,
-        seed=0,
         masking=TokenMasking.of(titles, masks.tokens, whole_bags=masks.whole_bags),
     ).batch(0)
 
@@ -68,7 +68,7 @@ def gradients(
     """Losses and gradients of the last of so many equal batches."""
     model = new_model(config)
     links = TrainBatches(
-        store.split("train"), config.data, image_size=16, batch_size=2, pad_id=0, seed=0
+        store.split("train"), config.data, Sampling(2, seed=0), image_size=16, pad_id=0
     ).positives
     task = RetrievalTask(model, config, positives=links).train()
     for _ in range(steps):

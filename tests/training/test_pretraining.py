@@ -13,10 +13,11 @@ from torch import Tensor
 
 from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.batches import Batch
-from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.regions import RegionFile, Regions, write_regions
+from bagformer_cli.data.sampler import Sampling
 from bagformer_cli.data.store.store import Store
+from bagformer_cli.data.train_batches import TrainBatches
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.interaction import MultiVectors
 from bagformer_cli.models.build import RetrievalModel
@@ -95,10 +96,9 @@ def batches_of(store: Store, config: RunConfig, model: RetrievalModel) -> TrainB
     return TrainBatches(
         split,
         config.data,
+        Sampling(config.training.batch_size, seed=0),
         image_size=config.image.size,
-        batch_size=config.training.batch_size,
         pad_id=words.pad_id,
-        seed=0,
         regions=None if regions is None else RegionFile.of(split, regions),
         masking=TokenMasking.of(words, masks.tokens, whole_bags=masks.whole_bags),
     )

@@ -54,7 +54,7 @@ class MaskedTokenObjective(PairObjective):
     def prepare(self, batch: EncodedBatch) -> float:
         """Count the hidden tokens of the whole batch: the mean over processes."""
         processes = self.context.processes
-        hidden = float(_masked(batch.batch).chosen.sum())
+        hidden = float(_masked(batch.batch).targets.sum())
         return processes.all_reduce_sum(hidden) / processes.world_size
 
     def loss(self, chunk: EncodedBatch, prepared: float) -> Tensor:
@@ -65,7 +65,7 @@ class MaskedTokenObjective(PairObjective):
             with torch.no_grad():
                 momentum_images = chunk.momentum[1]
                 soft = _token_logits(self.context.momentum.model, batch, momentum_images)
-        targets = batch.text.input_ids[_masked(batch).chosen]
+        targets = batch.text.input_ids[_masked(batch).targets]
         logits = _token_logits(self.context.model, batch, chunk.images)
         return masked_token_losses(logits, targets, soft, alpha).sum() / max(1.0, prepared)
 
@@ -165,7 +165,7 @@ def _token_logits(model: RetrievalModel, batch: Batch, images: Encoded) -> Tenso
         images.states.index_select(0, batch.own),
         None if images.mask is None else images.mask[batch.own],
     )
-    places = masked.chosen.flatten().nonzero().flatten()
+    places = masked.targets.flatten().nonzero().flatten()
     rows = states.flatten(0, 1).index_select(0, places)
     logits: Tensor = head.mlm_head(rows, model.dual.text_encoder.word_table)
     return logits
