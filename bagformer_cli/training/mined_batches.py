@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bagformer_cli.data.epochs import TrainBatches
 from bagformer_cli.data.store.split import Split
+from bagformer_cli.data.train_batches import TrainBatches
 from bagformer_cli.evaluation.evaluate import encode_split
 from bagformer_cli.interaction.topk import topk
 from bagformer_cli.models.build import RetrievalModel

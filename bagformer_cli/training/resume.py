@@ -13,7 +13,7 @@
         task.…                              momentum encoder and queues
 
 ``run.resume_run`` loads the model from ``last/``, ``loop.Trainer`` calls :func:`load_state`.
-Batches need no state: each follows from the seed and its number (``data.epochs``).
+Batches need no state: each follows from the seed and its number (``data.train_batches``).
 """
 
 from __future__ import annotations
