@@ -1,4 +1,4 @@
-"""Which folder ``--dataset`` means, and its store, made when it is missing or out of date."""
+"""Find the folder that ``--dataset`` names, and bring its store up to date."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
 
 
 def muge_missing() -> InputError:
-    """What to say where ``--dataset muge`` finds nothing."""
+    """Make the error for ``--dataset muge`` without MUGE's files."""
     return InputError(
         tr("MUGE's data is not here."),
         where=f"{MUGE}{os.sep}",
@@ -80,15 +80,15 @@ def ensure_store(
     workers: Workers | None = None,
     progress: Progress = SILENT,
 ) -> Store:
-    """The dataset's store, made or brought up to date where it is not.
+    """Open the dataset's store; make it or bring it up to date if needed.
 
     Args:
         folder: The dataset.
-        encoder: Makes tokens and bags; None: none are needed.
-        text_only: Leave the images out.
-        splits: Which splits are needed; None: all that are complete.
-        workers: Processes, or a Ray cluster; None: one process a CPU core.
-        progress: Where to report.
+        encoder: Makes tokens and bags; None: no tokens are needed.
+        text_only: Leave out the images.
+        splits: The splits that are needed; None: all complete ones.
+        workers: Number of processes, or a Ray cluster; None: one process per usable core.
+        progress: Receives what is done.
     """
     if not isinstance(folder, MugeFolder):
         folder = MugeFolder(folder)

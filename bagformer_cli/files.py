@@ -1,7 +1,8 @@
-"""Files appear whole: written beside, flushed to the disk, renamed.
+"""Write files and folders that appear only when they are complete.
 
-A reader sees the old content or the new, never half of one. A full disk becomes a
-:class:`DiskFullError` and the unfinished file is removed.
+A file is written under a temporary name in the same folder, flushed to the disk, and renamed. So a
+reader sees the old content or the new, never a part of it. A full disk becomes a
+:class:`DiskFullError`, and the unfinished file is removed.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn 'no space left' inside the block into a :class:`DiskFullError` that names ``path``."""
+    """Turn 'no space left' in the block into a :class:`DiskFullError` that names ``path``."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise DiskFullError(
-                tr("The disk is full; nothing half-written was left behind."),
+                tr("The disk is full; no unfinished file was left."),
                 where=path,
                 found=error.strerror,
                 hint=tr("Free some space or choose another folder, then run the command again."),
@@ -39,7 +40,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it into place when the block succeeds."""
+    """Yield a temporary path next to ``path``; rename it to ``path`` when the block succeeds."""
     path = Path(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,10 +59,11 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; swap it into place when the block succeeds.
+    """Yield a temporary folder next to ``path``; rename it to ``path`` when the block succeeds.
 
-    A folder that is already there is moved aside and deleted once the new one stands. A process
-    killed between the two leaves the old one aside: :func:`recover_folder` brings it back.
+    An existing folder is first renamed to ``.<name>.old`` and deleted once the new one is in place.
+    A process killed between the two renames leaves only the old folder under that name:
+    :func:`recover_folder` brings it back.
     """
     path = Path(path)
     with disk_errors(path):
@@ -85,7 +87,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def recover_folder(path: str | Path) -> None:
-    """Mend what a process killed inside :func:`atomic_folder` left: ``path`` is whole again."""
+    """Restore ``path`` after a process was killed inside :func:`atomic_folder`."""
     path = Path(path)
     aside = _aside(path)
     if aside.exists():
@@ -100,13 +102,13 @@ def _aside(path: Path) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` (UTF-8) to ``path``, whole or not at all."""
+    """Write ``text`` as UTF-8; the file appears only when it is complete."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def cache_folder() -> Path:
-    """The cache folder: ``$XMR_CACHE``, else ``$XDG_CACHE_HOME/xmr``, else ``~/.cache/xmr``."""
+    """Give the cache folder: ``$XMR_CACHE``, else ``$XDG_CACHE_HOME/xmr``, else ``~/.cache/xmr``."""
     own = os.environ.get("XMR_CACHE")
     if own:
         return Path(own)
@@ -114,7 +116,7 @@ def cache_folder() -> Path:
 
 
 def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of a file's content, as 64 hex digits."""
+    """Hash the content of a file: SHA-256 as 64 hex digits."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -44,7 +44,7 @@ class Thing:
     """One thing in an image, or what a query says about one (None: it does not say).
 
     Args:
-        kind: What it is, for example ``dress``.
+        kind: Its kind, for example ``dress``.
         colour: Its main colour.
         pattern: Its pattern.
         part_colour: Colour of its small parts (a collar, a handle).
@@ -56,7 +56,7 @@ class Thing:
     part_colour: str | None = None
 
     def fits(self, named: Thing) -> bool:
-        """Whether it has the kind and every attribute that ``named`` gives."""
+        """Say whether it has the kind and every attribute that ``named`` gives."""
         return (
             self.kind == named.kind
             and named.colour in (None, self.colour)
@@ -80,7 +80,7 @@ class Attributes:
     names: Names = field(default_factory=dict)
 
     def columns(self, image_id: int) -> dict[str, str | int | float | bool]:
-        """Columns of an index for an image: those of its first thing; empty if it is unknown."""
+        """Give an image's columns for an index, from its first thing; empty if it is unknown."""
         things = self.images.get(image_id)
         if not things:
             return {}
@@ -97,7 +97,7 @@ COLUMNS = {"kind": "category", "colour": "colour", "pattern": "pattern"}
 
 
 def answers(image: Iterable[Thing], query: Iterable[Thing]) -> bool:
-    """Whether an image of the things ``image`` answers a query that names ``query``.
+    """Say whether an image of the things ``image`` answers a query that names ``query``.
 
     >>> answers([Thing("dress", "red"), Thing("bag", "blue")], [Thing("bag", "blue")])
     True

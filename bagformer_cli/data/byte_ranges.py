@@ -152,7 +152,7 @@ def decode_line(
         raw: Its bytes.
         where: File and line, for the error; None: the caller adds it.
         encoding: A codec that Python knows.
-        hint: What to do about it; None: save the file as UTF-8.
+        hint: Advice for the user; None: save the file as UTF-8.
 
     Raises:
         DataError: The bytes are not text in this encoding.
@@ -173,7 +173,7 @@ def decode_line(
 
 
 def _only_blank(stream: BinaryIO) -> bool:
-    """Whether the rest of the file is white space."""
+    """Read on; True if the rest of the file is white space."""
     while chunk := stream.read(1 << 16):
         if chunk.strip():
             return False

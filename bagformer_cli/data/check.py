@@ -66,7 +66,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is broken."""
+        """True if nothing is broken."""
         return not self.problems
 
 

@@ -1,6 +1,6 @@
 """Masking for masked modelling: hide tokens of titles, or all tokens of an entity bag together.
 
-Of the tokens to predict, 80 % become [MASK], 10 % a random token, and 10 % stay as they are (BERT,
+80 % of the tokens to predict become [MASK], 10 % a random token, and 10 % stay as they are (BERT,
 section 3.1). Special tokens are never hidden and never used as random tokens. A title of two bags,
 with whole bags hidden::
 

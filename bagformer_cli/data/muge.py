@@ -144,7 +144,7 @@ def naming_of(path: Path) -> Naming | None:
 
 
 def split_files(folder: Path, split: str, naming: Naming) -> tuple[Path, Path]:
-    """Paths of the queries file and the images file of a split."""
+    """Give the paths of the queries file and the images file of a split."""
     names = (QUERIES_NAME[naming], IMAGES_NAME[naming])
     return folder / names[0].format(split=split), folder / names[1].format(split=split)
 
@@ -184,7 +184,7 @@ def iter_images(path: str | Path) -> Iterator[tuple[int, bytes]]:
 
 
 def may_omit_items(path: Path) -> bool:
-    """Whether a queries file may leave out the answers: only test files may."""
+    """Say whether a queries file may leave out the answers: only test files may."""
     return "test" in path.name
 
 

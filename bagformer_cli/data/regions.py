@@ -132,7 +132,7 @@ class RegionFile:
     def batch(self, image_ids: Iterable[int]) -> Floats:
         """Read the first regions of B images: [B, R, F + 5], padded with zeros.
 
-        A row is the F features, the box, and a 1 that tells regions from padding.
+        A row is the F features, the box, and a 1; padding has a 0 there.
         """
         found = [self[number] for number in image_ids]
         most = self.config.maximum

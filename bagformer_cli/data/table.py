@@ -184,7 +184,7 @@ def _csv_records(
 
 
 def _looks_like_heading(cell: str) -> bool:
-    """Whether a cell is an unknown heading (``name``, ``名称``) rather than an image path."""
+    """True for an unknown heading (``name``, ``名称``), False for an image path."""
     return cell.isidentifier() and not any(character.isdigit() for character in cell)
 
 

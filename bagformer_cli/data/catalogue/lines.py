@@ -132,7 +132,7 @@ def split_of(folder: MugeFolder, split: str | None) -> tuple[tuple[Part, ...], d
 
 
 def is_images_file(path: Path) -> bool:
-    """Whether a file is MUGE's images file: its first line is a number, a tab, and base64."""
+    """Say whether a file is MUGE's images file: it starts with a number, a tab and base64."""
     if path.suffix.lower() != ".tsv":
         return False
     with open(path, "rb") as stream:

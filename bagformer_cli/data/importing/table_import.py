@@ -38,7 +38,7 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class TableOptions:
-    """How a table is imported.
+    """Options of an import.
 
     Args:
         root: Folder that relative image paths start from; None: the table's folder.
@@ -76,7 +76,7 @@ def import_table(
         source: A ``.csv``, ``.tsv`` or ``.jsonl`` file; ``table.COLUMNS`` lists the accepted
             headings. A CSV without headings has the image first and the title second.
         out: The folder to write.
-        options: How.
+        options: See :class:`TableOptions`.
         progress: Receives the number of images written, and warnings.
 
     Returns:

@@ -1,8 +1,8 @@
 """Convert a large text file to Arrow shards: in parallel, and resumable after an interruption.
 
 The file is divided into byte ranges; the lines of range 3 become ``images-00003.arrow`` (Arrow IPC,
-which readers memory-map). A record beside the shards says which are finished and the SHA-256 of
-the lines that each was made from::
+which readers memory-map). A record next to the shards lists the finished ones, each with the SHA-256
+of the lines that it was made from::
 
     images.json   {"stamp": [size, mtime, ctime], "span_bytes": 134217728, "done": false,
                    "spans": [{"number": 0, "rows": 1024, "sha256": "…"}, …]}
@@ -35,7 +35,7 @@ _BATCH_BYTES = 4 << 20  # input bytes of one record batch; bounds the memory of 
 
 @dataclass(frozen=True, slots=True)
 class LineFormat:
-    """How the lines of one kind of file become rows.
+    """A kind of text file, and the rows that its lines become.
 
     Args:
         name: Prefix of the shards and name of their record: ``images``, ``queries``.
@@ -65,7 +65,7 @@ class Shard:
 
 @dataclass
 class ConversionRecord:
-    """The state of a conversion, stored as JSON beside its shards (keys: see the module).
+    """The state of a conversion, stored as JSON next to its shards (keys: see the module).
 
     Args:
         stamp: Size and times of the source when it was read.

@@ -42,7 +42,7 @@ from bagformer_cli.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class _Options:
-    """What :func:`preprocess` passes to every split; the fields are its parameters."""
+    """Parameters of :func:`preprocess` that are the same for every split."""
 
     encoder: Encoder | None
     text_only: bool

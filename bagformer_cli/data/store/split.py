@@ -46,7 +46,7 @@ class Shards:
         return int(self.starts[-1])
 
     def numbers(self, column: str) -> NDArray[np.int64]:
-        """Load a column of whole numbers into memory: 8 bytes a row."""
+        """Load a column of whole numbers into memory: 8 bytes per row."""
         parts = [batch.column(column).to_numpy() for batch in self.batches]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
@@ -206,7 +206,7 @@ def load_tokens(folder: Path) -> TokenBags:
 
 
 def items_of(queries: Shards) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids of the answering images [M], and the offsets of each query's [Q + 1]."""
+    """Collect the ids of the answering images [M], and the offsets of each query's [Q + 1]."""
     columns = [batch.column("item_ids") for batch in queries.batches]
     none = np.zeros(0, np.int64)
     ids = np.concatenate([none, *(column.flatten().to_numpy() for column in columns)])
@@ -216,7 +216,7 @@ def items_of(queries: Shards) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def positions_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Position of each of ``wanted`` in ``ids`` (all different); -1 if it is not there.
+    """Find the position of each of ``wanted`` in ``ids`` (all different); -1 if it is not there.
 
     >>> positions_of(np.array([30, 7]), np.array([10, 20, 30]))
     array([ 2, -1])

@@ -50,7 +50,7 @@ class Store:
         """Open a store.
 
         Raises:
-            InputError: There is none, or an older version of this program made it.
+            InputError: The folder holds no store, or one of another version.
         """
         store = cls(Path(path), None if encoder is None else encoder.fingerprint)
         if store_version(store.path) != VERSION or not store.splits:
@@ -88,7 +88,7 @@ class Store:
 
 
 def default_store(folder: Path) -> Path:
-    """Path of a dataset's store: ``<folder>/.xmr``; in the cache if the folder is read-only."""
+    """Give the path of a dataset's store: ``<folder>/.xmr``, or in the cache if that is read-only."""
     own = folder / ".xmr"
     if own.is_dir() or os.access(folder, os.W_OK):
         return own
@@ -97,5 +97,5 @@ def default_store(folder: Path) -> Path:
 
 
 def store_version(path: Path) -> object:
-    """The version of the store in a folder; None if there is none."""
+    """Read the version of the store in a folder; None if the folder holds no store."""
     return read_json(path / "store.json").get("version")
