@@ -21,15 +21,15 @@ MUGE = Path("data/muge")
 
 
 def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
-    """The dataset that a user names.
+    """Find a dataset by its folder or by a built-in name.
 
     Args:
-        dataset: A folder in MUGE form if there is one of that name; else ``demo`` (``data/demo/``
-            under the current folder, drawn when first needed) or ``muge`` (``data/muge/``).
-        progress: Where to report.
+        dataset: A folder in MUGE form. If no folder has this name: ``demo`` is ``data/demo/``
+            in the current folder, drawn if it does not exist, and ``muge`` is ``data/muge/``.
+        progress: Receives the number of images drawn.
 
     Raises:
-        InputError: There is no such dataset; for ``muge`` it says where to get it.
+        InputError: The dataset does not exist; for ``muge`` the error says where to get it.
     """
     path = Path(dataset)
     if path.is_dir() and (naming_of(path) is not None or str(dataset) not in {"demo", "muge"}):

@@ -108,7 +108,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Give the cache folder: ``$XMR_CACHE``, else ``$XDG_CACHE_HOME/xmr``, else ``~/.cache/xmr``."""
+    """Find the cache folder: ``$XMR_CACHE``, ``$XDG_CACHE_HOME/xmr``, or ``~/.cache/xmr``."""
     own = os.environ.get("XMR_CACHE")
     if own:
         return Path(own)

@@ -1,8 +1,8 @@
 """Convert a large text file to Arrow shards: in parallel, and resumable after an interruption.
 
 The file is divided into byte ranges; the lines of range 3 become ``images-00003.arrow`` (Arrow IPC,
-which readers memory-map). A record next to the shards lists the finished ones, each with the SHA-256
-of the lines that it was made from::
+which readers memory-map). A record next to the shards lists the finished ones, each with the
+SHA-256 of the lines that it was made from::
 
     images.json   {"stamp": [size, mtime, ctime], "span_bytes": 134217728, "done": false,
                    "spans": [{"number": 0, "rows": 1024, "sha256": "…"}, …]}

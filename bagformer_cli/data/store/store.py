@@ -88,7 +88,7 @@ class Store:
 
 
 def default_store(folder: Path) -> Path:
-    """Give the path of a dataset's store: ``<folder>/.xmr``, or in the cache if that is read-only."""
+    """Give the path of a dataset's store: ``<folder>/.xmr``; in the cache if that is read-only."""
     own = folder / ".xmr"
     if own.is_dir() or os.access(folder, os.W_OK):
         return own
