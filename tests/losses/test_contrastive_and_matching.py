@@ -1,4 +1,4 @@
-"""Objectives against literal versions of their formulas."""
+"""Contrastive and matching losses equal literal versions of their formulas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bagformer_cli.losses.matching import hard_negatives, matching_loss
 
 
 def literal_contrastive(t2i: Tensor, i2t: Tensor, positives: Tensor, temperature: float) -> Tensor:
-    """The formula, pair by pair."""
+    """Compute the formula pair by pair."""
 
     def one_side(scores: Tensor, positive: Tensor) -> Tensor:
         terms = []
@@ -47,7 +47,7 @@ def test_the_contrastive_loss_equals_its_formula_with_gradients(seed: int) -> No
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_a_model_that_knows_nothing_has_the_loss_of_chance() -> None:
+def test_equal_scores_have_the_random_guess_loss() -> None:
     scores = torch.zeros(8, 8)
     assert contrastive_loss(scores, scores, torch.eye(8, dtype=torch.bool)) == pytest.approx(
         math.log(8)
@@ -64,7 +64,7 @@ def test_the_order_of_the_pairs_does_not_matter() -> None:
     assert float(before) == pytest.approx(float(after), rel=1e-6)
 
 
-def test_a_second_positive_is_not_pushed_away() -> None:
+def test_a_second_positive_is_no_negative() -> None:
     scores = torch.zeros(2, 3, requires_grad=True)
     positives = torch.tensor([[True, True, False], [False, False, True]])
     contrastive_loss(scores, scores.T, positives).backward()

@@ -1,4 +1,4 @@
-"""Hinge, distillation and captioning losses, and poolings, against literal versions."""
+"""Hinge, distillation and captioning losses and poolings equal literal versions."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_distillation_equals_its_formula_in_both_directions(
 
 
 @pytest.mark.parametrize("kind", sorted(LITERAL))
-def test_a_pair_that_the_teacher_did_not_see_takes_no_part(kind: str) -> None:
+def test_pairs_that_the_teacher_did_not_score_are_left_out(kind: str) -> None:
     t2i, i2t, _ = matrices(0)
     known = torch.tensor([[True, True, False, True]] * 5)
     teacher = torch.randn(5, 4, dtype=torch.float64).masked_fill(~known, -torch.inf)
@@ -205,7 +205,7 @@ def test_captioning_is_the_mean_over_predicted_tokens() -> None:
 
 @pytest.mark.parametrize("mean", [False, True])
 @pytest.mark.parametrize("pooling", ["each", "text", "image", "both", "mean"])
-def test_every_pooling_equals_the_obvious_way(pooling: str, mean: bool) -> None:
+def test_every_pooling_equals_its_formula(pooling: str, mean: bool) -> None:
     torch.manual_seed(0)
     texts = [torch.randn(n, 4, dtype=torch.float64) for n in (2, 3, 1)]
     images = [torch.randn(n, 4, dtype=torch.float64) for n in (4, 2)]
@@ -232,7 +232,7 @@ def test_every_pooling_equals_the_obvious_way(pooling: str, mean: bool) -> None:
             assert float(i2t[n, q]) == pytest.approx(float(expected[1]), abs=1e-5)
 
 
-def test_candidates_are_ones_own_image_and_the_best_others() -> None:
+def test_candidates_are_the_own_image_and_the_best_others() -> None:
     scores = torch.tensor([[0.1, 0.9, 0.5, 0.3], [0.2, 0.1, 0.9, 0.8]])
     own = torch.tensor([[True, False, False, False], [False, True, False, False]])
     assert nearest_candidates(scores, own, 2).tolist() == [

@@ -1,4 +1,4 @@
-"""Pretraining objectives against literal versions of their formulas, values and gradients."""
+"""Pretraining losses and their gradients equal literal versions of their formulas."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bagformer_cli.losses.matching import matching_loss, reversed_negatives
 
 
 def log_softmax(row: Tensor) -> Tensor:
-    """Literally."""
+    """Compute the formula literally."""
     return row - torch.stack([value.exp() for value in row]).sum().log()
 
 
 def close(ours: Tensor, literal: Tensor, *inputs: Tensor) -> None:
-    """The same value and the same gradients."""
+    """Check that values and gradients are the same."""
     torch.testing.assert_close(ours.double(), literal, rtol=1e-5, atol=1e-6)
     for mine, theirs in zip(
         torch.autograd.grad(ours, inputs), torch.autograd.grad(literal, inputs), strict=True
@@ -113,7 +113,7 @@ def test_one_logit_is_binary_cross_entropy() -> None:
     assert float(matching_loss(logits, labels)) == pytest.approx(expected / 3)
 
 
-def test_the_second_half_is_reversed_and_no_positive_is_called_wrong() -> None:
+def test_the_second_half_is_reversed_and_positives_are_dropped() -> None:
     own = torch.arange(8)
     positives = torch.eye(8, dtype=torch.bool)
     positives[4, 7] = True  # an equal title: reversing would make this pair a false negative

@@ -20,7 +20,7 @@ from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.run import images_per_process
 from bagformer_cli.training.task import RetrievalTask
 from bagformer_cli.training.teacher import Teacher
-from tests.training.test_training import TINY
+from tests.support.small_run import TINY
 
 SOFT = "momentum: {queue: 13, alpha: 0.4}"
 KINDS = {

@@ -18,15 +18,15 @@ from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.metrics_log import read_metrics
 from bagformer_cli.training.run import images_per_process
 from tests.support.datasets import write_split
+from tests.support.small_run import TINY, losses, weights
 from tests.support.two_processes import KINDS, learned, settings
-from tests.training.test_training import TINY, losses, weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def start(*arguments: object) -> None:
-    """Run under torchrun with two processes, on the processor."""
+    """Run a program with two processes under torchrun, on the CPU."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*TOGETHER, *map(str, arguments)],
@@ -41,7 +41,7 @@ def start(*arguments: object) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty pairs of which every two share a title."""
+    """Forty pairs; every two of them share a title."""
     path = tmp_path_factory.mktemp("pairs")
     for split in ("train", "valid"):
         queries = [(n, f"{'红绿蓝黄'[n // 2 % 4]}色连衣裙第{n // 2}款", (n,)) for n in range(40)]
@@ -57,7 +57,7 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(folder: Path, tmp_
         both = load_file(tmp_path / f"{kind}.safetensors")
         assert both.keys() >= alone.keys(), kind
         largest = max(float(v.abs().max()) for n, v in alone.items() if n.startswith("gradient."))
-        for name, value in alone.items():  # some gradients are nought but for rounding
+        for name, value in alone.items():  # some gradients are zero up to rounding
             near = 1e-5 * (largest if name.startswith("gradient.") else 1.0)
             torch.testing.assert_close(
                 both[name], value, rtol=1e-4, atol=near, msg=f"{kind} {name}"
@@ -65,8 +65,8 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(folder: Path, tmp_
 
 
 @pytest.mark.slow
-def test_a_run_on_two_goes_on_on_one(folder: Path, tmp_path: Path) -> None:
-    """Sharded without repeats, one writer, and the weights of the run on one process throughout."""
+def test_a_run_on_two_processes_is_resumed_on_one(folder: Path, tmp_path: Path) -> None:
+    """The weights are those of a run on one process from beginning to end."""
     ensure_store(folder, new_model(settings("itc")).titles, workers=1)
     more = ["text.dropout=0", "objectives.itm=0", "training.save_every=2"]
     more += ["training.schedule_steps=12", "objectives.momentum={queue: 13}"]
@@ -90,7 +90,7 @@ def test_a_run_on_two_goes_on_on_one(folder: Path, tmp_path: Path) -> None:
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
 
 
-def test_processes_that_torch_does_not_know_of_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_launcher_without_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert join_process_group() == SINGLE_PROCESS
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
@@ -99,14 +99,14 @@ def test_processes_that_torch_does_not_know_of_are_refused(monkeypatch: pytest.M
     assert caught.value.exit_code == 2
 
 
-def test_a_run_that_wants_two_processes_does_not_train_on_one() -> None:
+def test_training_processes_is_the_required_world_size() -> None:
     SINGLE_PROCESS.require_world_size(None)
     SINGLE_PROCESS.require_world_size(1)
     with pytest.raises(ConfigError, match=r"training\.processes"):
         SINGLE_PROCESS.require_world_size(2)
 
 
-def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+def test_a_batch_that_cannot_be_divided_equally_is_refused() -> None:
     assert images_per_process(12, Processes(1, 4)) == 3
     with pytest.raises(ConfigError, match="multiple of 4"):
         images_per_process(10, Processes(0, 4))

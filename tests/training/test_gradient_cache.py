@@ -1,4 +1,4 @@
-"""A batch encoded in parts gives the gradients of the batch at once."""
+"""A batch encoded in chunks gives the gradients of the batch encoded at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.objectives import build_objectives
 from bagformer_cli.training.task import RetrievalTask
 from tests.support.datasets import write_split
-from tests.training.test_training import TINY
+from tests.support.small_run import TINY
 
 ALL = (
     "{itc: 1.0, late_interaction: 1.0, itm: 0.0, mlm: 1.0, mfm: 1.0, late_scale: mean, "
@@ -65,7 +65,7 @@ def batch_of(store: Store, config: RunConfig, size: int) -> Batch:
 def gradients(
     store: Store, config: RunConfig, batch: Batch, chunk: int | None, steps: int = 1
 ) -> tuple[dict[str, float], list[Tensor]]:
-    """Losses and gradients of the last of so many equal batches."""
+    """Return losses and gradients of the last of ``steps`` equal batches."""
     model = new_model(config)
     links = TrainBatches(
         store.split("train"), config.data, Sampling(2, seed=0), image_size=16, pad_id=0
@@ -80,14 +80,14 @@ def gradients(
 
 
 def relative(ours: list[Tensor], theirs: list[Tensor]) -> float:
-    """The distance of all gradients together, relative to their length."""
+    """Return the distance of all gradients together, relative to their norm."""
     difference = sum(float((a - b).square().sum()) for a, b in zip(ours, theirs, strict=True))
     length = sum(float(b.square().sum()) for b in theirs)
     return (difference / length) ** 0.5
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_parts_give_the_gradients_of_the_whole(store: Store, kind: str) -> None:
+def test_chunks_give_the_gradients_of_the_whole_batch(store: Store, kind: str) -> None:
     config = settings(*KINDS[kind], "text.dropout=0.0")
     batch = batch_of(store, config, 20)
     losses, whole = gradients(store, config, batch, None, steps=2)
@@ -96,8 +96,8 @@ def test_parts_give_the_gradients_of_the_whole(store: Store, kind: str) -> None:
     assert relative(parts, whole) < 1e-5
 
 
-def test_the_second_encoding_repeats_the_chance_of_the_first(store: Store) -> None:
-    """With dropout, vectors that were scored and vectors that carry gradients are the same."""
+def test_the_second_encoding_uses_the_rng_state_of_the_first(store: Store) -> None:
+    """With dropout, the vectors that are scored and those that carry gradients are the same."""
     config = settings(*KINDS["late"], "text.dropout=0.3")
     batch = batch_of(store, config, 12)
     model = new_model(config)
@@ -111,7 +111,7 @@ def test_the_second_encoding_repeats_the_chance_of_the_first(store: Store) -> No
         assert torch.equal(first, second)
 
 
-def test_moving_statistics_are_counted_once(store: Store) -> None:
+def test_running_statistics_are_updated_once_per_chunk(store: Store) -> None:
     options = "image.options={channels: [8, 8, 8, 8], output_stride: 8, stem_width: 8}"
     config = settings(*KINDS["cls"], "image.backbone=resnet10t", options)
     batch = batch_of(store, config, 12)
@@ -125,7 +125,7 @@ def test_moving_statistics_are_counted_once(store: Store) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cls", "late"])
-def test_a_batch_of_1024_in_parts_of_32(store: Store, kind: str) -> None:
+def test_a_batch_of_1024_in_chunks_of_32_has_the_same_gradients(store: Store, kind: str) -> None:
     config = settings(*KINDS[kind], "text.dropout=0.0")
     batch = batch_of(store, config, 1024)
     _, whole = gradients(store, config, batch, None)
@@ -133,7 +133,7 @@ def test_a_batch_of_1024_in_parts_of_32(store: Store, kind: str) -> None:
     assert relative(parts, whole) < 1e-5
 
 
-def test_maxima_found_again_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recomputed_argmax_indices_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     lengths = [3, 1, 4, 2, 5, 1, 2]
 
@@ -155,7 +155,7 @@ def test_maxima_found_again_give_the_same_gradients(monkeypatch: pytest.MonkeyPa
 # -------------------------------------------------------------------------------------- memory
 
 
-def test_what_does_not_fit_is_refused_before_it_is_made() -> None:
+def test_a_queue_that_does_not_fit_is_refused_before_it_is_allocated() -> None:
     config = settings("objectives.momentum={queue: 100000000}", "objectives.late_interaction=0")
     model = new_model(config)
     objective = next(o for o in build_objectives(Context(model, config)) if o.name == "itc_loss")
@@ -168,6 +168,6 @@ def test_what_does_not_fit_is_refused_before_it_is_made() -> None:
     assert "queue" in str(caught.value.where)
 
 
-def test_a_small_queue_passes() -> None:
+def test_a_small_queue_is_accepted() -> None:
     config = settings("objectives.momentum={queue: 1000}")
     RetrievalTask(new_model(config), config)

@@ -23,7 +23,7 @@ from bagformer_cli.training.metrics_log import read_metrics
 from bagformer_cli.training.objectives import OBJECTIVES, MatrixObjective, Objective
 from bagformer_cli.training.run import make_trainer, start_run
 from tests.support.datasets import write_split
-from tests.training.test_training import TINY
+from tests.support.small_run import TINY
 
 EVERY_LOSS = {
     "itc_loss", "late_interaction_loss", "itm_loss", "mlm_loss", "mfm_loss", "caption_loss",

@@ -1,4 +1,4 @@
-"""Pretraining: momentum and queues, matching beside masked modelling, and that each learns."""
+"""Pretraining: soft targets and queues, ITM, masked modelling; each objective learns."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from bagformer_cli.data.sampler import Sampling
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.data.train_batches import TrainBatches
 from bagformer_cli.datasets import ensure_store
-from bagformer_cli.interaction import MultiVectors
 from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.momentum import FeatureQueue, MomentumEncoder
 from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.metrics_log import read_metrics
@@ -29,7 +27,7 @@ from bagformer_cli.training.objectives import Objective
 from bagformer_cli.training.run import resume_config, resume_run, start_run
 from bagformer_cli.training.task import RetrievalTask
 from tests.support.datasets import picture, write_split
-from tests.training.test_training import TINY, losses, weights
+from tests.support.small_run import TINY, losses, weights
 
 THINGS = ["上衣", "裤子", "外套", "裙子", "背包", "毛衣", "围巾", "帽子"]
 
@@ -41,7 +39,7 @@ NAMES = (
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Sixty-four pictures of random colours and their names; two titles are equal."""
+    """Sixty-four images of random colours and their names; two titles are equal."""
     folder = tmp_path_factory.mktemp("pairs")
     names = [f"{'红绿蓝黄黑白紫青'[n // 8]}色{THINGS[n % 8]}" for n in range(64)]
     queries = [(n, name, (n,)) for n, name in enumerate(names)]
@@ -53,9 +51,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """No two pictures have anything in common.
+    """Images that have nothing in common.
 
-    Of pairs that share half a title there are so few that ITM is content to tell apart the others.
+    In a set with shared properties ITM would be content to separate pairs that share none: pairs
+    with half a title in common are rare.
     """
     meanings = np.random.default_rng(0).normal(size=(64, 32))
     return with_regions(tmp_path_factory.mktemp("named"), meanings)
@@ -63,17 +62,17 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Every picture has two of sixteen properties."""
+    """Images with two of sixteen properties each."""
     tables = np.random.default_rng(0).normal(size=(2, 8, 16))
     pairs = [np.concatenate([tables[0, n // 8], tables[1, n % 8]]) for n in range(64)]
     return with_regions(tmp_path_factory.mktemp("described"), np.stack(pairs))
 
 
 def with_regions(folder: Path, meanings: np.ndarray) -> Store:
-    """Pictures with a name of one character, and four regions: its meaning in four bases.
+    """Write images with a title of one character and four regions: its meaning in four bases.
 
-    Any region is told by any other and its place, where patches of random pictures can only be
-    learned by heart.
+    A hidden region follows from any other one and its position. Patches of random images could only
+    be memorised.
     """
     random = np.random.default_rng(1)
     bases = [np.linalg.qr(random.normal(size=(32, 32)))[0] for _ in range(4)]
@@ -118,68 +117,8 @@ def objective_of(task: RetrievalTask, name: str) -> Objective:
 # ------------------------------------------------------------------------------ momentum, queues
 
 
-def items(*lengths: int, first: float = 0.0) -> MultiVectors:
-    """Each item's vectors hold its number."""
-    return MultiVectors.from_list(
-        [torch.full((length, 2), first + n) for n, length in enumerate(lengths)]
-    )
-
-
-def test_a_queue_fills_and_then_forgets_the_oldest_whatever_the_batch() -> None:
-    queue = FeatureQueue(7, 3, 2)
-    assert len(queue) == 0
-    kept: list[tuple[int, float]] = []
-    for step in range(6):
-        lengths = [1 + (step + n) % 3 for n in range(3)]
-        queue.add(items(*lengths, first=3.0 * step), torch.arange(3) + 3 * step)
-        kept = [*kept, *((length, 3.0 * step + n) for n, length in enumerate(lengths))][-7:]
-        found = queue.items()
-        assert len(queue) == len(found) == min(7, 3 * (step + 1))
-        numbers = sorted((len(vectors), float(vectors[0, 0])) for vectors in found)
-        assert numbers == sorted(kept)
-        groups = queue.groups[: len(queue)].tolist()
-        assert groups == [int(vectors[0, 0]) for vectors in found]
-
-
-def test_a_batch_larger_than_the_queue_leaves_its_last() -> None:
-    queue = FeatureQueue(4, 1, 2)
-    queue.add(items(*[1] * 11), torch.arange(11))
-    assert sorted(queue.groups.tolist()) == [7, 8, 9, 10]
-    assert sorted(queue.items().values[:, 0].tolist()) == [7.0, 8.0, 9.0, 10.0]
-
-
-def test_a_queue_goes_on_from_its_state() -> None:
-    one, two = FeatureQueue(5, 2, 2), FeatureQueue(5, 2, 2)
-    one.add(items(1, 2, 1), torch.arange(3))
-    two.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
-    for queue in (one, two):
-        queue.add(items(2, 2, 1, 1, first=3.0), torch.arange(3, 7))
-    assert torch.equal(one.items().values, two.items().values)
-    assert torch.equal(one.groups, two.groups)
-    assert two.added == 7
-
-
-def test_the_momentum_model_is_a_moving_average() -> None:
-    model = new_model(settings())
-    momentum = MomentumEncoder(model, 0.9)
-    start = [p.detach().clone() for p in model.parameters()]
-    expected = [p.clone() for p in start]
-    for step in (1, 2):
-        with torch.no_grad():
-            for parameter, first in zip(model.parameters(), start, strict=True):
-                parameter.copy_(first + step)
-        momentum.update(model)
-        expected = [
-            0.9 * e + 0.1 * p.detach() for e, p in zip(expected, model.parameters(), strict=True)
-        ]
-    for ours, theirs in zip(momentum.model.parameters(), expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
-        assert not ours.requires_grad
-    assert momentum.model.titles is model.titles
-
-
 @pytest.mark.parametrize("scorer", ["cls", "late"])
-def test_the_loss_against_a_queue_equals_its_formula(store: Store, scorer: str) -> None:
+def test_the_loss_with_a_queue_equals_its_formula(store: Store, scorer: str) -> None:
     weight = "itc: 1.0, late_interaction: 0.0" if scorer == "cls" else "itc: 0.0"
     task, batches = made(
         store, f"objectives={{{weight}, itm: 0.0, momentum: {{queue: 24, alpha: 0.5}}}}"
@@ -238,7 +177,7 @@ def test_the_loss_against_a_queue_equals_its_formula(store: Store, scorer: str) 
 
 
 class Watched(torch.nn.Module):
-    """Keeps what the matching head was asked."""
+    """Keeps the inputs of the matching head."""
 
     def __init__(self, head: Any) -> None:
         super().__init__()
@@ -251,7 +190,7 @@ class Watched(torch.nn.Module):
 
 
 @pytest.mark.parametrize("negatives", ["hard", "shuffled"])
-def test_masks_move_with_what_they_mask(store: Store, negatives: str) -> None:
+def test_masks_are_reordered_with_their_states(store: Store, negatives: str) -> None:
     task, batches = made(
         store,
         "model.cross={fusion: joint, logits: 1}",
@@ -277,7 +216,7 @@ def test_masks_move_with_what_they_mask(store: Store, negatives: str) -> None:
         assert bool(batch.positives[row, column]) == bool(label)
 
 
-def test_shuffling_reaches_no_other_objective(store: Store) -> None:
+def test_shuffled_negatives_do_not_reach_other_objectives(store: Store) -> None:
     common = "itc: 0.0, late_interaction: 0.0, mlm: 1.0, mfm: 1.0, itm_negatives: shuffled"
     found = []
     for itm in ("0.0", "1.0"):
@@ -290,7 +229,7 @@ def test_shuffling_reaches_no_other_objective(store: Store) -> None:
         torch.testing.assert_close(found[0][name], found[1][name], rtol=0, atol=0)
 
 
-def test_the_joint_encoder_sees_both_sides_and_no_padding(store: Store) -> None:
+def test_the_joint_encoder_reads_both_sides_and_no_padding(store: Store) -> None:
     task, batches = made(store, "model.cross={fusion: joint}")
     model: Any = task.model.eval()
     batch = batches.batch(0)
@@ -332,7 +271,7 @@ def test_hidden_patches_are_zero_at_the_input_and_padding_is_no_candidate(store:
     assert torch.equal((projected == 0).all(dim=-1), hidden.places)
 
 
-def test_hidden_patches_of_one_picture_are_told_apart_by_their_place(store: Store) -> None:
+def test_hidden_patches_of_one_image_differ_by_their_position(store: Store) -> None:
     task, batches = made(store, "model.cross={fusion: joint}", "objectives.mfm=1.0")
     batch = batches.batch(0)
     text = batch.text
@@ -345,7 +284,7 @@ def test_hidden_patches_of_one_picture_are_told_apart_by_their_place(store: Stor
             assert not torch.allclose(read[:, one], read[:, other], atol=1e-2)
 
 
-def test_one_objective_is_drawn_by_the_batch_and_its_weight_is_told(store: Store) -> None:
+def test_one_objective_is_drawn_by_the_number_of_the_batch(store: Store) -> None:
     task, batches = made(
         store,
         "model.cross={fusion: joint}",
@@ -382,7 +321,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
-def test_each_configuration_for_pretraining_takes_a_step_of_all_its_objectives(
+def test_each_pretraining_config_takes_a_step_of_all_its_objectives(
     store: Store, name: str
 ) -> None:
     overrides, weights = CONFIGS[name]
@@ -456,11 +395,11 @@ ALONE = {  # settings and learning rate
 }
 STEPS = {"itm joint": 1500, "mfm normalised": 1000}  # of the others: 600
 SETS = {"itm joint": "named", "mfm": "described", "mfm normalised": "described"}
-"""What some learn from; the others: ``store``.
+"""The data of some objectives; the others learn from ``store``.
 
-A tower from scratch makes the patches of a picture more and more alike where nothing but masked
-patches trains it, and what is alike cannot be picked out: so regions are taken, which cannot mix,
-like the frames of the solution that this comes from.
+If nothing but MFM trains an image encoder from scratch, it makes the patches of an image more and
+more alike, and then none can be found among the others. Regions cannot mix, like the video frames
+of the solution that MFM comes from.
 """
 
 
@@ -502,7 +441,7 @@ def test_each_objective_learns_alone(name: str, request: pytest.FixtureRequest) 
 # -------------------------------------------------------------------------------------- whole runs
 
 
-def test_a_pretraining_that_was_stopped_goes_on_to_the_bit(store: Store, tmp_path: Path) -> None:
+def test_a_resumed_pretraining_is_the_unbroken_one_to_the_bit(store: Store, tmp_path: Path) -> None:
     common = [
         "model.cross={fusion: joint}",
         "objectives={mlm: 1.0, mfm: 1.0, itm: 0.5, momentum: {queue: 23}, task_sampling: one}",
@@ -523,7 +462,7 @@ def test_a_pretraining_that_was_stopped_goes_on_to_the_bit(store: Store, tmp_pat
     assert any(name.endswith("_loss_weight") for name in read_metrics(tmp_path / "whole")[1])
 
 
-def test_what_was_pretrained_is_where_fine_tuning_starts(store: Store, tmp_path: Path) -> None:
+def test_fine_tuning_starts_from_pretrained_weights(store: Store, tmp_path: Path) -> None:
     config = settings("objectives={mlm: 1.0, momentum: {queue: 9}}", "training.max_steps=2")
     start_run(config, store, tmp_path / "run", new_model(config))
     pretrained = weights(tmp_path / "run/best")

@@ -1,4 +1,4 @@
-"""Teachers and students in training: chains, distillation in time, errors before anything loads."""
+"""Teachers and students in training: modes, chains, distillation, and unsuitable teachers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,10 +15,6 @@ from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.errors import CheckpointError, ConfigError
-from bagformer_cli.evaluation.compare import paired_bootstrap
-from bagformer_cli.evaluation.merge import Ranked, choose_beta
-from bagformer_cli.evaluation.metrics import Positives, top_k
-from bagformer_cli.evaluation.subsets import Subset, read_subsets
 from bagformer_cli.models.build import build_titles
 from bagformer_cli.training import chain as chains
 from bagformer_cli.training.initial_model import new_model
@@ -27,27 +22,16 @@ from bagformer_cli.training.metrics_log import read_metrics
 from bagformer_cli.training.run import start_run
 from bagformer_cli.training.task import RetrievalTask
 from bagformer_cli.training.teacher import check_teacher
+from tests.support import small_run
 from tests.support.datasets import write_split
 from tests.support.killing import killed_often
 
 TINY = [
-    "text.width=32",
-    "text.heads=2",
-    "text.feed_forward=48",
-    "text.layers=1",
-    "image.backbone=vit_tiny_patch16_224",
-    "image.options={patch_size: 8, embed_dim: 32, depth: 1, num_heads: 2}",
-    "image.size=16",
-    "model.embed_dim=16",
+    *small_run.TINY,
     "model.cross=null",
     "objectives.itm=0",
-    "data.augment=null",
-    "data.workers=0",
-    "data.titles_per_image=1",
     "training.batch_size=4",
     "training.warmup_steps=0",
-    "training.evaluate_every=100",
-    "training.log_every=1",
 ]
 SHORT = ["training.max_steps=2", "training.schedule_steps=2"]
 
@@ -95,7 +79,7 @@ def test_an_unknown_mode_names_the_nearest() -> None:
         load_config("demo", [], "inflat")
 
 
-def test_a_chain_that_is_killed_anywhere_goes_on_where_it_was(
+def test_a_chain_killed_in_any_stage_is_resumed_to_the_bit(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more = [*TINY, *SHORT, "model.codes=2", "training.save_every=1"]
@@ -137,10 +121,8 @@ def test_a_chain_that_is_killed_anywhere_goes_on_where_it_was(
 
 
 @pytest.mark.slow
-def test_a_chain_killed_by_the_system_is_the_chain_never_killed(
-    store: Store, tmp_path: Path
-) -> None:
-    """SIGKILL at random moments, between stages as well, through the command line."""
+def test_a_chain_killed_at_random_equals_the_unbroken_chain(store: Store, tmp_path: Path) -> None:
+    """SIGKILL at random moments, also between stages, of `xmr train`."""
     (tmp_path / "config.yaml").write_text("extends: demo\n")
     extra = ["training.max_steps=40", "training.schedule_steps=40", "training.save_every=2"]
     sets = [part for item in [*TINY, *extra, "model.codes=2"] for part in ("--set", item)]
@@ -179,7 +161,7 @@ def test_a_chain_killed_by_the_system_is_the_chain_never_killed(
     assert [stage["best"] for stage in again] == [stage["best"] for stage in summary]
 
 
-def test_distillation_begins_when_it_is_said_to(store: Store, tmp_path: Path) -> None:
+def test_distillation_begins_after_the_configured_epochs(store: Store, tmp_path: Path) -> None:
     out = trained(
         store,
         tmp_path / "run",
@@ -193,14 +175,14 @@ def test_distillation_begins_when_it_is_said_to(store: Store, tmp_path: Path) ->
     assert taught == {1: False, 2: False, 3: False, 4: False, 5: True, 6: True}
 
 
-def test_true_labels_may_train_until_distillation_begins() -> None:
+def test_true_labels_train_until_distillation_begins() -> None:
     late = "distill.activate_distillation_after=2"
     assert settings("slowtofast", late, "distill.hard_loss_weight=1").distill is not None
     with pytest.raises(ConfigError, match="activate_distillation_after"):
         settings("slowtofast", late, "distill.hard_loss_weight=0")
 
 
-def test_before_distillation_the_matching_head_stays_as_it_was(
+def test_the_matching_head_does_not_change_before_distillation(
     store: Store, tmp_path: Path
 ) -> None:
     more = ("training.weight_decay=0", "model.head.feed_forward=32")
@@ -218,7 +200,7 @@ def test_before_distillation_the_matching_head_stays_as_it_was(
         assert moved is moves
 
 
-def test_a_student_begins_with_its_teacher_and_the_teacher_stays_as_it_was(
+def test_a_student_starts_from_its_teacher_and_does_not_change_it(
     store: Store, tmp_path: Path
 ) -> None:
     teacher = trained(store, tmp_path / "t", "inflate", "model.codes=2") / "last"
@@ -234,7 +216,7 @@ def test_a_student_begins_with_its_teacher_and_the_teacher_stays_as_it_was(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_slow_teacher_teaches_mined_candidates_and_a_stopped_run_goes_on_equally(
+def test_distillation_of_mined_candidates_is_resumed_to_the_bit(
     store: Store, tmp_path: Path
 ) -> None:
     from bagformer_cli.training.run import resume_config, resume_run
@@ -257,7 +239,7 @@ def test_a_slow_teacher_teaches_mined_candidates_and_a_stopped_run_goes_on_equal
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_where_no_fast_scorer_is_trained_the_latest_model_is_the_best(
+def test_best_is_the_latest_model_if_no_fast_scorer_is_trained(
     store: Store, tmp_path: Path
 ) -> None:
     out = trained(store, tmp_path / "run", "captioner", "model.cross={kind: captioner, layers: 1}")
@@ -265,20 +247,20 @@ def test_where_no_fast_scorer_is_trained_the_latest_model_is_the_best(
     assert all(torch.equal(best[name], last[name]) for name in last)
 
 
-# --------------------------------------------------------------------------- errors said at once
+# ------------------------------------------------------------------------ unsuitable teachers
 
 
-def test_a_student_without_a_teacher_is_told_so() -> None:
+def test_a_student_without_a_teacher_is_refused() -> None:
     with pytest.raises(ConfigError, match="--teacher"):
         check_teacher(settings("shrinktobase"))
 
 
-def test_a_missing_teacher_is_named(tmp_path: Path) -> None:
+def test_a_missing_teacher_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no model folder"):
         check_teacher(settings("shrinktobase", f"distill.teacher={tmp_path / 'nobody'}"))
 
 
-def test_an_unsuitable_teacher_is_named(store: Store, tmp_path: Path) -> None:
+def test_an_unsuitable_teacher_is_refused(store: Store, tmp_path: Path) -> None:
     teacher = trained(store, tmp_path / "t", "base") / "best"
     for more in ("image.size=24", "text.max_tokens=20", "image.regions={width: 4}"):
         with pytest.raises(CheckpointError, match="cannot be the teacher"):
@@ -286,40 +268,3 @@ def test_an_unsuitable_teacher_is_named(store: Store, tmp_path: Path) -> None:
                                    "model.shared={cells: 32}"))  # fmt: skip
     with pytest.raises(CheckpointError, match="trained cross-encoder"):
         check_teacher(settings("slowtofast", f"distill.teacher={teacher}"))
-
-
-# ------------------------------------------------------------- beta, subsets, comparing
-
-
-def test_beta_is_the_one_with_the_best_recall() -> None:
-    fast = np.array([[3.0, 2.0, 1.0], [1.0, 3.0, 2.0]])
-    wanted = Positives.from_lists([[1], [1]], 3)
-    candidates = top_k(fast, 3)
-    right = np.array([[0.0, 9.0, 0.0], [0.0, 9.0, 0.0]], np.float32)
-    slow = np.take_along_axis(right, candidates.positions, axis=1)
-    beta, means = choose_beta([Ranked(candidates, slow, wanted)])
-    assert means[beta] == max(means.values()) == 1.0
-    beta, means = choose_beta([Ranked(candidates, -slow, Positives.from_lists([[0], [1]], 3))])
-    assert means[beta] == 1.0  # the slow scorer is wrong: the fast one must outweigh it
-    assert beta > 1
-
-
-def test_a_subset_holds_its_images_and_their_queries(store: Store, tmp_path: Path) -> None:
-    split = store.split("valid")
-    path = tmp_path / "keys.txt"
-    path.write_text("12\tone\n10\tone\n13\ttwo\n")
-    subsets = read_subsets(path, split)
-    assert list(subsets) == ["one", "two"]
-    one: Subset = subsets["one"]
-    assert split.image_ids[one.images].tolist() == [10, 12]
-    assert split.query_ids[one.queries].tolist() == [0, 2]
-    assert one.positives(split).columns.tolist() == [0, 1]
-
-
-def test_a_certain_difference_is_told_from_chance() -> None:
-    random = np.random.default_rng(0)
-    ranks = random.integers(0, 40, (3, 200))
-    better = np.maximum(ranks - 6, 0)
-    assert paired_bootstrap(list(better), list(ranks), draws=300).holds
-    shuffled = [random.permutation(row) for row in ranks]
-    assert not paired_bootstrap(shuffled, list(ranks), draws=300).holds

@@ -1,4 +1,4 @@
-"""The training loop: what it learns, what it keeps, how it stops, how it goes on."""
+"""The training loop: it learns, logs, saves, stops and is resumed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from bagformer_cli.config import RunConfig, TrainingConfig, load_config
 from bagformer_cli.data.muge import MugeImageWriter, Query, write_queries
@@ -33,6 +32,7 @@ from bagformer_cli.training.metrics_log import MetricsLog, read_metrics
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate
 from bagformer_cli.training.run import resume_config, resume_run, start_run
 from tests.support.killing import killed_often
+from tests.support.small_run import TINY, losses, weights
 
 COLOURS = {
     "红色": "red",
@@ -44,31 +44,11 @@ COLOURS = {
     "紫色": "magenta",
     "青色": "cyan",
 }
-TINY = [
-    "text.width=32",
-    "text.heads=2",
-    "text.feed_forward=48",
-    "text.layers=1",
-    "image.backbone=vit_tiny_patch16_224",
-    "image.options={patch_size: 8, embed_dim: 32, depth: 1, num_heads: 2}",
-    "image.size=16",
-    "model.embed_dim=16",
-    "data.augment=null",
-    "data.workers=0",
-    "data.titles_per_image=1",
-    "training.batch_size=8",
-    "training.learning_rate=3e-3",
-    "training.warmup_steps=2",
-    "training.epochs=400",
-    "training.evaluate_every=1000",
-    "training.log_every=1",
-    "objectives.itm_share=1",
-]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight pictures of one colour each, and what they are called."""
+    """Eight images of one colour each, and their names."""
     path = tmp_path_factory.mktemp("colours")
     for split in ("train", "valid"):
         with MugeImageWriter(path / f"MR_{split}_imgs.tsv") as images:
@@ -96,18 +76,8 @@ def run(folder: Path, out: Path, *overrides: str, **options: Any) -> TrainResult
     return start_run(config, store, out, model, **options)
 
 
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return load_file(path / "model.safetensors")
-
-
-def losses(path: Path) -> list[dict[str, Any]]:
-    """The training lines of the log, without what a clock says."""
-    lines = read_metrics(path, "train")
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
-
-
 @pytest.mark.parametrize("interaction", ["cls", "tokenwise", "bagwise"])
-def test_eight_pairs_are_learned_by_heart(folder: Path, tmp_path: Path, interaction: str) -> None:
+def test_a_model_overfits_eight_pairs(folder: Path, tmp_path: Path, interaction: str) -> None:
     result = run(
         folder,
         tmp_path / "run",
@@ -122,7 +92,7 @@ def test_eight_pairs_are_learned_by_heart(folder: Path, tmp_path: Path, interact
         assert last[name] < first["chance"][name] / 10, name
 
 
-def test_early_fusion_learns_too(folder: Path, tmp_path: Path) -> None:
+def test_early_fusion_overfits_eight_pairs(folder: Path, tmp_path: Path) -> None:
     result = run(folder, tmp_path / "run", "model.bag_fusion=early", "training.max_steps=120")
     assert result.best == 1.0
 
@@ -193,14 +163,16 @@ def test_lines_that_a_killed_run_wrote_after_its_last_save_are_written_again(
     assert [line["step"] for line in read_metrics(out, "train")] == [1, 2, 3, 4]
 
 
-def test_a_folder_that_was_being_swapped_is_mended(tmp_path: Path) -> None:
+def test_a_folder_whose_replacement_was_interrupted_is_restored(tmp_path: Path) -> None:
     (tmp_path / ".last.old").mkdir()
     (tmp_path / ".last.old" / "x").write_text("kept")
     recover_folder(tmp_path / "last")
     assert (tmp_path / "last" / "x").read_text() == "kept"
 
 
-def test_a_loss_that_is_not_a_number_stops_with_advice(folder: Path, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_stop_the_first_evaluation(
+    folder: Path, tmp_path: Path
+) -> None:
     config = settings("training.max_steps=5")
     model, store = prepared(folder, config)
     with torch.no_grad():
@@ -211,7 +183,7 @@ def test_a_loss_that_is_not_a_number_stops_with_advice(folder: Path, tmp_path: P
         start_run(config, store, tmp_path / "run", model)
 
 
-def test_a_loss_that_breaks_later_names_its_step(
+def test_a_loss_that_is_not_finite_names_its_step(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bagformer_cli.training.objectives import contrastive
@@ -231,7 +203,7 @@ def test_a_loss_that_breaks_later_names_its_step(
 
 
 class _Interrupting:
-    """A progress that presses Ctrl-C during the third training step."""
+    """A progress bar that presses Ctrl-C during the third training step."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -256,7 +228,7 @@ class _Interrupting:
         pass
 
 
-def test_ctrl_c_saves_and_says_where_it_stopped(folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_after_the_current_step(folder: Path, tmp_path: Path) -> None:
     result = run(folder, tmp_path / "run", "training.max_steps=9", progress=_Interrupting())
     assert result.interrupted
     assert result.steps == 3
@@ -265,7 +237,7 @@ def test_ctrl_c_saves_and_says_where_it_stopped(folder: Path, tmp_path: Path) ->
     assert resume_run(config, store, tmp_path / "run").steps == 9
 
 
-def test_a_folder_that_holds_a_run_is_not_written_over(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_that_holds_a_run_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
     run(folder, tmp_path / "run", "training.max_steps=1")
     before = weights(tmp_path / "run/last")
     with pytest.raises(InputError, match="already holds a run") as caught:
@@ -296,7 +268,7 @@ def test_a_full_disk_loses_nothing(
     assert resume_run(config, store, out).steps == 8
 
 
-def test_weights_of_another_run_are_a_start(folder: Path, tmp_path: Path) -> None:
+def test_a_run_starts_from_the_weights_of_another(folder: Path, tmp_path: Path) -> None:
     run(folder, tmp_path / "a", "training.max_steps=3", "model.interaction=cls")
     config = settings("model.interaction=bagwise", "model.embed_dim=16")
     model = new_model(config, tmp_path / "a")
@@ -328,8 +300,8 @@ def test_biases_and_norms_are_not_decayed(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_killed_twenty_times_is_the_run_never_killed(folder: Path, tmp_path: Path) -> None:
-    """SIGKILL at random moments: while it starts, between steps, while ``last/`` is written."""
+def test_a_run_killed_twenty_times_equals_the_unbroken_run(folder: Path, tmp_path: Path) -> None:
+    """SIGKILL at random moments: at the start, between steps, while ``last/`` is written."""
     ensure_store(folder, new_model(settings()).titles, workers=1)
     (tmp_path / "config.yaml").write_text("extends: demo\n")
     extra = [

@@ -1,0 +1,53 @@
+"""The choice of beta, recall on subsets, and the comparison of two models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bagformer_cli.config import load_config
+from bagformer_cli.datasets import ensure_store
+from bagformer_cli.evaluation.compare import paired_bootstrap
+from bagformer_cli.evaluation.merge import Ranked, choose_beta
+from bagformer_cli.evaluation.metrics import Positives, top_k
+from bagformer_cli.evaluation.subsets import Subset, read_subsets
+from bagformer_cli.text.from_config import build_titles
+from tests.support.datasets import write_split
+
+
+def test_beta_is_the_one_with_the_best_recall() -> None:
+    fast = np.array([[3.0, 2.0, 1.0], [1.0, 3.0, 2.0]])
+    wanted = Positives.from_lists([[1], [1]], 3)
+    candidates = top_k(fast, 3)
+    right = np.array([[0.0, 9.0, 0.0], [0.0, 9.0, 0.0]], np.float32)
+    slow = np.take_along_axis(right, candidates.positions, axis=1)
+    beta, means = choose_beta([Ranked(candidates, slow, wanted)])
+    assert means[beta] == max(means.values()) == 1.0
+    beta, means = choose_beta([Ranked(candidates, -slow, Positives.from_lists([[0], [1]], 3))])
+    assert means[beta] == 1.0  # the cross-encoder is wrong: the fast scorer must outweigh it
+    assert beta > 1
+
+
+def test_a_subset_holds_its_images_and_their_queries(tmp_path: Path) -> None:
+    queries = [(n, f"第{n}款连衣裙", (10 + n,)) for n in range(8)]
+    folder = write_split(tmp_path / "set", "valid", queries)
+    titles = build_titles(load_config("demo"))
+    split = ensure_store(folder, titles, workers=1).split("valid")
+    path = tmp_path / "keys.txt"
+    path.write_text("12\tone\n10\tone\n13\ttwo\n")
+    subsets = read_subsets(path, split)
+    assert list(subsets) == ["one", "two"]
+    one: Subset = subsets["one"]
+    assert split.image_ids[one.images].tolist() == [10, 12]
+    assert split.query_ids[one.queries].tolist() == [0, 2]
+    assert one.positives(split).columns.tolist() == [0, 1]
+
+
+def test_a_real_difference_is_supported_and_a_random_one_is_not() -> None:
+    random = np.random.default_rng(0)
+    ranks = random.integers(0, 40, (3, 200))
+    better = np.maximum(ranks - 6, 0)
+    assert paired_bootstrap(list(better), list(ranks), draws=300).holds
+    shuffled = [random.permutation(row) for row in ranks]
+    assert not paired_bootstrap(shuffled, list(ranks), draws=300).holds
