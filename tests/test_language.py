@@ -32,7 +32,6 @@ NOT_YET_REWRITTEN: dict[str, str] = {
     "cli.index": "not yet rewritten",
     "cli.search": "not yet rewritten",
     "compiled": "not yet rewritten",
-    "demo": "not yet rewritten",
     "encoders": "not yet rewritten",
     "evaluation": "not yet rewritten",
     "index": "not yet rewritten",

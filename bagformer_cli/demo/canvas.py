@@ -1,10 +1,13 @@
-"""A tile to draw one thing on: shapes in the unit square, filled with cloth, part colour or paint.
+"""A tile to draw one thing on, with a pen that knows shapes, cloth and colours.
 
-Every drawing function (``kinds_*.py``) sees only :class:`Pen`. Coordinates run from 0 to 1, x to
-the right and y down; lengths are shares of the tile's side. A fill is :data:`BODY` (the thing's
-cloth: colour and pattern), :data:`PART` (the small parts' colour), :data:`SHADE` and
-:data:`LIGHT` (the body colour, darker and lighter, without pattern), :data:`HOLE` (cut through),
-or plain RGB.
+Every drawing function (``kinds_*.py``) uses only :class:`Pen`. Coordinates run from 0 to 1, x to
+the right and y down; lengths are shares of the tile's side. A fill is one of
+
+- :data:`BODY`: the cloth of the thing, its colour and pattern;
+- :data:`PART`: the colour of its small parts;
+- :data:`SHADE`, :data:`LIGHT`: the body colour, darker or lighter, without pattern;
+- :data:`HOLE`: cut through the thing;
+- an RGB colour.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from bagformer_cli.demo.palette import RGB, cloth, lightness, mix
 
 Point = tuple[float, float]
+Degrees = tuple[float, float]
 Fill = str | RGB
 
 BODY = "body"
@@ -44,14 +48,14 @@ STRAW: RGB = (226, 196, 140)
 
 
 class Pen:
-    """Draws one thing.
+    """A pen that draws one thing on a tile.
 
     Args:
         size: Side of the tile in pixels.
         body: Base colour of the thing.
         pattern: Key of its pattern.
         part: Colour of its small parts.
-        rng: Decides the variants.
+        rng: Draws the variants.
     """
 
     def __init__(self, size: int, body: RGB, pattern: str, part: RGB, rng: random.Random) -> None:
@@ -70,54 +74,54 @@ class Pen:
             LIGHT: mix(body, (255, 255, 255), 0.35),
         }
 
-    # ------------------------------------------------------------------ chance, for variants
+    # --------------------------------------------------------------- random numbers, for variants
 
     def pick(self, *choices: float) -> float:
-        """One of ``choices``."""
+        """Draw one of ``choices``."""
         return choices[self.rng.randrange(len(choices))]
 
     def among(self, n: int) -> int:
-        """A variant's number, 0 to n - 1."""
+        """Draw the number of a variant, 0 to n - 1."""
         return self.rng.randrange(n)
 
     def vary(self, low: float, high: float) -> float:
-        """A length between ``low`` and ``high``."""
+        """Draw a length between ``low`` and ``high``."""
         return self.rng.uniform(low, high)
 
     # ------------------------------------------------------------------------------- shapes
 
     def polygon(self, points: Sequence[Point], fill: Fill = BODY) -> None:
-        """A polygon with straight edges."""
+        """Draw a polygon with straight edges."""
         flat = [(x * self.size, y * self.size) for x, y in points]
         self._fill(fill, lambda draw, ink: draw.polygon(flat, fill=ink))
 
     def blob(self, points: Sequence[Point], fill: Fill = BODY) -> None:
-        """A closed smooth curve through ``points`` (Catmull-Rom)."""
+        """Draw the area inside a closed smooth curve through ``points`` (Catmull-Rom)."""
         self.polygon(_smooth(points, closed=True), fill)
 
     def mirrored(self, points: Sequence[Point], fill: Fill = BODY, *, smooth: bool = False) -> None:
-        """A shape symmetric about x = 0.5, of which ``points`` are the left half, top to bottom."""
+        """Draw a shape symmetric about x = 0.5; ``points`` are its left half, top to bottom."""
         whole = [*points, *((1.0 - x, y) for x, y in reversed(points))]
         (self.blob if smooth else self.polygon)(whole, fill)
 
     def oval(self, x: float, y: float, rx: float, ry: float, fill: Fill = BODY) -> None:
-        """An ellipse about (x, y) with radii ``rx`` and ``ry``."""
+        """Draw an ellipse with centre (x, y) and radii ``rx`` and ``ry``."""
         box = self._box(x - rx, y - ry, x + rx, y + ry)
         self._fill(fill, lambda draw, ink: draw.ellipse(box, fill=ink))
 
     def box(
         self, x0: float, y0: float, x1: float, y1: float, fill: Fill = BODY, round_: float = 0.0
     ) -> None:
-        """A rectangle, its corners rounded by ``round_``."""
+        """Draw a rectangle with corners of radius ``round_``."""
         box, radius = self._box(x0, y0, x1, y1), round_ * self.size
         self._fill(fill, lambda draw, ink: draw.rounded_rectangle(box, radius, fill=ink))
 
     def pie(
-        self, x: float, y: float, rx: float, ry: float, start: float, end: float, fill: Fill = BODY
+        self, x: float, y: float, rx: float, ry: float, degrees: Degrees, fill: Fill = BODY
     ) -> None:
-        """A slice of an ellipse from ``start`` to ``end`` degrees, clockwise from the right."""
+        """Draw a slice of an ellipse between two angles in degrees, clockwise from the right."""
         box = self._box(x - rx, y - ry, x + rx, y + ry)
-        self._fill(fill, lambda draw, ink: draw.pieslice(box, start, end, fill=ink))
+        self._fill(fill, lambda draw, ink: draw.pieslice(box, *degrees, fill=ink))
 
     def arc(
         self,
@@ -125,19 +129,18 @@ class Pen:
         y: float,
         rx: float,
         ry: float,
-        start: float,
-        end: float,
+        degrees: Degrees,
         width: float,
         fill: Fill = BODY,
     ) -> None:
-        """A bent bar: the rim of an ellipse from ``start`` to ``end`` degrees."""
+        """Draw a bent bar: the rim of an ellipse between two angles in degrees."""
         box, thick = self._box(x - rx, y - ry, x + rx, y + ry), self._thick(width)
-        self._fill(fill, lambda draw, ink: draw.arc(box, start, end, fill=ink, width=thick))
+        self._fill(fill, lambda draw, ink: draw.arc(box, *degrees, fill=ink, width=thick))
 
     def line(
         self, points: Sequence[Point], width: float, fill: Fill = SHADE, *, smooth: bool = False
     ) -> None:
-        """A line through ``points`` with round ends."""
+        """Draw a line through ``points`` with round ends."""
         path = _smooth(points, closed=False) if smooth else list(points)
         flat = [(x * self.size, y * self.size) for x, y in path]
         thick = self._thick(width)
@@ -152,11 +155,11 @@ class Pen:
         self._fill(fill, stroke)
 
     def dot(self, x: float, y: float, radius: float, fill: Fill = SHADE) -> None:
-        """A disc."""
+        """Draw a disc."""
         self.oval(x, y, radius, radius, fill)
 
     def star(self, x: float, y: float, radius: float, fill: Fill = PART, points: int = 5) -> None:
-        """A star with its first point upwards."""
+        """Draw a star with one point upwards."""
         corners = []
         for i in range(points * 2):
             angle, r = math.pi * (i / points - 0.5), radius * (1.0 if i % 2 == 0 else 0.45)
@@ -164,7 +167,7 @@ class Pen:
         self.polygon(corners, fill)
 
     def bow(self, x: float, y: float, size: float, fill: Fill = PART) -> None:
-        """A tied ribbon."""
+        """Draw a tied ribbon."""
         for side in (-1, 1):
             self.blob(
                 [
@@ -179,10 +182,10 @@ class Pen:
         self.oval(x, y, size * 0.24, size * 0.3, fill)
         self.line([(x, y - size * 0.25), (x, y + size * 0.25)], 0.008, (90, 80, 80))
 
-    # ------------------------------------------------------------------------------ the end
+    # ------------------------------------------------------------------------------ the result
 
     def finish(self) -> Image.Image:
-        """The thing as RGBA, cropped to itself."""
+        """Return the thing as RGBA, cropped to its outline."""
         box = self.alpha.getbbox() or (0, 0, 1, 1)
         image = self.image.crop(box)
         image.putalpha(self.alpha.crop(box))
@@ -209,17 +212,17 @@ class Pen:
 
 
 def shade(thing: Image.Image, light: float) -> Image.Image:
-    """``thing`` (RGBA) shaded like a solid body.
+    """Shade a drawn thing like a solid body.
 
     Args:
-        thing: What :meth:`Pen.finish` gave, turned and scaled.
-        light: -1 for light from the left, 1 for light from the right.
+        thing: RGBA, from :meth:`Pen.finish`.
+        light: -1: light from the left; 1: from the right.
     """
     image, alpha = thing.convert("RGB"), thing.getchannel("A")
-    # darker towards the edge, as round things are
+    # Darker towards the edge, like a round body.
     soft = alpha.filter(ImageFilter.BoxBlur(max(1, max(thing.size) // 26)))
     image.paste((24, 20, 30), mask=soft.point(_EDGE))
-    # one side in light, the other turned away
+    # One side is lit, the other is not.
     ramp = _ramp(light > 0).resize(image.size, Image.Resampling.NEAREST)
     image.paste((255, 255, 255), mask=ramp.point(_LIT))
     image.paste((16, 12, 30), mask=ramp.point(_UNLIT))
@@ -239,7 +242,7 @@ _UNLIT = [round(max(0.0, 135 - v) * 0.28) for v in range(256)]
 
 
 def _smooth(points: Sequence[Point], *, closed: bool, steps: int = 6) -> list[Point]:
-    """Points of the Catmull-Rom curve through ``points``."""
+    """Compute points of the Catmull-Rom curve through ``points``, ``steps`` per segment."""
     n = len(points)
     if n < 3:
         return list(points)

@@ -1,4 +1,4 @@
-"""The fifty kinds of things: how each is drawn, and the words sellers and buyers have for it."""
+"""The fifty kinds of things: their drawing functions, and the words of sellers and buyers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bagformer_cli.demo import kinds_home as home
 from bagformer_cli.demo import kinds_toys as toys
 from bagformer_cli.demo.canvas import Pen
 
-# groups: what is photographed together
+# Groups: kinds of one group are in one image.
 WEAR, KITCHEN, HOME, TECH, BEAUTY, KIDS = "wear", "kitchen", "home", "tech", "beauty", "kids"
 
-# trades: whose selling words a title uses
+# Trades: kinds of one trade share marketing words.
 CLOTHES, SHOES, BAGS, CROCKERY, FURNITURE = "clothes", "shoes", "bags", "crockery", "furniture"
 DEVICES, COSMETICS, TOYS, SWEETS, PRESENTS = "devices", "cosmetics", "toys", "sweets", "presents"
 
@@ -25,15 +25,15 @@ class Kind:
     """One kind of thing.
 
     Args:
-        key: Its name in ``attributes.jsonl``.
-        draw: Draws it on a pen's tile.
-        group: What it is photographed and sold together with.
-        trade: Whose selling words its titles use.
-        name: What it is called most of the time.
-        others: What else it is called.
-        part: What its small part in another colour is called.
-        audience: For whom sellers say it is.
-        sizes: Sizes, amounts and packs as titles give them.
+        key: Key in ``attributes.jsonl``.
+        draw: Draws it on the tile of a pen.
+        group: Group of kinds that are sold together.
+        trade: Trade that gives the marketing words of its titles.
+        name: Most frequent name.
+        others: Other names.
+        part: Name of its small part in another colour.
+        audience: Words for the people that sellers offer it to.
+        sizes: Sizes, amounts and packs, as titles give them.
     """
 
     key: str
@@ -59,7 +59,7 @@ _Row = tuple[Callable[[Pen], None], str, str, str, str, str]
 
 
 def _kinds(group: str, trade: str, *rows: _Row) -> tuple[Kind, ...]:
-    """Kinds of one group and trade; a row is drawing, name, others, part, audience, sizes."""
+    """Make the kinds of a group and trade; rows are (draw, name, others, part, audience, sizes)."""
     return tuple(
         Kind(
             draw.__name__,

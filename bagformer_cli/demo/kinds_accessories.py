@@ -18,8 +18,8 @@ from bagformer_cli.demo.canvas import (
 
 
 def cap(p: Pen) -> None:
-    """Baseball cap from the side, its brim in the part colour."""
-    p.pie(0.42, 0.62, 0.36, 0.44, 180, 360)
+    """Draw a baseball cap from the side, its brim in the part colour."""
+    p.pie(0.42, 0.62, 0.36, 0.44, (180, 360))
     p.box(0.06, 0.58, 0.78, 0.68, BODY, 0.02)
     brim = p.vary(0.92, 0.99)
     p.blob(
@@ -35,7 +35,7 @@ def cap(p: Pen) -> None:
 
 
 def sunhat(p: Pen) -> None:
-    """Wide-brimmed hat with a ribbon."""
+    """Draw a wide-brimmed hat with a ribbon."""
     p.oval(0.5, 0.68, 0.49, p.vary(0.17, 0.21), STRAW)
     p.oval(0.5, 0.64, 0.49, p.vary(0.14, 0.17))
     p.mirrored([(0.40, 0.20), (0.28, 0.28), (0.25, 0.62), (0.40, 0.70)], smooth=True)
@@ -46,8 +46,8 @@ def sunhat(p: Pen) -> None:
 
 
 def beanie(p: Pen) -> None:
-    """Knitted hat with a pompom."""
-    p.pie(0.5, 0.70, 0.38, 0.50, 180, 360)
+    """Draw a knitted hat with a pompom."""
+    p.pie(0.5, 0.70, 0.38, 0.50, (180, 360))
     p.box(0.09, 0.66, 0.91, 0.90, BODY, 0.06)
     for i in range(8):
         x = 0.16 + i * 0.097
@@ -62,7 +62,7 @@ def beanie(p: Pen) -> None:
 
 
 def sneaker(p: Pen) -> None:
-    """Running shoe from the side with a thick coloured sole."""
+    """Draw a running shoe from the side with a thick coloured sole."""
     p.polygon(
         [
             (0.06, 0.68),
@@ -93,7 +93,7 @@ def sneaker(p: Pen) -> None:
 
 
 def heel(p: Pen) -> None:
-    """High-heeled court shoe from the side, with a bow or a plain toe."""
+    """Draw a high-heeled court shoe from the side, with a bow or a plain toe."""
     thin = p.among(2)
     p.polygon(
         [
@@ -122,7 +122,7 @@ def heel(p: Pen) -> None:
 
 
 def boot(p: Pen) -> None:
-    """High boot from the side: shaft, foot, sole, a strap with a buckle."""
+    """Draw a high boot from the side: shaft, foot, sole, a strap with a buckle."""
     top = p.vary(0.02, 0.14)
     p.polygon(
         [
@@ -147,8 +147,8 @@ def boot(p: Pen) -> None:
 
 
 def handbag(p: Pen) -> None:
-    """Lady's handbag with a bent handle, a flap and a clasp."""
-    p.arc(0.5, 0.36, p.vary(0.20, 0.26), 0.31, 180, 360, 0.055, PART)
+    """Draw a handbag with a bent handle, a flap and a clasp."""
+    p.arc(0.5, 0.36, p.vary(0.20, 0.26), 0.31, (180, 360), 0.055, PART)
     p.mirrored([(0.18, 0.34), (0.06, 0.88), (0.10, 0.93)])
     flap = p.among(3)
     if flap == 0:
@@ -166,8 +166,8 @@ def handbag(p: Pen) -> None:
 
 
 def backpack(p: Pen) -> None:
-    """Backpack from the front: round top, large pocket, loop and side straps."""
-    p.arc(0.5, 0.10, 0.10, 0.09, 180, 360, 0.04, SHADE)
+    """Draw a backpack from the front: round top, large pocket, loop and side straps."""
+    p.arc(0.5, 0.10, 0.10, 0.09, (180, 360), 0.04, SHADE)
     for x in (0.13, 0.87):
         p.box(x - 0.07, 0.46, x + 0.07, 0.88, SHADE, 0.05)
     p.box(0.16, 0.08, 0.84, 0.96, BODY, p.vary(0.16, 0.26))
@@ -182,7 +182,7 @@ def backpack(p: Pen) -> None:
 
 
 def suitcase(p: Pen) -> None:
-    """Wheeled suitcase with a drawn handle and bands."""
+    """Draw a wheeled suitcase with a drawn handle and bands."""
     up = p.pick(0.02, 0.10)
     p.line([(0.36, 0.24), (0.36, up + 0.02), (0.64, up + 0.02), (0.64, 0.24)], 0.035, STEEL)
     p.box(0.42, up - 0.01, 0.58, up + 0.05, (60, 60, 66), 0.02)
@@ -197,7 +197,7 @@ def suitcase(p: Pen) -> None:
             p.box(x, y, x + 0.18, y + 0.18, PART, 0.06)
     for y in (0.44, 0.58, 0.72):
         p.line([(0.20, y), (0.80, y)], 0.014)
-    p.arc(0.5, 0.24, 0.07, 0.05, 180, 360, 0.03, (60, 60, 66))
+    p.arc(0.5, 0.24, 0.07, 0.05, (180, 360), 0.03, (60, 60, 66))
     p.line([(0.56, 0.24), (0.60, 0.34)], 0.014, (60, 60, 66))
     p.box(0.54, 0.33, 0.68, 0.52, PAPER, 0.02)
     p.line([(0.57, 0.39), (0.65, 0.39)], 0.014, (120, 120, 126))
@@ -205,11 +205,11 @@ def suitcase(p: Pen) -> None:
 
 
 def umbrella(p: Pen) -> None:
-    """Open umbrella from the side with a hooked handle."""
+    """Draw an open umbrella from the side with a hooked handle."""
     p.line([(0.5, 0.03), (0.5, 0.86)], 0.03, STEEL)
-    p.arc(0.58, 0.86, 0.08, 0.10, 0, 180, 0.045, PART)
+    p.arc(0.58, 0.86, 0.08, 0.10, (0, 180), 0.045, PART)
     p.line([(0.5, 0.70), (0.5, 0.86)], 0.045, PART)
-    p.pie(0.5, 0.52, 0.48, p.vary(0.40, 0.45), 180, 360)
+    p.pie(0.5, 0.52, 0.48, p.vary(0.40, 0.45), (180, 360))
     for x in (0.10, 0.30, 0.50, 0.70, 0.90):
         p.oval(x, 0.535, 0.10, 0.05, HOLE)
     p.line([(0.5, 0.52), (0.5, 0.86)], 0.03, STEEL)
@@ -225,7 +225,7 @@ def umbrella(p: Pen) -> None:
 
 
 def watch(p: Pen) -> None:
-    """Wrist watch: strap in the body's cloth, dial in the part colour."""
+    """Draw a wrist watch: strap in the body's cloth, dial in the part colour."""
     half = p.vary(0.12, 0.15)
     p.mirrored(
         [(0.5 - half * 0.8, 0.01), (0.5 - half, 0.30), (0.5 - half, 0.70), (0.5 - half * 0.8, 0.99)]

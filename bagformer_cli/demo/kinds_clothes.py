@@ -21,7 +21,7 @@ from bagformer_cli.demo.canvas import (
 
 
 def tshirt(p: Pen) -> None:
-    """T-shirt, round or V neck, with a coloured collar and pocket."""
+    """Draw a T-shirt, round or V neck, with a coloured collar and pocket."""
     sleeve = p.vary(0.42, 0.5)
     waist = p.vary(0.25, 0.28)
     p.mirrored(
@@ -47,7 +47,7 @@ def tshirt(p: Pen) -> None:
 
 
 def hoodie(p: Pen) -> None:
-    """Hooded sweater with long sleeves, a pouch and strings."""
+    """Draw a hooded sweater with long sleeves, a pouch and strings."""
     cuff = p.vary(0.70, 0.78)
     p.mirrored(
         [(0.33, 0.20), (0.20, 0.26), (0.03, cuff), (0.13, cuff + 0.05), (0.25, 0.48), (0.25, 0.95)]
@@ -65,7 +65,7 @@ def hoodie(p: Pen) -> None:
 
 
 def coat(p: Pen) -> None:
-    """Long coat with lapels, a belt and buttons."""
+    """Draw a long coat with lapels, a belt and buttons."""
     hem = p.vary(0.24, 0.30)
     p.mirrored(
         [
@@ -94,7 +94,7 @@ def coat(p: Pen) -> None:
 
 
 def dress(p: Pen) -> None:
-    """Dress with a fitted waist and a wide skirt; sleeves or straps."""
+    """Draw a dress with a fitted waist and a wide skirt; sleeves or straps."""
     waist = p.vary(0.40, 0.46)
     flare = p.vary(0.06, 0.14)
     if p.among(2):  # short puffed sleeves
@@ -109,8 +109,8 @@ def dress(p: Pen) -> None:
     for i in range(9):  # lace
         p.dot(flare + 0.03 + i * (0.94 - 2 * flare) / 8, 0.955 if 0 < i < 8 else 0.93, 0.05, LACE)
     if neck[0][1] < 0.1:
-        p.pie(0.5, 0.05, 0.10, 0.10, 0, 180, HOLE)
-        p.arc(0.5, 0.05, 0.11, 0.11, 0, 180, 0.018)
+        p.pie(0.5, 0.05, 0.10, 0.10, (0, 180), HOLE)
+        p.arc(0.5, 0.05, 0.11, 0.11, (0, 180), 0.018)
     p.box(0.375, waist - 0.035, 0.625, waist + 0.035, PART, 0.01)
     if p.among(2):
         p.bow(0.5, waist, 0.10)
@@ -119,9 +119,9 @@ def dress(p: Pen) -> None:
 
 
 def skirt(p: Pen) -> None:
-    """Short flared skirt with folds and a waistband."""
+    """Draw a short flared skirt with folds and a waistband."""
     flare = p.vary(0.02, 0.10)
-    p.arc(0.5, 0.035, 0.05, 0.035, 150, 400, 0.025, STEEL)
+    p.arc(0.5, 0.035, 0.05, 0.035, (150, 400), 0.025, STEEL)
     p.line([(0.5, 0.06), (0.5, 0.10)], 0.025, STEEL)
     p.line([(0.22, 0.10), (0.78, 0.10)], 0.035, WOOD)
     p.mirrored([(0.30, 0.16), (flare, 0.82), (0.2, 0.88), (0.34, 0.855), (0.46, 0.885)])
@@ -135,7 +135,7 @@ def skirt(p: Pen) -> None:
 
 
 def trousers(p: Pen) -> None:
-    """Long trousers, straight or tapered, with coloured cuffs."""
+    """Draw long trousers, straight or tapered, with coloured cuffs."""
     ankle = p.pick(0.27, 0.31, 0.22)
     gap = p.vary(0.02, 0.05)
     p.polygon([(0.29, 0.03), (0.5, 0.03), (0.5, 0.34), (0.5 - gap, 0.97), (ankle, 0.97)])
@@ -151,7 +151,7 @@ def trousers(p: Pen) -> None:
 
 
 def shorts(p: Pen) -> None:
-    """Shorts, wide, with a waistband and strings."""
+    """Draw wide shorts with a waistband and strings."""
     side = p.vary(0.04, 0.10)
     p.polygon([(0.22, 0.12), (0.5, 0.12), (0.5, 0.48), (0.47, 0.88), (side, 0.86)])
     p.polygon([(0.78, 0.12), (0.5, 0.12), (0.5, 0.48), (0.53, 0.88), (1 - side, 0.86)])
@@ -169,8 +169,8 @@ def shorts(p: Pen) -> None:
 
 
 def scarf(p: Pen) -> None:
-    """Scarf: a loop about the neck and two hanging ends with fringes."""
-    p.arc(0.5, 0.26, 0.32, 0.24, 0, 360, 0.17)
+    """Draw a scarf: a loop about the neck and two hanging ends with fringes."""
+    p.arc(0.5, 0.26, 0.32, 0.24, (0, 360), 0.17)
     length = p.vary(0.78, 0.86)
     p.polygon([(0.34, 0.38), (0.55, 0.36), (0.50, length), (0.24, length - 0.03)])
     short = p.vary(0.64, 0.74)
@@ -181,11 +181,11 @@ def scarf(p: Pen) -> None:
         p.line([(x, length - 0.02), (x - 0.01, length + 0.11)], 0.03, PART)
         x = 0.595 + i * 0.046
         p.line([(x, short), (x + 0.01, short + 0.12)], 0.028, PART)
-    p.arc(0.5, 0.26, 0.24, 0.16, 20, 160, 0.012, SHADE)
+    p.arc(0.5, 0.26, 0.24, 0.16, (20, 160), 0.012, SHADE)
 
 
 def socks(p: Pen) -> None:
-    """A pair of socks with coloured cuffs, heels and toes."""
+    """Draw a pair of socks with coloured cuffs, heels and toes."""
     top = p.vary(0.06, 0.14)
     for dx in (0.0, 0.40):
         p.line([(0.23 + dx, top + 0.1), (0.23 + dx, 0.66)], 0.23, BODY)
@@ -199,7 +199,7 @@ def socks(p: Pen) -> None:
 
 
 def gloves(p: Pen) -> None:
-    """A pair of mittens or five-fingered gloves with cuffs."""
+    """Draw a pair of mittens or five-fingered gloves with cuffs."""
     fingers = p.among(2)
     cuff = p.vary(0.90, 0.98)
     for x, side in ((0.26, -1), (0.74, 1)):
@@ -231,7 +231,7 @@ def gloves(p: Pen) -> None:
 
 
 def tie(p: Pen) -> None:
-    """Necktie with a clip."""
+    """Draw a necktie with a clip."""
     width = p.vary(0.13, 0.17)
     p.polygon([(0.42, 0.16), (0.58, 0.16), (0.5 + width, 0.82), (0.5, 0.98), (0.5 - width, 0.82)])
     p.polygon([(0.38, 0.01), (0.62, 0.01), (0.575, 0.18), (0.425, 0.18)])
@@ -241,8 +241,8 @@ def tie(p: Pen) -> None:
 
 
 def apron(p: Pen) -> None:
-    """Kitchen apron with a neck loop, ties and a large pocket."""
-    p.arc(0.5, 0.12, 0.15, 0.13, 180, 360, 0.03, PART)
+    """Draw a kitchen apron with a neck loop, ties and a large pocket."""
+    p.arc(0.5, 0.12, 0.15, 0.13, (180, 360), 0.03, PART)
     p.mirrored([(0.34, 0.10), (0.33, 0.30), (0.16, 0.42), (p.vary(0.13, 0.18), 0.93), (0.24, 0.96)])
     p.line([(0.42, 0.60), (0.40, 0.44)], 0.03, WOOD)
     p.oval(0.395, 0.39, 0.05, 0.07, WOOD)

@@ -6,22 +6,22 @@ from bagformer_cli.demo.canvas import BODY, CREAM, LIGHT, PART, RUBBER, SCREEN, 
 
 
 def fan(p: Pen) -> None:
-    """Electric fan: ring and foot in the body's cloth, blades in the part colour."""
+    """Draw an electric fan: ring and foot in the body's cloth, blades in the part colour."""
     p.box(0.45, 0.60, 0.55, 0.90, BODY)
     p.mirrored([(0.36, 0.84), (0.22, 0.92), (0.22, 0.99)])
     p.dot(0.5, 0.36, 0.36, BODY)
     p.dot(0.5, 0.36, 0.27, (234, 238, 242))
     turn = p.vary(0, 0.4)
     for i in range(3):
-        p.pie(0.5, 0.36, 0.25, 0.25, i * 120 + turn * 100, i * 120 + turn * 100 + 62, PART)
-    p.arc(0.5, 0.36, 0.17, 0.17, 0, 360, 0.012, (150, 156, 164))
+        p.pie(0.5, 0.36, 0.25, 0.25, (i * 120 + turn * 100, i * 120 + turn * 100 + 62), PART)
+    p.arc(0.5, 0.36, 0.17, 0.17, (0, 360), 0.012, (150, 156, 164))
     p.dot(0.5, 0.36, 0.075, BODY)
     p.dot(0.5, 0.945, 0.022, (250, 250, 250))
 
 
 def headphones(p: Pen) -> None:
-    """Over-ear headphones: band and shells in the body's cloth, pads in the part colour."""
-    p.arc(0.5, 0.50, 0.39, 0.46, 180, 360, p.vary(0.09, 0.12), BODY)
+    """Draw over-ear headphones: band and shells in the body's cloth, pads in the part colour."""
+    p.arc(0.5, 0.50, 0.39, 0.46, (180, 360), p.vary(0.09, 0.12), BODY)
     for side in (-1, 1):
         x = 0.5 + side * 0.36
         p.box(x - 0.12, 0.46, x + 0.12, 0.92, BODY, 0.10)
@@ -32,7 +32,7 @@ def headphones(p: Pen) -> None:
 
 
 def phonecase(p: Pen) -> None:
-    """Phone case from behind with a camera window and a ring stand."""
+    """Draw a phone case from the back, with a camera window and a ring stand."""
     p.box(0.24, 0.01, 0.76, 0.99, BODY, 0.09)
     if p.among(2):
         p.box(0.28, 0.04, 0.55, 0.29, (40, 40, 46), 0.05)
@@ -42,12 +42,12 @@ def phonecase(p: Pen) -> None:
         p.box(0.28, 0.04, 0.44, 0.35, (40, 40, 46), 0.05)
         for y in (0.11, 0.195, 0.28):
             p.dot(0.36, y, 0.038, (120, 134, 150))
-    p.arc(0.5, p.vary(0.58, 0.66), 0.13, 0.13, 0, 360, 0.055, PART)
+    p.arc(0.5, p.vary(0.58, 0.66), 0.13, 0.13, (0, 360), 0.055, PART)
     p.line([(0.745, 0.26), (0.745, 0.40)], 0.03, SHADE)
 
 
 def gamepad(p: Pen) -> None:
-    """Game controller with two grips, sticks and buttons in the part colour."""
+    """Draw a game controller with two grips, sticks and buttons in the part colour."""
     p.blob(
         [
             (0.20, 0.26),
@@ -79,7 +79,7 @@ def gamepad(p: Pen) -> None:
 
 
 def camera(p: Pen) -> None:
-    """Camera: body, big lens with a coloured ring, viewfinder hump."""
+    """Draw a camera: body, big lens with a coloured ring, viewfinder hump."""
     p.mirrored([(0.38, 0.14), (0.33, 0.26), (0.34, 0.34)], SHADE)
     p.box(0.03, 0.26, 0.97, 0.86, BODY, 0.07)
     p.box(0.03, 0.26, 0.97, 0.36, SHADE, 0.04)
@@ -95,7 +95,7 @@ def camera(p: Pen) -> None:
 
 
 def hairdryer(p: Pen) -> None:
-    """Hair dryer from the side: barrel, nozzle, handle, back grille."""
+    """Draw a hair dryer from the side: barrel, nozzle, handle, back grille."""
     p.polygon([(0.50, 0.50), (0.70, 0.50), (0.74, 0.95), (0.56, 0.97)])
     p.box(0.26, 0.14, 0.86, 0.54, BODY, p.vary(0.12, 0.18))
     p.dot(0.78, 0.34, 0.20, BODY)
@@ -104,11 +104,11 @@ def hairdryer(p: Pen) -> None:
     p.box(0.26, 0.15, 0.31, 0.53, SHADE)
     p.box(0.59, 0.62, 0.65, 0.76, PART, 0.02)
     if p.among(2):
-        p.arc(0.72, 0.94, 0.10, 0.05, 40, 180, 0.025, RUBBER)
+        p.arc(0.72, 0.94, 0.10, 0.05, (40, 180), 0.025, RUBBER)
 
 
 def perfume(p: Pen) -> None:
-    """Perfume bottle: square or round flask, golden neck, cap in the part colour."""
+    """Draw a perfume bottle: square or round flask, golden neck, cap in the part colour."""
     if p.among(2):
         p.box(0.18, 0.40, 0.82, 0.97, BODY, 0.06)
     else:
@@ -124,7 +124,7 @@ def perfume(p: Pen) -> None:
 
 
 def lipstick(p: Pen) -> None:
-    """Lipstick: case in the body's cloth, stick in the part colour, its cap beside it."""
+    """Draw a lipstick: case in the body's cloth, stick in the part colour, its cap next to it."""
     p.box(0.12, 0.54, 0.46, 0.98, BODY, 0.02)
     tip = p.vary(0.03, 0.10)
     p.box(0.16, 0.40, 0.42, 0.55, (232, 204, 136))

@@ -19,11 +19,11 @@ from bagformer_cli.demo.canvas import (
 
 
 def mug(p: Pen) -> None:
-    """Mug with a ring handle in the part colour."""
+    """Draw a mug with a ring handle in the part colour."""
     left = p.vary(0.08, 0.14)
     p.oval(0.42, 0.90, 0.42, 0.075, PAPER)
     p.oval(0.42, 0.895, 0.30, 0.045, (206, 206, 210))
-    p.arc(0.72, 0.52, 0.24, p.vary(0.20, 0.26), 270, 450, 0.085, PART)
+    p.arc(0.72, 0.52, 0.24, p.vary(0.20, 0.26), (270, 450), 0.085, PART)
     p.box(left, 0.14, 0.74, 0.92, BODY, 0.08)
     p.box(left, 0.14, 0.74, 0.40, BODY, 0.01)
     middle, half = (left + 0.74) / 2, (0.74 - left) / 2
@@ -32,15 +32,15 @@ def mug(p: Pen) -> None:
 
 
 def thermos(p: Pen) -> None:
-    """Insulated bottle with a coloured lid and a steel ring."""
+    """Draw an insulated bottle with a coloured lid and a steel ring."""
     if p.among(2):
         p.box(0.30, 0.22, 0.70, 0.99, BODY, 0.07)
         p.box(0.32, 0.01, 0.68, 0.24, PART, 0.05)
     else:
         p.mirrored([(0.36, 0.18), (0.30, 0.30), (0.30, 0.94), (0.34, 0.99)])
         p.box(0.37, 0.04, 0.63, 0.20, PART, 0.03)
-        p.arc(0.5, 0.06, 0.11, 0.06, 180, 360, 0.03, PART)
-    p.arc(0.72, 0.34, 0.13, 0.15, 270, 450, 0.04, STEEL)
+        p.arc(0.5, 0.06, 0.11, 0.06, (180, 360), 0.03, PART)
+    p.arc(0.72, 0.34, 0.13, 0.15, (270, 450), 0.04, STEEL)
     p.box(0.29, 0.225, 0.71, 0.30, METAL, 0.01)
     p.box(0.29, 0.90, 0.71, 0.97, METAL, 0.01)
     if p.among(2):
@@ -49,7 +49,7 @@ def thermos(p: Pen) -> None:
 
 
 def pan(p: Pen) -> None:
-    """Frying pan from above with a long handle."""
+    """Draw a frying pan from above with a long handle."""
     p.line([(0.58, 0.58), (0.93, 0.93)], 0.10, PART)
     p.dot(0.90, 0.90, 0.022, (240, 240, 240))
     p.line([(0.58, 0.58), (0.68, 0.68)], 0.06, METAL)
@@ -63,28 +63,28 @@ def pan(p: Pen) -> None:
         )
         p.dot(0.38, 0.38, 0.065, (250, 190, 50))
     else:
-        p.arc(0.38, 0.38, rim - 0.05, rim - 0.05, 190, 280, 0.02, (130, 130, 138))
+        p.arc(0.38, 0.38, rim - 0.05, rim - 0.05, (190, 280), 0.02, (130, 130, 138))
 
 
 def pot(p: Pen) -> None:
-    """Cooking pot with a lid and two side handles."""
+    """Draw a cooking pot with a lid and two side handles."""
     for side in (-1, 1):
         x = 0.5 + side * 0.42
-        p.arc(x, 0.54, 0.08, 0.07, 0, 360, 0.04, PART)
+        p.arc(x, 0.54, 0.08, 0.07, (0, 360), 0.04, PART)
     depth = p.vary(0.84, 0.94)
     p.mirrored([(0.13, 0.42), (0.14, depth - 0.08), (0.20, depth)])
-    p.pie(0.5, 0.42, 0.39, p.vary(0.17, 0.24), 180, 360, PART)
+    p.pie(0.5, 0.42, 0.39, p.vary(0.17, 0.24), (180, 360), PART)
     p.box(0.09, 0.39, 0.91, 0.45, METAL, 0.02)
     p.box(0.43, 0.10, 0.57, 0.22, (52, 50, 52), 0.04)
     p.box(0.22, 0.54, 0.26, depth - 0.1, LIGHT, 0.02)
 
 
 def kettle(p: Pen) -> None:
-    """Electric kettle: spout, side handle, base."""
-    p.arc(0.70, 0.48, 0.25, 0.28, 250, 460, 0.075, PART)
+    """Draw an electric kettle: spout, side handle, base."""
+    p.arc(0.70, 0.48, 0.25, 0.28, (250, 460), 0.075, PART)
     p.polygon([(0.26, 0.26), (0.06, 0.16), (0.10, 0.30), (0.24, 0.44)])
     p.mirrored([(0.29, 0.16), (0.25, 0.24), (p.vary(0.16, 0.21), 0.84)])
-    p.pie(0.5, 0.17, 0.21, 0.11, 180, 360, PART)
+    p.pie(0.5, 0.17, 0.21, 0.11, (180, 360), PART)
     p.dot(0.5, 0.065, 0.035, PART)
     p.box(0.13, 0.84, 0.87, 0.93, PART, 0.03)
     p.line([(0.13, 0.90), (0.05, 0.94), (0.03, 0.80), (0.09, 0.72)], 0.035, RUBBER, smooth=True)
@@ -94,18 +94,18 @@ def kettle(p: Pen) -> None:
 
 
 def teapot(p: Pen) -> None:
-    """Round teapot: curved spout, ear handle, lid with a knob."""
-    p.arc(0.76, 0.56, 0.21, 0.20, 260, 460, 0.06, PART)
+    """Draw a round teapot: curved spout, ear handle, lid with a knob."""
+    p.arc(0.76, 0.56, 0.21, 0.20, (260, 460), 0.06, PART)
     p.line([(0.30, 0.68), (0.16, 0.58), (0.10, 0.42), (0.03, 0.36)], 0.11, BODY, smooth=True)
     p.oval(0.49, 0.60, 0.33, p.vary(0.27, 0.31))
     p.box(0.34, 0.84, 0.64, 0.91, SHADE, 0.02)
-    p.pie(0.49, 0.37, 0.20, 0.12, 180, 360, PART)
+    p.pie(0.49, 0.37, 0.20, 0.12, (180, 360), PART)
     p.box(0.27, 0.36, 0.71, 0.40, PART, 0.015)
     p.dot(0.49, 0.22, 0.05, PART)
 
 
 def pillow(p: Pen) -> None:
-    """Cushion with a border in the part colour; square or with tassels."""
+    """Draw a cushion with a border in the part colour; square or with tassels."""
     p.blob(
         [
             (0.05, 0.06),
@@ -144,7 +144,7 @@ def pillow(p: Pen) -> None:
 
 
 def lamp(p: Pen) -> None:
-    """Table lamp: shade, stem, round foot."""
+    """Draw a table lamp: shade, stem, round foot."""
     p.box(0.475, 0.44, 0.525, 0.90, METAL)
     p.oval(0.5, 0.91, p.vary(0.20, 0.26), 0.07, PART)
     p.box(0.44, 0.56, 0.56, 0.84, PART, 0.05)
@@ -159,7 +159,7 @@ def lamp(p: Pen) -> None:
 
 
 def vase(p: Pen) -> None:
-    """Vase with three flowers in the part colour."""
+    """Draw a vase with three flowers in the part colour."""
     for x, y in ((0.30, 0.20), (0.52, 0.11), (0.72, 0.22)):
         p.line([(x, y), (0.5, 0.52)], 0.02, (70, 140, 76))
         for dx, dy in ((0.06, 0), (-0.06, 0), (0, 0.06), (0, -0.06)):
@@ -184,7 +184,7 @@ def vase(p: Pen) -> None:
 
 
 def chair(p: Pen) -> None:
-    """Dining chair seen from the front at an angle: back, seat, four legs."""
+    """Draw a dining chair seen from the front at an angle: back, seat, four legs."""
     for x0, x1, y in (
         (0.24, 0.20, 0.98),
         (0.76, 0.80, 0.98),
@@ -204,7 +204,7 @@ def chair(p: Pen) -> None:
 
 
 def sofa(p: Pen) -> None:
-    """Two-seat sofa with cushions in the part colour."""
+    """Draw a two-seat sofa with cushions in the part colour."""
     for x in (0.14, 0.86):
         p.box(x - 0.03, 0.80, x + 0.03, 0.92, WOOD, 0.01)
     p.box(0.12, 0.20, 0.88, 0.66, BODY, 0.08)
@@ -221,9 +221,9 @@ def sofa(p: Pen) -> None:
 
 
 def clock(p: Pen) -> None:
-    """Twin-bell alarm clock."""
+    """Draw a twin-bell alarm clock."""
     for side in (-1, 1):
-        p.pie(0.5 + side * 0.22, 0.20, 0.16, 0.15, 180 + side * 25, 360 + side * 25, PART)
+        p.pie(0.5 + side * 0.22, 0.20, 0.16, 0.15, (180 + side * 25, 360 + side * 25), PART)
         p.line([(0.5 + side * 0.24, 0.84), (0.5 + side * 0.32, 0.96)], 0.07, PART)
     p.line([(0.42, 0.08), (0.58, 0.08)], 0.035, STEEL)
     p.line([(0.5, 0.08), (0.5, 0.2)], 0.03, STEEL)

@@ -19,7 +19,7 @@ from bagformer_cli.demo.canvas import (
 
 
 def teddy(p: Pen) -> None:
-    """Sitting teddy bear with a bow tie."""
+    """Draw a sitting teddy bear with a bow tie."""
     for x in (0.26, 0.74):
         p.dot(x, 0.12, 0.115, BODY)
         p.dot(x, 0.12, 0.06, CREAM)
@@ -40,7 +40,7 @@ def teddy(p: Pen) -> None:
 
 
 def toycar(p: Pen) -> None:
-    """Toy car from the side; the roof in the part colour."""
+    """Draw a toy car from the side; the roof in the part colour."""
     if p.among(2):
         p.polygon([(0.22, 0.46), (0.32, 0.22), (0.66, 0.22), (0.80, 0.46)], PART)
         p.polygon([(0.29, 0.46), (0.36, 0.28), (0.47, 0.28), (0.47, 0.46)], GLASS)
@@ -60,7 +60,7 @@ def toycar(p: Pen) -> None:
 
 
 def duck(p: Pen) -> None:
-    """Bath duck from the side; the bill in the part colour."""
+    """Draw a bath duck from the side; the bill in the part colour."""
     p.blob(
         [
             (0.02, 0.50),
@@ -86,7 +86,7 @@ def duck(p: Pen) -> None:
 
 
 def kite(p: Pen) -> None:
-    """Diamond kite with a tail of bows in the part colour."""
+    """Draw a diamond kite with a tail of bows in the part colour."""
     wide = p.vary(0.30, 0.36)
     p.line([(0.5, 0.66), (0.44, 0.78), (0.56, 0.88), (0.48, 0.99)], 0.022, STEEL, smooth=True)
     p.polygon([(0.5, 0.01), (0.5 + wide, 0.30), (0.5, 0.70), (0.5 - wide, 0.30)])
@@ -98,7 +98,7 @@ def kite(p: Pen) -> None:
 
 
 def cake(p: Pen) -> None:
-    """Two-tier cake on a plate; the icing in the part colour, candles on top."""
+    """Draw a two-tier cake on a plate; the icing in the part colour, candles on top."""
     p.oval(0.5, 0.93, 0.48, 0.055, (236, 236, 238))
     p.box(0.10, 0.56, 0.90, 0.92, BODY, 0.05)
     upper = p.vary(0.22, 0.27)
@@ -114,7 +114,7 @@ def cake(p: Pen) -> None:
 
 
 def icecream(p: Pen) -> None:
-    """Ice cream in a waffle cone, a cherry or a stick of the part colour on top."""
+    """Draw an ice cream in a waffle cone, a cherry or a stick of the part colour on top."""
     p.polygon([(0.26, 0.50), (0.74, 0.50), (0.5, 0.99)], (222, 168, 100))
     for i in range(3):
         p.line([(0.32 + i * 0.12, 0.52), (0.58 + i * 0.03, 0.80 - i * 0.12)], 0.014, (176, 122, 66))
@@ -127,14 +127,14 @@ def icecream(p: Pen) -> None:
         p.oval(0.5, 0.46, 0.31, 0.12, BODY)
         p.oval(0.5, 0.32, 0.24, 0.12, BODY)
         p.oval(0.5, 0.20, 0.16, 0.10, BODY)
-        p.arc(0.5, 0.32, 0.24, 0.12, 20, 160, 0.016, SHADE)
-        p.arc(0.5, 0.46, 0.31, 0.12, 20, 160, 0.016, SHADE)
+        p.arc(0.5, 0.32, 0.24, 0.12, (20, 160), 0.016, SHADE)
+        p.arc(0.5, 0.46, 0.31, 0.12, (20, 160), 0.016, SHADE)
     p.dot(0.5, 0.095, p.vary(0.075, 0.095), PART)
     p.line([(0.51, 0.06), (0.57, 0.01)], 0.018, (90, 110, 60))
 
 
 def giftbox(p: Pen) -> None:
-    """Present: a box with a lid, a ribbon and a bow in the part colour."""
+    """Draw a gift box with a lid, a ribbon and a bow in the part colour."""
     p.box(0.10, 0.44, 0.90, 0.98, BODY, 0.02)
     p.box(0.04, 0.30, 0.96, 0.46, BODY, 0.02)
     p.line([(0.06, 0.465), (0.94, 0.465)], 0.018)
@@ -143,7 +143,7 @@ def giftbox(p: Pen) -> None:
     if p.among(2):
         p.box(0.10, 0.66, 0.90, 0.66 + half * 1.6, PART)
     for side in (-1, 1):
-        p.arc(0.5 + side * 0.15, 0.19, 0.15, 0.11, 0, 360, 0.06, PART)
+        p.arc(0.5 + side * 0.15, 0.19, 0.15, 0.11, (0, 360), 0.06, PART)
     p.dot(0.5, 0.25, 0.06, PART)
     p.line([(0.56, 0.30), (0.68, 0.50)], 0.014, (120, 110, 100))
     p.polygon([(0.64, 0.54), (0.70, 0.47), (0.84, 0.53), (0.80, 0.72), (0.62, 0.68)], PAPER)

@@ -1,8 +1,8 @@
-"""Twelve colours and eight patterns: their names, their pixels, and what may be worn by what.
+"""Twelve colours and eight patterns: their names, their pixels, and which go together.
 
-A pattern is a set of masks, drawn once per process on a large sheet and cropped at a random
-place for each thing: the base colour stays the thing's colour, the marks are light on dark
-colours and dark on light ones.
+A pattern is a set of masks, drawn once per process on a large sheet. For each thing a random part
+of the sheet is cut out and laid over the base colour; marks are light on dark colours and dark on
+light ones.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Colour:
     """One of the twelve colours.
 
     Args:
-        key: Its name in ``attributes.jsonl``.
-        rgb: The pixel, 0-255 a channel.
-        name: What sellers and buyers call it most of the time.
-        others: What else they call it.
+        key: Key in ``attributes.jsonl``.
+        rgb: Red, green and blue, 0 to 255.
+        name: Most frequent name in titles and queries.
+        others: Other names.
     """
 
     key: str
@@ -77,34 +77,34 @@ WHITE = COLOUR_KEYS.index("white")
 GREY = COLOUR_KEYS.index("grey")
 
 SHEET = 640
-"""Side of a pattern sheet in pixels; no thing is drawn larger."""
+"""Side of a pattern sheet in pixels; the largest size of a thing."""
 
 
 def goes_together(colour: int, pattern: int) -> bool:
-    """False for the few pairs nobody could tell by eye: a fade from white to white."""
+    """Say whether a pattern is visible in a colour; a gradient from white to white is not."""
     return not (pattern == GRADIENT and colour in (WHITE, GREY))
 
 
 def jitter(rgb: RGB, rng: random.Random, spread: float = 9.0) -> RGB:
-    """``rgb`` as another lamp or another dye would have it."""
+    """Vary ``rgb`` a little, as another lamp or another dye would."""
     gain = rng.uniform(0.95, 1.04)
     r, g, b = (max(0, min(255, round(c * gain + rng.uniform(-spread, spread)))) for c in rgb)
     return r, g, b
 
 
 def mix(one: RGB, two: RGB, share: float) -> RGB:
-    """``one`` with ``share`` (0-1) of ``two``."""
+    """Mix ``one`` with ``share`` (0 to 1) of ``two``."""
     r, g, b = (round(a + (c - a) * share) for a, c in zip(one, two, strict=True))
     return r, g, b
 
 
 def lightness(rgb: RGB) -> float:
-    """Perceived lightness, 0-255."""
+    """Compute the perceived lightness, 0 to 255."""
     return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
 
 
 def cloth(size: int, rgb: RGB, pattern: str, rng: random.Random) -> Image.Image:
-    """A square of cloth: ``size`` pixels of colour ``rgb`` with ``pattern`` on it.
+    """Make a square of cloth: ``size`` pixels of colour ``rgb`` with ``pattern`` on it.
 
     Args:
         size: Side in pixels, at most :data:`SHEET`.

@@ -1,10 +1,19 @@
-"""Which things stand in which picture, and which picture answers what: decided before drawing.
+"""Plan the demo set: the things in each image, the texts, and the images that answer each text.
 
-A third of all combinations of kind, colour and pattern is *held out*: training shows none of
-them, validation and test show nothing else. Among these, for each kind, is a colour and a pattern
-in which training never shows it at all. Pictures come in families: a first one and near misses of
-it, the same things with their colours (or patterns) exchanged. Which pictures answer a query is
-worked out from all the pictures of the split, so the ground truth is complete.
+A third of all combinations of kind, colour and pattern is *held out*: training shows none of them,
+validation and test show nothing else. Among these, for each kind, are one colour and one pattern in
+which training never shows it at all.
+
+Images come in families: a first one and near misses of it, with the colours (or patterns) of its
+things exchanged. A model that finds all words but binds them wrongly ranks a near miss first::
+
+    red dress + blue bag        query "red dress" is answered by the first image and not the second
+    blue dress + red bag
+
+The answers of a query are searched among all images of the split: the ground truth is complete.
+
+Shapes: an item is (kind, colour, pattern, part colour), four indexes; -1 for what a query leaves
+open.
 """
 
 from __future__ import annotations
@@ -28,7 +37,7 @@ from bagformer_cli.demo.palette import (
     goes_together,
 )
 from bagformer_cli.demo.scene import Item
-from bagformer_cli.demo.titles import buyer_query, phrase, seller_title
+from bagformer_cli.demo.titles import evaluation_texts, training_texts
 
 MOST_THINGS = 3
 NOTHING = -1
@@ -42,22 +51,22 @@ FAMILY_SHARE = (0.50, 0.33, 0.17)
 HELD_TRIPLES = 0.15
 """Share of the combinations of kind, colour and pattern that training never shows."""
 HELD_COLOURS, HELD_PATTERNS = 1, 1
-"""So many colours and patterns of each kind are held out altogether, on top of that."""
+"""Numbers of colours and patterns of each kind that are held out in all combinations as well."""
 NEW_COLOUR, NEW_PATTERN = 0.1, 0.1
-"""In validation and test, shares of things in a colour, in a pattern held out altogether."""
+"""In validation and test: shares of things in such a colour, and in such a pattern."""
 GIFT_SHARE = 0.2
 """Share of pictures of several things in which the last is a gift of any group."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What training never shows.
+    """Combinations that training never shows.
 
     Args:
-        triples: [kinds, colours, patterns] bool, True where the combination is held out.
-        colours: [kinds, colours] bool, True where it is held out with every pattern.
-        patterns: [kinds, patterns] bool, True where it is held out in every colour; a thing
-            without a pattern never is.
+        triples: [kinds, colours, patterns] bool, True for a held-out combination.
+        colours: [kinds, colours] bool, True for a colour held out with every pattern.
+        patterns: [kinds, patterns] bool, True for a pattern held out in every colour; never for
+            things without a pattern.
     """
 
     triples: npt.NDArray[np.bool_]
@@ -65,7 +74,7 @@ class HeldOut:
     patterns: npt.NDArray[np.bool_]
 
     def allows(self, item: Item, training: bool) -> bool:
-        """Whether a split's pictures may show ``item``: training nothing held, the others all."""
+        """Say whether a split may show ``item``: training nothing held out, others only that."""
         kind, colour, pattern, _ = item
         return goes_together(colour, pattern) and (
             bool(self.triples[kind, colour, pattern]) != training
@@ -73,7 +82,7 @@ class HeldOut:
 
 
 def hold_out(seed: int) -> HeldOut:
-    """Choose what is held out, each colour and each pattern about equally often."""
+    """Draw the held-out combinations, each colour and each pattern about equally often."""
     rng = random.Random(f"{seed}/held-out")
     colours = np.zeros((len(KINDS), len(COLOURS)), bool)
     patterns = np.zeros((len(KINDS), len(PATTERNS)), bool)
@@ -109,7 +118,7 @@ class Pictures:
         return len(self.things)
 
     def items(self, position: int) -> list[Item]:
-        """The things in one picture."""
+        """List the things in one image."""
         return [_item(row) for row in self.things[position].tolist() if row[0] >= 0]
 
 
@@ -118,7 +127,7 @@ class PlannedQuery:
     """A query before it has an id.
 
     Args:
-        text: What is typed.
+        text: Its text.
         named: The things it names, -1 for what it leaves open.
         positions: All pictures of the split that answer it, ascending.
     """
@@ -129,7 +138,7 @@ class PlannedQuery:
 
 
 def split_sizes(images: int) -> dict[str, int]:
-    """How many pictures each split gets: about 2 : 0.64 : 0.36 of three parts."""
+    """Divide the images among the splits, about 2 : 0.64 : 0.36."""
     rest = images - images * 2 // 3
     test = max(10, round(rest * 0.36))
     return {"train": images - rest, "valid": rest - test, "test": test}
@@ -141,7 +150,7 @@ def plan_pictures(split: str, images: int, held: HeldOut, seed: int) -> Pictures
     Args:
         split: ``train`` shows nothing that is held out, the others nothing else.
         images: How many pictures.
-        held: What is held out.
+        held: The held-out combinations.
         seed: Makes the plan.
     """
     rng = random.Random(f"{seed}/{split}/pictures")
@@ -172,7 +181,7 @@ class Answers:
         self._rows = [rows[rows[:, 0] == kind] for kind in range(len(KINDS))]
 
     def of(self, named: Sequence[Item]) -> npt.NDArray[np.int64]:
-        """Positions of the pictures that show each thing of ``named`` as said, ascending."""
+        """Find the images that show each thing of ``named``; their positions, ascending."""
         found: npt.NDArray[np.int64] | None = None
         for kind, *said in named:
             rows = self._rows[kind]
@@ -187,7 +196,7 @@ class Answers:
 
 
 def plan_queries(split: str, pictures: Pictures, seed: int) -> Iterator[PlannedQuery]:
-    """Titles and queries of a split, each text once, with all the pictures that answer them.
+    """Yield the titles and queries of a split, each text once, with all images that answer it.
 
     Training gets a seller's title and some buyers' queries for each picture, validation and test
     get buyers' queries alone.
@@ -198,9 +207,9 @@ def plan_queries(split: str, pictures: Pictures, seed: int) -> Iterator[PlannedQ
         rng = random.Random(f"{seed}/{split}/text/{position}")
         items = pictures.items(position)
         if split == "train":
-            texts = _training_texts(items, bool(pictures.gifts[position]), rng)
+            texts = training_texts(items, bool(pictures.gifts[position]), rng)
         else:
-            texts = _evaluation_texts(items, rng)
+            texts = evaluation_texts(items, rng)
         for text, named in texts:
             if text not in seen:
                 seen.add(text)
@@ -208,7 +217,7 @@ def plan_queries(split: str, pictures: Pictures, seed: int) -> Iterator[PlannedQ
 
 
 def thing_of(item: Item) -> Thing:
-    """An item with the catalogue's names for its numbers."""
+    """Replace the indexes of an item by their keys."""
     kind, colour, pattern, part = item
     return Thing(
         KIND_KEYS[kind],
@@ -222,7 +231,7 @@ def thing_of(item: Item) -> Thing:
 
 
 def _family(rng: random.Random, held: HeldOut, training: bool) -> tuple[list[list[Item]], bool]:
-    """One to three pictures of nearly the same things, and whether the last thing is a gift."""
+    """Plan one to three pictures of nearly the same things, and whether the last is a gift."""
     amount = 1 + _choose(THINGS_SHARE, rng)
     kinds_of_change = _CHANGES if amount > 1 else _CHANGES_OF_ONE
     changes = rng.sample(kinds_of_change, _choose(FAMILY_SHARE, rng))
@@ -241,13 +250,13 @@ def _family(rng: random.Random, held: HeldOut, training: bool) -> tuple[list[lis
 
 
 _SCENES, _TRIES = 16, 4
-"""How often a scene, and a change of it, is tried until nothing in it is held out."""
+"""Attempts at a scene, and at a change of it, whose things the split may show."""
 
 
 def _scene(
     amount: int, rng: random.Random, held: HeldOut, training: bool
 ) -> tuple[list[Item], bool]:
-    """Things of different kinds and colours that are sold together; the last may be a gift."""
+    """Choose things of different kinds and colours that are sold together, perhaps with a gift."""
     group = GROUPS[KINDS[rng.randrange(len(KINDS))].group]
     kinds = rng.sample(group, amount)
     gift = amount > 1 and rng.random() < GIFT_SHARE
@@ -334,67 +343,6 @@ _CHANGES: list[_Change] = [
     _one_recoloured,
 ]
 _CHANGES_OF_ONE: list[_Change] = [_one_recoloured, _one_recoloured, _one_repatterned]
-
-
-# ---------------------------------------------------------------------------------------- texts
-
-
-def _training_texts(
-    items: Sequence[Item], gift: bool, rng: random.Random
-) -> list[tuple[str, list[Item]]]:
-    """A seller's title, what a buyer might ask, and things by their names alone.
-
-    Titles leave colours out, as sellers do, and many ask for "连衣裙" and no more. Where no colour
-    is named, what a thing *is* must tell pictures apart: without such texts a model learns the
-    colours, which separate most of a batch, long before the kinds (docs/log.md).
-    """
-    coloured = 0.75 if len(items) > 1 else 1.0
-    named = [_said(item, rng, pattern=0.85, part=0.06) for item in items]
-    if rng.random() > coloured:
-        named = [(kind, -1, pattern, -1) for kind, _, pattern, _ in named]
-    if not gift:
-        rng.shuffle(named)
-    texts = [(seller_title(named, gift, rng), named)]
-    asked = _asked(items, rng)
-    texts.append((buyer_query(asked, rng), asked))
-    if len(items) > 1 and rng.random() < 0.4:
-        plain = [(item[0], -1, -1, -1) for item in rng.sample(list(items), len(items))]
-        texts.append((buyer_query(plain, rng), plain))
-    kind, _, pattern, _ = rng.choice(list(items))
-    alone = [(kind, -1, -1, -1)]
-    if pattern != SOLID:
-        alone.append((kind, -1, pattern, -1))
-    texts.extend((phrase(name, 0, rng), [name]) for name in alone)
-    return texts
-
-
-def _evaluation_texts(items: Sequence[Item], rng: random.Random) -> list[tuple[str, list[Item]]]:
-    asked = _asked(items, rng)
-    return [(buyer_query(asked, rng), asked)]
-
-
-def _asked(items: Sequence[Item], rng: random.Random) -> list[Item]:
-    """What a buyer says: of one thing its colour, its pattern or both; of two their colours."""
-    if len(items) > 1 and rng.random() < 0.27:
-        return [_said(item, rng, pattern=0.2, part=0.0) for item in rng.sample(list(items), 2)]
-    item = rng.choice(list(items))
-    chance = rng.random()
-    if chance < 0.1 and item[2] != SOLID:
-        return [(item[0], -1, item[2], -1)]
-    if chance < 0.14:
-        return [_said(item, rng, pattern=0.5, part=1.0)]
-    return [_said(item, rng, pattern=0.25, part=0.0)]
-
-
-def _said(item: Item, rng: random.Random, *, pattern: float, part: float) -> Item:
-    """``item`` with its colour, and its pattern and its part's colour by chance."""
-    share = pattern if item[2] != SOLID else pattern * 0.15
-    return (
-        item[0],
-        item[1],
-        item[2] if rng.random() < share else -1,
-        item[3] if rng.random() < part else -1,
-    )
 
 
 def _choose(shares: Sequence[float], rng: random.Random) -> int:

@@ -1,4 +1,4 @@
-"""One picture: a background, one to three things with their shadows, sometimes a shop's badge."""
+"""Draw one picture: a background, one to three things with their shadows, perhaps a badge."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from bagformer_cli.demo.kinds import KINDS
 from bagformer_cli.demo.palette import COLOURS, PATTERNS, RGB, jitter, lightness, mix
 
 Item = tuple[int, int, int, int]
-"""A thing by its places in KINDS, COLOURS, PATTERNS, COLOURS; -1 for what a query leaves open."""
+"""A thing as indexes into KINDS, COLOURS, PATTERNS, COLOURS; -1 for what a query leaves open."""
 
 Slot = tuple[float, float, float]
-"""Middle (x, y) and size of a thing, as shares of the picture's side."""
+"""Centre (x, y) and size of a thing, as shares of the picture's side."""
 
 PICTURE = 128
 """Side of a picture in pixels."""
 
-# places for one, two and three things
+# Slots for one, two and three things.
 _LAYOUTS: dict[int, tuple[tuple[Slot, ...], ...]] = {
     1: (((0.5, 0.5, 0.90),), ((0.5, 0.51, 0.82),), ((0.47, 0.5, 0.84),), ((0.53, 0.5, 0.84),)),
     2: (
@@ -41,7 +41,7 @@ _LAYOUTS: dict[int, tuple[tuple[Slot, ...], ...]] = {
     ),
 }
 
-# mostly white and pale, as shops have them, and some tones for what is white itself
+# Backgrounds: mostly white and pale, as in shops, and tones for white things.
 _PALE: tuple[RGB, ...] = (
     (254, 254, 254),
     (254, 254, 254),
@@ -70,8 +70,8 @@ def draw_picture(items: Sequence[Item], rng: random.Random, size: int = PICTURE)
     """Draw the things ``items`` together and save them as JPEG.
 
     Args:
-        items: One to three things, fully given.
-        rng: Decides background, places, scales, variants, light, shades.
+        items: One to three things, without -1.
+        rng: Draws background, slots, scales, variants, light and shades.
         size: Side of the picture in pixels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What sellers write above a picture and what buyers type to find it."""
+"""Write the titles of sellers and the queries of buyers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bagformer_cli.demo.kinds import (
     WEAR,
     Kind,
 )
-from bagformer_cli.demo.palette import COLOURS, PATTERNS
+from bagformer_cli.demo.palette import COLOURS, PATTERNS, SOLID
 from bagformer_cli.demo.scene import Item
 
 
@@ -76,16 +76,85 @@ _JOINS_KIND_FIRST = ("+", " / ", ", ", "、")
 _GIFTS = ("送", "赠", " 买就送", "赠送")
 
 LONGEST = 34
-"""A seller's title is kept to about so many characters (shops allow 30 to 60)."""
+"""Characters of a seller's title, about; shops allow 30 to 60."""
+
+
+def training_texts(
+    items: Sequence[Item], gift: bool, rng: random.Random
+) -> list[tuple[str, list[Item]]]:
+    """Write a seller's title, a buyer's query, and names of things alone, for one picture.
+
+    Some titles name no colour, as sellers do, and some texts are only a kind ("连衣裙"). To match
+    those, a model must know the kinds. Without such texts it learns the colours, which separate
+    most pictures of a batch, long before the kinds (docs/log.md).
+
+    Args:
+        items: The things in the picture.
+        gift: Whether the last thing is a gift.
+        rng: Draws words and order.
+
+    Returns:
+        Texts, each with the things that it names.
+    """
+    coloured = 0.75 if len(items) > 1 else 1.0
+    named = [_partly_named(item, rng, pattern=0.85, part=0.06) for item in items]
+    if rng.random() > coloured:
+        named = [(kind, -1, pattern, -1) for kind, _, pattern, _ in named]
+    if not gift:
+        rng.shuffle(named)
+    texts = [(seller_title(named, gift, rng), named)]
+    asked = _asked(items, rng)
+    texts.append((buyer_query(asked, rng), asked))
+    if len(items) > 1 and rng.random() < 0.4:
+        plain = [(item[0], -1, -1, -1) for item in rng.sample(list(items), len(items))]
+        texts.append((buyer_query(plain, rng), plain))
+    kind, _, pattern, _ = rng.choice(list(items))
+    alone = [(kind, -1, -1, -1)]
+    if pattern != SOLID:
+        alone.append((kind, -1, pattern, -1))
+    texts.extend((phrase(name, 0, rng), [name]) for name in alone)
+    return texts
+
+
+def evaluation_texts(items: Sequence[Item], rng: random.Random) -> list[tuple[str, list[Item]]]:
+    """Write a buyer's query for one picture, with the things that it names."""
+    asked = _asked(items, rng)
+    return [(buyer_query(asked, rng), asked)]
+
+
+def _asked(items: Sequence[Item], rng: random.Random) -> list[Item]:
+    """Choose what a buyer names: colour, pattern or both of one thing, or the colours of two."""
+    if len(items) > 1 and rng.random() < 0.27:
+        return [
+            _partly_named(item, rng, pattern=0.2, part=0.0) for item in rng.sample(list(items), 2)
+        ]
+    item = rng.choice(list(items))
+    draw = rng.random()
+    if draw < 0.1 and item[2] != SOLID:
+        return [(item[0], -1, item[2], -1)]
+    if draw < 0.14:
+        return [_partly_named(item, rng, pattern=0.5, part=1.0)]
+    return [_partly_named(item, rng, pattern=0.25, part=0.0)]
+
+
+def _partly_named(item: Item, rng: random.Random, *, pattern: float, part: float) -> Item:
+    """Name the colour of ``item``, and pattern and part colour with these probabilities."""
+    share = pattern if item[2] != SOLID else pattern * 0.15
+    return (
+        item[0],
+        item[1],
+        item[2] if rng.random() < share else -1,
+        item[3] if rng.random() < part else -1,
+    )
 
 
 def phrase(named: Item, order: int, rng: random.Random) -> str:
-    """What is said of one thing, in one of four word orders.
+    """Name one thing, in one of four word orders.
 
     Args:
-        named: The thing, -1 for what is left open.
+        named: The thing; -1 for an attribute that is left open.
         order: 0 "红色条纹T恤", 1 "条纹红色T恤", 2 "T恤 红色条纹", 3 "红色T恤条纹".
-        rng: Decides between names that mean the same.
+        rng: Chooses between names that mean the same.
     """
     kind, colour, pattern, part = named
     name = _name(KINDS[kind].name, KINDS[kind].others, rng)
@@ -105,11 +174,11 @@ def phrase(named: Item, order: int, rng: random.Random) -> str:
 
 
 def buyer_query(named: Sequence[Item], rng: random.Random) -> str:
-    """A short query for one thing or two.
+    """Write a short query for one thing or two.
 
     Args:
-        named: The things asked for, -1 for what is left open.
-        rng: Decides order and words.
+        named: The things; -1 for an attribute that is left open.
+        rng: Draws order and words.
     """
     order = rng.choice((0, 0, 0, 0, 0, 1, 2, 2))
     join = rng.choice((" ", "+", ",") if order == 2 else (" ", " ", "+", "配", "和"))
@@ -126,7 +195,7 @@ def buyer_query(named: Sequence[Item], rng: random.Random) -> str:
 
 
 def seller_title(named: Sequence[Item], gift: bool, rng: random.Random) -> str:
-    """A seller's title that names all of ``named``.
+    """Write a seller's title that names all of ``named``.
 
     Args:
         named: The things, the gift last; -1 for what the title leaves open.
@@ -167,7 +236,7 @@ def seller_title(named: Sequence[Item], gift: bool, rng: random.Random) -> str:
 
 
 def _extras(kind: Kind, rng: random.Random) -> list[tuple[str, int]]:
-    """Words about anything but the looks: (word, -1 before the goods or 1 behind them)."""
+    """Words about anything but the looks: (word, -1 before the goods or 1 after them)."""
     words: list[tuple[str, int]] = []
     if rng.random() < 0.18:
         words.append((rng.choice(_BRACKETS).format(rng.choice(_NOISE)), -1))
