@@ -17,22 +17,22 @@ app = App()
 
 @app.command(
     help=tr(
-        "Turn a dataset's titles into tokens and bags and its images into a store with random "
-        "access. train and eval do it by themselves when they need it.\n\n"
+        "Cut the titles of a dataset into tokens and bags, and store its images for random "
+        "access. `xmr train` and `xmr eval` do this if it is not done.\n\n"
         "    xmr preprocess --dataset muge --workers 8\n\n"
-        "It can be interrupted at any time and run again: it goes on where it was, and makes "
-        "again only what its input changed."
+        "After an interruption run the same command again: it continues where it stopped. After "
+        "a change of the input it only redoes the parts that changed."
     )
 )
 def preprocess(
     dataset: Dataset = "demo",
     text_only: Annotated[
-        bool, typer.Option("--text-only", help=tr("Titles only; leave the images out."))
+        bool, typer.Option("--text-only", help=tr("Process titles only, not images."))
     ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help=tr("Processes that read images. Default: one a core."), show_default=""
+            min=1, help=tr("Processes that read images. Default: one per core."), show_default=""
         ),
     ] = None,
     engine: RunBy = "local",
@@ -41,8 +41,8 @@ def preprocess(
         str | None,
         typer.Option(
             help=tr(
-                "The configuration whose tokenizer, dictionaries and title length are used: a "
-                "file or a built-in name."
+                "Config file or built-in config. Its tokenizer, dictionaries and title length "
+                "are used."
             ),
             show_default=tr("demo"),
         ),

@@ -31,6 +31,8 @@ WORDS: dict[str, str] = {
     r"beside": "next to, besides, with, compared with",
     r"behind": "after, below, in",
     r"so many": "name the number",
+    r"piles? of": "many, a file of",
+    r"go(?:es)? on|went on": "continue",
     r"there is none|there are none": "say what is missing",
     r"that which|those which": "name the thing",
     r"in the mean|in the middle of": "on average; while, during",
@@ -40,6 +42,7 @@ WORDS: dict[str, str] = {
     r"operations|cells|characters|searches|steps|times|milliseconds|seconds|ms|[KMG]i?B) an? "
     r"(?:second|title|image|item|query|vector|bag|token|product|step|row|text|seed|run|process|"
     r"epoch|batch|search|document|centroid)": "per",
+    r"(?:one|an? \w+) an? (?:line|core|side|second|process|item|title|image)": "per",
     # The glossary.
     r"mirror|mirrors|mirrored": "the cache (of vectors); an image is flipped",
     r"tries|trie": "automaton",
