@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import re
-
 import pytest
 
 from tests.support.sources import (
-    PACKAGE,
     imports,
     missing,
     modules,
@@ -95,32 +91,6 @@ def test_no_packages_import_each_other_in_a_circle() -> None:
 def test_only_the_command_line_and_dataset_names_know_the_demo() -> None:
     users = {module for module, target, _ in own_imports() if target == "demo"}
     assert users <= {"datasets", "cli.data", "cli.demo"}
-
-
-def test_the_files_and_functions_that_the_architecture_page_names_exist() -> None:
-    """The page names them as `training/loop.py`: `Trainer.train`."""
-    page = (PACKAGE.parent / "docs/architecture.md").read_text("utf-8")
-    named = re.findall(r"`([\w/]+)\.py`:\s+`([\w.]+)`", page)
-    assert len(named) > 10
-    missing = [
-        f"{path}.py: {name}"
-        for path, name in named
-        if name not in definitions(modules()[path.replace("/", ".")])
-    ]
-    assert not missing, "\n".join(missing)
-
-
-def definitions(tree: ast.Module) -> set[str]:
-    """The functions and classes of a module, and its methods as `Class.method`."""
-    kinds = (ast.FunctionDef, ast.ClassDef)
-    top = [node for node in tree.body if isinstance(node, kinds)]
-    methods = {
-        f"{node.name}.{inner.name}"
-        for node in top
-        for inner in node.body
-        if isinstance(inner, ast.FunctionDef)
-    }
-    return {node.name for node in top} | methods
 
 
 def test_private_names_stay_in_their_package() -> None:
