@@ -1,7 +1,7 @@
-"""Compile numba loops once per machine, with a cache that notices every changed source file.
+"""Compile loops over numpy arrays with numba, once per machine.
 
-Imported where compiled loops are first needed: importing numba takes half a second, compiling a
-few more (numba keeps the result on disk).
+Import this module only where compiled loops are needed: importing numba takes half a second, and
+compiling a loop takes seconds. numba keeps the machine code on disk for the next process.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import numba
 
-# Without the fast-math flags LLVM may neither turn a running maximum of floats into vector
-# instructions nor sum in lanes. Callers keep non-finite input away from these loops.
+# The fast-math flags let LLVM reorder sums and maxima of floats, without which it cannot make
+# vector instructions of them. "nnan" promises that no number is NaN: callers check that first.
 _OPTIONS: dict[str, Any] = {
     "nogil": True,
     "cache": True,
@@ -29,19 +29,23 @@ _OPTIONS: dict[str, Any] = {
 def _digest() -> str:
     """Hash every file that contains or generates a compiled loop.
 
-    numba caches machine code under the file and name of one function. It would not notice that a
-    function called from there changed in another file.
+    numba looks up its cache by the file and name of one function. It would not notice that another
+    file changed, from which that function calls something.
     """
     package = Path(__file__).parent
-    sources = [*(package / "interaction" / "kernels").rglob("*.py"), package / "vectors/decode.py"]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(sources))).hexdigest()[:12]
+    sources = [Path(__file__), package / "vectors" / "decode.py"]
+    sources += sorted((package / "interaction" / "kernels").rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
 
 
 def compile_loop(function: Any) -> Any:
-    """Compile a loop over numpy arrays; without a writable cache folder, for this process only."""
+    """Compile a function on its first call, and keep the machine code on disk.
+
+    Without a writable cache folder the code is compiled again in every process.
+    """
     plain = FunctionType(function.__code__, function.__globals__, function.__name__)
     plain.__qualname__ = f"{function.__name__}_{_digest()}"
     try:
         return numba.njit(**_OPTIONS)(plain)
-    except RuntimeError:  # no folder in which numba could keep compiled code
+    except RuntimeError:  # numba found no folder that it can write to
         return numba.njit(**(_OPTIONS | {"cache": False}))(plain)

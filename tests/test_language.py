@@ -20,8 +20,11 @@ from tests.support.sources import modules
 
 # Package, module or document -> reason.
 NOT_YET_REWRITTEN: dict[str, str] = {
+    "bench.index": "not yet rewritten",
+    "bench.plain_titles": "not yet rewritten",
+    "bench.titles": "not yet rewritten",
+    "bench.training": "not yet rewritten",
     "api": "not yet rewritten",
-    "bench": "not yet rewritten",
     "cli.bags": "not yet rewritten",
     "cli.compare": "not yet rewritten",
     "cli.convert": "not yet rewritten",
@@ -30,15 +33,9 @@ NOT_YET_REWRITTEN: dict[str, str] = {
     "cli.encode": "not yet rewritten",
     "cli.eval": "not yet rewritten",
     "cli.index": "not yet rewritten",
-    "compiled": "not yet rewritten",
     "encoders": "not yet rewritten",
     "evaluation": "not yet rewritten",
     "index": "not yet rewritten",
-    "interaction.kernels": "not yet rewritten",
-    "interaction.kernels.cpu.loops": "not yet rewritten",
-    "interaction.kernels.cpu.tiles": "not yet rewritten",
-    "interaction.kernels.cuda": "not yet rewritten",
-    "interaction.kernels.reference": "not yet rewritten",
     "models": "not yet rewritten",
     "original": "not yet rewritten",
     "text": "not yet rewritten",

@@ -1,6 +1,6 @@
-"""Search over a catalogue on disk, beside the time it takes merely to read it.
+"""Measure search over a catalogue on disk against reading its bytes once.
 
-Shapes: Q queries, N items × L vectors, D dimensions.
+Shapes: Q queries, N products × L vectors, D dimensions.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from bagformer_cli.vectors.storage import open_vectors, write_vectors
 K = 10
 QUERIES = 16
 CLUSTERS = 1000
-SPREAD = 0.7  # length of an item's own part, beside its cluster's of 1
-_BLOCK = 2048  # items made at once
+NOISE = 0.7  # length of the random part of a vector; that of its cluster has length 1
+_BLOCK = 2048  # products generated at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,13 @@ class Searched:
     """One line of the table.
 
     Attributes:
-        name: What was run.
-        seconds: Median wall time, warm.
+        name: Search, or the reading.
+        seconds: Median wall time, with the file in the page cache.
         cpu_seconds: Median processor time of all threads, which other work disturbs less.
-        times_reading: ``seconds`` by the time that two threads need to read the bytes once.
-        gigabytes: 10⁹ bytes of stored vectors a second, of one reading.
-        gflops: Useful 10⁹ operations a second (0 for the reading itself; None: not all is scored).
-        recall: Share of the ten best that are found, mean over single queries.
+        times_reading: ``seconds`` divided by the time to read the bytes once with all threads.
+        gigabytes: 10⁹ bytes of stored vectors per second, counted once.
+        gflops: Useful 10⁹ operations per second (reading: 0); None if not all products are scored.
+        recall: Share of the ten best that are found, mean over queries; None for exact searches.
     """
 
     name: str
@@ -63,14 +63,14 @@ class Searched:
 def clustered(
     items: int, length: int, dim: int, seed: int = 0, progress: Progress = SILENT
 ) -> Iterator[MultiVectors]:
-    """Products as catalogues have them, of kinds and with what is their own, a block at a time.
+    """Generate products that cluster into kinds, as in a catalogue, one block at a time.
 
-    An item's vector is that of its kind at that place plus noise of its own, of unit length,
-    float32; kinds are of very different size (the largest five hundred times the median).
+    A product's vector is the vector of its kind at the same position plus noise, normalised to
+    length 1, float32. The kinds have very different sizes (the largest is 500 times the median).
     """
     generator = torch.Generator().manual_seed(seed)
     kinds = F.normalize(torch.randn(CLUSTERS, length, dim, generator=generator), dim=-1)
-    noise = F.normalize(torch.randn(1 << 16, dim, generator=generator), dim=-1) * SPREAD
+    noise = F.normalize(torch.randn(1 << 16, dim, generator=generator), dim=-1) * NOISE
     weights = 1 / torch.arange(1, CLUSTERS + 1).float()
     with progress.task(tr("Writing"), total=items) as task:
         for first in range(0, items, _BLOCK):
@@ -85,7 +85,7 @@ def clustered(
 def catalogue(
     folder: Path, items: int, length: int, dim: int, seed: int = 0, progress: Progress = SILENT
 ) -> MultiVectors:
-    """The clustered catalogue of these sizes, as int8, in ``folder``: written first or opened."""
+    """Open the generated catalogue in ``folder`` (int8); write it first if it does not exist."""
     path = folder / f"clustered-{items}x{length}x{dim}-{seed}"
     if not path.exists():
         blocks = clustered(items, length, dim, seed, progress)
@@ -94,7 +94,7 @@ def catalogue(
 
 
 def queries_for(items: MultiVectors, lengths: list[int], seed: int = 0) -> MultiVectors:
-    """Titles that each have one item in mind: some of its vectors, turned halfway elsewhere."""
+    """Generate queries, each similar to one product: some of its vectors plus as much noise."""
     generator = torch.Generator().manual_seed(seed)
     found = []
     for count, item in zip(
@@ -108,7 +108,7 @@ def queries_for(items: MultiVectors, lengths: list[int], seed: int = 0) -> Multi
 
 
 def query_lengths(queries: int, seed: int = 0) -> list[int]:
-    """2–25 bags, 10 in the mean; of 16 queries exactly."""
+    """Draw query lengths: 2–25 bags, 10 on average (exactly 10 for 16 queries)."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.poisson(torch.full((queries,), 10.0), generator).clamp(2, 25).long()
     lengths[0] += 10 * queries - int(lengths.sum())
@@ -123,35 +123,33 @@ def run(
     dim: int = 256,
     rounds: int = 5,
     first_stage: bool = False,
-    seed: int = 0,
     progress: Progress = SILENT,
 ) -> list[Searched]:
-    """Time one query and sixteen together, warm, beside one reading of all bytes.
+    """Time one query, sixteen queries together, and one reading of all bytes.
 
     Args:
-        folder: Where the catalogue lies, or is written first (N·L·D bytes).
+        folder: Folder of the catalogue; it is written first if it does not exist (N·L·D bytes).
         items: N.
-        length: L of every item.
+        length: L of every product.
         dim: D.
-        rounds: How often each is run; they take turns.
-        first_stage: Also one query through the first stage of an index, which rounds all vectors
-            once (32 million take minutes).
-        seed: Of everything random.
-        progress: Told of what is written and timed.
+        rounds: Runs of each row; they take turns.
+        first_stage: Also time one query through the first stage of an index, which assigns all
+            vectors to centroids once (minutes for 32 million).
+        progress: Receives the progress of writing and timing.
     """
-    stored = catalogue(folder, items, length, dim, seed, progress)
+    stored = catalogue(folder, items, length, dim, progress=progress)
     words = stored.values.view(-1).view(torch.int64)
-    some = queries_for(stored, query_lengths(QUERIES), seed + 1)
-    ten = queries_for(stored, [10], seed + 2)
+    some = queries_for(stored, query_lengths(QUERIES), seed=1)
+    ten = queries_for(stored, [10], seed=2)
     works: dict[str, tuple[MultiVectors | None, Callable[[], object]]] = {
         tr("reading the bytes once"): (None, words.sum),
-        tr("16 queries together, 10 bags in the mean"): (some, lambda: topk(some, stored, K)),
+        tr("16 queries together, 10 bags on average"): (some, lambda: topk(some, stored, K)),
         tr("one query of 10 bags"): (ten, lambda: topk(ten, stored, K)),
     }
     found_by: dict[str, float] = {}
     if first_stage:
         tokens = _tokens(folder, stored, progress)
-        name = tr("the same, the lists chosen by rounded vectors")
+        name = tr("one query of 10 bags, candidates by centroids")
         works[name] = ten, lambda: _staged(tokens, ten, stored)
         shares = []
         for n in range(QUERIES):
@@ -184,30 +182,29 @@ def run(
 
 
 def _tokens(folder: Path, stored: MultiVectors, progress: Progress) -> CentroidIndex:
-    """The rounded lists of a catalogue, made once."""
-    place = folder / f"tokens-{len(stored)}x{len(stored.values) // len(stored)}x{stored.dim}"
+    """Open the first stage of a catalogue; build it first if it does not exist."""
+    path = folder / f"tokens-{len(stored)}x{len(stored.values) // len(stored)}x{stored.dim}"
     names = [str(folder)]
-    found = CentroidIndex.load(place, names, len(stored))
+    found = CentroidIndex.load(path, names, len(stored))
     if found is None or found.count != len(stored):
-        CentroidIndex.build([stored], progress).save(place, names)
-        found = CentroidIndex.load(place, names, len(stored))
+        CentroidIndex.build([stored], progress).save(path, names)
+        found = CentroidIndex.load(path, names, len(stored))
         assert found is not None
     return found
 
 
 def _staged(tokens: CentroidIndex, query: MultiVectors, stored: MultiVectors) -> NDArray[np.int64]:
-    """Positions of the ten best among the lists that promise most, as an index finds them."""
+    """Return the ten best of the first stage's candidates, as an index does."""
     everyone = np.ones(len(stored), np.bool_)
-    chosen = tokens.candidates(
-        query.values, max(MIN_CANDIDATES, CANDIDATES_PER_RESULT * K), everyone
-    )
-    found = topk_rescored(query, stored, K, candidates=torch.from_numpy(chosen))[1][0]
-    places: NDArray[np.int64] = found.numpy()
-    return places
+    wanted = max(MIN_CANDIDATES, CANDIDATES_PER_RESULT * K)
+    candidates = tokens.candidates(query.values, wanted, everyone)
+    found = topk_rescored(query, stored, K, candidates=torch.from_numpy(candidates))[1][0]
+    positions: NDArray[np.int64] = found.numpy()
+    return positions
 
 
 def is_exact(queries: MultiVectors, stored: MultiVectors, found: tuple[Tensor, Tensor]) -> bool:
-    """Whether ``found`` are the best by the stored int8, computed plainly and in float32."""
+    """Return whether ``found`` are the best by the stored int8, computed with plain torch."""
     small: dict[str, Any] = {"dtype": torch.int8, "both": False, "budget": 1 << 28}
     scores = reference.scores(queries, stored, **small)[0]
     best = scores.topk(found[0].shape[1], dim=1).values

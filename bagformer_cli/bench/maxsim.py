@@ -1,6 +1,6 @@
-"""MaxSim measured beside plain ways of doing the same, in one process, taking turns.
+"""Measure MaxSim against reference implementations, in turns in one process.
 
-Shapes: Q titles of L bags at most (G in all), N images × P patches, D dimensions.
+Shapes: Q titles of at most L bags (G in total), N images × P patches, D dimensions.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bagformer_cli.bench import plain_maxsim as plain
-from bagformer_cli.interaction.maxsim import BUDGET, DTYPES, maxsim, score_texts
+from bagformer_cli.interaction.maxsim import DTYPES, maxsim, score_texts
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 Scores = tuple[Tensor, Tensor]
 
-# Products that tell the matrix peak: a tile such as ours, and squares.
+# Matrix products whose fastest is the peak: a tile as MaxSim computes it, and squares.
 PEAK_SHAPES = ((2048, 640, 256), (1024, 1024, 1024), (2048, 2048, 1024))
 
 
@@ -34,15 +35,16 @@ class Row:
     """One line of the table.
 
     Attributes:
-        name: What was run.
+        name: Implementation.
         group: ``"titles to images"``, ``"both directions"`` or ``"loss, forward and backward"``.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"int8"``.
-        seconds: Median wall time; with one thread processor time, which no other work disturbs.
-        pairs_per_second: Pairs of a title and an image (both directions or the loss: once).
-        gflops: Useful 10⁹ operations a second: 2·G·N·P·D once (a loss: three times) by ``seconds``.
-        speedup: Times as fast as the group's original loop.
-        peak_share: ``gflops`` / the same type's matrix peak here, in [0, 1].
-        extra_bytes: Peak memory above what stood before, or None where it cannot be told.
+        seconds: Median wall time; with one thread processor time, which other work disturbs less.
+        pairs_per_second: Pairs of a title and an image; both directions of a pair count once.
+        gflops: Useful 10⁹ operations per second: 2·G·N·P·D (a loss: three times that) divided by
+            ``seconds``. Padding does not count.
+        speedup: Speed relative to the group's original loop.
+        peak_share: ``gflops`` divided by the matrix peak of the type, about 0 to 1.
+        extra_bytes: Highest memory during a run minus memory before it; None where unknown.
     """
 
     name: str
@@ -58,20 +60,20 @@ class Row:
 
 @dataclass(slots=True)
 class _Run:
-    """One way to be timed, and its times so far."""
+    """One implementation and its times so far."""
 
     name: str
     group: str
     dtype: torch.dtype
     work: Callable[[], object]
-    first: bool = False  # whether the group is compared with this
+    original: bool = False  # the group is compared with this one
     seconds: list[float] = field(default_factory=list)
     extra_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Random unit vectors: ragged titles, images of equal length."""
+    """Random unit vectors: titles of different lengths, images of equal length."""
 
     texts: MultiVectors
     images: MultiVectors
@@ -85,7 +87,7 @@ class Workload:
         dim: int = 256,
         seed: int = 0,
     ) -> Workload:
-        """Titles of 2–25 bags, 10 in the mean."""
+        """Draw titles of 2–25 bags, 10 on average."""
         generator = torch.Generator().manual_seed(seed)
         lengths = torch.poisson(torch.full((titles,), 10.0), generator).clamp(2, 25).long()
         spread = torch.randint(-6, 7, (titles,), generator=generator)
@@ -99,48 +101,54 @@ class Workload:
 
     @property
     def operations(self) -> float:
-        """Multiplications and additions of all dot products, once."""
+        """Number of multiplications and additions of all dot products."""
         return 2.0 * len(self.texts.values) * len(self.images.values) * self.texts.dim
 
 
-def run(
-    *,
-    titles: int = 64,
-    images: int = 128,
-    patches: int = 257,
-    dim: int = 256,
-    batch: int = 64,
-    rounds: int = 5,
-    budget: int = BUDGET,
-    seed: int = 0,
-    progress: Progress = SILENT,
-) -> list[Row]:
-    """The table: plain ways and ours, one direction, both, and the training loss.
+class Sizes(NamedTuple):
+    """Sizes of the benchmark.
 
-    Args:
+    Attributes:
         titles: Q.
         images: N.
         patches: P of every image.
         dim: D.
-        batch: Titles and images of the loss; 0 leaves it out.
-        rounds: How often each is run; all take turns, so that a disturbance meets all of them.
-        budget: Bytes for ours (:func:`~bagformer_cli.interaction.maxsim.maxsim`).
-        seed: Of the random vectors.
-        progress: Told of every run.
+        batch: Titles and images of the loss; 0: no loss.
+    """
+
+    titles: int = 64
+    images: int = 128
+    patches: int = 257
+    dim: int = 256
+    batch: int = 64
+
+
+def run(
+    sizes: Sizes | None = None, *, rounds: int = 5, seed: int = 0, progress: Progress = SILENT
+) -> list[Row]:
+    """Time all implementations: one direction, both directions, and the training loss.
+
+    Args:
+        sizes: Numbers of titles, images and vectors; None: the defaults.
+        rounds: Runs of each implementation. They take turns, so that other work on the machine
+            slows all of them.
+        seed: Random seed of the vectors.
+        progress: Receives the progress of the runs.
 
     Returns:
-        Rows in the order of the groups; the original loop first in each.
+        Rows in the order of the groups; the original loop is the first of each.
     """
-    load = Workload.make(titles, images, patches, dim, seed)
-    runs = _scoring(load, budget)
+    sizes = sizes or Sizes()
+    load = Workload.make(sizes.titles, sizes.images, sizes.patches, sizes.dim, seed)
+    runs = _scoring(load)
     groups = ("titles to images", "both directions")
-    work = dict.fromkeys(groups, (load.operations, titles * images))
-    if batch:
-        loss = Workload.make(batch, batch, patches, dim, seed)
+    work = dict.fromkeys(groups, (load.operations, sizes.titles * sizes.images))
+    if sizes.batch:
+        loss = Workload.make(sizes.batch, sizes.batch, sizes.patches, sizes.dim, seed)
         runs += _losses(loss)
-        work["loss, forward and backward"] = (3 * loss.operations, batch * batch)
+        work["loss, forward and backward"] = (3 * loss.operations, sizes.batch**2)
     with progress.task(tr("Timing"), total=len(runs) * (rounds + 1)) as task:
-        for each in runs:  # warm: pools, compiled loops, caches; and the memory of a first run
+        for each in runs:  # warms pools, compiled loops and caches, and measures the memory
             each.extra_bytes = extra_bytes(each.work)
             task.advance()
         peaks: dict[torch.dtype, list[float]] = {each.dtype: [] for each in runs}
@@ -148,7 +156,7 @@ def run(
             for dtype, measured in peaks.items():
                 measured.append(matrix_peak(dtype))
             for each in runs:
-                time.sleep(0.02)  # torch's threads spin on for a while after what ran before
+                time.sleep(0.02)  # torch's threads spin for a while after the run before
                 start = clock()
                 each.work()
                 each.seconds.append(clock() - start)
@@ -161,7 +169,7 @@ def _rows(
     work: dict[str, tuple[float, int]],
     peaks: dict[torch.dtype, list[float]],
 ) -> list[Row]:
-    original = {each.group: statistics.median(each.seconds) for each in runs if each.first}
+    original = {each.group: statistics.median(each.seconds) for each in runs if each.original}
     rows = []
     for each in runs:
         seconds = statistics.median(each.seconds)
@@ -183,7 +191,7 @@ def _rows(
     return rows
 
 
-def _scoring(load: Workload, budget: int) -> list[_Run]:
+def _scoring(load: Workload) -> list[_Run]:
     texts, images = load.texts, load.images
     dense = images.values.view(len(images), -1, images.dim)
     padded = plain.pad(texts, 25)
@@ -199,21 +207,21 @@ def _scoring(load: Workload, budget: int) -> list[_Run]:
             t2i,
             fp32,
             lambda: plain.original_t2i(padded, dense),
-            first=True,
+            original=True,
         ),
         _Run("the same without padding", t2i, fp32, lambda: plain.original_t2i(ragged, dense)),
         _Run("einsum in chunks", t2i, fp32, lambda: plain.einsum_t2i(padded, dense)),
-        _Run("two original loops, padded to 25", both, fp32, original_both, first=True),
-        _Run("packed, plain torch", both, fp32, lambda: plain.packed(texts, images, budget)),
+        _Run("two original loops, padded to 25", both, fp32, original_both, original=True),
+        _Run("packed, plain torch", both, fp32, lambda: plain.packed(texts, images)),
     ]
-    for dtype in (torch.float32, torch.bfloat16, torch.int8):
+    for dtype in DTYPES:
         small, large = texts.to(dtype=dtype), images.to(dtype=dtype)
 
         def one_way(small: MultiVectors = small, large: MultiVectors = large) -> Tensor:
-            return score_texts(small, large, budget=budget)
+            return score_texts(small, large)
 
         def two_ways(small: MultiVectors = small, large: MultiVectors = large) -> Scores:
-            return maxsim(small, large, budget=budget)
+            return maxsim(small, large)
 
         runs.append(_Run("ours", t2i, dtype, one_way))
         runs.append(_Run("ours, one pass", both, dtype, two_ways))
@@ -240,22 +248,19 @@ def _losses(load: Workload) -> list[_Run]:
         return plain.original_t2i(bags, patches), plain.original_i2t(bags, patches)
 
     return [
-        _Run("original loops", group, fp32, lambda: dense(original), first=True),
+        _Run("original loops", group, fp32, lambda: dense(original), original=True),
         _Run("einsum in chunks", group, fp32, lambda: dense(plain.einsum_both)),
         _Run("ours", group, fp32, packed),
     ]
 
 
 def clock() -> float:
-    """Seconds: of the processor where one thread computes, of the wall where several do."""
+    """Return a time in seconds: processor time with one thread, else wall time."""
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def matrix_peak(dtype: torch.dtype, runs: int = 3) -> float:
-    """The most 10⁹ operations a second that plain matrix products of this type reach here.
-
-    The best of :data:`PEAK_SHAPES`.
-    """
+    """Return the 10⁹ operations per second of the fastest matrix product of :data:`PEAK_SHAPES`."""
     best = 0.0
     for rows, columns, inner in PEAK_SHAPES:
         if dtype == torch.int8:
@@ -275,11 +280,11 @@ def matrix_peak(dtype: torch.dtype, runs: int = 3) -> float:
 
 
 def extra_bytes(work: Callable[[], object]) -> int | None:
-    """How far ``work`` raises this process's resident memory at its highest (Linux)."""
+    """Return by how much ``work`` raises this process's resident memory at most (Linux only)."""
     work()
     try:
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     except (OSError, AttributeError):
         return None
     before = status_bytes("VmRSS")
@@ -289,7 +294,7 @@ def extra_bytes(work: Callable[[], object]) -> int | None:
 
 
 def status_bytes(name: str) -> int | None:
-    """A number of ``/proc/self/status``, in bytes; None where there is none."""
+    """Read a number of ``/proc/self/status`` in bytes; None where the file does not exist."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -299,7 +304,7 @@ def status_bytes(name: str) -> int | None:
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on: processor, threads, versions, load and chosen products."""
+    """Describe the machine: processor, threads, version of torch, load, and products per type."""
     from bagformer_cli.interaction.kernels.avx512.scores import supported
     from bagformer_cli.interaction.kernels.cpu.products import product_for
 

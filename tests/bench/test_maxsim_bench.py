@@ -1,3 +1,5 @@
+"""The MaxSim benchmark: references agree, rows are complete, figures follow from times."""
+
 from __future__ import annotations
 
 import pytest
@@ -8,15 +10,17 @@ from bagformer_cli.bench import plain_maxsim as plain
 from bagformer_cli.interaction import maxsim
 from bagformer_cli.interaction.kernels.avx512.scores import supported
 
+SIZES = bench.Sizes(titles=4, images=6, patches=5, dim=8, batch=4)
+
 
 @pytest.fixture(autouse=True)
 def _small_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "PEAK_SHAPES", ((64, 64, 64),))
 
 
-def test_plain_ways_and_ours_agree_where_padding_does_not_win() -> None:
+def test_references_and_ours_agree_where_padding_is_never_the_maximum() -> None:
     load = bench.Workload.make(titles=5, images=6, patches=7, dim=8)
-    # All products positive: a zero vector of the padding is then never the largest.
+    # All products are positive, so a zero vector of the padding is never the maximum.
     load.texts.values.abs_()
     load.images.values.abs_()
     dense = load.images.values.view(6, 7, 8)
@@ -27,26 +31,26 @@ def test_plain_ways_and_ours_agree_where_padding_does_not_win() -> None:
         plain.original_t2i(load.texts.to_list(), dense),
         plain.einsum_t2i(padded, dense, chunk=4),
         plain.einsum_both(padded, dense, chunk=4)[0],
-        plain.packed(load.texts, load.images, 1 << 20)[0],
+        plain.packed(load.texts, load.images)[0],
     ):
         torch.testing.assert_close(found, t2i)
     for found in (
         plain.original_i2t(padded, dense),
         plain.einsum_both(padded, dense, chunk=4)[1],
-        plain.packed(load.texts, load.images, 1 << 20)[1],
+        plain.packed(load.texts, load.images)[1],
     ):
         torch.testing.assert_close(found, i2t)
 
 
-def test_titles_have_two_to_twenty_five_bags_ten_in_the_mean() -> None:
+def test_titles_have_two_to_twenty_five_bags_ten_on_average() -> None:
     lengths = bench.Workload.make(titles=2000, images=1, patches=1, dim=2).texts.lengths
     assert 2 <= int(lengths.min()) <= 3
     assert 20 <= int(lengths.max()) <= 25
     assert float(lengths.float().mean()) == pytest.approx(10, abs=0.5)
 
 
-def test_the_table_has_a_row_for_every_way_and_type() -> None:
-    rows = bench.run(titles=4, images=6, patches=5, dim=8, batch=4, rounds=1)
+def test_the_table_has_a_row_for_every_implementation_and_type() -> None:
+    rows = bench.run(SIZES, rounds=1)
     assert [(row.group, row.name, row.dtype) for row in rows] == [
         ("titles to images", "original loop, padded to 25", "float32"),
         ("titles to images", "the same without padding", "float32"),
@@ -67,7 +71,7 @@ def test_the_table_has_a_row_for_every_way_and_type() -> None:
 
 def test_speeds_follow_from_the_median_time() -> None:
     load = bench.Workload.make(titles=4, images=6, patches=5, dim=8)
-    rows = bench.run(titles=4, images=6, patches=5, dim=8, batch=4, rounds=3)
+    rows = bench.run(SIZES, rounds=3)
     original = {row.group: row.seconds for row in reversed(rows) if "original" in row.name}
     for row in rows:
         loss = row.group.startswith("loss")
@@ -82,7 +86,7 @@ def loss_operations() -> float:
 
 
 def test_without_a_batch_the_loss_is_left_out() -> None:
-    rows = bench.run(titles=4, images=6, patches=5, dim=8, batch=0, rounds=1)
+    rows = bench.run(SIZES._replace(batch=0), rounds=1)
     assert {row.group for row in rows} == {"titles to images", "both directions"}
 
 

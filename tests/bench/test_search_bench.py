@@ -1,3 +1,5 @@
+"""The search benchmark over a generated catalogue."""
+
 from __future__ import annotations
 
 import json
@@ -21,8 +23,8 @@ def test_the_catalogue_is_written_once_and_clustered(tmp_path: Path) -> None:
     assert (written / "values.npy").stat().st_mtime_ns == stamp
     items = stored.to(dtype=torch.float32).values.view(300, 4 * 64)
     alike = torch.corrcoef(items).fill_diagonal_(0)
-    assert (alike.amax(1) > 0.5).float().mean() > 0.5  # most have a near neighbour
-    assert alike.mean() < 0.2  # and nearly all others are far
+    assert (alike.amax(1) > 0.5).float().mean() > 0.5  # most have a close neighbour
+    assert alike.mean() < 0.2  # nearly all others are far
 
 
 def test_the_table_compares_each_search_with_reading_the_bytes(tmp_path: Path) -> None:
@@ -35,9 +37,9 @@ def test_the_table_compares_each_search_with_reading_the_bytes(tmp_path: Path) -
         assert row.gflops == pytest.approx(2e-9 * count * size / row.seconds)
 
 
-def test_the_first_stage_is_timed_and_its_recall_told(tmp_path: Path) -> None:
+def test_the_first_stage_is_timed_and_has_a_recall(tmp_path: Path) -> None:
     rows = bench.run(tmp_path, items=200, length=4, dim=64, rounds=1, first_stage=True)
-    assert [row.recall for row in rows] == [None, None, None, 1.0]  # it scores a thousand
+    assert [row.recall for row in rows] == [None, None, None, 1.0]  # it scores 1,000 candidates
     assert rows[-1].gflops is None
     (kept,) = tmp_path.glob("tokens-*/numbers.npy")
     stamp = kept.stat().st_mtime_ns
@@ -45,7 +47,7 @@ def test_the_first_stage_is_timed_and_its_recall_told(tmp_path: Path) -> None:
     assert kept.stat().st_mtime_ns == stamp
 
 
-def test_what_is_found_is_exact_and_the_check_can_fail(tmp_path: Path) -> None:
+def test_results_are_exact_and_the_check_can_fail(tmp_path: Path) -> None:
     stored = bench.catalogue(tmp_path, 500, 4, 64)
     asked = bench.queries_for(stored, bench.query_lengths(bench.QUERIES))
     assert len(asked.values) == 10 * bench.QUERIES

@@ -1,1 +1,1 @@
-"""How MaxSim is computed. ``reference.py`` defines the result; the other modules are faster."""
+"""Implementations of MaxSim: ``reference.py`` defines the result, the others are faster."""

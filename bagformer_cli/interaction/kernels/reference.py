@@ -50,7 +50,7 @@ class Packed(NamedTuple):
 
 
 class Argmax(NamedTuple):
-    """Where each maximum was: the first index of equal maxima; 0 for an item without vectors.
+    """Indices of the maxima: the first of equal ones; 0 for an item without vectors.
 
     Attributes:
         patch: [G, N] int32, index within image ``n`` of the patch closest to each bag.

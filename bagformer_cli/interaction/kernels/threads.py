@@ -1,7 +1,7 @@
 """A pool of threads that each run whole matrix products alone.
 
 Torch splits one matrix product over its threads and makes them wait for each other afterwards.
-Here each Python thread works on its own block, with torch limited to one thread inside it. Torch
+Here each Python thread works on another block, with torch limited to one thread inside it. Torch
 and numba release the interpreter lock, so the threads run in parallel and never wait.
 """
 

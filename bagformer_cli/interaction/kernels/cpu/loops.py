@@ -204,7 +204,7 @@ def _reduce_argmax(
 ) -> None:
     """Reduce a float32 tile as :func:`_reduce` does and find where each maximum was.
 
-    Of equal maxima the first index is taken. ``titles`` and ``images`` are offsets: there are no
+    The first index of equal maxima is taken. ``titles`` and ``images`` are offsets: there are no
     scales in training.
     """
     nowhere = np.int32(-0x7FFFFFFF)

@@ -58,7 +58,7 @@ def kernels() -> ModuleType | None:
 
 
 class _Plan(NamedTuple):
-    """How the work is cut.
+    """Ranges of titles and images that make tiles of bounded size.
 
     Attributes:
         titles: Ranges of titles: the rows of the tiles.
