@@ -28,7 +28,6 @@ NOT_YET_REWRITTEN: dict[str, str] = {
     "cli.bags": "not yet rewritten",
     "cli.compare": "not yet rewritten",
     "cli.convert": "not yet rewritten",
-    "cli.data": "not yet rewritten",
     "cli.dict": "not yet rewritten",
     "cli.encode": "not yet rewritten",
     "cli.eval": "not yet rewritten",

@@ -18,20 +18,22 @@ app = App(tr("Make, check and import datasets in MUGE form."))
 
 @app.command(
     help=tr(
-        "Draw a demo dataset: pictures of products with Chinese titles, for training, validation "
-        "and test. The same seed draws the same pictures.\n\n"
+        "Draw a demo dataset: pictures of products with Chinese titles and queries, in three "
+        "splits. The same seed draws the same pictures.\n\n"
         "    xmr data demo --out data/mine --images 10000 --seed 1"
     )
 )
 def demo(
-    out: Annotated[Path, typer.Option("--out", help=tr("The folder to write."))],
+    out: Annotated[Path, typer.Option("--out", help=tr("Output folder."))],
     images: Annotated[
-        int, typer.Option(min=1, help=tr("How many pictures in all three splits together."))
+        int, typer.Option(min=1, help=tr("Number of pictures in all three splits."))
     ] = 3000,
-    seed: Annotated[int, typer.Option(help=tr("Determines everything that is drawn."))] = 0,
+    seed: Annotated[int, typer.Option(help=tr("Random seed."))] = 0,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help=tr("Processes that draw. Default: one a core."), show_default=""),
+        typer.Option(
+            min=1, help=tr("Number of drawing processes. Default: one per core."), show_default=""
+        ),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -52,8 +54,9 @@ def demo(
 
 @app.command(
     help=tr(
-        "Write files of image regions beside a dataset's files, for configs with image.regions: "
-        "crops through a small fixed network, or the cells of a trained model's backbone.\n\n"
+        "Extract image regions of a dataset to TSV files in its folder, for configurations with "
+        "image.regions. Regions are crops, encoded by a small fixed network; with --checkpoint, "
+        "they are the grid cells of the model's image backbone.\n\n"
         "    xmr data regions demo --checkpoint runs/demo"
     )
 )
@@ -61,9 +64,9 @@ def regions(
     folder: DatasetArgument,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help=tr("The model whose backbone's cells are the regions. Default: crops.")),
+        typer.Option(help=tr("Model whose backbone gives the regions. Default: crops.")),
     ] = None,
-    width: Annotated[int, typer.Option(min=1, help=tr("Features of a region, of crops."))] = 2048,
+    width: Annotated[int, typer.Option(min=1, help=tr("Features per region, for crops."))] = 2048,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -96,9 +99,8 @@ def regions(
 
 @app.command(
     help=tr(
-        "Read every line and decode every image of a dataset; report each broken line with its "
-        "file and number, and what the dataset holds. The exit code is 2 where something is "
-        "broken.\n\n"
+        "Read every line and decode every image of a dataset. Prints each broken line with its "
+        "file and number, and the counts of each split. Exit code 2 if something is broken.\n\n"
         "    xmr data check data/muge"
     )
 )
@@ -107,7 +109,7 @@ def check(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help=tr("Processes that decode. Default: one a core."), show_default=""
+            min=1, help=tr("Number of decoding processes. Default: one per core."), show_default=""
         ),
     ] = None,
     as_json: Json = False,
@@ -138,7 +140,7 @@ def check(
             tr("pairs"),
             tr("images without query"),
             tr("queries without image"),
-            tr("queries with several"),
+            tr("queries with several images"),
             tr("longest query"),
         ]
         rows = [
@@ -170,35 +172,37 @@ def check(
 @app.command(
     "import",
     help=tr(
-        "Bring data into MUGE form: a CSV, TSV or JSONL table of image paths and titles, or "
-        "Chinese-CLIP's LMDB folder.\n\n"
+        "Import a dataset in MUGE form from a CSV, TSV or JSONL table of image paths and titles, "
+        "or from Chinese-CLIP's LMDB folder.\n\n"
         "    xmr data import products.csv --out data/products --valid 0.1\n\n"
         "    xmr data import datasets/MUGE/lmdb --out data/muge\n\n"
-        "A table's columns are image and title; image_id, query_id and split may be there too. "
-        "Lines with the same title become one query with several images."
+        "A table needs the columns image and title; image_id, query_id and split are optional. "
+        "Rows with the same title become one query with several images."
     ),
 )
 def import_data(
-    source: Annotated[Path, typer.Argument(help=tr("A .csv, .tsv or .jsonl file, or a folder."))],
-    out: Annotated[Path, typer.Option("--out", help=tr("The folder to write."))],
+    source: Annotated[Path, typer.Argument(help=tr("Table (.csv, .tsv, .jsonl) or LMDB folder."))],
+    out: Annotated[Path, typer.Option("--out", help=tr("Output folder."))],
     images: Annotated[
         Path | None,
         typer.Option(
-            help=tr("What relative image paths start from. Default: the table's folder."),
+            help=tr("Folder of relative image paths. Default: the folder of the table."),
             rich_help_panel=tr("Tables"),
             show_default="",
         ),
     ] = None,
     split: Annotated[
         Literal["train", "valid", "test"],
-        typer.Option(help=tr("Where lines go that name no split."), rich_help_panel=tr("Tables")),
+        typer.Option(
+            help=tr("Split for rows without a split value."), rich_help_panel=tr("Tables")
+        ),
     ] = "train",
     valid: Annotated[
         float,
         typer.Option(
             min=0,
             max=1,
-            help=tr("Share of the products that goes to validation."),
+            help=tr("Share of those rows, 0 to 1, that goes to validation."),
             rich_help_panel=tr("Tables"),
         ),
     ] = 0.0,
@@ -207,21 +211,22 @@ def import_data(
         typer.Option(
             min=0,
             max=1,
-            help=tr("Share of the products that goes to test."),
+            help=tr("Share of those rows, 0 to 1, that goes to test."),
             rich_help_panel=tr("Tables"),
         ),
     ] = 0.0,
     encoding: Annotated[
         str,
         typer.Option(
-            help=tr("Of the table. Excel in China writes gb18030."), rich_help_panel=tr("Tables")
+            help=tr("Text encoding of the table. Excel in China writes gb18030."),
+            rich_help_panel=tr("Tables"),
         ),
     ] = "utf-8",
     skip_broken: Annotated[
         bool,
         typer.Option(
             "--skip-broken",
-            help=tr("Leave out lines whose image is missing or broken, with a warning."),
+            help=tr("Skip rows with a missing or broken image, with a warning."),
             rich_help_panel=tr("Tables"),
         ),
     ] = False,
@@ -229,7 +234,7 @@ def import_data(
         Literal["query", "text"] | None,
         typer.Option(
             help=tr(
-                "query: MR_train_queries.jsonl; text: train_texts.jsonl. "
+                "File names: query (MR_train_queries.jsonl) or text (train_texts.jsonl). "
                 "Default: query for tables, text for an LMDB."
             ),
             show_default="",
@@ -260,14 +265,14 @@ def import_data(
         console.table(columns, rows, title=str(out))
         console.next_steps(
             [
-                (f"xmr data check {out}", tr("look it over")),
+                (f"xmr data check {out}", tr("check it")),
                 (
                     f"xmr train --config demo --dataset {out}",
-                    tr("train a small model from scratch, without any download"),
+                    tr("train a small model from scratch, without downloads"),
                 ),
                 (
                     f"xmr train --dataset {out}",
-                    tr("or the full-size one, from pretrained towers"),
+                    tr("or the full-size model, from pretrained encoders"),
                 ),
             ]
         )
