@@ -1,1 +1,1 @@
-"""The two towers and what lies on top of them: vision, text, pooling, fusion."""
+"""Encoders of titles and images, and the layers on top of them that scorers share."""

@@ -1,10 +1,16 @@
-"""An encoder's states to the vectors that are scored: bags, codes, the first so many.
+"""From the states of an encoder to the vectors that are scored: bags, code tokens, pooled cells.
 
-Bags are sums of their tokens' vectors, made before (early) or after (late) the text encoder by
-``embedding_bag`` over packed offsets: no title is cut or padded because of another (BagFormer,
-section 3.2, without its cut to the batch's shortest bag list).
+A bag is the sum of its tokens' vectors (BagFormer, section 3.2). ``embedding_bag`` computes all
+bags of a batch at once from packed positions, so no title is padded or cut because of another.
+Two titles with two bags each, in a batch of L = 7 positions::
 
-Shapes: B batch, L tokens padded, T content tokens of the batch, G bags of the batch, W width.
+    flat position  0     1  2  3  4  5  6      7     8  9  10    11 .. 13
+    token          [CLS] 红 色 连 衣 裙 [SEP]  [CLS] 女 包 [SEP] [PAD]
+    token_index          1  2  3  4  5               8  9         tokens of all bags
+    bag_starts           0     2                     5  6         first entry of each bag above
+    bag_offsets    0, 2, 4                                        title i owns bags [i] to [i + 1]
+
+Shapes: B titles or images, L positions, T tokens in bags, G bags of the batch, W width, P patches.
 """
 
 from __future__ import annotations
@@ -16,152 +22,110 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bagformer_cli.data.batches import TextBatch
+from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 
 def sum_bags(states: Tensor, text: TextBatch) -> Tensor:
-    """Sum each bag's token vectors.
+    """Sum the token vectors of each bag.
 
     Args:
         states: [B, L, W] float.
-        text: The layout: which positions belong to which bag.
+        text: The batch; it says which positions belong to which bag.
 
     Returns:
-        [G, W], title by title; title i owns rows ``bag_offsets[i]:bag_offsets[i + 1]``.
+        [G, W], title by title: title i owns rows ``bag_offsets[i]:bag_offsets[i + 1]``.
     """
     flat = states.reshape(-1, states.shape[-1])
     return F.embedding_bag(text.token_index, flat, text.bag_starts, mode="sum")
 
 
-def content_tokens(states: Tensor, text: TextBatch) -> tuple[Tensor, Tensor]:
-    """The vectors of all tokens that are neither special nor padding, packed.
-
-    Returns:
-        values [T, W] and offsets [B + 1] int64.
-    """
+def content_tokens(states: Tensor, text: TextBatch) -> MultiVectors:
+    """Take the states [B, L, W] of the tokens that are neither special nor padding."""
     flat = states.reshape(-1, states.shape[-1])
     ends = torch.cat([text.bag_starts, text.bag_starts.new_tensor([len(text.token_index)])])
-    return flat[text.token_index], ends[text.bag_offsets]
+    return MultiVectors(flat[text.token_index], ends[text.bag_offsets])
 
 
 def bags_as_tokens(words: Tensor, text: TextBatch) -> tuple[Tensor, Tensor, TextBatch]:
-    """Early fusion: one input position a bag, behind [CLS].
+    """Lay out bags as input positions of the text encoder (early fusion).
 
     Args:
-        words: [B, L, W] word embeddings without positions.
-        text: Tokens and bags.
+        words: [B, L, W] word embeddings, positions not added yet.
+        text: The batch.
 
     Returns:
-        inputs [B, 1 + max bags, W], mask [B, 1 + max bags] bool (True keeps), and the layout of
-        the result: each bag is now the one position that holds it.
+        The inputs [B, 1 + most bags, W], [CLS] first; their mask (bool, False for padding); and
+        the batch in the new layout, in which each bag is one position.
     """
     bags = sum_bags(words, text)
     counts = text.bag_offsets.diff()
     longest = 1 + int(counts.max())
-    owner = torch.repeat_interleave(torch.arange(len(counts), device=words.device), counts)
-    rank = torch.arange(len(owner), device=words.device) - text.bag_offsets[owner]
+    title = torch.repeat_interleave(torch.arange(len(counts), device=words.device), counts)
+    rank = torch.arange(len(title), device=words.device) - text.bag_offsets[title]
     inputs = words.new_zeros(len(counts), longest, words.shape[-1])
     inputs[:, 0] = words[:, 0]
-    inputs = inputs.index_put((owner, rank + 1), bags)
+    inputs = inputs.index_put((title, rank + 1), bags)
     mask = torch.arange(longest, device=words.device) <= counts[:, None]
     layout = TextBatch(
         input_ids=text.input_ids,
         attention_mask=mask,
-        token_index=owner * longest + rank + 1,
-        bag_starts=torch.arange(len(owner), device=words.device),
+        token_index=title * longest + rank + 1,
+        bag_starts=torch.arange(len(title), device=words.device),
         bag_offsets=text.bag_offsets,
     )
     return inputs, mask, layout
 
 
-# ------------------------------------------------------------------- which vectors, and how many
+CODE_TOKEN_SCALE = 0.3
+"""Initial gain of the code tokens' LayerNorm. With 1, the residual path of a shallow encoder
+carries a code token through unchanged: its output is the same for every item and separates none
+(docs/log.md)."""
 
 
-CODE_SIZE = 0.3
-"""Where the gain of the codes' LayerNorm begins. At 1 a shallow encoder's residual path carries the
-code through as it is, the same for every item (docs/log.md), and it tells no item from another."""
+class CodeTokens(nn.Module):
+    """Learned slots that are appended to an encoder's input and gather from all positions.
 
-
-class Codes(nn.Module):
-    """Learned slots appended to an encoder's input: embedding, then LayerNorm.
-
-    Inflate and Shrink, section 3.2; they begin small, so that what they gather counts.
+    An embedding and a LayerNorm (Inflate and Shrink, section 3.2).
 
     Args:
-        count: How many.
-        width: Of the encoder.
+        count: n, slots appended to every item.
+        width: W of the encoder.
     """
 
     def __init__(self, count: int, width: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(count, width)
         self.norm = nn.LayerNorm(width)
-        nn.init.constant_(self.norm.weight, CODE_SIZE)
+        nn.init.constant_(self.norm.weight, CODE_TOKEN_SCALE)
 
     def __len__(self) -> int:
         return self.embedding.num_embeddings
 
     def forward(self) -> Tensor:
-        """[n, W]."""
+        """Return the input vectors of the slots, [n, W]."""
         codes: Tensor = self.norm(self.embedding.weight)
         return codes
 
 
-Packed = tuple[Tensor, Tensor]
-"""Vectors [N, W] and where each item's begin, [B + 1] int64."""
+def pool_grid(states: Tensor, cells: int) -> Tensor:
+    """Average-pool a square patch grid [B, P, W] to ``cells`` cells, row by row.
 
-
-def pack(states: Tensor, mask: Tensor | None = None) -> Packed:
-    """[B, L, W] states to packed ones, without the positions that ``mask`` [B, L] drops."""
-    if mask is None:
-        items, each, width = states.shape
-        offsets = torch.arange(items + 1, device=states.device) * each
-        return states.reshape(items * each, width), offsets
-    return states[mask], F.pad(mask.sum(dim=1).cumsum(0), (1, 0))
-
-
-def first_of(packed: Packed, count: int) -> Packed:
-    """Each item's first ``count`` vectors."""
-    values, offsets = packed
-    lengths = offsets.diff()
-    within = _within(lengths)
-    return values[within < count], F.pad(lengths.clamp(max=count).cumsum(0), (1, 0))
-
-
-def join(*parts: Packed) -> Packed:
-    """Each item's vectors of the first part, then those of the second, and so on."""
-    lengths = torch.stack([offsets.diff() for _, offsets in parts])  # [parts, B]
-    offsets = F.pad(lengths.sum(dim=0).cumsum(0), (1, 0))
-    begins = offsets[:-1] + lengths.cumsum(0) - lengths
-    places = [
-        begin.repeat_interleave(length) + _within(length)
-        for begin, length in zip(begins, lengths, strict=True)
-    ]
-    order = torch.cat(places).argsort()
-    return torch.cat([values for values, _ in parts]).index_select(0, order), offsets
-
-
-def pooled_cells(states: Tensor, cells: int) -> Tensor:
-    """Average-pool a square patch grid [B, P, W] to ``cells`` of them, row by row.
-
-    32 cells are 4 rows of 8: rows are the largest divisor of ``cells`` up to its root. A grid of no
-    more patches than ``cells`` stays as it is.
+    A grid of no more than ``cells`` patches is returned unchanged. See :func:`grid_shape` for the
+    shape of the pooled grid.
     """
     items, patches, width = states.shape
     if patches <= cells:
         return states
     side = math.isqrt(patches)
     grid = states.transpose(1, 2).reshape(items, width, side, patches // side)
-    return F.adaptive_avg_pool2d(grid, grid_of(cells)).flatten(2).transpose(1, 2)
+    return F.adaptive_avg_pool2d(grid, grid_shape(cells)).flatten(2).transpose(1, 2)
 
 
-def grid_of(cells: int) -> tuple[int, int]:
-    """Rows and columns of a grid of so many cells: a square, or as near to one as they divide."""
+def grid_shape(cells: int) -> tuple[int, int]:
+    """Return rows and columns of a grid of ``cells`` cells, as near to a square as possible.
+
+    >>> grid_shape(32), grid_shape(49)
+    ((4, 8), (7, 7))
+    """
     rows = max(n for n in range(1, math.isqrt(cells) + 1) if cells % n == 0)
     return rows, cells // rows
-
-
-def _within(lengths: Tensor) -> Tensor:
-    """[N] the place of each vector inside its item."""
-    starts = lengths.cumsum(0) - lengths
-    total = torch.arange(int(lengths.sum()), device=lengths.device)
-    return total - starts.repeat_interleave(lengths)

@@ -1,4 +1,4 @@
-"""Pre-extracted regions as image states, and an image's way into the encoder of titles.
+"""Encode pre-extracted image regions, and adapt image states to the text encoder.
 
 Shapes: B batch, R regions, F features of a region, P positions, W width.
 """
@@ -9,24 +9,26 @@ import torch
 from torch import Tensor, nn
 
 from bagformer_cli.config import RegionsConfig
-from bagformer_cli.encoders.pooling import pooled_cells
+from bagformer_cli.encoders.pooling import pool_grid
 
 BOX = 4
 
 
 class RegionEncoder(nn.Module):
-    """Regions to states: Linear, (box embedding,) LayerNorm; in place of a ``VisionEncoder``.
+    """Encode regions of a detector in place of pixels: Linear, box embedding, LayerNorm.
 
-    An input row holds a region's F features, its box (x1, y1, x2, y2 as shares of the picture) and
-    1; the rows that fill up a batch are zeros.
+    An input row is a region's F features, its box (x1, y1, x2, y2, each 0 to 1 of the image's
+    sides) and 1. Rows of zeros pad an image with fewer regions.
 
     Args:
-        config: Width of the features, and whether boxes count.
+        config: Width of the features; whether the box is embedded.
         width: W.
     """
 
     has_class = False
+    """No position stands for the whole image."""
     takes_codes = False
+    """There is no sequence that code tokens could be appended to."""
 
     def __init__(self, config: RegionsConfig, width: int) -> None:
         super().__init__()
@@ -37,7 +39,7 @@ class RegionEncoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, regions: Tensor) -> Tensor:
-        """[B, R, F + 5] to [B, R, W]."""
+        """Encode [B, R, F + 5] to [B, R, W]."""
         states = self.project(regions[..., : self.features])
         if self.box is not None:
             states = states + self.box(regions[..., self.features : self.features + BOX])
@@ -45,26 +47,25 @@ class RegionEncoder(nn.Module):
         return normed
 
     def mask(self, regions: Tensor) -> Tensor:
-        """[B, R] bool, True where there is a region."""
+        """Return [B, R] bool, False for padding."""
         return regions[..., -1] > 0.5
 
     def forward_maps(self, regions: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Regions have no finer maps."""
+        """Encode; regions have no finer feature maps."""
         return self(regions), []
 
     def checkpoint_gradients(self) -> None:
-        """Nothing here is worth recomputing."""
+        """Do nothing: the activations of one linear layer are small."""
 
 
-class IntoText(nn.Module):
-    """Image states as a sequence that the encoder of titles reads: Linear, LayerNorm.
-
-    Regions had theirs already and pass as they are.
+class SharedInput(nn.Module):
+    """Adapt image states to a text encoder that reads both sides: Linear, LayerNorm.
 
     Args:
-        width: W' of the image states; None: they are regions.
+        width: Width of the states of a patch grid; None: the states are regions, which already
+            have the text encoder's width and pass unchanged.
         text_width: W.
-        cells: A patch grid is pooled to so many first.
+        cells: A larger patch grid is average-pooled to this many cells first.
     """
 
     def __init__(self, width: int | None, text_width: int, cells: int) -> None:
@@ -73,12 +74,12 @@ class IntoText(nn.Module):
         self.adapt: nn.Module = nn.Identity()
         if width is not None:
             self.adapt = nn.Sequential(nn.Linear(width, text_width), nn.LayerNorm(text_width))
-        self.grid = width is not None
+        self.is_grid = width is not None
 
     def forward(self, states: Tensor) -> Tensor:
-        """[B, P, W'] to [B, P or 1 + cells, W]."""
-        if self.grid:
-            cells = pooled_cells(states[:, 1:], self.cells)
-            states = torch.cat([states[:, :1], cells], dim=1)
+        """Adapt [B, P, W'] to [B, P, W]; of a grid, to [B, 1 + cells, W]."""
+        if self.is_grid:
+            pooled = pool_grid(states[:, 1:], self.cells)
+            states = torch.cat([states[:, :1], pooled], dim=1)
         adapted: Tensor = self.adapt(states)
         return adapted

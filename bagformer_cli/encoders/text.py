@@ -1,6 +1,6 @@
-"""Titles to token vectors: BERT, from ids or from embeddings, or a bag of words.
+"""The text encoder: token ids to states, by the first layers of a BERT or by a bag of words.
 
-Shapes: B batch, L tokens (with [CLS], [SEP] and padding), W width.
+Shapes: B batch, L tokens (with [CLS], [SEP] and padding), W width, n code tokens.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class TextEncoder(nn.Module):
     Args:
         config: Sizes of the encoder.
         vocab_size: Rows of the word embedding.
-        pad_id: The row that stands for padding.
-        bert: A whole pretrained BERT to take embeddings and layers from; None: random weights.
+        pad_id: Id of the padding token.
+        bert: A pretrained BERT, whose embeddings and first layers are copied; None: random weights.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class TextEncoder(nn.Module):
 
     @property
     def word_table(self) -> Tensor:
-        """[V, W] the rows of the word embedding."""
+        """The weight of the word embedding, [V, W]."""
         table: Tensor = self.bert.embeddings.word_embeddings.weight
         return table
 
     def word_embeddings(self, input_ids: Tensor) -> Tensor:
-        """Rows of the word embedding alone, without positions: [...] int64 to [..., W]."""
+        """Look up word embeddings without positions: ids of any shape [...] to [..., W]."""
         rows: Tensor = self.bert.embeddings.word_embeddings(input_ids)
         return rows
 
@@ -60,16 +60,16 @@ class TextEncoder(nn.Module):
         inputs_embeds: Tensor | None = None,
         codes: Tensor | None = None,
     ) -> Tensor:
-        """Encode ids, or word vectors that stand in their place (positions are added here).
+        """Encode titles.
 
         Args:
-            input_ids: [B, L] int64, or None.
-            attention_mask: [B, L] bool, True keeps.
-            inputs_embeds: [B, L, W], where ``input_ids`` is None.
-            codes: [n, W] slots that each title gets behind its positions, without a place.
+            input_ids: [B, L] int64; None: ``inputs_embeds`` is given instead.
+            attention_mask: [B, L] bool, False for padding.
+            inputs_embeds: [B, L, W] word embeddings; positions are added here.
+            codes: [n, W] code tokens, appended to each title without position embeddings.
 
         Returns:
-            [B, L (+ n), W]; rows of padding hold nothing of use.
+            [B, L (+ n), W]; states of padding are meaningless.
         """
         if codes is not None:
             hidden = self.bert.embeddings(input_ids=input_ids, inputs_embeds=inputs_embeds)
@@ -80,12 +80,12 @@ class TextEncoder(nn.Module):
         return output
 
     def layers(self, hidden: Tensor, mask: Tensor | None, codes: Tensor | None = None) -> Tensor:
-        """The layers alone, over any sequence in the encoder's width.
+        """Run the transformer layers over any sequence of the encoder's width.
 
         Args:
-            hidden: [B, L, W], positions and LayerNorm done.
-            mask: [B, L] bool, True keeps; None: all.
-            codes: [n, W] appended to every item.
+            hidden: [B, L, W] embeddings, with positions and LayerNorm applied.
+            mask: [B, L] bool, False for padding; None: every position counts.
+            codes: [n, W] code tokens, appended to every item.
 
         Returns:
             [B, L (+ n), W].
@@ -102,8 +102,8 @@ class TextEncoder(nn.Module):
         return output
 
     def checkpoint_gradients(self) -> None:
-        """Recompute activations in the backward pass instead of keeping them."""
-        enable = getattr(  # transformers renamed it in 5.x
+        """Recompute activations in the backward pass instead of storing them."""
+        enable = getattr(  # renamed in transformers 5.x
             self.bert, "activation_checkpointing_enable", self.bert.gradient_checkpointing_enable
         )
         enable({"use_reentrant": False})
@@ -116,14 +116,14 @@ class TextEncoder(nn.Module):
 
 
 class BagOfWords(nn.Module):
-    """A title as the mean of its word embeddings, specials left out.
+    """Represent a title by the mean of its word embeddings, in place of a :class:`TextEncoder`.
 
-    In place of a :class:`TextEncoder` (Thinking Fast and Slow, section 3.1).
+    The fast model of Thinking Fast and Slow (section 3.1).
 
     Args:
-        config: The width.
+        config: The width W.
         vocab_size: Rows of the word embedding.
-        special: Ids that are no words: [CLS], [SEP], padding.
+        special: Ids that the mean leaves out: [CLS], [SEP], padding.
     """
 
     def __init__(self, config: TextConfig, vocab_size: int, special: Sequence[int]) -> None:
@@ -134,23 +134,23 @@ class BagOfWords(nn.Module):
         self.special = tuple(special)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """[B, L] ids to [B, L, W]: the mean at position 0, behind it the words themselves."""
+        """Encode [B, L] ids to [B, L, W]: the mean at position 0, then the word embeddings."""
         words = self.words(input_ids)
         kept = attention_mask.bool()
         for number in self.special:
             kept = kept & (input_ids != number)
-        # a title without words keeps whatever it has
+        # A title of special tokens only: average these, so that nothing is divided by zero.
         kept = torch.where(kept.any(dim=1, keepdim=True), kept, attention_mask.bool())
         weights = kept.to(words.dtype)[:, :, None]
         mean = (words * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
         return torch.cat([mean, words[:, 1:]], dim=1)
 
     def checkpoint_gradients(self) -> None:
-        """Nothing here is worth recomputing."""
+        """Do nothing: there are no layers to recompute."""
 
 
 def bert_config(config: TextConfig, vocab_size: int, pad_id: int, layers: int) -> BertConfig:
-    """The ``BertConfig`` of a BERT of these sizes."""
+    """Build the ``BertConfig`` of a BERT with the sizes of the text section."""
     settings: dict[str, Any] = {
         "vocab_size": vocab_size,
         "pad_token_id": pad_id,
@@ -166,15 +166,15 @@ def bert_config(config: TextConfig, vocab_size: int, pad_id: int, layers: int) -
 
 
 def load_bert(source: str, layers: int) -> BertModel:
-    """A pretrained BERT from a folder or a hub name.
+    """Load a pretrained BERT.
 
     Args:
-        source: What ``BertModel.from_pretrained`` takes.
-        layers: Layers it must have at least.
+        source: A folder or hub name that ``BertModel.from_pretrained`` takes.
+        layers: The fewest layers that it must have.
 
     Raises:
-        CheckpointError: It cannot be found or read.
-        ConfigError: It has too few layers.
+        CheckpointError: There is no such model, or it cannot be read.
+        ConfigError: It has fewer layers.
     """
     try:
         bert = BertModel.from_pretrained(source, add_pooling_layer=False)
@@ -200,7 +200,7 @@ def load_bert(source: str, layers: int) -> BertModel:
 
 
 def sizes_of(bert: BertModel, config: TextConfig) -> TextConfig:
-    """The text section with the sizes that a pretrained BERT really has."""
+    """Return the text section with the sizes of a pretrained BERT."""
     own = bert.config
     return config.model_copy(
         update={
@@ -218,7 +218,7 @@ def sizes_of(bert: BertModel, config: TextConfig) -> TextConfig:
 
 
 def _first_layers(bert: BertModel, layers: int) -> BertModel:
-    """A BERT of the same weights that ends after so many layers."""
+    """Copy a BERT without the layers after the first ``layers``."""
     shorter = BertConfig.from_dict({**bert.config.to_dict(), "num_hidden_layers": layers})
     model = BertModel(shorter, add_pooling_layer=False)
     missing, _ = model.load_state_dict(bert.state_dict(), strict=False)

@@ -293,7 +293,6 @@ def score_pairs(
     texts, images = sides.texts, sides.images
     assert model.cross is not None
     assert texts.states is not None
-    assert texts.mask is not None
     assert images.states is not None
     was_training = model.training
     model.eval()
@@ -301,8 +300,7 @@ def score_pairs(
     rows = np.repeat(np.arange(count), each)
     columns = candidates.positions.reshape(-1)
     left, right = (rows, columns) if direction == "text_to_image" else (columns, rows)
-    text_index = torch.from_numpy(left).to(texts.states.device)
-    image_index = torch.from_numpy(right).to(images.states.device)
+    text_index, image_index = torch.from_numpy(left), torch.from_numpy(right)
     scores: list[Tensor] = []
     step = 4 * batch_size
     with progress.task(tr("Reranking"), len(rows)) as task:
@@ -310,10 +308,8 @@ def score_pairs(
             some_texts = text_index[start : start + step]
             some_images = image_index[start : start + step]
             pair = model.cross.score(
-                texts.states[some_texts].to(model.device),
-                texts.mask[some_texts].to(model.device),
-                images.states[some_images].to(model.device, torch.float32),
-                None if images.mask is None else images.mask[some_images].to(model.device),
+                texts.states.select(some_texts).to(model.device),
+                images.states.select(some_images).to(model.device, torch.float32),
             )
             scores.append(pair)
             task.advance(len(pair))

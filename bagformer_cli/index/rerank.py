@@ -70,18 +70,11 @@ def _score_pairs(
     """Score the pairs (texts[text[i]], images[image[i]])."""
     assert model.cross is not None
     assert texts.states is not None
-    assert texts.mask is not None
     assert images.states is not None
-    text = text.to(texts.states.device)
-    image = image.to(images.states.device)
-    mask = () if images.mask is None else (images.mask[image],)
-    scores: torch.Tensor = model.cross.score(
-        texts.states[text].to(model.device, torch.float32),
-        texts.mask[text].to(model.device),
-        images.states[image].to(model.device, torch.float32),
-        *mask,
+    return model.cross.score(
+        texts.states.select(text).to(model.device, torch.float32),
+        images.states.select(image).to(model.device, torch.float32),
     )
-    return scores
 
 
 def _encode_images(model: RetrievalModel, pictures: list[Any]) -> EncodedItems:

@@ -1,4 +1,4 @@
-"""Configuration to model."""
+"""Build a model from a configuration; which scorers a configuration trains."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from bagformer_cli.encoders.text import BagOfWords, TextEncoder, load_bert, size
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.errors import CheckpointError
 from bagformer_cli.messages import tr
-from bagformer_cli.models.cross import Captioner, MatchingHead, SlowScorer
+from bagformer_cli.models.cross import Captioner, CrossEncoder, MatchingHead
 from bagformer_cli.models.dual import DualEncoder, Encoded
-from bagformer_cli.original.model import dual_encoder, matching_head
+from bagformer_cli.original.model import build_dual_encoder, build_matching_head
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.from_config import build_titles
 
@@ -37,10 +37,11 @@ class RetrievalModel(nn.Module):
     Attributes:
         trained: Scorers that were trained (or are, while training runs): see
             :func:`trained_scorers`. A cross-encoder reranks only if ``slow`` is one of them.
+        temperature: Divides scores to give logits.
     """
 
     def __init__(
-        self, config: RunConfig, titles: TitleEncoder, dual: DualEncoder, cross: SlowScorer | None
+        self, config: RunConfig, titles: TitleEncoder, dual: DualEncoder, cross: CrossEncoder | None
     ) -> None:
         super().__init__()
         self.config = config
@@ -64,22 +65,32 @@ class RetrievalModel(nn.Module):
         return self.cross is not None and "slow" in self.trained
 
     def encode_texts(self, text: TextBatch, *, states: bool = True) -> Encoded:
-        """Titles as every scorer takes them; without ``states`` the slow one is left out."""
+        """Encode titles.
+
+        Args:
+            text: The titles.
+            states: Also prepare what the cross-encoder reads, if there is one.
+        """
         encoded = self.dual.encode_texts(text)
         if self.cross is None or not states:
             return encoded
-        return self.cross.see_texts(text, encoded)
+        return self.cross.read_texts(text, encoded)
 
     def encode_images(self, pixels: Tensor, *, states: bool = True) -> Encoded:
-        """Images as every scorer takes them; without ``states`` the slow one is left out."""
+        """Encode images.
+
+        Args:
+            pixels: [B, 3, S, S] normalised images, or [B, R, F + 5] regions.
+            states: Also prepare what the cross-encoder reads, if there is one.
+        """
         encoded = self.dual.encode_images(pixels)
         if self.cross is None or not states:
             return encoded
-        return self.cross.see_images(pixels, encoded)
+        return self.cross.read_images(pixels, encoded)
 
     @torch.no_grad()
     def clamp_temperature(self) -> Tensor:
-        """Bring the temperature back into its bounds; returns it."""
+        """Bring the temperature back between its bounds and return it."""
         bounds = self.config.objectives.temperature
         return self.temperature.clamp_(bounds.minimum, bounds.maximum)
 
@@ -100,6 +111,12 @@ def trained_scorers(config: RunConfig) -> frozenset[str]:
     if distill is not None and distill.weight > 0:
         losses["cls" if model.single else "late"] += distill.weight
     return frozenset(name for name, weight in losses.items() if weight > 0)
+
+
+def trains_cross_encoder(config: RunConfig) -> bool:
+    """Tell whether any objective trains weights of the cross-encoder."""
+    weights = config.objectives
+    return weights.itm + weights.caption + weights.mlm + weights.mfm > 0
 
 
 def require_cross_encoder(model: RetrievalModel, where: str | Path | None = None) -> None:
@@ -123,12 +140,6 @@ def require_cross_encoder(model: RetrievalModel, where: str | Path | None = None
         )
 
 
-def trains_cross_encoder(config: RunConfig) -> bool:
-    """Tell whether any objective trains weights of the cross-encoder."""
-    weights = config.objectives
-    return weights.itm + weights.caption + weights.mlm + weights.mfm > 0
-
-
 def build_model(
     config: RunConfig,
     titles: TitleEncoder | None = None,
@@ -150,8 +161,8 @@ def build_model(
             weights are loaded next.
 
     Raises:
-        ConfigError: An impossible setting.
-        CheckpointError: Pretrained weights that cannot be read.
+        ConfigError: A setting is impossible.
+        CheckpointError: Pretrained weights cannot be read.
     """
     config = config.model_copy(deep=True)
     if not keep_cross and not trains_cross_encoder(config):
@@ -162,67 +173,74 @@ def build_model(
         config.text = sizes_of(bert, config.text)
     if titles is None:
         titles = build_titles(config)
-    words = titles.tokenizer
-    vision: VisionEncoder | RegionEncoder
-    if config.image.regions is not None:
-        vision = RegionEncoder(config.image.regions, config.text.width)
-    else:
-        if config.compat is not None and pretrained and config.image.pretrained:
-            config.image.mean, config.image.std = CLIP_MEAN, CLIP_STD  # as the original code does
-        vision = VisionEncoder(config.image, pretrained=pretrained)
-        config.image.mean, config.image.std = vision.mean, vision.std
-    text: TextEncoder | BagOfWords
-    if config.text.encoder == "words":
-        special = (words.pad_id, words.cls_id, words.sep_id)
-        text = BagOfWords(config.text, words.vocab_size, special)
-    else:
-        text = TextEncoder(config.text, words.vocab_size, words.pad_id, bert)
-    dual = dual_encoder(config, text, vision)
-    cross: SlowScorer | None = None
-    slow = config.model.cross
-    if slow is not None and slow.kind == "captioner":
-        cross = Captioner(slow, config.text, config.image, dual, words.vocab_size)
-    elif slow is not None:
-        cross = _matching(config, slow, dual, text, vision, bert, words.vocab_size)
+    # The order of construction is part of a seeded run: each part draws its random weights in
+    # turn. The cross-encoder comes last, so the towers are the same with and without one.
+    vision = _build_vision(config, pretrained)
+    text = _build_text(config, titles, bert)
+    dual = build_dual_encoder(config, text, vision)
+    cross = None
+    if config.model.cross is not None:
+        cross = _build_cross(config, config.model.cross, dual, bert, titles.tokenizer.vocab_size)
     if config.model.gradient_checkpointing:
         text.checkpoint_gradients()
         vision.checkpoint_gradients()
     return RetrievalModel(config, titles, dual, cross)
 
 
-def _matching(
+def _build_vision(config: RunConfig, pretrained: bool) -> VisionEncoder | RegionEncoder:
+    """Build the image tower and note in ``config`` how its pixels are normalised."""
+    image = config.image
+    if image.regions is not None:
+        return RegionEncoder(image.regions, config.text.width)
+    if config.compat is not None and pretrained and image.pretrained:
+        image.mean, image.std = CLIP_MEAN, CLIP_STD  # as the original code normalises
+    vision = VisionEncoder(image, pretrained=pretrained)
+    image.mean, image.std = vision.mean, vision.std
+    return vision
+
+
+def _build_text(
+    config: RunConfig, titles: TitleEncoder, bert: BertModel | None
+) -> TextEncoder | BagOfWords:
+    words = titles.tokenizer
+    if config.text.encoder == "words":
+        special = (words.pad_id, words.cls_id, words.sep_id)
+        return BagOfWords(config.text, words.vocab_size, special)
+    return TextEncoder(config.text, words.vocab_size, words.pad_id, bert)
+
+
+def _build_cross(
     config: RunConfig,
-    slow: CrossConfig,
+    settings: CrossConfig,
     dual: DualEncoder,
-    text: TextEncoder | BagOfWords,
-    vision: VisionEncoder | RegionEncoder,
     bert: BertModel | None,
     vocab_size: int,
-) -> MatchingHead:
-    """The matching head, with the heads of masked modelling where that is trained."""
+) -> CrossEncoder:
+    if settings.kind == "captioner":
+        return Captioner(settings, config.text, config.image, dual, vocab_size)
+    text, vision = dual.text_encoder, dual.vision_encoder
     fusion: FusionEncoder | JointEncoder
-    if slow.fusion == "joint":
-        assert isinstance(text, TextEncoder)
+    if settings.fusion == "joint":
         with torch.no_grad():
-            seen = vision.eval()(any_image(config)).shape[1]
+            positions = vision.eval()(largest_image(config)).shape[1]
         vision.train()
-        places = seen - int(vision.has_class)
+        places = positions - int(vision.has_class)
         fusion = JointEncoder(text, vision.width, places, drops_first=vision.has_class)
     else:
-        fusion = FusionEncoder(config.text, slow.layers, dual.image_width)
+        fusion = FusionEncoder(config.text, settings.layers, dual.image_width)
         if bert is not None:
             fusion.load_bert_layers(bert, config.text.layers)
-    cross = matching_head(config, fusion, text.width)
+    head: MatchingHead = build_matching_head(config, fusion, text.width)
     eps = config.text.options.get("layer_norm_eps", 1e-12)
     if config.objectives.mlm > 0:
-        cross.mlm_head = PredictionHead(text.width, vocab_size, eps=eps)
+        head.mlm_head = PredictionHead(text.width, vocab_size, eps=eps)
     if config.objectives.mfm > 0:
-        cross.mfm_head = PredictionHead(text.width, vision.width, own=True, eps=eps)
-    return cross
+        head.mfm_head = PredictionHead(text.width, vision.width, own=True, eps=eps)
+    return head
 
 
-def any_image(config: RunConfig) -> Tensor:
-    """One image of the largest kind."""
+def largest_image(config: RunConfig) -> Tensor:
+    """Make one input of the image tower with the most positions that occur."""
     regions = config.image.regions
     if regions is None:
         return torch.zeros(1, 3, config.image.size, config.image.size)

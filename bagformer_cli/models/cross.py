@@ -1,7 +1,7 @@
-"""The slow scorers: cross-encoders over (title, image).
+"""Cross-encoders: models that read a title and an image together and score the pair.
 
-What a slow scorer sees of either side it says itself (``text_states``, ``image_states``), so that
-any of them can rerank what any fast scorer found.
+A cross-encoder says itself which states of either side it reads (:meth:`CrossEncoder.read_texts`,
+:meth:`CrossEncoder.read_images`), so any of them can rerank the candidates of any dual encoder.
 
 Shapes: K pairs, B items, L text positions, P image positions, W width, V vocabulary.
 """
@@ -17,124 +17,99 @@ from torch import Tensor, nn
 
 from bagformer_cli.config import CrossConfig, ImageConfig, TextConfig
 from bagformer_cli.data.batches import TextBatch
-from bagformer_cli.encoders.finer import ConvStem, FinerFeatures
 from bagformer_cli.encoders.fusion import FusionEncoder
 from bagformer_cli.encoders.joint import JointEncoder, PredictionHead
+from bagformer_cli.encoders.pyramid import ConvStem, FeaturePyramid
+from bagformer_cli.encoders.states import States
 from bagformer_cli.models.dual import DualEncoder, Encoded
 
 
-class SlowScorer(nn.Module):
-    """What the matching head and the captioner have in common: they score pairs."""
+class CrossEncoder(nn.Module):
+    """Base class of the matching head and the captioner."""
 
-    def see_texts(self, text: TextBatch, encoded: Encoded) -> Encoded:
-        """The titles with the states that :meth:`score` takes."""
+    def read_texts(self, text: TextBatch, encoded: Encoded) -> Encoded:
+        """Set ``encoded.states`` of titles to what :meth:`score` reads."""
         return encoded
 
-    def see_images(self, pixels: Tensor, encoded: Encoded) -> Encoded:
-        """The images with the states that :meth:`score` takes."""
+    def read_images(self, pixels: Tensor, encoded: Encoded) -> Encoded:
+        """Set ``encoded.states`` of images to what :meth:`score` reads."""
         return encoded
 
-    def score(
-        self,
-        text_states: Tensor,
-        text_mask: Tensor,
-        image_states: Tensor,
-        image_mask: Tensor | None = None,
-    ) -> Tensor:
-        """One number a pair, [K] float32; higher is a better match."""
+    def score(self, texts: States, images: States) -> Tensor:
+        """Score K pairs: [K] float32, higher for a better match."""
         raise NotImplementedError
 
 
-class MatchingHead(SlowScorer):
-    """ITM: an encoder of both sides, then two logits (no match, match) of position 0, or one.
+class MatchingHead(CrossEncoder):
+    """Image-text matching (ITM): an encoder of both sides and a classifier on position 0.
 
-    ALBEF, section 3.2; one logit as the QQ-browser challenge's winners have it.
+    ALBEF, section 3.2; with one logit as the winners of the QQ-browser challenge have it.
 
     Args:
-        fusion: The layers in which the title meets the image.
+        fusion: The layers in which a title attends to an image.
         width: Width of the text states.
-        logits: 2, or 1, the log-odds of a match.
+        logits: 2: no match and match, trained with cross-entropy; 1: the log-odds of a match.
     """
 
     def __init__(self, fusion: FusionEncoder | JointEncoder, width: int, logits: int = 2) -> None:
         super().__init__()
         self.fusion: Any = fusion
         self.itm_head = nn.Linear(width, logits)
-        self.mlm_head: PredictionHead | None = None  # masked modelling, where it is trained
+        self.mlm_head: PredictionHead | None = None  # set where masked modelling is trained
         self.mfm_head: PredictionHead | None = None
 
-    def see_texts(self, text: TextBatch, encoded: Encoded) -> Encoded:
-        """The text tower's states, or the ids where one encoder reads both sides."""
-        if not self.fusion.reads_words:
+    def read_texts(self, text: TextBatch, encoded: Encoded) -> Encoded:
+        """Read the text tower's states; the joint encoder reads token ids."""
+        if not self.fusion.reads_ids:
             return encoded
-        return replace(encoded, states=text.input_ids, mask=text.attention_mask)
+        return replace(encoded, states=States(text.input_ids, text.attention_mask))
 
-    def read(self, dual: DualEncoder, text: TextBatch) -> Tensor:
-        """The states of titles that are not encoded yet, as :meth:`forward` takes them."""
-        return text.input_ids if self.fusion.reads_words else dual.encode_texts(text).states
-
-    def see_images(self, pixels: Tensor, encoded: Encoded) -> Encoded:
-        """The image's states, or where one encoder reads both sides the vision encoder's."""
-        if not self.fusion.reads_words or encoded.features is None:
+    def read_images(self, pixels: Tensor, encoded: Encoded) -> Encoded:
+        """Read the image tower's states; the joint encoder reads the vision encoder's."""
+        if not self.fusion.reads_ids or encoded.features is None:
             return encoded
-        first = int(self.fusion.drops_first)
-        mask = encoded.mask
-        return replace(
-            encoded,
-            states=encoded.features[:, first:],
-            mask=mask if mask is None else mask[:, first:],
-        )
+        features = encoded.features
+        if self.fusion.drops_first:
+            features = features.without_first()
+        return replace(encoded, states=features)
 
-    def forward(
-        self,
-        text_states: Tensor,
-        text_mask: Tensor,
-        image_states: Tensor,
-        image_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Logits of pairs.
+    def text_states(self, dual: DualEncoder, text: TextBatch) -> States:
+        """Encode titles to what :meth:`forward` reads."""
+        if self.fusion.reads_ids:
+            return States(text.input_ids, text.attention_mask)
+        return dual.encode_texts(text).states
 
-        Args:
-            text_states: [K, L, W].
-            text_mask: [K, L] bool, True keeps.
-            image_states: [K, P, W'].
-            image_mask: [K, P] bool, True keeps; None: all.
-
-        Returns:
-            [K, 2]: no match, match; or [K, 1].
-        """
-        fused = self.fusion(text_states, text_mask, image_states, image_mask)
+    def forward(self, texts: States, images: States) -> Tensor:
+        """Compute the logits of K pairs: [K, 2] (no match, match), or [K, 1]."""
+        fused = self.fusion(texts, images)
         logits: Tensor = self.itm_head(fused[:, 0])
         return logits
 
-    def score(
-        self,
-        text_states: Tensor,
-        text_mask: Tensor,
-        image_states: Tensor,
-        image_mask: Tensor | None = None,
-    ) -> Tensor:
-        """One number a pair: the log-odds of a match, [K] float32."""
-        logits: Tensor = self(text_states, text_mask, image_states, image_mask).float()
+    def score(self, texts: States, images: States) -> Tensor:
+        """Score K pairs by the log-odds of a match, [K] float32."""
+        logits: Tensor = self(texts, images).float()
         if logits.shape[1] == 1:
             return logits[:, 0]
+        # Cross-entropy determines only the difference: a single logit may drift with the pair.
         return torch.sub(logits[:, 1], logits[:, 0])
 
 
-class Captioner(SlowScorer):
-    """How likely a title is as the image's caption, read forwards and backwards.
+class Captioner(CrossEncoder):
+    """Score a title by its log-likelihood as the image's caption, read in both directions.
 
     ``h(x, y) = Σ_l log p(y_l | y_<l, x) + Σ_l log p(y_l | y_>l, x)`` (Thinking Fast and Slow,
-    eq. 1). Two decoders over the same words: reading forwards begins at [CLS] and ends with
-    predicting [SEP], reading backwards the other way round. Position l of the forward decoder sees
-    positions up to l and predicts l + 1, that of the backward decoder sees those from l on and
-    predicts l - 1.
+    eq. 1). Two decoders read the same tokens; for a title of two tokens::
+
+        position l              0      1    2    3
+        token                   [CLS]  红   裙   [SEP]
+        forward decoder sees    0..l and predicts l + 1:   红  裙  [SEP]
+        backward decoder sees   l..3 and predicts l - 1:   [CLS]  红  裙
 
     Args:
-        config: Layers, and how much finer than the last map the image is looked at.
+        config: Number of layers; number of steps of the feature pyramid (``finer``).
         text: Width, heads and the longest title.
-        image: Its backbone decides where finer maps come from.
-        dual: The towers whose image states are looked at.
+        image: Regions have no finer maps.
+        dual: The dual encoder whose image states are read.
         vocab_size: V.
     """
 
@@ -150,80 +125,67 @@ class Captioner(SlowScorer):
         width = text.width
         vision: Any = dual.vision_encoder
         self.stem: ConvStem | None = None
-        self.finer: FinerFeatures | None = None
-        seen_width = dual.image_width
+        self.finer: FeaturePyramid | None = None
+        image_width = dual.image_width
         if config.finer and image.regions is None:
             channels = vision.map_channels
-            if not channels:  # a vision transformer
+            if not channels:  # a vision transformer: compute finer maps from the pixels
                 self.stem = ConvStem(width)
                 channels = self.stem.channels
-            self.finer = FinerFeatures(dual.image_width, channels[: config.finer], width)
-            seen_width = width
+            self.finer = FeaturePyramid(dual.image_width, channels[: config.finer], width)
+            image_width = width
             dual.wants_maps = self.stem is None
         self.words = nn.Embedding(vocab_size, width)
         self.places = nn.Embedding(text.max_tokens, width)
         self.norm = nn.LayerNorm(width)
-        self.forwards = FusionEncoder(text, config.layers, seen_width)
-        self.backwards = FusionEncoder(text, config.layers, seen_width)
+        self.forwards = FusionEncoder(text, config.layers, image_width)
+        self.backwards = FusionEncoder(text, config.layers, image_width)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
         for table in (self.words, self.places):
             nn.init.normal_(table.weight, std=text.options.get("initializer_range", 0.02))
 
-    def see_texts(self, text: TextBatch, encoded: Encoded) -> Encoded:
-        """Its states of titles are their ids, [B, L] int64."""
-        return replace(encoded, states=text.input_ids, mask=text.attention_mask)
+    def read_texts(self, text: TextBatch, encoded: Encoded) -> Encoded:
+        """Read token ids, [B, L] int64."""
+        return replace(encoded, states=States(text.input_ids, text.attention_mask))
 
-    def see_images(self, pixels: Tensor, encoded: Encoded) -> Encoded:
-        """Its states of images are the cells of the refined map, [B, P, W]."""
+    def read_images(self, pixels: Tensor, encoded: Encoded) -> Encoded:
+        """Read the image tower's states, or the cells of the feature pyramid, [B, P, W]."""
         if self.finer is None:
             return encoded
         maps = encoded.maps if self.stem is None else self.stem(pixels)
-        return replace(encoded, states=self.finer(encoded.states[:, 1:], maps), maps=[])
+        cells = self.finer(encoded.states.values[:, 1:], maps)
+        return replace(encoded, states=States(cells), maps=[])
 
-    def forward(
-        self,
-        ids: Tensor,
-        text_mask: Tensor,
-        image_states: Tensor,
-        image_mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Log-likelihood of every token that is predicted.
+    def forward(self, texts: States, images: States) -> tuple[Tensor, Tensor]:
+        """Compute the log-likelihood of every predicted token.
 
         Args:
-            ids: [K, L] int64, from [CLS] to [SEP], padding behind.
-            text_mask: [K, L] bool, True keeps.
-            image_states: [K, P, W'].
-            image_mask: [K, P] bool, True keeps; None: all.
+            texts: [K, L] token ids from [CLS] to [SEP], then padding.
+            images: [K, P, W'] states.
 
         Returns:
-            Two [K, L - 1] float32: of tokens 1 ... L - 1 read forwards and of tokens 0 ... L - 2
-            read backwards; 0 where that is padding.
+            Two [K, L - 1] float32, 0 at padding: tokens 1 … L - 1 read forwards, and tokens
+            0 … L - 2 read backwards.
         """
-        ids = ids.long()
-        length = ids.shape[1]
-        places = torch.arange(length, device=ids.device)
-        states = self.norm(self.words(ids) + self.places(places))
-        before = places[:, None] >= places[None, :]
-        itself = before & before.T  # rows of padding see themselves, so that no softmax is empty
-        kept = text_mask[:, None, :]
-        read = self.forwards(states, (before & kept) | itself, image_states, image_mask)
-        ahead = self._likelihood(read[:, :-1], ids[:, 1:], text_mask[:, 1:])
-        read = self.backwards(states, (before.T & kept) | itself, image_states, image_mask)
-        behind = self._likelihood(read[:, 1:], ids[:, :-1], text_mask[:, 1:])
+        ids, mask = texts.values.long(), texts.kept
+        position = torch.arange(ids.shape[1], device=ids.device)
+        states = self.norm(self.words(ids) + self.places(position))
+        up_to = position[:, None] >= position[None, :]
+        # Padding rows see themselves: a softmax over nothing would be NaN.
+        itself = up_to & up_to.T
+        kept = mask[:, None, :]
+        read = self.forwards(States(states, (up_to & kept) | itself), images)
+        ahead = self._log_likelihood(read[:, :-1], ids[:, 1:], mask[:, 1:])
+        read = self.backwards(States(states, (up_to.T & kept) | itself), images)
+        behind = self._log_likelihood(read[:, 1:], ids[:, :-1], mask[:, 1:])
         return ahead, behind
 
-    def _likelihood(self, states: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+    def _log_likelihood(self, states: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
         logits = F.linear(states, self.words.weight, self.bias).float()
         losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
         return -losses.view(wanted.shape) * mask
 
-    def score(
-        self,
-        text_states: Tensor,
-        text_mask: Tensor,
-        image_states: Tensor,
-        image_mask: Tensor | None = None,
-    ) -> Tensor:
-        """The sum of both readings' log-likelihoods, [K] float32."""
-        ahead, behind = self(text_states, text_mask, image_states, image_mask)
+    def score(self, texts: States, images: States) -> Tensor:
+        """Score K pairs by the sum of both directions' log-likelihoods, [K] float32."""
+        ahead, behind = self(texts, images)
         return torch.add(ahead.sum(dim=1), behind.sum(dim=1))

@@ -1,4 +1,13 @@
-"""The dual encoder: two towers whose outputs meet in a late interaction.
+"""The dual encoder: a text tower and an image tower that turn items into unit vectors.
+
+::
+
+    titles ─▶ text_encoder ─▶ states [B, L, W] ─▶ choose ─▶ text_proj ─▶ normalise ─┐
+                                                                                   ├▶ MultiVectors
+    images ─▶ vision_encoder ─▶ states [B, P, W] ─▶ choose ─▶ vision_proj ─▶ norm. ─┘
+
+``choose`` picks the states that are scored: position 0 (``cls``), tokens, bags, patches, the first
+``keep`` of them, code tokens. Every paper here differs in that choice only.
 
 Shapes: B batch, L text positions, P image positions, W width of a tower, D embedding dimension.
 """
@@ -16,17 +25,14 @@ from bagformer_cli.config import Interaction, ModelConfig
 from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.encoders.fusion import SummaryHead
 from bagformer_cli.encoders.pooling import (
-    Codes,
-    Packed,
+    CodeTokens,
     bags_as_tokens,
     content_tokens,
-    first_of,
-    join,
-    pack,
-    pooled_cells,
+    pool_grid,
     sum_bags,
 )
-from bagformer_cli.encoders.regions import IntoText, RegionEncoder
+from bagformer_cli.encoders.regions import RegionEncoder, SharedInput
+from bagformer_cli.encoders.states import States
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.errors import ConfigError
@@ -36,35 +42,36 @@ from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 @dataclass
 class Encoded:
-    """One side of a batch, encoded.
+    """One side of a batch, encoded: B titles or B images.
 
     Attributes:
-        vectors: Unit vectors, what an item is searched and found by.
-        cls: [B, D] unit vectors, one an item.
-        states: [B, L, W] or [B, P, W], what the slow scorer sees.
-        mask: [B, L] or [B, P] bool, True keeps; None: all.
-        late: Unit vectors of the late interaction; ``vectors`` unless those are one an item; None
-            where there is no late interaction.
-        maps: Earlier, finer feature maps of an image, where a slow scorer wants them.
-        features: [B, P, F] what the vision encoder says, before any shared encoder; None: a title.
+        vectors: Unit vectors that an item is retrieved by: ``late``, or ``cls`` if the model is
+            single-vector.
+        cls: [B, D] unit vectors, one per item.
+        states: The states that the cross-encoder reads.
+        late: Unit vectors of the late interaction; None: the model has none.
+        maps: Finer feature maps of an image, coarsest first; only for a captioner that wants them.
+        features: States of the vision encoder before a shared text encoder; None for titles.
     """
 
     vectors: MultiVectors
     cls: Tensor
-    states: Tensor
-    mask: Tensor | None = None
+    states: States
     late: MultiVectors | None = None
     maps: list[Tensor] = field(default_factory=list)
-    features: Tensor | None = None
+    features: States | None = None
 
 
 class DualEncoder(nn.Module):
-    """Text and vision encoder, their projections, and the choice of vectors.
+    """Two towers, their projections, and the choice of the states that are scored.
 
     Args:
         text: The text tower.
         vision: The image tower.
-        config: Which vectors, how many, how long, and whether bags are made early or late.
+        config: Interaction, bag fusion, number and length of the vectors.
+
+    Raises:
+        ConfigError: Code tokens are asked for, but the image tower reads no sequence.
     """
 
     def __init__(
@@ -83,17 +90,17 @@ class DualEncoder(nn.Module):
         self.early = config.bag_fusion == "early"
         self.config = config
         self.wants_maps = False
-        self.shared: IntoText | None = None
-        self.text_codes: Codes | None = None
-        self.image_codes: Codes | None = None
+        self.shared: SharedInput | None = None
+        self.text_codes: CodeTokens | None = None
+        self.image_codes: CodeTokens | None = None
         self.head: SummaryHead | None = None
         if config.shared is not None:
             grid_width = vision.width if vision.has_class else None
-            self.shared = IntoText(grid_width, text.width, config.shared.cells)
+            self.shared = SharedInput(grid_width, text.width, config.shared.cells)
         if config.codes:
             self._require_room_for_codes()
-            self.text_codes = Codes(config.codes, text.width)
-            self.image_codes = Codes(config.codes, self.image_width)
+            self.text_codes = CodeTokens(config.codes, text.width)
+            self.image_codes = CodeTokens(config.codes, self.image_width)
         if config.head is not None:
             self.head = SummaryHead(config.head, text.width, self.image_width, config.embed_dim)
         if config.freeze_towers:
@@ -101,7 +108,7 @@ class DualEncoder(nn.Module):
                 parameter.requires_grad_(name.startswith("head."))
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode; frozen towers stay in evaluation mode."""
+        """Set training mode; frozen towers stay in evaluation mode."""
         super().train(mode)
         if mode and self.config.freeze_towers:
             for name, module in self.named_children():
@@ -109,99 +116,102 @@ class DualEncoder(nn.Module):
         return self
 
     def encode_texts(self, text: TextBatch) -> Encoded:
-        """Titles to vectors; see :class:`Encoded`."""
+        """Encode titles."""
         codes = None if self.text_codes is None else self.text_codes()
         extra = {} if codes is None else {"codes": codes}
         if self.early:
             words = self.text_encoder.word_embeddings(text.input_ids)
             inputs, mask, layout = bags_as_tokens(words, text)
-            states = self.text_encoder(None, mask, inputs_embeds=inputs, **extra)
+            output = self.text_encoder(None, mask, inputs_embeds=inputs, **extra)
         else:
             layout, mask = text, text.attention_mask
-            states = self.text_encoder(text.input_ids, mask, **extra)
+            output = self.text_encoder(text.input_ids, mask, **extra)
         length = mask.shape[1]
-        states, tail = states[:, :length], states[:, length:]
+        states, code_states = States(output[:, :length], mask), output[:, length:]
         if self.head is not None:
-            cls = F.normalize(self.head.text(states, mask), dim=-1)
+            cls = F.normalize(self.head.summarise_texts(states), dim=-1)
         else:
-            cls = F.normalize(self.text_proj(states[:, 0]), dim=-1)
+            cls = F.normalize(self.text_proj(states.values[:, 0]), dim=-1)
         late = None
         if self.config.late is not None:
-            kept = self._text_vectors(self.config.late, states, layout, tail)
-            values, offsets = kept
-            late = MultiVectors(F.normalize(self.text_proj(values), dim=-1), offsets)
-        return Encoded(self._searched(cls, late), cls, states, mask, late)
+            chosen = self._choose_text_states(self.config.late, states, layout, code_states)
+            late = _projected(chosen, self.text_proj)
+        return Encoded(self._retrieved_by(cls, late), cls, states, late)
 
     def encode_images(self, pixels: Tensor) -> Encoded:
-        """Normalised images [B, 3, H, W], or regions, to vectors; see :class:`Encoded`."""
+        """Encode normalised images [B, 3, S, S], or regions [B, R, F + 5]."""
         codes = None if self.image_codes is None else self.image_codes()
         mask = self.vision_encoder.mask(pixels)
         maps: list[Tensor] = []
+        count = 0 if codes is None else len(codes)
         if self.wants_maps:
-            states, maps = self.vision_encoder.forward_maps(pixels)
-        elif codes is not None and self.shared is None:
-            states = self.vision_encoder(pixels, codes)
+            output, maps = self.vision_encoder.forward_maps(pixels)
+        elif codes is None or self.shared is not None:
+            output = self.vision_encoder(pixels)
         else:
-            states = self.vision_encoder(pixels)
-        features = states if codes is None or self.shared is not None else states[:, : -len(codes)]
+            output = self.vision_encoder(pixels, codes)
+        features = output
         if self.shared is not None:
-            states = self.text_encoder.layers(self.shared(states), mask, codes)
-        length = states.shape[1] - (0 if codes is None else len(codes))
-        states, tail = states[:, :length], states[:, length:]
+            output = self.text_encoder.layers(self.shared(output), mask, codes)
+        else:
+            features = output[:, : output.shape[1] - count]
+        length = output.shape[1] - count
+        states, code_states = States(output[:, :length], mask), output[:, length:]
+        cls = None
         if self.head is not None:
-            cls = F.normalize(self.head.image(states, mask), dim=-1)
-        elif self.config.late is None:
-            cls = F.normalize(self.vision_proj(states[:, 0]), dim=-1)
+            cls = F.normalize(self.head.summarise_images(states), dim=-1)
         late = None
         if self.config.late is not None:
-            values, offsets = self._image_vectors(states, mask, tail)
-            projected = F.normalize(self.vision_proj(values), dim=-1)
-            late = MultiVectors(projected, offsets)
-            if self.head is None and self._has_first:
-                cls = projected[offsets[:-1].to(projected.device)]
-            elif self.head is None:
-                cls = F.normalize(self.vision_proj(states[:, 0]), dim=-1)
-        return Encoded(self._searched(cls, late), cls, states, mask, late, maps, features)
+            chosen = self._choose_image_states(states, code_states)
+            late = _projected(chosen, self.vision_proj)
+        if cls is None and late is not None and self._begins_with_class:
+            # Position 0 was projected with the others: take it from there.
+            cls = late.values[late.offsets[:-1].to(late.device)]
+        elif cls is None:
+            cls = F.normalize(self.vision_proj(states.values[:, 0]), dim=-1)
+        retrieved_by = self._retrieved_by(cls, late)
+        return Encoded(retrieved_by, cls, states, late, maps, States(features, mask))
 
-    def _searched(self, cls: Tensor, late: MultiVectors | None) -> MultiVectors:
+    def _retrieved_by(self, cls: Tensor, late: MultiVectors | None) -> MultiVectors:
         return one_each(cls) if self.config.single or late is None else late
 
-    def _text_vectors(
-        self, interaction: Interaction, states: Tensor, layout: TextBatch, tail: Tensor
-    ) -> Packed:
-        """Which states of a title are scored, packed and not yet projected."""
+    def _choose_text_states(
+        self, interaction: Interaction, states: States, layout: TextBatch, code_states: Tensor
+    ) -> MultiVectors:
+        """Choose the states of each title that are scored; they are not projected yet."""
         if interaction == "bagwise":
-            kept = sum_bags(states, layout), layout.bag_offsets
+            chosen = MultiVectors(sum_bags(states.values, layout), layout.bag_offsets)
         else:
-            kept = content_tokens(states, layout)
+            chosen = content_tokens(states.values, layout)
         keep = self.config.keep
         if keep != "all" and keep > 1:
-            kept = first_of(join(pack(states[:, :1]), kept), keep)
-        return join(kept, pack(tail)) if tail.shape[1] else kept
+            first = MultiVectors.from_dense(states.values[:, :1])
+            chosen = MultiVectors.join([first, chosen]).truncate(keep)
+        return _with_codes(chosen, code_states)
 
-    @property
-    def _has_first(self) -> bool:
-        """Whether the image's position 0 comes first among its vectors."""
-        grid = self.vision_encoder.has_class and self.config.keep not in ("all", 1)
-        return self.config.image_first and not grid
-
-    def _image_vectors(self, states: Tensor, mask: Tensor | None, tail: Tensor) -> Packed:
-        """Which states of an image are scored, packed and not yet projected."""
+    def _choose_image_states(self, states: States, code_states: Tensor) -> MultiVectors:
+        """Choose the states of each image that are scored; they are not projected yet."""
         keep = self.config.keep
         few = keep != "all" and keep > 1
         if few and self.vision_encoder.has_class:
-            kept = pack(pooled_cells(states[:, 1:], int(keep)))
+            chosen = MultiVectors.from_dense(pool_grid(states.values[:, 1:], int(keep)))
         else:
-            first = 0 if self.config.image_first else 1
-            kept = pack(states[:, first:], None if mask is None else mask[:, first:])
+            kept = states if self.config.image_first else states.without_first()
+            chosen = MultiVectors.from_dense(kept.values, kept.mask)
             if few:
-                kept = first_of(kept, int(keep))
-        return join(kept, pack(tail)) if tail.shape[1] else kept
+                chosen = chosen.truncate(int(keep))
+        return _with_codes(chosen, code_states)
 
-    def image_cells(self, vectors: int) -> range:
-        """Which of an image's ``vectors`` late vectors are the cells of its grid, row by row.
+    @property
+    def _begins_with_class(self) -> bool:
+        """Whether the image's position 0 is the first of its late vectors."""
+        grid = self.vision_encoder.has_class and self.config.keep not in ("all", 1)
+        return self.config.image_first and not grid
 
-        The others, its class vector and learned codes, saw the whole image.
+    def grid_vectors(self, vectors: int) -> range:
+        """Return which of an image's ``vectors`` late vectors are cells of its grid, row by row.
+
+        The others, class token and code tokens, have seen the whole image.
         """
         few = self.config.keep not in ("all", 1)
         first = 0 if few or not self.config.image_first else 1
@@ -210,7 +220,7 @@ class DualEncoder(nn.Module):
     def _require_room_for_codes(self) -> None:
         if self.shared is None and not self.vision_encoder.takes_codes:
             raise ConfigError(
-                tr("This image encoder has no sequence that codes could be appended to."),
+                tr("This image encoder reads no sequence that code tokens could be appended to."),
                 where="model.codes",
                 expected=tr(
                     "a plain vision transformer as image.backbone, or model.shared: {{cells: 32}}"
@@ -218,6 +228,18 @@ class DualEncoder(nn.Module):
             )
 
 
+def _with_codes(chosen: MultiVectors, code_states: Tensor) -> MultiVectors:
+    """Append the states [B, n, W] of the code tokens to each item's vectors."""
+    if not code_states.shape[1]:
+        return chosen
+    return MultiVectors.join([chosen, MultiVectors.from_dense(code_states)])
+
+
+def _projected(states: MultiVectors, projection: nn.Module) -> MultiVectors:
+    """Project states to unit vectors of the embedding space."""
+    return MultiVectors(F.normalize(projection(states.values), dim=-1), states.offsets)
+
+
 def one_each(rows: Tensor) -> MultiVectors:
-    """[B, D] rows as lists of one vector."""
+    """Turn rows [B, D] into B items of one vector."""
     return MultiVectors(rows, torch.arange(len(rows) + 1))

@@ -1,6 +1,6 @@
-"""Many items to vectors, batch by batch, without gradients.
+"""Encode many items batch by batch, in evaluation mode and without gradients.
 
-Shapes: n items, L text positions, P patches, W width, D embedding dimension.
+Shapes: n items, b items of a batch, L positions, P patches, W width, D embedding dimension.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from bagformer_cli.data.batches import TextBatch
+from bagformer_cli.encoders.states import States
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.progress import SILENT, Progress
@@ -24,33 +24,29 @@ from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 @dataclass
 class EncodedItems:
-    """All of one side, encoded.
+    """One side of a whole dataset, encoded.
 
     Attributes:
-        vectors: What the late interaction scores.
-        cls: [n, D] unit vectors, one an item: what a one-vector search finds.
-        states: [n, L, W] or [n, 1 + P, W], what the slow scorer sees; None if not asked for.
-            Those of images are float16 where the model is on a GPU; all others are as the slow
-            scorer wants them.
-        mask: [n, L] bool, True keeps; None: all.
+        vectors: The vectors that items are retrieved by.
+        cls: [n, D] unit vectors, one per item, for a single-vector first stage.
+        states: What the cross-encoder reads; None: not asked for. On a GPU, states of images are
+            kept as float16 to halve their memory.
     """
 
     vectors: MultiVectors
     cls: Tensor
-    states: Tensor | None = None
-    mask: Tensor | None = None
+    states: States | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def select(self, places: NDArray[np.int64]) -> EncodedItems:
-        """Some of the items, in that order."""
-        index = torch.from_numpy(places)
+    def select(self, rows: NDArray[np.int64]) -> EncodedItems:
+        """Take the items at ``rows``, in that order."""
+        index = torch.from_numpy(rows)
         return EncodedItems(
             self.vectors.select(index),
             self.cls[index.to(self.cls.device)],
-            None if self.states is None else self.states[index.to(self.states.device)],
-            None if self.mask is None else self.mask[index.to(self.mask.device)],
+            None if self.states is None else self.states.select(index),
         )
 
 
@@ -63,15 +59,25 @@ def encode_images(
     description: str = "",
     progress: Progress = SILENT,
 ) -> EncodedItems:
-    """Encode batches of normalised images [b, 3, H, W]."""
+    """Encode batches of images.
 
-    def one(batch: Tensor) -> Encoded:
+    Args:
+        model: The model; its training mode is restored afterwards.
+        pixels: Batches of normalised images [b, 3, H, W] or regions.
+        states: Keep what the cross-encoder reads; it takes far more memory than the vectors.
+        total: Number of images, for the progress bar.
+        description: Text of the progress bar.
+        progress: Where progress is reported.
+    """
+
+    def encode(batch: Tensor) -> Encoded:
         encoded = model.encode_images(batch.to(model.device), states=states)
         if states and model.device.type != "cpu":
-            encoded.states = encoded.states.half()
+            encoded.states = encoded.states.to(model.device, torch.float16)
         return encoded
 
-    return _encode(model, pixels, one, states, total, description, progress)
+    with progress.task(description, total) as task:
+        return _encode(model, pixels, encode, states, task.advance)
 
 
 def encode_texts(
@@ -83,12 +89,13 @@ def encode_texts(
     description: str = "",
     progress: Progress = SILENT,
 ) -> EncodedItems:
-    """Encode batches of titles."""
+    """Encode batches of titles; see :func:`encode_images` for the arguments."""
 
-    def one(batch: TextBatch) -> Encoded:
+    def encode(batch: TextBatch) -> Encoded:
         return model.encode_texts(batch.to(model.device), states=states)
 
-    return _encode(model, texts, one, states, total, description, progress)
+    with progress.task(description, total) as task:
+        return _encode(model, texts, encode, states, task.advance)
 
 
 @torch.inference_mode()
@@ -97,42 +104,25 @@ def _encode(
     batches: Iterable[Any],
     encode: Callable[[Any], Encoded],
     keep_states: bool,
-    total: int | None,
-    description: str,
-    progress: Progress,
+    advance: Callable[[int], None],
 ) -> EncodedItems:
     was_training = model.training
     model.eval()
     vectors: list[MultiVectors] = []
     cls: list[Tensor] = []
-    states: list[Tensor] = []
-    masks: list[Tensor] = []
+    states: list[States] = []
     try:
-        with progress.task(description, total) as task:
-            for batch in batches:
-                encoded = encode(batch)
-                vectors.append(encoded.vectors)
-                cls.append(encoded.cls)
-                if keep_states:
-                    states.append(encoded.states)
-                    if encoded.mask is not None:
-                        masks.append(encoded.mask)
-                task.advance(len(encoded.cls))
+        for batch in batches:
+            encoded = encode(batch)
+            vectors.append(encoded.vectors)
+            cls.append(encoded.cls)
+            if keep_states:
+                states.append(encoded.states)
+            advance(len(encoded.cls))
     finally:
         model.train(was_training)
     return EncodedItems(
         MultiVectors.concatenate(vectors),
         torch.cat(cls),
-        _padded(states) if states else None,
-        _padded(masks) if masks else None,
+        States.concatenate(states) if states else None,
     )
-
-
-def _padded(parts: list[Tensor]) -> Tensor:
-    """Batches of [b, L, ...] with their own L as one [n, longest L, ...], zeros behind."""
-    longest = max(part.shape[1] for part in parts)
-    grown = []
-    for part in parts:
-        missing = longest - part.shape[1]
-        grown.append(F.pad(part, (0, 0) * (part.ndim - 2) + (0, missing)) if missing else part)
-    return torch.cat(grown)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bagformer_cli.data.batches import Batch
+from bagformer_cli.encoders.states import States
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.vectors.multi_vectors import MultiVectors
@@ -171,17 +172,15 @@ def concatenate_vectors(parts: Iterable[Encoded], *, features: bool = False) -> 
 
     Args:
         parts: Chunks of one side, in order.
-        features: Keep ``Encoded.features`` and their mask, which masked patches need.
+        features: Keep ``Encoded.features``, which masked patches need.
     """
     parts = list(parts)
     late = [part.late for part in parts if part.late is not None]
     kept = [p.features for p in parts if p.features is not None] if features else []
-    masks = [part.mask for part in parts if part.mask is not None]
     return Encoded(
         MultiVectors.concatenate([part.vectors for part in parts]),
         torch.cat([part.cls for part in parts]),
-        parts[0].states.new_zeros(0),
-        torch.cat(masks) if kept and masks else None,
+        States(parts[0].cls.new_zeros(0)),
         MultiVectors.concatenate(late) if late else None,
-        features=torch.cat(kept) if kept else None,
+        features=States.concatenate(kept) if kept else None,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bagformer_cli.encoders.pooling import grid_of
+from bagformer_cli.encoders.pooling import grid_shape
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.errors import InputError
 from bagformer_cli.interaction.explain import explain
@@ -112,8 +112,8 @@ def image_places(model: RetrievalModel, vectors: int) -> list[Place | None]:
         return [None] * vectors
     if not isinstance(model.dual.vision_encoder, VisionEncoder):
         raise InputError(tr("This model reads regions: it has no grid that says where they are."))
-    cells = model.dual.image_cells(vectors)
-    rows, columns = grid_of(len(cells))
+    cells = model.dual.grid_vectors(vectors)
+    rows, columns = grid_shape(len(cells))
     places: list[Place | None] = [None] * vectors
     for place, vector in enumerate(cells):
         row, column = divmod(place, columns)

@@ -13,14 +13,14 @@ Shapes: Q titles, N images, K pairs, L text positions, P image positions, W widt
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bagformer_cli.config import Pooling, RunConfig
 from bagformer_cli.interaction.maxsim import maxsim
-from bagformer_cli.models.build import RetrievalModel, any_image
+from bagformer_cli.models.build import RetrievalModel, largest_image
 from bagformer_cli.models.dual import Encoded, one_each
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
@@ -90,7 +90,7 @@ def vectors_per_item(model: RetrievalModel, scorer: Scorer) -> tuple[int, int]:
         return 1, 1
     was_training = model.training
     model.eval()
-    image = model.dual.encode_images(any_image(model.config).to(model.device))
+    image = model.dual.encode_images(largest_image(model.config).to(model.device))
     model.train(was_training)
     texts = model.config.text.max_tokens + model.config.model.codes
     return texts, len(vectors_of(image, scorer).values)
@@ -141,42 +141,6 @@ def pooled_maxsim(
     return t2i, i2t
 
 
-class PairStates(NamedTuple):
-    """The input of the cross-encoder for K pairs; ``model.cross(*states)`` gives their logits.
-
-    Attributes:
-        text_states: [K, L, W], or [K, L] token ids where the cross-encoder embeds them itself.
-        text_mask: [K, L] bool, True: a token.
-        image_states: [K, P, W].
-        image_mask: [K, P] bool, True: a patch or region; None: all.
-    """
-
-    text_states: Tensor
-    text_mask: Tensor
-    image_states: Tensor
-    image_mask: Tensor | None
-
-
-def pair_states(texts: Encoded, images: Encoded, rows: Tensor, columns: Tensor) -> PairStates:
-    """Collect the states of chosen pairs.
-
-    Args:
-        texts: Titles, from ``model.encode_texts``.
-        images: Images, from ``model.encode_images``.
-        rows: [K] int64, each pair's title.
-        columns: [K] int64, each pair's image.
-    """
-    assert texts.mask is not None
-    # index_select instead of states[rows]: the backward pass of indexing adds gradients up in no
-    # fixed order, so that a resumed run would differ from an unbroken one.
-    return PairStates(
-        texts.states.index_select(0, rows),
-        texts.mask[rows],
-        images.states.index_select(0, columns),
-        None if images.mask is None else images.mask[columns],
-    )
-
-
 def _slow_matrix(
     model: RetrievalModel, texts: Encoded, images: Encoded, known: Tensor | None
 ) -> ScoreMatrix:
@@ -187,6 +151,6 @@ def _slow_matrix(
     else:
         scored = known
     rows, columns = scored.nonzero(as_tuple=True)
-    scores = model.cross.score(*pair_states(texts, images, rows, columns))
+    scores = model.cross.score(texts.states.select(rows), images.states.select(columns))
     t2i = scores.new_full(shape, -torch.inf).index_put((rows, columns), scores)
     return ScoreMatrix(t2i, t2i.T, known)

@@ -1,29 +1,36 @@
-"""What published BagFormer weights need to give their own numbers (``compat: bagformer``).
+"""Habits of the published BagFormer code that its weights need (``compat: bagformer``).
 
-Those weights were trained and measured with habits of their code that the normal path does not
-have. They are reproduced for one title at a time, behind the seams of the normal path: a title
-encoder (:mod:`bagformer_cli.original.text`), and here a dual encoder and a matching head. Which of
-the two is used is decided by ``text.build.title_encoder`` and the two functions at the end of this
-file; nothing else asks.
+The published weights were trained and evaluated by code that deviates from the paper. With
+``compat``, a title encoder (:mod:`bagformer_cli.original.text`) and the dual encoder and matching
+head of this file reproduce it, one title at a time. ``text.from_config.title_encoder`` and the two
+functions at the end of this file choose between these and the normal classes; nothing else does.
 
-The habits (all measured against the original, see the tests):
+The habits, all measured against the original (see the tests):
 
 - the empty bag between two entities becomes ``normalize(text_proj.bias)`` and counts;
-- every title is 25 positions long; each [PAD] is a bag; [CLS] and [PAD] bags are zero vectors,
+- every title has 25 positions; each [PAD] is a bag; bags of [CLS] and [PAD] are zero vectors,
   which still take part in the image side's maxima;
-- ``cls`` and ``tokenwise`` are normalised over the 25 positions, channel by channel, and nothing
-  is masked; no [SEP] ends a title;
-- early fusion embeds twice (positions, types and LayerNorm come on top of sums that had them),
-  masks [CLS] in self-attention, and evaluation sums the bags a second time;
-- the slow score is the match logit alone, on image features rounded to float16;
-- the example in the original's README compares sums of unprojected states with raw image states.
+- ``cls`` and ``tokenwise`` are normalised over the 25 positions, channel by channel, without a
+  mask; no [SEP] ends a title;
+- early fusion embeds twice (positions, types and LayerNorm are added to sums that contain them),
+  masks [CLS] in self-attention, and in evaluation sums the bags a second time;
+- the cross-encoder's score is the match logit alone, on image states rounded to float16;
+- the example in the original's README compares sums of unprojected text states with raw image
+  states (``compat: bagformer-readme``).
 
-Shapes: B titles, L positions (25), W width, D embedding dimension, G bags of the batch.
+The title 电动车头盔 with the entities 动车 and 头盔, in the original's layout of 8 positions::
+
+    position   0      1   2   3   4   5   6      7
+    token      [CLS]  电  动  车  头  盔  [PAD]  [PAD]
+    bag        0      1   2   2   4   4   5      6       bag 3, between the entities, is empty
+    offsets    0, 1, 2, 4, 4, 6, 7                       first position of each bag
+
+Shapes: B titles, L positions (25), W width, D embedding dimension, G bags of the batch, K pairs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -34,28 +41,31 @@ from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.encoders.fusion import FusionEncoder
 from bagformer_cli.encoders.joint import JointEncoder
 from bagformer_cli.encoders.regions import RegionEncoder
+from bagformer_cli.encoders.states import States
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.models.cross import MatchingHead
 from bagformer_cli.models.dual import DualEncoder, Encoded, one_each
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
-MASKED = -1e4  # what the original adds to the attention scores of a masked position
-ABSENT = -1e9  # a position that the original's shorter batch does not have at all
+MASKED = -1e4
+"""The original adds this to the attention scores of a masked position."""
+ABSENT = -1e9
+"""Added for a position that the original's shorter batch does not have."""
 
-# -------------------------------------------------------------------------------- bags → vectors
+# ---------------------------------------------------------------------------------------- layout
 
 
 @dataclass
 class Positions:
-    """A batch as the original lays it out: every title L positions, every [PAD] a bag.
+    """A batch in the original's layout: every title has L positions, every [PAD] is a bag.
 
     Attributes:
-        input_ids: [B, L].
+        input_ids: [B, L] int64.
         attention_mask: [B, L] bool, False for padding.
-        present: [B, L] bool: bag j of the title exists.
-        mask: [B, L] bool: it exists and is neither exactly [CLS] nor exactly [PAD].
-        offsets: [G] where each bag begins in the flat [B * L] positions, for ``embedding_bag``.
+        present: [B, L] bool, whether bag j of the title exists.
+        mask: [B, L] bool, whether it exists and is neither exactly [CLS] nor exactly [PAD].
+        offsets: [G] int64, first position of each bag in the flat [B * L] positions.
     """
 
     input_ids: Tensor
@@ -65,7 +75,7 @@ class Positions:
     offsets: Tensor
 
     def sum_bags(self, states: Tensor) -> Tensor:
-        """[B, L, W] positions to [B, L, W] bags, zeros where there is none."""
+        """Sum positions [B, L, W] to bags [B, L, W], zeros where a bag does not exist."""
         flat = states.reshape(-1, states.shape[-1])
         index = torch.arange(len(flat), device=flat.device)
         bags = F.embedding_bag(index, flat, self.offsets, mode="sum")
@@ -73,26 +83,30 @@ class Positions:
 
 
 def lay_out(text: TextBatch, length: int, pad_id: int) -> Positions:
-    """Pad a batch to ``length`` positions and give each padding position a bag of its own.
+    """Pad a batch to ``length`` positions and make each padding position a bag.
 
-    A batch whose ids fill ``length`` already, padding and all, is taken as it is.
+    Args:
+        text: A batch of at most ``length`` positions.
+        length: L.
+        pad_id: Id of [PAD].
     """
     device = text.input_ids.device
     missing = length - text.input_ids.shape[1]
     ids = F.pad(text.input_ids, (0, missing), value=pad_id)
     attention = F.pad(text.attention_mask.bool(), (0, missing), value=False)
-    own = text.bag_offsets.diff()
-    title = torch.arange(len(own), device=device)
-    owner = title.repeat_interleave(own)
+    bags = text.bag_offsets.diff()  # [B] bags of each title
+    title = torch.arange(len(bags), device=device)
+    owner = title.repeat_interleave(bags)
     rank = torch.arange(len(owner), device=device) - text.bag_offsets[owner]
-    place = text.bag_starts - text.bag_starts[text.bag_offsets[:-1]][owner]
-    last = torch.cat([text.bag_starts, text.bag_starts.new_tensor([len(text.token_index)])])
-    covered = last[text.bag_offsets[1:]] - last[text.bag_offsets[:-1]]
-    # bag j of title i begins at starts[i, j]; bags behind its own are the padding positions
+    first_position = text.bag_starts - text.bag_starts[text.bag_offsets[:-1]][owner]
+    bounds = torch.cat([text.bag_starts, text.bag_starts.new_tensor([len(text.token_index)])])
+    covered = bounds[text.bag_offsets[1:]] - bounds[text.bag_offsets[:-1]]  # [B] positions in bags
+    # starts[i, j]: first position of bag j of title i. Bags after its own are the padding
+    # positions: bag `bags` starts at position `covered`, and so on one by one.
     column = torch.arange(length, device=device)[None, :]
-    starts = column - own[:, None] + covered[:, None]
-    starts[owner, rank] = place
-    present = column < (own + length - covered)[:, None]
+    starts = column - bags[:, None] + covered[:, None]
+    starts[owner, rank] = first_position
+    present = column < (bags + length - covered)[:, None]
     ends = F.pad(starts[:, 1:], (0, 1), value=length).where(F.pad(present[:, 1:], (0, 1)), length)
     first = ids.gather(1, starts.clamp(0, length - 1))
     special = (ends - starts == 1) & ((first == pad_id) | (first == ids[:, :1]))
@@ -101,11 +115,14 @@ def lay_out(text: TextBatch, length: int, pad_id: int) -> Positions:
     )
 
 
+# ---------------------------------------------------------------------------------------- models
+
+
 class CompatDualEncoder(DualEncoder):
     """The dual encoder with the original's habits.
 
-    In training mode the features are those of the original's losses (bags summed once, unit
-    vectors everywhere), else those of its evaluation.
+    In training mode the vectors are those of the original's losses (bags summed once, all of unit
+    length), otherwise those of its evaluation.
 
     Args:
         text: The text tower.
@@ -120,33 +137,33 @@ class CompatDualEncoder(DualEncoder):
         self.pad_id = int(text.bert.config.pad_token_id or 0)
 
     def encode_texts(self, text: TextBatch) -> Encoded:
-        """Titles to vectors, L of them each (``cls``: one); see :class:`Encoded`."""
+        """Encode titles to L vectors each (``cls``: one)."""
         at = lay_out(text, self.length, self.pad_id)
         if self.early:
-            states, mask = self._early(at), at.mask
+            states = States(self._encode_early(at), at.mask)
         else:
-            states, mask = self.text_encoder(at.input_ids, at.attention_mask), at.attention_mask
-        cls = F.normalize(self.text_proj(states[:, 0]), dim=-1)
-        vectors = self._vectors(states, at)
-        late = None if self.interaction == "cls" else vectors
-        return Encoded(vectors, cls, states, mask, late)
+            output = self.text_encoder(at.input_ids, at.attention_mask)
+            states = States(output, at.attention_mask)
+        cls = F.normalize(self.text_proj(states.values[:, 0]), dim=-1)
+        vectors = self._score_vectors(states.values, at)
+        return Encoded(vectors, cls, states, None if self.interaction == "cls" else vectors)
 
     def encode_images(self, pixels: Tensor) -> Encoded:
-        """Images to vectors; the README's example takes them as the tower leaves them."""
+        """Encode images; the README's example compares the tower's output unprojected."""
         encoded = super().encode_images(pixels)
         if self.raw:
-            encoded.vectors = MultiVectors.from_dense(encoded.states)
+            encoded.vectors = MultiVectors.from_dense(encoded.states.values)
         return encoded
 
-    def _early(self, at: Positions) -> Tensor:
-        """Sums of whole embeddings go through the embeddings again, then through the layers."""
+    def _encode_early(self, at: Positions) -> Tensor:
+        """Embed the sums of complete embeddings once more, then run the layers."""
         bags = at.sum_bags(self.text_encoder.bert.embeddings(input_ids=at.input_ids))
         added = torch.full_like(at.mask, MASKED, dtype=bags.dtype)
         added = added.masked_fill(at.mask, 0.0).masked_fill(~at.present, ABSENT)
         states: Tensor = self.text_encoder(None, added[:, None, None, :], inputs_embeds=bags)
         return states.masked_fill(~at.present[:, :, None], 0.0)
 
-    def _vectors(self, states: Tensor, at: Positions) -> MultiVectors:
+    def _score_vectors(self, states: Tensor, at: Positions) -> MultiVectors:
         if self.raw:
             bags = F.normalize(at.sum_bags(states), dim=-1)
             offsets = F.pad(at.present.sum(dim=1).cumsum(0), (1, 0))
@@ -164,43 +181,32 @@ class CompatDualEncoder(DualEncoder):
 
 
 class CompatMatchingHead(MatchingHead):
-    """The matching head as the original's rerank uses it."""
+    """The matching head as the original reranks with it."""
 
-    def forward(
-        self,
-        text_states: Tensor,
-        text_mask: Tensor,
-        image_states: Tensor,
-        image_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Logits of pairs, [K, 2]; outside training on image states rounded to float16."""
-        # adding the same number to every attention score, as the original does where all is
-        # masked, changes nothing: such a title sees all of itself
-        mask = text_mask | ~text_mask.any(dim=1, keepdim=True)
+    def forward(self, texts: States, images: States) -> Tensor:
+        """Compute logits [K, 2]; outside training, on image states rounded to float16."""
+        # The original masks by adding a number to the attention scores. If all positions are
+        # masked, all get the same number and nothing changes: the title attends to all of itself.
+        kept = texts.kept | ~texts.kept.any(dim=1, keepdim=True)
+        values = images.values
         if not self.training:
-            image_states = image_states.half().to(image_states.dtype)
-        logits: Tensor = super().forward(text_states, mask, image_states)
+            values = values.half().to(values.dtype)
+        logits: Tensor = super().forward(replace(texts, mask=kept), States(values))
         return logits
 
-    def score(
-        self,
-        text_states: Tensor,
-        text_mask: Tensor,
-        image_states: Tensor,
-        image_mask: Tensor | None = None,
-    ) -> Tensor:
-        """The logit of a match, [K] float32."""
-        logits: Tensor = self(text_states, text_mask, image_states)[:, 1]
+    def score(self, texts: States, images: States) -> Tensor:
+        """Score K pairs by the match logit, [K] float32."""
+        logits: Tensor = self(texts, images)[:, 1]
         return logits.float()
 
 
-# ----------------------------------------------------------------------------------- which of two
+# ---------------------------------------------------------------------------------------- choice
 
 
-def dual_encoder(
+def build_dual_encoder(
     config: RunConfig, text: TextEncoder | BagOfWords, vision: VisionEncoder | RegionEncoder
 ) -> DualEncoder:
-    """The fast scorer of this configuration."""
+    """Build the dual encoder that ``config.compat`` asks for."""
     if config.compat is None:
         return DualEncoder(text, vision, config.model)
     assert isinstance(text, TextEncoder)
@@ -208,10 +214,10 @@ def dual_encoder(
     return CompatDualEncoder(text, vision, config)
 
 
-def matching_head(
+def build_matching_head(
     config: RunConfig, fusion: FusionEncoder | JointEncoder, width: int
 ) -> MatchingHead:
-    """The slow scorer of this configuration."""
+    """Build the matching head that ``config.compat`` asks for."""
     kind = MatchingHead if config.compat is None else CompatMatchingHead
     assert config.model.cross is not None
     return kind(fusion, width, config.model.cross.logits)

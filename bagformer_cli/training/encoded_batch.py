@@ -15,6 +15,7 @@ from torch import Tensor
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch
 from bagformer_cli.data.positives import Positives
+from bagformer_cli.encoders.states import States
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.models.momentum import MomentumEncoder
@@ -156,13 +157,16 @@ def gather_images(processes: Processes, images: Encoded, *, states: bool = False
     if processes.world_size == 1:
         return images
     gather = processes.all_gather
-    mask = images.mask
+    mask = images.states.mask
+    if states:
+        gathered = States(gather(images.states.values), None if mask is None else gather(mask))
+    else:
+        gathered = images.states
     return replace(
         images,
         cls=gather(images.cls),
         late=None if images.late is None else processes.all_gather_vectors(images.late),
-        states=gather(images.states) if states else images.states,
-        mask=gather(mask) if states and mask is not None else None,
+        states=gathered,
         maps=[],
         features=None,
     )

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -162,7 +162,7 @@ def _leaves(side: Encoded) -> Encoded:
     late = side.late
     if late is not None:
         late = MultiVectors(late.values.detach().requires_grad_(), late.offsets)
-    return Encoded(side.vectors, cls, side.states, side.mask, late, features=side.features)
+    return replace(side, cls=cls, late=late, maps=[])
 
 
 def _carry_gradients(chunk: Encoded, whole: Encoded, start: int) -> Tensor:

@@ -125,8 +125,16 @@ class MultiVectors:
         return cls(torch.cat(list(items)), offsets_of(torch.tensor([len(item) for item in items])))
 
     @classmethod
-    def from_dense(cls, values: Tensor) -> MultiVectors:
-        """Pack ``[n, L, D]``: every item has L vectors. Contiguous ``values`` are not copied."""
+    def from_dense(cls, values: Tensor, mask: Tensor | None = None) -> MultiVectors:
+        """Pack padded items.
+
+        Args:
+            values: [n, L, D].
+            mask: [n, L] bool, False for padding; None: every item has L vectors, and contiguous
+                ``values`` are not copied.
+        """
+        if mask is not None:
+            return cls(values[mask], offsets_of(mask.sum(dim=1).cpu()))
         n, length, dim = values.shape
         return cls(values.reshape(n * length, dim), torch.arange(n + 1) * length)
 
@@ -186,6 +194,37 @@ class MultiVectors:
                 f"{positions.dtype} {list(positions.shape)}"
             )
         return positions
+
+    def truncate(self, count: int) -> MultiVectors:
+        """Keep the first ``count`` vectors of each item."""
+        lengths = self._lengths.clamp_max(count)
+        offsets = offsets_of(lengths)
+        # Row of a kept vector = its item's old start + its position inside the item.
+        shift = self.offsets[:-1] - offsets[:-1]
+        rows = torch.arange(int(offsets[-1])) + shift.repeat_interleave(lengths)
+        return MultiVectors(self._take(rows), offsets, self.scales, self.codebook)
+
+    @staticmethod
+    def join(parts: Sequence[MultiVectors]) -> MultiVectors:
+        """Join floating items side by side: item i gets its vectors of each part, in turn.
+
+        >>> ones = MultiVectors(torch.ones(3, 1), torch.tensor([0, 1, 3]))
+        >>> zeros = MultiVectors(torch.zeros(2, 1), torch.tensor([0, 1, 2]))
+        >>> [item.flatten().tolist() for item in MultiVectors.join([ones, zeros])]
+        [[1.0, 0.0], [1.0, 1.0, 0.0]]
+        """
+        lengths = torch.stack([part.lengths for part in parts])  # [parts, n]
+        offsets = offsets_of(lengths.sum(dim=0))
+        # starts[p, i]: the first row of the result that holds a vector of part p's item i.
+        starts = offsets[:-1] + lengths.cumsum(dim=0) - lengths
+        old = lengths.cumsum(dim=1) - lengths
+        rows = [
+            torch.arange(int(own.sum())) + (start - before).repeat_interleave(own)
+            for start, before, own in zip(starts, old, lengths, strict=True)
+        ]
+        order = torch.cat(rows).argsort()
+        values = torch.cat([part.values for part in parts])
+        return MultiVectors(values.index_select(0, order.to(values.device)), offsets)
 
     @staticmethod
     def concatenate(parts: Sequence[MultiVectors]) -> MultiVectors:

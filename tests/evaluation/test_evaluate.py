@@ -51,14 +51,13 @@ def scores_of(model: RetrievalModel, split: Split) -> tuple[np.ndarray, np.ndarr
     t2i, i2t, slow = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for q, title in enumerate(split.texts):
         text = model.dual.encode_texts(TextBatch.from_tokens(model.titles([title]), 0))
-        assert text.mask is not None
         for n in range(shape[1]):
             picture = pixels_of(decode(split.image_bytes(n)), model.config.image.size)
             image = model.dual.encode_images(picture[None])
             products = text.vectors.values @ image.vectors.values.T
             t2i[q, n] = float(products.amax(1).sum())
             i2t[q, n] = float(products.amax(0).sum())
-            slow[q, n] = float(model.cross.score(text.states, text.mask, image.states))
+            slow[q, n] = float(model.cross.score(text.states, image.states))
     return t2i, i2t, slow
 
 

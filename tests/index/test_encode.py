@@ -19,7 +19,6 @@ from bagformer_cli.index.compression.reduction import (
     VectorReduction,
     pool_clusters,
     prune_by_similarity,
-    truncate,
 )
 from bagformer_cli.index.encoded import encoded_files, layout_of_file, read_rows
 from bagformer_cli.index.rows import side_vectors, single_vectors
@@ -325,7 +324,7 @@ def test_pruning_keeps_what_is_most_like_the_first() -> None:
     torch.testing.assert_close(pruned.values, item[[0, 2]])
     with_empty = prune_by_similarity(MultiVectors.from_list([item[:0], item]), 0.5)
     assert with_empty.lengths.tolist() == [0, 2]
-    assert truncate(many(), 3).lengths.tolist() == [1, 2, 3, 3]
+    assert many().truncate(3).lengths.tolist() == [1, 2, 3, 3]
 
 
 def test_the_options_are_written_down() -> None:

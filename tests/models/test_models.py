@@ -15,6 +15,7 @@ from bagformer_cli.data.batches import TextBatch, normalised
 from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD
 from bagformer_cli.encoders.fusion import FusionEncoder
 from bagformer_cli.encoders.pooling import sum_bags
+from bagformer_cli.encoders.states import States
 from bagformer_cli.encoders.text import TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.errors import CheckpointError, ConfigError
@@ -116,12 +117,10 @@ def test_the_matching_head_ignores_padding(titles: TitleEncoder) -> None:
     assert model.cross is not None
     images = model.dual.encode_images(torch.randn(4, 3, 32, 32))
     together = model.dual.encode_texts(batch(titles, TITLES))
-    assert together.mask is not None
-    scores = model.cross.score(together.states, together.mask, images.states)
+    scores = model.cross.score(together.states, images.states)
     for i, title in enumerate(TITLES):
         alone = model.dual.encode_texts(batch(titles, [title]))
-        assert alone.mask is not None
-        one = model.cross.score(alone.states, alone.mask, images.states[i : i + 1])
+        one = model.cross.score(alone.states, images.states.select(torch.tensor([i])))
         torch.testing.assert_close(one[0], scores[i], rtol=1e-4, atol=1e-5)
 
 
@@ -240,7 +239,7 @@ def test_the_later_layers_start_the_fusion_encoder(tmp_path: Path) -> None:
     for layer in loaded.encoder.layer[2:]:
         output = layer(expected, attention_mask=additive)
         expected = output[0] if isinstance(output, tuple) else output
-    ours = fusion(states, mask, torch.randn(2, 3, 32))
+    ours = fusion(States(states, mask), States(torch.randn(2, 3, 32)))
     torch.testing.assert_close(ours[mask], expected[mask], rtol=1e-4, atol=1e-5)
 
 

@@ -11,11 +11,13 @@ import torch
 from bagformer_cli.config import RegionsConfig, load_config
 from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.data.regions import RegionFile, Regions, write_regions
-from bagformer_cli.encoders.pooling import first_of, join, pooled_cells
+from bagformer_cli.encoders.pooling import pool_grid
+from bagformer_cli.encoders.states import States
 from bagformer_cli.errors import ConfigError, DataError, InputError
 from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.from_config import build_titles
+from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 TITLES = ["红色碎花连衣裙", "304不锈钢保温杯500ml", "女", "2024新款儿童加绒牛仔裤男宽松"]
 TINY = [
@@ -54,23 +56,30 @@ def some_regions(counts: list[int]) -> torch.Tensor:
     return rows
 
 
-def test_packed_lists_are_cut_and_joined_item_by_item() -> None:
-    first = torch.arange(5.0)[:, None], torch.tensor([0, 2, 5])
-    second = torch.tensor([[10.0], [20.0], [21.0]]), torch.tensor([0, 1, 3])
-    values, offsets = join(first, second)
-    assert values[:, 0].tolist() == [0, 1, 10, 2, 3, 4, 20, 21]
-    assert offsets.tolist() == [0, 3, 8]
-    values, offsets = first_of((values, offsets), 4)
-    assert values[:, 0].tolist() == [0, 1, 10, 2, 3, 4, 20]
-    assert offsets.tolist() == [0, 3, 7]
+def test_multi_vectors_are_joined_and_truncated_item_by_item() -> None:
+    first = MultiVectors(torch.arange(5.0)[:, None], torch.tensor([0, 2, 5]))
+    second = MultiVectors(torch.tensor([[10.0], [20.0], [21.0]]), torch.tensor([0, 1, 3]))
+    joined = MultiVectors.join([first, second])
+    assert joined.values[:, 0].tolist() == [0, 1, 10, 2, 3, 4, 20, 21]
+    assert joined.offsets.tolist() == [0, 3, 8]
+    shorter = joined.truncate(4)
+    assert shorter.values[:, 0].tolist() == [0, 1, 10, 2, 3, 4, 20]
+    assert shorter.offsets.tolist() == [0, 3, 7]
+
+
+def test_padding_is_left_out_of_multi_vectors() -> None:
+    padded = torch.tensor([[[1.0], [2.0]], [[3.0], [0.0]]])
+    packed = MultiVectors.from_dense(padded, torch.tensor([[True, True], [True, False]]))
+    assert packed.values[:, 0].tolist() == [1, 2, 3]
+    assert packed.offsets.tolist() == [0, 2, 3]
 
 
 def test_a_grid_is_pooled_to_four_rows_of_eight() -> None:
     grid = torch.arange(64.0).reshape(1, 64, 1)
-    cells = pooled_cells(grid, 32)
+    cells = pool_grid(grid, 32)
     assert cells.shape == (1, 32, 1)
     assert float(cells[0, 0]) == (0 + 8) / 2  # cell (0, 0): rows 0 and 1 of column 0
-    assert torch.equal(pooled_cells(grid, 64), grid)
+    assert torch.equal(pool_grid(grid, 64), grid)
 
 
 @pytest.mark.parametrize(
@@ -173,10 +182,10 @@ def test_the_captioner_reads_one_way_at_a_time(
     images = captioner.encode_images(torch.randn(1, 3, 32, 32))
     cross = captioner.cross
     assert cross is not None
-    ahead, behind = cross(text.input_ids, text.attention_mask, images.states)
+    ahead, behind = cross(States(text.input_ids, text.attention_mask), images.states)
     changed = text.input_ids.clone()
     changed[0, 4] = 7
-    ahead_2, behind_2 = cross(changed, text.attention_mask, images.states)
+    ahead_2, behind_2 = cross(States(changed, text.attention_mask), images.states)
     # entry l of `ahead` is token l + 1 given those before it, of `behind` token l given those after
     torch.testing.assert_close(ahead[0, :3], ahead_2[0, :3])
     torch.testing.assert_close(behind[0, 5:], behind_2[0, 5:])
@@ -192,16 +201,13 @@ def test_the_captioner_scores_as_its_formula_says(
     images = captioner.encode_images(torch.randn(4, 3, 32, 32))
     cross = captioner.cross
     assert cross is not None
-    scores = cross.score(text.input_ids, text.attention_mask, images.states)
+    scores = cross.score(States(text.input_ids, text.attention_mask), images.states)
     for i, title in enumerate(TITLES):
         ids = batch(titles, [title]).input_ids[0]
-        total = 0.0
+        total, image = 0.0, images.states.select(torch.tensor([i]))
         for end in range(1, len(ids)):  # word by word, each reading cut where it has come to
-            own, image = ids[None, : end + 1], images.states[i : i + 1]
-            kept = torch.ones_like(own, dtype=torch.bool)
-            total += float(cross(own, kept, image)[0][0, -1])
-        whole = torch.ones(1, len(ids), dtype=torch.bool)
-        total += float(cross(ids[None], whole, images.states[i : i + 1])[1].sum())
+            total += float(cross(States(ids[None, : end + 1]), image)[0][0, -1])
+        total += float(cross(States(ids[None]), image)[1].sum())
         assert float(scores[i]) == pytest.approx(total, abs=1e-3)
 
 
@@ -224,7 +230,7 @@ def test_image_features_get_finer(
         mode="captioner",
     )
     pixels = torch.randn(2, 3, 32, 32)
-    seen = model.encode_images(pixels).states
+    seen = model.encode_images(pixels).states.values
     assert seen.shape[:2] == (2, cells)
     seen.sum().backward()
     finer = model.cross.finer  # type: ignore[union-attr]

@@ -123,7 +123,7 @@ def test_another_image_size_gets_interpolated_positions(
     assert model.state_dict()["dual.vision_encoder.backbone.pos_embed"].shape == (1, 65, 64)
     assert load_model(tmp_path / "out").dual.encode_images(
         torch.zeros(1, 3, 64, 64)
-    ).states.shape == (1, 65, 64)
+    ).states.values.shape == (1, 65, 64)
 
 
 def test_interpolation_keeps_the_class_row_and_a_constant() -> None:

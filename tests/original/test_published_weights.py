@@ -22,6 +22,7 @@ from torch import Tensor
 from bagformer_cli.config import load_config
 from bagformer_cli.data.batches import Batch, TextBatch, pixels_of
 from bagformer_cli.data.images import decode, resize
+from bagformer_cli.encoders.states import States
 from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.checkpoint import load_weights
@@ -186,18 +187,17 @@ def test_a_score_does_not_depend_on_batch_mates(interaction: str, fusion: str) -
     for i, title in enumerate(titles):
         alone = encode(model, [title])
         torch.testing.assert_close(alone.vectors.values, together.vectors[i].values)
-        torch.testing.assert_close(alone.states[0], together.states[i])
-        assert torch.isfinite(alone.states).all()
+        torch.testing.assert_close(alone.states.values[0], together.states.values[i])
+        assert torch.isfinite(alone.states.values).all()
 
 
 @torch.inference_mode()
 def test_a_title_that_is_masked_altogether_still_has_a_slow_score() -> None:
     model = tiny(bag_fusion="early")
     encoded = encode(model, [""])
-    assert encoded.mask is not None
-    assert not encoded.mask.any()
+    assert not encoded.states.kept.any()
     assert model.cross is not None
-    score = model.cross.score(encoded.states, encoded.mask, torch.randn(1, 5, 32))
+    score = model.cross.score(encoded.states, States(torch.randn(1, 5, 32)))
     assert torch.isfinite(score).all()
 
 
@@ -209,12 +209,14 @@ def test_the_slow_score_sees_images_in_half_precision_but_not_in_training() -> N
     exact = torch.full((1, 5, 32), 1.0) + torch.randn(1, 5, 32) * 1e-4
     rounded = exact.half().float()
     assert not torch.equal(exact, rounded)
-    states = (encoded.states, encoded.mask)
-    torch.testing.assert_close(
-        head.score(*states, exact), head.score(*states, rounded), rtol=0, atol=0
-    )
+
+    def score(images: Tensor) -> Tensor:
+        scores: Tensor = head.score(encoded.states, States(images))
+        return scores
+
+    torch.testing.assert_close(score(exact), score(rounded), rtol=0, atol=0)
     head.training = True
-    assert not torch.equal(head.score(*states, exact), head.score(*states, rounded))
+    assert not torch.equal(score(exact), score(rounded))
 
 
 # --------------------------------------------------------------------- against the original code
@@ -280,7 +282,7 @@ class Original:
         self.pixels = torch.stack([pixels_of(decode(file), 256) for file in files])
         self.raw = torch.from_numpy(np.stack([resize(decode(file), 256) for file in files]))
         with torch.inference_mode():
-            self.image_states = self.model.dual.encode_images(self.pixels).states
+            self.image_states = self.model.dual.encode_images(self.pixels).states.values
 
     @property
     def texts(self) -> list[str]:
@@ -403,12 +405,11 @@ class TestOriginal:
         name = "text_sep" if sep else "text_nosep"
         with original.variant() as dual:
             encoded = original.texts_alone(dual, sep)
-        states = torch.cat([title.states for title in encoded])
+        states = torch.cat([title.states.values for title in encoded])
         close(states[:, at, DIMS], figures[f"{name}_hidden_slice"])
         close(states.norm(dim=-1), figures[f"{name}_hidden_norms"])
         for title, mask in zip(encoded, figures[f"{name}_attention_mask"], strict=True):
-            assert title.mask is not None
-            assert title.mask[0].int().tolist() == mask.tolist()
+            assert title.states.kept[0].int().tolist() == mask.tolist()
         if not sep:
             bags = torch.stack([title.vectors.values for title in encoded])
             close(bags[..., :32], figures["eval_bag_feats_bs1_slice"])
@@ -432,8 +433,7 @@ class TestOriginal:
         head: Any = original.model.cross
         for row, title in enumerate(texts):
             t2i, i2t = maxsim(title.vectors, images.vectors)
-            both = [part.expand(2, *part.shape[1:]) for part in (title.states, title.mask)]
-            slow = head.score(*both, images.states)
+            slow = head.score(title.states.select(torch.tensor([0, 0])), images.states)
             for way, fast in (("t2i", t2i[0]), ("i2t", i2t[:, 0])):
                 expected = {
                     stage: original.figures[f"{name}_{stage}_{way}"]
@@ -455,7 +455,7 @@ class TestOriginal:
         with original.variant(kind) as dual:
             texts, images = original.texts_alone(dual), original.images(dual)
             for title in texts:
-                projected = dual.text_proj(title.states[0])
+                projected = dual.text_proj(title.states.values[0])
                 columns = projected / projected.norm(dim=0, keepdim=True)
                 pictures = F.normalize(dual.vision_proj(original.image_states), dim=-1)
                 t2i, i2t = maxsim(title.vectors, images.vectors)
@@ -475,15 +475,14 @@ class TestOriginal:
         at = original.record["slices"]["text_positions"]
         with original.variant() as dual:
             encoded = original.texts_alone(dual)
-        states = torch.cat([title.states for title in encoded])
-        mask = torch.cat([title.mask for title in encoded if title.mask is not None])
+        states = States.concatenate([title.states for title in encoded])
         for exact, name in ((False, "itm_logits_fp16img"), (True, "itm_logits_fp32")):
             head.training = exact  # the flag alone: dropout stays off
             for i in range(2):
-                image = original.image_states[i : i + 1].expand(5, -1, -1)
-                close(head(states, mask, image), figures[name][:, i], absolute=1e-3)
+                image = States(original.image_states[i : i + 1].expand(5, -1, -1))
+                close(head(states, image), figures[name][:, i], absolute=1e-3)
             head.training = False
-        fused = head.fusion(states, mask, original.image_states[:1].expand(5, -1, -1))
+        fused = head.fusion(states, States(original.image_states[:1].expand(5, -1, -1)))
         close(fused[:, at, DIMS], figures["fusion_img0_slice"])
         close(fused.norm(dim=-1), figures["fusion_img0_norms"])
 

@@ -19,6 +19,7 @@ from bagformer_cli.data.sampler import Sampling
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.data.train_batches import TrainBatches
 from bagformer_cli.datasets import ensure_store
+from bagformer_cli.encoders.states import States
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.initial_model import new_model
@@ -183,7 +184,7 @@ class Watched(torch.nn.Module):
         super().__init__()
         self.head, self.asked = head, []
 
-    def forward(self, *states: Tensor) -> Tensor:
+    def forward(self, *states: States) -> Tensor:
         self.asked.append(states)
         logits: Tensor = self.head(*states)
         return logits
@@ -198,7 +199,8 @@ def test_masks_are_reordered_with_their_states(store: Store, negatives: str) -> 
     )
     batch = batches.batch(0)
     encoded = task.encode(batch, 0.0)
-    encoded.images.mask = torch.rand(16, encoded.images.states.shape[1]) < 0.7
+    images = encoded.images.states.values
+    encoded.images.states = States(images, torch.rand(images.shape[:2]) < 0.7)
     model: Any = task.model
     head = model.cross
     model.cross = watched = Watched(head)
@@ -207,11 +209,11 @@ def test_masks_are_reordered_with_their_states(store: Store, negatives: str) -> 
     rows, columns, labels = matching.draw_pairs(encoded)
     torch.manual_seed(0)
     matching.loss(encoded, None)
-    states, text_mask, patches, image_mask = watched.asked[0]
-    assert torch.equal(states, encoded.texts.states[rows])
-    assert torch.equal(text_mask, encoded.texts.mask[rows])  # type: ignore[index]
-    assert torch.equal(patches, encoded.images.states[columns])
-    assert torch.equal(image_mask, encoded.images.mask[columns])
+    texts, patches = watched.asked[0]
+    assert torch.equal(texts.values, encoded.texts.states.values[rows])
+    assert torch.equal(texts.kept, encoded.texts.states.kept[rows])
+    assert torch.equal(patches.values, images[columns])
+    assert torch.equal(patches.kept, encoded.images.states.kept[columns])
     for row, column, label in zip(rows, columns, labels, strict=True):
         assert bool(batch.positives[row, column]) == bool(label)
 
@@ -234,21 +236,18 @@ def test_the_joint_encoder_reads_both_sides_and_no_padding(store: Store) -> None
     model: Any = task.model.eval()
     batch = batches.batch(0)
     encoded = task.encode(batch, 0.0)
-    together = model.cross.score(encoded.texts.states, encoded.texts.mask, encoded.images.states)
+    texts, images = encoded.texts.states, encoded.images.states
+    together = model.cross.score(texts, images)
     length = int(batch.text.attention_mask[0].sum())
-    alone = model.cross.score(
-        encoded.texts.states[:1, :length],
-        encoded.texts.mask[:1, :length],
-        encoded.images.states[:1],
-    )
+    first, second = torch.tensor([0]), torch.tensor([1])
+    unpadded = States(texts.values[:1, :length])
+    alone = model.cross.score(unpadded, images.select(first))
     torch.testing.assert_close(alone[0], together[0], rtol=1e-4, atol=1e-5)
-    other = model.cross.score(
-        encoded.texts.states[:1], encoded.texts.mask[:1], encoded.images.states[1:2]
-    )
+    other = model.cross.score(texts.select(first), images.select(second))
     assert not torch.allclose(other[0], together[0], atol=1e-5)
     assert not any("_text" in name for name in model.state_dict())
     assert model.cross.fusion.drops_first  # a class token that saw the hidden patches
-    assert encoded.images.states.shape[1] == 4
+    assert images.values.shape[1] == 4
 
 
 def test_hidden_patches_are_zero_at_the_input_and_padding_is_no_candidate(store: Store) -> None:
@@ -262,7 +261,7 @@ def test_hidden_patches_are_zero_at_the_input_and_padding_is_no_candidate(store:
     assert len(hidden.candidates) == 16 * 4
     for row, column in hidden.places.nonzero().tolist():
         own = hidden.candidates[hidden.index[row, column]]
-        assert torch.equal(own, encoded.images.states[row, column].detach())
+        assert torch.equal(own, encoded.images.states.values[row, column].detach())
     model: Any = task.model
     seen: list[Tensor] = []
     model.cross.fusion.project.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -277,8 +276,9 @@ def test_hidden_patches_of_one_image_differ_by_their_position(store: Store) -> N
     text = batch.text
     model: Any = task.model.eval()
     patches = task.encode(batch, 0.0).images.states
-    hidden = torch.ones(patches.shape[:2], dtype=torch.bool)
-    _, read = model.cross.fusion.both(text.input_ids, text.attention_mask, patches, hidden=hidden)
+    hidden = torch.ones(patches.values.shape[:2], dtype=torch.bool)
+    titles = States(text.input_ids, text.attention_mask)
+    _, read = model.cross.fusion.both(titles, patches, hidden=hidden)
     for one in range(4):
         for other in range(one):
             assert not torch.allclose(read[:, one], read[:, other], atol=1e-2)

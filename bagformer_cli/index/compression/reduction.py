@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
+from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class VectorReduction:
     def __call__(self, vectors: MultiVectors) -> MultiVectors:
         """Return the items with fewer vectors, in the same type."""
         if self.keep is not None:
-            vectors = truncate(vectors, self.keep)
+            vectors = vectors.truncate(self.keep)
         if self.prune is not None and self.prune < 1:
             vectors = prune_by_similarity(vectors, self.prune)
         if self.pool is not None and self.pool > 1:
@@ -56,15 +56,6 @@ class VectorReduction:
         """Return the steps that are not None."""
         values = {"keep": self.keep, "prune": self.prune, "pool": self.pool}
         return {name: value for name, value in values.items() if value is not None}
-
-
-def truncate(vectors: MultiVectors, count: int) -> MultiVectors:
-    """Keep the first ``count`` vectors of each item."""
-    lengths = vectors.lengths.clamp_max(count)
-    offsets = offsets_of(lengths)
-    shift = (vectors.offsets[:-1] - offsets[:-1]).repeat_interleave(lengths)
-    rows = (torch.arange(int(lengths.sum())) + shift).to(vectors.device)
-    return MultiVectors(vectors.values[rows], offsets, vectors.scales)
 
 
 def prune_by_similarity(vectors: MultiVectors, share: float) -> MultiVectors:

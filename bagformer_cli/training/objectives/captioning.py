@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bagformer_cli.losses.captioning import captioning_loss
-from bagformer_cli.models.scorers import pair_states
 from bagformer_cli.training.encoded_batch import Context, EncodedBatch
 from bagformer_cli.training.objectives.base import Objective, PairObjective
 
@@ -28,11 +26,9 @@ class CaptioningObjective(PairObjective):
     def loss(self, chunk: EncodedBatch, prepared: None) -> Tensor:
         """Compute the mean over the chunk's tokens, times the chunk's share of the batch."""
         captioner: Any = self.context.model.cross
-        own = chunk.batch.own
-        every_title = torch.arange(len(own), device=own.device)
-        states = pair_states(chunk.texts, chunk.images, every_title, own)
-        forward, backward = captioner(*states)
-        return captioning_loss(forward, backward, states.text_mask[:, 1:]) * chunk.share
+        titles = chunk.texts.states
+        forward, backward = captioner(titles, chunk.images.states.select(chunk.batch.own))
+        return captioning_loss(forward, backward, titles.kept[:, 1:]) * chunk.share
 
     def random_guess_loss(self, batch_size: int) -> float:
         """Return ln of the vocabulary size for each of the two directions."""

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from bagformer_cli.data.batches import Batch, Masked
 from bagformer_cli.data.masking import hidden_patches
+from bagformer_cli.encoders.states import States
 from bagformer_cli.losses.masked import masked_patch_losses, masked_token_losses
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
@@ -131,10 +132,8 @@ class MaskedPatchObjective(PairObjective):
         first_titles = torch.arange(len(batch), device=batch.own.device)
         first_titles = first_titles * (len(batch.own) // len(batch))
         _, read = head.fusion.both(
-            batch.text.input_ids[first_titles],
-            batch.text.attention_mask[first_titles],
+            States(batch.text.input_ids, batch.text.attention_mask).select(first_titles),
             chunk.images.states,
-            chunk.images.mask,
             places,
         )
         rows = places.flatten().nonzero().flatten()
@@ -148,11 +147,10 @@ class MaskedPatchObjective(PairObjective):
     def _patches(self, images: Encoded) -> tuple[Tensor, Tensor]:
         """Return what the joint encoder reads, [B, P, F], and which are no padding, [B, P] bool."""
         assert images.features is not None
-        first = int(_cross(self.context.model).fusion.drops_first)
-        features = images.features[:, first:]
-        if self.context.model.config.image.regions is None or images.mask is None:
-            return features, features.new_ones(features.shape[:2], dtype=torch.bool)
-        return features, images.mask[:, first:]
+        features = images.features
+        if _cross(self.context.model).fusion.drops_first:
+            features = features.without_first()
+        return features.values, features.kept
 
 
 def _token_logits(model: RetrievalModel, batch: Batch, images: Encoded) -> Tensor:
@@ -160,10 +158,8 @@ def _token_logits(model: RetrievalModel, batch: Batch, images: Encoded) -> Tenso
     head, masked = _cross(model), _masked(batch)
     shown = replace(batch.text, input_ids=masked.input_ids)
     states = head.fusion(
-        head.read(model.dual, shown),
-        shown.attention_mask,
-        images.states.index_select(0, batch.own),
-        None if images.mask is None else images.mask[batch.own],
+        head.text_states(model.dual, shown),
+        images.states.select(batch.own),
     )
     places = masked.targets.flatten().nonzero().flatten()
     rows = states.flatten(0, 1).index_select(0, places)

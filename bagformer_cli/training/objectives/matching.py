@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from bagformer_cli.losses.matching import hard_negatives, matching_loss, reversed_negatives
-from bagformer_cli.models.scorers import pair_states
 from bagformer_cli.training.encoded_batch import Context, EncodedBatch
 from bagformer_cli.training.objectives.base import Objective, PairObjective
 
@@ -59,7 +58,9 @@ class MatchingObjective(PairObjective):
         """
         pairs = self.draw_pairs(chunk)
         head: Any = self.context.model.cross
-        logits = head(*pair_states(chunk.texts, chunk.images, pairs.texts, pairs.images))
+        logits = head(
+            chunk.texts.states.select(pairs.texts), chunk.images.states.select(pairs.images)
+        )
         found = logits.detach()
         guessed = found[:, 0] > 0 if found.shape[1] == 1 else found.argmax(dim=1)
         accuracy = float((guessed == pairs.labels).float().mean())

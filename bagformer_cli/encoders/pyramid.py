@@ -1,6 +1,15 @@
-"""Finer image features for the slow scorer's attention (Thinking Fast and Slow, section 3.2).
+"""A feature pyramid: finer image features for the captioner (Thinking Fast and Slow, section 3.2).
 
-Shapes: B batch, C channels of a map, W width of the result, h, w a map's sides.
+::
+
+    last map, stride 16 ─ top ─▶ ×2 ─┬─ smooth ─▶ ×2 ─┬─ smooth ─▶ cells of the finest grid
+    map at stride 8  ── lateral ─────┘                 │
+    map at stride 4  ── lateral ───────────────────────┘
+
+A convolutional backbone has the finer maps itself. A vision transformer has one stride only: a
+:class:`ConvStem` computes them from the pixels.
+
+Shapes: B batch, S pixels a side, C channels of a map, W width of the result, h and w a map's sides.
 """
 
 from __future__ import annotations
@@ -13,10 +22,10 @@ from torch import Tensor, nn
 
 
 class ConvStem(nn.Module):
-    """Maps at strides 8 and 4 for a vision transformer, which has only its patches' stride.
+    """Convolutions that give feature maps at strides 8 and 4.
 
     Args:
-        width: Channels of both maps.
+        width: W, channels of both maps.
     """
 
     def __init__(self, width: int) -> None:
@@ -28,17 +37,17 @@ class ConvStem(nn.Module):
         self.to_8 = nn.Sequential(nn.GELU(), nn.Conv2d(width, width, 3, 2, 1))
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """[B, 3, S, S] to [B, W, S / 8, S / 8] and [B, W, S / 4, S / 4]."""
+        """Compute [B, W, S / 8, S / 8] and [B, W, S / 4, S / 4] from [B, 3, S, S]."""
         at_4 = self.to_4(pixels)
         return [self.to_8(at_4), at_4]
 
 
-class FinerFeatures(nn.Module):
-    """Upsamples the last map step by step, merging it with an earlier, finer one at each.
+class FeaturePyramid(nn.Module):
+    """Upsample the last feature map step by step and merge a finer map at each step.
 
     Args:
-        width: W' of the last map.
-        channels: Channels of the finer maps, the coarsest first, one a step.
+        width: Channels of the last map.
+        channels: Channels of the finer maps, coarsest first; one step for each.
         out: W.
     """
 
@@ -49,14 +58,14 @@ class FinerFeatures(nn.Module):
         self.smooth = nn.ModuleList(nn.Conv2d(out, out, 3, padding=1) for _ in channels)
 
     def forward(self, patches: Tensor, finer: Sequence[Tensor]) -> Tensor:
-        """Merge.
+        """Merge feature maps.
 
         Args:
-            patches: [B, h * h, W'] the last map's cells.
-            finer: Maps [B, C, h', w'], the coarsest first; as many as steps are used.
+            patches: [B, h * h, W'] cells of the last map, row by row.
+            finer: Maps [B, C, h, w], coarsest first. Maps beyond the number of steps are unused.
 
         Returns:
-            [B, P, W], the cells of the finest grid.
+            [B, h * w, W], the cells of the finest map, row by row.
         """
         side = math.isqrt(patches.shape[1])
         cells = patches.transpose(1, 2)
