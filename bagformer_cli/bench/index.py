@@ -98,7 +98,7 @@ class Report:
         queries: Q.
         build: Wall time of each step of building, in seconds; empty if the index existed.
         rows: One for each method.
-        beside: LanceDB's settings compared with our methods, if that was asked for.
+        beside: LanceDB's settings compared with our methods; empty without ``lancedb_lists``.
     """
 
     items: int

@@ -51,7 +51,7 @@ def encode(
         typer.Argument(
             help=tr(
                 "A folder of images; a CSV, TSV or JSONL file with image paths and titles; a MUGE "
-                "images file; a MUGE dataset; with --titles a text file."
+                "images file; a MUGE dataset; or, with --titles, a text file."
             )
         ),
     ],
@@ -59,7 +59,8 @@ def encode(
     checkpoint: Checkpoint = None,
     split: SplitName = None,
     titles: Annotated[
-        bool, typer.Option("--titles", help=tr("The input is a text file with one title per line."))
+        bool,
+        typer.Option("--titles", help=tr("The input is a text file with a title on each line.")),
     ] = False,
     root: Root = None,
     encoding: Encoding = "utf-8",

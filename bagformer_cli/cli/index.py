@@ -228,7 +228,7 @@ def info(uri: Uri, as_json: Json = False, debug: Debug = False) -> None:
 
 
 def _is_encoded(catalogue: Path) -> bool:
-    """Whether the source is a folder that ``xmr encode`` wrote."""
+    """Tell whether a source is a folder written by ``xmr encode``."""
     from bagformer_cli.index.encoded import encoded_files
 
     return catalogue.is_dir() and bool(encoded_files(catalogue))

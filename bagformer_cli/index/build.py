@@ -24,7 +24,7 @@ ROWS_PER_COMMIT = 2048  # a commit takes some ten milliseconds
 
 @dataclass
 class Added:
-    """What was added to an index.
+    """The outcome of adding products to an index.
 
     Args:
         rows: The number of products added or replaced.
@@ -47,7 +47,7 @@ def add_catalogue(
 ) -> Added:
     """Encode a catalogue into an index; a product with an existing id replaces the old one.
 
-    What was committed before an interruption stays. Running this again replaces it.
+    Rows that were committed before an interruption stay. Running this again replaces them.
 
     Args:
         engine: The index.

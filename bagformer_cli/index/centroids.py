@@ -11,15 +11,15 @@ once; the late interaction of a product then needs table rows in place of dot pr
     product 1                              q0 0.9, q1 0.8     approximate score 1.7
 
 This costs about a thirtieth of the exact score, so every product gets one and none is missed for
-lying in a partition that was not probed. The approximate score tells which kind of product a row
-is; among those of the right kind the exact score decides. The centroid index is not updated: rows
+lying in a partition that was not probed. The approximate score separates the kinds of products;
+among those of the right kind the exact score decides. The centroid index is not updated: rows
 added later are scanned instead.
 
-In memory the table is [H, C, 16] uint16: 16 query vectors side by side (*lanes*), so that one
-AVX2 or NEON register pair holds the scores of 16 query vectors for one centroid.
+In memory the table is [H, C, 16] uint16: 16 query vectors side by side, so that one register pair
+(AVX2, NEON) holds the scores of 16 query vectors for one centroid.
 
 Shapes: N vectors in all, n products, C centroids, D dimensions, G query vectors in H slots of 16
-lanes (H = ⌈G / 16⌉).
+(H = ⌈G / 16⌉).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class CentroidIndex:
 
     @property
     def count(self) -> int:
-        """n, the number of products that existed when the index was built."""
+        """Number of products when the index was built: n."""
         return len(self.offsets) - 1
 
     @classmethod
@@ -121,7 +121,7 @@ class CentroidIndex:
 
     @classmethod
     def load(cls, folder: Path, segments: list[str], count: int) -> Self | None:
-        """Read an index; None if there is none, or it does not fit.
+        """Read an index; return None if it is missing or does not fit.
 
         Args:
             folder: The folder.
@@ -216,8 +216,8 @@ class CentroidIndex:
     def table(self, query: Tensor) -> NDArray[np.uint16]:
         """Return the scores of a query's vectors against all centroids: [H, C, 16].
 
-        Whole numbers that rise with the dot product. A dot product of 0 becomes 32,768, which
-        unused lanes contain too.
+        Whole numbers that rise with the dot product. A dot product of 0 becomes 32,768, as in the
+        unused columns of the last slot.
         """
         slots, count = -(-len(query) // LANES), len(self.centroids)
         table = np.empty((slots, count, LANES), np.uint16)

@@ -49,7 +49,7 @@ MAX_OWN_THUMBNAIL = 24 << 10  # bytes; an image file up to this size is its own 
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How products become rows.
+    """Options for encoding products into rows.
 
     Args:
         dtype: The type of the stored multi-vector embeddings.
@@ -185,13 +185,13 @@ def _read(product: Product, size: int, options: EncodeOptions) -> _Read | InputE
         return _Read(replace(product, data=None), None, None)
     try:
         data = product.data if product.data is not None else _file_content(product)
-        picture = decode(data, where=product.where)
-        thumbnail = make_thumbnail(data, picture, options.thumbnail)
+        image = decode(data, where=product.where)
+        thumbnail = make_thumbnail(data, image, options.thumbnail)
     except InputError as error:
         if error.where is None or product.where not in error.where:
             error.where = f"{product.where} ({error.where})" if error.where else product.where
         return error
-    return _Read(replace(product, data=None), resize(picture, size), thumbnail)
+    return _Read(replace(product, data=None), resize(image, size), thumbnail)
 
 
 def _file_content(product: Product) -> bytes:
@@ -206,20 +206,20 @@ def _file_content(product: Product) -> bytes:
         ) from None
 
 
-def make_thumbnail(data: bytes, picture: Image.Image, side: int) -> bytes | None:
+def make_thumbnail(data: bytes, image: Image.Image, side: int) -> bytes | None:
     """Make a small JPEG; a file that already is small enough is returned as it is.
 
     Args:
         data: The content of the image file.
-        picture: The decoded image.
+        image: The decoded image.
         side: The longer side in pixels; 0: None is returned.
     """
     if not side:
         return None
-    small = max(picture.size) <= side and len(data) <= MAX_OWN_THUMBNAIL
+    small = max(image.size) <= side and len(data) <= MAX_OWN_THUMBNAIL
     if small and open_image(data).format in {"JPEG", "PNG", "WEBP"}:
         return data
-    thumbnail = picture.copy()
+    thumbnail = image.copy()
     thumbnail.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     stream = io.BytesIO()
     thumbnail.save(stream, "JPEG", quality=88)

@@ -54,7 +54,7 @@ class ModelFolder(NamedTuple):
 
 @dataclass(frozen=True)
 class Encoded:
-    """What :func:`encode_catalogue` wrote.
+    """The outcome of :func:`encode_catalogue`.
 
     Args:
         files: All files, in the catalogue's order.

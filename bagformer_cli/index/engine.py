@@ -118,7 +118,7 @@ class Engine(ABC):
 
     @property
     def incomplete(self) -> bool:
-        """Whether the last build or add was interrupted, as far as the engine knows."""
+        """True if the last build or add was interrupted, as far as the engine knows."""
         return False
 
     @abstractmethod

@@ -70,7 +70,7 @@ def parse_filter(where: str, layout: Layout) -> Tree:
 
     >>> layout = Layout("model", 8, attributes={"price": "float"})
     >>> lance_sql(parse_filter("NOT 200 <= price", layout))
-    '(NOT `price` >= 200)'
+    '(NOT `price` >= 200.0)'
 
     Raises:
         InputError: It is no filter, names an attribute that the index lacks, or compares an

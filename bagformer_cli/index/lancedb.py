@@ -93,7 +93,7 @@ class LanceEngine(Engine):
 
     @property
     def incomplete(self) -> bool:
-        """Whether that file exists; always False on shared storage."""
+        """True if that file exists; always False on shared storage."""
         return not is_remote(self.uri) and (Path(self.uri) / INCOMPLETE).exists()
 
     def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:
@@ -209,7 +209,7 @@ class LanceEngine(Engine):
     def updated_cache(self, side: Side, progress: Progress = SILENT) -> VectorCache:
         """Return the vector cache at the table's version.
 
-        Where the index's folder cannot be written, this user gets a cache of their own.
+        Where the index's folder cannot be written, the cache lies in this user's cache folder.
         """
         try:
             self.cache(side).update(progress)

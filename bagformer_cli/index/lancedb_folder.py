@@ -1,10 +1,10 @@
-"""Where a LanceDB index lies on disk: created whole, never over something else.
+"""The folder of a LanceDB index: created whole, never over something else.
 
 A local index is a folder::
 
     index/items.lance       the rows: LanceDB's table, the only data that cannot be derived again
     index/codebook.lance    one row: the codebook, if the index stores residual codes
-    index/mirror/<name>/    the vector cache (vector_cache.py): derived data, may be deleted
+    index/vector_cache/     the vector cache (vector_cache.py): derived data, may be deleted
     index/write.lock        held by the process that writes
     index/unfinished        exists while products are added; stays if that is interrupted
 """
@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -68,7 +68,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def _is_foreign(found: Path) -> bool:
-    """Whether a file is something else than what an interrupted creation leaves behind."""
+    """Tell whether a file is something else than the leftovers of an interrupted creation."""
     return not (found.name in (WRITE_LOCK, f"{CODEBOOK}.lance") or found.name.startswith(NEW))
 
 
@@ -104,13 +104,22 @@ def vector_cache_folder(uri: str, name: str) -> Path:
         name: The unique name of the index. An index built later at the same place has another
             name, so it never reads this cache.
     """
-    own = Path(uri) / "mirror" / name
-    if not is_remote(uri) and (own.is_dir() or os.access(uri, os.W_OK)):
-        return own
-    return user_cache_folder(uri, name)
+    if is_remote(uri):
+        return user_cache_folder(uri, name)
+    own = _renamed(Path(uri) / "mirror", Path(uri) / "vector_cache") / name
+    return own if own.is_dir() or os.access(uri, os.W_OK) else user_cache_folder(uri, name)
 
 
 def user_cache_folder(uri: str, name: str) -> Path:
     """Return the folder of a vector cache in the user's cache folder."""
     digest = hashlib.sha256(f"{uri} {name}".encode()).hexdigest()
-    return cache_folder() / "mirrors" / digest[:16]
+    parent = cache_folder()
+    return _renamed(parent / "mirrors", parent / "vector_caches") / digest[:16]
+
+
+def _renamed(old: Path, new: Path) -> Path:
+    """Rename a folder of an earlier version; return where it lies now."""
+    if old.is_dir() and not new.exists():
+        with suppress(OSError):  # read-only, or another process was faster
+            old.rename(new)
+    return old if old.is_dir() and not new.exists() else new

@@ -1,7 +1,7 @@
 """The LanceDB table of an index: its newest version, one writer at a time, rows by row id.
 
-Versions, upserts, deletes, concurrent readers and safety against crashes are LanceDB's work. What
-this file knows about LanceDB:
+Versions, upserts, deletes, concurrent readers and safety against crashes are LanceDB's work. This
+file relies on these properties of LanceDB:
 
 - An open table stays at its version until ``checkout_latest()``.
 - Row ids survive compaction only in tables created with stable row ids. A row that is written again

@@ -3,8 +3,8 @@
 ``qdrant://host:6333/collection`` (``qdrants://`` for TLS; the key comes from ``QDRANT_API_KEY``).
 Recall and late interaction are one request. On every shard the HNSW graph over single vectors
 returns candidates, the shard scores their multi-vector embeddings (``max_sim``), and the server
-merges the results. The embeddings get no graph of their own (``m=0``): it would cost more than the
-vectors and hardly find more.
+merges the results. No graph is built over the embeddings (``m=0``): it would cost more than
+the vectors and hardly find more.
 
 ``qdrant:///folder/collection`` is the client's local mode: exact, one process at a time, for tests.
 """

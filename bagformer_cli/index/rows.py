@@ -67,7 +67,7 @@ class Layout:
         model: The fingerprint of the model that made the vectors.
         dim: D.
         dtype: The type of the stored multi-vector embeddings.
-        single_vector: What the single vector of an item is: the class token's, or the mean.
+        single_vector: The single vector of an item: the class token's, or the mean.
         sides: Which sides rows may have.
         reduction: How images got fewer vectors, for example ``{"pool": 4}``; see
             ``compression/reduction.py``.
@@ -114,7 +114,7 @@ class Layout:
 
     @classmethod
     def from_schema(cls, schema: pa.Schema) -> Self | None:
-        """Read the layout from a schema's metadata; None if there is none.
+        """Read the layout from a schema's metadata; return None if it is missing.
 
         Raises:
             InputError: The vectors have a type that this version does not know.

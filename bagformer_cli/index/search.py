@@ -46,7 +46,7 @@ CANDIDATES = 200  # of a first stage by single vectors, unless the caller says o
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How to search.
+    """Options of a search.
 
     Args:
         k: Results per query.
@@ -137,7 +137,7 @@ class _Ranking:
         keys: Their keys.
         scores: The scores that order them.
         fast: Their late-interaction scores.
-        slow: Their cross-encoder scores; NaN where there is none.
+        slow: Their cross-encoder scores; NaN where it is missing.
     """
 
     keys: NDArray[Any]

@@ -1,4 +1,4 @@
-"""k-means in one or two levels: the centroids of residual codes and of the first stage.
+"""One- and two-level k-means: the centroids of residual codes and of the first stage.
 
 One level compares a vector with all C centroids. For the first stage C is up to 32,768, so it uses
 two levels: about √C *trunk* centroids, and under each of them its own *leaves*::

@@ -34,7 +34,7 @@ from bagformer_cli.messages import tr
 from bagformer_cli.vectors.kmeans import BLOCK, kmeans, nearest
 
 RESIDUAL4 = "residual4"
-"""The name of this type of stored vectors, beside ``int8``, ``float16`` and ``float32``."""
+"""The name of this type of stored vectors; other types are ``int8``, ``float16``, ``float32``."""
 
 BITS = 4
 BUCKETS = 1 << BITS
@@ -79,7 +79,9 @@ class Codebook:
             InputError: The sample is empty, or D is odd.
         """
         if not len(sample):
-            raise InputError(tr("Residual codes need sample vectors, and there are none."))
+            raise InputError(
+                tr("Residual codes are trained on sample vectors, but the sample is empty.")
+            )
         if sample.shape[1] % 2:
             raise InputError(
                 tr("Residual codes need vectors with an even dimension."), found=sample.shape[1]

@@ -226,7 +226,7 @@ def test_centroids_go_with_the_segment_they_were_built_from(
     engine.optimize()
     engine.remove([f"p{number}" for number in range(20)])
     assert engine.cache("image").centroids is not None
-    (values,) = Path(engine.uri).glob("mirror/*/image/segment-*/values.npy")
+    (values,) = Path(engine.uri).glob("vector_cache/*/image/segment-*/values.npy")
     values.write_bytes(values.read_bytes()[:-100])
     again = LanceEngine.open(engine.uri)
     assert found(again) == best(query(), range(20, 40))
@@ -236,6 +236,16 @@ def test_centroids_go_with_the_segment_they_were_built_from(
     again.upsert(rows([50]))
     assert found(again) == best(query(), [*range(20, 40), 50])
     assert not left.exists()  # a killed process's
+
+
+def test_the_cache_of_an_earlier_version_is_used_under_its_new_name(engine: LanceEngine) -> None:
+    found(engine)
+    names = engine.cache("image").names
+    (Path(engine.uri) / "vector_cache").rename(Path(engine.uri) / "mirror")
+    again = LanceEngine.open(engine.uri)
+    assert found(again) == best(query(), range(40))
+    assert again.cache("image").names == names
+    assert not (Path(engine.uri) / "mirror").exists()
 
 
 def test_many_removed_rows_leave_the_cache(engine: LanceEngine) -> None:
@@ -323,7 +333,7 @@ def test_a_folder_without_write_permission_is_cached_in_the_users_folder(
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     reader = LanceEngine.open(engine.uri)
     assert found(reader) == best(query(), range(40))
-    assert not (Path(engine.uri) / "mirror").exists()
+    assert not (Path(engine.uri) / "vector_cache").exists()
 
 
 @pytest.mark.slow

@@ -61,8 +61,8 @@ class VectorReduction:
 def prune_by_similarity(vectors: MultiVectors, share: float) -> MultiVectors:
     """Keep the vectors of each item that are most similar to its first one, in their old order.
 
-    The first vector of an image is its class token. Its cosine with a patch tells how much the
-    patch contributes to the whole; unlike attention maps, every backbone has it.
+    The first vector of an image is its class token. Its cosine with a patch measures how
+    much the patch contributes to the whole; unlike attention maps, every backbone has it.
 
     Args:
         vectors: The items.
