@@ -1,0 +1,84 @@
+"""A training job from Python: what `xmr train` does with its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bagformer_cli.data.store.store import Store
+from bagformer_cli.datasets import ensure_store
+from bagformer_cli.errors import ConfigError, InputError
+from bagformer_cli.models.build import build_titles
+from bagformer_cli.training import job as jobs
+from bagformer_cli.training.distributed import Processes
+from tests.support.datasets import write_split
+from tests.support.small_run import TINY
+
+SHORT = [*TINY, "training.max_steps=2", "training.schedule_steps=4"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, where ``runs/`` is made."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def store_of(job: jobs.Job, folder: Path) -> Store:
+    pairs = write_split(folder / "pairs", "train", [(n, f"第{n}款", (n,)) for n in range(8)])
+    return ensure_store(pairs, build_titles(job.config), workers=1)
+
+
+def test_a_job_is_started_and_resumed(folder: Path) -> None:
+    job = jobs.new_job("demo", SHORT)
+    assert (job.run, job.resume) == (Path("runs/demo-bagwise"), False)
+    store = store_of(job, folder)
+    (result,) = jobs.train(job, store)
+    assert result.steps == 2
+    assert jobs.new_job("demo", SHORT).run == Path("runs/demo-bagwise-2")
+    again = jobs.resume_job(overrides=["training.max_steps=4"])
+    assert again.run == Path("runs/demo-bagwise")
+    (result,) = jobs.train(again, store)
+    assert result.steps == 4
+
+
+def test_an_output_folder_that_holds_a_run_is_refused_before_anything_is_loaded(
+    folder: Path,
+) -> None:
+    (folder / "run").mkdir()
+    (folder / "run/config.yaml").write_text("seed: 0\n")
+    with pytest.raises(InputError, match="already holds a run"):
+        jobs.new_job("demo", SHORT, output_dir=folder / "run")
+
+
+def test_a_teacher_is_distilled_or_the_weights_to_start_from(folder: Path) -> None:
+    base = jobs.new_job("demo", SHORT, mode="fast", output_dir=folder / "teacher")
+    jobs.train(base, store_of(base, folder))
+    teacher = folder / "teacher"
+    student = jobs.new_job("demo", SHORT, mode="shrinktofast", teacher=teacher)
+    assert student.config.distill is not None
+    assert student.config.distill.teacher == str(teacher)
+    assert student.config.training.checkpoint is None
+    plain = jobs.new_job("demo", SHORT, mode="fast", teacher=teacher)
+    assert plain.config.training.checkpoint == str(teacher)
+
+
+def test_a_chain_has_a_configuration_for_each_run(folder: Path) -> None:
+    job = jobs.new_job("demo_shared", SHORT, mode="chain")
+    assert list(job.stages) == ["1-inflate", "2-shrinktobase", "3-shrinktofast"]
+    second = job.stages["2-shrinktobase"].distill
+    assert second is not None
+    assert second.teacher == str(job.run / "1-inflate/best")
+
+
+def test_without_a_run_there_is_nothing_to_resume(folder: Path) -> None:
+    for output_dir in (None, folder / "none"):
+        with pytest.raises(InputError, match="no run to resume"):
+            jobs.resume_job(output_dir)
+
+
+def test_another_number_of_processes_than_configured_is_refused() -> None:
+    with pytest.raises(ConfigError, match="number of processes"):
+        jobs.new_job("demo", [*SHORT, "training.processes=2"])
+    Processes(rank=0, world_size=2).require_world_size(2)  # accepted
