@@ -1,4 +1,4 @@
-"""The documents say what is: links lead somewhere, commands exist, generated pages are current."""
+"""Documents: links resolve, commands and options exist, generated pages are up to date."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _anchor(heading: str) -> str:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.relative_to(ROOT).as_posix())
-def test_links_lead_somewhere(document: Path) -> None:
+def test_links_resolve(document: Path) -> None:
     text = FENCE.sub("", document.read_text("utf-8"))
     for target in LINK.findall(text):
         if re.match(r"[a-z]+:", target):
@@ -45,7 +45,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 def _shown_commands(document: Path) -> list[str]:
-    """The ``xmr …`` lines of a document's shell blocks, continuations joined."""
+    """List the ``xmr …`` lines of a document's shell blocks, with continued lines joined."""
     lines: list[str] = []
     for language, block in FENCE.findall(document.read_text("utf-8")):
         if language in {"bash", "sh", "shell", "console"}:
@@ -55,7 +55,7 @@ def _shown_commands(document: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.relative_to(ROOT).as_posix())
-def test_commands_that_are_shown_exist(document: Path) -> None:
+def test_shown_commands_and_options_exist(document: Path) -> None:
     for line in _shown_commands(document):
         words = shlex.split(line, comments=True)[1:]
         command: Any = typer.main.get_command(app)
@@ -72,12 +72,12 @@ def test_commands_that_are_shown_exist(document: Path) -> None:
                 assert option in known, f"{document.name}: {line}"
 
 
-def test_the_page_of_commands_is_current() -> None:
-    """`make docs` writes it anew."""
+def test_the_page_of_commands_is_up_to_date() -> None:
+    """`make docs` writes it."""
     assert PAGE.read_text("utf-8") == page()
 
 
-def test_python_examples_are_python() -> None:
+def test_python_examples_compile() -> None:
     for document in DOCUMENTS:
         for language, block in FENCE.findall(document.read_text("utf-8")):
             if language == "python":

@@ -1,4 +1,4 @@
-"""The four commands, one after the other, as a user types them."""
+"""preprocess, train, eval and score, one after the other, as a user runs them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETS = [part for item in TINY for part in ("--set", item)]
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small demo set in it."""
+    """Make a folder with a small demo dataset."""
     place = tmp_path_factory.mktemp("workplace")
     write_demo(place / "data" / "demo", images=60, workers=1)
     return place
@@ -42,7 +42,7 @@ def here(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return workplace
 
 
-def test_the_four_commands_follow_each_other(here: Path, xmr: Callable[..., Any]) -> None:
+def test_preprocess_train_eval_score(here: Path, xmr: Callable[..., Any]) -> None:
     shutil.rmtree(here / "runs", ignore_errors=True)
     assert xmr("preprocess").code == 0
 
@@ -78,7 +78,7 @@ def test_the_four_commands_follow_each_other(here: Path, xmr: Callable[..., Any]
     assert "".join(bag["text"] for bag in scored["bags"][0]) == "红色碎花连衣裙"
 
 
-def test_a_run_goes_on_from_the_command_line(here: Path, xmr: Callable[..., Any]) -> None:
+def test_a_run_can_be_resumed_but_not_overwritten(here: Path, xmr: Callable[..., Any]) -> None:
     shutil.rmtree(here / "runs", ignore_errors=True)
     assert xmr("train", "--interaction", "cls", *SETS).code == 0
     run = xmr("train", "--resume", "--set", "training.max_steps=6", "--json")
@@ -89,7 +89,9 @@ def test_a_run_goes_on_from_the_command_line(here: Path, xmr: Callable[..., Any]
     assert "already holds a run" in again.err
 
 
-def test_eval_without_muge_says_where_to_get_it(here: Path, xmr: Callable[..., Any]) -> None:
+def test_eval_without_muge_files_says_where_to_get_them(
+    here: Path, xmr: Callable[..., Any]
+) -> None:
     run = xmr("eval", "--dataset", "muge")
     assert run.code == 2
     for word in ("107332", "MR_valid_queries.jsonl", "MR_valid_imgs.tsv", "data/muge"):
@@ -111,7 +113,7 @@ def test_eval_without_muge_says_where_to_get_it(here: Path, xmr: Callable[..., A
         (["train", "--resume", "--output-dir", "nofolder"], "nofolder"),
     ],
 )
-def test_wrong_input_is_one_block_and_code_2(
+def test_wrong_input_exits_with_2_and_names_the_input(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     xmr: Callable[..., Any],
@@ -135,10 +137,10 @@ def test_wrong_input_is_one_block_and_code_2(
     assert "Traceback" not in run.err
     assert run.out == ""
     if "eval" in arguments:
-        assert not (tmp_path / "data").exists()  # nothing is drawn for a model that is not there
+        assert not (tmp_path / "data").exists()  # the demo dataset is not drawn without a model
 
 
-def test_a_title_of_ten_thousand_characters_is_cut_with_a_warning(
+def test_a_title_of_ten_thousand_characters_is_truncated_with_a_warning(
     here: Path, xmr: Callable[..., Any], tmp_path: Path
 ) -> None:
     from PIL import Image
@@ -158,7 +160,7 @@ def test_a_title_of_ten_thousand_characters_is_cut_with_a_warning(
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_real_muge_files_go_through_all_four_commands(
+def test_real_muge_files_work_in_all_four_commands(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, xmr: Callable[..., Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -174,7 +176,7 @@ def test_real_muge_files_go_through_all_four_commands(
     report = xmr("eval", "--dataset", "muge", "--json").json()
     assert (report["n_queries"], report["n_items"]) == (2, 8)
     few = xmr("eval", "--dataset", "muge", "--submission", "out.jsonl")
-    assert few.code == 2  # the official file needs ten images a query
+    assert few.code == 2  # the official file needs ten images per query
     assert not (tmp_path / "out.jsonl").exists()
     picture = tmp_path / "image.jpg"
     import base64

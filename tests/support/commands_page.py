@@ -1,4 +1,4 @@
-"""``make docs``: write every help page into ``docs/commands.md``."""
+"""``make docs``: write all help pages into ``docs/commands.md``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Written by `make docs` from the help pages; `xmr COMMAND --help` shows the same.
 
 
 def commands() -> Iterator[tuple[str, ...]]:
-    """Every command and subcommand: ``("data",)``, ``("data", "check")``, …"""
+    """List all commands and subcommands: ``("data",)``, ``("data", "check")``, …"""
     root: Any = typer.main.get_command(app)
     for section in COMMANDS.values():
         for name in section:
@@ -32,7 +32,7 @@ def commands() -> Iterator[tuple[str, ...]]:
 
 
 def page() -> str:
-    """The text of ``docs/commands.md``."""
+    """Return the text of ``docs/commands.md``."""
     every = [(), *commands()]
     program = (
         "import sys\n"
