@@ -89,9 +89,7 @@ def test_a_run_can_be_resumed_but_not_overwritten(here: Path, xmr: Callable[...,
     assert "already holds a run" in again.err
 
 
-def test_eval_without_muge_files_says_where_to_get_them(
-    here: Path, xmr: Callable[..., Any]
-) -> None:
+def test_eval_without_muge_says_where_to_get_its_files(here: Path, xmr: Callable[..., Any]) -> None:
     run = xmr("eval", "--dataset", "muge")
     assert run.code == 2
     for word in ("107332", "MR_valid_queries.jsonl", "MR_valid_imgs.tsv", "data/muge"):
