@@ -10,6 +10,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.options import Builtin, Lexicons, chosen_lexicons
 from bagformer_cli.cli.views import show_bag_legend, show_bags
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
@@ -42,18 +43,8 @@ def bags(
     output: Annotated[
         Path | None, typer.Option(help=tr("Write JSON lines here instead of showing them."))
     ] = None,
-    lexicon: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=tr(
-                "A dictionary to use beside the built-in ones; several are possible. Read are "
-                "typed TSV, jieba's and BagFormer's formats and marked titles."
-            )
-        ),
-    ] = None,
-    builtin: Annotated[
-        bool, typer.Option("--builtin/--no-builtin", help=tr("Use the built-in dictionaries."))
-    ] = True,
+    lexicon: Lexicons = None,
+    builtin: Builtin = True,
     gold: Annotated[
         Path | None,
         typer.Option(help=tr("Marked titles: print how well the bags fit what is marked.")),
@@ -87,11 +78,7 @@ def bags(
         raise InputError(
             tr("A title is empty."), found=repr(next(t for t in given if not t.strip()))
         )
-    lexicons = [*(["builtin"] if builtin else []), *(lexicon or [])]
-    if not lexicons:
-        raise InputError(
-            tr("There is no dictionary."), hint=tr("Give one with --lexicon, or leave --builtin.")
-        )
+    lexicons = chosen_lexicons(builtin, lexicon)
     from bagformer_cli.data.title_files import bag_encoder
 
     if gold is not None:

@@ -10,6 +10,7 @@ import typer
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.formatting import duration
+from bagformer_cli.cli.options import Builtin, Lexicons, chosen_lexicons
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import Progress
@@ -47,14 +48,8 @@ def bench(
             help=tr("File with one title per line. Default: the titles of the demo dataset."),
         ),
     ] = None,
-    lexicon: Annotated[
-        list[str] | None,
-        typer.Option(help=tr("titles: a dictionary used in addition to the built-in ones.")),
-    ] = None,
-    builtin: Annotated[
-        bool,
-        typer.Option("--builtin/--no-builtin", help=tr("titles: use the built-in dictionaries.")),
-    ] = True,
+    lexicon: Lexicons = None,
+    builtin: Builtin = True,
     items: Annotated[
         int | None,
         typer.Option(
@@ -134,7 +129,7 @@ def bench(
             )  # fmt: skip
             report["index"] = asdict(measured)
         if "titles" in parts:
-            report |= _titles(titles_file, lexicon or [], builtin, progress)
+            report |= _titles(titles_file, chosen_lexicons(builtin, lexicon), progress)
         if "training" in parts:
             from bagformer_cli.bench import training
             from bagformer_cli.config import load_config
@@ -149,9 +144,7 @@ def bench(
     console.result(report, lambda: _show(report))
 
 
-def _titles(
-    file: Path | None, lexicon: list[str], builtin: bool, progress: Progress
-) -> dict[str, Any]:
+def _titles(file: Path | None, lexicons: list[str], progress: Progress) -> dict[str, Any]:
     """Measure cutting the titles of a file, or of the demo dataset."""
     from dataclasses import asdict
 
@@ -170,15 +163,12 @@ def _titles(
         texts = list(read_titles(file))
     if not texts:
         raise InputError(tr("The file has no titles."), where=file)
-    if not builtin and not lexicon:
-        raise InputError(
-            tr("No dictionary was given."), hint=tr("Pass --lexicon, or leave out --no-builtin.")
-        )
     config = load_config("demo")
-    config.text.lexicons = [*(["builtin"] if builtin else []), *lexicon]
+    config.text.lexicons = lexicons
     encoder = build_titles(config)
     texts = (texts * -(-TITLES // len(texts)))[:TITLES]
-    words = [word for path in lexicon for word in read_dictionary(path).words] or None
+    own = [name for name in lexicons if name != "builtin"]
+    words = [word for path in own for word in read_dictionary(path).words] or None
     rows = titles.run(encoder, texts, words, progress=progress)
     found = asdict(titles.opening(config.text.lexicons))
     return {"dictionary": found, "titles": [asdict(row) for row in rows]}

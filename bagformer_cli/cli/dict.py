@@ -11,6 +11,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.options import Builtin, Lexicons, chosen_lexicons
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
 app = App(tr("Look at, check and grow entity dictionaries."))
 
 SHOWN = 30
-
-Lexicons = Annotated[
-    list[str] | None,
-    typer.Option("--lexicon", help=tr("A dictionary beside the built-in ones; several possible.")),
-]
-Builtin = Annotated[
-    bool, typer.Option("--builtin/--no-builtin", help=tr("Use the built-in dictionaries."))
-]
 
 
 @contextmanager
@@ -227,7 +220,7 @@ def mine(
     from bagformer_cli.text.tools.mine import mine as find
 
     limits = MiningLimits(count=min_count, cohesion=min_cohesion, freedom=min_freedom)
-    with _segmenter([*(["builtin"] if builtin else []), *(lexicon or [])]) as (segmenter, progress):
+    with _segmenter(chosen_lexicons(builtin, lexicon)) as (segmenter, progress):
         result = find(lambda: read_titles(titles), segmenter, limits, progress=progress)
     words = result.words[:most]
     if out is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -22,6 +23,19 @@ Dataset = Annotated[
 ]
 DatasetArgument = Annotated[
     str, typer.Argument(help=tr("Dataset: a folder of MUGE files, or the names demo or muge."))
+]
+Lexicons = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lexicon",
+        help=tr(
+            "Dictionary used in addition to the built-in ones; may be repeated. Formats: typed "
+            "TSV, jieba, BagFormer, marked titles."
+        ),
+    ),
+]
+Builtin = Annotated[
+    bool, typer.Option("--builtin/--no-builtin", help=tr("Use the built-in dictionaries."))
 ]
 Checkpoint = Annotated[
     Path | None,
@@ -107,6 +121,20 @@ RayAddress = Annotated[
         show_default=False,
     ),
 ]
+
+
+def chosen_lexicons(builtin: bool, lexicons: list[str] | None) -> list[str]:
+    """Combine the values of ``--builtin`` and ``--lexicon``.
+
+    Raises:
+        InputError: No dictionary is left.
+    """
+    chosen = [*(["builtin"] if builtin else []), *(lexicons or [])]
+    if not chosen:
+        raise InputError(
+            tr("No dictionary was given."), hint=tr("Pass --lexicon, or leave out --no-builtin.")
+        )
+    return chosen
 
 
 @dataclass(frozen=True)
