@@ -8,7 +8,7 @@ from __future__ import annotations
 import binascii
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from bagformer_cli.data.byte_ranges import decode_line
 from bagformer_cli.errors import DataError
@@ -88,8 +88,8 @@ def parse_query_line(raw: bytes, *, items: bool = True) -> Query:
             found=_shown(ascii(listed).encode()),
             expected=tr("a list of image ids (whole numbers)"),
         )
-    item_ids = (_whole_number(item, items_field) for item in listed)
-    return Query(_whole_number(line[id_field], id_field), title, tuple(dict.fromkeys(item_ids)))
+    item_ids = (parse_id(item, items_field) for item in listed)
+    return Query(parse_id(line[id_field], id_field), title, tuple(dict.fromkeys(item_ids)))
 
 
 def parse_image_line(raw: bytes) -> tuple[int, bytes]:
@@ -108,13 +108,36 @@ def parse_image_line(raw: bytes) -> tuple[int, bytes]:
             found=_shown(raw),
             expected=tr("id, tab, base64"),
         )
-    if not head.isdigit() or len(head) > 19 or int(head) > MAX_ID:
+    image_id = parse_id(head.decode("utf-8", "replace"), "image_id", text=True)
+    return image_id, decode_base64(payload)
+
+
+def parse_id(value: object, field: str, *, text: bool = False) -> int:
+    """Check an id of an image or a query: a whole number from 0 to 2^63 - 1.
+
+    Args:
+        value: A JSON value; a cell of a table.
+        field: Name of the field, for the error.
+        text: Accept digits in a string too.
+
+    Raises:
+        DataError: It is not an id.
+
+    >>> parse_id("0012", "image_id", text=True)
+    12
+    """
+    number = value if type(value) is int else -1  # a bool is an int, but not an id
+    if text and isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        number = int(value)
+    if not 0 <= number <= MAX_ID:
         raise DataError(
-            tr("The image id is not a whole number."),
-            found=_shown(head),
-            expected=tr("digits only, up to 2^63 - 1"),
+            tr("'{field}' is not a whole number.", field=field),
+            found=_shown(ascii(value).encode()),
+            expected=tr("digits only, up to 2^63 - 1")
+            if text
+            else tr("a number without quotes, 0 to 2^63 - 1"),
         )
-    return int(head), decode_base64(payload)
+    return number
 
 
 def decode_base64(payload: bytes) -> bytes:
@@ -143,16 +166,6 @@ def repeated(number: int, first_line: int) -> DataError:
     return DataError(
         tr("The id {id} is there twice.", id=number),
         found=tr("first on line {line}", line=first_line),
-    )
-
-
-def _whole_number(value: Any, field: str) -> int:
-    if type(value) is int and 0 <= value <= MAX_ID:  # a bool is an int, but not an id
-        return value
-    raise DataError(
-        tr("'{field}' is not a whole number.", field=field),
-        found=_shown(json.dumps(value).encode()),
-        expected=tr("a number without quotes, 0 to 2^63 - 1"),
     )
 
 

@@ -1,8 +1,7 @@
-"""Catalogues, and ``xmr encode``: every source, resumed, and the same vectors however it is cut."""
+"""``xmr encode``: the vectors of the model, whatever the parts, and no work twice."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,7 @@ import pytest
 import torch
 
 from bagformer_cli.api import Retriever
-from bagformer_cli.data.catalogue.catalogue import open_catalogue
-from bagformer_cli.data.catalogue.products import Product
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import InputError
 from bagformer_cli.index.compression.reduction import (
     VectorReduction,
     pool_clusters,
@@ -23,125 +20,12 @@ from bagformer_cli.index.compression.reduction import (
 from bagformer_cli.index.encoded import encoded_files, layout_of_file, read_rows
 from bagformer_cli.index.rows import side_vectors, single_vectors
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from tests.support.datasets import picture, write_split
 from tests.support.small_model import saved_model, small_model, write_table
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved_model(tmp_path_factory.mktemp("model") / "best")
-
-
-def products(source: Path, **options: Any) -> list[Product]:
-    found = list(open_catalogue(source, **options))
-    assert all(isinstance(one, Product) for one in found), found
-    return found  # type: ignore[return-value]
-
-
-def test_a_table_has_typed_attributes(tmp_path: Path) -> None:
-    table = write_table(tmp_path, 5)
-    catalogue = open_catalogue(table)
-    assert catalogue.attributes == {"price": "float", "category": "str", "编码": "str"}
-    assert catalogue.count == 5
-    first = products(table)[0]
-    assert first == Product(
-        f"{table}:2",
-        "sku0",
-        str(tmp_path / "photos/0.png"),
-        None,
-        "连衣裙, 第0款",
-        {"price": 0.5, "category": "连衣裙", "编码": "000"},
-    )
-
-
-def test_parts_of_any_size_hold_the_same_products(tmp_path: Path) -> None:
-    table = write_table(tmp_path, 11)
-    text = table.read_text("utf-8").splitlines()
-    text[3:3] = ["", 'skuX,photos/1.png,"two\nlines",7,T恤,9', ""]
-    table.write_text("\n".join(text) + "\n", "utf-8")
-    whole = products(table)
-    assert len(whole) == 12
-    for size in (1, 2, 5, 100):
-        assert products(table, part_size=size) == whole
-    lines = [
-        json.dumps(
-            {"id": p.id, "image": p.image, "title": p.title, **p.attributes}, ensure_ascii=False
-        )
-        for p in whole
-    ]
-    jsonl = tmp_path / "products.jsonl"
-    jsonl.write_text("\n".join(lines), "utf-8")
-    for size in (3, 100):
-        again = products(jsonl, part_size=size)
-        assert [(p.id, p.image, p.title) for p in again] == [
-            (p.id, p.image, p.title) for p in whole
-        ]
-        assert [p.attributes["price"] for p in again] == [p.attributes["price"] for p in whole]
-
-
-def test_a_digest_changes_only_with_its_part(tmp_path: Path) -> None:
-    table = write_table(tmp_path, 6)
-    before = [part.digest for part in open_catalogue(table, part_size=2).parts]
-    table.write_text(table.read_text("utf-8").replace("5.5", "6.5"), "utf-8")
-    after = [part.digest for part in open_catalogue(table, part_size=2).parts]
-    assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False]
-
-
-def test_a_folder_and_the_files_of_muge(tmp_path: Path) -> None:
-    write_table(tmp_path, 3)
-    (tmp_path / "photos" / "deeper").mkdir()
-    (tmp_path / "photos" / "deeper" / "x.JPG").write_bytes(picture(7, form="JPEG"))
-    (tmp_path / "photos" / "notes.txt").write_text("no image")
-    names = [product.id for product in products(tmp_path / "photos")]
-    assert names == ["0.png", "1.png", "2.png", "deeper/x.JPG"]
-
-    muge = write_split(
-        tmp_path / "muge",
-        "valid",
-        [(1, "红色裙", (10,)), (2, "包", (11, 10))],
-        [(10, picture(1)), (11, picture(2)), (12, picture(3))],
-    )
-    found = products(muge.path)
-    assert [(p.id, p.title) for p in found] == [("10", "红色裙"), ("11", "包"), ("12", None)]
-    assert found[1].data == picture(2)
-    alone = products(muge.images_path("valid"))
-    assert [(p.id, p.title) for p in alone] == [("10", None), ("11", None), ("12", None)]
-    queries = products(muge.queries_path("valid"), titles=True)
-    assert [(p.id, p.title, p.image) for p in queries] == [("1", "红色裙", None), ("2", "包", None)]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "says"),
-    [
-        ("a.csv", "id,imag,price\n1,a.jpg,3\n", "imag"),
-        ("a.csv", "id,image,count\n1,a.jpg,3\n", "count"),
-        ("a.csv", "id,image,title\n", "empty"),
-        ("a.jsonl", '{"image": "a.jpg"}\n[1]\n', "a.jsonl:2"),
-        ("a.bin", "x", "no catalogue"),
-        ("a.csv", "id,image,title\n1,\xe9.jpg,x\n", "UTF-8"),
-    ],
-)
-def test_what_is_no_catalogue(tmp_path: Path, name: str, content: str, says: str) -> None:
-    (tmp_path / name).write_bytes(content.encode("latin-1"))
-    with pytest.raises(InputError) as caught:
-        list(open_catalogue(tmp_path / name))
-    assert says.lower() in str(caught.value).lower()
-
-
-def test_what_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such catalogue"):
-        open_catalogue(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty"):
-        open_catalogue(tmp_path / "empty")
-    with pytest.raises(InputError, match="no splits"):
-        open_catalogue(tmp_path / "empty", split="valid")
-
-
-def test_a_broken_line_of_a_table_stands_in_its_place(tmp_path: Path) -> None:
-    found = list(open_catalogue(write_table(tmp_path, 2, broken=True)))
-    assert [type(one) for one in found] == [Product, Product, Product, Product, DataError]
-    assert "neither image nor title" in str(found[-1])
 
 
 # ----------------------------------------------------------------------------------- the command
@@ -253,24 +137,6 @@ def test_the_vectors_of_another_catalogue_stay(
     assert refused.code == 2
     assert "vectors of another catalogue" in refused.err
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
-
-
-def test_odd_lines_of_a_table_are_named(tmp_path: Path) -> None:
-    table = tmp_path / "t.csv"
-    lines = ["id,title,price", "a,红裙,10", "b,蓝裙,20", "c,绿裙,面议", "d,红裙, 夏季,30", "e,伞,,"]
-    table.write_text("\n".join(lines), "utf-8")
-    found = open_catalogue(table)
-    assert found.attributes == {"price": "str"}
-    (remark,) = found.remarks
-    assert f"{table}:4" in remark
-    assert "面议" in remark
-    products = list(found)
-    assert isinstance(products[3], InputError)
-    assert "more cells" in str(products[3])
-    assert [p.id for p in products if isinstance(p, Product)] == ["a", "b", "c", "e"]
-    table.write_text("\n".join(line for line in lines if "面议" not in line), "utf-8")
-    assert open_catalogue(table).attributes == {"price": "int"}
-    assert not open_catalogue(table).remarks
 
 
 def test_titles_alone(tmp_path: Path, model: Path, xmr: Callable[..., Any]) -> None:

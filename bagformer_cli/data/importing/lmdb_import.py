@@ -29,7 +29,7 @@ from bagformer_cli.data.muge import (
     split_files,
     write_queries,
 )
-from bagformer_cli.data.muge_lines import decode_base64
+from bagformer_cli.data.muge_lines import decode_base64, parse_id
 from bagformer_cli.errors import DataError, InputError, MissingDependencyError
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -110,7 +110,7 @@ def _copy_images(folder: Path, path: Path, progress: Progress) -> int:
             except DataError as error:
                 error.where = where
                 raise
-            writer.write(_number(key.decode("ascii", "replace"), where), data)
+            writer.write(_id(key.decode("ascii", "replace"), "image_id", where), data)
             task.advance()
         return writer.count
 
@@ -127,7 +127,8 @@ def _queries(folder: Path) -> list[Query]:
             record = unpickle(value, where)
             if not isinstance(record, (tuple, list)) or len(record) != 3:
                 raise _not_a_pair(record, where)
-            image_id, text_id = _number(record[0], where), _number(record[1], where)
+            image_id = _id(record[0], "image_id", where)
+            text_id = _id(record[1], "text_id", where)
             if not isinstance(record[2], str) or not record[2].strip():
                 raise _not_a_pair(record, where)
             texts.setdefault(text_id, record[2])
@@ -193,11 +194,12 @@ def _count(transaction: Any, key: bytes, folder: Path) -> int:
     return int(value)
 
 
-def _number(value: object, where: str) -> int:
-    text = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63):
-        raise DataError(tr("The id is not a whole number."), where=where, found=repr(value)[:60])
-    return int(text)
+def _id(value: object, field: str, where: str) -> int:
+    try:
+        return parse_id(value, field, text=True)
+    except DataError as error:
+        error.where = where
+        raise
 
 
 def _not_a_pair(record: object, where: str) -> DataError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bagformer_cli.data.muge import SPLITS
+from bagformer_cli.data.muge_lines import parse_id
 from bagformer_cli.data.table import COLUMNS, columns_of, read_records
 from bagformer_cli.errors import DataError, InputError, nearest
 from bagformer_cli.messages import tr
@@ -88,16 +89,8 @@ def _row(values: dict[str, Any], where: str) -> Row:
 def _id(value: object, name: str, where: str) -> int | None:
     if value is None or value == "":
         return None
-    number = -1
-    if type(value) is int:
-        number = value
-    elif isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        number = int(value) if len(value) < 20 else -1
-    if not 0 <= number < 2**63:
-        raise DataError(
-            tr("'{field}' is not a whole number.", field=name),
-            where=where,
-            found=repr(value),
-            expected=tr("a whole number, 0 to 2^63 - 1"),
-        )
-    return number
+    try:
+        return parse_id(value.strip() if isinstance(value, str) else value, name, text=True)
+    except DataError as error:
+        error.where = where
+        raise
