@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from bagformer_cli.bench.exact_search import clustered, queries_for, query_lengths
+from bagformer_cli.bench.exact_search import queries_for, query_lengths
+from bagformer_cli.bench.generated_catalogue import GeneratedCatalogue
 from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.index.encode import mean_vectors
 from bagformer_cli.index.engine import Queries
@@ -36,13 +36,10 @@ QUERIES = 100
 TURN = 10
 """Queries that one method answers before the next has its turn. Each method thus finds its own data
 in the processor's caches, and a disturbance of the machine meets all of them."""
-WORDS, KINDS, WORDS_PER_KIND = 4096, 1000, 96
-NOISE = 0.5  # length of the noise in each vector, next to its visual word of length 1
 LANCEDB_SETTINGS = ((16, 10), (32, 20), (64, 50), (128, 200), (256, 500), (512, 1000))
 """LanceDB's nprobes and refine_factor, tried in order until one reaches our recall."""
 CANDIDATES = (10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
 """Candidates of our first stage, tried in order until one reaches LanceDB's best recall."""
-Products = Literal["parts", "kinds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,44 +107,13 @@ class Report:
     beside: list[Comparison]
 
 
-@dataclass(frozen=True)
-class Catalogue:
-    """A generated catalogue.
-
-    Args:
-        items: N.
-        length: L.
-        dim: D.
-        products: ``parts``: see :func:`composed`. ``kinds``: the harder set of ``xmr bench
-            search``: products of a kind differ only by noise, so a first stage can find the kind
-            and nothing more.
-        seed: Random seed.
-    """
-
-    items: int = 50_000
-    length: int = 32
-    dim: int = 256
-    products: Products = "parts"
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        """A folder name that no other catalogue has."""
-        return f"{self.products}-{self.items}x{self.length}x{self.dim}-{self.seed}"
-
-    def blocks(self, progress: Progress) -> Iterator[MultiVectors]:
-        """Yield the vectors, a block at a time."""
-        make = composed if self.products == "parts" else clustered
-        return make(self.items, self.length, self.dim, self.seed, progress)
-
-
 Search = Callable[[int], NDArray[Any]]
 """A method: the number of a query → the positions of its ten results."""
 
 
 def run(
     folder: Path,
-    catalogue: Catalogue,
+    catalogue: GeneratedCatalogue,
     *,
     queries: int = QUERIES,
     lancedb_lists: bool = False,
@@ -273,45 +239,8 @@ def _first_stage(cache: VectorCache, queries: MultiVectors, count: int) -> Searc
     return search
 
 
-def composed(
-    items: int, length: int, dim: int, seed: int = 0, progress: Progress = SILENT
-) -> Iterator[MultiVectors]:
-    """Generate products that share visual parts.
-
-    There are 4,096 visual words (a sleeve, a buckle, a white background). A kind of product has 96
-    of them, a product 32 of its kind's; each of its vectors is one word plus noise. The largest
-    kind has a hundred times as many products as the median one.
-
-    Args:
-        items: N.
-        length: L, at most 96.
-        dim: D.
-        seed: Random seed.
-        progress: Where to report.
-
-    Yields:
-        int8 vectors, a block at a time.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    words = F.normalize(torch.randn(WORDS, dim, generator=generator), dim=-1)
-    noise = F.normalize(torch.randn(1 << 16, dim, generator=generator), dim=-1) * NOISE
-    kinds = torch.stack(
-        [torch.randperm(WORDS, generator=generator)[:WORDS_PER_KIND] for _ in range(KINDS)]
-    )
-    weights = 1 / torch.arange(1, KINDS + 1).float()
-    with progress.task(tr("Writing"), total=items) as task:
-        for first in range(0, items, 2048):
-            n = min(2048, items - first)
-            kind = torch.multinomial(weights, n, replacement=True, generator=generator)
-            order = torch.rand(n, WORDS_PER_KIND, generator=generator).argsort(1)
-            chosen = words[torch.gather(kinds[kind], 1, order[:, :length])]
-            own = torch.randint(len(noise), (n, length), generator=generator)
-            yield MultiVectors.from_dense(F.normalize(chosen + noise[own], dim=-1)).quantize()
-            task.advance(n)
-
-
 def _index(
-    path: Path, catalogue: Catalogue, build: dict[str, float], progress: Progress
+    path: Path, catalogue: GeneratedCatalogue, build: dict[str, float], progress: Progress
 ) -> LanceEngine:
     if path.exists():
         return LanceEngine.open(str(path))

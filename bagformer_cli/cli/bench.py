@@ -120,9 +120,10 @@ def bench(
             report["search"] = [asdict(row) for row in found]
         if "index" in parts:
             from bagformer_cli.bench import index
+            from bagformer_cli.bench.generated_catalogue import GeneratedCatalogue
             from bagformer_cli.files import cache_folder
 
-            catalogue = index.Catalogue(items or 50_000, length, dim, products)
+            catalogue = GeneratedCatalogue(items or 50_000, length, dim, products)
             measured = index.run(
                 folder or cache_folder() / "bench", catalogue, queries=queries,
                 lancedb_lists=lancedb_lists, progress=progress,

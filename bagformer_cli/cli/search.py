@@ -112,7 +112,7 @@ def search(
     _check_queries(queries or [], image or [])
     names = [str(query) for query in image or queries or []]
     from bagformer_cli.index.engines import find_index
-    from bagformer_cli.index.results_page import QueryResults, require_page, write_page
+    from bagformer_cli.index.results import QueryResults, require_page, write_page
     from bagformer_cli.index.search import Index, SearchOptions
 
     if output is not None:

@@ -25,7 +25,7 @@ from bagformer_cli.files import atomic_file
 from bagformer_cli.index.build import add_catalogue
 from bagformer_cli.index.encode import EncodeOptions, layout_of
 from bagformer_cli.index.engines import create_engine
-from bagformer_cli.index.results_page import QueryResults, write_page
+from bagformer_cli.index.results import QueryResults, write_page
 from bagformer_cli.index.search import Index, SearchOptions
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr

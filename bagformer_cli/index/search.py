@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,6 +31,7 @@ from bagformer_cli.index.encode import single_vectors_of
 from bagformer_cli.index.engine import Engine, Queries, RecallMethod
 from bagformer_cli.index.engines import open_engine
 from bagformer_cli.index.rerank import cross_encoder_scores
+from bagformer_cli.index.results import Hit, Results
 from bagformer_cli.index.rows import Side, wrong_model
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
@@ -69,64 +70,6 @@ class SearchOptions:
     rerank: int = 0
     beta: float | None = None
     thumbnails: bool = False
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One result.
-
-    Attributes:
-        rank: From 1.
-        score: The score that orders the results: ``fast``, or the merged score.
-        mean: ``fast`` divided by the number of query vectors. A mean cosine, so it is comparable
-            between queries of different lengths.
-        id: The product's id.
-        title: Its title, or None.
-        image: The path of its image, or None.
-        attributes: Its other attributes, without missing values.
-        stage: ``late`` if ``score`` is the late-interaction score; ``merged`` if the cross-encoder
-            scored the product too. Merged results come first.
-        fast: The late-interaction score.
-        slow: The cross-encoder's score, or None.
-        thumbnail: A small image as the content of its file, or None.
-    """
-
-    rank: int
-    score: float
-    mean: float
-    id: str
-    title: str | None
-    image: str | None
-    attributes: dict[str, Any]
-    stage: str
-    fast: float
-    slow: float | None = None
-    thumbnail: bytes | None = field(default=None, repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all attributes but the thumbnail."""
-        return {name: value for name, value in vars(self).items() if name != "thumbnail"}
-
-
-@dataclass(frozen=True)
-class Results:
-    """The results of one query.
-
-    Attributes:
-        hits: The results, best first.
-        plan: The stages: what each did, and how.
-        seconds: Wall time by stage and step; for several queries the time of all together.
-    """
-
-    hits: list[Hit]
-    plan: list[dict[str, Any]]
-    seconds: dict[str, float]
-
-    def __iter__(self) -> Iterator[Hit]:
-        return iter(self.hits)
-
-    def __len__(self) -> int:
-        return len(self.hits)
 
 
 @dataclass

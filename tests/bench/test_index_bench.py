@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from bagformer_cli.bench import index as bench
+from bagformer_cli.bench.generated_catalogue import GeneratedCatalogue, Products
 from bagformer_cli.cli.main import main
 
 
 @pytest.mark.parametrize("products", ["parts", "kinds"])
 def test_every_method_is_measured_against_the_ten_exact_results(
-    tmp_path: Path, products: bench.Products
+    tmp_path: Path, products: Products
 ) -> None:
-    catalogue = bench.Catalogue(400, 6, 32, products)
+    catalogue = GeneratedCatalogue(400, 6, 32, products)
     report = bench.run(tmp_path, catalogue, queries=6)
     assert set(report.build) == {"rows", "optimize"}
     exact, through, tokens, vector = report.rows
@@ -47,7 +48,7 @@ def test_the_fastest_of_ours_that_finds_no_less_is_compared() -> None:
 def test_lancedb_settings_are_tried_until_one_finds_what_ours_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    catalogue = bench.Catalogue(400, 6, 32)
+    catalogue = GeneratedCatalogue(400, 6, 32)
     exact: list[Any] = []
     scan = bench._scan
 

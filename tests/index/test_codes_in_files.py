@@ -1,4 +1,4 @@
-"""Residual codes through ``xmr encode`` and ``xmr index``: kept beside what they mean, checked."""
+"""Residual codes in ``xmr encode`` and ``xmr index``: stored with their codebook, and checked."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def coded_rows(book: Codebook, numbers: range) -> Any:
     return rows(numbers, layout=coded(book), codebook=book)
 
 
-def test_an_index_of_codes_finds_by_what_they_mean(tmp_path: Path, book: Codebook) -> None:
+def test_an_index_of_residual_codes_searches_their_decoded_vectors(
+    tmp_path: Path, book: Codebook
+) -> None:
     engine = create_engine(str(tmp_path / "index"), coded(book), book)
     engine.upsert(coded_rows(book, range(1, 60)))
     engine.upsert(coded_rows(book, range(50, 90)))
@@ -52,8 +54,8 @@ def test_an_index_of_codes_finds_by_what_they_mean(tmp_path: Path, book: Codeboo
         if number % 4 == 0:  # without an image
             scores.append(-9.0)
             continue
-        means = book.decode(book.encode(embeddings([f"p{number}"])[0]))
-        scores.append(float((asked.vectors.values @ means.T).amax(1).sum()))
+        decoded = book.decode(book.encode(embeddings([f"p{number}"])[0]))
+        scores.append(float((asked.vectors.values @ decoded.T).amax(1).sum()))
     scores[2] = -9.0  # p3, which was removed
     order = sorted(range(1, 90), key=lambda number: -scores[number - 1])[:5]
     assert [row["id"] for row in there] == [f"p{number}" for number in order]
@@ -65,7 +67,7 @@ def test_an_index_of_codes_finds_by_what_they_mean(tmp_path: Path, book: Codeboo
     assert len(set(near) & set(order)) >= 2
 
 
-def test_codes_of_another_codebook_are_refused(tmp_path: Path, book: Codebook) -> None:
+def test_residual_codes_of_another_codebook_are_refused(tmp_path: Path, book: Codebook) -> None:
     other = Codebook.train(torch.cat(embeddings(["a", "b", "c"])))
     with pytest.raises(InputError, match="another codebook"):
         create_engine(str(tmp_path / "index"), coded(book), other)
@@ -79,7 +81,7 @@ def test_codes_of_another_codebook_are_refused(tmp_path: Path, book: Codebook) -
     assert engine.count() == 0
 
 
-def test_qdrant_takes_no_codes(tmp_path: Path, book: Codebook) -> None:
+def test_qdrant_refuses_residual_codes(tmp_path: Path, book: Codebook) -> None:
     with pytest.raises(InputError, match="cannot use residual codes") as caught:
         create_engine(f"qdrant://{tmp_path}/items", coded(book), book)
     assert "--dtype" in str(caught.value)
@@ -94,7 +96,9 @@ def encoded(folder: Path) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def test_files_of_codes(tmp_path: Path, model: Path, xmr: Callable[..., Any]) -> None:
+def test_encoded_files_of_residual_codes_become_an_index(
+    tmp_path: Path, model: Path, xmr: Callable[..., Any]
+) -> None:
     table = write_table(tmp_path, 9)
     common = ["--checkpoint", model, "--piece-size", 4]
     residual = ["encode", table, "--out", tmp_path / "coded", "--dtype", "residual4", *common]
@@ -104,7 +108,7 @@ def test_files_of_codes(tmp_path: Path, model: Path, xmr: Callable[..., Any]) ->
     found, wanted = encoded(tmp_path / "coded"), encoded(tmp_path / "plain")
     assert found.shape == wanted.shape
     assert float((found * wanted).sum(1).mean()) > 0.98
-    # Again: the codebook is that of the first time, so nothing is made anew; one piece is.
+    # A second run finds the codebook of the first, so it writes only files that are missing.
     assert xmr(*residual, "--json").json()["made"] == 0
     sorted((tmp_path / "coded").glob("part-*"))[1].unlink()
     assert xmr(*residual, "--json").json()["made"] == 1
@@ -131,7 +135,7 @@ def test_files_of_codes(tmp_path: Path, model: Path, xmr: Callable[..., Any]) ->
     assert "missing or damaged" in gone.err
 
 
-def test_an_index_of_codes_in_one_step(
+def test_an_index_of_residual_codes_is_built_from_a_catalogue(
     tmp_path: Path, model: Path, xmr: Callable[..., Any]
 ) -> None:
     table = write_table(tmp_path, 9)

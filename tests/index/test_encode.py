@@ -37,7 +37,9 @@ def run(xmr: Callable[..., Any], *arguments: object) -> dict[str, Any]:
     return {**done.json(), "said": done.err}
 
 
-def test_vectors_are_the_models(tmp_path: Path, model: Path, xmr: Callable[..., Any]) -> None:
+def test_encoded_vectors_are_those_of_the_model(
+    tmp_path: Path, model: Path, xmr: Callable[..., Any]
+) -> None:
     table = write_table(tmp_path, 7)
     out = tmp_path / "out"
     report = run(xmr, table, "--out", out, "--checkpoint", model, "--piece-size", 3, "--dtype",
@@ -60,7 +62,7 @@ def test_vectors_are_the_models(tmp_path: Path, model: Path, xmr: Callable[..., 
     assert number == 7
 
 
-def test_what_is_there_is_not_made_again(
+def test_complete_files_are_not_written_again(
     tmp_path: Path, model: Path, xmr: Callable[..., Any]
 ) -> None:
     table = write_table(tmp_path, 7)
@@ -86,7 +88,7 @@ def test_what_is_there_is_not_made_again(
     ] == 3  # fmt: skip
 
 
-def test_what_is_broken_is_named_and_left_out(
+def test_unreadable_products_are_named_and_left_out(
     tmp_path: Path, model: Path, xmr: Callable[..., Any]
 ) -> None:
     table = write_table(tmp_path, 3, broken=True)
@@ -100,7 +102,7 @@ def test_what_is_broken_is_named_and_left_out(
     assert not list((tmp_path / "o2").glob("part-*"))
 
 
-def test_a_folder_of_two_runs_is_not_finished(
+def test_a_folder_of_two_different_runs_is_incomplete(
     tmp_path: Path, model: Path, xmr: Callable[..., Any]
 ) -> None:
     out, table = tmp_path / "out", write_table(tmp_path, 7)
@@ -114,7 +116,7 @@ def test_a_folder_of_two_runs_is_not_finished(
     assert len(encoded_files(out)) == 4
 
 
-def test_a_file_of_which_all_was_left_out_has_its_layout(
+def test_a_file_without_rows_has_a_layout(
     tmp_path: Path, model: Path, xmr: Callable[..., Any]
 ) -> None:
     table = write_table(tmp_path, 4)
@@ -139,7 +141,9 @@ def test_the_vectors_of_another_catalogue_stay(
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
 
 
-def test_titles_alone(tmp_path: Path, model: Path, xmr: Callable[..., Any]) -> None:
+def test_a_text_file_of_titles_is_encoded(
+    tmp_path: Path, model: Path, xmr: Callable[..., Any]
+) -> None:
     file = tmp_path / "queries.txt"
     file.write_text("红色连衣裙\n包\n\n手机壳\n", "utf-8")
     report = run(xmr, file, "--titles", "--out", tmp_path / "out", "--checkpoint", model)
@@ -158,7 +162,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, model: Path, xmr: Callable[...,
         list(read_rows(file))
 
 
-# --------------------------------------------------------------------------------- fewer vectors
+# ------------------------------------------------------------------------------ vector reduction
 
 
 def many() -> MultiVectors:
@@ -167,7 +171,7 @@ def many() -> MultiVectors:
     return MultiVectors.from_list([torch.nn.functional.normalize(item, dim=1) for item in items])
 
 
-def test_pooled_lists_are_shorter_unit_vectors() -> None:
+def test_pooled_items_are_fewer_unit_vectors() -> None:
     pooled = pool_clusters(many(), 4)
     assert pooled.lengths.tolist() == [1, 2, 5, 9]  # the first vector stands apart
     torch.testing.assert_close(pooled.values.norm(dim=1), torch.ones(17))
@@ -175,7 +179,7 @@ def test_pooled_lists_are_shorter_unit_vectors() -> None:
         torch.testing.assert_close(before[0], after[0])
 
 
-def test_equal_vectors_fall_together_without_loss() -> None:
+def test_pooling_equal_vectors_loses_nothing() -> None:
     base = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
     item = torch.cat([base[:1], base[1:].repeat_interleave(5, dim=0)])
     pooled = pool_clusters(MultiVectors.from_list([item]), 5)
@@ -184,7 +188,7 @@ def test_equal_vectors_fall_together_without_loss() -> None:
     torch.testing.assert_close(best, (query @ item.T).amax(1))
 
 
-def test_pruning_keeps_what_is_most_like_the_first() -> None:
+def test_pruning_keeps_the_vectors_most_similar_to_the_first() -> None:
     item = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1], [0.8, 0.2]])
     pruned = prune_by_similarity(MultiVectors.from_list([item]), 0.5)
     torch.testing.assert_close(pruned.values, item[[0, 2]])
@@ -193,7 +197,7 @@ def test_pruning_keeps_what_is_most_like_the_first() -> None:
     assert many().truncate(3).lengths.tolist() == [1, 2, 3, 3]
 
 
-def test_the_options_are_written_down() -> None:
-    fewer = VectorReduction(keep=20, prune=0.5, pool=2)
-    assert VectorReduction.from_json(fewer.to_json()) == fewer
-    assert fewer(many()).lengths.tolist() == [1, 1, 5, 6]
+def test_a_reduction_survives_as_json() -> None:
+    reduction = VectorReduction(keep=20, prune=0.5, pool=2)
+    assert VectorReduction.from_json(reduction.to_json()) == reduction
+    assert reduction(many()).lengths.tolist() == [1, 1, 5, 6]

@@ -81,27 +81,27 @@ def found(engine: Engine, k: int = 100, where: str | None = None, seed: int = 0)
     return [row["id"] for row in engine.fetch(result.keys[0], ["id"])]
 
 
-def test_lists_of_any_length_are_ranked_as_one_by_one(engine: Engine) -> None:
+def test_items_of_any_length_are_ranked_as_one_by_one(engine: Engine) -> None:
     for seed in range(5):
         expected = best(query(seed), range(40))
         assert found(engine, 10, seed=seed) == expected[:10]
         assert sorted(found(engine, 100, seed=seed)) == sorted(expected)  # all with an image
 
 
-def test_titles_are_searched_apart(engine: Engine) -> None:
+def test_titles_are_searched_separately(engine: Engine) -> None:
     result = engine.recall("title", query(), 5, None, "exact", candidates=5)
     names = [row["id"] for row in engine.fetch(result.keys[0], ["id"])]
     assert names == best(query(), range(40), offset=1)[:5]
 
 
-def test_scores_are_the_late_interaction(engine: Engine) -> None:
+def test_scores_are_late_interaction_scores(engine: Engine) -> None:
     asked = query()
     result = engine.recall("image", asked, 7, None, "exact", candidates=7)
     again = engine.late_interaction("image", asked, result.keys)
     np.testing.assert_allclose(result.scores[0], again[0], atol=0.02)
 
 
-def test_a_first_stage_of_one_vector_finds_what_the_late_interaction_orders(engine: Engine) -> None:
+def test_single_vectors_find_candidates_for_the_late_interaction(engine: Engine) -> None:
     asked = query()
     result = engine.recall("image", asked, 5, None, "vector", candidates=30)
     if not result.final:
@@ -124,7 +124,7 @@ def test_a_first_stage_of_one_vector_finds_what_the_late_interaction_orders(engi
         ("stock IS NULL", range(0, 40, 5)),
         ("stock IS NOT NULL AND stock <= 6", [1, 2, 3, 4, 6]),
         ("NOT (stock > 3)", [1, 2, 3]),
-        # What is not known is neither true nor false, but false AND unknown is false.
+        # A comparison with a missing value is neither true nor false; false AND unknown is false.
         ("NOT (stock = 1 AND category = 'no such')", range(40)),
         ("NOT (price > 5 AND stock > 9)", [*range(6), 6, 7, 8, 9]),
         ("NOT (price > 5 OR stock > 3)", [1, 2, 3]),
@@ -134,7 +134,7 @@ def test_a_first_stage_of_one_vector_finds_what_the_late_interaction_orders(engi
         ("price > 1000", []),
     ],
 )
-def test_filters(engine: Engine, where: str, numbers: list[int]) -> None:
+def test_a_filter_selects_rows(engine: Engine, where: str, numbers: list[int]) -> None:
     assert engine.count(where) == len(numbers)
     assert found(engine, where=where) == best(query(), numbers)
 
@@ -169,7 +169,7 @@ def test_an_upsert_replaces(engine: Engine) -> None:
     assert alone.scores[0][0] == pytest.approx(expected, abs=0.02)
 
 
-def test_what_is_removed_is_gone(engine: Engine) -> None:
+def test_removed_rows_are_gone(engine: Engine) -> None:
     assert engine.remove(["p1", "p2", "nobody"]) == 2
     assert engine.count() == 38
     assert not {"p1", "p2"} & set(found(engine))
@@ -223,7 +223,7 @@ def test_an_empty_index_finds_nothing(uri: str) -> None:
     engine.close()
 
 
-def test_rows_of_another_kind_are_refused(engine: Engine) -> None:
+def test_rows_that_do_not_fit_are_refused(engine: Engine) -> None:
     other = replace(LAYOUT, dim=DIM * 2)
     with pytest.raises(InputError, match="do not fit the index"):
         engine.upsert(rows([60], layout=other))
@@ -234,14 +234,14 @@ def test_rows_of_another_kind_are_refused(engine: Engine) -> None:
     assert engine.count() == 40
 
 
-def test_an_index_is_not_made_over_another(uri: str, engine: Engine) -> None:
+def test_an_index_is_not_created_over_another(uri: str, engine: Engine) -> None:
     if uri.startswith("qdrant:///"):
         engine.close()  # local mode: one at a time
     with pytest.raises(InputError, match="already"):
         create_engine(uri, LAYOUT)
 
 
-def test_there_is_no_index(uri: str) -> None:
+def test_a_missing_index_is_named(uri: str) -> None:
     with pytest.raises(InputError, match="no index here"):
         open_engine(uri)
 
@@ -265,7 +265,7 @@ def _many_processes(uri: str) -> None:
         pytest.skip("Qdrant's local mode is for one process at a time")
 
 
-def test_a_killed_writer_loses_nothing_it_was_told(uri: str, engine: Engine) -> None:
+def test_a_killed_writer_loses_no_acknowledged_row(uri: str, engine: Engine) -> None:
     if uri.startswith("qdrant:///"):
         engine.close()
     with _start("forever", uri, 100) as writer:

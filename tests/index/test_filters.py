@@ -216,7 +216,7 @@ def test_a_filter_finds_the_same_rows_in_every_engine(
     ],
     ids=lambda text: ascii(text)[:40],
 )
-def test_what_is_no_filter_is_refused_before_an_engine_sees_it(where: str, says: str) -> None:
+def test_a_wrong_filter_is_refused_before_an_engine_sees_it(where: str, says: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_filter(where, LAYOUT)
     assert says in str(caught.value)
@@ -224,7 +224,7 @@ def test_what_is_no_filter_is_refused_before_an_engine_sees_it(where: str, says:
     str(caught.value).encode()
 
 
-def test_what_one_engine_cannot_express_is_named() -> None:
+def test_a_filter_that_one_engine_cannot_express_is_named() -> None:
     odd = Layout("model", 8, attributes={"a`b": "int", 'a"b': "int", "a.b": "int"})
     with pytest.raises(InputError, match="backtick"):
         lance_sql(parse_filter("`a``b` = 1", odd))

@@ -117,7 +117,7 @@ def test_the_table_is_asked_for_its_version_only_after_a_write(
     assert asked
 
 
-def test_a_narrow_filter_finds_all_through_the_index_of_one_vector(
+def test_a_narrow_filter_finds_all_rows_through_the_single_vector_index(
     engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lancedb_table, "MIN_INDEXED_ROWS", 100)
@@ -257,7 +257,7 @@ def test_many_removed_rows_leave_the_cache(engine: LanceEngine) -> None:
     assert len(engine.cache("image")) == len(found(engine))
 
 
-def test_compaction_changes_nothing(engine: LanceEngine) -> None:
+def test_compaction_changes_no_result(engine: LanceEngine) -> None:
     for number in range(41, 47):
         engine.upsert(rows([number, number - 30]))
     before = found(engine)
@@ -337,7 +337,9 @@ def test_a_folder_without_write_permission_is_cached_in_the_users_folder(
 
 
 @pytest.mark.slow
-def test_shared_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_index_on_shared_storage_is_written_and_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """``s3://`` against moto's server on loopback: one writes, others read without any server."""
     import boto3
     from moto.server import ThreadedMotoServer

@@ -106,14 +106,14 @@ def test_a_first_stage_returns_only_its_candidates(
     assert len(everything) == 12
 
 
-def test_several_searches_at_once_are_each_as_alone(index: Index) -> None:
+def test_several_queries_find_what_each_finds_alone(index: Index) -> None:
     asked = ["红色", "蓝色波点雨伞", "手机壳 男"]
     for query, together in zip(asked, index.search_many(asked, SearchOptions(k=5)), strict=True):
         alone = index.search(query, k=5)
         assert [hit.id for hit in together] == [hit.id for hit in alone]
 
 
-def test_the_slow_scorer_reorders_with_beta(index: Index) -> None:
+def test_the_cross_encoder_reranks_with_beta(index: Index) -> None:
     first = index.search("红色碎花裙", k=4)
     merged = index.search("红色碎花裙", k=4, rerank=4, beta=2.0)
     assert {hit.id for hit in merged} == {hit.id for hit in first}
@@ -238,7 +238,7 @@ def test_a_catalogue_changes(tmp_path: Path, place: Path, xmr: Callable[..., Any
     assert xmr("index", "add", twice, where, "--strict").code == 2
 
 
-def test_a_catalogue_of_which_all_was_left_out_makes_no_index(
+def test_a_catalogue_without_readable_products_makes_no_index(
     tmp_path: Path, place: Path, xmr: Callable[..., Any]
 ) -> None:
     model = place / "runs" / "a"

@@ -1,4 +1,4 @@
-"""Residual codes: what they lose, what they weigh, and that a search reads them as vectors."""
+"""Residual codes: their error, their size, and that a search reads them as vectors."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_items_keep_their_codes_through_selections() -> None:
     assert coded.code(coded.codebook) is coded  # type: ignore[arg-type]
 
 
-def test_a_codebook_survives_as_bytes_and_is_known_by_its_digest() -> None:
+def test_a_codebook_survives_as_bytes_and_keeps_its_digest() -> None:
     book = Codebook.train(unit(2000))
     again = Codebook.from_bytes(book.to_bytes())
     assert again.digest == book.digest
@@ -147,7 +147,7 @@ def test_a_codebook_survives_as_bytes_and_is_known_by_its_digest() -> None:
             Codebook.from_bytes(wrong)
 
 
-def test_what_cannot_be_encoded_is_named(tmp_path: Path) -> None:
+def test_vectors_that_cannot_be_encoded_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sample is empty"):
         Codebook.train(torch.zeros(0, 8))
     with pytest.raises(InputError, match="even dimension"):

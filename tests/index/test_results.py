@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.results_page import QueryResults, page, write_page
-from bagformer_cli.index.search import Hit
+from bagformer_cli.index.results import Hit, QueryResults, page, write_page
 
 
 def hit(title: str, thumbnail: bytes | None = None) -> Hit:

@@ -1,18 +1,18 @@
-"""Write search results with their images as one self-contained HTML page."""
+"""The results of a search: as objects, and as one self-contained HTML page."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bagformer_cli.data.images import decode, open_image
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import write_text
-from bagformer_cli.index.search import Hit
 from bagformer_cli.messages import language, tr
 
 MAX_IMAGE_BYTES = 1 << 18  # a larger image is scaled down before it is embedded
@@ -20,8 +20,66 @@ EMBEDDED_SIDE = 400  # pixels
 
 
 @dataclass(frozen=True)
+class Hit:
+    """One result.
+
+    Attributes:
+        rank: From 1.
+        score: The score that orders the results: ``fast``, or the merged score.
+        mean: ``fast`` divided by the number of query vectors. A mean cosine, so it is comparable
+            between queries of different lengths.
+        id: The product's id.
+        title: Its title, or None.
+        image: The path of its image, or None.
+        attributes: Its other attributes, without missing values.
+        stage: ``late`` if ``score`` is the late-interaction score; ``merged`` if the cross-encoder
+            scored the product too. Merged results come first.
+        fast: The late-interaction score.
+        slow: The cross-encoder's score, or None.
+        thumbnail: A small image as the content of its file, or None.
+    """
+
+    rank: int
+    score: float
+    mean: float
+    id: str
+    title: str | None
+    image: str | None
+    attributes: dict[str, Any]
+    stage: str
+    fast: float
+    slow: float | None = None
+    thumbnail: bytes | None = field(default=None, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all attributes but the thumbnail."""
+        return {name: value for name, value in vars(self).items() if name != "thumbnail"}
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of one query.
+
+    Attributes:
+        hits: The results, best first.
+        plan: The stages: what each did, and how.
+        seconds: Wall time by stage and step; for several queries the time of all together.
+    """
+
+    hits: list[Hit]
+    plan: list[dict[str, Any]]
+    seconds: dict[str, float]
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+
+@dataclass(frozen=True)
 class QueryResults:
-    """One query and its results.
+    """A query and its results, as the page shows them.
 
     Args:
         query: The title, or the name of the image file.
