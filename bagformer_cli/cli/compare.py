@@ -17,9 +17,9 @@ app = App()
 
 @app.command(
     help=tr(
-        "Put trained models side by side: recall both ways, vectors and bytes an item, time of a "
-        "query, and whether each is better or worse than the first for certain (paired bootstrap "
-        "over the queries).\n\n"
+        "Compare trained models on one dataset: recall in both directions, vectors and bytes per "
+        "item, time per query, and the difference from the first model with its 95 % interval "
+        "(paired bootstrap over the queries).\n\n"
         "    xmr compare runs/fast runs/shrinktofast runs/inflate"
     )
 )
@@ -30,36 +30,18 @@ def compare(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Parse, measure, print."""
-    from bagformer_cli.datasets import ensure_store, resolve
-    from bagformer_cli.evaluation.compare import measure, paired_bootstrap
-    from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint, load_model
+    """Parse, compare, print."""
+    from bagformer_cli.datasets import resolve
+    from bagformer_cli.evaluation.compare import compare_folders
+    from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint
 
-    places = [find_checkpoint(run) for run in runs]
-    for place in places:
-        check_model_folder(place)
-    rows: list[dict[str, Any]] = []
-    first = None
+    checkpoints = [find_checkpoint(run) for run in runs]
+    for checkpoint in checkpoints:
+        check_model_folder(checkpoint)
     with bars.progress() as progress:
         folder = resolve(dataset, progress=progress)
-        for run, place in zip(runs, places, strict=True):
-            model = load_model(place)
-            store = ensure_store(folder, model.titles, splits=[split], progress=progress)
-            found = measure(model, store.split(split), progress)
-            row: dict[str, Any] = {
-                "run": str(run),
-                "text_to_image": found.text_to_image.percent(),
-                "image_to_text": found.image_to_text.percent(),
-                "vectors": {"title": found.title_vectors, "image": found.image_vectors},
-                "image_bytes": found.image_bytes,
-                "query_ms": found.query_ms,
-            }
-            if first is None:
-                first = found.ranks
-            else:
-                gap = paired_bootstrap([found.ranks], [first])
-                row["difference"] = {"mean": gap.mean, "lower": gap.lower, "upper": gap.upper}
-            rows.append(row)
+        measured = compare_folders(checkpoints, folder, split, progress)
+    rows = [{"run": str(run), **row} for run, row in zip(runs, measured, strict=True)]
     report = {"dataset": dataset, "split": split, "runs": rows}
     console.result(report, lambda: _show(rows))
 
@@ -69,11 +51,11 @@ def _show(rows: list[dict[str, Any]]) -> None:
         tr("run"),
         tr("text → image"),
         tr("image → text"),
-        tr("vectors a title"),
-        tr("vectors an image"),
-        tr("bytes an image"),
-        tr("ms a query"),
-        tr("against the first (95 %)"),
+        tr("vectors per title"),
+        tr("vectors per image"),
+        tr("bytes per image"),
+        tr("ms per query"),
+        tr("difference from the first, 95 % interval"),
     ]
     console.table(
         columns,
@@ -86,7 +68,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
                 row["vectors"]["image"],
                 row["image_bytes"],
                 row["query_ms"],
-                _gap(row.get("difference")),
+                _interval(row.get("difference")),
             ]
             for row in rows
         ],
@@ -94,7 +76,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
     )
 
 
-def _gap(difference: dict[str, float] | None) -> str | None:
+def _interval(difference: dict[str, float] | None) -> str | None:
     if difference is None:
         return None
     return "{mean:+.2f} ({lower:+.2f} … {upper:+.2f})".format(**difference)

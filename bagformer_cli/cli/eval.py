@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,17 +13,21 @@ from bagformer_cli.cli.options import Checkpoint, Dataset
 from bagformer_cli.cli.views import show_recall
 from bagformer_cli.messages import tr
 
+if TYPE_CHECKING:
+    from bagformer_cli.evaluation.submission import CheckedSubmission
+
 app = App()
 
 
 @app.command(
     name="eval",
     help=tr(
-        "Measure recall over the full pool, text to image and image to text: of the fast scorer, "
-        "of the slow scorer's rerank of the best K, and of the two added.\n\n"
+        "Measure recall over the full pool, text to image and image to text: of the recall stage, "
+        "of the cross-encoder's rerank of the best K, and of the merged score.\n\n"
         "    xmr eval --dataset muge\n\n"
         "    xmr eval --checkpoint runs/fast --slow runs/captioner --rerank 50,100 --tune-beta\n\n"
-        "    xmr eval --dataset muge --split test --submission predictions.jsonl"
+        "    xmr eval --dataset muge --split test --submission predictions.jsonl\n\n"
+        "    xmr eval --dataset muge --split valid --check predictions.jsonl"
     ),
 )
 def evaluate_command(
@@ -33,25 +37,30 @@ def evaluate_command(
     slow: Annotated[
         Path | None,
         typer.Option(
-            help=tr("Another model folder or run folder, whose slow scorer reranks. Default: own.")
+            help=tr(
+                "Model folder or run folder whose cross-encoder reranks. Default: the model itself."
+            )
         ),
     ] = None,
     rerank: Annotated[
         str | None,
         typer.Option(
             metavar="K[,K]",
-            help=tr("How many of the best the slow scorer sees; 0: none. Default: the config's."),
+            help=tr(
+                "Number of candidates to rerank; 0: none. Default: the config's, if the model has "
+                "a trained cross-encoder."
+            ),
         ),
     ] = None,
     beta: Annotated[
         float | None,
-        typer.Option(min=0, help=tr("Merged = slow + beta x fast. Default: the config's.")),
+        typer.Option(min=0, help=tr("Merged score = slow + beta × fast. Default: the config's.")),
     ] = None,
     tune_beta: Annotated[
         bool,
         typer.Option(
             "--tune-beta",
-            help=tr("Choose beta on the validation split and keep it in the model folder."),
+            help=tr("Choose beta on the validation split and save it in the model folder."),
         ),
     ] = False,
     items: Annotated[
@@ -59,20 +68,20 @@ def evaluate_command(
         typer.Option(
             metavar="KEYS",
             help=tr(
-                "Only these images and the queries that they answer: an id a line; with names "
-                "behind a tab, the mean over the named subsets."
+                "File of image ids, one per line: evaluate on these images and their queries. "
+                "With a name after a tab: on each named subset, and average."
             ),
         ),
     ] = None,
     products: Annotated[
         Path | None,
         typer.Option(
-            help=tr("A TSV of image id and product: several images of one product count once.")
+            help=tr("TSV of image id and product: several images of one product count once.")
         ),
     ] = None,
     submission: Annotated[
         Path | None,
-        typer.Option(help=tr("Write the official file: ten image ids for each query.")),
+        typer.Option(help=tr("Write MUGE's submission file: ten image ids per query.")),
     ] = None,
     naming: Annotated[
         Literal["query", "text"] | None,
@@ -84,158 +93,48 @@ def evaluate_command(
             show_default=False,
         ),
     ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=tr(
+                "Check a submission against the dataset's split, without a model, and print its "
+                "recall if the answers are known."
+            ),
+        ),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Parse, evaluate, print."""
-    from bagformer_cli.api import load
-    from bagformer_cli.datasets import ensure_store, resolve
-    from bagformer_cli.evaluation.attributes import first_image_accuracy
-    from bagformer_cli.evaluation.evaluate import Slow, evaluate
-    from bagformer_cli.evaluation.subsets import read_subsets
-    from bagformer_cli.models.build import require_cross_encoder
+    """Parse, evaluate or check, print."""
+    from bagformer_cli.datasets import resolve
+    from bagformer_cli.evaluation.dataset import EvaluationRequest, check_folder, evaluate_folder
     from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint
 
+    if check is not None:
+        checked = check_folder(check, resolve(dataset), split)
+        report = {"dataset": dataset, "split": split, "check": str(check), **checked.to_json()}
+        console.result(report, lambda: _show_check(report, checked))
+        return
     counts = _counts(rerank)
     with bars.progress() as progress:
-        # A dataset that is not here is said first; the demo set is drawn only for a model.
+        # Errors come before long work: a missing dataset first, then the model folders. The demo
+        # dataset is drawn only when there is a model to evaluate on it.
         folder = None if dataset == "demo" else resolve(dataset, progress=progress)
-        place = find_checkpoint(checkpoint)
-        for model_folder in (place, *([] if slow is None else [find_checkpoint(slow)])):
+        model = find_checkpoint(checkpoint)
+        reranker = None if slow is None else find_checkpoint(slow)
+        for model_folder in filter(None, (model, reranker)):
             check_model_folder(model_folder)
-        folder = folder or resolve(dataset, progress=progress)
-        model = load(place).model
-        judge = None if slow is None else _slow_model(slow)
-        if judge is None and any(counts or ()):
-            require_cross_encoder(model, place)
-
-        def parts(name: str) -> tuple[Any, Any]:
-            """A split as the fast and as the other slow model read it."""
-            store = ensure_store(folder, model.titles, splits=[name], progress=progress)
-            own = store.split(name)
-            if judge is None:
-                return own, None
-            other = ensure_store(folder, judge.titles, splits=[name], progress=progress)
-            return own, Slow(judge, other.split(name))
-
-        part, other = parts(split)
-        settings = model.config.evaluation
-        key = None if slow is None else weights_key(find_checkpoint(slow))
-        if key is not None:
-            settings.beta = settings.slow_betas.get(key, settings.beta)
-        if beta is not None:
-            settings.beta = beta
-        if tune_beta:
-            tuned = evaluate(
-                model,
-                *(parts("valid")[:1]),
-                settings,
-                rerank=counts or True,
-                slow=parts("valid")[1],
-                tune_beta=True,
-                progress=progress,
-            )
-            if tuned.beta is None:
-                raise _nothing_to_tune(place)
-            settings.beta = tuned.beta
-            keep_beta(place, tuned.beta, key)
-            console.info(tr("beta {beta}, chosen on validation", beta=f"{tuned.beta:g}"))
-        groups = None
-        if products is not None:
-            from bagformer_cli.evaluation.products import read_products
-
-            groups = read_products(products, part.image_ids)
-        subsets = {"": None} if items is None else read_subsets(items, part)
-        all_found = {
-            name: evaluate(
-                model,
-                part,
-                settings,
-                rerank=True if counts is None else counts,
-                groups=groups,
-                slow=other,
-                subset=subset,
-                progress=progress,
-            )
-            for name, subset in subsets.items()
-        }
-    found = next(iter(all_found.values()))
-    report: dict[str, Any] = {
-        "dataset": dataset,
-        "split": split,
-        **found.to_json(),
-        "checkpoint": str(place),
-    }
-    if slow is not None:
-        report["slow"] = str(find_checkpoint(slow))
-    if items is not None:
-        every = {name: one.to_json() for name, one in all_found.items()}
-        report |= {"stages": _mean_stages([one["stages"] for one in every.values()])}
-        report["subsets"] = every
-    else:
-        if accuracy := first_image_accuracy(folder.path, part, found.best.positions[:, 0]):
-            report["attributes"] = accuracy
-    if submission is not None and items is None:
-        from bagformer_cli.data.muge import Query
-        from bagformer_cli.evaluation.submission import write_submission
-
-        ids_and_texts = zip(part.query_ids.tolist(), part.texts, strict=True)
-        queries = [Query(number, text, ()) for number, text in ids_and_texts]
-        write_submission(
-            submission,
-            queries,
-            part.image_ids[found.best.positions],
-            naming or folder.naming,
+        request = EvaluationRequest(
+            split, reranker, counts, beta, tune_beta, items, products, submission, naming
         )
-        report["submission"] = str(submission)
+        folder = folder or resolve(dataset, progress=progress)
+        report = {"dataset": dataset, **evaluate_folder(folder, model, request, progress)}
     console.result(report, lambda: show_evaluation(report))
 
 
-def weights_key(folder: Path) -> str:
-    """How a slow scorer of another folder is called in ``evaluation.slow_betas``."""
-    from bagformer_cli.files import sha256_of
-    from bagformer_cli.models.checkpoint import WEIGHTS, check_model_folder
-
-    check_model_folder(folder)
-    return sha256_of(folder / WEIGHTS)[:16]
-
-
-def keep_beta(folder: Path, beta: float, key: str | None) -> None:
-    """Write beta into a model folder's config: its own, or that for another slow scorer."""
-    from bagformer_cli.config import load_config, save_config
-
-    path = folder / "config.yaml"
-    config = load_config(path)
-    if key is None:
-        config.evaluation.beta = beta
-    else:
-        config.evaluation.slow_betas = {**config.evaluation.slow_betas, key: beta}
-    save_config(config, path, path)
-
-
-def _slow_model(given: Path) -> Any:
-    from bagformer_cli.api import load
-    from bagformer_cli.models.build import require_cross_encoder
-    from bagformer_cli.models.checkpoint import find_checkpoint
-
-    place = find_checkpoint(given)
-    model = load(place).model
-    require_cross_encoder(model, place)
-    return model
-
-
-def _nothing_to_tune(place: Path) -> Exception:
-    from bagformer_cli.errors import InputError
-
-    return InputError(
-        tr("There is no slow scorer whose weight could be chosen."),
-        where=place,
-        hint=tr("Name one with --slow, and let it see some: --rerank 50"),
-    )
-
-
 def _counts(rerank: str | None) -> list[int] | None:
-    """``50,100`` as numbers; None: the config's."""
+    """Parse ``50,100``; None: the config's."""
     from bagformer_cli.errors import InputError
 
     if rerank is None:
@@ -248,22 +147,27 @@ def _counts(rerank: str | None) -> list[int] | None:
     return [int(part) for part in parts]
 
 
-def _mean_stages(every: list[dict[str, Any]]) -> dict[str, Any]:
-    """The mean over subsets, figure by figure."""
-    return {
-        stage: {
-            direction: {
-                name: sum(one[stage][direction][name] for one in every) / len(every)
-                for name in figures
-            }
-            for direction, figures in both.items()
-        }
-        for stage, both in every[0].items()
-    }
+def _show_check(report: dict[str, Any], checked: CheckedSubmission) -> None:
+    """Print the outcome of ``--check``."""
+    console.say(
+        tr(
+            "{path} is a correct submission: {n} queries.",
+            path=report["check"],
+            n=checked.n_queries,
+        )
+    )
+    if checked.unknown:
+        console.warn(
+            tr("{n} of its queries are not in the split.", n=len(checked.unknown)),
+            where=report["check"],
+        )
+    if checked.recall is not None:
+        figures = checked.recall.percent()
+        console.facts({name: f"{value:.2f}" for name, value in figures.items()})
 
 
 def show_evaluation(report: dict[str, Any]) -> None:
-    """Print the recall table of a report, and what else it holds."""
+    """Print the report of an evaluation."""
     show_recall(
         report["stages"],
         title=tr(
@@ -281,16 +185,19 @@ def show_evaluation(report: dict[str, Any]) -> None:
             "colour": tr("colour"),
             "pattern": tr("pattern"),
             "part": tr("colour of a part"),
-            "binding": tr("which has which"),
-            "all": tr("everything"),
+            "binding": tr("binding (which object has which attribute)"),
+            "all": tr("all attributes"),
         }
         console.table(
-            [tr("the first image is right in"), tr("percent of the queries that name it")],
+            [
+                tr("first-image accuracy by attribute"),
+                tr("% of queries that mention it"),
+            ],
             [[names.get(name, name), share] for name, share in report["attributes"].items()],
         )
     facts = {name: f"{value:.1f} s" for name, value in report["seconds"].items()}
     if "beta" in report:
-        facts[tr("beta: merged = slow + beta x fast")] = f"{report['beta']:g}"
+        facts[tr("beta: merged score = slow + beta × fast")] = f"{report['beta']:g}"
     console.facts(facts)
     if "submission" in report:
         console.say(tr("Submission written: {path}", path=report["submission"]))

@@ -96,7 +96,7 @@ def run_demo(
         "dataset": "demo",
         "split": "valid",
         **evaluation.to_json(),
-        "attributes": first_image_accuracy(dataset.path, split, evaluation.best.positions[:, 0]),
+        "attributes": first_image_accuracy(dataset.path, split, evaluation.best[:, 0]),
         "checkpoint": str(checkpoint),
         "score": {**score, "checkpoint": str(checkpoint)},
         "search": search,

@@ -1,1 +1,1 @@
-"""Ranks and recall, MUGE submissions, whole evaluations, reports."""
+"""Ranks and recall, whole evaluations, MUGE submissions, comparison of models."""

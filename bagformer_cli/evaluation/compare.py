@@ -1,4 +1,4 @@
-"""Models side by side: recall, what an item costs to keep, how long a query takes, who is better.
+"""Compare models: recall, size of the vectors, query time, and a test of the difference.
 
 Shapes: Q queries, S seeds.
 """
@@ -9,16 +9,21 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bagformer_cli.data.muge import MugeFolder
 from bagformer_cli.data.store.split import Split
+from bagformer_cli.evaluation.dataset import open_split
 from bagformer_cli.evaluation.evaluate import encode_split, score_matrices
 from bagformer_cli.evaluation.metrics import KS, NO_POSITIVE, Positives, Recall, best_ranks, recall
 from bagformer_cli.interaction.topk import topk
 from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
@@ -28,16 +33,17 @@ TIMED_QUERIES = 30
 
 @dataclass(frozen=True)
 class Measured:
-    """What one model does on one split.
+    """The figures of one model on one split.
 
     Attributes:
         text_to_image: Recall of titles.
         image_to_text: Recall of images.
         ranks: [Q] rank of each title's best image.
-        title_vectors: Vectors of a title, mean.
-        image_vectors: Vectors of an image, mean.
-        image_bytes: float32 bytes of an image's vectors, mean.
-        query_ms: The ten best images of one encoded title out of the whole split, median.
+        title_vectors: Mean number of vectors per title.
+        image_vectors: Mean number of vectors per image.
+        image_bytes: Mean size of an image's float32 vectors, in bytes.
+        query_ms: Median time to find the ten best images of an encoded title in the whole split,
+            in milliseconds.
     """
 
     text_to_image: Recall
@@ -48,62 +54,104 @@ class Measured:
     image_bytes: float
     query_ms: float
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures that ``xmr compare --json`` prints, recalls in percent."""
+        return {
+            "text_to_image": self.text_to_image.percent(),
+            "image_to_text": self.image_to_text.percent(),
+            "vectors": {"title": self.title_vectors, "image": self.image_vectors},
+            "image_bytes": self.image_bytes,
+            "query_ms": self.query_ms,
+        }
+
+
+def compare_folders(
+    checkpoints: Sequence[Path], folder: MugeFolder, split: str, progress: Progress = SILENT
+) -> list[dict[str, Any]]:
+    """Measure several models on one split, and compare each with the first.
+
+    Args:
+        checkpoints: Model folders.
+        folder: The dataset. Its store is made or updated first.
+        split: ``train``, ``valid`` or ``test``.
+        progress: Where progress is reported.
+
+    Returns:
+        :meth:`Measured.to_json` of each model; from the second on with ``difference``: mean,
+        lower and upper bound of the 95 % interval in points of mean recall.
+    """
+    rows: list[dict[str, Any]] = []
+    first: NDArray[np.int64] | None = None
+    for checkpoint in checkpoints:
+        model = load_model(checkpoint)
+        found = measure(model, open_split(folder, model, split, progress), progress)
+        row = found.to_json()
+        if first is None:
+            first = found.ranks
+        else:
+            gap = paired_bootstrap([found.ranks], [first])
+            row["difference"] = {"mean": gap.mean, "lower": gap.lower, "upper": gap.upper}
+        rows.append(row)
+    return rows
+
 
 def measure(model: RetrievalModel, split: Split, progress: Progress = SILENT) -> Measured:
-    """Evaluate a model's fast scorer, and weigh it."""
+    """Measure recall of the fast scorer, size of the vectors, and query time."""
     images, texts = encode_split(
         model, split, model.config.evaluation.batch_size, states=False, progress=progress
     )
     t2i, i2t = score_matrices(texts, images, model.config)
-    wanted = Positives(split.item_offsets, split.items, len(split.image_ids))
-    ranks = best_ranks(t2i, wanted)
-    each = len(images.vectors.values) / max(1, len(images))
+    positives = Positives(split.item_offsets, split.items, len(split.image_ids))
+    ranks = best_ranks(t2i, positives)
+    image_vectors = len(images.vectors.values) / max(1, len(images))
     return Measured(
         recall(ranks),
-        recall(best_ranks(i2t, wanted.transposed())),
+        recall(best_ranks(i2t, positives.transposed())),
         ranks,
         len(texts.vectors.values) / max(1, len(texts)),
-        each,
-        each * images.vectors.dim * FLOAT_BYTES,
+        image_vectors,
+        image_vectors * images.vectors.dim * FLOAT_BYTES,
         query_milliseconds(texts.vectors, images.vectors),
     )
 
 
 def query_milliseconds(texts: MultiVectors, images: MultiVectors, k: int = 10) -> float:
-    """Time of one search over all images, the median over some titles, each the best of three."""
+    """Time a search over all images: the median over some titles, each the best of three."""
     times = []
     with torch.inference_mode():
         for query in range(min(TIMED_QUERIES, len(texts))):
             one = texts[query]
-            best = min(_timed(one, images, k) for _ in range(3))
-            times.append(best)
+            times.append(min(_time_search(one, images, k) for _ in range(3)))
     return 1000 * statistics.median(times)
 
 
-def _timed(query: MultiVectors, images: MultiVectors, k: int) -> float:
+def _time_search(query: MultiVectors, images: MultiVectors, k: int) -> float:
     start = time.perf_counter()
     topk(query, images, min(k, len(images)))
     return time.perf_counter() - start
 
 
 def hits_per_query(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[Q'] the mean over k = 1, 5, 10 of whether the answer is among the first k.
+    """Compute the share of k = 1, 5, 10 for which a query's answer is among the first k: [Q'].
 
-    Its mean over queries is the mean recall; queries without an answer are left out.
+    Its mean over queries is the mean recall. Queries without an answer are left out.
+
+    >>> hits_per_query(np.array([0, 7, NO_POSITIVE])).round(2).tolist()
+    [1.0, 0.33]
     """
-    some = ranks[ranks != NO_POSITIVE]
-    hits: NDArray[np.float64] = np.mean([some < k for k in KS], axis=0)
+    answered = ranks[ranks != NO_POSITIVE]
+    hits: NDArray[np.float64] = np.mean([answered < k for k in KS], axis=0)
     return hits
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better one is than another, in points of mean recall (percent).
+    """Difference of mean recall between two methods, in points (percent).
 
     Attributes:
-        mean: The difference.
-        lower: Lower 95 % bound.
-        upper: Upper 95 % bound.
+        mean: A − B.
+        lower: Lower bound of the 95 % interval.
+        upper: Upper bound.
     """
 
     mean: float
@@ -111,34 +159,32 @@ class Difference:
     upper: float
 
     @property
-    def holds(self) -> bool:
-        """Whether the first is better for certain."""
+    def supported(self) -> bool:
+        """True if the whole interval is above 0: A is better."""
         return self.lower > 0
 
 
 def paired_bootstrap(
-    better: Sequence[NDArray[np.int64]],
-    worse: Sequence[NDArray[np.int64]],
+    a: Sequence[NDArray[np.int64]],
+    b: Sequence[NDArray[np.int64]],
     *,
     draws: int = 10_000,
     seed: int = 0,
 ) -> Difference:
-    """Is the first way better than the second, whatever the queries and seeds?
+    """Compare the ranks of two methods by a paired bootstrap over seeds and queries.
 
-    Seeds are drawn with replacement, and within each drawn seed the same queries of both ways.
+    Seeds are drawn with replacement, and for each drawn seed the same queries of both methods.
 
     Args:
-        better: [S] ranks [Q] of one way.
-        worse: The same of the other, seed by seed.
-        draws: How often.
-        seed: Of the draws.
+        a: [S] ranks [Q] of method A.
+        b: The same of method B, seed by seed.
+        draws: Number of bootstrap samples.
+        seed: Random seed of the samples.
 
     Returns:
         The difference of mean recall with its two-sided 95 % interval.
     """
-    gaps = np.stack(
-        [hits_per_query(a) - hits_per_query(b) for a, b in zip(better, worse, strict=True)]
-    )
+    gaps = np.stack([hits_per_query(x) - hits_per_query(y) for x, y in zip(a, b, strict=True)])
     random = np.random.default_rng(seed)
     seeds, queries = gaps.shape
     means = np.empty(draws)

@@ -1,4 +1,11 @@
-"""A whole evaluation: encode both sides, recall, rerank, merge; figures in MUGE's terms.
+"""Evaluate a model on a split: encode both sides, rank, rerank, merge.
+
+::
+
+    encode ─▶ recall stage: all scores ─▶ best K ─▶ rerank: cross-encoder ─▶ merged: slow + β·fast
+              stages["recall"]                      stages["rerank"]         stages["merged"]
+
+Recall is measured over the whole pool of images, in both directions.
 
 Shapes: Q queries, N images, K candidates.
 """
@@ -9,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +27,7 @@ from bagformer_cli.config import EvaluationConfig, RunConfig
 from bagformer_cli.data.batches import image_batches, region_batches, text_batches
 from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.store.split import Split
-from bagformer_cli.evaluation.merge import Ranked, choose_beta
+from bagformer_cli.evaluation.merge import Reranked, choose_beta
 from bagformer_cli.evaluation.metrics import (
     Candidates,
     Positives,
@@ -38,41 +45,41 @@ from bagformer_cli.models.encode import EncodedItems, encode_images, encode_text
 from bagformer_cli.models.scorers import pooled_maxsim
 from bagformer_cli.progress import SILENT, Progress
 
-DIRECTIONS = ("text_to_image", "image_to_text")
 SUBMITTED = 10
+"""Images that are kept of each query: MUGE's submission has ten."""
 
 
 @dataclass
 class Evaluation:
-    """What one evaluation found.
+    """The figures of one evaluation.
 
     Attributes:
-        n_queries: Queries in the split.
-        n_items: Images in the pool.
-        stages: ``recall`` and, with a slow scorer, ``rerank`` and ``merged``: each direction's
-            recall.
+        n_queries: Queries of the split or subset.
+        n_items: Images of the pool.
+        stages: Stage (``recall``, ``rerank``, ``merged``) to direction (``text_to_image``,
+            ``image_to_text``) to recall. With several K, ``rerank@50`` and so on.
         seconds: Time of each part.
-        best: The last stage's best images of each query.
-        beta: What merged the two scores; None: nothing was merged.
-        ranks: Rank of each query's best answer: of the recall stage by direction, of the others by
-            ``merged/text_to_image`` and so on.
+        best: [Q, ≤ 10] positions of each query's best images after the last stage, best first.
+        beta: Weight of the fast score in the merged score; None: nothing was merged.
+        ranks: Rank of each query's best answer: by direction for the recall stage, by
+            ``merged/text_to_image`` and so on for the others.
     """
 
     n_queries: int
     n_items: int
     stages: dict[str, dict[str, Recall]]
     seconds: dict[str, float]
-    best: Candidates = field(repr=False)
+    best: NDArray[np.int64] = field(repr=False)
     beta: float | None = None
     ranks: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     @property
     def mean_recall(self) -> float:
-        """Text-to-image mean recall of the recall stage, in [0, 1]."""
+        """Mean recall of the recall stage, text to image, in [0, 1]."""
         return self.stages["recall"]["text_to_image"].mean
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as ``xmr eval --json`` prints them, recalls in percent."""
+        """Return the figures that ``xmr eval --json`` prints, recalls in percent."""
         return {
             "n_queries": self.n_queries,
             "n_items": self.n_items,
@@ -86,141 +93,189 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Sides:
-    """A split encoded for one model: its images and its queries."""
-
-    images: EncodedItems
-    texts: EncodedItems
-
-    def of(self, subset: Subset | None) -> Sides:
-        """A subset's images and queries."""
-        if subset is None:
-            return self
-        return Sides(self.images.select(subset.images), self.texts.select(subset.queries))
-
-
-@dataclass(frozen=True)
-class Slow:
-    """Another model whose slow scorer reranks.
+class Reranker:
+    """Another model whose cross-encoder reranks.
 
     Attributes:
-        model: Has a slow scorer.
-        split: The same split, with the tokens that this model reads.
+        model: A model with a trained cross-encoder.
+        split: The evaluated split, tokenised for this model.
     """
 
     model: RetrievalModel
     split: Split
 
 
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What to evaluate besides the recall stage.
+
+    Attributes:
+        rerank: Numbers K of candidates that are reranked; each gives a stage. Empty or 0: none.
+            None: ``config.candidates`` if the model has a trained cross-encoder.
+        reranker: A model that reranks in place of the evaluated one.
+        tune_beta: Choose beta on this split instead of taking it from the configuration.
+        groups: [N] product number of each image: images of one product count once. Nothing is
+            reranked then.
+        subset: Evaluate on a part of the split; None: on all of it.
+    """
+
+    rerank: Sequence[int] | None = None
+    reranker: Reranker | None = None
+    tune_beta: bool = False
+    groups: NDArray[np.int64] | None = None
+    subset: Subset | None = None
+
+    def counts(self, config: EvaluationConfig) -> list[int]:
+        """Return the numbers K above 0."""
+        counts = [config.candidates] if self.rerank is None else self.rerank
+        return [count for count in counts if count > 0]
+
+
+class EncodedSplit(NamedTuple):
+    """Both sides of a split, encoded by one model."""
+
+    images: EncodedItems
+    texts: EncodedItems
+
+    def restricted(self, subset: Subset | None) -> EncodedSplit:
+        """Take the images and queries of a subset; None: all."""
+        if subset is None:
+            return self
+        return EncodedSplit(self.images.select(subset.images), self.texts.select(subset.queries))
+
+
+class Direction(NamedTuple):
+    """The fast scores of one direction.
+
+    Attributes:
+        scores: [rows, columns], Q × N from text to image, N × Q from image to text.
+        positives: The columns that answer each row.
+    """
+
+    scores: NDArray[np.float32]
+    positives: Positives
+
+
 def evaluate(
     model: RetrievalModel,
     split: Split,
     config: EvaluationConfig,
-    *,
-    rerank: bool | Sequence[int] = True,
-    groups: NDArray[np.int64] | None = None,
-    slow: Slow | None = None,
-    subset: Subset | None = None,
-    tune_beta: bool = False,
+    options: EvaluationOptions = EvaluationOptions(),
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Evaluate a model on a split, over the full pool.
 
     Args:
-        model: The scorers.
-        split: Queries, images, and which belong together.
-        config: Batch size, candidates of the slow scorer, beta.
-        rerank: True: rerank the best ``config.candidates`` of the recall stage if the model can;
-            a list of numbers: rerank the best K of each number, one pair of stages a number.
-        groups: [N] product number of each image: several images of one product count once.
-        slow: Whose slow scorer reranks; None: the model's own.
-        subset: The pool; None: the whole split.
-        tune_beta: Choose beta by this split in place of taking it from ``config``.
-        progress: Where to report.
+        model: The model.
+        split: Queries, images, and the images that answer each query.
+        config: Batch size, number of candidates, beta.
+        options: Reranking, grouping by product, subset.
+        progress: Where progress is reported.
 
     Raises:
-        CheckpointError: ``rerank`` names numbers, or ``slow`` a model, but that model has no
+        CheckpointError: The options ask for reranking, but the model that is to rerank has no
             trained cross-encoder.
     """
     seconds: dict[str, float] = {}
-    counts = [config.candidates] if rerank is True else list(rerank or [])
-    counts = [count for count in counts if count > 0]
-    judge = slow or (Slow(model, split) if model.can_rerank else None)
-    if slow is not None or (counts and rerank is not True):
-        require_cross_encoder(model if slow is None else slow.model)
-    reranks = bool(counts) and judge is not None and groups is None
-    own = reranks and slow is None
-    positives = (
-        Positives(split.item_offsets, split.items, len(split.image_ids))
-        if subset is None
-        else subset.positives(split)
-    )
+    counts = options.counts(config)
+    other = options.reranker
+    if other is not None:
+        require_cross_encoder(other.model)
+    elif counts and options.rerank is not None:
+        require_cross_encoder(model)
+    reranks = bool(counts) and options.groups is None and (other is not None or model.can_rerank)
+    size = config.batch_size
     with _timed(seconds, "encode"):
-        sides = Sides(*encode_split(model, split, config.batch_size, states=own, progress=progress))
-        sides = sides.of(subset)
+        encoded = encode_split(
+            model, split, size, states=reranks and other is None, progress=progress
+        ).restricted(options.subset)
     with _timed(seconds, "recall"):
-        t2i, i2t = score_matrices(sides.texts, sides.images, model.config)
-        if groups is not None:
-            t2i, i2t = group_scores(t2i, groups, axis=1), group_scores(i2t, groups, axis=0)
-            positives = positives.grouped(groups)
-        matrices = {
-            "text_to_image": (t2i, positives),
-            "image_to_text": (i2t, positives.transposed()),
-        }
-        ranks = {name: best_ranks(scores, wanted) for name, (scores, wanted) in matrices.items()}
-        stages = {"recall": {direction: recall(found) for direction, found in ranks.items()}}
-        best = top_k(t2i, SUBMITTED)
-    beta = config.beta
-    if reranks and judge is not None:
+        directions = _score_all(model.config, split, encoded, options)
+        ranks = {name: best_ranks(*direction) for name, direction in directions.items()}
+        stages = {"recall": {name: recall(found) for name, found in ranks.items()}}
+        recalled = top_k(directions["text_to_image"].scores, SUBMITTED)
+    sizes = len(encoded.texts), len(encoded.images)
+    found = Evaluation(*sizes, stages, seconds, recalled.positions, ranks=ranks)
+    if reranks:
         with _timed(seconds, "rerank"):
-            if slow is not None:
-                sides = Sides(
-                    *encode_split(
-                        slow.model, slow.split, config.batch_size, states=True, progress=progress
-                    )
-                ).of(subset)
-            ranked = {
-                direction: Ranked(
-                    candidates := top_k(scores, max(counts)),
-                    score_pairs(
-                        judge.model, sides, candidates, direction, config.batch_size, progress
-                    ),
-                    wanted,
-                )
-                for direction, (scores, wanted) in matrices.items()
+            judging = model if other is None else other.model
+            if other is not None:
+                encoded = encode_split(
+                    other.model, other.split, size, states=True, progress=progress
+                ).restricted(options.subset)
+            reranked = {
+                name: _rerank(judging, encoded, name, direction, max(counts), size, progress)
+                for name, direction in directions.items()
             }
-            if tune_beta:
-                beta, _ = choose_beta(list(ranked.values()))
+            found.beta = config.beta
+            if options.tune_beta:
+                found.beta, _ = choose_beta(list(reranked.values()))
             for count in counts:
-                name = "" if len(counts) == 1 else f"@{count}"
-                merged = _rerank(ranked, count, beta, name, stages, ranks)
-            best = Candidates(merged.positions[:, :SUBMITTED], merged.scores[:, :SUBMITTED])
-    return Evaluation(
-        len(sides.texts), len(sides.images), stages, seconds, best, beta if reranks else None, ranks
-    )
+                suffix = "" if len(counts) == 1 else f"@{count}"
+                _add_stages(found, reranked, count, suffix, recalled)
+    return found
+
+
+def _score_all(
+    config: RunConfig, split: Split, encoded: EncodedSplit, options: EvaluationOptions
+) -> dict[str, Direction]:
+    """Compute the fast scores of all pairs, with one column per product if there are groups."""
+    subset, groups = options.subset, options.groups
+    if subset is None:
+        positives = Positives(split.item_offsets, split.items, len(split.image_ids))
+    else:
+        positives = subset.positives(split)
+    t2i, i2t = score_matrices(encoded.texts, encoded.images, config)
+    if groups is not None:
+        t2i, i2t = group_scores(t2i, groups, axis=1), group_scores(i2t, groups, axis=0)
+        positives = positives.grouped(groups)
+    return {
+        "text_to_image": Direction(t2i, positives),
+        "image_to_text": Direction(i2t, positives.transposed()),
+    }
 
 
 def _rerank(
-    ranked: dict[str, Ranked],
-    count: int,
-    beta: float,
+    model: RetrievalModel,
+    encoded: EncodedSplit,
     name: str,
-    stages: dict[str, dict[str, Recall]],
-    ranks: dict[str, NDArray[np.int64]],
-) -> Candidates:
-    """Add the stages of the best ``count``; returns the merged order of text to image."""
-    for direction, part in ranked.items():
+    direction: Direction,
+    count: int,
+    batch_size: int,
+    progress: Progress,
+) -> Reranked:
+    """Score the best ``count`` candidates of each row with the cross-encoder."""
+    candidates = top_k(direction.scores, count)
+    slow = score_pairs(model, encoded, candidates, name, batch_size, progress)
+    return Reranked(candidates, slow, direction.positives)
+
+
+def _add_stages(
+    found: Evaluation, reranked: dict[str, Reranked], count: int, suffix: str, recalled: Candidates
+) -> None:
+    """Add the stages of the best ``count`` candidates, and the images of the merged order.
+
+    Args:
+        found: The evaluation to add to.
+        reranked: At least ``count`` candidates of each row with both scores, by direction.
+        count: K.
+        suffix: Appended to the stages' names.
+        recalled: The best images of the recall stage; those after the first K follow the merged
+            order unchanged.
+    """
+    assert found.beta is not None
+    for direction, part in reranked.items():
         candidates = Candidates(
             part.candidates.positions[:, :count], part.candidates.scores[:, :count]
         )
-        orders = merge_stages(candidates, part.slow[:, :count], beta)
+        orders = merge_stages(candidates, part.slow[:, :count], found.beta)
         for stage in ("rerank", "merged"):
-            found = orders[stage].ranks(part.wanted)
-            stages.setdefault(f"{stage}{name}", {})[direction] = recall(found)
-            ranks[f"{stage}{name}/{direction}"] = found
+            ranks = orders[stage].ranks(part.positives)
+            found.stages.setdefault(f"{stage}{suffix}", {})[direction] = recall(ranks)
+            found.ranks[f"{stage}{suffix}/{direction}"] = ranks
         if direction == "text_to_image":
-            best = orders["merged"]
-    return best
+            merged = orders["merged"].positions[:, :SUBMITTED]
+            found.best = np.concatenate([merged, recalled.positions[:, count:]], axis=1)
 
 
 def encode_split(
@@ -230,11 +285,19 @@ def encode_split(
     *,
     states: bool,
     progress: Progress = SILENT,
-) -> tuple[EncodedItems, EncodedItems]:
-    """All images and all queries of a split, in its order."""
+) -> EncodedSplit:
+    """Encode all images and all queries of a split, in its order.
+
+    Args:
+        model: The model.
+        split: The split.
+        batch_size: Items per forward pass.
+        states: Keep what the cross-encoder reads.
+        progress: Where progress is reported.
+    """
     images = encode_images(
         model,
-        images_of(model, split, batch_size),
+        input_batches(model, split, batch_size),
         states=states,
         total=len(split.image_ids),
         description=tr("Encoding images"),
@@ -248,11 +311,11 @@ def encode_split(
         description=tr("Encoding titles"),
         progress=progress,
     )
-    return images, texts
+    return EncodedSplit(images, texts)
 
 
-def images_of(model: RetrievalModel, split: Split, batch_size: int) -> Iterator[Tensor]:
-    """A split's images as the model takes them: pixels, or pre-extracted regions."""
+def input_batches(model: RetrievalModel, split: Split, batch_size: int) -> Iterator[Tensor]:
+    """Read a split's images in batches: pixels, or regions if the model reads these."""
     if model.config.image.regions is not None:
         regions = RegionFile.of(split, model.config.image.regions)
         return region_batches(split, regions, batch_size)
@@ -261,12 +324,13 @@ def images_of(model: RetrievalModel, split: Split, batch_size: int) -> Iterator[
 
 @torch.inference_mode()
 def score_matrices(
-    texts: EncodedItems, images: EncodedItems, config: RunConfig | None = None
+    texts: EncodedItems, images: EncodedItems, config: RunConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The fast scores of all pairs, t2i [Q, N] and i2t [N, Q], pooled as ``config`` says."""
-    pooling = "each" if config is None else config.model.pooling
-    # one direction alone is ranked alike by sums and means; shared by both it is not
-    mean = pooling != "each" and config is not None and config.objectives.late_scale == "mean"
+    """Compute the fast scores of all pairs, t2i [Q, N] and i2t [N, Q], pooled as configured."""
+    pooling = config.model.pooling
+    # Each direction alone is ranked equally by sums and by means. A score that both directions
+    # share is not: the sum over one side's vectors changes the other side's order.
+    mean = pooling != "each" and config.objectives.late_scale == "mean"
     t2i, i2t = pooled_maxsim(texts.vectors, images.vectors, pooling, mean=mean)
     return t2i.cpu().numpy(), i2t.cpu().numpy()
 
@@ -274,45 +338,47 @@ def score_matrices(
 @torch.inference_mode()
 def score_pairs(
     model: RetrievalModel,
-    sides: Sides,
+    encoded: EncodedSplit,
     candidates: Candidates,
     direction: str,
     batch_size: int,
     progress: Progress = SILENT,
 ) -> NDArray[np.float32]:
-    """The slow scores of each row's candidates, [rows, K].
+    """Score the candidates of each row with the cross-encoder.
 
     Args:
-        model: A model with a slow scorer.
-        sides: Titles and images with their states.
+        model: A model with a cross-encoder.
+        encoded: Titles and images with their states.
         candidates: Image positions of each title, or title positions of each image.
         direction: ``text_to_image``: rows are titles; ``image_to_text``: rows are images.
-        batch_size: Rows are taken so that about 4 x so many pairs go through at once.
-        progress: Where to report.
+        batch_size: A forward pass scores four times as many pairs.
+        progress: Where progress is reported.
+
+    Returns:
+        [rows, K] scores, in the order of the candidates.
     """
-    texts, images = sides.texts, sides.images
+    texts, images = encoded.texts.states, encoded.images.states
     assert model.cross is not None
-    assert texts.states is not None
-    assert images.states is not None
+    assert texts is not None
+    assert images is not None
     was_training = model.training
     model.eval()
     count, each = candidates.positions.shape
     rows = np.repeat(np.arange(count), each)
     columns = candidates.positions.reshape(-1)
-    left, right = (rows, columns) if direction == "text_to_image" else (columns, rows)
-    text_index, image_index = torch.from_numpy(left), torch.from_numpy(right)
+    pairs = (rows, columns) if direction == "text_to_image" else (columns, rows)
+    text_rows, image_rows = map(torch.from_numpy, pairs)
     scores: list[Tensor] = []
     step = 4 * batch_size
     with progress.task(tr("Reranking"), len(rows)) as task:
         for start in range(0, len(rows), step):
-            some_texts = text_index[start : start + step]
-            some_images = image_index[start : start + step]
-            pair = model.cross.score(
-                texts.states.select(some_texts).to(model.device),
-                images.states.select(some_images).to(model.device, torch.float32),
+            some = slice(start, start + step)
+            scored = model.cross.score(
+                texts.select(text_rows[some]).to(model.device),
+                images.select(image_rows[some]).to(model.device, torch.float32),
             )
-            scores.append(pair)
-            task.advance(len(pair))
+            scores.append(scored)
+            task.advance(len(scored))
     model.train(was_training)
     result: NDArray[np.float32] = torch.cat(scores).cpu().numpy().reshape(count, each)
     return result

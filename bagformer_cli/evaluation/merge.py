@@ -1,4 +1,4 @@
-"""How much the fast score counts beside the slow one: ``slow + beta x fast``.
+"""Choose beta, the weight of the fast score in the merged score ``slow + beta x fast``.
 
 Shapes: R rows, K candidates.
 """
@@ -14,36 +14,40 @@ from numpy.typing import NDArray
 from bagformer_cli.evaluation.metrics import Candidates, Positives, recall
 
 POWERS = range(-6, 11)
-"""Betas that are tried: powers of two times what makes both scores vary alike, and 0."""
+"""Betas that are tried: 0, and these powers of two times the ratio of the scores' spreads."""
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """One direction's candidates with both scores.
+class Reranked:
+    """The candidates of one direction with both scores.
 
     Attributes:
-        candidates: The best by the fast score.
-        slow: [R, K] their slow scores.
-        wanted: What each row looks for.
+        candidates: The best K of each row by the fast score.
+        slow: [R, K] their scores by the cross-encoder.
+        positives: The columns that answer each row.
     """
 
     candidates: Candidates
     slow: NDArray[np.float32]
-    wanted: Positives
+    positives: Positives
 
 
-def choose_beta(directions: Sequence[Ranked]) -> tuple[float, dict[float, float]]:
-    """The beta with the best mean recall, over all directions (Thinking Fast and Slow, eq. 6).
+def choose_beta(directions: Sequence[Reranked]) -> tuple[float, dict[float, float]]:
+    """Choose the beta with the best mean recall over all directions.
 
-    Of equal ones the middle of the longest run, so that the choice is no accident of one pair.
+    Thinking Fast and Slow, eq. 6. Several betas in a row often have the same recall; the middle of
+    the longest such run is chosen, so that a single pair does not decide.
+
+    Args:
+        directions: Usually both directions.
 
     Returns:
         Beta, and the mean recall in [0, 1] of every beta that was tried.
     """
-    scale = float(
-        np.mean([_spread(part.slow) / max(_spread(part.candidates.scores), 1e-9)
-                 for part in directions])
-    )  # fmt: skip
+    ratios = [
+        _spread(part.slow) / max(_spread(part.candidates.scores), 1e-9) for part in directions
+    ]
+    scale = float(np.mean(ratios))
     tried = [0.0, *(float(f"{scale * 2.0**power:.4g}") for power in POWERS)]
     means = {
         beta: float(np.mean([_mean_recall(part, beta) for part in directions])) for beta in tried
@@ -59,11 +63,11 @@ def choose_beta(directions: Sequence[Ranked]) -> tuple[float, dict[float, float]
     return longest[len(longest) // 2], means
 
 
-def _mean_recall(part: Ranked, beta: float) -> float:
+def _mean_recall(part: Reranked, beta: float) -> float:
     merged = part.candidates.reordered(part.slow + beta * part.candidates.scores)
-    return recall(merged.ranks(part.wanted)).mean
+    return recall(merged.ranks(part.positives)).mean
 
 
 def _spread(scores: NDArray[np.floating]) -> float:
-    """The scores' standard deviation within a row, over all rows."""
+    """Compute the standard deviation within a row, over all rows."""
     return float(np.sqrt(np.mean(np.var(scores, axis=1)))) if scores.size else 0.0

@@ -1,14 +1,17 @@
 """Ranks and recall from score matrices, in plain numpy.
 
-Rows are queries of either direction, columns what they look for: titles x images for text->image,
-images x titles for image->text. A higher score is better; equal scores are ordered by position,
-the lower one first, so that a figure never depends on a sort's mood.
+Rows are queries, columns are the pool: titles × images from text to image, images × titles from
+image to text. A higher score is better. Equal scores are ordered by position, the lower one first,
+so that a figure does not depend on the sorting algorithm.
 
-Two ways to the same figures: :func:`best_ranks` counts, row by row, how many columns are better
-than a row's best answer (no sort, exact rank); :class:`TopK` keeps the best K columns of each row
-while blocks of columns stream by, which is also what the slow scorer reranks.
+:func:`best_ranks` counts the columns that beat each row's best answer: an exact rank without a
+sort. :class:`TopK` keeps the best K columns of each row while blocks of columns arrive; the
+cross-encoder reranks these candidates. A row with three columns, of which column 2 is the answer::
 
-Shape suffixes: R rows, C columns, K candidates, M positives.
+    scores   0.9  0.1  0.8      best_ranks: 1 (one column is better)
+    recall@1 = 0, recall@5 = 1
+
+Shapes: R rows, C columns, K candidates, M positives.
 """
 
 from __future__ import annotations
@@ -29,16 +32,16 @@ Missing = Literal["leave_out", "miss"]
 
 KS = (1, 5, 10)
 NO_POSITIVE = -1
-"""Rank of a row that has nothing to find."""
+"""Rank of a row without answers."""
 NOT_FOUND = int(np.iinfo(np.int64).max)
-"""Rank of a row none of whose answers is among its candidates."""
+"""Rank of a row whose answers are not among its candidates."""
 
-_BLOCK = 1 << 22  # scores looked at in one go: bounds the working memory, not the result
+_BLOCK = 1 << 22  # scores per step; limits working memory, does not change results
 
 
 @dataclass(frozen=True, slots=True)
 class Positives:
-    """Which columns answer each row: row r has ``columns[offsets[r]:offsets[r + 1]]``.
+    """The answers of each row: row r has ``columns[offsets[r]:offsets[r + 1]]``.
 
     Args:
         offsets: [R + 1], non-decreasing from 0 to M.
@@ -47,6 +50,9 @@ class Positives:
 
     Raises:
         ValueError: The offsets do not fit, or a position is outside the pool.
+
+    >>> Positives.from_lists([[2], [3, 1]], 4).columns.tolist()
+    [2, 3, 1]
     """
 
     offsets: Integers
@@ -67,7 +73,7 @@ class Positives:
 
     @classmethod
     def from_lists(cls, lists: Sequence[Sequence[int]], n_columns: int) -> Positives:
-        """The columns of each row as lists."""
+        """Pack one list of columns per row."""
         offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
         flat = [column for row in lists for column in row]
         return cls(offsets, np.array(flat, dtype=np.int64), n_columns)
@@ -77,15 +83,15 @@ class Positives:
 
     @property
     def rows(self) -> Integers:
-        """[M] the row of each entry of ``columns``."""
+        """The row of each entry of ``columns``, [M]."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
 
     def transposed(self) -> Positives:
-        """The same pairs looked at from the other side: which rows answer each column."""
+        """Swap the sides: return the rows that answer each column."""
         return Positives._from_pairs(self.columns, self.rows, self.n_columns, len(self))
 
     def grouped(self, groups: Integers) -> Positives:
-        """Columns replaced by the groups (see :func:`group_numbers`) they are in."""
+        """Replace each column by its group, see :func:`group_numbers`."""
         columns = np.asarray(groups, dtype=np.int64)[self.columns]
         return Positives._from_pairs(self.rows, columns, len(self), _n_groups(groups))
 
@@ -103,19 +109,22 @@ class Positives:
 
 
 def best_ranks(scores: Scores | Iterable[Scores], positives: Positives) -> Integers:
-    """The rank of each row's best answer, from complete rows.
+    """Compute the rank of each row's best answer from complete rows.
 
     Args:
-        scores: [R, C], or any iterable of [r, C] pieces of it in order (nothing is kept of them).
-        positives: What each row looks for.
+        scores: [R, C], or an iterable of its chunks [r, C] in order; chunks are not kept.
+        positives: The answers of each row.
 
     Returns:
-        [R] ranks from 0: how many columns come before the first answer;
-        :data:`NO_POSITIVE` for a row without an answer.
+        [R] ranks from 0: the number of columns before the first answer; :data:`NO_POSITIVE` for a
+        row without answers.
 
     Raises:
         ValueError: Rows or columns do not fit ``positives``.
-        XmrError: A score is not a number.
+        XmrError: A score is NaN.
+
+    >>> best_ranks(np.array([[0.9, 0.1, 0.8]]), Positives.from_lists([[2]], 3)).tolist()
+    [1]
     """
     chunks = [scores] if isinstance(scores, np.ndarray) else scores
     ranks = np.full(len(positives), NO_POSITIVE, dtype=np.int64)
@@ -164,7 +173,7 @@ class Candidates:
 
     Args:
         positions: [R, K] column positions, distinct within a row.
-        scores: [R, K] their scores, falling; equal ones with rising positions.
+        scores: [R, K] their scores, descending; equal ones with ascending positions.
     """
 
     positions: Integers
@@ -174,7 +183,7 @@ class Candidates:
         return len(self.positions)
 
     def reordered(self, scores: Scores) -> Candidates:
-        """The same columns in the order of other scores [R, K] (given in the present order)."""
+        """Sort the same columns by other scores [R, K], given in the present order."""
         scores = np.asarray(scores)
         if scores.shape != self.positions.shape:
             raise ValueError(f"scores of shape {scores.shape}, {self.positions.shape} wanted")
@@ -186,7 +195,7 @@ class Candidates:
         )
 
     def ranks(self, positives: Positives) -> Integers:
-        """[R] rank of each row's first answer; :data:`NOT_FOUND` where none is a candidate."""
+        """Compute the rank of each row's first answer, [R]; :data:`NOT_FOUND` if none is here."""
         if len(positives) != len(self):
             raise ValueError(f"{len(self)} rows of candidates, {len(positives)} of positives")
         ranks = np.where(np.diff(positives.offsets) > 0, NOT_FOUND, NO_POSITIVE)
@@ -201,9 +210,12 @@ class Candidates:
 
 
 def top_k(scores: Scores, k: int) -> Candidates:
-    """The best ``min(k, C)`` columns of each row of [R, C] scores.
+    """Find the best ``min(k, C)`` columns of each row of [R, C] scores.
 
-    Equal scores are taken and ordered by position, the lower one first.
+    Of equal scores, the lower position comes first.
+
+    >>> top_k(np.array([[0.5, 0.9, 0.5]]), 2).positions.tolist()
+    [[1, 0]]
     """
     top = TopK(len(scores), k)
     top.add(scores, 0)
@@ -211,20 +223,20 @@ def top_k(scores: Scores, k: int) -> Candidates:
 
 
 class TopK:
-    """The best K columns of each row while blocks of columns stream by, in any order.
+    """The best K columns of each row, from blocks of columns that arrive in any order.
 
     Args:
         n_rows: R.
-        k: How many to keep of each row.
+        k: K, columns kept per row.
     """
 
     def __init__(self, n_rows: int, k: int) -> None:
         self._k = k
-        self._positions = np.empty((n_rows, 0), dtype=np.int64)  # rising along a row
+        self._positions = np.empty((n_rows, 0), dtype=np.int64)  # ascending along a row
         self._scores: Scores = np.empty((n_rows, 0), dtype=np.float32)
 
     def add(self, scores: Scores, first_column: int) -> None:
-        """Take in the [R, c] scores of columns ``first_column`` and following."""
+        """Add the scores [R, c] of c columns from ``first_column`` on."""
         scores = np.asarray(scores)
         n_rows = len(self._positions)
         if scores.ndim != 2 or len(scores) != n_rows:
@@ -240,7 +252,7 @@ class TopK:
             self._scores = np.concatenate([scores for _, scores in kept])
 
     def _merged(self, rows: slice, block: Scores, columns: Integers) -> tuple[Integers, Scores]:
-        """The best k of some rows' kept columns and a block's, in order of position."""
+        """Keep the best k of some rows' columns and a block's, in order of position."""
         _require_numbers(block)
         new = np.broadcast_to(columns, block.shape)
         positions = np.concatenate([self._positions[rows], new], axis=1)
@@ -252,18 +264,18 @@ class TopK:
         return _kept(positions, scores, self._k)
 
     def candidates(self) -> Candidates:
-        """The best so far, best first: [R, min(K, columns seen)]."""
+        """Return the best columns so far, best first: [R, min(K, columns added)]."""
         return _sorted(self._positions, self._scores)
 
 
 def _kept(positions: Integers, scores: Scores, k: int) -> tuple[Integers, Scores]:
-    """The best k of each row, still in the order of ``positions``, which rise along a row."""
+    """Keep the best k of each row in the order of ``positions``, which ascend along a row."""
     if not 0 < k < scores.shape[1]:
         return positions[:, : max(k, 0)], scores[:, : max(k, 0)]
-    places = _chosen(scores, k)
+    chosen = _chosen(scores, k)
     return (
-        np.take_along_axis(positions, places, axis=1),
-        np.take_along_axis(scores, places, axis=1),
+        np.take_along_axis(positions, chosen, axis=1),
+        np.take_along_axis(scores, chosen, axis=1),
     )
 
 
@@ -275,7 +287,7 @@ def _sorted(positions: Integers, scores: Scores) -> Candidates:
 
 
 def _chosen(scores: Scores, k: int) -> Integers:
-    """[R, k] places of the k best, in rising order; of equal ones at the edge the lowest."""
+    """Find the positions of the k best scores, ascending, [R, k]; of equal ones the lowest."""
     n_rows, n_columns = scores.shape
     edge = np.partition(scores, n_columns - k, axis=1)[:, n_columns - k, None]
     better = scores > edge
@@ -290,15 +302,15 @@ def _chosen(scores: Scores, k: int) -> Integers:
 def merge_stages(
     recall: Candidates, slow: Scores, beta: float = 1.0
 ) -> dict[Literal["recall", "rerank", "merged"], Candidates]:
-    """The three orders of the same candidates.
+    """Sort the same candidates in three orders.
 
     Args:
         recall: The best K by the fast score.
-        slow: [R, K] the slow scorer's scores of these candidates, in the same order.
-        beta: Merged score = slow + beta x fast.
+        slow: [R, K] scores of these candidates by the cross-encoder, in the same order.
+        beta: Weight of the fast score: merged score = slow + beta x fast.
 
     Returns:
-        ``recall`` as it is, ``rerank`` by the slow score alone, ``merged`` by the weighted sum.
+        ``recall`` unchanged, ``rerank`` by the cross-encoder alone, ``merged`` by the weighted sum.
     """
     slow = np.asarray(slow)
     return {
@@ -321,12 +333,12 @@ def group_numbers(labels: Sequence[int] | Sequence[str] | NDArray[Any]) -> Integ
 
 
 def group_scores(scores: Scores, groups: Integers, axis: int = 1) -> Scores:
-    """One column (or row) a group in place of one a member: the best of its members.
+    """Reduce the columns (or rows) of each group to one: the best score of its members.
 
     Args:
         scores: [R, C].
         groups: [C] (``axis=1``) or [R] (``axis=0``) group numbers, see :func:`group_numbers`.
-        axis: Which axis holds the members.
+        axis: The axis of the members.
     """
     scores = np.asarray(scores)
     if len(groups) != scores.shape[axis]:
@@ -349,8 +361,8 @@ class Recall:
     """Recall at each k.
 
     Args:
-        hits: k to how many rows have an answer among their first k.
-        n: How many rows were counted.
+        hits: k to the number of rows that have an answer among their first k.
+        n: Number of rows counted.
     """
 
     hits: Mapping[int, int]
@@ -363,26 +375,26 @@ class Recall:
 
     @property
     def mean(self) -> float:
-        """Mean recall in [0, 1]: the mean over the ks (1, 5 and 10 in MUGE's leaderboard)."""
+        """Mean of recall@k over all k, in [0, 1]; MUGE's leaderboard takes k = 1, 5, 10."""
         return sum(self.at.values()) / len(self.hits)
 
     def percent(self) -> dict[str, float]:
-        """``{"recall@1": …, "mean_recall": …}`` in percent, for printing."""
+        """Return ``{"recall@1": …, "mean_recall": …}`` in percent."""
         figures = {f"recall@{k}": 100.0 * hits / max(1, self.n) for k, hits in self.hits.items()}
         return {**figures, "mean_recall": sum(figures.values()) / len(figures)}
 
 
 def recall(ranks: Integers, ks: Sequence[int] = KS, missing: Missing = "leave_out") -> Recall:
-    """Recall@k of ranks as :func:`best_ranks` and :meth:`Candidates.ranks` give them.
+    """Compute recall@k from ranks.
 
     Args:
-        ranks: [R] ranks from 0, :data:`NO_POSITIVE` for rows with nothing to find.
-        ks: The cut-offs.
-        missing: Rows with nothing to find are left out, or count as a miss (as the original
-            BagFormer code counts images without any query).
+        ranks: [R] ranks from :func:`best_ranks` or :meth:`Candidates.ranks`.
+        ks: The cut-offs k.
+        missing: ``leave_out`` rows without answers, or count each as a ``miss``, as the original
+            BagFormer code counts images without a query.
 
-    Returns:
-        The hits among the rows counted.
+    >>> recall(np.array([0, 7, NO_POSITIVE])).at
+    {1: 0.5, 5: 0.5, 10: 1.0}
     """
     ranks = np.asarray(ranks)
     some = ranks != NO_POSITIVE

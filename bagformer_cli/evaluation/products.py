@@ -1,4 +1,4 @@
-"""Which product each image shows: several pictures of one product then count once."""
+"""Read which product each image shows, so that several images of one product count once."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def read_products(path: str | Path, image_ids: NDArray[np.int64]) -> NDArray[np.
     """Read a TSV of ``image id <tab> product`` and number the products of a pool.
 
     Args:
-        path: The file, UTF-8, one image a line; images of other pools may be in it.
-        image_ids: [N] ids of the pool. One that the file lacks is a product of its own.
+        path: The file, UTF-8, one image per line. Images that are not in the pool are ignored.
+        image_ids: [N] ids of the pool. An image that the file lacks is a separate product.
 
     Returns:
         [N] product numbers from 0.
 
     Raises:
         InputError: The file cannot be read.
-        DataError: A line has another form, or an id comes twice with different products.
+        DataError: A line has another form, or an image is listed with two products.
     """
     path = Path(path)
     product: dict[int, str] = {}
@@ -36,7 +36,7 @@ def read_products(path: str | Path, image_ids: NDArray[np.int64]) -> NDArray[np.
         image, tab, name = line.partition("\t")
         if not tab or not image.strip().isdecimal() or not name.strip():
             raise DataError(
-                tr("A line of the products file has another form."),
+                tr("A line of the products file has the wrong form."),
                 where=f"{path}:{number}",
                 found=line[:60],
                 expected=tr("image id, tab, product"),
@@ -45,5 +45,5 @@ def read_products(path: str | Path, image_ids: NDArray[np.int64]) -> NDArray[np.
             raise DataError(
                 tr("An image belongs to two products."), where=f"{path}:{number}", found=line[:60]
             )
-    # A product name cannot start with a tab, so a lone image's own label meets no other.
+    # A product's name cannot start with a tab, so these labels differ from all names.
     return group_numbers([product.get(int(image), f"\t{image}") for image in image_ids])

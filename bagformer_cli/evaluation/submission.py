@@ -1,9 +1,8 @@
-"""MUGE's official prediction file: written, and checked before anybody else checks it.
+"""Write and check MUGE's submission file: the ten best images of every query, best first.
 
-One JSON object a line, in either naming of the dataset: ``query_id, query_text, item_ids`` or
-``text_id, text, image_ids``; the ten best images of every query, best first. The check rejects
-what the public evaluation script rejects, and what that one lets through by mistake: ``true`` in
-place of a number, the same query twice.
+One JSON object per line, in either naming of the dataset: ``query_id, query_text, item_ids`` or
+``text_id, text, image_ids``. The check rejects all that the public evaluation script rejects, and
+two mistakes that the script accepts: ``true`` as a number, and one query on two lines.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ _SHOWN = 80
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One line of a prediction file, known to be good.
+    """A correct line of a submission.
 
-    Args:
-        query_id: Which query.
+    Attributes:
+        query_id: The query.
         item_ids: Its ten best images, best first.
     """
 
@@ -43,19 +42,28 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class CheckedSubmission:
-    """What a good prediction file holds.
+    """The content of a correct submission.
 
-    Args:
-        naming: Which field names it uses; None for a file without a line.
-        n_queries: How many queries it answers.
-        unknown: Queries it answers that the ground truth lacks (the official script ignores them).
-        recall: Its recall; None where no ground truth was given or it keeps its answers secret.
+    Attributes:
+        naming: Its field names; None: the file has no line.
+        n_queries: Number of queries that it answers.
+        unknown: Its queries that the ground truth lacks; the official script ignores them.
+        recall: Its recall; None: there is no ground truth, or it has no answers.
     """
 
     naming: Naming | None
     n_queries: int
     unknown: tuple[int, ...] = ()
     recall: Recall | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures that ``xmr eval --check --json`` prints, recall in percent."""
+        return {
+            "naming": self.naming,
+            "n_queries": self.n_queries,
+            "unknown": list(self.unknown),
+            "recall": None if self.recall is None else self.recall.percent(),
+        }
 
 
 # --------------------------------------------------------------------------------------- writing
@@ -67,16 +75,16 @@ def write_submission(
     item_ids: NDArray[np.int64] | Sequence[Sequence[int]],
     naming: Naming = "query",
 ) -> None:
-    """Write the official file, whole or not at all.
+    """Write a submission; the file appears whole.
 
     Args:
         path: The file.
         queries: Every query of the split, in order.
-        item_ids: [Q, 10] the image ids (not positions) found for each, best first.
-        naming: Which field names to write.
+        item_ids: [Q, 10] ids (not positions) of the images found for each query, best first.
+        naming: The field names.
 
     Raises:
-        InputError: The pool has fewer than ten images, or the ids do not make a good file.
+        InputError: The pool has fewer than ten images, or a query or an image is repeated.
     """
     rows = np.asarray(item_ids)
     if rows.shape != (len(queries), PER_QUERY):
@@ -91,7 +99,7 @@ def write_submission(
             hint=tr("The pool of images must hold at least ten.") if few else None,
         )
     if not np.issubdtype(rows.dtype, np.integer):
-        raise InputError(tr("Image ids are whole numbers."), where=path, found=rows.dtype)
+        raise TypeError(f"image ids must be integers, found {rows.dtype}")
     id_field, text_field, items_field = FIELDS[naming]
     seen: set[int] = set()
     with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
@@ -115,17 +123,17 @@ def check_submission(
     truth: str | Path | Sequence[Query] | None = None,
     pool: Collection[int] | None = None,
 ) -> CheckedSubmission:
-    """Check a prediction file, and score it where the answers are known.
+    """Check a submission, and measure its recall if the answers are known.
 
     Args:
-        path: The prediction file, in either naming.
-        truth: The split's queries file, or its queries: each must be answered. Without it only
-            the lines themselves are checked.
-        pool: The ids an image may have; None: any whole number.
+        path: The submission, in either naming.
+        truth: The split's queries file, or its queries; each must be answered. None: check each
+            line alone.
+        pool: Ids of the images that can be answers; None: any whole number.
 
     Raises:
         InputError: The file does not exist.
-        DataError: The first line that is wrong (file and line), or the queries without an answer.
+        DataError: A line is wrong (the first one is named), or queries have no line.
     """
     path = Path(path)
     queries = None if truth is None else _queries(truth)
@@ -177,7 +185,7 @@ def check_submission(
 
 
 def _score(found: dict[int, Prediction], queries: Sequence[Query]) -> Recall | None:
-    """Recall as the official script computes it: a query without answers is a miss."""
+    """Compute recall as the official script does: a query without answers counts as a miss."""
     if not any(query.item_ids for query in queries):
         return None
     ranks = []
@@ -209,13 +217,13 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _object(raw: bytes, where: str) -> dict[str, Any]:
-    """A line as a JSON object whose keys are there once."""
+    """Parse a line: a JSON object without repeated keys."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         line = dict(pairs)
         if len(line) < len(pairs):
             raise DataError(
-                tr("A field is there twice."), where=where, found=", ".join(key for key, _ in pairs)
+                tr("A field is repeated."), where=where, found=", ".join(key for key, _ in pairs)
             )
         return line
 

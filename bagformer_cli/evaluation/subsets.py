@@ -1,4 +1,4 @@
-"""Named parts of a split, such as the folds of the 1k protocol."""
+"""Named parts of a split, such as the folds of the protocol with pools of 1,000 images."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bagformer_cli.messages import tr
 
 @dataclass(frozen=True)
 class Subset:
-    """Some images of a split, and the queries that they answer.
+    """Some images of a split and the queries that they answer.
 
     Attributes:
-        images: Positions in the split, rising.
-        queries: Positions of those queries that have an answer among them, rising.
+        images: Positions of the images in the split, ascending.
+        queries: Positions of the queries with an answer among the images, ascending.
     """
 
     images: NDArray[np.int64]
@@ -28,13 +28,13 @@ class Subset:
 
     @classmethod
     def of(cls, split: Split, images: NDArray[np.int64]) -> Subset:
-        """The subset of these image positions."""
+        """Make the subset of these image positions."""
         images = np.unique(images)
         owner = np.repeat(np.arange(len(split.query_ids)), np.diff(split.item_offsets))
         return cls(images, np.unique(owner[np.isin(split.items, images)]))
 
     def positives(self, split: Split) -> Positives:
-        """What answers what, in places of the subset."""
+        """Return the answers of each query, as positions in the subset."""
         owner = np.repeat(np.arange(len(split.query_ids)), np.diff(split.item_offsets))
         inside = np.isin(split.items, self.images)
         rows = np.searchsorted(self.queries, owner[inside])
@@ -44,27 +44,31 @@ class Subset:
 
 
 def read_subsets(path: str | Path, split: Split) -> dict[str, Subset]:
-    """Read a file of image ids, one a line, with a subset's name behind a tab or without.
+    """Read a file of image ids, one per line, each perhaps with a tab and the name of a subset.
+
+    Args:
+        path: The file, UTF-8.
+        split: The split that the images belong to.
 
     Returns:
-        Name to subset, in the order of the file; ids without a name are the subset ``items``.
+        Name to subset, in the order of the file. Ids without a name form the subset ``items``.
 
     Raises:
-        InputError: The file cannot be read, or is empty.
-        DataError: A line is no id, or the split has no such image.
+        InputError: The file cannot be read or names no image.
+        DataError: A line is not an id, or the split has no such image.
     """
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise cannot_read(path, error) from error
-    place = {number: i for i, number in enumerate(split.image_ids.tolist())}
+    position_of = {number: i for i, number in enumerate(split.image_ids.tolist())}
     found: dict[str, list[int]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         key, _, name = line.partition("\t")
-        position = place.get(int(key)) if key.strip().isdecimal() else None
+        position = position_of.get(int(key)) if key.strip().isdecimal() else None
         if position is None:
             raise DataError(
                 tr("A line of the items file names no image of the split."),
@@ -75,4 +79,4 @@ def read_subsets(path: str | Path, split: Split) -> dict[str, Subset]:
         found.setdefault(name.strip() or "items", []).append(position)
     if not found:
         raise InputError(tr("The items file names no image."), where=path)
-    return {name: Subset.of(split, np.array(places)) for name, places in found.items()}
+    return {name: Subset.of(split, np.array(positions)) for name, positions in found.items()}

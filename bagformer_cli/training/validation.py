@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bagformer_cli.data.store.split import Split
-from bagformer_cli.evaluation.evaluate import Evaluation, evaluate
+from bagformer_cli.evaluation.evaluate import Evaluation, EvaluationOptions, evaluate
 from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.models.checkpoint import save_model
@@ -44,9 +44,8 @@ class Validation:
             self._save_best()
             return None
         config = self.task.config
-        found = evaluate(
-            self.task.model, self.split, config.evaluation, rerank=False, progress=self.progress
-        )
+        no_rerank = EvaluationOptions(rerank=())
+        found = evaluate(self.task.model, self.split, config.evaluation, no_rerank, self.progress)
         mean = found.mean_recall
         log.write("valid", state.step, found.to_json())
         self.progress.info(_recall_line(state.step, found))

@@ -24,7 +24,7 @@ from bagformer_cli.config import load_config
 from bagformer_cli.data.regions import write_regions
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.datasets import ensure_store, resolve
-from bagformer_cli.evaluation.evaluate import Slow, evaluate
+from bagformer_cli.evaluation.evaluate import EvaluationOptions, Reranker, evaluate
 from bagformer_cli.files import write_text
 from bagformer_cli.models.backbone_regions import cell_regions
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
@@ -202,10 +202,12 @@ class Trials:
         config.candidates = 10
         known = self.run(method.teacher, seed)
         started = time.perf_counter()
-        tuned = evaluate(fast, test, config, slow=Slow(slow, test), tune_beta=True)
+        tuning = EvaluationOptions(reranker=Reranker(slow, test), tune_beta=True)
+        tuned = evaluate(fast, test, config, tuning)
         assert tuned.beta is not None
         config.beta = tuned.beta
-        found = evaluate(fast, valid, config, slow=Slow(slow, valid))
+        options = EvaluationOptions(reranker=Reranker(slow, valid))
+        found = evaluate(fast, valid, config, options)
         merged = found.stages["merged"]
         return {
             **{key: known[key] for key in ("vectors", "image_bytes", "query_ms", "steps")},
@@ -278,7 +280,7 @@ def orderings_table(trials: Trials, seeds: Sequence[int]) -> list[str]:
         if not common:
             continue
         difference = paired_difference(*(trials.results(name, common) for name in (a, b)))
-        supported = "yes" if difference.holds else "**no**"
+        supported = "yes" if difference.supported else "**no**"
         cells = [a, b, str(len(common)), format_difference(difference), supported]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -14,7 +14,7 @@ from bagformer_cli.data.images import decode
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.errors import DataError
-from bagformer_cli.evaluation.evaluate import evaluate
+from bagformer_cli.evaluation.evaluate import EvaluationOptions, evaluate
 from bagformer_cli.evaluation.products import read_products
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.training.initial_model import new_model
@@ -79,7 +79,7 @@ def test_every_stage_equals_the_obvious_way(pool: tuple[RetrievalModel, Split]) 
     expected = {"recall": t2i, "rerank": slow, "merged": slow + 0.5 * t2i}
     for stage, scores in expected.items():
         assert stages[stage]["text_to_image"].at[1] == pytest.approx(recall_at_1(scores, split))
-    best = found.best.positions
+    best = found.best
     assert best.tolist() == np.argsort(-expected["merged"], axis=1, kind="stable").tolist()
     assert (found.n_queries, found.n_items) == (5, 6)
     image_answers = [
@@ -101,7 +101,9 @@ def test_batch_size_changes_nothing(pool: tuple[RetrievalModel, Split]) -> None:
 
 def test_without_rerank_there_is_one_stage(pool: tuple[RetrievalModel, Split]) -> None:
     model, split = pool
-    assert list(evaluate(model, split, EvaluationConfig(), rerank=False).stages) == ["recall"]
+    assert list(
+        evaluate(model, split, EvaluationConfig(), EvaluationOptions(rerank=())).stages
+    ) == ["recall"]
     assert list(evaluate(model, split, EvaluationConfig(candidates=0)).stages) == ["recall"]
 
 
@@ -115,7 +117,7 @@ def test_evaluation_leaves_the_model_in_its_mode(pool: tuple[RetrievalModel, Spl
 
 def test_recall_is_in_percent_in_json(pool: tuple[RetrievalModel, Split]) -> None:
     model, split = pool
-    figures = evaluate(model, split, EvaluationConfig(), rerank=False).to_json()
+    figures = evaluate(model, split, EvaluationConfig(), EvaluationOptions(rerank=())).to_json()
     for both in figures["stages"].values():
         for direction in ("text_to_image", "image_to_text"):
             assert set(both[direction]) == {"recall@1", "recall@5", "recall@10", "mean_recall"}
@@ -129,7 +131,7 @@ def test_images_of_one_product_count_once(
     path = tmp_path / "products.tsv"
     path.write_text("".join(f"{number}\tthe only product\n" for number in range(10, 16)))
     groups = read_products(path, split.image_ids)
-    found = evaluate(model, split, EvaluationConfig(), groups=groups)
+    found = evaluate(model, split, EvaluationConfig(), EvaluationOptions(groups=groups))
     assert found.stages["recall"]["text_to_image"].at[1] == 1.0
     path.write_text("10\tA\n11\tA\n")
     assert read_products(path, split.image_ids).tolist() == [0, 0, 1, 2, 3, 4]

@@ -59,7 +59,6 @@ def test_a_pool_of_fewer_than_ten_is_refused_and_nothing_is_written(tmp_path: Pa
     [
         (QUERIES, FOUND[:2], "exactly ten"),
         (QUERIES, np.hstack([FOUND, FOUND + 50]), "exactly ten"),
-        (QUERIES, FOUND.astype(float), "whole numbers"),
         (QUERIES, FOUND // 2, "different images"),
         ([QUERIES[0]] * 3, FOUND, "once"),
     ],
@@ -70,6 +69,11 @@ def test_what_would_be_rejected_is_not_written(
     with pytest.raises(InputError, match=message):
         write_submission(tmp_path / "out.jsonl", queries, found)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ids_that_are_no_integers_are_a_type_error(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="integers"):
+        write_submission(tmp_path / "out.jsonl", QUERIES, FOUND.astype(float))
 
 
 GOOD: dict[str, Any] = {"text_id": 8, "text": "x", "image_ids": list(range(10))}
@@ -88,7 +92,7 @@ def with_item(value: Any) -> dict[str, Any]:
         ("\ufeff" + json.dumps(GOOD), "byte-order mark"),
         ("[1, 2]", "not an object"),
         ("null", "not an object"),
-        ('{"text_id": 1, "text_id": 2}', "twice"),
+        ('{"text_id": 1, "text_id": 2}', "repeated"),
         ({**GOOD, "text_id": "8"}, "'text_id' is not a whole number"),
         ({**GOOD, "text_id": True}, "'text_id' is not a whole number"),
         ({**GOOD, "text_id": 8.0}, "'text_id' is not a whole number"),

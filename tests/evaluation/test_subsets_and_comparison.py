@@ -9,7 +9,7 @@ import numpy as np
 from bagformer_cli.config import load_config
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.evaluation.compare import paired_bootstrap
-from bagformer_cli.evaluation.merge import Ranked, choose_beta
+from bagformer_cli.evaluation.merge import Reranked, choose_beta
 from bagformer_cli.evaluation.metrics import Positives, top_k
 from bagformer_cli.evaluation.subsets import Subset, read_subsets
 from bagformer_cli.text.from_config import build_titles
@@ -22,9 +22,9 @@ def test_beta_is_the_one_with_the_best_recall() -> None:
     candidates = top_k(fast, 3)
     right = np.array([[0.0, 9.0, 0.0], [0.0, 9.0, 0.0]], np.float32)
     slow = np.take_along_axis(right, candidates.positions, axis=1)
-    beta, means = choose_beta([Ranked(candidates, slow, wanted)])
+    beta, means = choose_beta([Reranked(candidates, slow, wanted)])
     assert means[beta] == max(means.values()) == 1.0
-    beta, means = choose_beta([Ranked(candidates, -slow, Positives.from_lists([[0], [1]], 3))])
+    beta, means = choose_beta([Reranked(candidates, -slow, Positives.from_lists([[0], [1]], 3))])
     assert means[beta] == 1.0  # the cross-encoder is wrong: the fast scorer must outweigh it
     assert beta > 1
 
@@ -48,6 +48,6 @@ def test_a_real_difference_is_supported_and_a_random_one_is_not() -> None:
     random = np.random.default_rng(0)
     ranks = random.integers(0, 40, (3, 200))
     better = np.maximum(ranks - 6, 0)
-    assert paired_bootstrap(list(better), list(ranks), draws=300).holds
+    assert paired_bootstrap(list(better), list(ranks), draws=300).supported
     shuffled = [random.permutation(row) for row in ranks]
-    assert not paired_bootstrap(shuffled, list(ranks), draws=300).holds
+    assert not paired_bootstrap(shuffled, list(ranks), draws=300).supported

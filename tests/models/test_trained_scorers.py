@@ -11,7 +11,7 @@ import pytest
 from bagformer_cli.config import builtin_modes, load_config
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.errors import CheckpointError
-from bagformer_cli.evaluation.evaluate import Slow, evaluate
+from bagformer_cli.evaluation.evaluate import EvaluationOptions, Reranker, evaluate
 from bagformer_cli.models.build import build_model, trained_scorers
 from bagformer_cli.models.checkpoint import (
     WEIGHTS,
@@ -89,9 +89,12 @@ def test_an_untrained_cross_encoder_never_reranks(tmp_path: Path) -> None:
     settings = model.config.evaluation
     assert settings.candidates
     assert list(evaluate(model, split, settings).stages) == ["recall"]
-    for asked in ({"rerank": [2]}, {"slow": Slow(model, split)}):
+    for options in (
+        EvaluationOptions(rerank=[2]),
+        EvaluationOptions(reranker=Reranker(model, split)),
+    ):
         with pytest.raises(CheckpointError, match="no trained cross-encoder"):
-            evaluate(model, split, settings, **asked)  # type: ignore[arg-type]
+            evaluate(model, split, settings, options)
 
 
 def test_commands_refuse_to_rerank_with_it(tmp_path: Path, xmr: Callable[..., Any]) -> None:

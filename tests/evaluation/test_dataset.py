@@ -1,0 +1,134 @@
+"""Evaluation of a model folder on a dataset, and the check of a submission."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bagformer_cli.config import load_config
+from bagformer_cli.data.muge import MugeFolder
+from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.evaluation.compare import compare_folders
+from bagformer_cli.evaluation.dataset import (
+    EvaluationRequest,
+    check_folder,
+    evaluate_folder,
+    reranker_key,
+)
+from tests.support.datasets import write_split
+from tests.support.small_model import saved_model
+
+QUERIES = [(number, title, (100 + number,)) for number, title in enumerate(["裙", "包", "伞"] * 4)]
+REQUEST = EvaluationRequest(rerank=[2], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> MugeFolder:
+    return write_split(tmp_path_factory.mktemp("data"), "valid", QUERIES)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved_model(tmp_path_factory.mktemp("model"))
+
+
+def test_the_report_has_the_stages_and_the_model(folder: MugeFolder, model: Path) -> None:
+    report = evaluate_folder(folder, model, REQUEST)
+    assert list(report["stages"]) == ["recall", "rerank", "merged"]
+    assert (report["n_queries"], report["n_items"]) == (12, 12)
+    assert report["checkpoint"] == str(model)
+    assert "submission" not in report
+
+
+def test_another_model_reranks_with_the_beta_that_was_tuned_for_it(
+    folder: MugeFolder, tmp_path: Path
+) -> None:
+    fast, slow = saved_model(tmp_path / "fast"), saved_model(tmp_path / "slow", seed=1)
+    request = replace(REQUEST, reranker=slow)
+    tuned = evaluate_folder(folder, fast, replace(request, tune_beta=True))
+    saved = load_config(fast / "config.yaml").evaluation.slow_betas
+    assert saved == {reranker_key(slow): tuned["beta"]}
+    again = evaluate_folder(folder, fast, request)
+    assert again["slow"] == str(slow)
+    assert again["beta"] == tuned["beta"]
+    assert again["stages"] == tuned["stages"]
+
+
+def test_beta_cannot_be_tuned_without_candidates(folder: MugeFolder, model: Path) -> None:
+    with pytest.raises(InputError, match="no cross-encoder whose weight"):
+        evaluate_folder(folder, model, replace(REQUEST, rerank=[0], tune_beta=True))
+
+
+def test_named_subsets_are_averaged(folder: MugeFolder, model: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.txt"
+    keys.write_text("100\tone\n101\tone\n102\ttwo\n")
+    report = evaluate_folder(folder, model, replace(REQUEST, items=keys))
+    one, two = (report["subsets"][name]["stages"]["recall"] for name in ("one", "two"))
+    mean = report["stages"]["recall"]["text_to_image"]["recall@1"]
+    assert two["text_to_image"]["recall@1"] == 100.0  # one image
+    assert mean == (one["text_to_image"]["recall@1"] + 100.0) / 2
+
+
+def test_a_written_submission_passes_the_check_with_the_same_recall(
+    folder: MugeFolder, model: Path, tmp_path: Path, xmr: Callable[..., Any]
+) -> None:
+    file = tmp_path / "out.jsonl"
+    # Two candidates are reranked; the other eight images keep their order of the recall stage.
+    report = evaluate_folder(folder, model, replace(REQUEST, submission=file))
+    checked = check_folder(file, folder, "valid")
+    assert checked.n_queries == 12
+    assert checked.recall is not None
+    merged = report["stages"]["merged"]["text_to_image"]
+    assert checked.recall.percent()["recall@1"] == merged["recall@1"]
+    run = xmr("eval", "--check", file, "--dataset", folder.path, "--json")
+    assert run.json() == {
+        "dataset": str(folder.path),
+        "split": "valid",
+        "check": str(file),
+        **checked.to_json(),
+    }
+    shown = xmr("eval", "--check", file, "--dataset", folder.path)
+    assert shown.code == 0
+    assert "correct submission: 12 queries" in shown.out
+
+
+def test_a_wrong_submission_is_refused_with_its_line(
+    folder: MugeFolder, tmp_path: Path, xmr: Callable[..., Any]
+) -> None:
+    file = tmp_path / "out.jsonl"
+    line = {"query_id": 0, "query_text": "裙", "item_ids": list(range(10))}
+    file.write_text(json.dumps(line) + "\n")
+    with pytest.raises(DataError, match="not in the pool"):
+        check_folder(file, folder, "valid")
+    run = xmr("eval", "--check", file, "--dataset", folder.path)
+    assert run.code == 2
+    assert f"{file}:1" in run.err.replace("\n", "")
+
+
+def test_without_images_only_the_queries_are_compared(tmp_path: Path) -> None:
+    folder = write_split(tmp_path / "data", "test", QUERIES)
+    folder.images_path("test").unlink()
+    file = tmp_path / "out.jsonl"
+    lines = [
+        json.dumps({"query_id": number, "query_text": text, "item_ids": list(range(10))})
+        for number, text, _ in QUERIES
+    ]
+    file.write_text("\n".join(lines))
+    assert check_folder(file, folder, "test").n_queries == 12
+    file.write_text("\n".join(lines[1:]))
+    with pytest.raises(DataError, match="1 of 12 missing: 0"):
+        check_folder(file, folder, "test")
+
+
+def test_models_are_compared_with_the_first(folder: MugeFolder, tmp_path: Path) -> None:
+    same, other = saved_model(tmp_path / "a"), saved_model(tmp_path / "b", seed=3)
+    first, second, third = compare_folders([same, same, other], folder, "valid")
+    assert "difference" not in first
+    assert second["difference"] == {"mean": 0.0, "lower": 0.0, "upper": 0.0}
+    difference = third["text_to_image"]["mean_recall"] - first["text_to_image"]["mean_recall"]
+    assert third["difference"]["mean"] == pytest.approx(difference)
