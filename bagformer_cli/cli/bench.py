@@ -197,23 +197,17 @@ def _show(report: dict[str, Any]) -> None:
             [[row["name"], *(row[ratio] for ratio in ratios)] for row in report["titles"]],
         )
     if "maxsim" in report:
-        columns = ["group", "name", "dtype", "pairs_per_second", "gflops", "speedup", "peak_share"]
-        columns.append("extra_bytes")
+        columns = ["group", "name", "dtype", "pairs_per_second", "gflops", "speedup", "peak_share",
+                   "extra_bytes"]  # fmt: skip
         for row in report["maxsim"]:
             if row["extra_bytes"] is not None:
                 row["extra_bytes"] /= 1e6
-        console.table(
-            [_HEADINGS[column] for column in columns],
-            [[row[column] for column in columns] for row in report["maxsim"]],
-        )
+        _show_rows(report["maxsim"], columns)
     if "search" in report:
         columns = ["name", "seconds", "cpu_seconds", "times_reading", "gigabytes", "gflops"]
         if any(row["recall"] is not None for row in report["search"]):
             columns.append("recall")
-        console.table(
-            [_HEADINGS[column] for column in columns],
-            [[row[column] for column in columns] for row in report["search"]],
-        )
+        _show_rows(report["search"], columns)
     if "index" in report:
         _show_index(report["index"])
     if "training" in report:
@@ -221,6 +215,11 @@ def _show(report: dict[str, Any]) -> None:
             [tr("training steps of the demo"), tr("samples/s"), tr("× reference")],
             [[r["name"], r["samples_per_second"], r["speedup"]] for r in report["training"]],
         )
+
+
+def _show_rows(rows: list[dict[str, Any]], columns: list[str]) -> None:
+    headings = [_HEADINGS[column] for column in columns]
+    console.table(headings, [[row[column] for column in columns] for row in rows])
 
 
 def _show_index(report: dict[str, Any]) -> None:
