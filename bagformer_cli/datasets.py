@@ -59,13 +59,13 @@ def muge_missing() -> InputError:
         tr("MUGE's data is not here."),
         where=f"{MUGE}{os.sep}",
         expected=tr(
-            "{files} (and the same for train and test where you want them)",
+            "{files} (and the same for train and test if you need them)",
             files=wanted_files("valid"),
         ),
         hint=tr(
-            "It may not be passed on, so it is not part of this program: get it from Tianchi, "
-            "dataset 107332 (https://tianchi.aliyun.com/dataset/107332; a free account), and put "
-            "the files into {folder} under the current folder.",
+            "MUGE may not be redistributed, so this program does not include it. Download it from "
+            "Tianchi, dataset 107332 (https://tianchi.aliyun.com/dataset/107332; a free account), "
+            "and put the files into {folder} in the current folder.",
             folder=f"{MUGE}{os.sep}",
         ),
     )

@@ -126,7 +126,7 @@ def check_folder(folder: MugeFolder, workers: int = 1, progress: Progress = SILE
             continue
         for path, other in ((queries, images), (images, queries)):
             if not path.exists():
-                message = tr("The file is missing, but {other} is there.", other=other.name)
+                message = tr("The file is missing; only {other} exists.", other=other.name)
                 report.problems.append(Problem(str(path), 0, message))
         asked = _read_queries(queries, progress) if queries.exists() else _Records()
         _report_errors(report, queries, asked)

@@ -141,5 +141,5 @@ def _too_large(where: str | Path | None, found: str) -> DataError:
         where=where,
         found=found,
         expected=tr("at most {n} million pixels", n=MAX_PIXELS // 10**6),
-        hint=tr("Scale it down first; the model sees a few hundred pixels a side."),
+        hint=tr("Scale it down first; models read images of a few hundred pixels per side."),
     )

@@ -164,7 +164,7 @@ def decode_base64(payload: bytes) -> bytes:
 def repeated(number: int, first_line: int) -> DataError:
     """Make the error for an id that an earlier line, ``first_line``, already has."""
     return DataError(
-        tr("The id {id} is there twice.", id=number),
+        tr("The id {id} occurs twice.", id=number),
         found=tr("first on line {line}", line=first_line),
     )
 

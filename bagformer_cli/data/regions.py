@@ -74,9 +74,9 @@ class RegionFile:
         self.path, self.config = path, config
         if not path.is_file():
             raise InputError(
-                tr("There is no regions file."),
+                tr("The regions file does not exist."),
                 where=path,
-                hint=tr("Make one with: xmr data regions FOLDER; or set image.regions.files."),
+                hint=tr("Create it with: xmr data regions FOLDER. Or set image.regions.files."),
             )
 
     @classmethod
@@ -104,7 +104,9 @@ class RegionFile:
         """
         begin = self._offsets.get(int(image_id))
         if begin is None:
-            raise DataError(tr("The regions file lacks an image."), where=self.path, found=image_id)
+            raise DataError(
+                tr("An image is missing from the regions file."), where=self.path, found=image_id
+            )
         with self.path.open("rb") as stream:
             stream.seek(begin)
             line = stream.readline()
@@ -149,7 +151,7 @@ class RegionFile:
 
     def _broken(self, which: int, line: bytes) -> DataError:
         return DataError(
-            tr("A line of the regions file has another form."),
+            tr("A line of the regions file has the wrong format."),
             where=f"{self.path}: {which}",
             found=repr(line[:40]),
             expected=tr(

@@ -93,7 +93,7 @@ class PairSampler:
         self.per_epoch = len(self._samples) // whole
         if not self.per_epoch:
             raise InputError(
-                tr("There are not enough pairs of a query and an image for one batch."),
+                tr("There are not enough pairs of query and image for one batch."),
                 where=split.path,
                 found=len(self._samples),
                 expected=tr("at least {n}", n=whole),

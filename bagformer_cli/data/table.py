@@ -172,11 +172,11 @@ def _csv_records(
             extra = any(cell.strip() for cell in cells[len(headings) :])
             if extra and list(headings) != HEADLESS:
                 error = DataError(
-                    tr("The line has more cells than there are headings."),
+                    tr("The row has more cells than the table has columns."),
                     where=lines.where,
                     found=len(cells),
                     expected=len(headings),
-                    hint=tr("A cell with a comma in it goes in double quotes."),
+                    hint=tr("Put a cell that contains a comma in double quotes."),
                 )
             yield Record(lines.where, values, lines.number, lines.end, error)
     except csv.Error as error:

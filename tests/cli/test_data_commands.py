@@ -82,7 +82,7 @@ def test_check_names_the_missing_half_of_a_split(tmp_path: Path, xmr: Xmr) -> No
         {
             "file": str(folder.images_path("valid")),
             "line": 0,
-            "message": "The file is missing, but MR_valid_queries.jsonl is there.",
+            "message": "The file is missing; only MR_valid_queries.jsonl exists.",
             "found": None,
         }
     ]
@@ -228,7 +228,7 @@ def test_an_import_never_writes_over_a_dataset(tmp_path: Path) -> None:
     pictures(tmp_path, "a.png")
     (tmp_path / "t.csv").write_text("a.png,裙\n", encoding="utf-8")
     import_table(tmp_path / "t.csv", tmp_path / "out")
-    with pytest.raises(InputError, match="there already"):
+    with pytest.raises(InputError, match="already exists"):
         import_table(tmp_path / "t.csv", tmp_path / "out")
 
 

@@ -103,7 +103,7 @@ def test_a_folder_of_images_and_the_files_of_muge(tmp_path: Path) -> None:
         ("a.csv", "id,image,count\n1,a.jpg,3\n", "count"),
         ("a.csv", "id,image,title\n", "empty"),
         ("a.jsonl", '{"image": "a.jpg"}\n[1]\n', "a.jsonl:2"),
-        ("a.bin", "x", "no catalogue"),
+        ("a.bin", "x", "not a catalogue"),
         ("a.csv", "id,image,title\n1,\xe9.jpg,x\n", "UTF-8"),
     ],
 )

@@ -331,10 +331,10 @@ def _break(path: Path, line: bytes) -> str:
         ("imgs.tsv", b"77\t%%%\n", "not base64"),
         ("imgs.tsv", image_line(77, b"text"), "not an image"),
         ("imgs.tsv", image_line(77, picture(1, (64, 64), "JPEG")[:-99]), "cut off"),
-        ("imgs.tsv", image_line(10, picture(5)), "id 10 is there twice.*first on line 3"),
+        ("imgs.tsv", image_line(10, picture(5)), "id 10 occurs twice.*first on line 3"),
         ("queries.jsonl", b"{\n", "not JSON"),
         ("queries.jsonl", query_line("4", "a", []), "not a whole number"),
-        ("queries.jsonl", query_line(9, "a", []), "id 9 is there twice.*first on line 3"),
+        ("queries.jsonl", query_line(9, "a", []), "id 9 occurs twice.*first on line 3"),
         ("queries.jsonl", query_line(4, "a", [10, 99]), "not in the images file.*id 99"),
     ],
 )

@@ -192,7 +192,7 @@ def test_the_results_are_written_as_a_page(
         (["index", "remove", "index"], "nothing to remove"),
         (["index", "build", "products.csv", "index"], "already"),
         (["index", "build", "nowhere.csv", "new"], "nowhere.csv"),
-        (["index", "build", "photos/1.png", "new"], "no catalogue"),
+        (["index", "build", "photos/1.png", "new"], "not a catalogue"),
     ],
 )
 def test_wrong_input_is_one_block_and_code_2(

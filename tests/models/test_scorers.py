@@ -265,7 +265,7 @@ def test_regions_come_back_from_their_file(tmp_path: Path) -> None:
 def test_a_broken_regions_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "x.tsv"
     path.write_text(line + "\n")
-    with pytest.raises(DataError, match="another form"):
+    with pytest.raises(DataError, match="wrong format"):
         RegionFile(path, RegionsConfig(width=4)).batch([7])
 
 

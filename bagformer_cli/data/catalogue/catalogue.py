@@ -117,12 +117,12 @@ def open_catalogue(
         found = Catalogue(path, table.parts, table.types, table.count, table.remarks)
     else:
         raise InputError(
-            tr("This is no catalogue."),
+            tr("This file is not a catalogue."),
             where=path,
             expected=tr("a folder of images, a CSV, TSV or JSONL table, or a dataset in MUGE form"),
         )
     if not found.parts:
-        raise InputError(tr("The catalogue is empty: there is no product in it."), where=path)
+        raise InputError(tr("The catalogue is empty: it has no products."), where=path)
     return found
 
 

@@ -126,7 +126,7 @@ def open_table(
     types = {name: settled.get(name, TYPES[one.widest]) for name, one in seen.items()}
     remarks = tuple(
         tr(
-            "'{name}' is text, not numbers, because of {where}: {value}",
+            "'{name}' is stored as text, not numbers: {value} ({where}) is not a number.",
             name=name,
             where=one.where,
             value=repr(one.text),
@@ -185,7 +185,7 @@ def _check_headings(headings: Sequence[str], where: str) -> None:
         plain = name.lower().removeprefix("image_").removeprefix("title_")
         if plain in RESERVED:
             raise InputError(
-                tr("The index uses this name itself."),
+                tr("This column name is reserved by the index."),
                 where=where,
                 found=name,
                 hint=tr("Rename '{name}'.", name=name),
@@ -266,7 +266,7 @@ def _type_of(value: Any) -> int:
 def _converted(value: Any, kind: str, name: str, where: str) -> Value:
     if _type_of(value) > TYPES.index(kind):
         raise DataError(
-            tr("The attribute '{name}' is of another type in the index.", name=name),
+            tr("The index stores the attribute '{name}' with another type.", name=name),
             where=where,
             found=repr(value),
             expected=kind,

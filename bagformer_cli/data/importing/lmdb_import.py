@@ -153,7 +153,7 @@ def unpickle(value: bytes, where: str) -> Any:
         return _PlainUnpickler(io.BytesIO(value)).load()
     except Exception as error:
         raise DataError(
-            tr("The pickle is broken, or more than plain values: it was not read."),
+            tr("The pickle is broken or contains more than plain values; it was not loaded."),
             where=where,
             found=str(error) or type(error).__name__,
             expected="(image_id, text_id, text)",

@@ -90,7 +90,7 @@ def import_table(
         raise InputError(
             tr("The shares of validation and test must leave something for training."),
             found=f"{options.valid} + {options.test}",
-            expected=tr("each from 0, together below 1"),
+            expected=tr("each at least 0, sum below 1"),
         )
     rows = list(read_rows(source, options.encoding))
     if not rows:
@@ -132,7 +132,7 @@ def staged(out: Path, splits: Iterable[str], naming: Naming) -> Iterator[Path]:
         for path in split_files(out, split, naming):
             if path.exists():
                 raise InputError(
-                    tr("The file is there already."),
+                    tr("The file already exists."),
                     where=path,
                     hint=tr("Choose another folder, or remove it first."),
                 )
@@ -166,7 +166,7 @@ def _numbered(
             continue
         if ids.setdefault(key, number) != number or owners.setdefault(number, key) != key:
             raise DataError(
-                tr("The {name} contradicts an earlier line.", name=name),
+                tr("The {name} contradicts an earlier row.", name=name),
                 where=row.where,
                 found=f"{number}: {key}",
                 expected=f"{ids[key]}: {owners.get(number, key)}",
@@ -203,7 +203,9 @@ def _splits_of(rows: list[Row], options: TableOptions) -> dict[str, str]:
         own = component(f"t{row.title}")
         if row.split is not None and given.setdefault(own, row.split) != row.split:
             raise DataError(
-                tr("The product is in another split already: it shares a title or an image."),
+                tr(
+                    "This row belongs to another split: it shares a title or an image with earlier rows."
+                ),
                 where=row.where,
                 found=row.split,
                 expected=given[own],

@@ -174,7 +174,7 @@ def convert(
         raise DataError(
             tr("The file was changed while it was read."),
             where=source,
-            hint=tr("Run the command again; what did not change is not read again."),
+            hint=tr("Run the command again; unchanged parts are not read again."),
         )
     check(folder)
     record.done = True

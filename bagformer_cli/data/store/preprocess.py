@@ -195,8 +195,8 @@ def _check_items(source: Path, split: Path) -> None:
         raise DataError(
             tr("The query names an image that is not in the images file."),
             where=f"{source}:{row + 1}",
-            found=tr("id {id}; {n} such in all", id=wanted[missing[0]], n=len(missing)),
-            hint=tr("`xmr data check` lists every one."),
+            found=tr("id {id}; {n} missing in total", id=wanted[missing[0]], n=len(missing)),
+            hint=tr("`xmr data check` lists all of them."),
         )
 
 

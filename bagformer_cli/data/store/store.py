@@ -57,7 +57,7 @@ class Store:
             raise InputError(
                 tr("There is no preprocessed dataset."),
                 where=path,
-                hint=tr("Make it: xmr preprocess --dataset FOLDER"),
+                hint=tr("Create it with: xmr preprocess --dataset FOLDER"),
             )
         return store
 

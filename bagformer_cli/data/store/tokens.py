@@ -65,14 +65,14 @@ def encode_titles(
         progress: Receives the number of titles done.
     """
     folder = split / f"tokens-{encoder.fingerprint}"
-    done, place = folder / "done.json", folder / "place.json"
+    done, state_path = folder / "done.json", folder / "place.json"
     if read_json(done).get("queries") == digest:
         os.utime(done)  # now the newest: a store opened without an encoder uses it
         return
     folder.mkdir(exist_ok=True)
     done.unlink(missing_ok=True)
     texts = Texts(shards_of(split, "queries"))
-    state = read_json(place)
+    state = read_json(state_path)
     whole = all((folder / f"{field}.npy").is_file() for field in TOKEN_ARRAYS)
     if state.get("queries") != digest or not whole:
         state = {"queries": digest, "titles": 0, "lengths": dict.fromkeys(TOKEN_ARRAYS, 0)}
@@ -91,14 +91,14 @@ def encode_titles(
             for tokens in _encoded(texts, state["titles"], encoder, workers):
                 _append(arrays, tokens)
                 state["titles"] += len(tokens)
-                _save_place(arrays, state, place)
+                _save_state(arrays, state, state_path)
                 task.advance(len(tokens))
-        _save_place(arrays, state, place)
+        _save_state(arrays, state, state_path)
     finally:
         for array in arrays.values():
             array.close()
     write_text(done, json.dumps({"queries": digest, "titles": len(texts)}))
-    place.unlink(missing_ok=True)
+    state_path.unlink(missing_ok=True)
     _remove_old_tokens(split)
 
 
@@ -133,11 +133,11 @@ def _append(arrays: dict[str, GrowingArray], tokens: TokenBags) -> None:
     arrays["bag_offsets"].append(tokens.bag_offsets[1:] + bags)
 
 
-def _save_place(arrays: dict[str, GrowingArray], state: dict[str, Any], place: Path) -> None:
+def _save_state(arrays: dict[str, GrowingArray], state: dict[str, Any], state_path: Path) -> None:
     for array in arrays.values():
         array.sync()
     state["lengths"] = {field: array.length for field, array in arrays.items()}
-    write_text(place, json.dumps(state))
+    write_text(state_path, json.dumps(state))
 
 
 def _remove_old_tokens(split: Path) -> None:
