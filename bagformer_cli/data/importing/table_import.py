@@ -204,7 +204,8 @@ def _splits_of(rows: list[Row], options: TableOptions) -> dict[str, str]:
         if row.split is not None and given.setdefault(own, row.split) != row.split:
             raise DataError(
                 tr(
-                    "This row belongs to another split: it shares a title or an image with earlier rows."
+                    "This row belongs to another split: it shares a title or an image with earlier "
+                    "rows."
                 ),
                 where=row.where,
                 found=row.split,
