@@ -254,7 +254,7 @@ def test_a_catalogue_without_readable_products_makes_no_index(
         assert not where.exists()
     run = xmr("index", "build", tmp_path / "none.csv", there, "--checkpoint", model)
     assert run.code == 2
-    assert "no product in it" in run.err
+    assert "it has no products" in run.err
     table = write_table(tmp_path, 2)
     assert xmr("index", "build", table, there, "--checkpoint", model).code == 0
     run = xmr("index", "add", tmp_path / "gone.csv", there)
