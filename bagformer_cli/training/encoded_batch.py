@@ -81,7 +81,7 @@ class EncodedBatch:
     start: int = 0
     batch_size: int = 0
     report: dict[str, float] = field(default_factory=dict)
-    _matrices: dict[Scorer, ScoreMatrix] = field(default_factory=dict)
+    _matrices: dict[Scorer, ScoreMatrix] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.batch_size = self.batch_size or len(self.batch)
