@@ -103,13 +103,13 @@ def heading(text: str) -> None:
     styled([(text, "bold")])
 
 
-def facts(pairs: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
+def facts(values: Mapping[str, object]) -> None:
     """Print names and values in two columns."""
     from rich.table import Table
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
-    for name, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
+    for name, value in values.items():
         grid.add_row(Text(name, style="dim"), Text(format_value(value)))
     _draw(grid)
 

@@ -34,33 +34,45 @@ def help_page(command: Any, context: Any, subcommands: dict[str, Rows]) -> str:
     """
     width = max(40, min(shutil.get_terminal_size().columns, MAX_WIDTH))
     parameters = [p for p in command.get_params(context) if not getattr(p, "hidden", False)]
-    types_ = _annotations(command)
     arguments = [p for p in parameters if p.param_type_name == "argument"]
     usage = [context.command_path, tr("[OPTIONS]"), *map(_argument_usage, arguments)]
     if subcommands:
         usage.append(tr("COMMAND …"))
-    lines = [tr("Usage: {usage}", usage=" ".join(usage))]
-    for paragraph in (command.help or "").split("\n\n"):
-        if paragraph.startswith(EXAMPLE):  # no empty line between two examples
-            lines += [] if lines[-1].startswith("    ") else [""]
-            lines += paragraph.replace(EXAMPLE, "    ").rstrip().splitlines()
-        elif paragraph.strip():
-            lines += ["", *wrap(paragraph, width)]
-    sections = dict(subcommands)
-    if arguments:
-        sections[tr("Arguments")] = [(_name(p), _help_text(p)) for p in arguments]
-    general: Rows = []
-    for parameter in parameters:
-        if parameter.param_type_name == "option":
-            heading = getattr(parameter, "rich_help_panel", None)
-            rows = sections.setdefault(heading, []) if heading else general
-            rows.append((_option(parameter, types_.get(parameter.name)), _help_text(parameter)))
-    sections[tr("Options")] = general
+    lines = [tr("Usage: {usage}", usage=" ".join(usage)), *_description(command.help, width)]
+    sections = {**subcommands, **_parameter_sections(parameters, _annotations(command))}
     widest = max(display_width(name) for rows in sections.values() for name, _ in rows)
     column = min(widest, MAX_NAME_WIDTH)
     for heading, rows in sections.items():
         lines += ["", tr("{heading}:", heading=heading), *_definitions(rows, column, width)]
     return "\n".join(lines) + "\n"
+
+
+def _description(help: str | None, width: int) -> list[str]:
+    """Lay out the help text: paragraphs wrapped, examples unchanged."""
+    lines: list[str] = []
+    for paragraph in (help or "").split("\n\n"):
+        if paragraph.startswith(EXAMPLE):
+            if not lines or not lines[-1].startswith("    "):  # no empty line between examples
+                lines.append("")
+            lines += paragraph.replace(EXAMPLE, "    ").rstrip().splitlines()
+        elif paragraph.strip():
+            lines += ["", *wrap(paragraph, width)]
+    return lines
+
+
+def _parameter_sections(parameters: list[Any], declared: dict[str, Any]) -> dict[str, Rows]:
+    """List arguments, options with a heading of their panel, and the other options, in order."""
+    sections: dict[str, Rows] = {}
+    options: Rows = []
+    for parameter in parameters:
+        if parameter.param_type_name == "argument":
+            rows = sections.setdefault(tr("Arguments"), [])
+            rows.append((_name(parameter), _help_text(parameter)))
+        else:
+            panel = getattr(parameter, "rich_help_panel", None)
+            rows = sections.setdefault(panel, []) if panel else options
+            rows.append((_option(parameter, declared.get(parameter.name)), _help_text(parameter)))
+    return {**sections, tr("Options"): options}
 
 
 def _annotations(command: Any) -> dict[str, Any]:

@@ -29,14 +29,13 @@ class BagLike(Protocol):
         """``lexicon``, ``pattern`` or ``token``."""
 
 
-def show_bags(bags: Iterable[BagLike], *, label: str = "") -> None:
+def show_bags(bags: Iterable[BagLike]) -> None:
     """Print a title as its bags: bars between them, colours for their kinds.
 
     Args:
         bags: The bags of the title, in order. A ``type`` attribute is used if there is one.
-        label: A text before the title.
     """
-    spans = [(f"{label}  ", "dim")] if label else []
+    spans: list[tuple[str, str]] = []
     for i, bag in enumerate(bags):
         if i:
             spans.append(("│", "dim"))
