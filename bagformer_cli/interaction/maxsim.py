@@ -10,7 +10,7 @@ Example, one title of two bags and one image of three patches::
 
 This file chooses the path; the paths are in ``kernels/``: plain torch on every device
 (``reference``, which defines the result), compiled tiles on the CPU (``cpu``), AVX-512 registers
-for searches (``avx512``), Triton on CUDA (``cuda``).
+(``avx512``, scores only), Triton on CUDA (``cuda``).
 
 Shapes: Q titles of G bags in total, N images of P patches in total, D dimensions.
 """
@@ -216,9 +216,8 @@ def _scores(
         raise ValueError(f"vectors are multiplied as float32, bfloat16 or int8, not as {dtype}")
     path = _path(texts.values, images.values, texts.offsets, dtype)
     with torch.no_grad(), torch.autocast(texts.device.type, enabled=False):
-        if path is tiles and not both and avx512.usable(texts, images, dtype):
-            t2i = avx512.scores(texts, images, dtype=dtype, budget=budget)
-            return t2i, t2i.new_empty(0, 0)
+        if path is tiles and avx512.usable(texts, images, dtype, both=both):
+            path = avx512
         t2i, i2t = path.scores(texts, images, dtype=dtype, both=both, budget=budget)
     return t2i, i2t
 
@@ -235,8 +234,10 @@ def _score_candidates(
     candidates = images.check_positions(candidates)
     path = _path(texts.values, images.values, texts.offsets, dtype)
     in_place = dtype == images.dtype == torch.int8 and path is tiles
-    if in_place and avx512.usable(texts, images, dtype):
-        return avx512.scores(texts, images, dtype=dtype, budget=budget, candidates=candidates)
+    if in_place and avx512.usable(texts, images, dtype, both=False):
+        return avx512.scores(
+            texts, images, dtype=dtype, both=False, budget=budget, candidates=candidates
+        )[0]
     limit = max(1, budget // (8 * max(1, images.values[:1].nbytes)))
     parts = [
         _scores(texts, images.select(candidates[a:b]), both=False, dtype=dtype, budget=budget // 2)[

@@ -54,7 +54,7 @@ def close(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: fl
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each way to compute, however small the input."""
     name: str = request.param
-    monkeypatch.setattr(avx512, "usable", lambda *_: name in ("registers", "small packs"))
+    monkeypatch.setattr(avx512, "usable", lambda *_, **__: name in ("registers", "small packs"))
     if name in ("registers", "small packs") and not all(map(avx512.supported, DTYPES)):
         pytest.skip("this processor does not have all AVX-512 instructions")
     if name == "small packs":
@@ -273,7 +273,7 @@ def register_type(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     if not avx512.supported(dtype):
         pytest.skip("this processor has no AVX-512 instructions for the type")
     monkeypatch.setattr(tiles, "MIN_PRODUCTS", 0)
-    monkeypatch.setattr(avx512, "usable", lambda *_: True)
+    monkeypatch.setattr(avx512, "usable", lambda *_, **__: True)
     return dtype
 
 
@@ -284,6 +284,7 @@ def test_scores_from_registers_equal_the_oracle(register_type: torch.dtype, dim:
     for few in (counts[0], [5], [20], [17, 0, 16], [25, 25], [16] * 5):  # 1 to 5 slots, and many
         texts = vectors(few, dim).to(dtype=register_type)
         images = vectors([37, *counts[1], 16, 8], dim, seed=1).to(dtype=register_type)
+        close(maxsim(texts, images), oracle(texts, images), 1e-5)
         close((score_texts(texts, images),), oracle(texts, images)[:1], 1e-5)
 
 
@@ -320,15 +321,21 @@ def test_registers_are_used_where_width_and_images_allow_it(
 ) -> None:
     monkeypatch.setattr(avx512, "supported", lambda dtype: True)
     texts, images = vectors([5] * 2), vectors([8] * 3)
-    assert avx512.usable(texts, images, torch.float32)
-    assert not avx512.usable(texts, vectors([1] * 9), torch.float32)  # one vector per image
-    assert not avx512.usable(vectors([5], 9), vectors([8], 9), torch.int8)  # 9 bytes
-    assert not avx512.usable(vectors([0]), images, torch.float32)
+
+    def usable(texts: MultiVectors, images: MultiVectors, both: bool = False) -> bool:
+        return avx512.usable(texts, images, torch.bfloat16, both=both)
+
+    assert usable(texts, images)
+    assert not usable(texts, images, both=True)  # two of sixteen lanes
+    assert usable(vectors([5] * 8), images, both=True)
+    assert not usable(texts, vectors([1] * 9))  # one vector per image
+    assert not usable(vectors([5], 9), vectors([8], 9))  # 18 bytes per vector
+    assert not usable(vectors([0]), images)
     monkeypatch.setattr(avx512, "_processor_has_amx", lambda dtype: True)
-    assert avx512.usable(texts, images, torch.bfloat16)
-    assert not avx512.usable(vectors([5] * 7), images, torch.bfloat16)  # 35 bags
+    assert usable(texts, images)
+    assert not usable(vectors([5] * 7), images)  # 35 bags
     monkeypatch.setattr(avx512, "supported", lambda dtype: False)
-    assert not avx512.usable(texts, images, torch.float32)
+    assert not usable(texts, images)
 
 
 def test_the_environment_switches_registers_off(

@@ -1,8 +1,9 @@
-"""Compiled loop: scores of titles for images, 16 bags × 8 or 16 patches at a time.
+"""Compiled loop: scores of titles and images, 16 bags × 8 or 16 patches at a time.
 
 The loop goes through the images; for each image through the slots of bags, two at a time; for each
 pair of slots through the image's patches, eight at a time. ``best`` has the maximum of each bag
-over the patches so far. After the last patch a title's score is the sum over its bags.
+over the patches so far; after the last patch ``t2i`` is the sum over a title's bags. For both
+directions ``over`` has the maximum of each patch over the bags so far of the title in each lane.
 
 Shapes: H slots of 16 bags, Q titles of G bags, N images of R patches, W words of 4 bytes per
 vector.
@@ -26,12 +27,15 @@ class TitleArrays(NamedTuple):
 
     Attributes:
         bags: [H, W, 16] uint32; int8 bytes are stored as unsigned, 128 larger.
-        offsets: [Q+1] int64: title ``q`` owns the bags from ``offsets[q]`` to ``offsets[q+1]``; bag
-            ``g`` is in slot ``g // 16``, lane ``g % 16``.
+        positions: [G] int64, slot · 16 + lane of each bag.
+        starts: [H] uint16, bit mask of the lanes in which a title starts; for both directions.
+        offsets: [Q+1] int64: title ``q`` owns the bags from ``offsets[q]`` to ``offsets[q+1]``.
         scales: [Q] float32.
     """
 
     bags: Any
+    positions: Any
+    starts: Any
     offsets: Any
     scales: Any
 
@@ -58,29 +62,40 @@ class Scratch(NamedTuple):
     Attributes:
         best: [16·H] int32 or float32, the maximum of each bag.
         begins: [longest image] int32 for int8, else empty: first value of each patch's sums.
+        over: [longest image, 16] like ``best``, for both directions: maxima of each patch.
+        i2t: [16·H] float32, for both directions: sums of ``over`` after each slot.
     """
 
     best: Any
     begins: Any
+    over: Any
+    i2t: Any
 
 
 _sum_of_bytes_4 = sum_of_bytes(4)
 _sum_of_bytes_16 = sum_of_bytes(16)
-_two_slots_8 = block_of_maxima(2, 8)
-_two_slots_1 = block_of_maxima(2, 1)
-_one_slot_16 = block_of_maxima(1, 16)
-_one_slot_1 = block_of_maxima(1, 1)
+_t2i_2x8 = block_of_maxima(2, 8, False)
+_t2i_2x1 = block_of_maxima(2, 1, False)
+_t2i_1x16 = block_of_maxima(1, 16, False)
+_t2i_1x1 = block_of_maxima(1, 1, False)
+_both_2x8 = block_of_maxima(2, 8, True)
+_both_2x1 = block_of_maxima(2, 1, True)
+_both_1x16 = block_of_maxima(1, 16, True)
+_both_1x1 = block_of_maxima(1, 1, True)
 
 
-def _score(images: ImageArrays, titles: TitleArrays, scratch: Scratch, t2i: Any) -> None:
-    """Write ``t2i`` [Q, n] of the candidates, or of all images."""
+def _score(images: ImageArrays, titles: TitleArrays, scratch: Scratch, t2i: Any, i2t: Any) -> None:
+    """Write ``t2i`` [Q, n] and, if it has rows, ``i2t`` [n, Q] of the candidates or all images."""
     patches, offsets, candidates = images.patches, images.offsets, images.candidates
     best, begins = scratch.best, scratch.begins
+    both = i2t.shape[0] > 0
     slots, words = np.int64(titles.bags.shape[0]), np.int64(titles.bags.shape[1])
     stride = np.int64(4) * words
     slot_bytes = np.int64(16) * stride
     patches_at, begins_at = np.int64(patches.ctypes.data), np.int64(begins.ctypes.data)
     bags_at, best_at = np.int64(titles.bags.ctypes.data), np.int64(best.ctypes.data)
+    over_at, i2t_at = np.int64(scratch.over.ctypes.data), np.int64(scratch.i2t.ctypes.data)
+    starts_at = np.int64(titles.starts.ctypes.data)
     integers = len(begins) > 0
     ahead = np.int64(_PREFETCH) * stride
     listed = len(candidates) > 0
@@ -92,8 +107,12 @@ def _score(images: ImageArrays, titles: TitleArrays, scratch: Scratch, t2i: Any)
         length = np.int64(offsets[i + 1] - offsets[i])
         if length == 0:
             t2i[:, n] = 0
+            if both:
+                i2t[n] = 0
             continue
         best[:] = _LOWEST if integers else -np.inf
+        if both:
+            scratch.i2t[:] = 0
         first = patches_at + np.int64(offsets[i]) * stride
         if integers:
             # Bags are 128 larger than they should be: (b + 128) · p = b · p + 128 · p. Beginning
@@ -105,30 +124,71 @@ def _score(images: ImageArrays, titles: TitleArrays, scratch: Scratch, t2i: Any)
                     begins[r] = -_sum_of_bytes_4(first + r * stride, words)
         s = np.int64(0)
         while s < slots:
-            bags, maxima = bags_at + s * slot_bytes, best_at + s * 64
             two = slots - s > 1
             rows = np.int64(8 if two else 16)
+            bags, bst = bags_at + s * slot_bytes, best_at + s * 64
+            start, sums = starts_at + s * 2, i2t_at + s * 64
             p = np.int64(0)
-            while p + rows <= length:
-                row, begin = first + p * stride, begins_at + p * 4
-                if two:
-                    _two_slots_8(patches, bags, words, begin, row, stride, ahead, maxima)
-                else:
-                    _one_slot_16(patches, bags, words, begin, row, stride, ahead, maxima)
-                p += rows
             while p < length:
-                row, begin = first + p * stride, begins_at + p * 4
-                if two:
-                    _two_slots_1(patches, bags, words, begin, row, stride, ahead, maxima)
-                else:
-                    _one_slot_1(patches, bags, words, begin, row, stride, ahead, maxima)
-                p += np.int64(1)
+                row, beg, ovr = first + p * stride, begins_at + p * 4, over_at + p * 64
+                if p + rows <= length:
+                    if both and two:
+                        _both_2x8(patches, bags, words, beg, row, stride, ahead, bst, ovr, start,
+                                  sums)  # fmt: skip
+                    elif both:
+                        _both_1x16(patches, bags, words, beg, row, stride, ahead, bst, ovr, start,
+                                   sums)  # fmt: skip
+                    elif two:
+                        _t2i_2x8(patches, bags, words, beg, row, stride, ahead, bst)
+                    else:
+                        _t2i_1x16(patches, bags, words, beg, row, stride, ahead, bst)
+                    p += rows
+                else:  # the last few patches, one at a time
+                    if both and two:
+                        _both_2x1(patches, bags, words, beg, row, stride, ahead, bst, ovr, start,
+                                  sums)  # fmt: skip
+                    elif both:
+                        _both_1x1(patches, bags, words, beg, row, stride, ahead, bst, ovr, start,
+                                  sums)  # fmt: skip
+                    elif two:
+                        _t2i_2x1(patches, bags, words, beg, row, stride, ahead, bst)
+                    else:
+                        _t2i_1x1(patches, bags, words, beg, row, stride, ahead, bst)
+                    p += np.int64(1)
             s += np.int64(2 if two else 1)
         for q in range(len(titles.offsets) - 1):
+            scale = titles.scales[q] * images.scales[i]
             total = np.float32(0)
             for g in range(titles.offsets[q], titles.offsets[q + 1]):
-                total += np.float32(best[g])
-            t2i[q, n] = total * (titles.scales[q] * images.scales[i])
+                total += np.float32(best[titles.positions[g]])
+            t2i[q, n] = total * scale
+            if both:
+                last = titles.offsets[q + 1] - 1
+                filled = last >= titles.offsets[q]
+                i2t[n, q] = scratch.i2t[titles.positions[last]] * scale if filled else np.float32(0)
+
+
+def _arrange(offsets: Any, order: Any, load: Any, positions: Any, starts: Any) -> None:
+    """Put each title into one lane, one bag per slot; the next title into the shortest lane.
+
+    Args:
+        offsets: [Q+1] int64 of the titles.
+        order: [Q] int64, titles by length, longest first: the lanes then end about equal.
+        load: [16] int64 zeros; gets the number of bags in each lane.
+        positions: [G] int64; gets slot · 16 + lane of each bag.
+        starts: [G or more] uint16 zeros; see :class:`TitleArrays`.
+    """
+    for q in order:
+        lane = np.int64(0)
+        for other in range(1, 16):
+            if load[other] < load[lane]:
+                lane = np.int64(other)
+        if offsets[q + 1] > offsets[q]:
+            starts[load[lane]] |= np.uint16(1 << lane)
+        for g in range(offsets[q], offsets[q + 1]):
+            positions[g] = load[lane] * 16 + lane
+            load[lane] += 1
 
 
 score = compile_loop(_score)
+arrange = compile_loop(_arrange)

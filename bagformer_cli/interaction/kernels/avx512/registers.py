@@ -35,9 +35,10 @@ FEATURES = {
 }
 """Processor features that each type needs, by LLVM's names."""
 
-I8, I32, I64 = (ir.IntType(bits) for bits in (8, 32, 64))
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 INTS = ir.VectorType(I32, SLOT)
 FLOATS = ir.VectorType(ir.FloatType(), SLOT)
+_MASK = ir.VectorType(ir.IntType(1), SLOT)
 
 
 def processor_has(name: str) -> bool:
@@ -70,10 +71,10 @@ class RegisterBlock:
         return self.builder.inttoptr(self.builder.add(base, offset), kind.as_pointer())
 
     def load(self, base: Any, offset: int | Any, kind: Any) -> Any:
-        """Load from ``base + offset``; numpy guarantees an alignment of 4 bytes only."""
+        """Load from ``base + offset``; numpy guarantees the alignment of one number only."""
         offset = I64(offset) if isinstance(offset, int) else offset
         load = self.builder.load(self.pointer(base, offset, kind))
-        load.align = 4
+        load.align = 2 if kind is I16 else 4
         return load
 
     def store(self, value: Any, base: Any, offset: int, align: int = 4) -> None:
@@ -184,36 +185,71 @@ class RegisterBlock:
                 sums[i] = self.plus(sums[i], sums[chain * count + i])
         return sums[:count]
 
-    def keep_maxima(self, products: list[Any], best: Any) -> None:
-        """Raise each slot's 16 maxima at address ``best`` by the products of these rows."""
+    def maxima_over_patches(self, products: list[Any], best: Any) -> None:
+        """Update each slot's 16 maxima at address ``best`` with the products of these rows."""
         for s in range(self.slots):
             highest = self.load(best, 4 * SLOT * s, self.sums)
             for value in products[s * self.rows : (s + 1) * self.rows]:
                 highest = self.larger(value, highest)
             self.store(highest, best, 4 * SLOT * s)
 
+    def maxima_over_bags(self, products: list[Any], over: Any, starts: Any, i2t: Any) -> None:
+        """Continue each patch's maxima down the slots, and add them up over the patches.
 
-def block_of_maxima(slots: int, rows: int) -> Any:
+        Lanes are independent: a title lies in one lane, one bag per slot.
+
+        Args:
+            products: Sums of :meth:`products`.
+            over: Address of [rows][16], each patch's maxima over the bags of earlier slots.
+            starts: Address of a bit mask [slots] uint16: lanes in which a title starts, so that
+                its maximum starts as well.
+            i2t: Address of [slots][16] float32. Gets the sum over patches of the maxima after each
+                slot; at a title's last slot that is its score.
+        """
+        b = self.builder
+        start = [b.bitcast(self.load(starts, 2 * s, I16), _MASK) for s in range(self.slots)]
+        totals = [self.load(i2t, 4 * SLOT * s, FLOATS) for s in range(self.slots)]
+        for p in range(self.rows):
+            highest = self.load(over, 4 * SLOT * p, self.sums)
+            for s in range(self.slots):
+                value = products[s * self.rows + p]
+                highest = b.select(start[s], value, self.larger(value, highest))
+                number = b.sitofp(highest, FLOATS) if self.sums is INTS else highest
+                totals[s] = b.fadd(totals[s], number)
+            self.store(highest, over, 4 * SLOT * p)
+        for s in range(self.slots):
+            self.store(totals[s], i2t, 4 * SLOT * s)
+
+
+def block_of_maxima(slots: int, rows: int, both: bool) -> Any:
     """Make the numba function that multiplies ``slots`` × ``rows`` and updates the maxima.
 
     Its arguments are an array of patches, for its type only, the addresses and sizes of
-    :meth:`RegisterBlock.products`, and the address of the maxima.
+    :meth:`RegisterBlock.products`, the address ``best`` of the maxima over patches and, for
+    ``both`` directions, the addresses of :meth:`RegisterBlock.maxima_over_bags`.
     """
 
-    # numba reads the number of arguments off this signature.
-    def build(
-        _: Any, patches: Any, bags: Any, words: Any, begin: Any, row: Any, stride: Any,
-        ahead: Any, best: Any,
-    ) -> Any:  # fmt: skip
+    def build(patches: Any, *addresses: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             block = RegisterBlock(builder, patches.dtype, slots, rows)
-            _, *addresses, best = args
-            block.keep_maxima(block.products(*addresses), best)
+            products = block.products(*args[1:7])
+            block.maxima_over_patches(products, args[7])
+            if both:
+                block.maxima_over_bags(products, *args[8:])
             return context.get_dummy_value()
 
-        return types.void(patches, bags, words, begin, row, stride, ahead, best), generate
+        return types.void(patches, *addresses), generate
 
-    return intrinsic(build)
+    # numba reads the number of arguments off a signature, so each direction has one.
+    def one_way(_: Any, patches: Any, bags: Any, words: Any, begin: Any, row: Any, stride: Any,
+                ahead: Any, best: Any) -> Any:  # fmt: skip
+        return build(patches, bags, words, begin, row, stride, ahead, best)
+
+    def both_ways(_: Any, patches: Any, bags: Any, words: Any, begin: Any, row: Any, stride: Any,
+                  ahead: Any, best: Any, over: Any, starts: Any, i2t: Any) -> Any:  # fmt: skip
+        return build(patches, bags, words, begin, row, stride, ahead, best, over, starts, i2t)
+
+    return intrinsic(both_ways if both else one_way)
 
 
 def sum_of_bytes(lanes: int) -> Any:
