@@ -58,12 +58,17 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path, *, keep_existing: bool = False) -> Iterator[Path]:
     """Yield a temporary folder next to ``path``; rename it to ``path`` when the block succeeds.
 
     An existing folder is first renamed to ``.<name>.old`` and deleted once the new one is in place.
     A process killed between the two renames leaves only the old folder under that name:
     :func:`recover_folder` brings it back.
+
+    Args:
+        path: The folder to make.
+        keep_existing: Several processes may make the same content at the same time: the folder of
+            the first one stays, by a single rename, and later ones are thrown away.
     """
     path = Path(path)
     with disk_errors(path):
@@ -77,9 +82,13 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             for one in (*temporary.rglob("*"), temporary):
                 if one.is_file() or one.is_dir():
                     _fsync(one)
-            if path.exists():
+            if path.exists() and not keep_existing:
                 os.replace(path, aside)
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except OSError:  # a folder that is not empty is never replaced
+                if not (keep_existing and path.is_dir()):
+                    raise
             _fsync(path.parent)
         finally:
             recover_folder(path)

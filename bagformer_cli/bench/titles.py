@@ -53,7 +53,7 @@ def opening(lexicons: Sequence[str | Path], *, rounds: int = 5) -> Opening:
         start = time.perf_counter()
         Lexicon.load(lexicons)
         seconds.append(time.perf_counter() - start)
-    return Opening(len(lexicon.entry_cost), statistics.median(seconds))
+    return Opening(len(lexicon), statistics.median(seconds))
 
 
 def run(

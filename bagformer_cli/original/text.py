@@ -27,7 +27,8 @@ from bagformer_cli.text.bags import TitleEncoder, TokenBags
 from bagformer_cli.text.dictionaries import read_dictionary
 from bagformer_cli.text.lexicon import NEVER
 from bagformer_cli.text.segmenter import Bag, Segmenter
-from bagformer_cli.text.tokenizer import PackedTokens, Tokenizer
+from bagformer_cli.text.tokenizer import Tokenizer
+from bagformer_cli.text.wordpiece import PackedTokens
 
 
 class EntityMatcher:

@@ -10,9 +10,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from bagformer_cli.text.alignment import Frame
+from bagformer_cli.text.cover import PackedBags
 from bagformer_cli.text.jit import kernels
-from bagformer_cli.text.segmenter import Bag, PackedBags, Segmenter
-from bagformer_cli.text.tokenizer import PackedTokens, Tokenizer
+from bagformer_cli.text.segmenter import Bag, Segmenter
+from bagformer_cli.text.tokenizer import Tokenizer
+from bagformer_cli.text.wordpiece import PackedTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +140,9 @@ class TitleEncoder:
 
     def assemble(self, tokens: PackedTokens, bags: PackedBags) -> TokenBags:
         """Join the tokens and the character bags of the same titles."""
-        n = len(tokens)
-        room = len(tokens.ids) + 2 * n
-        ids = np.empty(room, np.int32)
-        starts, ends = np.empty(room, np.int64), np.empty(room, np.int64)
-        token_offsets, bag_offsets = np.empty(n + 1, np.int64), np.empty(n + 1, np.int64)
-        total, count = kernels(n).assemble(
-            tokens.ids, tokens.starts, tokens.offsets, bags.ends, bags.offsets, self.room,
-            self.tokenizer.cls_id, self.tokenizer.sep_id, self.add_sep,
-            ids, token_offsets, starts, ends, bag_offsets,
-        )  # fmt: skip
-        return TokenBags(ids[:total], token_offsets, starts[:count], ends[:count], bag_offsets)
+        frame = Frame(self.room, self.tokenizer.cls_id, self.tokenizer.sep_id, self.add_sep)
+        titles = len(tokens.offsets) - 1
+        return TokenBags(*kernels(titles).assemble(tokens, bags, frame))
 
     def bags(self, title: str, *, whole: bool = False) -> list[Bag]:
         """The bags a score uses, with their characters in the title.
@@ -176,15 +171,7 @@ class TitleEncoder:
 
     def align(self, tokens: PackedTokens, bags: PackedBags) -> PackedBags:
         """Character bags that begin and end where tokens do."""
-        room = len(bags.starts)
-        starts, ends, sources = (np.empty(room, np.int32) for _ in range(3))
-        offsets = np.empty(len(tokens) + 1, np.int64)
-        total = kernels(len(tokens)).align(
-            tokens.starts, tokens.ends, tokens.offsets, bags.starts, bags.ends, bags.offsets,
-            starts, ends, sources, offsets,
-        )  # fmt: skip
-        kinds, types = bags.kinds[sources[:total]], bags.types[sources[:total]]
-        return PackedBags(starts[:total], ends[:total], kinds, types, offsets, bags.costs)
+        return PackedBags(*kernels(len(tokens.offsets) - 1).align(tokens, bags))
 
 
 def _until(bag: Bag, cut: int) -> Bag:

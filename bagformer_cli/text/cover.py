@@ -1,8 +1,35 @@
-"""The kernel of the segmenter: the cheapest cover of a title by entries, patterns, characters."""
+"""The kernel of the segmenter: the cheapest cover of a title by bags.
+
+Bags may be entries of the lexicon, matches of the patterns, or single characters. Each has a cost,
+and the cover with the smallest sum is taken. It is found by a dynamic program over the boundaries
+between characters. With the entries 红色 (cost 5), 色裙 (9) and 裙 (6), and 20 for a character that
+no entry explains:
+
+    title       红    色    裙
+    boundary  0     1     2     3
+    best      0    20     5    11      the cost of the cheapest cover up to the boundary
+    start           0     0     2      where the last bag of that cover begins
+
+The program goes from left to right. At a boundary it first takes in all entries that end there,
+which the automaton reports in one pass over the title: at 3 these are 色裙 (best[1] + 9 = 29) and
+裙 (best[2] + 6 = 11). ``best`` of the boundary is then final, because all other kinds of bags are
+offered by the boundary where they begin: patterns, names and single characters are found there and
+relax the boundary where they end. At the end of the title, ``start`` leads back from bag to bag:
+3 → 2 → 0, which is 红色│裙.
+
+Costs are integers, so that the answer is the same on every machine. Of covers with the same cost
+the one that has the leftmost start wins, at its last bag first; then the kind that comes first in
+:mod:`.patterns`.
+"""
 
 from __future__ import annotations
 
-from bagformer_cli.text.automaton import Array, child
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bagformer_cli.text.automaton import Array, Automaton, Trie, read
 from bagformer_cli.text.characters import DIGIT, LATIN, MARK, OTHER, SPACE, ZERO_WIDTH_JOINER
 from bagformer_cli.text.patterns import (
     COMPOUND,
@@ -11,6 +38,7 @@ from bagformer_cli.text.patterns import (
     LEXICON,
     MAX_FOUND,
     NAME,
+    NEW_COMPOUND,
     NUMBER,
     NUMERALS,
     OFFER,
@@ -25,189 +53,295 @@ from bagformer_cli.text.patterns import (
     unit_end,
 )
 
-PAIR, NAME_CHARACTER, GLUED = 10, 11, 12
-"""Further costs: of one ideograph with a head, of each character of a name, of a number that looks
-like part of a model."""
+PAIR, NAME_CHARACTER, GLUED = TOKEN + 1, TOKEN + 2, TOKEN + 3
+"""Further costs, after those of the kinds: of one ideograph with a head, of each character of a
+name, of a number that looks like a part of a model code."""
+
+NO_BAG = -1
+"""Kind of a space, which no bag covers and which costs nothing."""
 
 TAKES_SUFFIX, TAKES_HEAD = 1, 2
-"""Bits of what may follow an entry."""
+"""Bits of ``LexiconArrays.follows``."""
 
 LONGEST_NAME = 4
+"""Ideographs of a name at most."""
 
 ENDLESS = 1 << 60
+"""Cost of a cover that does not exist."""
+
+
+class Titles(NamedTuple):
+    """Titles, end to end.
+
+    Args:
+        characters: [C] uint32, folded code points.
+        classes: [C] uint8, their classes (:func:`.characters.class_table`).
+        offsets: [n + 1] int64; title i is ``characters[offsets[i]:offsets[i + 1]]``.
+    """
+
+    characters: npt.NDArray[np.uint32]
+    classes: npt.NDArray[np.uint8]
+    offsets: npt.NDArray[np.int64]
+
+
+class LexiconArrays(NamedTuple):
+    """The part of a lexicon that the kernel reads.
+
+    Args:
+        entries: The automaton over the entries.
+        cost: [entries] int32, at least 1.
+        type: [entries] int16, index of an entry's type, -1: it has none.
+        follows: [entries] int8, whether a head or a suffix may follow: TAKES_HEAD, TAKES_SUFFIX.
+        units: The trie over the units.
+        head: [0x110000] int32, cost of a character as a head, 0: it is none.
+        suffix: [0x110000] int32, cost of a character as a suffix, 0: it is none.
+    """
+
+    entries: Automaton
+    cost: npt.NDArray[np.int32]
+    type: npt.NDArray[np.int16]
+    follows: npt.NDArray[np.int8]
+    units: Trie
+    head: npt.NDArray[np.int32]
+    suffix: npt.NDArray[np.int32]
+
+
+class PackedBags(NamedTuple):
+    """Bags of n titles, end to end, by characters.
+
+    Args:
+        starts: [G] int32, first character in its own title.
+        ends: [G] int32, one past the last.
+        kinds: [G] int8, what made the bag (constants of :mod:`.patterns`).
+        types: [G] int16, index into :attr:`.Segmenter.types`, -1: none.
+        offsets: [n + 1] int64; title i has the bags ``offsets[i]:offsets[i + 1]``.
+        costs: [n] int64, the cost of each title's cover.
+    """
+
+    starts: npt.NDArray[np.int32]
+    ends: npt.NDArray[np.int32]
+    kinds: npt.NDArray[np.int8]
+    types: npt.NDArray[np.int16]
+    offsets: npt.NDArray[np.int64]
+    costs: npt.NDArray[np.int64]
 
 
 def relax(
-    start: int, end: int, price: int, kind: int, name: int,
-    best: Array, back: Array, made_kind: Array, made_type: Array,
+    start: int, end: int, cost: int, kind: int, entry: int,
+    best: Array, back: Array, made_kind: Array, made_entry: Array,
 ) -> None:  # fmt: skip
-    """Take the bag ``start:end`` as the last one of the cover up to ``end`` if that is cheaper."""
-    if price < best[end]:
-        best[end] = price
+    """Make ``start:end`` the last bag of the cover up to ``end`` if the cover gets cheaper.
+
+    Of equal costs the leftmost start wins, then the lowest kind.
+
+    Args:
+        start: First character of the bag.
+        end: One past its last character.
+        cost: Of the whole cover up to ``end``.
+        kind: What made the bag.
+        entry: The index of the entry, -1: it is none.
+        best: By boundary, see the top of the file.
+        back: By boundary, where the last bag begins.
+        made_kind: By boundary, what made it.
+        made_entry: By boundary, its entry.
+    """
+    equal = cost == best[end] and (
+        start < back[end] or (start == back[end] and kind < made_kind[end])
+    )
+    if cost < best[end] or equal:
+        best[end] = cost
         back[end] = start
         made_kind[end] = kind
-        made_type[end] = name
+        made_entry[end] = entry
 
 
-def cover(
-    folded: Array, classes: Array, offsets: Array,
-    first: Array, label: Array, value: Array, roots: Array,
-    entry_cost: Array, entry_type: Array, entry_head: Array,
-    unit_first: Array, unit_label: Array, unit_value: Array, unit_roots: Array,
-    head_cost: Array, suffix_cost: Array, kind_cost: Array,
-    bag_starts: Array, bag_ends: Array, bag_kinds: Array, bag_types: Array,
-    bag_offsets: Array, costs: Array,
-) -> int:  # fmt: skip
-    """The cheapest cover of each text by dictionary entries, patterns and single characters.
+def cover(titles: Titles, lexicon: LexiconArrays, costs: Array) -> PackedBags:
+    """Find the cheapest cover of each title.
 
-    A dynamic program from left to right over the places where a bag may end: never between two
-    letters or two digits, never before a mark that belongs to the character in front of it.
-    Whitespace between bags costs nothing. Integer costs, and of equals the one that was found
-    first (from the leftmost start): the same answer everywhere.
+    Args:
+        titles: The titles; none changes the answer for another.
+        lexicon: Entries, units, heads and suffixes.
+        costs: [GLUED + 1] int64, by kind and further costs.
+
+    Returns:
+        The bags of all titles. Bags do not overlap and cover everything but whitespace.
     """
+    all_characters, all_classes, offsets = titles
+    count = len(offsets) - 1
+    room = len(all_characters)
+    bag_starts = np.empty(room, np.int32)
+    bag_ends = np.empty(room, np.int32)
+    bag_kinds = np.empty(room, np.int8)
+    bag_types = np.empty(room, np.int16)
+    bag_offsets = np.empty(count + 1, np.int64)
+    title_costs = np.empty(count, np.int64)
+    # The inner loops take arrays: numba counts references to every array of a tuple at every call,
+    # which made them four times as slow.
+    automaton = lexicon.entries
+    value = automaton.value
+    depth = automaton.depth
+    output = automaton.output
+    entry_cost, entry_type, entry_follows = lexicon.cost, lexicon.type, lexicon.follows
+    head_cost, suffix_cost = lexicon.head, lexicon.suffix
+    units = lexicon.units
+    nodes = read(
+        all_characters, offsets, automaton.edges, automaton.children, automaton.roots,
+        automaton.failure,
+    )  # fmt: skip
     longest = 0
-    for text in range(len(offsets) - 1):
-        longest = max(longest, offsets[text + 1] - offsets[text])
-    best = [ENDLESS] * (longest + 1)
+    for title in range(count):
+        longest = max(longest, offsets[title + 1] - offsets[title])
+    best = [ENDLESS] * (longest + 1)  # these four by boundary, see the top of the file
     back = [0] * (longest + 1)
     made_kind = [0] * (longest + 1)
-    made_type = [0] * (longest + 1)
-    kinds = [0] * (longest + 1)
-    fine = [True] * (longest + 2)
+    made_entry = [0] * (longest + 1)
+    classes = [0] * (longest + 1)
+    edge = [True] * (longest + 2)  # whether a bag may begin or end at a boundary
     found_ends = [0] * MAX_FOUND
     found_kinds = [0] * MAX_FOUND
     total = 0
-    for text in range(len(offsets) - 1):
-        begin = offsets[text]
-        stop = offsets[text + 1] - begin
-        word = folded[begin : offsets[text + 1]]
-        bag_offsets[text] = total
+    for title in range(count):
+        begin = offsets[title]
+        stop = offsets[title + 1] - begin
+        characters = all_characters[begin : begin + stop]
+        own_classes = all_classes[begin : begin + stop]
+        bag_offsets[title] = total
+        # A word, a number, and a character with its marks (e + \u0301) are never cut. A mark gets
+        # the class of its character.
         best[0] = 0
-        fine[0] = True
+        edge[0] = True
         for at in range(stop):
-            kind = int(classes[begin + at])
-            fine[at + 1] = True
-            if at > 0 and kind != SPACE:
-                if kind == MARK and kinds[at - 1] != SPACE:
-                    kind = kinds[at - 1]
-                    fine[at] = False
-                elif kind == kinds[at - 1]:
-                    fine[at] = kind not in (LATIN, DIGIT)
-                if word[at - 1] == ZERO_WIDTH_JOINER and kinds[at - 1] != SPACE:
-                    fine[at] = False
-            kinds[at] = kind
+            kind = int(own_classes[at])
+            edge[at + 1] = True
+            if at > 0 and kind != SPACE and classes[at - 1] != SPACE:
+                if kind == MARK:
+                    kind = classes[at - 1]
+                    edge[at] = False
+                elif kind == classes[at - 1]:
+                    edge[at] = kind not in (LATIN, DIGIT)
+                if characters[at - 1] == ZERO_WIDTH_JOINER:
+                    edge[at] = False
+            classes[at] = kind
             best[at + 1] = ENDLESS
-        fine[stop] = True
-        for at in range(stop):
-            if best[at] == ENDLESS or not fine[at]:
+        edge[stop] = True
+        node = 0
+        for at in range(stop + 1):
+            if at > 0:
+                node = nodes[begin + at - 1]
+            if not edge[at]:
                 continue
-            here = best[at]
-            if kinds[at] == SPACE:
-                if here < best[at + 1]:
-                    best[at + 1] = here
-                    back[at + 1] = at
-                    made_kind[at + 1] = -1
-                continue
-            # dictionary entries, alone, with a head or with a suffix: 消毒 + 柜, 修身 + 型
-            node = 0
-            walk = at
-            while walk < stop:
-                node = child(node, word[walk], first, label, roots)
-                if node == 0:
-                    break
-                walk += 1
-                entry = value[node]
-                if entry < 0 or not fine[walk]:
-                    continue
-                price = here + int(entry_cost[entry])  # uncompiled, 32 bits would stay 32
-                relax(at, walk, price, LEXICON, entry_type[entry], best, back, made_kind, made_type)
-                follows = entry_head[entry]
-                if follows > 0 and walk < stop and fine[walk + 1]:
-                    extra = int(head_cost[word[walk]]) if follows & TAKES_HEAD else 0
+            # What the next character may add to an entry that ends here: 消毒 + 柜, 修身 + 型.
+            head = 0
+            suffix = 0
+            if at < stop and edge[at + 1]:
+                head = int(head_cost[characters[at]])
+                suffix = int(suffix_cost[characters[at]])
+            # Entries that end here, the longest first. Where no cover reaches the start of one, the
+            # sum is ENDLESS or more and never cheaper.
+            match = node if value[node] >= 0 else output[node]
+            while match > 0:
+                entry = value[match]
+                start = at - int(depth[match])  # int(): outside numba 8 bits would stay 8
+                cost = best[start] + int(entry_cost[entry])
+                relax(start, at, cost, LEXICON, entry, best, back, made_kind, made_entry)
+                if head + suffix > 0:
+                    follows = entry_follows[entry]
+                    extra = head if follows & TAKES_HEAD else 0
                     if extra == 0 and follows & TAKES_SUFFIX:
-                        extra = int(suffix_cost[word[walk]])
+                        extra = suffix
                     if extra > 0:
-                        price += extra + kind_cost[COMPOUND]
-                        relax(at, walk + 1, price, COMPOUND, -1, best, back, made_kind, made_type)
-            # patterns, and latin words with a head or a suffix: led + 灯, wifi + 版
-            if kinds[at] == LATIN or kinds[at] == DIGIT:
-                found = scan(
-                    at, stop, word, kinds, unit_first, unit_label, unit_value, unit_roots,
-                    found_ends, found_kinds,
-                )  # fmt: skip
-                for one in range(found):
-                    walk = found_ends[one]
-                    kind = found_kinds[one]
-                    if not fine[walk]:
+                        cost += extra + costs[COMPOUND]
+                        relax(start, at + 1, cost, COMPOUND, -1, best, back, made_kind, made_entry)
+                match = output[match]
+            # best[at] is final now: offer everything else that begins here.
+            if at == stop:
+                break
+            here = best[at]
+            kind = classes[at]
+            character = characters[at]
+            if kind == SPACE:
+                relax(at, at + 1, here, NO_BAG, -1, best, back, made_kind, made_entry)
+                continue
+            if kind in (LATIN, DIGIT):
+                found = scan(at, stop, characters, classes, units, found_ends, found_kinds)
+                for match in range(found):
+                    end = found_ends[match]
+                    made = found_kinds[match]
+                    if not edge[end]:
                         continue
-                    price = here + kind_cost[kind]
-                    if kind == NUMBER and glued(at, walk, stop, kinds):
-                        price += kind_cost[GLUED]
-                    relax(at, walk, price, kind, -1, best, back, made_kind, made_type)
-                    if kind == LETTERS and walk < stop and fine[walk + 1]:
-                        extra = int(head_cost[word[walk]])
+                    cost = here + costs[made]
+                    if made == NUMBER and glued(at, end, stop, classes):
+                        cost += costs[GLUED]
+                    relax(at, end, cost, made, -1, best, back, made_kind, made_entry)
+                    if made == LETTERS and end < stop and edge[end + 1]:  # led + 灯, wifi + 版
+                        extra = int(head_cost[characters[end]])
                         if extra == 0:
-                            extra = int(suffix_cost[word[walk]])
+                            extra = int(suffix_cost[characters[end]])
                         if extra > 0:
-                            price += extra + kind_cost[COMPOUND]
+                            cost += extra + costs[COMPOUND]
                             relax(
-                                at, walk + 1, price, COMPOUND, -1, best, back, made_kind, made_type
+                                at,
+                                end + 1,
+                                cost,
+                                NEW_COMPOUND,
+                                -1,
+                                best,
+                                back,
+                                made_kind,
+                                made_entry,
                             )
-            elif word[at] == ORDINAL or word[at] in NUMERALS:  # few are: a call costs more
-                walk = counted_end(
-                    at, stop, word, kinds, unit_first, unit_label, unit_value, unit_roots
-                )
-                if walk > at and fine[walk]:
-                    price = here + kind_cost[COUNTED]
-                    relax(at, walk, price, COUNTED, -1, best, back, made_kind, made_type)
-            elif word[at] in OFFERS:
-                walk = offer_end(
-                    at, stop, word, kinds, unit_first, unit_label, unit_value, unit_roots
-                )
-                if walk > at and fine[walk]:
-                    price = here + kind_cost[OFFER]
-                    relax(at, walk, price, OFFER, -1, best, back, made_kind, made_type)
-                    walk = unit_end(
-                        walk, stop, word, unit_first, unit_label, unit_value, unit_roots
-                    )
-                    if fine[walk]:  # unless its unit begins the next word: 买一送一 + 口红
-                        price += kind_cost[QUANTITY]
-                        relax(at, walk, price, OFFER, -1, best, back, made_kind, made_type)
+            elif character == ORDINAL or character in NUMERALS:  # few are: a call costs more
+                end = counted_end(at, stop, characters, classes, units)
+                if end > at and edge[end]:
+                    cost = here + costs[COUNTED]
+                    relax(at, end, cost, COUNTED, -1, best, back, made_kind, made_entry)
+            elif character in OFFERS:
+                end = offer_end(at, stop, characters, classes, units)
+                if end > at and edge[end]:
+                    cost = here + costs[OFFER]
+                    relax(at, end, cost, OFFER, -1, best, back, made_kind, made_entry)
+                    # with its unit, unless that begins the next word: 买一送一 + 口红
+                    end = unit_end(end, stop, characters, units)
+                    if edge[end]:
+                        cost += costs[QUANTITY]
+                        relax(at, end, cost, OFFER, -1, best, back, made_kind, made_entry)
             # ideographs that no entry explains: one with a head (墙 + 饰), a name (贝儿欣)
-            walk = at + 1
-            while kinds[at] == OTHER and walk < stop and walk < at + LONGEST_NAME:
-                if kinds[walk] != OTHER or not fine[walk] or not fine[walk + 1]:
+            end = at + 1
+            while kind == OTHER and end < stop and end < at + LONGEST_NAME:
+                if classes[end] != OTHER or not edge[end] or not edge[end + 1]:
                     break
-                if walk == at + 1 and head_cost[word[walk]] > 0:
-                    price = here + int(head_cost[word[walk]]) + kind_cost[PAIR]
-                    relax(at, walk + 1, price, COMPOUND, -1, best, back, made_kind, made_type)
-                walk += 1
-                price = here + kind_cost[NAME] + (walk - at) * kind_cost[NAME_CHARACTER]
-                relax(at, walk, price, NAME, -1, best, back, made_kind, made_type)
+                if end == at + 1 and head_cost[characters[end]] > 0:
+                    cost = here + int(head_cost[characters[end]]) + costs[PAIR]
+                    relax(at, end + 1, cost, NEW_COMPOUND, -1, best, back, made_kind, made_entry)
+                end += 1
+                cost = here + costs[NAME] + (end - at) * costs[NAME_CHARACTER]
+                relax(at, end, cost, NAME, -1, best, back, made_kind, made_entry)
             # one character, with the marks that belong to it
-            walk = at + 1
-            while not fine[walk]:
-                walk += 1
-            price = here + kind_cost[TOKEN] * (walk - at)
-            relax(at, walk, price, TOKEN, -1, best, back, made_kind, made_type)
-        costs[text] = best[stop]
-        at = stop
-        while at > 0:
-            if made_kind[at] >= 0:
-                bag_starts[total] = back[at]
-                bag_ends[total] = at
-                bag_kinds[total] = made_kind[at]
-                bag_types[total] = made_type[at]
+            end = at + 1
+            while not edge[end]:
+                end += 1
+            cost = here + costs[TOKEN] * (end - at)
+            relax(at, end, cost, TOKEN, -1, best, back, made_kind, made_entry)
+        title_costs[title] = best[stop]
+        # Follow the cover from its end: once to count its bags, once to write them in order.
+        end = stop
+        while end > 0:
+            if made_kind[end] != NO_BAG:
                 total += 1
-            at = back[at]
-        low = bag_offsets[text]
-        high = total - 1
-        while low < high:  # they were followed from the end: turn them round
-            bag_starts[low], bag_starts[high] = bag_starts[high], bag_starts[low]
-            bag_ends[low], bag_ends[high] = bag_ends[high], bag_ends[low]
-            bag_kinds[low], bag_kinds[high] = bag_kinds[high], bag_kinds[low]
-            bag_types[low], bag_types[high] = bag_types[high], bag_types[low]
-            low += 1
-            high -= 1
-    bag_offsets[len(offsets) - 1] = total
-    return total
+            end = back[end]
+        bag = total
+        end = stop
+        while end > 0:
+            if made_kind[end] != NO_BAG:
+                bag -= 1
+                bag_starts[bag] = back[end]
+                bag_ends[bag] = end
+                bag_kinds[bag] = made_kind[end]
+                entry = made_entry[end]
+                bag_types[bag] = entry_type[entry] if entry >= 0 else -1
+            end = back[end]
+    bag_offsets[count] = total
+    return PackedBags(
+        bag_starts[:total], bag_ends[:total], bag_kinds[:total], bag_types[:total],
+        bag_offsets, title_costs,
+    )  # fmt: skip

@@ -1,72 +1,67 @@
-"""The inner loops over code points, as they are or compiled.
+"""The kernels over code points, as plain Python or compiled by numba.
 
-They are plain Python over numpy arrays, written in the subset that numba compiles. :func:`kernels`
-hands them out as they are for a few titles (nothing to load) and compiled for many: one source, so
-both give the same answer. Names in capitals are compile-time constants.
+Kernels are loops written in the subset of Python that numba compiles. :func:`kernels` returns them
+as they are for a few titles, where loading the compiled ones would take longest, and compiled for
+many. There is one source, so both give the same answer.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import FunctionType, SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
-from bagformer_cli.text import alignment, characters, cover, patterns, wordpiece
-from bagformer_cli.text import automaton as trie
+from bagformer_cli.text import alignment, automaton, characters, cover, patterns, wordpiece
 
 COMPILE_FROM = 5000
-"""So many titles in one call are worth loading the compiled kernels for."""
+"""Titles in one call from which the compiled kernels are loaded. Loading takes about as long as
+cutting that many titles in Python."""
 
-_MODULES = (characters, trie, wordpiece, patterns, cover, alignment)
-
-_KERNELS = (
-    trie.child,
-    wordpiece.wordpiece,
-    patterns.run_end,
-    patterns.number_end,
-    patterns.unit_end,
-    patterns.fraction_end,
-    patterns.pluses_end,
-    patterns.count_end,
-    patterns.counted_end,
-    patterns.offer_end,
-    patterns.size_end,
-    patterns.sizes_end,
-    patterns.words,
-    patterns.thread_end,
-    patterns.amounts,
-    patterns.scan,
-    patterns.glued,
-    cover.relax,
-    cover.cover,
-    alignment.assemble,
-    alignment.align,
-)
-"""Each after those it calls."""
-
-_PLAIN = SimpleNamespace(**{kernel.__name__: kernel for kernel in _KERNELS})
+_MODULES = (automaton, wordpiece, patterns, cover, alignment)
+"""Every public function of these modules is a kernel. Each module comes after those that it
+imports, and each function after those that it calls."""
 
 
 def kernels(titles: int) -> Any:
-    """The kernels by name for a call over ``titles`` titles: compiled where that pays."""
+    """Return all kernels by name for a call over ``titles`` titles.
+
+    They are compiled from COMPILE_FROM titles on, and once they have been loaded.
+    """
     if titles >= COMPILE_FROM or _compiled.cache_info().currsize:
         return _compiled()
     return _PLAIN
+
+
+def _functions(module: ModuleType) -> Iterator[FunctionType]:
+    for name, value in vars(module).items():
+        own = isinstance(value, FunctionType) and value.__module__ == module.__name__
+        if own and not name.startswith("_"):
+            yield value
+
+
+_PLAIN = SimpleNamespace(**{f.__name__: f for module in _MODULES for f in _functions(module)})
 
 
 @cache
 def _compiled() -> SimpleNamespace:
     import numba
 
-    # numba keeps what it compiled by file and name of the function alone: without the digest it
-    # would not see that a function which is called, or a constant, changed in another file.
-    sources = b"".join(Path(module.__file__ or "").read_bytes() for module in _MODULES)
-    digest = hashlib.sha256(sources).hexdigest()[:12]
-    scope = {name: value for module in _MODULES for name, value in vars(module).items()}
-    for kernel in _KERNELS:
-        plain = FunctionType(kernel.__code__, scope, kernel.__name__)
-        plain.__qualname__ = f"{kernel.__name__}_{digest}"
-        scope[kernel.__name__] = numba.njit(cache=True, nogil=True)(plain)
-    return SimpleNamespace(**{kernel.__name__: scope[kernel.__name__] for kernel in _KERNELS})
+    # numba finds a function that it compiled before by its file and name alone, so it would miss
+    # a change in a constant or a function of another file. The digest in the name prevents that.
+    files = [Path(module.__file__ or "") for module in (characters, *_MODULES)]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    compiled: dict[Any, Any] = {}
+    for module in _MODULES:
+        scope = {
+            name: compiled.get(value, value) if isinstance(value, FunctionType) else value
+            for name, value in vars(module).items()
+        }
+        for kernel in _functions(module):
+            plain = FunctionType(kernel.__code__, scope, kernel.__name__)
+            plain.__qualname__ = f"{kernel.__name__}_{digest}"
+            scope[kernel.__name__] = numba.njit(cache=True, nogil=True)(plain)
+            compiled[kernel] = scope[kernel.__name__]
+    return SimpleNamespace(**{kernel.__name__: function for kernel, function in compiled.items()})

@@ -22,12 +22,12 @@ from bagformer_cli.assets import asset_folder
 from bagformer_cli.errors import MissingDependencyError, cannot_read
 from bagformer_cli.files import atomic_file, atomic_folder, cache_folder
 from bagformer_cli.messages import tr
-from bagformer_cli.text.automaton import Trie
+from bagformer_cli.text.automaton import Automaton, Trie
 from bagformer_cli.text.characters import CODE_POINTS, codes_of, fold_table
-from bagformer_cli.text.cover import TAKES_HEAD, TAKES_SUFFIX
+from bagformer_cli.text.cover import TAKES_HEAD, TAKES_SUFFIX, LexiconArrays
 from bagformer_cli.text.dictionaries import BACKGROUND, UNTYPED, Dictionary, read_dictionary
 
-FORMAT = "lexicon 10"
+FORMAT = "lexicon 11"
 """Changes whenever the cached arrays, the merging or the folding change."""
 
 LONGEST = 64
@@ -69,25 +69,13 @@ class Lexicon:
     Args:
         folder: The cache folder these arrays are mapped from.
         types: Names of the types; ``entry_type`` counts into it.
-        words: The entries.
-        units: What may follow a number.
-        entry_cost: [entries] int32, 1000 x -ln(weight / a million), at least 1.
-        entry_type: [entries] int16, -1 for none.
-        entry_head: [entries] int8, what may follow: TAKES_SUFFIX, TAKES_HEAD, both or neither.
-        head_cost: [0x110000] int32, cost of a character as head of a compound, 0: it is none.
-        suffix_cost: [0x110000] int32, likewise as a suffix.
+        arrays: The automaton over the entries, their costs and types, units, heads, suffixes.
         fingerprint: Names the content; equal fingerprints give equal bags.
     """
 
     folder: Path
     types: tuple[str, ...]
-    words: Trie
-    units: Trie
-    entry_cost: npt.NDArray[np.int32]
-    entry_type: npt.NDArray[np.int16]
-    entry_head: npt.NDArray[np.int8]
-    head_cost: npt.NDArray[np.int32]
-    suffix_cost: npt.NDArray[np.int32]
+    arrays: LexiconArrays
     fingerprint: str
 
     @classmethod
@@ -112,7 +100,7 @@ class Lexicon:
         folder = cache_folder() / "lexicon" / digest.hexdigest()[:32]
         if not (folder / "meta.json").is_file():
             merged = _merge([read_dictionary(path, name=name) for name, path in files])
-            with atomic_folder(folder) as temporary:
+            with atomic_folder(folder, keep_existing=True) as temporary:
                 _write(temporary, merged)
         return cls._open(folder)
 
@@ -129,18 +117,20 @@ class Lexicon:
         return cls(
             folder,
             tuple(meta["types"]),
-            Trie.open(folder / "words"),
-            Trie.open(folder / "units"),
-            entry_cost,
-            entry_type,
-            entry_head,
-            head_cost,
-            suffix_cost,
+            LexiconArrays(
+                Automaton.open(folder / "entries"),
+                entry_cost,
+                entry_type,
+                entry_head,
+                Trie.open(folder / "units"),
+                head_cost,
+                suffix_cost,
+            ),
             meta["fingerprint"],
         )
 
     def __len__(self) -> int:
-        return len(self.entry_cost)
+        return len(self.arrays.cost)
 
     def entries(self) -> Iterator[Entry]:
         """Every entry, units, heads and suffixes included, in order of word."""
@@ -257,14 +247,13 @@ def _write(folder: Path, merged: Sequence[Entry]) -> None:
     costs = -1000.0 * np.log(np.array(weights, np.float64) / 1e6)
     kinds = np.array([e.type or "" for e in merged])
     plain = ~np.isin(kinds, list(RULES))
-    for name, chosen in (("words", plain), ("units", kinds == UNIT)):
+    for name in ("entries", "units"):
         (folder / name).mkdir()
-        Trie.build([e.word for e, own in zip(merged, chosen, strict=True) if own]).save(
-            folder / name
-        )
+    entries = [e.word for e, own in zip(merged, plain, strict=True) if own]
+    Automaton.build(entries).save(folder / "entries")
+    Trie.build([e.word for e in merged if e.type == UNIT]).save(folder / "units")
     types, numbers = np.unique(kinds[plain], return_inverse=True)
     untyped = int(types[:1].tolist() == [""])
-    entries = [e.word for e, entry in zip(merged, plain, strict=True) if entry]
     prior, follows = _priors(entries, kinds[plain])
     np.save(folder / "cost.npy", np.maximum(1, np.rint(costs[plain] + prior)).astype(np.int32))
     np.save(folder / "type.npy", (numbers - untyped).astype(np.int16))

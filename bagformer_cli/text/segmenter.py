@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bagformer_cli.text.characters import class_table, codes_of, fold_table
-from bagformer_cli.text.cover import GLUED, NAME_CHARACTER, PAIR
+from bagformer_cli.text.cover import GLUED, NAME_CHARACTER, PAIR, PackedBags, Titles
 from bagformer_cli.text.jit import kernels
 from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.patterns import (
@@ -27,6 +27,7 @@ from bagformer_cli.text.patterns import (
     LEXICON,
     MODEL,
     NAME,
+    NEW_COMPOUND,
     NUMBER,
     OFFER,
     QUANTITY,
@@ -46,6 +47,7 @@ KIND_COST = {
     MODEL: 11_000,
     LETTERS: 11_000,
     COMPOUND: 750,
+    NEW_COMPOUND: 0,
     NAME: 3_750,
     COUNTED: 9_000,
     OFFER: 9_000,
@@ -61,6 +63,7 @@ PATTERN_TYPES = {
     MODEL: "model",
     LETTERS: "latin",
     COMPOUND: "compound",
+    NEW_COMPOUND: "compound",
     NAME: "name",
     COUNTED: "quantity",
     OFFER: "selling",
@@ -84,30 +87,6 @@ class Bag:
     text: str
     source: Source
     type: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class PackedBags:
-    """Character bags of n titles.
-
-    Args:
-        starts: [G] int32, first character in its own title.
-        ends: [G] int32, one past the last.
-        kinds: [G] int8, what made the bag (constants of :mod:`.patterns`).
-        types: [G] int16, index into :attr:`Segmenter.types`, -1 for none.
-        offsets: [n+1] int64; title i owns bags ``offsets[i]:offsets[i+1]``.
-        costs: [n] int64, the cost of each title's cover.
-    """
-
-    starts: npt.NDArray[np.int32]
-    ends: npt.NDArray[np.int32]
-    kinds: npt.NDArray[np.int8]
-    types: npt.NDArray[np.int16]
-    offsets: npt.NDArray[np.int64]
-    costs: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
 
 
 class Segmenter:
@@ -156,24 +135,9 @@ class Segmenter:
     def segment_batch(self, texts: Sequence[str]) -> PackedBags:
         """The bags of many titles, packed; each as if it were alone."""
         codes, offsets = codes_of(texts)
-        room = len(codes)
-        starts, ends = np.empty(room, np.int32), np.empty(room, np.int32)
-        kinds, types = np.empty(room, np.int8), np.empty(room, np.int16)
-        bag_offsets = np.empty(len(texts) + 1, np.int64)
-        costs = np.empty(len(texts), np.int64)
-        lexicon = self.lexicon
-        words, units = lexicon.words, lexicon.units
-        total = kernels(len(texts)).cover(
-            fold_table()[codes], class_table()[codes], offsets,
-            words.first, words.label, words.value, words.roots,
-            lexicon.entry_cost, lexicon.entry_type, lexicon.entry_head,
-            units.first, units.label, units.value, units.roots,
-            lexicon.head_cost, lexicon.suffix_cost, self._kind_cost,
-            starts, ends, kinds, types, bag_offsets, costs,
-        )  # fmt: skip
-        return PackedBags(
-            starts[:total], ends[:total], kinds[:total], types[:total], bag_offsets, costs
-        )
+        titles = Titles(fold_table()[codes], class_table()[codes], offsets)
+        found = kernels(len(texts)).cover(titles, self.lexicon.arrays, self._kind_cost)
+        return PackedBags(*found)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -24,28 +23,9 @@ from bagformer_cli.messages import tr
 from bagformer_cli.text.automaton import Trie
 from bagformer_cli.text.characters import codes_of, wordpiece_tables
 from bagformer_cli.text.jit import kernels
+from bagformer_cli.text.wordpiece import PackedTokens, Vocabulary
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-
-
-@dataclass(frozen=True, slots=True)
-class PackedTokens:
-    """Tokens of n texts, end to end, without special tokens.
-
-    Args:
-        ids: [T] int32.
-        offsets: [n+1] int64; text i owns ``ids[offsets[i]:offsets[i+1]]``.
-        starts: [T] int32, first character of each token in its own text.
-        ends: [T] int32, one past its last character.
-    """
-
-    ids: npt.NDArray[np.int32]
-    offsets: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int32]
-    ends: npt.NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
 
 
 class Tokenizer:
@@ -116,18 +96,10 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> PackedTokens:
         """Tokens of each text with their character spans; no specials added, nothing cut."""
-        codes, offsets = codes_of(texts)
-        room = len(codes)
-        ids, starts, ends = (np.empty(room, np.int32) for _ in range(3))
-        token_offsets = np.empty(len(texts) + 1, np.int64)
-        unsure = np.zeros(len(texts), np.bool_)
-        trie = self._trie
-        total = kernels(len(texts)).wordpiece(
-            codes, offsets, *wordpiece_tables(), trie.first, trie.label, trie.value, trie.roots,
-            self._inner, self.unk_id, ids, starts, ends, token_offsets, unsure,
-        )  # fmt: skip
-        tokens = PackedTokens(ids[:total], token_offsets, starts[:total], ends[:total])
-        return self._with_oracle(tokens, texts, np.flatnonzero(unsure)) if unsure.any() else tokens
+        tokens, unsure = kernels(len(texts)).wordpiece(*codes_of(texts), self._tables)
+        if unsure.any():
+            return self._with_oracle(tokens, texts, np.flatnonzero(unsure))
+        return PackedTokens(*tokens)
 
     def _with_oracle(
         self, tokens: PackedTokens, texts: Sequence[str], unsure: npt.NDArray[np.int64]
@@ -153,9 +125,9 @@ class Tokenizer:
         lengths[unsure] = [len(found.ids) for found in encoded]
         return PackedTokens(
             np.concatenate([*ids, tokens.ids[done:]]),
-            np.concatenate([[0], np.cumsum(lengths)]),
             np.concatenate([*starts, tokens.starts[done:]]),
             np.concatenate([*ends, tokens.ends[done:]]),
+            np.concatenate([[0], np.cumsum(lengths)]),
         )
 
     @cached_property
@@ -173,12 +145,9 @@ class Tokenizer:
         return oracle
 
     @cached_property
-    def _trie(self) -> Trie:
-        return Trie.build([piece or "\0" for piece in self.vocabulary])
-
-    @cached_property
-    def _inner(self) -> int:
-        return self._trie.find("##")
+    def _tables(self) -> Vocabulary:
+        pieces = Trie.build([piece or "\0" for piece in self.vocabulary])
+        return Vocabulary(*wordpiece_tables(), pieces, pieces.find("##"), self.unk_id)
 
 
 def _vocabulary_path(source: str | Path) -> Path:

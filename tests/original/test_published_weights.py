@@ -44,7 +44,8 @@ from bagformer_cli.original.text import (
     EntityMatcher,
     WordList,
 )
-from bagformer_cli.text.tokenizer import PackedTokens, Tokenizer
+from bagformer_cli.text.tokenizer import Tokenizer
+from bagformer_cli.text.wordpiece import PackedTokens
 from bagformer_cli.training.task import RetrievalTask
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"连衣裙女电动车头盔红色"]
@@ -61,7 +62,7 @@ TINY = {
 def matcher(*entries: tuple[int, ...]) -> EntityMatcher:
     flat = np.array([token for entry in entries for token in entry], np.int32)
     offsets = np.cumsum([0, *map(len, entries)])
-    return EntityMatcher(PackedTokens(flat, offsets, flat, flat))
+    return EntityMatcher(PackedTokens(ids=flat, starts=flat, ends=flat, offsets=offsets))
 
 
 def words(*entries: str) -> CompatSegmenter:

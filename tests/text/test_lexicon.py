@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import ahocorasick
 import pytest
@@ -14,7 +17,7 @@ from bagformer_cli.assets import asset_folder
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.files import cache_folder
 from bagformer_cli.original.text import WordList
-from bagformer_cli.text.automaton import Trie
+from bagformer_cli.text.automaton import Automaton, Trie
 from bagformer_cli.text.characters import fold
 from bagformer_cli.text.dictionaries import parse_dictionary, read_dictionary
 from bagformer_cli.text.lexicon import Lexicon
@@ -169,27 +172,71 @@ def test_saved_and_loaded_it_is_the_same(write: Write, tmp_path: Path) -> None:
     lexicon.save(tmp_path / "model" / "lexicon.txt")
     again = Lexicon.load([tmp_path / "model" / "lexicon.txt"])
     assert again.fingerprint == lexicon.fingerprint
-    assert again.entry_cost.tolist() == lexicon.entry_cost.tolist()
-    assert again.head_cost[ord("机")] == lexicon.head_cost[ord("机")] > 0
-    assert again.suffix_cost[ord("款")] == lexicon.suffix_cost[ord("款")] > 0
+    assert again.arrays.cost.tolist() == lexicon.arrays.cost.tolist()
+    assert again.arrays.head[ord("机")] == lexicon.arrays.head[ord("机")] > 0
+    assert again.arrays.suffix[ord("款")] == lexicon.arrays.suffix[ord("款")] > 0
 
 
-@given(
+ENTRIES_AND_TEXT = (
     st.sets(st.text("红绿裙子a1 ", min_size=1, max_size=5), min_size=1),
     st.text("红绿裙子a1 ", max_size=40),
 )
-@settings(max_examples=150, deadline=None)
-def test_the_trie_finds_what_an_aho_corasick_automaton_finds(entries: set[str], text: str) -> None:
-    listed = sorted(entries, reverse=True)
-    trie = Trie.build(listed)
+
+
+def pyahocorasick(entries: list[str]) -> Any:
     automaton = ahocorasick.Automaton()
-    for entry in listed:
-        automaton.add_word(entry, entry)
+    for index, entry in enumerate(entries):
+        automaton.add_word(entry, index)
     automaton.make_automaton()
-    expected = {(end + 1 - len(entry), end + 1) for end, entry in automaton.iter(text)}
-    assert {(at, end) for at in range(len(text)) for end in trie.prefixes(text, at)} == expected
-    assert all(trie.value[trie.find(entry)] == i for i, entry in enumerate(listed))
-    assert all(entry in trie for entry in entries)
+    return automaton
+
+
+@given(*ENTRIES_AND_TEXT)
+@settings(max_examples=150, deadline=None)
+def test_the_automaton_finds_what_pyahocorasick_finds_in_the_same_order(
+    entries: set[str], text: str
+) -> None:
+    listed = sorted(entries, reverse=True)
+    automaton = Automaton.build(listed)
+    expected = [(end + 1, index) for end, index in pyahocorasick(listed).iter(text)]
+    found = list(automaton.matches(text))
+    assert [(end, index) for _, end, index in found] == expected
+    assert all(text[start:end] == listed[index] for start, end, index in found)
+
+
+@given(st.sets(st.text("abc", min_size=1, max_size=6), min_size=1))
+@settings(max_examples=100, deadline=None)
+def test_the_failure_links_are_those_of_pyahocorasick(entries: set[str]) -> None:
+    listed = sorted(entries)
+    nodes, edges, links = pyahocorasick(listed).dump()
+    strings = {nodes[0][0]: ""}  # its nodes come parents first, the root before all
+    for parent, label, node in edges:
+        strings[node] = strings[parent] + label.decode()
+    automaton, trie = Automaton.build(listed), Trie.build(listed)
+    for node, target in links:
+        ours = trie.find(strings[node])
+        assert automaton.failure[ours] == trie.find(strings[target])
+        assert automaton.depth[ours] == len(strings[node])
+
+
+def test_an_automaton_takes_words_of_up_to_255_characters() -> None:
+    assert list(Automaton.build(["a" * 255]).matches("a" * 256)) == [(0, 255, 0), (1, 256, 0)]
+    with pytest.raises(ValueError, match="255"):
+        Automaton.build(["a" * 256])
+
+
+def test_processes_that_make_the_same_cache_at_once_all_get_a_whole_one(write: Write) -> None:
+    path = write(*(f"词{n:04}" for n in range(3000)))
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        found = list(pool.map(_entries_of, [path] * 8))
+    assert found == [3000] * 8
+    assert not [p for p in Lexicon.load([path]).folder.parent.iterdir() if p.name.startswith(".")]
+
+
+def _entries_of(path: Path) -> int:
+    lexicon = Lexicon.load([path])
+    entries = lexicon.arrays.entries
+    return sum(len(list(entries.matches(entry.word))) == 1 for entry in lexicon.entries())
 
 
 def test_folding_keeps_every_character_in_its_place() -> None:

@@ -36,13 +36,11 @@ def longest_match(
     ends = {end: i + 1 for i, (_, end) in enumerate(tokens)}
     longest_from = list(range(1, len(tokens) + 1))
     longest_to = {i + 1: i for i in range(len(tokens))}
-    folded = fold(title)
-    for start, first in starts.items():
-        for end in lexicon.words.prefixes(folded, start):
-            last = ends.get(end)
-            if last is not None:
-                longest_from[first] = max(longest_from[first], last)
-                longest_to[last] = min(longest_to[last], first)
+    for start, end, _ in lexicon.arrays.entries.matches(fold(title)):
+        first, last = starts.get(start), ends.get(end)
+        if first is not None and last is not None:
+            longest_from[first] = max(longest_from[first], last)
+            longest_to[last] = min(longest_to[last], first)
     cuts: list[tuple[int, int]] = []
     if direction == "forward":
         at = 0
