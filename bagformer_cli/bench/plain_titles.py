@@ -1,4 +1,4 @@
-"""Titles to bags without our kernels: as the original does it, and as fast as Python can."""
+"""Titles to bags in plain Python: the original's way, and the fastest way that we know."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterator, Sequence
 
 import ahocorasick
 
+from bagformer_cli.original.text import boundaries, entities
 from bagformer_cli.text.tokenizer import Tokenizer
 
 
 class PlainTitles:
-    """The slow BERT tokenizer, one character and one piece after the other, then matching of ids.
+    """The original's way: the slow BERT tokenizer, then matching of token ids.
 
-    Matching is the original's: entries are keys of an automaton, ids written out as text, and a
-    word grows by one token while the ids so far are an entry. Only its steps were kept; the code
-    was written for this comparison.
+    Entries are keys of a pyahocorasick automaton, their ids written out as text, and the matching
+    loop of the original asks it for each candidate (:func:`bagformer_cli.original.text.entities`).
 
     Args:
-        tokenizer: Whose vocabulary is used.
+        tokenizer: The vocabulary to use.
         words: The entries to match.
-        length: How many ids a title has, padding included.
+        length: Ids of a title, padding included.
     """
 
     def __init__(self, tokenizer: Tokenizer, words: Sequence[str], length: int = 25) -> None:
@@ -34,7 +34,7 @@ class PlainTitles:
         self._entries.make_automaton()
 
     def tokenize(self, text: str) -> list[int]:
-        """BERT's tokens of an ordinary title."""
+        """Return the ids of an ordinary title's tokens."""
         spaced = "".join(
             f" {character} " if "\u4e00" <= character <= "\u9fff" else character
             for character in self._clean(text)
@@ -46,35 +46,19 @@ class PlainTitles:
         return ids
 
     def bags(self, text: str) -> tuple[list[int], list[bool]]:
-        """Where bags begin, and which are more than [CLS] or [PAD]."""
+        """Return where bags begin, and which of them are more than [CLS] or [PAD]."""
         ids = [self._cls, *self.tokenize(text)][: self._length]
         ids += [self._pad] * (self._length - len(ids))
-        starts: list[int] = []
-        place = 0
-        for first, last in self._entities(ids):
-            begin = place + (1 if starts and starts[-1] == place else 0)
-            starts += [*range(begin, first), first, last]
-            place = last
-        begin = place + (1 if starts and starts[-1] == place else 0)
-        starts += range(begin, len(ids))
+        found = entities(
+            len(ids), lambda start, end: self._entries.match(str(tuple(ids[start:end])))
+        )
+        starts = boundaries(found, len(ids))
         ends = [*starts[1:], len(ids)]
         mask = [
             ids[start:end] not in ([self._cls], [self._pad])
             for start, end in zip(starts, ends, strict=True)
         ]
         return starts, mask
-
-    def _entities(self, ids: Sequence[int]) -> Iterator[tuple[int, int]]:
-        place = 0
-        while place < len(ids) - 1:
-            end = place + 2
-            while end <= len(ids) and self._entries.match(str(tuple(ids[place:end]))):
-                end += 1
-            if end > place + 2:
-                yield place, end - 1
-                place = end - 1
-            else:
-                place += 1
 
     def _clean(self, text: str) -> Iterator[str]:
         for character in text:
@@ -120,12 +104,12 @@ class PlainTitles:
 
 
 class CachedTitles:
-    """What is left of the work when nothing is wasted: the least a Python program does.
+    """The least that a Python program has to do: the floor that `xmr bench titles` compares with.
 
-    WordPiece by pieces that are remembered, one automaton pass; no cover, no bags, no arrays.
+    It remembers the ids of every word and runs pyahocorasick once. It makes no cover and no bags.
 
     Args:
-        tokenizer: Whose vocabulary is used.
+        tokenizer: The vocabulary to use.
         words: The entries to find.
     """
 
@@ -140,7 +124,7 @@ class CachedTitles:
         self._entries.make_automaton()
 
     def tokenize(self, text: str) -> list[int]:
-        """BERT's tokens of an ordinary title."""
+        """Return the ids of an ordinary title's tokens."""
         ids: list[int] = []
         for piece in self._PIECES.findall(text.lower()):
             found = self._known.get(piece)
@@ -152,5 +136,5 @@ class CachedTitles:
         return ids
 
     def matches(self, text: str) -> list[tuple[int, int]]:
-        """Where the leftmost longest entries end, and which they are."""
+        """Return (last character, index) of the leftmost longest entries."""
         return list(self._entries.iter_long(text))

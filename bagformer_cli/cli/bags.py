@@ -171,8 +171,8 @@ def _compare(
 ) -> None:
     """Print how well bags fit marked spans, beside longest matching with the same entries."""
     from bagformer_cli.data.title_files import bag_encoder
-    from bagformer_cli.text.bio import measure, read_marked
-    from bagformer_cli.text.tools.baselines import longest_match
+    from bagformer_cli.text.bio import read_marked
+    from bagformer_cli.text.tools.quality import longest_match, measure
 
     marked = read_marked(gold)
     _same_titles(marked, source, gold)

@@ -1,19 +1,20 @@
-"""The original BagFormer's own bags (``compat: bagformer``): its matcher and what that leaves.
+"""The bags of the original BagFormer (``compat: bagformer``), to which its weights were trained.
 
-The habits, all measured against the original (see the tests):
+They differ from those of :mod:`bagformer_cli.text` in three ways, all compared with the original by
+the tests:
 
-- entities are matched on token ids, and only those entries are found whose every shorter
-  beginning of two tokens or more is an entry itself;
-- an entity leaves its end as a boundary: two neighbours have an empty bag between them;
-- bags hold the special tokens.
+- Entities are matched on token ids, and an entry of three or more tokens is only found if the
+  entry without its last token can be found.
+- An entity leaves both of its ends as boundaries, so two neighbours have an empty bag between them.
+- Special tokens are in bags.
 
-What the model does with them is in :mod:`bagformer_cli.original.model`.
+How the model reads these bags is in :mod:`bagformer_cli.original.model`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from bagformer_cli.files import write_text
 from bagformer_cli.text.bags import TitleEncoder, TokenBags
 from bagformer_cli.text.dictionaries import read_dictionary
 from bagformer_cli.text.lexicon import NEVER
-from bagformer_cli.text.segmenter import Bag, Segmenter
+from bagformer_cli.text.segmenter import Bag, Segmenter, Source
 from bagformer_cli.text.tokenizer import Tokenizer
 from bagformer_cli.text.wordpiece import PackedTokens
 
@@ -58,37 +59,61 @@ class EntityMatcher:
         return len(self._found)
 
     def entities(self, ids: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
-        """The entities of one title's ids, as (first position, one past the last)."""
+        """Yield the entities of one title's ids, as (first position, one past the last)."""
         raw = ids.astype("<i4").tobytes()
-        place = 0
-        while place < len(raw) - 4:
-            end = place + 8
-            while end <= len(raw) and raw[place:end] in self._found:
-                end += 4
-            if end > place + 8:
-                yield place // 4, end // 4 - 1
-                place = end - 4
-            else:
-                place += 4
+        return entities(len(ids), lambda start, end: raw[4 * start : 4 * end] in self._found)
 
     def boundaries(self, ids: NDArray[np.int32]) -> list[int]:
-        """Where bags begin: an entity leaves both its ends, other tokens their position.
+        """Return where the bags of one title's ids begin (see :func:`boundaries`)."""
+        return boundaries(self.entities(ids), len(ids))
 
-        Two neighbouring entities repeat the position they share. An entity that ends the ids
-        leaves their length as a last boundary.
-        """
-        starts: list[int] = []
-        place = 0
-        for first, last in self.entities(ids):
-            begin = place + (1 if starts and starts[-1] == place else 0)
-            starts += [*range(begin, first), first, last]
-            place = last
-        begin = place + (1 if starts and starts[-1] == place else 0)
-        return [*starts, *range(begin, len(ids))]
+
+def entities(length: int, is_entry: Callable[[int, int], bool]) -> Iterator[tuple[int, int]]:
+    """Run the original's matching loop over ``length`` tokens.
+
+    A word begins with two tokens and grows by one while the word so far is an entry.
+
+    Args:
+        length: The number of tokens.
+        is_entry: Whether the tokens from a start to an end (exclusive) are an entry.
+
+    Yields:
+        (first token, one past the last) of every entity, from left to right.
+    """
+    start = 0
+    while start < length - 1:
+        end = start + 2
+        while end <= length and is_entry(start, end):
+            end += 1
+        if end > start + 2:
+            yield start, end - 1
+            start = end - 1
+        else:
+            start += 1
+
+
+def boundaries(found: Iterable[tuple[int, int]], length: int) -> list[int]:
+    """Return where bags begin: at both ends of an entity, and at every token outside of one.
+
+    Two neighbouring entities repeat the position that they share. An entity that ends at the last
+    token leaves ``length`` as a last boundary.
+
+    >>> boundaries([(1, 3), (3, 5)], 6)
+    [0, 1, 3, 3, 5]
+    """
+    starts: list[int] = []
+    at = 0
+    for first, last in [*found, (length, length)]:
+        begin = at + (1 if starts and starts[-1] == at else 0)
+        starts += range(begin, first)
+        if first < length:
+            starts += [first, last]
+        at = last
+    return starts
 
 
 class WordList:
-    """Entries as they stand in dictionary files; in place of a :class:`Lexicon`.
+    """The entries of dictionary files, unchanged; takes the place of a :class:`.Lexicon`.
 
     Args:
         words: The entries.
@@ -117,20 +142,20 @@ class WordList:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names the entries and their order."""
+        """Identify the entries and their order."""
         return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
-        """Write ``lexicon.txt``, a word a line."""
+        """Write ``lexicon.txt``, one word a line."""
         write_text(path, "".join(f"{word}\n" for word in self.words))
 
 
 class CompatSegmenter(Segmenter):
-    """The original's matcher with the characters its bags stand for.
+    """The original's matcher, with the characters of each bag for display.
 
     Args:
         lexicon: The entries.
-        tokenizer: What makes ids of entries and titles.
+        tokenizer: Cuts entries and titles into ids.
     """
 
     def __init__(self, lexicon: WordList, tokenizer: Tokenizer) -> None:
@@ -139,40 +164,39 @@ class CompatSegmenter(Segmenter):
 
     @cached_property
     def matcher(self) -> EntityMatcher:
-        """Made when first needed: tokenising a large dictionary takes a second."""
+        """The matcher, made at first use: tokenising a large dictionary takes a second."""
         return EntityMatcher(self.tokenizer.encode_batch(self.lexicon.words))
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal fingerprints give equal bags."""
+        """Identify the bags: equal fingerprints give equal bags."""
         return f"compat 1 {self.lexicon.fingerprint}"
 
     def segment(self, text: str) -> list[Bag]:
-        """The bags of one title that hold a character of it; uncut."""
+        """Return the bags of one title that hold characters, not cut to ``max_tokens``."""
         tokens = self.tokenizer.encode_batch([text])
-        entities = dict(self.matcher.entities(tokens.ids))
+        found = dict(self.matcher.entities(tokens.ids))
         bags: list[Bag] = []
-        place = 0
-        while place < len(tokens.ids):
-            last = entities.get(place, place + 1)
-            start, end = int(tokens.starts[place]), int(tokens.ends[last - 1])
-            bags.append(
-                Bag(start, end, text[start:end], "lexicon" if place in entities else "token", None)
-            )
-            place = last
+        first = 0
+        while first < len(tokens.ids):
+            last = found.get(first, first + 1)
+            start, end = int(tokens.starts[first]), int(tokens.ends[last - 1])
+            source: Source = "lexicon" if first in found else "token"
+            bags.append(Bag(start, end, text[start:end], source, None))
+            first = last
         return bags
 
 
 class CompatTitleEncoder(TitleEncoder):
-    """Titles to the original's bags; padding is left to the dual encoder.
+    """Turns titles into the original's bags, which hold special tokens and may be empty.
 
-    Unlike the normal bags these hold the special tokens and may be empty.
+    The dual encoder adds the padding.
     """
 
     segmenter: CompatSegmenter
 
     def __call__(self, titles: Sequence[str]) -> TokenBags:
-        """Ids and bags of each title, cut to ``max_tokens``, without padding."""
+        """Encode titles, cut to ``max_tokens``, without padding."""
         tokens = self.tokenizer.encode_batch(titles)
         head = np.array([self.tokenizer.cls_id], np.int32)
         tail = np.array([self.tokenizer.sep_id] if self.add_sep else [], np.int32)
@@ -200,7 +224,7 @@ class CompatTitleEncoder(TitleEncoder):
         )
 
     def bags_batch(self, titles: Sequence[str], *, whole: bool = False) -> list[list[Bag]]:
-        """The bags of each title that hold characters of it."""
+        """Return the bags of each title that hold characters."""
         shown = []
         for title in titles:
             tokens = self.tokenizer.encode_batch([title])

@@ -1,4 +1,14 @@
-"""Token-aligned bags of many titles, packed: what ``embedding_bag`` takes."""
+"""Titles to token-aligned bags: the input of every text encoder.
+
+:class:`TitleEncoder` joins the tokens of :mod:`.tokenizer` and the bags of :mod:`.segmenter` (with
+the kernels in :mod:`.alignment`) into :class:`TokenBags`. For 红色裙 and 帽, with [SEP]:
+
+    ids            [CLS] 红 色 裙 [SEP] [CLS] 帽 [SEP]      end to end, nothing is padded
+    token_offsets  0                   5               8
+    bag_starts           1     3             6
+    bag_ends                   3  4             7
+    bag_offsets    0           2             3
+"""
 
 from __future__ import annotations
 
@@ -20,10 +30,10 @@ from bagformer_cli.text.wordpiece import PackedTokens
 
 @dataclass(frozen=True, slots=True)
 class TokenBags:
-    """Tokens and bags of n titles, end to end.
+    """Tokens and bags of n titles, end to end, as ``embedding_bag`` takes them.
 
     Args:
-        ids: [T] int32, each title's tokens with [CLS] first and, where asked for, [SEP] last.
+        ids: [T] int32, the tokens of each title, [CLS] first and [SEP] last (if it is added).
         token_offsets: [n+1] int64; title i owns ``ids[token_offsets[i]:token_offsets[i+1]]``.
         bag_starts: [G] int64, index into ``ids`` of each bag's first token.
         bag_ends: [G] int64, one past its last.
@@ -41,7 +51,7 @@ class TokenBags:
         return len(self.token_offsets) - 1
 
     def select(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> TokenBags:
-        """The titles at ``indices``, in that order; one may be asked for several times."""
+        """Return the titles at ``indices`` in that order; an index may occur several times."""
         chosen = np.asarray(indices, np.int64).reshape(-1)
         token_offsets, tokens = _gather(self.token_offsets, chosen)
         bag_offsets, bags = _gather(self.bag_offsets, chosen)
@@ -58,7 +68,7 @@ class TokenBags:
 
     @staticmethod
     def concatenate(parts: Sequence[TokenBags]) -> TokenBags:
-        """All titles of ``parts`` in order (none: no titles)."""
+        """Join the titles of all ``parts`` in order (no parts: no titles)."""
         tokens = np.cumsum([0, *(len(part.ids) for part in parts)])
         bags = np.cumsum([0, *(len(part.bag_starts) for part in parts)])
         none = np.zeros(1, np.int64)
@@ -74,7 +84,7 @@ class TokenBags:
 def _gather(
     offsets: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """New offsets of the chosen rows, and the old position of every element of theirs."""
+    """Return new offsets for the chosen rows, and the old position of each of their elements."""
     begins = offsets[:-1][chosen]
     lengths = offsets[1:][chosen] - begins
     new = np.zeros(len(chosen) + 1, np.int64)
@@ -90,12 +100,12 @@ def _stack(
 
 
 class TitleEncoder:
-    """Titles to token-aligned bags.
+    """Turns titles into token-aligned bags.
 
     Args:
-        tokenizer: Makes the ids.
-        segmenter: Makes the bags.
-        max_tokens: How many ids a title has at most, special tokens included.
+        tokenizer: Cuts titles into tokens.
+        segmenter: Cuts titles into bags.
+        max_tokens: Tokens of a title at most, special tokens included. Longer titles are cut.
         add_sep: Whether [SEP] ends each title.
     """
 
@@ -115,12 +125,12 @@ class TitleEncoder:
 
     @property
     def room(self) -> int:
-        """How many tokens of a title are kept, special tokens not counted."""
+        """Tokens of a title that are kept at most, special tokens not counted."""
         return self.max_tokens - 1 - self.add_sep
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal fingerprints give equal ids and bags."""
+        """Identify the whole encoder: equal fingerprints give equal ids and bags."""
         parts = (
             self.tokenizer.fingerprint,
             self.segmenter.fingerprint,
@@ -130,9 +140,9 @@ class TitleEncoder:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def __call__(self, titles: Sequence[str]) -> TokenBags:
-        """Tokens and bags of each title; no title depends on another.
+        """Encode titles. No title depends on another.
 
-        A title of more than ``max_tokens`` is cut; the bag at the cut keeps its part.
+        A title of more than ``max_tokens`` tokens is cut, and its last bag with it.
         """
         return self.assemble(
             self.tokenizer.encode_batch(titles), self.segmenter.segment_batch(titles)
@@ -145,20 +155,20 @@ class TitleEncoder:
         return TokenBags(*kernels(titles).assemble(tokens, bags, frame))
 
     def bags(self, title: str, *, whole: bool = False) -> list[Bag]:
-        """The bags a score uses, with their characters in the title.
+        """Return the bags that a score uses, with their characters in the title.
 
-        They are the segmenter's bags, grown where one would end inside a token; what leaves no
-        token (a control character, say) goes with its neighbour.
+        They are the segmenter's bags, grown where one would end inside a token. A bag without a
+        token (a control character) is joined to its neighbour.
 
         Args:
             title: The title.
-            whole: Show the bags behind the cut of ``max_tokens`` too: then they cover
-                everything but whitespace.
+            whole: Also return the bags after the cut at ``max_tokens``, so that all bags together
+                cover everything but whitespace.
         """
         return self.bags_batch([title], whole=whole)[0]
 
     def bags_batch(self, titles: Sequence[str], *, whole: bool = False) -> list[list[Bag]]:
-        """:meth:`bags` of many titles at once."""
+        """Return :meth:`bags` of many titles at once."""
         tokens = self.tokenizer.encode_batch(titles)
         packed = self.align(tokens, self.segmenter.segment_batch(titles))
         found = self.segmenter.unpack(titles, packed)
@@ -170,7 +180,7 @@ class TitleEncoder:
         return found
 
     def align(self, tokens: PackedTokens, bags: PackedBags) -> PackedBags:
-        """Character bags that begin and end where tokens do."""
+        """Move the edges of character bags to edges of tokens."""
         return PackedBags(*kernels(len(tokens.offsets) - 1).align(tokens, bags))
 
 

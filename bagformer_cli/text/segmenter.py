@@ -1,9 +1,17 @@
-"""A title's best cover by bags: dictionary entries, patterns, single characters.
+"""Cut titles into entity bags.
 
-All matches of the dictionary and of the patterns for what no dictionary can list compete; a
-dynamic program takes the cheapest sequence (:mod:`.cover`). A cost is -ln of how often a
-bag is expected, in thousandths, so the cover is the most probable one under a unigram model.
-A matter of one title alone: no batch, order or neighbour changes it.
+    红色碎花连衣裙 2件装  →  红色 (lexicon, colour) │ 碎花 (lexicon, pattern) │ 连衣裙 (lexicon,
+                            category) │ 2件装 (pattern, quantity)
+
+1. Each character is folded to lower case and half width without accents, one for one, and gets a
+   class such as letter, digit or space (:mod:`.characters`).
+2. The automaton of the lexicon finds every entry (:mod:`.automaton`), and patterns find what no
+   lexicon can list (:mod:`.patterns`).
+3. A dynamic program takes the cheapest cover (:mod:`.cover`). The cost of a bag is -1000 ln p, p
+   being how often the bag is expected among all bags, so the cheapest cover is the most probable
+   one under a unigram model.
+
+A title is cut by itself: no batch, order or neighbour changes its bags.
 """
 
 from __future__ import annotations
@@ -35,7 +43,7 @@ from bagformer_cli.text.patterns import (
 )
 
 VERSION = "segmenter 3"
-"""Changes whenever the rules or costs below change what comes out."""
+"""Part of the fingerprint. Change it with every rule or cost that changes bags."""
 
 Source = Literal["lexicon", "pattern", "token"]
 
@@ -55,7 +63,8 @@ KIND_COST = {
     NAME_CHARACTER: 8_750,
     GLUED: 6_000,
 }
-"""What a bag costs by what made it (a dictionary entry has its own cost, a compound its parts')."""
+"""Cost of a bag by what made it, in thousandths of a nat. Entries have a cost of their own
+(:class:`.LexiconArrays`), to which a compound adds that of its head or suffix."""
 
 PATTERN_TYPES = {
     NUMBER: "number",
@@ -72,14 +81,14 @@ PATTERN_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Bag:
-    """A piece of a title that counts as one thing.
+    """A part of a title that stands for one entity, or a single character.
 
     Args:
         start: First character, counted in the title.
         end: One past the last character.
         text: ``title[start:end]``.
-        source: What found it: the dictionary, a pattern, or nothing (a single token).
-        type: The dictionary's or the pattern's word for what it is, None where there is none.
+        source: What found it: an entry of the lexicon, a pattern, or nothing (a single token).
+        type: Type of the entry or name of the pattern (category, quantity, …). None: it has none.
     """
 
     start: int
@@ -93,7 +102,13 @@ class Segmenter:
     """Cuts titles into bags by a lexicon.
 
     Args:
-        lexicon: The entries; :meth:`Lexicon.load`.
+        lexicon: The entries (:meth:`.Lexicon.load`).
+
+    Example:
+        >>> from bagformer_cli.text.lexicon import Lexicon
+        >>> segmenter = Segmenter(Lexicon.load())
+        >>> [bag.text for bag in segmenter.segment("红色碎花连衣裙 2件装")]
+        ['红色', '碎花', '连衣裙', '2件装']
     """
 
     def __init__(self, lexicon: Lexicon) -> None:
@@ -101,11 +116,11 @@ class Segmenter:
         self.types = lexicon.types
 
     def segment(self, text: str) -> list[Bag]:
-        """The bags of one title: in order, not overlapping, together all but its whitespace."""
+        """Cut one title. Bags are in order, do not overlap and cover all but whitespace."""
         return self.unpack([text], self.segment_batch([text]))[0]
 
     def unpack(self, texts: Sequence[str], packed: PackedBags) -> list[list[Bag]]:
-        """The bags of every title as objects."""
+        """Make objects of packed bags, a list for each title."""
         offsets = packed.offsets.tolist()
         rows = list(
             zip(
@@ -125,7 +140,7 @@ class Segmenter:
         ]
 
     def describe(self, kind: int, number: int) -> tuple[Source, str | None]:
-        """Source and type of a bag by what is packed of it."""
+        """Return source and type of a packed bag from its kind and type number."""
         if kind == TOKEN:
             return "token", None
         if kind == LEXICON:
@@ -133,7 +148,7 @@ class Segmenter:
         return "pattern", PATTERN_TYPES[kind]
 
     def segment_batch(self, texts: Sequence[str]) -> PackedBags:
-        """The bags of many titles, packed; each as if it were alone."""
+        """Cut many titles. The bags of each are those it has alone."""
         codes, offsets = codes_of(texts)
         titles = Titles(fold_table()[codes], class_table()[codes], offsets)
         found = kernels(len(texts)).cover(titles, self.lexicon.arrays, self._kind_cost)
@@ -141,7 +156,7 @@ class Segmenter:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal fingerprints give equal bags."""
+        """Identify rules and lexicon: equal fingerprints give equal bags."""
         return f"{VERSION} {self.lexicon.fingerprint}"
 
     @cached_property

@@ -16,8 +16,8 @@ from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.segmenter import Segmenter
 from bagformer_cli.text.tools import mine as mining
 from bagformer_cli.text.tools.check import Coverage, coverage
+from bagformer_cli.text.tools.count_min import CountMinSketch
 from bagformer_cli.text.tools.mine import MiningLimits, mine, write_mined
-from bagformer_cli.text.tools.sketch import Sketch
 
 KNOWN = ["红色", "蓝色", "连衣裙", "手机", "短袖", "包邮", "夏季", "女装", "收纳", "厨房"]
 BRANDS = ["茗熔鸿", "戚酆"]
@@ -124,7 +124,7 @@ def test_a_sketch_never_counts_too_little() -> None:
     rng = np.random.default_rng(1)
     hashes = rng.integers(0, 1 << 63, 5000).astype(np.uint64)
     times = rng.integers(1, 6, 5000)
-    sketch = Sketch()
+    sketch = CountMinSketch()
     sketch.add(np.repeat(hashes, times))
     found = sketch[hashes].astype(int)
     assert (found >= times).all()

@@ -34,7 +34,7 @@ from bagformer_cli.text.characters import (
 from bagformer_cli.text.patterns import LEXICON, NAME, TOKEN
 from bagformer_cli.text.segmenter import Segmenter
 from bagformer_cli.text.tools.check import chunks
-from bagformer_cli.text.tools.sketch import Sketch, top_bits
+from bagformer_cli.text.tools.count_min import CountMinSketch, top_bits
 
 BUCKET_BITS = 5
 BUCKETS = 1 << BUCKET_BITS
@@ -147,7 +147,7 @@ def mine(
     Returns:
         The words; the same titles give the same list.
     """
-    sketch = Sketch()
+    sketch = CountMinSketch()
     pieces_seen = titles_seen = 0
     with progress.task(tr("Counting"), unit=tr("titles")) as task:
         for chunk in chunks(titles()):
@@ -191,7 +191,7 @@ def write_mined(path: str | Path, words: Sequence[MinedWord], pieces: int, sourc
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def _least_count(sketch: Sketch, limits: MiningLimits) -> int:
+def _least_count(sketch: CountMinSketch, limits: MiningLimits) -> int:
     """The least count that leaves at most ``limits.candidates`` cells."""
     counts = np.sort(sketch.counts[0])[::-1]
     return max(limits.count, int(counts[min(limits.candidates, len(counts) - 1)]) + 1)
@@ -325,7 +325,7 @@ class _Followed:
         self.rest = np.concatenate([self.rest, pieces.rest[where]])[order]
         self.order = np.concatenate([self.order, numbers])[order]
 
-    def words(self, sketch: Sketch, total: int, limits: MiningLimits) -> list[MinedWord]:
+    def words(self, sketch: CountMinSketch, total: int, limits: MiningLimits) -> list[MinedWord]:
         """The candidates that pass, the best first."""
         expected = sketch[self.first].astype(float) * sketch[self.rest] / total
         cohesion = np.log(np.maximum(self.counts, 1) / np.maximum(expected, 1e-9))
