@@ -107,7 +107,7 @@ def _forward_kernel(
             else:
                 products = tl.dot(x, y, products, input_precision="tf32x3")
         scores = products.to(tl.float32)
-        # t2i: masked rows never win; the maximum goes on over all rows of the image.
+        # t2i: masked rows never win; the maximum continues over all rows of the image.
         by_patch = tl.where(inside[:, None], scores, lowest)
         highest = tl.max(by_patch, 0)
         if ARGMAX:
