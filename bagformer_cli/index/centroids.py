@@ -144,7 +144,7 @@ class CentroidIndex:
             if (folder / RECORD).read_text("utf-8") != text:  # replaced while it was read
                 return cls.load(folder, segments, count)
             fits = record["shape"] == found._shape and found.count <= count
-            return found if fits else None
+            return found if fits and found._is_sound() else None
         except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
             return None
 
@@ -152,6 +152,12 @@ class CentroidIndex:
     def _shape(self) -> list[int]:
         """Centroids, vectors, products, and the last offset; a damaged file differs in one."""
         return [len(self.centroids), len(self.ids), self.count, int(self.offsets[-1])]
+
+    def _is_sound(self) -> bool:
+        """Check all indices once: the compiled loops read without checks."""
+        rising = bool((np.diff(self.offsets) >= 0).all())
+        whole = self.offsets[0] == 0 and self.offsets[-1] == len(self.ids)
+        return rising and whole and int(self.ids.max(initial=0)) < len(self.centroids)
 
     def candidates(
         self,

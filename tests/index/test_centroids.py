@@ -123,6 +123,14 @@ def test_a_saved_index_is_loaded_only_for_its_segments(items: MultiVectors, tmp_
     assert CentroidIndex.load(tmp_path / "t", ["b"], 1000) is None
     assert CentroidIndex.load(tmp_path / "t", ["a"], 999) is None
     assert CentroidIndex.load(tmp_path / "u", ["a"], 1000) is None
+    for name, damage in (("numbers", 0), ("offsets", 7)):
+        good = np.load(tmp_path / "t" / f"{name}.npy")
+        wrong = good.copy()
+        wrong[damage] = 2 ** (15 if name == "numbers" else 40)
+        np.save(tmp_path / "t" / f"{name}.npy", wrong)
+        assert CentroidIndex.load(tmp_path / "t", ["a"], 1000) is None
+        np.save(tmp_path / "t" / f"{name}.npy", good)
+    assert CentroidIndex.load(tmp_path / "t", ["a"], 1000) is not None
     np.save(tmp_path / "t" / "centroids.npy", index.centroids[:16].numpy())  # of another
     assert CentroidIndex.load(tmp_path / "t", ["a"], 1000) is None
 
