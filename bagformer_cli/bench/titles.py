@@ -1,4 +1,4 @@
-"""Titles a second to tokens and bags, beside the original's way and the least Python can do."""
+"""Benchmark tokens and bags per second against the original's way and the least Python can do."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bagformer_cli.text.lexicon import Lexicon
 
 @dataclass(frozen=True)
 class Row:
-    """One way from titles to tokens and bags, or a part of one.
+    """The speed of one way from titles to tokens and bags, or of a part of it.
 
     Attributes:
-        name: Which.
-        titles_per_second: Median over the rounds, of processor time.
-        speedup: Times as many as the original's way.
-        time_of_floor: Its time, in times of cached WordPiece and a bare automaton pass together.
+        name: Name of the way.
+        titles_per_second: Median over the rounds, per CPU second.
+        speedup: Its titles per second divided by those of the original's way.
+        time_of_floor: Its time divided by that of cached WordPiece and a bare automaton pass.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Opening:
-    """How long a dictionary takes to open.
+    """The time to open a dictionary.
 
     Attributes:
-        entries: How many it has.
-        seconds: With its arrays in the cache; median.
+        entries: Number of its entries.
+        seconds: Median time, with its arrays in the cache.
     """
 
     entries: int
@@ -46,7 +46,7 @@ class Opening:
 
 
 def opening(lexicons: Sequence[str | Path], *, rounds: int = 5) -> Opening:
-    """Open a dictionary several times; the first time makes the cache and is not counted."""
+    """Open a dictionary several times. The first time builds its cache and is not counted."""
     lexicon = Lexicon.load(lexicons)
     seconds = []
     for _ in range(rounds):
@@ -64,14 +64,14 @@ def run(
     rounds: int = 3,
     progress: Progress = SILENT,
 ) -> list[Row]:
-    """Every way over the same titles, taking turns, in processor time; building is not counted.
+    """Measure every way on the same titles in turns, in CPU seconds, without building.
 
     Args:
         encoder: Ours, with its dictionary.
-        titles: What to cut.
-        words: The entries that the other ways match; None: ours.
-        rounds: Times each way goes over all of them.
-        progress: Where to report.
+        titles: The titles to cut.
+        words: The entries for the other ways. None: those of ``encoder``.
+        rounds: Passes of each way over all titles. The median counts.
+        progress: Receives the progress.
     """
     if words is None:
         words = [entry.word for entry in encoder.segmenter.lexicon.entries()]

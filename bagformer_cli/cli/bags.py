@@ -25,20 +25,20 @@ app = App()
 
 @app.command(
     help=tr(
-        "Cut titles into entity bags: of titles on the command line, of a file with a title a "
-        "line, or of a file of marked titles, where it says how well they fit.\n\n"
+        "Cut titles into entity bags. Titles come from the command line or from a file with one "
+        "title per line. With --gold, the bags are compared with marked titles.\n\n"
         "    xmr bags '红色碎花连衣裙 2件装'\n\n"
         "    xmr bags --input titles.txt --output bags.jsonl --lexicon mine.tsv\n\n"
         "    xmr bags --gold marked.txt --show-errors 20\n\n"
-        "A file of marked titles has a character and its tag (B-…, I-…, O) a line and an empty "
-        "line after each title; given as --lexicon, its marked words are entries."
+        "A file of marked titles has one character and its tag (B-…, I-…, O) per line and an "
+        "empty line after each title. Given as --lexicon, its marked words are entries."
     )
 )
 def bags(
     titles: Annotated[list[str] | None, typer.Argument(help=tr("Titles."))] = None,
     source: Annotated[
         Path | None,
-        typer.Option("--input", help=tr("A file with a title a line; - is the standard input.")),
+        typer.Option("--input", help=tr("A file with one title per line; - reads standard input.")),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help=tr("Write JSON lines here instead of showing them."))
@@ -47,10 +47,10 @@ def bags(
     builtin: Builtin = True,
     gold: Annotated[
         Path | None,
-        typer.Option(help=tr("Marked titles: print how well the bags fit what is marked.")),
+        typer.Option(help=tr("Marked titles: compare the bags with the marked spans.")),
     ] = None,
     show_errors: Annotated[
-        int, typer.Option(min=0, help=tr("With --gold: show so many errors of each kind."))
+        int, typer.Option(min=0, help=tr("With --gold: number of errors of each kind to show."))
     ] = 0,
     tokenizer: Annotated[
         str,
@@ -61,7 +61,7 @@ def bags(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help=tr("Processes for a large file. Default: one a core."), show_default=""
+            min=1, help=tr("Processes for a large file. Default: one per core."), show_default=""
         ),
     ] = None,
     as_json: Json = False,
@@ -169,7 +169,7 @@ def _show(titles: Sequence[str], encoder: TitleEncoder, output: Path | None) -> 
 def _compare(
     gold: Path, source: Path | None, lexicons: list[str], tokenizer: str, show_errors: int
 ) -> None:
-    """Print how well bags fit marked spans, beside longest matching with the same entries."""
+    """Compare bags with marked spans, and with longest matching over the same entries."""
     from bagformer_cli.data.title_files import bag_encoder
     from bagformer_cli.text.bio import read_marked
     from bagformer_cli.text.tools.quality import longest_match, measure
@@ -255,7 +255,7 @@ def _excerpt(title: str, start: int, end: int, bags: Sequence[Bag]) -> str:
 
 
 def _same_titles(marked: Sequence[MarkedTitle], source: Path | None, gold: Path) -> None:
-    """--input beside --gold must hold the same titles (or be the same file)."""
+    """Check that --input holds the titles of --gold, if both are given."""
     from itertools import islice, zip_longest
 
     from bagformer_cli.data.title_files import read_titles

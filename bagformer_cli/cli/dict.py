@@ -33,16 +33,17 @@ def _segmenter(lexicons: list[str]) -> Iterator[tuple[Segmenter, Any]]:
 
 @app.command(
     help=tr(
-        "Show what is in dictionaries and, with --titles, what they cover of a file of titles.\n\n"
+        "Count the entries of dictionaries and, with --titles, how much of a file of titles they "
+        "cover.\n\n"
         "    xmr dict stats\n\n"
         "    xmr dict stats mine.tsv --no-builtin --titles titles.txt"
     )
 )
 def stats(
     dictionaries: Annotated[
-        list[str] | None, typer.Argument(help=tr("Dictionaries beside the built-in ones."))
+        list[str] | None, typer.Argument(help=tr("Further dictionaries."))
     ] = None,
-    titles: Annotated[Path | None, typer.Option(help=tr("A file with a title a line."))] = None,
+    titles: Annotated[Path | None, typer.Option(help=tr("A file with one title per line."))] = None,
     builtin: Builtin = True,
     as_json: Json = False,
     debug: Debug = False,
@@ -117,7 +118,7 @@ def _show_coverage(covered: Any, entries: int) -> None:
     console.say()
     console.facts(
         {
-            tr("bags a title"): bags / max(1, covered.titles),
+            tr("bags per title"): bags / max(1, covered.titles),
             tr("entries that occur"): f"{covered.used:,} / {entries:,}",
         }
     )
@@ -129,9 +130,9 @@ def _show_coverage(covered: Any, entries: int) -> None:
 
 @app.command(
     help=tr(
-        "Find what is wrong with dictionaries: broken encodings, empty and repeated lines; entries "
-        "that are the same but for width or case, that no title can reach, or whose type another "
-        "dictionary contradicts. Broken lines give exit code 2.\n\n"
+        "Find problems of dictionaries: broken encodings, empty and repeated lines, entries that "
+        "differ in width or case only, that never match, or that have another type in another "
+        "dictionary. Broken lines give exit code 2.\n\n"
         "    xmr dict check mine.tsv --repair mine.clean.tsv"
     )
 )
@@ -165,7 +166,7 @@ def check(
         "broken": tr("broken line"),
         "same": tr("the same entry in other characters"),
         "conflict": tr("another type elsewhere"),
-        "unreachable": tr("no title can reach it"),
+        "unreachable": tr("never matches"),
     }
 
     def show() -> None:
@@ -179,7 +180,7 @@ def check(
             if len(own) > SHOWN and not show_all:
                 console.say(tr("… {n} more (--all lists them)", n=f"{len(own) - SHOWN:,}"))
         if not findings:
-            console.say(tr("Nothing is wrong."))
+            console.say(tr("No problems found."))
         if dropped is not None:
             console.say()
             console.say(tr("Written without {n} broken lines: {path}", n=dropped, path=repair))
@@ -192,23 +193,33 @@ def check(
 
 @app.command(
     help=tr(
-        "Grow a dictionary out of a pile of titles: pieces that are frequent, hold together, "
-        "stand in varying surroundings, and that the dictionaries do not know. The file is read "
-        "twice; memory stays the same whatever its size.\n\n"
+        "Find words in a file of titles that the dictionaries lack: strings that are frequent, "
+        "whose parts belong together and whose neighbours vary. The file is read twice; memory "
+        "does not grow with it.\n\n"
         "    xmr dict mine titles.txt --out mined.tsv --min-count 10"
     )
 )
 def mine(
-    titles: Annotated[Path, typer.Argument(help=tr("A file with a title a line."))],
+    titles: Annotated[Path, typer.Argument(help=tr("A file with one title per line."))],
     out: Annotated[Path | None, typer.Option(help=tr("The dictionary to write."))] = None,
-    min_count: Annotated[int, typer.Option(min=2, help=tr("How often an entry must occur."))] = 5,
+    min_count: Annotated[int, typer.Option(min=2, help=tr("Fewest occurrences of an entry."))] = 5,
     min_cohesion: Annotated[
-        float, typer.Option(help=tr("How firmly its parts hold together, in nats."))
+        float,
+        typer.Option(
+            help=tr(
+                "Least mutual information of its parts, in nats. Higher values keep fewer words."
+            )
+        ),
     ] = 4.0,
     min_freedom: Annotated[
-        float, typer.Option(help=tr("How much its surroundings vary, in nats."))
+        float,
+        typer.Option(
+            help=tr("Least entropy of its neighbours, in nats. Higher values keep fewer words.")
+        ),
     ] = 0.9,
-    most: Annotated[int | None, typer.Option(min=1, help=tr("Keep only the best so many."))] = None,
+    most: Annotated[
+        int | None, typer.Option(min=1, help=tr("Number of entries to keep, the best first."))
+    ] = None,
     lexicon: Lexicons = None,
     builtin: Builtin = True,
     as_json: Json = False,

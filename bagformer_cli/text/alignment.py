@@ -24,7 +24,7 @@ from bagformer_cli.text.wordpiece import PackedTokens
 
 
 class Frame(NamedTuple):
-    """What a title's tokens are put between.
+    """The limits and the special tokens of a title.
 
     Args:
         room: Tokens of a title that are kept at most, special tokens not counted.

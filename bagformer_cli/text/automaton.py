@@ -9,15 +9,15 @@ It finds every entry of a lexicon in one pass over a title, whatever the number 
     failure   4 ┄▶ 2, 5 ┄▶ 3           from a node to the longest proper suffix of its string that
                                        is a node too (to the root 0 where no other is)
     output    5 ┄▶ 3                   from a node to the nearest node on its chain of failure
-                                       links that ends an entry (0: there is none)
+                                       links that ends an entry (0: no node does)
 
 Reading 红色裙: 红 leads from 0 to 1 and 色 to 4, where 红色 ends. Node 4 has no child by 裙; its
 failure link leads to 2, which stands for the last character 色, and 2 has one: node 5, where 色裙
 ends, and by its output link 裙. Nothing is read twice.
 
-:class:`Trie` holds the goto function alone. Its nodes are numbered level by level, and the children
-of a node lie side by side in order of their character, so that a node only needs the number of its
-first child and a child is found by bisection:
+:class:`PrefixTree` holds the goto function alone. Its nodes are numbered level by level, and the
+children of a node lie side by side in order of their character, so that a node only needs the
+number of its first child and a child is found by bisection:
 
     node      0    1    2    3    4    5
     label     -    红   色   裙   色   裙     the character that leads to the node
@@ -56,17 +56,17 @@ CODE_POINT_BITS = 21
 """An edge has the key ``node << 21 | character``; no code point needs more bits."""
 
 NODE_FACTOR, CHARACTER_FACTOR, HASH_SHIFT = 0x9E3779B1, 0x85EBCA77, 15
-"""Of the hash of an edge. Products stay below 2^63: outside numba an overflow would be an error."""
+"""Constants of the hash. Products stay below 2^63, for outside numba an overflow is an error."""
 
 
-class Trie(NamedTuple):
+class PrefixTree(NamedTuple):
     """A tree of words over code points.
 
     Args:
         label: [nodes] uint32, the character that leads to a node (0 at the root, node 0).
         first: [nodes + 1] int32, the number of a node's first child.
         value: [nodes] int32, the index of the word that ends at a node, -1: none does.
-        roots: [0x110000] int32, the child of the root by character, 0: there is none.
+        roots: [0x110000] int32, the child of the root by character, 0: no child.
     """
 
     label: npt.NDArray[np.uint32]
@@ -75,11 +75,11 @@ class Trie(NamedTuple):
     roots: npt.NDArray[np.int32]
 
     @staticmethod
-    def build(words: Sequence[str]) -> Trie:
-        """Make the trie of distinct, non-empty words; a word's value is its index in ``words``.
+    def build(words: Sequence[str]) -> PrefixTree:
+        """Make the tree of distinct, non-empty words; a word's value is its index in ``words``.
 
-        >>> trie = Trie.build(["红色", "裙"])
-        >>> int(trie.value[trie.find("裙")]), trie.find("蓝")
+        >>> tree = PrefixTree.build(["红色", "裙"])
+        >>> int(tree.value[tree.find("裙")]), tree.find("蓝")
         (1, 0)
         """
         order = np.arange(len(words))
@@ -110,26 +110,26 @@ class Trie(NamedTuple):
             )
         children.append(np.zeros(width, np.int64))
         first = 1 + np.concatenate([[0], np.cumsum(np.concatenate(children))])
-        return Trie.of(np.concatenate(labels), first.astype(np.int32), np.concatenate(values))
+        return PrefixTree.of(np.concatenate(labels), first.astype(np.int32), np.concatenate(values))
 
     @staticmethod
     def of(
         label: npt.NDArray[np.uint32], first: npt.NDArray[np.int32], value: npt.NDArray[np.int32]
-    ) -> Trie:
+    ) -> PrefixTree:
         """Add the table of the root's children to the other arrays."""
-        return Trie(label, first, value, _roots(label[first[0] : first[1]]))
+        return PrefixTree(label, first, value, _roots(label[first[0] : first[1]]))
 
     @staticmethod
-    def open(folder: Path) -> Trie:
+    def open(folder: Path) -> PrefixTree:
         """Map the arrays that :meth:`save` wrote."""
-        return Trie.of(*_open(folder, ("label", "first", "value")))
+        return PrefixTree.of(*_open(folder, ("label", "first", "value")))
 
     def save(self, folder: Path) -> None:
         """Write the arrays into ``folder`` (``roots`` follows from the others)."""
         _save(folder, label=self.label, first=self.first, value=self.value)
 
     def find(self, word: str) -> int:
-        """Return the node that ``word`` leads to, 0 where no word of the trie begins with it."""
+        """Return the node that ``word`` leads to, 0 if no word of the tree begins with it."""
         node = 0
         for character in word:
             node = int(child(node, ord(character), self.label, self.first, self.roots))
@@ -139,13 +139,13 @@ class Trie(NamedTuple):
 
 
 class Automaton(NamedTuple):
-    """The automaton of Aho and Corasick; its nodes are those of the :class:`Trie` of the words.
+    """The automaton of Aho and Corasick, with the nodes of the :class:`PrefixTree` of its words.
 
     Args:
         edges: [2^b] int64, hash table of the edges that do not begin at the root, by open
             addressing: ``node << 21 | character``, 0: a free slot.
         children: [2^b] int32, the node that the edge in a slot leads to.
-        roots: [0x110000] int32, the child of the root by character, 0: there is none.
+        roots: [0x110000] int32, the child of the root by character, 0: no child.
         initials: [r] uint32, the characters of nodes 1 to r, the children of the root.
         value: [nodes] int32, the index of the word that ends at a node, -1: none does.
         depth: [nodes] uint8, the length of a node's string.
@@ -170,16 +170,16 @@ class Automaton(NamedTuple):
         >>> automaton.failure.tolist(), automaton.output.tolist()
         ([0, 0, 0, 0, 2, 3], [0, 0, 0, 0, 0, 3])
         """
-        trie = Trie.build(words)
-        nodes = len(trie.label)
+        tree = PrefixTree.build(words)
+        nodes = len(tree.label)
         parent = np.zeros(nodes, np.int64)
-        parent[1:] = np.repeat(np.arange(nodes), np.diff(trie.first))
+        parent[1:] = np.repeat(np.arange(nodes), np.diff(tree.first))
         # Node k + 1 is the end of the edge keys[k]. Parents and characters ascend, so the keys are
         # sorted, and the edges of a whole level are found by one call of searchsorted.
-        keys = (parent[1:] << CODE_POINT_BITS) | trie.label[1:]
+        keys = (parent[1:] << CODE_POINT_BITS) | tree.label[1:]
         depth = np.zeros(nodes, np.uint8)
         failure, output = np.zeros((2, nodes), np.int32)
-        begin, end, level = 1, int(trie.first[1]), 1
+        begin, end, level = 1, int(tree.first[1]), 1
         while begin < end:
             if level > LONGEST:
                 raise ValueError(f"a word of an automaton has more than {LONGEST} characters")
@@ -190,18 +190,18 @@ class Automaton(NamedTuple):
             node = np.arange(begin, end) if level > 1 else np.zeros(0, np.int64)
             state = failure[parent[node]].astype(np.int64)
             while len(node):
-                edge = (state << CODE_POINT_BITS) | trie.label[node]
+                edge = (state << CODE_POINT_BITS) | tree.label[node]
                 at = np.minimum(np.searchsorted(keys, edge), len(keys) - 1)
                 found = keys[at] == edge
                 failure[node[found]] = at[found] + 1
                 rest = ~found & (state > 0)
                 node, state = node[rest], failure[state[rest]].astype(np.int64)
             link = failure[begin:end]
-            output[begin:end] = np.where(trie.value[link] >= 0, link, output[link])
-            begin, end, level = end, int(trie.first[end]), level + 1
-        initials = trie.label[1 : trie.first[1]]
-        edges, children = _hash_table(parent, trie.label, len(initials) + 1)
-        return Automaton(edges, children, trie.roots, initials, trie.value, depth, failure, output)
+            output[begin:end] = np.where(tree.value[link] >= 0, link, output[link])
+            begin, end, level = end, int(tree.first[end]), level + 1
+        initials = tree.label[1 : tree.first[1]]
+        edges, children = _hash_table(parent, tree.label, len(initials) + 1)
+        return Automaton(edges, children, tree.roots, initials, tree.value, depth, failure, output)
 
     def matches(self, text: str) -> Iterator[tuple[int, int, int]]:
         """Yield start, end and index of every word in ``text``, by end, the longest first.
@@ -272,7 +272,7 @@ def _save(folder: Path, **arrays: npt.NDArray[Any]) -> None:
 
 
 def child(node: int, character: int, label: Array, first: Array, roots: Array) -> Any:
-    """Return the child of ``node`` by ``character`` in a trie, 0 where there is none."""
+    """Return the child of ``node`` by ``character`` in a prefix tree, 0 if it has none."""
     if node == 0:
         return roots[character]
     low = first[node]

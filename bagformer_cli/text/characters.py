@@ -1,8 +1,12 @@
-"""What single characters are: folded forms and classes for matching, actions for WordPiece.
+"""Tables of characters: folded forms and classes for matching, actions for WordPiece.
 
-All tables are numpy arrays indexed by code point, so that whole piles of titles are looked up at
-once. Only the blocks that titles really use are worked out from ``unicodedata``; the rest has a
-default that is right for every ideograph and symbol.
+    character   Ａ   é   5      ，      红      U+0301 (combining accent)
+    folded      a   e   5      ,      红      U+0301
+    class       LATIN   DIGIT  PUNCT  OTHER   MARK
+
+A table is a numpy array indexed by code point, so one indexing operation looks up all titles of a
+batch. The blocks that titles use are computed from ``unicodedata``. All other code points have a
+default that is right for ideographs and symbols.
 """
 
 from __future__ import annotations
@@ -17,11 +21,12 @@ import numpy.typing as npt
 CODE_POINTS = 0x110000
 
 OTHER, SPACE, LATIN, DIGIT, MARK, PUNCT = range(6)
-"""Classes of a (folded) character; LATIN stands for the letters of every alphabet, MARK for
-what joins the character before it (combining marks, joiners, invisible controls)."""
+"""Classes of a folded character. LATIN are the letters of every alphabet. MARK are characters that
+belong to the one before them (combining marks, joiners, invisible controls)."""
 
 DROP, WHITE, ISOLATED, WORD, UNSURE = range(5)
-"""What BERT does with a character before WordPiece; UNSURE is left to ``tokenizers``."""
+"""Actions of BERT's tokenizer before WordPiece. Texts with an UNSURE character are left to the
+``tokenizers`` library."""
 
 ZERO_WIDTH_JOINER = 0x200D
 
@@ -67,7 +72,7 @@ def _each(blocks: tuple[tuple[int, int], ...]) -> Iterator[int]:
 
 
 def codes_of(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-    """All code points of ``texts`` end to end.
+    """Return all code points of ``texts`` end to end.
 
     Returns:
         codes [C] (lone surrogates become U+FFFD) and offsets [n+1].
@@ -83,7 +88,7 @@ def codes_of(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[
 
 
 def _fold(character: str) -> str:
-    """One character in the form entries are matched in: half-width, lower case, no accents."""
+    """Fold one character: half width, lower case, no accents."""
     if character.isspace():
         return " "
     folded = unicodedata.normalize("NFKC", character).lower()
@@ -95,7 +100,7 @@ def _fold(character: str) -> str:
 
 @cache
 def fold_table() -> npt.NDArray[np.uint32]:
-    """Code point to folded code point, one for one [0x110000]."""
+    """Return the folded code point of each code point [0x110000]."""
     table = np.arange(CODE_POINTS, dtype=np.uint32)
     for code in _each(_WORKED_OUT):
         table[code] = ord(_fold(chr(code)))
@@ -103,14 +108,18 @@ def fold_table() -> npt.NDArray[np.uint32]:
 
 
 def fold(text: str) -> str:
-    """``text`` in the form in which dictionary entries and titles are compared."""
+    """Fold a text, character by character, as titles and entries are for matching.
+
+    >>> fold("ＬＥＤ Café")
+    'led cafe'
+    """
     codes, _ = codes_of([text])
     return fold_table()[codes].astype("<u4").tobytes().decode("utf-32-le")
 
 
 @cache
 def class_table() -> npt.NDArray[np.uint8]:
-    """Code point to its class (OTHER, SPACE, LATIN, DIGIT, MARK, PUNCT) [0x110000]."""
+    """Return the class (OTHER, SPACE, LATIN, …) of each code point [0x110000]."""
     table = np.full(CODE_POINTS, OTHER, np.uint8)
     for code in _each(_WORKED_OUT):
         table[code] = _class(chr(code))
@@ -137,12 +146,12 @@ def _east_asian(character: str) -> bool:
 
 @cache
 def wordpiece_tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
-    """BERT's cleaning, ideograph splitting, accent stripping and lower-casing, as two tables.
+    """Return the cleaning, splitting of ideographs, accent stripping and lower-casing of BERT.
 
     Returns:
-        action [0x110000] (DROP, WHITE, ISOLATED, WORD, UNSURE) and the character it becomes
-        [0x110000]. UNSURE marks everything that becomes more than one character, may be
-        reordered by Unicode normalisation, or lies outside the blocks worked out here.
+        The action of each code point [0x110000] (DROP, WHITE, ISOLATED, WORD, UNSURE) and the code
+        point that it becomes [0x110000]. UNSURE are code points that become several characters,
+        may be reordered by Unicode normalisation, or lie outside the blocks in ``_SURE``.
     """
     action = np.full(CODE_POINTS, UNSURE, np.uint8)
     becomes = np.arange(CODE_POINTS, dtype=np.uint32)

@@ -17,9 +17,9 @@ offered by the boundary where they begin: patterns, names and single characters 
 relax the boundary where they end. At the end of the title, ``start`` leads back from bag to bag:
 3 → 2 → 0, which is 红色│裙.
 
-Costs are integers, so that the answer is the same on every machine. Of covers with the same cost
-the one that has the leftmost start wins, at its last bag first; then the kind that comes first in
-:mod:`.patterns`.
+Costs are integers, so the answer is the same on every machine. If two covers up to a boundary have
+the same cost, the one with the leftmost start of its last bag wins, then the one with the kind that
+comes first in :mod:`.patterns`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bagformer_cli.text.automaton import Array, Automaton, Trie, read
+from bagformer_cli.text.automaton import Array, Automaton, PrefixTree, read
 from bagformer_cli.text.characters import DIGIT, LATIN, MARK, OTHER, SPACE, ZERO_WIDTH_JOINER
 from bagformer_cli.text.patterns import (
     COMPOUND,
@@ -92,7 +92,7 @@ class LexiconArrays(NamedTuple):
         cost: [entries] int32, at least 1.
         type: [entries] int16, index of an entry's type, -1: it has none.
         follows: [entries] int8, whether a head or a suffix may follow: TAKES_HEAD, TAKES_SUFFIX.
-        units: The trie over the units.
+        units: The prefix tree over the units.
         head: [0x110000] int32, cost of a character as a head, 0: it is none.
         suffix: [0x110000] int32, cost of a character as a suffix, 0: it is none.
     """
@@ -101,7 +101,7 @@ class LexiconArrays(NamedTuple):
     cost: npt.NDArray[np.int32]
     type: npt.NDArray[np.int16]
     follows: npt.NDArray[np.int8]
-    units: Trie
+    units: PrefixTree
     head: npt.NDArray[np.int32]
     suffix: npt.NDArray[np.int32]
 
@@ -112,7 +112,7 @@ class PackedBags(NamedTuple):
     Args:
         starts: [G] int32, first character in its own title.
         ends: [G] int32, one past the last.
-        kinds: [G] int8, what made the bag (constants of :mod:`.patterns`).
+        kinds: [G] int8, what made the bag (the constants in :mod:`.patterns`).
         types: [G] int16, index into :attr:`.Segmenter.types`, -1: none.
         offsets: [n + 1] int64; title i has the bags ``offsets[i]:offsets[i + 1]``.
         costs: [n] int64, the cost of each title's cover.
@@ -132,14 +132,14 @@ def relax(
 ) -> None:  # fmt: skip
     """Make ``start:end`` the last bag of the cover up to ``end`` if the cover gets cheaper.
 
-    Of equal costs the leftmost start wins, then the lowest kind.
+    If costs are equal, the leftmost start wins, then the lowest kind.
 
     Args:
         start: First character of the bag.
         end: One past its last character.
-        cost: Of the whole cover up to ``end``.
-        kind: What made the bag.
-        entry: The index of the entry, -1: it is none.
+        cost: Cost of the whole cover up to ``end``.
+        kind: The kind of the bag.
+        entry: The index of the entry, -1: the bag is not an entry.
         best: By boundary, see the top of the file.
         back: By boundary, where the last bag begins.
         made_kind: By boundary, what made it.
@@ -230,7 +230,7 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array) -> PackedBags:
                 node = nodes[begin + at - 1]
             if not edge[at]:
                 continue
-            # What the next character may add to an entry that ends here: 消毒 + 柜, 修身 + 型.
+            # The next character may be a head or suffix of an entry that ends here: 消毒 + 柜.
             head = 0
             suffix = 0
             if at < stop and edge[at + 1]:

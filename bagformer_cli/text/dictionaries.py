@@ -1,15 +1,14 @@
-"""Dictionary files: four formats read, every broken line named.
+"""Read dictionary files of four formats, with the line of every problem.
 
-- typed TSV, this project's own: ``word<TAB>type<TAB>weight<TAB>origin``, all but the word
-  optional; ``# type: brand`` and ``# weight: 5`` set what the lines below leave out, other lines
-  that begin with ``#`` are comments.
-- jieba's: ``word count tag``.
-- BagFormer's: a word a line, the most important first.
-- marked titles: ``character tag`` a line (B-…, I-…, O), an empty line after each title; the
-  marked words with their counts are the entries.
+- ``typed``: this project's TSV, ``word<TAB>type<TAB>weight<TAB>origin``. Only the word is required;
+  ``# type: brand`` and ``# weight: 5`` set defaults for the lines below. Other lines that begin
+  with ``#`` are comments.
+- ``jieba``: ``word count tag``.
+- ``ranked``: BagFormer's format, one word per line, the most important first.
+- ``marked``: titles with BIO tags (:mod:`.bio`). The marked words and their counts are the entries.
 
-A weight is how often the word is expected in a million words of titles. A word that its own line
-weighs (or that is marked) is ``whole``: one bag, even where it is two other entries side by side.
+A weight is the expected number of times a word occurs in a million words of titles. An entry with a
+weight on its line (or a marked one) is ``whole``: one bag, even if it consists of two entries.
 """
 
 from __future__ import annotations
@@ -25,27 +24,27 @@ from bagformer_cli.text.bio import looks_marked, parse_marked
 from bagformer_cli.text.lines import Problem, raise_first, read_lines
 
 UNTYPED = "-"
-"""Stands in a file for 'no type'."""
+"""Written in a file for an entry without a type."""
 
 FEWEST_COUNTS = 100_000
-"""Counts become weights per million by their sum, but not by less than this."""
+"""Counts are divided by their sum to become weights, but at least by this number."""
 
 BACKGROUND = "jieba"
-"""Name of the general word list in the background, whose compounds are not taken as one bag."""
+"""Name of jieba's general word list. Its entries are never ``whole``."""
 
 RANKED_MASS, RANKED_FROM = 40_000.0, 1_000.0
 """A word of rank r has weight MASS / (r + FROM): Zipf's law, flattened at the top."""
 
 TYPED_WEIGHT = 8.0
-"""Weight of a typed entry that names none."""
+"""Weight of a typed entry without one."""
 
 PLACE_TAGS = {"ns", "nsf"}
 
 LABELS = {"HCCX": "category", "HPPX": "brand", "XH": "model", "MISC": None, "MISCX": None}
-"""What the labels of the public e-commerce corpora are called here."""
+"""Types for the labels of the public e-commerce corpora."""
 
 CHARACTERS_A_BAG = 2.0
-"""Titles have about one bag for so many characters: counts become weights by it."""
+"""Mean number of characters of a bag, to turn counts into weights."""
 
 
 @dataclass(slots=True)
@@ -53,9 +52,9 @@ class Dictionary:
     """The entries of one file, in its order.
 
     Args:
-        name: Where they come from, for provenance.
+        name: Origin of its entries.
         layout: ``"typed"``, ``"jieba"``, ``"ranked"`` or ``"marked"``.
-        wholes: Which entries are one bag in any case.
+        wholes: Whether an entry is one bag even if it consists of two entries.
     """
 
     name: str
@@ -109,7 +108,7 @@ def read_dictionary(path: str | Path, *, name: str | None = None) -> Dictionary:
 
 
 def parse_dictionary(path: str | Path, *, name: str | None = None) -> Dictionary:
-    """Read what can be read of a dictionary file; what cannot is in ``problems``.
+    """Read a dictionary file and collect its broken lines in ``problems``.
 
     Raises:
         InputError: There is no such file.

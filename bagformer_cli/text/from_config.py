@@ -1,4 +1,7 @@
-"""Configuration to title encoder."""
+"""Build the title encoder of a configuration.
+
+Here alone, ``compat: bagformer`` switches from our bags to those of the original.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from bagformer_cli.text.tokenizer import Tokenizer
 
 
 def build_titles(config: RunConfig) -> TitleEncoder:
-    """Tokenizer, dictionary and segmenter of the ``text`` section."""
+    """Build the title encoder that the ``text`` section of a configuration describes."""
     return title_encoder(config, Tokenizer.load(config.text.tokenizer), config.text.lexicons)
 
 
 def title_encoder(
     config: RunConfig, tokenizer: Tokenizer, lexicons: Sequence[str | Path]
 ) -> TitleEncoder:
-    """What makes tokens and bags for this configuration, over the given dictionaries."""
+    """Build a title encoder with this tokenizer and these dictionaries (a model folder's own)."""
     text = config.text
     if config.compat is None:
         segmenter = Segmenter(Lexicon.load(lexicons))

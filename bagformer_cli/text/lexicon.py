@@ -1,8 +1,8 @@
-"""``entity_dicts/`` and a user's dictionaries, merged: entries with type, weight, provenance.
+"""Merge dictionaries into a lexicon: entries with type, weight and origin.
 
-What the segmenter needs of them (a trie, costs, types) is made once and cached as plain arrays in
-the user's cache folder, keyed by the content of the sources. Nothing is ever unpickled, and
-nothing is written beside a dictionary.
+The arrays that the segmenter reads (automaton, costs, types) are computed once and kept in the
+user's cache folder, under a digest of the sources. They are plain arrays that are mapped into
+memory; nothing is unpickled, and nothing is written next to a dictionary.
 """
 
 from __future__ import annotations
@@ -22,39 +22,40 @@ from bagformer_cli.assets import asset_folder
 from bagformer_cli.errors import MissingDependencyError, cannot_read
 from bagformer_cli.files import atomic_file, atomic_folder, cache_folder
 from bagformer_cli.messages import tr
-from bagformer_cli.text.automaton import Automaton, Trie
+from bagformer_cli.text.automaton import Automaton, PrefixTree
 from bagformer_cli.text.characters import CODE_POINTS, codes_of, fold_table
 from bagformer_cli.text.cover import TAKES_HEAD, TAKES_SUFFIX, LexiconArrays
 from bagformer_cli.text.dictionaries import BACKGROUND, UNTYPED, Dictionary, read_dictionary
 
 FORMAT = "lexicon 11"
-"""Changes whenever the cached arrays, the merging or the folding change."""
+"""Part of the digest. Change it with the cached arrays, the merging or the folding."""
 
 LONGEST = 64
-"""Entries of more characters than this are not used: no title holds them."""
+"""Characters of an entry at most. Longer ones are ignored."""
 
 UNIT, HEAD, SUFFIX, NEVER = "unit", "head", "suffix", "never"
-"""Types that are not entries but parts of rules: what follows a number, what makes a product of the
-word before it, what only belongs to that word, what the background's list is wrong about."""
+"""Types that are parts of rules and not entries: units follow a number, heads make a product of the
+word before them, suffixes belong to the word before them, and words of type never are removed from
+jieba's list."""
 
 RULES = frozenset({UNIT, HEAD, SUFFIX, NEVER})
 
 HEADLESS = frozenset({"place", "brand", "selling", "season"})
-"""Types that do not take a head: 北京 + 机 is no product."""
+"""Types that take no head: 北京 + 机 is not a product."""
 
 SUFFIXLESS = frozenset({"category"})
-"""Types that do not take a suffix: 甜品 + 用 are two, the product and what for."""
+"""Types that take no suffix: 甜品 + 用 are two bags."""
 
 
 SINGLE_COST, PAIR_COST, LONGER_COST = 7000, -1750, 2500
 """Costs by length, in thousandths: of one untyped character, of two, of each beyond three."""
 
 WHOLE = frozenset({UNIT, HEAD, "brand", "place"})
-"""Types whose entries are names: never taken apart."""
+"""Types whose entries are names, which stay one bag even if they consist of two entries."""
 
 
 class Entry(NamedTuple):
-    """One dictionary entry: folded word, type, weight per million, where it comes from."""
+    """An entry of the lexicon: folded word, type, weight per million words, origin."""
 
     word: str
     type: str | None
@@ -64,13 +65,13 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Entries, and the arrays the segmenter walks.
+    """The merged entries, and the arrays that the segmenter reads.
 
     Args:
         folder: The cache folder these arrays are mapped from.
-        types: Names of the types; ``entry_type`` counts into it.
+        types: Names of the types, which ``arrays.type`` indexes.
         arrays: The automaton over the entries, their costs and types, units, heads, suffixes.
-        fingerprint: Names the content; equal fingerprints give equal bags.
+        fingerprint: Identifies the content: equal fingerprints give equal bags.
     """
 
     folder: Path
@@ -80,7 +81,7 @@ class Lexicon:
 
     @classmethod
     def load(cls, sources: Sequence[str | Path] = ("builtin",)) -> Lexicon:
-        """Open the merged lexicon of ``sources``; it is made when it is not in the cache.
+        """Open the lexicon of ``sources``; build it first if it is not in the cache.
 
         Args:
             sources: Dictionary files; ``"builtin"`` is what ships with the project,
@@ -122,7 +123,7 @@ class Lexicon:
                 entry_cost,
                 entry_type,
                 entry_head,
-                Trie.open(folder / "units"),
+                PrefixTree.open(folder / "units"),
                 head_cost,
                 suffix_cost,
             ),
@@ -133,7 +134,7 @@ class Lexicon:
         return len(self.arrays.cost)
 
     def entries(self) -> Iterator[Entry]:
-        """Every entry, units, heads and suffixes included, in order of word."""
+        """Yield all entries in order of their words, with units, heads and suffixes."""
         with open(self.folder / "lexicon.txt", encoding="utf-8") as stream:
             for line in stream:
                 if line.startswith("#") and "\t" not in line:
@@ -142,13 +143,13 @@ class Lexicon:
                 yield Entry(word, None if kind == UNTYPED else kind, float(weight), origin)
 
     def save(self, path: str | Path) -> None:
-        """Write ``lexicon.txt``: loading it gives the same segmentation anywhere."""
+        """Write ``lexicon.txt``. A lexicon loaded from it gives the same bags on any machine."""
         with atomic_file(path) as temporary:
             temporary.write_bytes((self.folder / "lexicon.txt").read_bytes())
 
 
 def jieba_words() -> Path:
-    """The word list inside the installed ``jieba`` package; the package itself is not imported.
+    """Return the path of jieba's word list, without importing the package.
 
     Raises:
         MissingDependencyError: It is not installed.
@@ -173,7 +174,7 @@ def _files_of(source: str | Path) -> list[tuple[str, Path]]:
 
 
 def _merge(dictionaries: Sequence[Dictionary]) -> list[Entry]:
-    """One entry a word (and one a unit, a head, a suffix): the first type, the greatest weight."""
+    """Merge equal words (and equal units, heads, suffixes): first type, greatest weight."""
     plain: dict[str, Entry] = {}
     roles: dict[str | None, dict[str, Entry]] = {UNIT: {}, HEAD: {}, SUFFIX: {}}
     never = {
@@ -218,7 +219,7 @@ def _merge(dictionaries: Sequence[Dictionary]) -> list[Entry]:
 
 
 def _composite(word: str, entries: Container[str]) -> bool:
-    """Whether the word is two entries side by side: 儿童 + 滑板车 are two bags, not one."""
+    """Return whether the word consists of two entries: 儿童 + 滑板车 are two bags."""
     return any(
         word[:cut] in entries and word[cut:] in entries
         for cut in range(2, len(word) - 1)
@@ -227,14 +228,14 @@ def _composite(word: str, entries: Container[str]) -> bool:
 
 
 def fold_all(words: Sequence[str]) -> list[str]:
-    """Every word in the form entries and titles are compared in."""
+    """Fold every word (see :func:`.characters.fold`)."""
     codes, _ = codes_of(["\n".join(words)])
     folded = np.where(codes == 10, codes, fold_table()[codes])
     return folded.astype("<u4").tobytes().decode("utf-32-le").split("\n") if words else []
 
 
 def _write(folder: Path, merged: Sequence[Entry]) -> None:
-    """Write the cache folder: the text, the arrays, and ``meta.json`` last."""
+    """Write the cache folder: the entries as text, the arrays, ``meta.json``."""
     weights = [f"{entry.weight:.6g}" for entry in merged]
     lines = [
         "# The dictionary this segmentation was made with; `xmr bags --lexicon` reads it.",
@@ -251,7 +252,7 @@ def _write(folder: Path, merged: Sequence[Entry]) -> None:
         (folder / name).mkdir()
     entries = [e.word for e, own in zip(merged, plain, strict=True) if own]
     Automaton.build(entries).save(folder / "entries")
-    Trie.build([e.word for e in merged if e.type == UNIT]).save(folder / "units")
+    PrefixTree.build([e.word for e in merged if e.type == UNIT]).save(folder / "units")
     types, numbers = np.unique(kinds[plain], return_inverse=True)
     untyped = int(types[:1].tolist() == [""])
     prior, follows = _priors(entries, kinds[plain])
@@ -273,10 +274,10 @@ def _write(folder: Path, merged: Sequence[Entry]) -> None:
 def _priors(
     words: Sequence[str], types: npt.NDArray[np.str_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
-    """What a word's length adds to its cost, and what may follow it.
+    """Return the cost that a word's length adds, and whether a head or a suffix may follow it.
 
-    Words of ideographs mostly have two or three, products above all. A head may follow two to four
-    ideographs of a type that makes things, a suffix those of a type that says how they are.
+    Most words have two or three ideographs. A head or suffix may follow two to four ideographs,
+    unless the type of the word forbids it (HEADLESS, SUFFIXLESS).
     """
     codes, offsets = codes_of(words)
     wide = np.concatenate([[0], np.cumsum(codes >= 128)])

@@ -1,4 +1,7 @@
-"""Text files read strictly: UTF-8, every problem with its line, never half a result."""
+"""Read small text files (dictionaries, marked titles) as a whole, with the line of every problem.
+
+Files of titles, which may be large, are read through :mod:`bagformer_cli.data.byte_ranges`.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from bagformer_cli.messages import tr
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a file.
+    """A problem of a file.
 
     Args:
-        line: Where, counted from 1.
-        message: What.
-        found: What stands there.
-        whole_file: It is the file's encoding that is wrong, not this line.
+        line: Line number, counted from 1.
+        message: The problem, in the user's words.
+        found: The text or bytes at that place.
+        whole_file: The encoding of the file is wrong and not this line.
     """
 
     line: int
@@ -28,9 +31,9 @@ class Problem:
 
 
 def read_lines(path: str | Path) -> tuple[list[str], list[Problem]]:
-    """The lines of a text file, and what is wrong with its encoding.
+    """Return the lines of a text file, and the problems of its encoding.
 
-    What is not UTF-8 is read in the encoding it seems to have, so that it can be repaired.
+    A file that is not UTF-8 is decoded with the encoding that it seems to have, for a repair.
 
     Raises:
         InputError: The file cannot be read.

@@ -19,16 +19,16 @@ in the subset that numba compiles (:mod:`.jit`).
 
 from __future__ import annotations
 
-from bagformer_cli.text.automaton import Array, Trie, child
+from bagformer_cli.text.automaton import Array, PrefixTree, child
 from bagformer_cli.text.characters import DIGIT, LATIN, OTHER
 
 COMPOUND, LEXICON, NUMBER, QUANTITY, MODEL, LETTERS, COUNTED, OFFER, NEW_COMPOUND, NAME, TOKEN = (
     range(11)
 )
-"""What made a bag: an entry with a head or suffix (消毒柜), an entry, a number, a quantity, a model
+"""Kinds of bags: an entry with a head or suffix (消毒柜), an entry, a number, a quantity, a model
 code, a latin word, a counted noun (三件套), an offer (满199减20), a head with a word that is no
-entry (led灯, 墙饰), ideographs that no entry explains, and a single character. Of two bags with the
-same characters and cost the cover takes the one that comes first here."""
+entry (led灯, 墙饰), ideographs that no entry explains, and a single character. If two bags have the
+same characters and cost, the cover takes the one that comes first here."""
 
 DOT, SLASH, PLUS, COLON, MINUS, LETTER_X, SIZE = map(ord, "./+:-x码")
 ORDINAL, FULL, DISCOUNT = map(ord, "第满折")
@@ -88,7 +88,7 @@ def number_end(at: int, stop: int, characters: Array, classes: Array) -> int:
     return at
 
 
-def unit_end(at: int, stop: int, characters: Array, units: Trie) -> int:
+def unit_end(at: int, stop: int, characters: Array, units: PrefixTree) -> int:
     """Return the end of the longest unit that begins here."""
     node = 0
     end = at
@@ -126,7 +126,7 @@ def count_end(at: int, stop: int, characters: Array, classes: Array) -> int:
     return end
 
 
-def counted_end(at: int, stop: int, characters: Array, classes: Array, units: Trie) -> int:
+def counted_end(at: int, stop: int, characters: Array, classes: Array, units: PrefixTree) -> int:
     """Return the end of a numeral, or 第 and a number, with its unit: 三件套, 第2版."""
     number = at + 1 if characters[at] == ORDINAL else at
     end = count_end(number, stop, characters, classes)
@@ -151,7 +151,7 @@ def glued(start: int, end: int, stop: int, classes: Array) -> bool:
 # --- offers and sizes ----------------------------------------------------------------------------
 
 
-def offer_end(at: int, stop: int, characters: Array, classes: Array, units: Trie) -> int:
+def offer_end(at: int, stop: int, characters: Array, classes: Array, units: PrefixTree) -> int:
     """Return the end of an offer without its last unit: 满199减20(元), 满3件8折, 买2送1."""
     if characters[at] not in OFFERS:
         return at
@@ -197,7 +197,7 @@ def sizes_end(at: int, stop: int, characters: Array, classes: Array) -> int:
     return end if characters[end - 1] == SIZE else at  # a lone M may be anything
 
 
-def thread_end(at: int, stop: int, characters: Array, classes: Array, units: Trie) -> int:
+def thread_end(at: int, stop: int, characters: Array, classes: Array, units: PrefixTree) -> int:
     """Return the end of the size of a thread or a round part: M8*30, φ10×2mm."""
     if characters[at] not in DIAMETERS or at + 1 >= stop or classes[at + 1] != DIGIT:
         return at
@@ -245,7 +245,7 @@ def amounts(
     stop: int,
     characters: Array,
     classes: Array,
-    units: Trie,
+    units: PrefixTree,
     found_ends: Array,
     found_kinds: Array,
 ) -> int:
@@ -327,7 +327,7 @@ def scan(
     stop: int,
     characters: Array,
     classes: Array,
-    units: Trie,
+    units: PrefixTree,
     found_ends: Array,
     found_kinds: Array,
 ) -> int:

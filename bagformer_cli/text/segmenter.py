@@ -63,8 +63,8 @@ KIND_COST = {
     NAME_CHARACTER: 8_750,
     GLUED: 6_000,
 }
-"""Cost of a bag by what made it, in thousandths of a nat. Entries have a cost of their own
-(:class:`.LexiconArrays`), to which a compound adds that of its head or suffix."""
+"""Cost of a bag by what made it, in thousandths of a nat. The cost of an entry is in
+:class:`.LexiconArrays`; a compound adds that of its head or suffix."""
 
 PATTERN_TYPES = {
     NUMBER: "number",
@@ -87,7 +87,7 @@ class Bag:
         start: First character, counted in the title.
         end: One past the last character.
         text: ``title[start:end]``.
-        source: What found it: an entry of the lexicon, a pattern, or nothing (a single token).
+        source: lexicon (an entry), pattern, or token (a character that neither explains).
         type: Type of the entry or name of the pattern (category, quantity, …). None: it has none.
     """
 

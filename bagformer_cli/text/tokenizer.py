@@ -20,7 +20,7 @@ import numpy.typing as npt
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
-from bagformer_cli.text.automaton import Trie
+from bagformer_cli.text.automaton import PrefixTree
 from bagformer_cli.text.characters import codes_of, wordpiece_tables
 from bagformer_cli.text.jit import kernels
 from bagformer_cli.text.wordpiece import PackedTokens, Vocabulary
@@ -82,12 +82,12 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """How many entries the vocabulary has."""
+        """The number of entries of the vocabulary."""
         return len(self.vocabulary)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names the vocabulary by its content: equal fingerprints give equal ids."""
+        """Identify the vocabulary by its content: equal fingerprints give equal ids."""
         return hashlib.sha256("\n".join(self.vocabulary).encode()).hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
@@ -95,7 +95,7 @@ class Tokenizer:
         write_text(path, "".join(f"{piece}\n" for piece in self.vocabulary))
 
     def encode_batch(self, texts: Sequence[str]) -> PackedTokens:
-        """Tokens of each text with their character spans; no specials added, nothing cut."""
+        """Cut texts into tokens, without special tokens and without truncation."""
         tokens, unsure = kernels(len(texts)).wordpiece(*codes_of(texts), self._tables)
         if unsure.any():
             return self._with_oracle(tokens, texts, np.flatnonzero(unsure))
@@ -104,7 +104,7 @@ class Tokenizer:
     def _with_oracle(
         self, tokens: PackedTokens, texts: Sequence[str], unsure: npt.NDArray[np.int64]
     ) -> PackedTokens:
-        """Put what the oracle says of the ``unsure`` texts (empty so far) into their places."""
+        """Insert the tokens that the oracle finds in the ``unsure`` texts, which have none yet."""
         clean = [
             texts[i].encode("utf-32-le", "surrogatepass").decode("utf-32-le", "replace")
             for i in unsure
@@ -146,7 +146,7 @@ class Tokenizer:
 
     @cached_property
     def _tables(self) -> Vocabulary:
-        pieces = Trie.build([piece or "\0" for piece in self.vocabulary])
+        pieces = PrefixTree.build([piece or "\0" for piece in self.vocabulary])
         return Vocabulary(*wordpiece_tables(), pieces, pieces.find("##"), self.unk_id)
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bagformer_cli.text.automaton import Array, Trie, child
+from bagformer_cli.text.automaton import Array, PrefixTree, child
 from bagformer_cli.text.characters import DROP, ISOLATED, UNSURE, WHITE
 
 LONGEST_WORD = 100
@@ -52,14 +52,14 @@ class Vocabulary(NamedTuple):
     Args:
         action: [0x110000] uint8, from :func:`.characters.wordpiece_tables`: DROP, WHITE, …
         becomes: [0x110000] uint32, its form in the vocabulary.
-        pieces: The trie over the vocabulary; a piece's value is its id.
+        pieces: The prefix tree over the vocabulary; a piece's value is its id.
         inner: The node of ## in ``pieces``, 0: no piece begins with it.
         unknown: The id of [UNK].
     """
 
     action: npt.NDArray[np.uint8]
     becomes: npt.NDArray[np.uint32]
-    pieces: Trie
+    pieces: PrefixTree
     inner: int
     unknown: int
 

@@ -17,7 +17,7 @@ from bagformer_cli.assets import asset_folder
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.files import cache_folder
 from bagformer_cli.original.text import WordList
-from bagformer_cli.text.automaton import Automaton, Trie
+from bagformer_cli.text.automaton import Automaton, PrefixTree
 from bagformer_cli.text.characters import fold
 from bagformer_cli.text.dictionaries import parse_dictionary, read_dictionary
 from bagformer_cli.text.lexicon import Lexicon
@@ -212,10 +212,10 @@ def test_the_failure_links_are_those_of_pyahocorasick(entries: set[str]) -> None
     strings = {nodes[0][0]: ""}  # its nodes come parents first, the root before all
     for parent, label, node in edges:
         strings[node] = strings[parent] + label.decode()
-    automaton, trie = Automaton.build(listed), Trie.build(listed)
+    automaton, tree = Automaton.build(listed), PrefixTree.build(listed)
     for node, target in links:
-        ours = trie.find(strings[node])
-        assert automaton.failure[ours] == trie.find(strings[target])
+        ours = tree.find(strings[node])
+        assert automaton.failure[ours] == tree.find(strings[target])
         assert automaton.depth[ours] == len(strings[node])
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a dictionary, and what it covers of a pile of titles."""
+"""Check dictionaries for problems, and measure their coverage of titles."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Row = tuple[int, str, str, str | None]
 """An entry of a dictionary: its line, the word, folded, its type."""
 
 Kind = Literal["broken", "same", "conflict", "unreachable"]
-"""A line that cannot be used; an entry that is another one in other characters; an entry whose
-type another dictionary contradicts; an entry that never becomes a bag."""
+"""broken: the line cannot be used. same: the entry equals another one after folding. conflict:
+another dictionary gives it another type. unreachable: the entry never becomes a bag."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to look at in a dictionary."""
+    """A problem of a dictionary."""
 
     file: str
     line: int
@@ -49,15 +49,15 @@ def check_dictionaries(
     against: Sequence[str | Path] = ("builtin",),
     progress: Progress = SILENT,
 ) -> list[Finding]:
-    """Everything that is wrong or odd in dictionary files.
+    """Find the problems of dictionary files.
 
-    An entry is unreachable when the segmenter does not even make one bag of it where it stands
-    alone: its parts are entries, it is too long, or it begins or ends inside a word or number.
+    An entry is unreachable if the segmenter does not make one bag of it even when it is the whole
+    title: its parts are entries with a lower cost, it is too long, or a pattern is cheaper.
 
     Args:
         paths: The files.
         against: The dictionaries they are used with.
-        progress: Where to report.
+        progress: Receives the progress.
     """
     findings: list[Finding] = []
     types: dict[str, tuple[str, str]] = {}
@@ -146,18 +146,19 @@ def _unreachable(
 
 def _why(word: str, known: Container[str], own: Container[str]) -> str:
     if len(word) > LONGEST:
-        return tr("It has more than {n} characters.", n=LONGEST)
+        return tr("It never matches: it has more than {n} characters.", n=LONGEST)
     if any(unicodedata.category(character) in ("Cc", "Cf", "Mn") for character in word):
-        return tr("It holds invisible characters.")
+        return tr("It never matches: it has invisible characters.")
     for cut in range(2, len(word) - 1):
         first, second = word[:cut], word[cut:]
         if (first in own or first in known) and (second in own or second in known):
             return tr(
-                "Its parts {first} and {second} are entries (a weight of its own keeps it whole).",
+                "It never matches: its parts {first} and {second} are entries with a lower cost. "
+                "A weight on its line keeps it whole.",
                 first=first,
                 second=second,
             )
-    return tr("A pattern or other entries make a cheaper cover of it.")
+    return tr("It never matches: a pattern or other entries have a lower cost.")
 
 
 def repair(path: str | Path, out: str | Path) -> int:
@@ -171,15 +172,15 @@ def repair(path: str | Path, out: str | Path) -> int:
 
 @dataclass(slots=True)
 class Coverage:
-    """What a lexicon covers of titles.
+    """The coverage of titles by a lexicon.
 
     Args:
-        titles: How many titles.
-        characters: Their characters by what covers them: ``lexicon``, ``pattern``, ``token``.
-        bags: Their bags, likewise.
-        types: Bags by type, of those that have one.
-        used: How many different entries occurred.
-        unknown: The pieces that no entry explains, with their counts; no punctuation or symbols.
+        titles: Number of titles.
+        characters: Number of characters by the source of their bag: lexicon, pattern or token.
+        bags: Number of bags by source.
+        types: Number of bags by type, for bags that have one.
+        used: Number of different entries that occurred.
+        unknown: Counts of the strings that no entry explains, without punctuation and symbols.
     """
 
     titles: int = 0
@@ -191,13 +192,13 @@ class Coverage:
 
 
 UNKNOWN_KEPT = 200_000
-"""Different unknown pieces that are counted; the rarest half is forgotten beyond that."""
+"""Different unknown strings that are counted at most. Beyond, the rarest half is dropped."""
 
 
 def coverage(
     segmenter: Segmenter, titles: Iterable[str], *, progress: Progress = SILENT
 ) -> Coverage:
-    """Cut titles into bags and say what covers them; streams, in bounded memory."""
+    """Cut titles into bags and count their sources. Memory does not grow with the titles."""
     found = Coverage()
     seen: set[str] = set()
     with progress.task(tr("Reading titles"), unit=tr("titles")) as task:
@@ -222,7 +223,7 @@ def coverage(
 
 
 def chunks(titles: Iterable[str], size: int = CHUNK) -> Iterator[list[str]]:
-    """Lists of ``size`` titles, the last one shorter."""
+    """Yield lists of ``size`` titles; the last one may be shorter."""
     chunk: list[str] = []
     for title in titles:
         chunk.append(title)

@@ -1,4 +1,4 @@
-"""Makes ``builtin_vocab.txt``, the WordPiece vocabulary that ships with the project.
+"""Make ``builtin_vocab.txt``, the WordPiece vocabulary that ships with the project.
 
 It serves models trained from scratch (the demo's): every GB2312 character, ASCII, the
 punctuation of both widths, digits by ones, twos and threes, and latin pieces that titles use.
@@ -52,14 +52,14 @@ SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def ideographs() -> list[str]:
-    """The 6,763 characters of GB2312, in its order (the 3,755 common ones first)."""
+    """Return the 6,763 characters of GB2312 in its order (the 3,755 common ones first)."""
     rows = range(0xB0, 0xF8)
     both = (bytes((row, cell)) for row in rows for cell in range(0xA1, 0xFF))
     return [character for code in both if (character := code.decode("gb2312", "ignore"))]
 
 
 def vocabulary() -> list[str]:
-    """All entries in order, each once."""
+    """Return all entries in order, each once."""
     ones = string.digits + string.ascii_lowercase
     numbers = [f"{n:02d}" for n in range(100)] + [str(n) for n in range(100, 1000, 10)]
     years = [str(year) for year in range(2010, 2036)]
@@ -83,7 +83,7 @@ def vocabulary() -> list[str]:
 
 
 def main() -> None:
-    """Write the file beside this script."""
+    """Write the file into the ``text`` package."""
     path = Path(__file__).parents[1] / "builtin_vocab.txt"
     write_text(path, "".join(f"{entry}\n" for entry in vocabulary()))
 

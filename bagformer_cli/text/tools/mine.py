@@ -1,12 +1,13 @@
-"""New dictionary entries out of a pile of titles.
+"""Find new dictionary entries in a file of titles.
 
-Candidates are what the segmenter is unsure of: a run of characters that no entry explains, and
-neighbouring bags of which one is a single character or such a run (two words of the dictionary
-side by side stay two). A candidate is an entry when it is frequent, its parts hold together
-(pointwise mutual information) and what stands before and after it varies (branching entropy).
+Candidates are the strings that the segmenter does not know: ideographs that no entry explains, and
+neighbouring bags of which one is a single character or such a string (two entries side by side
+stay two bags). A candidate becomes an entry if it is frequent, if its parts occur together more
+often than independent ones would (pointwise mutual information), and if its neighbours vary
+(branching entropy).
 
-Two passes over the file in bounded memory, whatever its size: the first counts every piece in a
-count-min sketch, the second follows the candidates that were frequent enough.
+The file is read twice, and memory does not grow with it: the first pass counts every string in a
+count-min sketch, the second counts the neighbours of the candidates that were frequent enough.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ from bagformer_cli.text.tools.count_min import CountMinSketch, top_bits
 
 BUCKET_BITS = 5
 BUCKETS = 1 << BUCKET_BITS
-"""Neighbours are counted by hash in so many buckets: the entropy stays below ln 32."""
+"""Neighbours are counted in 32 buckets by hash: the entropy is at most ln 32."""
 
 LONGEST = 8
-"""Candidates have at most so many characters."""
+"""Characters of a candidate at most."""
 
 PIECES = 3
-"""Candidates are made of at most so many bags."""
+"""Bags of a candidate at most."""
 
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
@@ -56,9 +57,9 @@ class MinedWord:
 
     Args:
         word: Its characters, folded.
-        count: How often it stood in the titles.
-        cohesion: ln of how much more often its parts stand together than by chance.
-        freedom: Entropy of what stands beside it, the poorer side, in nats.
+        count: Number of its occurrences.
+        cohesion: Pointwise mutual information of its parts, in nats.
+        freedom: Entropy of its neighbours on the side where it is smaller, in nats.
     """
 
     word: str
@@ -68,19 +69,20 @@ class MinedWord:
 
     @property
     def score(self) -> float:
-        """What the list is ordered by."""
+        """The product by which words are sorted."""
         return math.log(self.count) * self.cohesion * self.freedom
 
 
 @dataclass(frozen=True, slots=True)
 class MiningLimits:
-    """What a candidate must reach, and how many are followed.
+    """The limits for candidates.
 
     Args:
-        count: Least occurrences.
+        count: Fewest occurrences of an entry.
         cohesion: Least cohesion, in nats.
         freedom: Least freedom, in nats.
-        candidates: Most candidates followed at once; where there are more, the rarest wait.
+        candidates: Most candidates whose neighbours are counted. If there are more, the rarest are
+            left out. One takes about 400 bytes.
     """
 
     count: int = 5
@@ -91,12 +93,12 @@ class MiningLimits:
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """What mining found.
+    """The result of mining.
 
     Args:
-        words: The best first.
-        titles: How many titles were read.
-        pieces: How many bags they had.
+        words: The new words, the best first.
+        titles: Number of titles.
+        pieces: Number of their bags.
     """
 
     words: list[MinedWord]
@@ -113,7 +115,7 @@ class _Pieces:
         starts: [K], index into ``folded``.
         ends: [K].
         left: [K] uint64, hash of the bag before; 0 at an edge of the title.
-        right: [K] uint64, hash of the bag behind; 0 at an edge of the title.
+        right: [K] uint64, hash of the bag after; 0 at an edge of the title.
         first: [K] uint64, hash of the first bag in it.
         rest: [K] uint64, hash of the rest; equal to ``first`` in a single bag.
         new: [K] bool, whether it may become an entry.
@@ -136,16 +138,16 @@ def mine(
     *,
     progress: Progress = SILENT,
 ) -> Mined:
-    """Find entries a dictionary lacks.
+    """Find words that a lexicon lacks.
 
     Args:
-        titles: Gives the titles anew each time it is called (they are read twice).
-        segmenter: What is known already.
-        limits: What a candidate must reach.
-        progress: Where to report.
+        titles: Returns all titles each time it is called (it is called twice).
+        segmenter: The segmenter with the lexicon to be extended.
+        limits: The limits for candidates.
+        progress: Receives the progress.
 
     Returns:
-        The words; the same titles give the same list.
+        The words. The same titles give the same words.
     """
     sketch = CountMinSketch()
     pieces_seen = titles_seen = 0
@@ -249,7 +251,7 @@ def _pieces(chunk: Sequence[str], segmenter: Segmenter) -> tuple[_Pieces, npt.ND
 def _same(
     title: npt.NDArray[np.int64], at: npt.NDArray[np.int64], step: int
 ) -> npt.NDArray[np.uint64]:
-    """1 where the bag ``step`` further belongs to the same title, else 0."""
+    """Return 1 where the bag ``step`` further is in the same title, else 0."""
     other = at + step
     inside = (other >= 0) & (other < len(title))
     same: npt.NDArray[np.uint64] = (
@@ -261,7 +263,7 @@ def _same(
 def _prefix_hashes(
     folded: npt.NDArray[np.uint32],
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """Sums of a polynomial hash, and what makes the hash of a stretch independent of its place."""
+    """Return prefix sums of a polynomial hash, and factors that remove the position from it."""
     n = len(folded)
     forward = np.full(n + 1, _BASE, np.uint64)
     backward = np.full(n + 1, _INVERSE, np.uint64)
@@ -285,7 +287,7 @@ class _Followed:
         self.first = np.zeros(0, np.uint64)
         self.rest = np.zeros(0, np.uint64)
         self.texts: list[str] = []
-        self.order = np.zeros(0, np.int64)  # of texts, beside the sorted hashes
+        self.order = np.zeros(0, np.int64)  # index of the text of each hash
 
     def add(
         self, pieces: _Pieces, folded: npt.NDArray[np.uint32], frequent: npt.NDArray[np.bool_]
@@ -326,7 +328,7 @@ class _Followed:
         self.order = np.concatenate([self.order, numbers])[order]
 
     def words(self, sketch: CountMinSketch, total: int, limits: MiningLimits) -> list[MinedWord]:
-        """The candidates that pass, the best first."""
+        """Return the candidates that reach the limits, the best first."""
         expected = sketch[self.first].astype(float) * sketch[self.rest] / total
         cohesion = np.log(np.maximum(self.counts, 1) / np.maximum(expected, 1e-9))
         cohesion[self.first == self.rest] = math.inf  # one unknown run: no parts to fall into
@@ -350,7 +352,7 @@ class _Followed:
 
 
 def _entropy(table: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-    """Of each row's counts, in nats; each time at a title's edge counts as another neighbour."""
+    """Return the entropy of each row, in nats. Title edges are spread over all buckets."""
     spread = table[:, :-1] + table[:, -1:] / BUCKETS
     shares = spread / np.maximum(1, spread.sum(1, keepdims=True))
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
