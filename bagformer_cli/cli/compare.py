@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Dataset
+from bagformer_cli.cli.options import Dataset, EvaluatedSplit
 from bagformer_cli.messages import tr
 
 app = App()
@@ -26,7 +26,7 @@ app = App()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help=tr("Run folders or model folders."))],
     dataset: Dataset = "demo",
-    split: Annotated[Literal["valid", "test", "train"], typer.Option()] = "valid",
+    split: EvaluatedSplit = "valid",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

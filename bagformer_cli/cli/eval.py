@@ -9,7 +9,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Checkpoint, Dataset
+from bagformer_cli.cli.options import Checkpoint, Dataset, EvaluatedSplit
 from bagformer_cli.cli.views import show_recall
 from bagformer_cli.messages import tr
 
@@ -32,7 +32,7 @@ app = App()
 )
 def evaluate_command(
     dataset: Dataset = "demo",
-    split: Annotated[Literal["valid", "test", "train"], typer.Option()] = "valid",
+    split: EvaluatedSplit = "valid",
     checkpoint: Checkpoint = None,
     slow: Annotated[
         Path | None,
