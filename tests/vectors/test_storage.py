@@ -1,4 +1,4 @@
-"""Vectors in a folder: what was written is what is mapped."""
+"""Vectors in a folder: written, mapped and searched."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def vectors(lengths: list[int], dim: int = 8, seed: int = 0) -> MultiVectors:
 
 @pytest.mark.parametrize("lengths", [[3, 0, 5, 2], [4, 4, 4], [0, 0], []])
 @pytest.mark.parametrize("dtype", [kind for kind in DTYPES.values() if kind != torch.uint8])
-def test_what_was_written_is_read(tmp_path: Path, lengths: list[int], dtype: torch.dtype) -> None:
+def test_stored_items_equal_those_that_were_written(
+    tmp_path: Path, lengths: list[int], dtype: torch.dtype
+) -> None:
     items = vectors(lengths).to(dtype=dtype)
     half = len(items) // 2
     found = write_vectors(tmp_path / "v", [items[:half], items[half:]])
@@ -57,7 +59,7 @@ def test_a_search_over_stored_vectors_is_a_search_over_the_vectors(tmp_path: Pat
         assert torch.equal(found, expected)
 
 
-def test_writing_again_replaces_and_what_fails_leaves_the_old(tmp_path: Path) -> None:
+def test_writing_replaces_and_a_failure_leaves_the_old_folder(tmp_path: Path) -> None:
     folder = tmp_path / "v"
     write_vectors(folder, [vectors([2])])
     write_vectors(folder, [vectors([3, 1])])

@@ -196,7 +196,7 @@ def forward(vectors: Packed, *, budget: int) -> tuple[Tensor, Tensor, Argmax]:
                     image.offsets,
                     _cells(arrays, title, image),
                     loops.TileArgmax(
-                        patch[title.vectors, image.items], bag[title.items, image.vectors]
+                        patch, bag, title.first, image.first, title.start, image.start
                     ),
                     column_best,
                 )
@@ -233,7 +233,7 @@ def backward(
                     title.offsets,
                     image.offsets,
                     loops.TileArgmax(
-                        patch[title.vectors, image.items], bag[title.items, image.vectors]
+                        patch, bag, title.first, image.first, title.start, image.start
                     ),
                     _cells(arrays, title, image),
                 )
