@@ -83,10 +83,10 @@ class ByteRange:
                 stream.readline()
             begin = stream.tell()
             while (self.end is None or begin < self.end) and (raw := stream.readline(_MAX_LINE)):
-                end = stream.tell()
+                end = begin + len(raw)  # counting is faster than asking the stream
                 if begin == 0:
                     raw = raw.removeprefix(_BOM)
-                if skip_blank_end and not raw.strip():
+                if skip_blank_end and (not raw or raw.isspace()):
                     if _only_blank(stream):
                         return
                     stream.seek(end)
@@ -175,6 +175,6 @@ def decode_line(
 def _only_blank(stream: BinaryIO) -> bool:
     """Read on; True if the rest of the file is white space."""
     while chunk := stream.read(1 << 16):
-        if chunk.strip():
+        if not chunk.isspace():
             return False
     return True

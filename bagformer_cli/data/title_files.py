@@ -48,7 +48,12 @@ def read_titles(path: str | Path) -> Iterator[str]:
     """
     path = Path(path)
     for number, line in enumerate(ByteRange(path).lines(), 1):
-        yield decode_line(line.content, f"{path}:{number}")
+        try:
+            title = decode_line(line.content)
+        except DataError as error:
+            error.where = f"{path}:{number}"
+            raise
+        yield title
 
 
 @contextmanager
