@@ -20,7 +20,7 @@ from tests.support.sources import modules
 
 # Package, module or document -> reason.
 NOT_YET_REWRITTEN: dict[str, str] = {
-    "bench.index": "not yet rewritten",
+    "bench.index": "its JSON key `beside` stays",
     "api": "not yet rewritten",
     "cli.convert": "not yet rewritten",
     "encoders.joint": "not yet rewritten",
