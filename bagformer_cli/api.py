@@ -1,4 +1,4 @@
-"""The Python face: load a model folder, encode, score.
+"""The Python interface: load a model folder, encode, score, explain.
 
 >>> from bagformer_cli import load
 >>> retriever = load("runs/demo/best")                      # doctest: +SKIP
@@ -25,7 +25,7 @@ from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 from bagformer_cli.models.encode import encode_images, encode_texts
-from bagformer_cli.models.score_explanation import Explained, explained
+from bagformer_cli.models.score_explanation import ScoreExplanation, explain_score
 from bagformer_cli.text.segmenter import Bag
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
@@ -34,11 +34,11 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Scores:
-    """Both directions of the late interaction.
+    """Late-interaction scores in both directions.
 
     Attributes:
         t2i: [titles, images]: sum over a title's vectors of the best dot product in the image.
-        i2t: [images, titles]: the other way round.
+        i2t: [images, titles]: sum over an image's vectors of the best dot product in the title.
     """
 
     t2i: Tensor
@@ -46,20 +46,23 @@ class Scores:
 
 
 class Retriever:
-    """A model, ready to encode and score.
+    """A loaded model that encodes and scores images and titles.
 
     Args:
-        model: From a model folder (see :func:`load`).
+        model: The model; :func:`load` reads one from a folder.
     """
 
     def __init__(self, model: RetrievalModel) -> None:
         self.model = model
 
     def encode_images(self, images: Sequence[Image.Image | str | Path | bytes]) -> MultiVectors:
-        """Images (opened, paths, or file contents) to vectors, in order.
+        """Encode images to vectors.
+
+        Args:
+            images: Opened images, paths, or contents of image files.
 
         Raises:
-            InputError: One is missing, broken, or no image; the message names it.
+            InputError: An image is missing or cannot be decoded; the message names it.
         """
         _require_list(images)
         size = self.model.config.image.size
@@ -70,15 +73,15 @@ class Retriever:
         return encode_images(self.model, batches).vectors
 
     def encode_texts(self, titles: Sequence[str]) -> MultiVectors:
-        """Titles to vectors, in order.
+        """Encode titles or queries to vectors.
 
         Raises:
             InputError: A title is empty.
         """
         _require_list(titles)
-        for place, title in enumerate(titles):
+        for number, title in enumerate(titles, 1):
             if not title.strip():
-                raise InputError(tr("The title is empty."), where=tr("title {n}", n=place + 1))
+                raise InputError(tr("The title is empty."), where=tr("title {n}", n=number))
         pad_id = self.model.titles.tokenizer.pad_id
         batches = (
             TextBatch.from_tokens(self.model.titles(titles[i : i + _BATCH]), pad_id)
@@ -87,32 +90,32 @@ class Retriever:
         return encode_texts(self.model, batches).vectors
 
     def score(self, images: MultiVectors, titles: MultiVectors) -> Scores:
-        """The late interaction of all images with all titles, both ways."""
+        """Score all images against all titles by late interaction, in both directions."""
         with torch.inference_mode():
             t2i, i2t = maxsim(titles, images)
         return Scores(t2i, i2t)
 
     def explain(
         self, image: Image.Image | str | Path | bytes, titles: Sequence[str]
-    ) -> list[Explained]:
-        """Scores of an image and some titles, taken apart: which bag met which patch.
+    ) -> list[ScoreExplanation]:
+        """Explain the scores of an image and some titles: which bag fits which patch best.
 
         Raises:
             InputError: As :meth:`encode_images` and :meth:`encode_texts`; or the model reads
-                regions of images, which have no grid.
+                regions, which have no grid.
         """
-        (picture,) = self.encode_images([image])
+        (image_vectors,) = self.encode_images([image])
         return [
-            explained(self.model, title, words, picture)
-            for title, words in zip(titles, self.encode_texts(titles), strict=True)
+            explain_score(self.model, title, text_vectors, image_vectors)
+            for title, text_vectors in zip(titles, self.encode_texts(titles), strict=True)
         ]
 
     def bags(self, title: str) -> list[Bag]:
-        """The entity bags that a title's score is made of."""
+        """Segment a title into the entity bags that its score is computed from."""
         return self.model.titles.bags(title)
 
-    def rest(self, title: str) -> str:
-        """The end of a title that no score sees, because it is longer than ``max_tokens``."""
+    def ignored_end(self, title: str) -> str:
+        """Return the end of a title that is cut off, because it exceeds ``max_tokens``."""
         bags = self.model.titles.bags(title)
         return title[bags[-1].end :].strip() if bags else ""
 
@@ -122,10 +125,10 @@ def load(checkpoint: str | Path | None = None, device: str | None = None) -> Ret
 
     Args:
         checkpoint: A model folder or run folder; None: the newest run under ``runs/``.
-        device: ``"cpu"``, ``"cuda"`` ...; None: a GPU if there is one.
+        device: ``"cpu"``, ``"cuda"`` …; None: a GPU if there is one.
 
     Raises:
-        CheckpointError: There is none, or it is broken.
+        CheckpointError: The folder does not exist, or it is broken.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -133,10 +136,10 @@ def load(checkpoint: str | Path | None = None, device: str | None = None) -> Ret
 
 
 def _require_list(items: object) -> None:
-    """A title alone would be taken for a list of its characters."""
+    """Refuse a single item: a string would be read as a list of its characters."""
     if isinstance(items, (str, bytes, Path, Image.Image)):
         raise InputError(
-            tr("A list is expected, of one item or more."),
+            tr("A list of one or more items is expected."),
             found=type(items).__name__,
             hint=tr("Put it in brackets: [item]"),
         )

@@ -1,4 +1,4 @@
-"""``xmr convert``: weights that others published, in this project's form."""
+"""``xmr convert``: published weights to model folders."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.messages import tr
 
-app = App(tr("Bring published weights into this project's form."), group=True)
+app = App(tr("Convert published weights to model folders."), group=True)
 
 
 class Interaction(StrEnum):
-    """Which vectors are compared."""
+    """The vectors that are compared."""
 
     cls = "cls"
     tokenwise = "tokenwise"
@@ -32,9 +32,9 @@ class BagFusion(StrEnum):
 
 @app.command(
     help=tr(
-        "Turn a published BagFormer checkpoint into a model folder.\n\n"
-        "The folder's scores are the original code's, its habits included (compat: bagformer). "
-        "The momentum copy and the queues are left out. Nothing in the checkpoint is run.\n\n"
+        "Convert a published BagFormer checkpoint to a model folder that reproduces its scores.\n\n"
+        "The scores include the habits of the original code (compat: bagformer). The momentum copy "
+        "and the queues are left out. No code in the checkpoint is run.\n\n"
         "    xmr convert bagformer checkpoint.pth models/bagformer --vocab vocab.txt "
         "--lexicon entity_dict"
     )
@@ -45,20 +45,20 @@ def bagformer(
     vocab: Annotated[
         Path, typer.Option(help=tr("The WordPiece vocabulary (that of bert-base-chinese)."))
     ],
-    lexicon: Annotated[Path, typer.Option(help=tr("The entity dictionary, a word a line."))],
+    lexicon: Annotated[Path, typer.Option(help=tr("The entity dictionary, one entry per line."))],
     interaction: Annotated[
-        Interaction, typer.Option(help=tr("Which vectors are compared."))
+        Interaction, typer.Option(help=tr("The vectors that are compared."))
     ] = Interaction.bagwise,
     bag_fusion: Annotated[
         BagFusion, typer.Option(help=tr("Bags before or after the text encoder, as trained."))
     ] = BagFusion.late,
     sep: Annotated[
         bool,
-        typer.Option("--sep", help=tr("End titles with [SEP]; the original's training has none.")),
+        typer.Option("--sep", help=tr("End titles with [SEP]; the original's training does not.")),
     ] = False,
     image_size: Annotated[
         int | None,
-        typer.Option(min=1, help=tr("Pixels a side. Default: what the checkpoint was made for.")),
+        typer.Option(min=1, help=tr("Pixels per side of an image. Default: the checkpoint's.")),
     ] = None,
     readme: Annotated[
         bool,
@@ -71,16 +71,12 @@ def bagformer(
     debug: Debug = False,
 ) -> None:
     """Parse, convert, print."""
-    from bagformer_cli.original.convert import convert_bagformer
+    from bagformer_cli.original.convert import CheckpointSources, convert_bagformer
 
     model = convert_bagformer(
         checkpoint,
         out,
-        vocab=vocab,
-        lexicon=lexicon,
-        interaction=interaction.value,
-        bag_fusion=bag_fusion.value,
-        add_sep=sep,
+        CheckpointSources(vocab, lexicon, interaction.value, bag_fusion.value, sep),
         image_size=image_size,
         compat="bagformer-readme" if readme else "bagformer",
     )
@@ -98,8 +94,8 @@ def bagformer(
         "interaction": tr("interaction"),
         "bag_fusion": tr("bag fusion"),
         "image_size": tr("image size"),
-        "max_tokens": tr("tokens at most"),
-        "add_sep": tr("[SEP] at the end"),
-        "numbers": tr("numbers in it"),
+        "max_tokens": tr("most tokens per title"),
+        "add_sep": tr("titles end with [SEP]"),
+        "numbers": tr("parameters"),
     }
     console.result(report, lambda: console.facts({names[key]: report[key] for key in report}))

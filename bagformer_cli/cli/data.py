@@ -90,9 +90,9 @@ def regions(
             if model is None:
                 found = crop_regions(split, width, progress)
             else:
-                from bagformer_cli.models.backbone_regions import cell_regions
+                from bagformer_cli.models.backbone_regions import grid_regions
 
-                found = cell_regions(model, split, progress=progress)
+                found = grid_regions(model, split, progress=progress)
             written[str(path)] = write_regions(path, found)
     console.result({"files": written}, lambda: console.facts(dict(written.items())))
 

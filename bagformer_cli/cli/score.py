@@ -15,34 +15,33 @@ from bagformer_cli.cli.views import show_bag_legend, show_bags
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
-    from bagformer_cli.models.score_explanation import Fit
+    from bagformer_cli.models.score_explanation import ScorePart
 
 app = App()
 
 
 @app.command(
     help=tr(
-        "Score an image against titles, both ways, with the bags each score is made of.\n\n"
-        "text to image is the sum over the title's bags of the best cosine in the image; image to "
-        "text the sum over the image's patches of the best cosine among the bags. Compare titles "
-        "by the mean, which does not grow with the title's length.\n\n"
-        "--explain names the patch that each bag fits best. The encoder lets patches see each "
-        "other: the best one need not lie on the thing itself.\n\n"
+        "Score an image against titles in both directions, and show the titles' bags.\n\n"
+        "text → image sums the best cosine in the image over the title's bags. image → text sums "
+        "the best cosine among the bags over the image's patches. Compare titles by the mean, "
+        "which does not grow with the title's length.\n\n"
+        "--explain names the patch that each bag fits best. Patches attend to each other in the "
+        "encoder, so the best patch need not lie on the object itself.\n\n"
         "    xmr score image.jpg '红色碎花连衣裙' '蓝色牛仔裤'\n\n"
         "    xmr score image.jpg '红色碎花连衣裙' --explain"
     )
 )
 def score(
     image: Annotated[Path, typer.Argument(help=tr("An image file."))],
-    titles: Annotated[list[str], typer.Argument(help=tr("One title or more."))],
+    titles: Annotated[list[str], typer.Argument(help=tr("One or more titles."))],
     checkpoint: Checkpoint = None,
     explain: Annotated[
         bool,
         typer.Option(
             "--explain",
             help=tr(
-                "Say of each bag which part of the score it is, and which patch of the image it "
-                "fits best."
+                "Show each bag's part of the score, and the patch of the image that it fits best."
             ),
         ),
     ] = False,
@@ -52,47 +51,47 @@ def score(
     """Parse, score, print."""
     from bagformer_cli.data.images import decode
 
-    picture = decode(image)
+    decoded = decode(image)  # first, so that a wrong path is reported before torch is imported
     from bagformer_cli.api import load
     from bagformer_cli.models.checkpoint import find_checkpoint
 
     place = find_checkpoint(checkpoint)
     retriever = load(place)
     for title in titles:
-        if unseen := retriever.rest(title):
+        if ignored := retriever.ignored_end(title):
             console.warn(
                 tr(
-                    "The title is longer than the model's {n} tokens; its last {k} characters do "
-                    "not count.",
+                    "The title is longer than the model's {n} tokens; its last {k} characters are "
+                    "ignored.",
                     n=retriever.model.titles.max_tokens,
-                    k=len(unseen),
+                    k=len(ignored),
                 ),
                 where=title if len(title) <= 40 else f"{title[:40]}…",
             )
     report: dict[str, Any] = {"image": str(image), "titles": titles}
     if explain:
-        found = retriever.explain(picture, titles)
-        lengths = [len(one.fits) for one in found]
+        found = retriever.explain(decoded, titles)
+        lengths = [len(one.parts) for one in found]
         report["text_to_image"] = [one.t2i for one in found]
         report["image_to_text"] = [one.i2t for one in found]
     else:
         vectors = retriever.encode_texts(titles)
-        scores = retriever.score(retriever.encode_images([picture]), vectors)
+        scores = retriever.score(retriever.encode_images([decoded]), vectors)
         lengths = vectors.lengths.tolist()
         report["text_to_image"] = scores.t2i[:, 0].tolist()
         report["image_to_text"] = scores.i2t[0].tolist()
     report["bags"] = [retriever.bags(title) for title in titles]
     if explain:
-        report["explained"] = [[_plain(fit) for fit in one.fits] for one in found]
+        report["explained"] = [[_part_to_json(part) for part in one.parts] for one in found]
     report["checkpoint"] = str(place)
     console.result(report, lambda: show_scores(report, lengths))
 
 
-def _plain(fit: Fit) -> dict[str, Any]:
-    """A piece of a title and its best patch, as JSON has it; ``patch`` is null for the whole."""
-    spot = fit.place
-    patch = None if spot is None else {**asdict(spot), "x": spot.x, "y": spot.y}
-    return {"text": fit.text, "score": fit.score, "share": fit.share, "patch": patch}
+def _part_to_json(part: ScorePart) -> dict[str, Any]:
+    """Describe a part of a title and its best patch; ``patch`` is null for the whole image."""
+    cell = part.cell
+    patch = None if cell is None else {**asdict(cell), "x": cell.x, "y": cell.y}
+    return {"text": part.text, "score": part.score, "share": part.share, "patch": patch}
 
 
 def show_scores(report: dict[str, Any], lengths: list[int]) -> None:
@@ -114,27 +113,27 @@ def show_scores(report: dict[str, Any], lengths: list[int]) -> None:
         best=[2] if len(rows) > 1 else [],
     )
     if "explained" in report:
-        for title, fits in zip(report["titles"], report["explained"], strict=True):
-            _show_fits(title, fits)
+        for title, parts in zip(report["titles"], report["explained"], strict=True):
+            _show_parts(title, parts)
         return
     for bags in report["bags"]:
         show_bags(bags)
     show_bag_legend()
 
 
-def _show_fits(title: str, fits: list[dict[str, Any]]) -> None:
-    """Print what a title's score is made of."""
+def _show_parts(title: str, parts: list[dict[str, Any]]) -> None:
+    """Print the parts of a title's score."""
     console.say()
     console.table(
         [tr("bag"), tr("part of the score"), tr("share, %"), tr("best patch")],
         [
             [
-                tr("whole title") if fit["text"] is None else fit["text"],
-                fit["score"],
-                100 * fit["share"],
-                _where(fit["patch"]),
+                tr("whole title") if part["text"] is None else part["text"],
+                part["score"],
+                100 * part["share"],
+                _where(part["patch"]),
             ]
-            for fit in fits
+            for part in parts
         ],
         title=title,
     )

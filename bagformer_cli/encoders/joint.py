@@ -21,7 +21,7 @@ class JointEncoder(nn.Module):
 
     The title's encoder therefore learns in pretraining as well. Image states are projected and get
     BERT's second token type and learned position embeddings: without positions, two hidden
-    patches, both zeros, could not be told apart.
+    patches, both zeros, would be the same.
 
     Args:
         text: The text encoder. Its weights belong to the dual encoder and are saved there.
@@ -87,7 +87,7 @@ class PredictionHead(nn.Module):
     Args:
         width: W.
         out: Width of the prediction: the vocabulary, or F.
-        own: Whether the head has a table of its own.
+        own: Whether the head has its own table.
         eps: Epsilon of LayerNorm.
     """
 

@@ -103,7 +103,7 @@ class VisionEncoder(nn.Module):
 
         Returns:
             The states of :meth:`forward`, and maps [B, C, h, w] with more cells than the last one,
-            the finest last. Of several maps of one size only the latest is kept. Backbones that
+            the finest last. If several maps have one size, only the latest is kept. Backbones that
             are not convolutional give none.
         """
         if not self._has_maps:
@@ -125,7 +125,7 @@ class VisionEncoder(nn.Module):
 
     @property
     def takes_codes(self) -> bool:
-        """Whether code tokens can be appended to the patches: a plain vision transformer."""
+        """True for a plain vision transformer: code tokens can be appended to its patches."""
         return isinstance(self.backbone, VisionTransformer) and self._prefix_tokens > 0
 
     @property
@@ -182,7 +182,7 @@ class VisionEncoder(nn.Module):
 
 
 def freeze_layers(backbone: Any, layers: int) -> None:
-    """Freeze the input layers of a timm model and the first blocks or stages behind them.
+    """Freeze the input layers of a timm model and the first blocks or stages after them.
 
     Args:
         backbone: A timm model. Its own ``group_matcher`` says what a layer is: a block of a vision

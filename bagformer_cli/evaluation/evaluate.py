@@ -107,7 +107,7 @@ class Reranker:
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What to evaluate besides the recall stage.
+    """Settings of an evaluation: reranking, groups, subset.
 
     Attributes:
         rerank: Numbers K of candidates that are reranked; each gives a stage. Empty or 0: none.

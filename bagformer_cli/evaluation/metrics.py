@@ -212,7 +212,7 @@ class Candidates:
 def top_k(scores: Scores, k: int) -> Candidates:
     """Find the best ``min(k, C)`` columns of each row of [R, C] scores.
 
-    Of equal scores, the lower position comes first.
+    The lower position of equal scores comes first.
 
     >>> top_k(np.array([[0.5, 0.9, 0.5]]), 2).positions.tolist()
     [[1, 0]]

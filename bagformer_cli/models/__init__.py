@@ -1,1 +1,1 @@
-"""Encoders put together into scorers; saving, loading, converting."""
+"""Models: encoders put together into scorers, built from a configuration, saved and loaded."""

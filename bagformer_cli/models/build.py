@@ -61,7 +61,7 @@ class RetrievalModel(nn.Module):
 
     @property
     def can_rerank(self) -> bool:
-        """Whether the model has a cross-encoder that was trained to score pairs."""
+        """True if the model has a cross-encoder that was trained to score pairs."""
         return self.cross is not None and "slow" in self.trained
 
     def encode_texts(self, text: TextBatch, *, states: bool = True) -> Encoded:

@@ -1,6 +1,7 @@
-"""Model folders: ``config.yaml``, ``model.safetensors``, ``vocab.txt``, ``lexicon.txt``.
+"""Save and load model folders; read weight files safely.
 
-Nothing in them is code; a score can be repeated from the folder alone, anywhere.
+A model folder holds ``config.yaml``, ``model.safetensors``, ``vocab.txt`` and ``lexicon.txt``: all
+that is needed to repeat a score on any machine. Nothing in it is code.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ WEIGHTS = "model.safetensors"
 TRAINED = "trained"
 """Metadata key of the weight file: the trained scorers, separated by spaces."""
 FILES = ("config.yaml", WEIGHTS, "vocab.txt", "lexicon.txt")
-_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # begins torch's form before 1.6
+_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # starts files of torch before 1.6
 
 
 def save_model(model: RetrievalModel, folder: str | Path) -> None:
-    """Write a model folder; each file appears whole."""
+    """Write a model to a folder; each file appears whole."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.titles.tokenizer.save(folder / "vocab.txt")
@@ -46,10 +47,10 @@ def save_model(model: RetrievalModel, folder: str | Path) -> None:
 
 
 def load_model(folder: str | Path, device: str | torch.device = "cpu") -> RetrievalModel:
-    """Read a model folder, in eval mode.
+    """Load a model folder, in evaluation mode.
 
     Raises:
-        CheckpointError: A file is missing, cut off, or of another architecture.
+        CheckpointError: A file is missing or cut off, or the weights do not fit the configuration.
     """
     folder = Path(folder)
     check_model_folder(folder)
@@ -86,14 +87,15 @@ def trained_in(folder: Path, config: RunConfig) -> frozenset[str]:
 
 
 def find_checkpoint(given: str | Path | None = None, runs: str | Path = "runs") -> Path:
-    """The model folder meant: the one given, a run's ``best/``, or the newest run's.
+    """Find a model folder.
 
     Args:
-        given: A model folder or a run folder; None: the newest ``best/`` under ``runs``.
-        runs: Where runs are kept.
+        given: A model folder, or a run folder with a ``best/``; None: the newest ``best/`` under
+            ``runs``. A path that is neither is returned unchanged.
+        runs: Folder of the runs.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: ``given`` is None and no run has a model.
     """
     if given is not None:
         folder = Path(given)
@@ -111,7 +113,11 @@ def find_checkpoint(given: str | Path | None = None, runs: str | Path = "runs") 
 
 
 def check_model_folder(folder: Path) -> None:
-    """Refuse what is not a model folder, saying what is missing."""
+    """Check that a folder is a model folder.
+
+    Raises:
+        CheckpointError: It does not exist, or files are missing; the error names them.
+    """
     if not folder.is_dir():
         raise CheckpointError(
             tr("There is no model folder here."),
@@ -122,19 +128,24 @@ def check_model_folder(folder: Path) -> None:
     if missing:
         inner = [name for name in ("best", "last") if (folder / name / WEIGHTS).is_file()]
         raise CheckpointError(
-            tr("The folder is not a whole model folder."),
+            tr("The model folder is incomplete."),
             where=folder,
             found=tr("missing: {names}", names=", ".join(missing)),
             expected=", ".join(FILES),
-            hint=tr("It is a run folder: give {path}.", path=folder / inner[0]) if inner else None,
+            hint=tr("This is a run folder. Use {path}.", path=folder / inner[0]) if inner else None,
         )
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str | Path) -> None:
-    """Load ``weights`` into ``model``: all names and shapes must fit.
+    """Load weights into a model; all names and shapes must fit.
+
+    Args:
+        model: The model.
+        weights: Its parameters and buffers by name.
+        where: The weight file, for the message.
 
     Raises:
-        CheckpointError: The first name or shape that does not, and how many in all.
+        CheckpointError: A name or shape does not fit; the first one is named and all are counted.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in weights]
@@ -152,10 +163,10 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str | P
         ]
         near = nearest(missing[0], unexpected) if missing and unexpected else None
         raise CheckpointError(
-            tr("The weights are of another architecture than the configuration."),
+            tr("The weights do not fit the model of the configuration."),
             where=where,
             found="; ".join(found),
-            hint=tr("The nearest to {missing} is {near}.", missing=missing[0], near=near)
+            hint=tr("The name most like {missing} is {near}.", missing=missing[0], near=near)
             if near
             else None,
         )
@@ -178,7 +189,7 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Raises:
-        CheckpointError: It is missing, cut off, or no such file.
+        CheckpointError: It is missing, cut off, or not a safetensors file.
     """
     try:
         tensors: dict[str, Tensor] = load_file(path)
@@ -205,11 +216,11 @@ def _summary(label: str, names: Iterable[str]) -> list[str]:
 
 
 def read_pickle(path: str | Path) -> Any:
-    """Read what ``torch.save`` wrote, as data alone: nothing in it is run.
+    """Read a file that ``torch.save`` wrote as data only: code in it is refused, never run.
 
     Raises:
-        InputError: It does not exist.
-        CheckpointError: It is cut off, no torch checkpoint, or holds code.
+        InputError: The file does not exist.
+        CheckpointError: It is cut off, not a torch checkpoint, or holds code.
     """
     path = Path(path)
     try:
@@ -224,7 +235,7 @@ def read_pickle(path: str | Path) -> Any:
         raise _not_torch(path, repr(head))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that it refuses in the next moment
+            warnings.simplefilter("ignore")  # torch warns of pickles that it refuses right after
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError) as error:
         raise _refused(path, error) from error
@@ -232,7 +243,7 @@ def read_pickle(path: str | Path) -> Any:
 
 
 def _refused(path: Path, error: Exception) -> CheckpointError:
-    """Why torch would not read the pickle: code in it, no torch pickle, or damage."""
+    """Find out why torch refused a file: code, another kind of pickle, or damage."""
     named = re.search(r"GLOBAL (\S+)", str(error))
     code = named[1] if named else None
     with open(path, "rb") as stream:
@@ -240,7 +251,7 @@ def _refused(path: Path, error: Exception) -> CheckpointError:
     if code is None and not head.startswith(b"PK") and _MAGIC not in head:
         operations: set[str] = set()
         try:
-            with open(path, "rb") as stream:  # only looked at, operation by operation
+            with open(path, "rb") as stream:  # genops lists operations and runs none
                 operations.update(operation.name for operation, _, _ in pickletools.genops(stream))
         except ValueError:
             return _damaged(path)
@@ -255,7 +266,8 @@ def _refused(path: Path, error: Exception) -> CheckpointError:
         found=code,
         expected=tr("tensors, numbers, strings, lists and dicts"),
         hint=tr(
-            'Where you trust the file, load it with its own program and save its ["model"] alone.'
+            "If you trust the file, load it with the program that wrote it and save only its "
+            '["model"].'
         ),
     )
 

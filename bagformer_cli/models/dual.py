@@ -71,7 +71,7 @@ class DualEncoder(nn.Module):
         config: Interaction, bag fusion, number and length of the vectors.
 
     Raises:
-        ConfigError: Code tokens are asked for, but the image tower reads no sequence.
+        ConfigError: The configuration has code tokens, but the image tower reads no sequence.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class DualEncoder(nn.Module):
 
     @property
     def _begins_with_class(self) -> bool:
-        """Whether the image's position 0 is the first of its late vectors."""
+        """True if the image's position 0 is the first of its late vectors."""
         grid = self.vision_encoder.has_class and self.config.keep not in ("all", 1)
         return self.config.image_first and not grid
 

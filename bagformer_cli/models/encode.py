@@ -29,8 +29,8 @@ class EncodedItems:
     Attributes:
         vectors: The vectors that items are retrieved by.
         cls: [n, D] unit vectors, one per item, for a single-vector first stage.
-        states: What the cross-encoder reads; None: not asked for. On a GPU, states of images are
-            kept as float16 to halve their memory.
+        states: The states that the cross-encoder reads; None: not kept. On a GPU, states of images
+            are float16 to halve their memory.
     """
 
     vectors: MultiVectors

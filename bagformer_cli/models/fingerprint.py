@@ -1,4 +1,4 @@
-"""Which model made a vector: a fingerprint of everything that vectors depend on."""
+"""A fingerprint of the model that made a vector."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from bagformer_cli.models.build import RetrievalModel
 
 
 def fingerprint(model: RetrievalModel) -> str:
-    """16 hex digits: equal for models that give equal vectors.
+    """Hash everything that a model's vectors depend on.
 
-    Weights of the two towers, tokenizer, dictionary and the settings of both sides count; the slow
-    scorer, which no stored vector has seen, does not.
+    Weights of both towers, tokenizer, dictionary and settings count. The cross-encoder does not: no
+    stored vector depends on it.
+
+    Returns:
+        16 hex digits, equal for models that give equal vectors.
     """
     digest = hashlib.sha256(model.titles.fingerprint.encode())
     config = model.config
-    # What stands at its default is left out: a setting that comes later changes no fingerprint.
+    # Settings at their default are left out, so that a setting added later changes no fingerprint.
     image = config.image.model_dump_json(exclude={"pretrained"}, exclude_defaults=True)
     head = config.model.model_dump_json(exclude={"cross"}, exclude_defaults=True)
     for part in (str(config.compat), image, head):

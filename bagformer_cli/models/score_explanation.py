@@ -1,4 +1,11 @@
-"""A score in words: which piece of the title it is made of, and where in the image each fits best.
+"""Explain a score: how much each part of the title adds, and which grid cell it fits best.
+
+Title 红色裙 with two bags, scored against an image of 2 × 2 patches::
+
+                class  cell 1  cell 2  cell 3  cell 4
+    红色         0.1    0.2     0.6*    0.1     0.0      part 红色: score 0.6, row 1, column 2
+    裙           0.3    0.1     0.2     0.9*    0.1      part 裙:   score 0.9, row 2, column 1
+                                                         t2i = 0.6 + 0.9 = 1.5
 
 Shapes: G vectors of the title, P vectors of the image, D dimensions.
 """
@@ -18,14 +25,14 @@ from bagformer_cli.models.build import RetrievalModel
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A cell of the grid that the model sees an image as.
+class GridCell:
+    """A cell of an image's patch grid.
 
     Attributes:
-        row: From 1, counted from the top.
-        column: From 1, counted from the left.
-        rows: How many there are.
-        columns: How many there are.
+        row: From 1, at the top.
+        column: From 1, at the left.
+        rows: Rows of the grid.
+        columns: Columns of the grid.
     """
 
     row: int
@@ -35,106 +42,110 @@ class Place:
 
     @property
     def x(self) -> float:
-        """The cell's middle, in percent of the image's width from its left edge."""
+        """Horizontal centre of the cell, in percent of the image's width."""
         return 100 * (self.column - 0.5) / self.columns
 
     @property
     def y(self) -> float:
-        """The cell's middle, in percent of the image's height from its top edge."""
+        """Vertical centre of the cell, in percent of the image's height."""
         return 100 * (self.row - 0.5) / self.rows
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """One vector of a title, and what it met in the image.
+class ScorePart:
+    """One vector of a title, and the image vector that it fits best.
 
     Attributes:
-        text: Its characters, a bag's or a token's; None: it stands for the whole title.
-        score: Its part of the title's score: the best cosine in the image.
-        share: ``score`` in the whole, 0 to 1, below 0 where it met nothing alike; all are 0 where
-            the whole is not positive.
-        place: The best patch; None: the whole image (the class vector, a learned code).
+        text: The characters of its bag or token; None: it stands for the whole title.
+        score: Its term of the title's score: the largest cosine with the image's vectors.
+        share: ``score`` divided by the title's score; negative if even the best cosine is. 0 if
+            the title's score is not positive.
+        cell: The best patch; None: a vector of the whole image (class token, code token).
     """
 
     text: str | None
     score: float
     share: float
-    place: Place | None
+    cell: GridCell | None
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
-    """The score of one title and one image, taken apart.
+class ScoreExplanation:
+    """The parts of the score of one title and one image.
 
     Attributes:
         title: The title.
-        t2i: The title's score for the image: the sum of the fits' scores.
-        i2t: The image's score for the title.
-        fits: One for each vector of the title, in the title's order.
+        t2i: Score of the title for the image: the sum of the parts' scores.
+        i2t: Score of the image for the title.
+        parts: One for each vector of the title, in the title's order.
     """
 
     title: str
     t2i: float
     i2t: float
-    fits: list[Fit]
+    parts: list[ScorePart]
 
 
-def explained(model: RetrievalModel, title: str, words: Tensor, image: Tensor) -> Explained:
-    """Say what the score of a title and an image is made of.
+def explain_score(
+    model: RetrievalModel, title: str, text_vectors: Tensor, image_vectors: Tensor
+) -> ScoreExplanation:
+    """Explain the score of a title and an image.
 
     Args:
-        model: What made the vectors.
+        model: The model that made the vectors.
         title: The title.
-        words: [G, D], the title's vectors.
-        image: [P, D], the image's vectors.
+        text_vectors: [G, D], the title's vectors.
+        image_vectors: [P, D], the image's vectors.
 
     Raises:
         InputError: The model reads regions, which have no grid.
     """
-    met = explain(words, image)
-    places = image_places(model, len(image))
-    fits = [
-        Fit(text, score, share, places[patch])
+    found = explain(text_vectors, image_vectors)
+    cells = image_cells(model, len(image_vectors))
+    parts = [
+        ScorePart(text, score, share, cells[patch])
         for text, score, share, patch in zip(
-            title_pieces(model, title, len(words)),
-            met.bag_scores.tolist(),
-            met.bag_shares.tolist(),
-            met.patch_of_bag.tolist(),
+            title_parts(model, title, len(text_vectors)),
+            found.bag_scores.tolist(),
+            found.bag_shares.tolist(),
+            found.patch_of_bag.tolist(),
             strict=True,
         )
     ]
-    return Explained(title, met.t2i, met.i2t, fits)
+    return ScoreExplanation(title, found.t2i, found.i2t, parts)
 
 
-def image_places(model: RetrievalModel, vectors: int) -> list[Place | None]:
-    """Where in an image each of its vectors is; see :attr:`Fit.place`."""
+def image_cells(model: RetrievalModel, vectors: int) -> list[GridCell | None]:
+    """Find the grid cell of each of an image's ``vectors``; see :attr:`ScorePart.cell`."""
     if model.config.model.single:
         return [None] * vectors
     if not isinstance(model.dual.vision_encoder, VisionEncoder):
-        raise InputError(tr("This model reads regions: it has no grid that says where they are."))
-    cells = model.dual.grid_vectors(vectors)
-    rows, columns = grid_shape(len(cells))
-    places: list[Place | None] = [None] * vectors
-    for place, vector in enumerate(cells):
-        row, column = divmod(place, columns)
-        places[vector] = Place(row + 1, column + 1, rows, columns)
-    return places
+        raise InputError(tr("This model reads regions, which have no patch grid."))
+    on_grid = model.dual.grid_vectors(vectors)
+    rows, columns = grid_shape(len(on_grid))
+    cells: list[GridCell | None] = [None] * vectors
+    for number, vector in enumerate(on_grid):
+        row, column = divmod(number, columns)
+        cells[vector] = GridCell(row + 1, column + 1, rows, columns)
+    return cells
 
 
-def title_pieces(model: RetrievalModel, title: str, vectors: int) -> list[str | None]:
-    """The characters that each of a title's vectors stands for; see :attr:`Fit.text`."""
+def title_parts(model: RetrievalModel, title: str, vectors: int) -> list[str | None]:
+    """Find the characters of each of a title's ``vectors``; see :attr:`ScorePart.text`."""
     settings = model.config.model
     if settings.single:
         return [None] * vectors
     bags = model.titles([title])
-    spans = list(zip(bags.bag_starts.tolist(), bags.bag_ends.tolist(), strict=True))
+    ranges = list(zip(bags.bag_starts.tolist(), bags.bag_ends.tolist(), strict=True))
     if settings.interaction == "tokenwise" and settings.bag_fusion == "late":
-        spans = [(place, place + 1) for start, end in spans for place in range(start, end)]
+        ranges = [(token, token + 1) for start, end in ranges for token in range(start, end)]
     tokens = model.titles.tokenizer.encode_batch([title])
     starts, ends = tokens.starts.tolist(), tokens.ends.tolist()
-    pieces: list[str | None] = [] if settings.keep == "all" else [None]  # its class vector
-    for start, end in spans:
-        first, last = max(start, 1) - 1, min(end - 1, len(starts)) - 1  # [CLS] is position 0
-        pieces.append(title[starts[first] : ends[last]] if first <= last else None)
-    pieces = pieces[: vectors - settings.codes]
-    return [*pieces, *[None] * (vectors - len(pieces))]
+    # With `keep`, the first vector is that of [CLS]: the whole title.
+    parts: list[str | None] = [] if settings.keep == "all" else [None]
+    for start, end in ranges:
+        # Token positions count [CLS] as 0; the tokenizer's character ranges do not have it.
+        first, last = max(start, 1) - 1, min(end - 1, len(starts)) - 1
+        parts.append(title[starts[first] : ends[last]] if first <= last else None)
+    parts = parts[: vectors - settings.codes]
+    return [*parts, *[None] * (vectors - len(parts))]  # code tokens see the whole title

@@ -1,8 +1,14 @@
-"""Published BagFormer checkpoints to model folders.
+"""Convert published BagFormer checkpoints to model folders.
 
-The published form is a pickled dict with ``"model"``: the online model, its momentum copy
-(``*_m.``) and four queue buffers, beside optimizer and schedule. The online model alone is kept.
-Pickles are read with ``weights_only=True``, so nothing in them can run.
+A published checkpoint is a pickled dict. Its ``"model"`` holds the online model, a momentum copy
+(``*_m.``) and four queue buffers; optimizer and schedule are next to it. Only the online model is
+converted. Pickles are read with ``weights_only=True``, so nothing in them can run.
+
+::
+
+    read_pickle ─▶ online_model: tensors under the original's names
+                     ─▶ Sizes.of: sizes from the shapes ─▶ config ─▶ build_model
+                     ─▶ rename_tensors: this project's names ─▶ load_weights ─▶ save_model
 """
 
 from __future__ import annotations
@@ -27,44 +33,56 @@ from bagformer_cli.text.from_config import title_encoder
 from bagformer_cli.text.tokenizer import Tokenizer
 
 QUEUES = ("image_queue", "text_queue", "idx_queue", "queue_ptr")
-HEAD_WIDTH = 64  # of every attention head of BERT and ViT, in all published sizes
+HEAD_WIDTH = 64
+"""Width of an attention head of BERT and ViT in all published sizes."""
 _MOMENTUM = re.compile(r"^\w+_m\.")
 _LAYER = re.compile(r"^text_encoder\.encoder\.layer\.(\d+)\.(.+)$")
 _BLOCK = re.compile(r"^visual_encoder\.blocks\.(\d+)\.")
 
 
+@dataclass(frozen=True)
+class CheckpointSources:
+    """The files and settings of a published checkpoint that its tensors do not tell.
+
+    Attributes:
+        vocab: The WordPiece vocabulary.
+        lexicon: The entity dictionary, one entry per line.
+        interaction: The vectors that are compared.
+        bag_fusion: Bags before (early) or after (late) the text encoder.
+        add_sep: End titles with [SEP], as the original's README does and its training does not.
+    """
+
+    vocab: str | Path
+    lexicon: str | Path
+    interaction: Interaction = "bagwise"
+    bag_fusion: Literal["early", "late"] = "late"
+    add_sep: bool = False
+
+
 def convert_bagformer(
     checkpoint: str | Path,
     out: str | Path,
+    sources: CheckpointSources,
     *,
-    vocab: str | Path,
-    lexicon: str | Path,
-    interaction: Interaction = "bagwise",
-    bag_fusion: Literal["early", "late"] = "late",
-    add_sep: bool = False,
     image_size: int | None = None,
     compat: Compat = "bagformer",
 ) -> RetrievalModel:
-    """Turn a published checkpoint into a model folder whose numbers are the original's.
+    """Convert a published checkpoint to a model folder that reproduces the original's scores.
 
     Args:
         checkpoint: The ``.pth`` file.
-        out: The model folder to write; must not exist, or be empty.
-        vocab: The WordPiece vocabulary it was trained with.
-        lexicon: The entity dictionary it was trained with, a word a line.
-        interaction: Which vectors are compared.
-        bag_fusion: Bags before or after the text encoder, as the checkpoint was trained.
-        add_sep: End titles with [SEP], as the original's README does and its training does not.
-        image_size: Pixels a side; position embeddings are interpolated. None: the checkpoint's.
-        compat: ``bagformer``, or ``bagformer-readme`` for the unprojected features of the
-            original's example.
+        out: The model folder to write; it must not exist, or be empty.
+        sources: The files and settings that the checkpoint was trained with.
+        image_size: Pixels per side; position embeddings are interpolated. None: the checkpoint's.
+        compat: ``bagformer``; or ``bagformer-readme`` for the unprojected features of the example
+            in the original's README.
 
     Returns:
-        The model, in eval mode.
+        The model, in evaluation mode.
 
     Raises:
-        CheckpointError: The file is cut off, holds code, or is of another architecture.
-        InputError: A file is missing, the vocabulary is another one, or ``out`` is taken.
+        CheckpointError: The file is cut off, holds code, or has another architecture.
+        InputError: A file is missing, the vocabulary does not fit, or ``out`` is not empty.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -73,25 +91,26 @@ def convert_bagformer(
             where=out,
             hint=tr("Give a folder that does not exist yet."),
         )
-    tokenizer = Tokenizer.load(vocab)
+    tokenizer = Tokenizer.load(sources.vocab)
     state = online_model(read_pickle(checkpoint), checkpoint)
     sizes = Sizes.of(state)
     _check(state, sizes, checkpoint)
     if tokenizer.vocab_size != sizes.vocab:
         raise InputError(
             tr("The vocabulary is not the one of the checkpoint."),
-            where=vocab,
+            where=sources.vocab,
             found=tr("{n} entries", n=tokenizer.vocab_size),
             expected=tr("{n} entries", n=sizes.vocab),
         )
     config = sizes.config(image_size)
     config.compat = compat
-    config.text.tokenizer, config.text.lexicons = str(vocab), [str(lexicon)]
-    config.text.add_sep = add_sep
-    config.model.interaction, config.model.bag_fusion = interaction, bag_fusion
-    titles = title_encoder(config, tokenizer, [lexicon])
+    config.text.tokenizer, config.text.lexicons = str(sources.vocab), [str(sources.lexicon)]
+    config.text.add_sep = sources.add_sep
+    config.model.interaction = sources.interaction
+    config.model.bag_fusion = sources.bag_fusion
+    titles = title_encoder(config, tokenizer, [sources.lexicon])
     model = build_model(config, titles, pretrained=False)
-    load_weights(model, to_ours(state, sizes, config.image.size), checkpoint)
+    load_weights(model, rename_tensors(state, sizes, config.image.size), checkpoint)
     with atomic_folder(out) as folder:
         save_model(model, folder)
     return model.eval()
@@ -101,10 +120,17 @@ def convert_bagformer(
 
 
 def online_model(content: Any, where: str | Path) -> dict[str, Tensor]:
-    """The tensors of the online model, under the names of the original's fine-tuning.
+    """Select the tensors of the online model, under the names of the original's fine-tuning.
 
-    Momentum copies, queues and integer buffers are left out, ``bert.`` inside a name as well (a
-    pretraining checkpoint has it), and what is not float32 becomes it.
+    Momentum copies, queues and integer buffers are left out. ``bert.`` is removed from names (a
+    pretraining checkpoint has it). All tensors become float32.
+
+    Args:
+        content: The unpickled checkpoint.
+        where: Its file, for the message.
+
+    Raises:
+        CheckpointError: It is not a dict of tensors.
     """
     state = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping):
@@ -133,7 +159,7 @@ def _not_bagformer(where: str | Path, found: str) -> CheckpointError:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a checkpoint, read off its tensors; what is missing has the published size."""
+    """The sizes of a checkpoint; the defaults are those of the published base model."""
 
     vocab: int = 21128
     positions: int = 512
@@ -151,7 +177,7 @@ class Sizes:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> Sizes:
-        """The sizes of the published form's tensors."""
+        """Read the sizes from the shapes of a checkpoint's tensors."""
         shapes = {name: tuple(value.shape) for name, value in state.items()}
         layers = {int(m[1]) for m in map(_LAYER.match, shapes) if m}
         crossed = {int(m[1]) for m in map(_LAYER.match, shapes) if m and "crossattention" in m[2]}
@@ -169,9 +195,9 @@ class Sizes:
         }.items():
             shape = shapes.get(name, ())
             found |= {key: shape[axis] for key, axis in axes.items() if axis < len(shape)}
-        places = shapes.get(f"{vision}.pos_embed", ())
-        if len(places) == 3:
-            found["grid"] = round((places[1] - 1) ** 0.5)
+        positions = shapes.get(f"{vision}.pos_embed", ())
+        if len(positions) == 3:
+            found["grid"] = round((positions[1] - 1) ** 0.5)
         if layers and crossed:
             found["fusion_layers"] = len(crossed)
             found["text_layers"] = len(layers - crossed)
@@ -180,7 +206,7 @@ class Sizes:
         return cls(**found)
 
     def config(self, image_size: int | None) -> RunConfig:
-        """The configuration of a model of these sizes, the original's settings otherwise."""
+        """Make the configuration of a model of these sizes, with the original's settings."""
         config = RunConfig()
         config.text.layers = self.text_layers
         config.text.width, config.text.feed_forward = self.width, self.feed_forward
@@ -202,7 +228,7 @@ class Sizes:
         return config
 
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Every tensor of the published form with its shape."""
+        """List the name and shape of every tensor that a checkpoint of these sizes has."""
         text, width = "text_encoder", self.width
         yield "temp", ()
         yield "visual_encoder.cls_token", (1, 1, self.vision_width)
@@ -250,7 +276,7 @@ def _weight_and_bias(name: str, *shape: int) -> Iterator[tuple[str, tuple[int, .
 
 
 def _check(state: Mapping[str, Tensor], sizes: Sizes, where: str | Path) -> None:
-    """Names and shapes must be those of a BagFormer of these sizes."""
+    """Check that names and shapes are those of a BagFormer of these sizes."""
     expected = dict(sizes.shapes())
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
@@ -281,13 +307,13 @@ def _check(state: Mapping[str, Tensor], sizes: Sizes, where: str | Path) -> None
 # ------------------------------------------------------------------------------------- renaming
 
 
-def to_ours(state: Mapping[str, Tensor], sizes: Sizes, image_size: int) -> dict[str, Tensor]:
-    """The published tensors under this project's names.
+def rename_tensors(state: Mapping[str, Tensor], sizes: Sizes, image_size: int) -> dict[str, Tensor]:
+    """Rename the published tensors to this project's names.
 
     Args:
-        state: As :func:`online_model` gives them, complete.
+        state: All tensors of :func:`online_model`.
         sizes: Their sizes.
-        image_size: Pixels a side that the position embeddings shall serve.
+        image_size: Pixels per side; position embeddings are interpolated to it.
     """
     ours: dict[str, Tensor] = {"temperature": state["temp"]}
     for name, value in state.items():
@@ -303,8 +329,8 @@ def to_ours(state: Mapping[str, Tensor], sizes: Sizes, image_size: int) -> dict[
         ):
             if name.startswith(theirs):
                 ours[mine + name.removeprefix(theirs)] = value
-    places = "dual.vision_encoder.backbone.pos_embed"
-    ours[places] = interpolate_positions(ours[places], image_size // sizes.patch)
+    positions = "dual.vision_encoder.backbone.pos_embed"
+    ours[positions] = interpolate_positions(ours[positions], image_size // sizes.patch)
     for i in range(sizes.fusion_layers):
         prefix = f"text_encoder.encoder.layer.{sizes.text_layers + i}."
         layer_state = {
@@ -318,7 +344,7 @@ def to_ours(state: Mapping[str, Tensor], sizes: Sizes, image_size: int) -> dict[
 
 
 def _fusion_layer(layer: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """A BERT layer with cross-attention as torch's ``TransformerDecoderLayer``."""
+    """Rename a BERT layer with cross-attention to torch's ``TransformerDecoderLayer``."""
     for part in ("weight", "bias"):
         for theirs, mine in (("attention", "self_attn"), ("crossattention", "multihead_attn")):
             three = [layer[f"{theirs}.self.{name}.{part}"] for name in ("query", "key", "value")]
@@ -335,11 +361,11 @@ def _fusion_layer(layer: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 
 def interpolate_positions(positions: Tensor, grid: int) -> Tensor:
-    """Position embeddings for another image size: bicubic over the grid, the class row kept.
+    """Interpolate position embeddings to another grid: bicubic, the class token's row unchanged.
 
     Args:
         positions: [1, 1 + g * g, W].
-        grid: Patches a side that are wanted.
+        grid: Patches per side of the new grid.
     """
     old = round((positions.shape[1] - 1) ** 0.5)
     if old == grid:

@@ -13,7 +13,7 @@ The habits, all measured against the original (see the tests):
 - ``cls`` and ``tokenwise`` are normalised over the 25 positions, channel by channel, without a
   mask; no [SEP] ends a title;
 - early fusion embeds twice (positions, types and LayerNorm are added to sums that contain them),
-  masks [CLS] in self-attention, and in evaluation sums the bags a second time;
+  masks [CLS] in self-attention, and sums the bags twice in evaluation;
 - the cross-encoder's score is the match logit alone, on image states rounded to float16;
 - the example in the original's README compares sums of unprojected text states with raw image
   states (``compat: bagformer-readme``).

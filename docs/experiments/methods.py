@@ -26,7 +26,7 @@ from bagformer_cli.data.store.store import Store
 from bagformer_cli.datasets import ensure_store, resolve
 from bagformer_cli.evaluation.evaluate import EvaluationOptions, Reranker, evaluate
 from bagformer_cli.files import write_text
-from bagformer_cli.models.backbone_regions import cell_regions
+from bagformer_cli.models.backbone_regions import grid_regions
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 from bagformer_cli.text.from_config import build_titles
 from trials import (
@@ -231,7 +231,7 @@ def prepare(data: Path, backbone: Path) -> None:
     for name in store.splits:
         path = data / f"MR_{name}_regions.tsv"
         if not path.is_file():
-            write_regions(path, cell_regions(model, store.split(name)))
+            write_regions(path, grid_regions(model, store.split(name)))
     if not (data / VOCAB).is_file():
         tokenizer = model.titles.tokenizer
         ids = set(np.unique(store.split("train").tokens.ids).tolist())

@@ -14,14 +14,14 @@ from bagformer_cli.api import Retriever
 from bagformer_cli.config import load_config
 from bagformer_cli.errors import InputError
 from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.score_explanation import Place, image_places
+from bagformer_cli.models.score_explanation import GridCell, image_cells
 from bagformer_cli.training.initial_model import new_model
 from tests.support.datasets import picture
 from tests.support.small_model import TINY, saved_model, small_model
 
 TITLE = "红色碎花连衣裙 2件装"
 BAGS = ["红色", "碎花", "连衣裙", "2件装"]
-GRID = [Place(row, column, 4, 4) for row in range(1, 5) for column in range(1, 5)]
+GRID = [GridCell(row, column, 4, 4) for row in range(1, 5) for column in range(1, 5)]
 
 
 def model(*settings: str) -> RetrievalModel:
@@ -30,30 +30,30 @@ def model(*settings: str) -> RetrievalModel:
 
 
 def test_a_place_is_counted_from_one_and_its_middle_is_in_percent() -> None:
-    place = Place(row=1, column=8, rows=4, columns=8)
+    place = GridCell(row=1, column=8, rows=4, columns=8)
     assert (place.x, place.y) == (93.75, 12.5)
 
 
 @pytest.mark.parametrize(
-    ("settings", "places"),
+    ("settings", "cells"),
     [
         ([], [None, *GRID]),  # the class vector comes first
         (["model.image_first=false"], GRID),
         (["model.codes=2"], [None, *GRID, None, None]),
         (
             ["model.keep=8"],
-            [Place(row, column, 2, 4) for row in (1, 2) for column in (1, 2, 3, 4)],
+            [GridCell(row, column, 2, 4) for row in (1, 2) for column in (1, 2, 3, 4)],
         ),
         (["model.interaction=cls"], [None]),
         (["model.keep=1"], [None]),
     ],
 )
-def test_every_vector_of_an_image_has_its_place(
-    settings: list[str], places: list[Place | None]
+def test_every_vector_of_an_image_has_its_grid_cell(
+    settings: list[str], cells: list[GridCell | None]
 ) -> None:
     small = model(*settings)
     (vectors,) = Retriever(small).encode_images([picture(0)])
-    assert image_places(small, len(vectors)) == places
+    assert image_cells(small, len(vectors)) == cells
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_every_vector_of_a_title_has_its_characters(
 ) -> None:
     retriever = Retriever(model(*settings))
     (found,) = retriever.explain(picture(0), [TITLE])
-    assert [fit.text for fit in found.fits] == pieces
+    assert [part.text for part in found.parts] == pieces
 
 
 def test_the_parts_sum_to_the_score() -> None:
@@ -83,7 +83,7 @@ def test_the_parts_sum_to_the_score() -> None:
     scores = retriever.score(retriever.encode_images([picture(3)]), retriever.encode_texts(titles))
     for i, found in enumerate(retriever.explain(picture(3), titles)):
         assert found.title == titles[i]
-        assert sum(fit.score for fit in found.fits) == pytest.approx(found.t2i, rel=1e-5)
+        assert sum(part.score for part in found.parts) == pytest.approx(found.t2i, rel=1e-5)
         assert found.t2i == pytest.approx(scores.t2i[i, 0].item(), rel=1e-5)
         assert found.i2t == pytest.approx(scores.i2t[0, i].item(), rel=1e-5)
 
@@ -93,8 +93,8 @@ def test_a_bag_meets_the_patch_that_is_closest() -> None:
     (image,) = retriever.encode_images([picture(0)])
     (words,) = retriever.encode_texts([TITLE])
     (found,) = retriever.explain(picture(0), [TITLE])
-    for fit, best in zip(found.fits, (words @ image.T).argmax(1).tolist(), strict=True):
-        assert fit.place == [None, *GRID][best]
+    for part, best in zip(found.parts, (words @ image.T).argmax(1).tolist(), strict=True):
+        assert part.cell == [None, *GRID][best]
 
 
 def test_regions_have_no_grid() -> None:
@@ -102,7 +102,7 @@ def test_regions_have_no_grid() -> None:
         "image.regions={width: 8, maximum: 4, boxes: false}", "model.cross=null", "objectives.itm=0"
     )
     with pytest.raises(InputError, match="no grid"):
-        image_places(reads_regions, 4)
+        image_cells(reads_regions, 4)
 
 
 def test_xmr_score_explains(tmp_path: Path, xmr: Callable[..., Any]) -> None:
@@ -110,11 +110,13 @@ def test_xmr_score_explains(tmp_path: Path, xmr: Callable[..., Any]) -> None:
     Image.new("RGB", (20, 20), "red").save(tmp_path / "image.png")
     wanted = ["score", tmp_path / "image.png", TITLE, "--checkpoint", folder, "--explain"]
     found = xmr(*wanted, "--json").json()
-    (fits,) = found["explained"]
-    assert [fit["text"] for fit in fits] == BAGS
-    assert sum(fit["score"] for fit in fits) == pytest.approx(found["text_to_image"][0], rel=1e-5)
-    for fit in fits:
-        assert fit["patch"] is None or set(fit["patch"]) == {
+    (parts,) = found["explained"]
+    assert [part["text"] for part in parts] == BAGS
+    assert sum(part["score"] for part in parts) == pytest.approx(
+        found["text_to_image"][0], rel=1e-5
+    )
+    for part in parts:
+        assert part["patch"] is None or set(part["patch"]) == {
             "row", "column", "rows", "columns", "x", "y"
         }  # fmt: skip
     shown = xmr(*wanted).out
@@ -123,8 +125,8 @@ def test_xmr_score_explains(tmp_path: Path, xmr: Callable[..., Any]) -> None:
     assert "from the left" in shown or "whole image" in shown
 
 
-def test_one_title_is_no_list() -> None:
+def test_a_single_title_is_refused() -> None:
     retriever = Retriever(small_model())
     for call in (retriever.encode_texts, retriever.encode_images):
-        with pytest.raises(InputError, match="A list is expected"):
+        with pytest.raises(InputError, match="A list of one or more items is expected"):
             call("红色")

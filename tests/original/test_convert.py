@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from torch import Tensor
 from bagformer_cli.errors import CheckpointError, InputError
 from bagformer_cli.models.checkpoint import FILES, load_model, read_pickle
 from bagformer_cli.original.convert import (
+    CheckpointSources,
     Sizes,
     convert_bagformer,
     interpolate_positions,
     online_model,
-    to_ours,
+    rename_tensors,
 )
 from bagformer_cli.original.model import CompatDualEncoder
 from tests.original.test_published_weights import VOCABULARY, weights_of
@@ -60,10 +62,10 @@ def published(state: dict[str, Tensor]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> dict[str, Path]:
+def sources(tmp_path: Path) -> CheckpointSources:
     (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
     (tmp_path / "dict.txt").write_text("动车\n头盔\n", encoding="utf-8")
-    return {"vocab": tmp_path / "vocab.txt", "lexicon": tmp_path / "dict.txt"}
+    return CheckpointSources(tmp_path / "vocab.txt", tmp_path / "dict.txt")
 
 
 @pytest.fixture
@@ -73,10 +75,10 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_the_folder_is_whole_and_gives_the_same_model(
-    checkpoint: Path, sources: dict[str, Path], tmp_path: Path
+    checkpoint: Path, sources: CheckpointSources, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    made = convert_bagformer(checkpoint, out, **sources)
+    made = convert_bagformer(checkpoint, out, sources)
     assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
     assert (out / "lexicon.txt").read_text(encoding="utf-8") == "动车\n头盔\n"
     loaded = load_model(out)
@@ -92,7 +94,7 @@ def test_the_folder_is_whole_and_gives_the_same_model(
 
 def test_queries_keys_and_values_of_a_fusion_layer_are_stacked_in_this_order() -> None:
     state = weights()
-    ours = to_ours(state, SMALL, 32)
+    ours = rename_tensors(state, SMALL, 32)
     layer = "text_encoder.encoder.layer.2"
     for kind, name in (("attention", "self_attn"), ("crossattention", "multihead_attn")):
         stacked = ours[f"cross.fusion.layers.0.{name}.in_proj_weight"].split(64)
@@ -116,9 +118,9 @@ def test_half_precision_becomes_single() -> None:
 
 
 def test_another_image_size_gets_interpolated_positions(
-    checkpoint: Path, sources: dict[str, Path], tmp_path: Path
+    checkpoint: Path, sources: CheckpointSources, tmp_path: Path
 ) -> None:
-    model = convert_bagformer(checkpoint, tmp_path / "out", image_size=64, **sources)
+    model = convert_bagformer(checkpoint, tmp_path / "out", sources, image_size=64)
     assert model.config.image.size == 64
     assert model.state_dict()["dual.vision_encoder.backbone.pos_embed"].shape == (1, 65, 64)
     assert load_model(tmp_path / "out").dual.encode_images(
@@ -173,11 +175,11 @@ def damaged(name: str, path: Path) -> Path:
     ],
 )
 def test_a_damaged_file_is_refused(
-    name: str, message: str, sources: dict[str, Path], tmp_path: Path
+    name: str, message: str, sources: CheckpointSources, tmp_path: Path
 ) -> None:
     path = damaged(name, tmp_path / "broken.pth")
     with pytest.raises(CheckpointError, match=message) as caught:
-        convert_bagformer(path, tmp_path / "out", **sources)
+        convert_bagformer(path, tmp_path / "out", sources)
     assert caught.value.where == str(path)
     assert not (tmp_path / "out").exists()
 
@@ -197,7 +199,7 @@ class Code:
 
 @pytest.mark.parametrize("form", ["zip", "old", "plain pickle"])
 def test_code_in_a_checkpoint_is_refused_and_not_run(
-    form: str, sources: dict[str, Path], tmp_path: Path
+    form: str, sources: CheckpointSources, tmp_path: Path
 ) -> None:
     path, trace = tmp_path / "evil.pth", tmp_path / "ran"
     content = {"model": weights(), "config": Code(trace)}
@@ -206,26 +208,28 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(CheckpointError, match="code") as caught:
-        convert_bagformer(path, tmp_path / "out", **sources)
+        convert_bagformer(path, tmp_path / "out", sources)
     assert caught.value.found == ("REDUCE, STACK_GLOBAL" if form == "plain pickle" else MKDIR)
     assert not trace.exists()
 
 
-def test_an_old_form_is_read(sources: dict[str, Path], tmp_path: Path) -> None:
+def test_an_old_form_is_read(sources: CheckpointSources, tmp_path: Path) -> None:
     path = tmp_path / "old.pth"
     torch.save(published(weights()), path, _use_new_zipfile_serialization=False)
     assert read_pickle(path)["epoch"] == 5
 
 
-def refused(state: dict[str, Tensor], sources: dict[str, Path], tmp_path: Path) -> CheckpointError:
+def refused(
+    state: dict[str, Tensor], sources: CheckpointSources, tmp_path: Path
+) -> CheckpointError:
     torch.save({"model": state}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="another architecture") as caught:
-        convert_bagformer(tmp_path / "other.pth", tmp_path / "out", **sources)
+        convert_bagformer(tmp_path / "other.pth", tmp_path / "out", sources)
     return caught.value
 
 
 def test_another_architecture_is_named_with_the_nearest_name(
-    sources: dict[str, Path], tmp_path: Path
+    sources: CheckpointSources, tmp_path: Path
 ) -> None:
     state = weights()
     state["text_projection.weight"] = state.pop("text_proj.weight")
@@ -246,32 +250,36 @@ def test_another_architecture_is_named_with_the_nearest_name(
 
 
 def test_another_vocabulary_is_refused(
-    checkpoint: Path, sources: dict[str, Path], tmp_path: Path
+    checkpoint: Path, sources: CheckpointSources, tmp_path: Path
 ) -> None:
-    with open(sources["vocab"], "a", encoding="utf-8") as stream:
+    with open(sources.vocab, "a", encoding="utf-8") as stream:
         stream.write("新\n")
     with pytest.raises(InputError, match="not the one of the checkpoint"):
-        convert_bagformer(checkpoint, tmp_path / "out", **sources)
+        convert_bagformer(checkpoint, tmp_path / "out", sources)
 
 
 def test_a_folder_with_something_in_it_is_left_alone(
-    checkpoint: Path, sources: dict[str, Path], tmp_path: Path
+    checkpoint: Path, sources: CheckpointSources, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").touch()
     with pytest.raises(InputError, match="not empty"):
-        convert_bagformer(checkpoint, out, **sources)
+        convert_bagformer(checkpoint, out, sources)
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
 
 
 def test_missing_files_are_named(
-    checkpoint: Path, sources: dict[str, Path], tmp_path: Path
+    checkpoint: Path, sources: CheckpointSources, tmp_path: Path
 ) -> None:
-    for name, path in {"checkpoint": checkpoint, **sources}.items():
-        given = {"checkpoint": checkpoint, **sources, name: path.with_name("none")}
+    none = tmp_path / "none"
+    for path, given in (
+        (none, sources),
+        (checkpoint, replace(sources, vocab=none)),
+        (checkpoint, replace(sources, lexicon=none)),
+    ):
         with pytest.raises(InputError) as caught:
-            convert_bagformer(out=tmp_path / "out", **given)
+            convert_bagformer(path, tmp_path / "out", given)
         assert str(caught.value.where).endswith("none")
         assert not (tmp_path / "out").exists()
 
@@ -280,9 +288,9 @@ def test_missing_files_are_named(
 
 
 def test_the_command(
-    checkpoint: Path, sources: dict[str, Path], tmp_path: Path, xmr: Callable[..., Any]
+    checkpoint: Path, sources: CheckpointSources, tmp_path: Path, xmr: Callable[..., Any]
 ) -> None:
-    options = ("--vocab", sources["vocab"], "--lexicon", sources["lexicon"])
+    options = ("--vocab", sources.vocab, "--lexicon", sources.lexicon)
     out = tmp_path / "out"
     run = xmr("convert", "bagformer", checkpoint, out, *options, "--sep", "--json")
     assert run.code == 0, run.err

@@ -31,7 +31,7 @@ from bagformer_cli.models.dual import DualEncoder, Encoded
 from bagformer_cli.original.convert import (
     Sizes,
     interpolate_positions,
-    to_ours,
+    rename_tensors,
 )
 from bagformer_cli.original.model import (
     CompatDualEncoder,
@@ -274,7 +274,7 @@ class Original:
         config = sizes.config(None)
         config.compat = "bagformer"
         self.model = build_model(config, titles[False], pretrained=False).eval()
-        load_weights(self.model, to_ours(self.state, sizes, 256), "reference")
+        load_weights(self.model, rename_tensors(self.state, sizes, 256), "reference")
         self.titles = titles
         files = [
             shared / "data/bagformer/rumble_roller.jpeg",
