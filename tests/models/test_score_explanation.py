@@ -101,7 +101,7 @@ def test_regions_have_no_grid() -> None:
     reads_regions = model(
         "image.regions={width: 8, maximum: 4, boxes: false}", "model.cross=null", "objectives.itm=0"
     )
-    with pytest.raises(InputError, match="no grid"):
+    with pytest.raises(InputError, match="no patch grid"):
         image_cells(reads_regions, 4)
 
 
