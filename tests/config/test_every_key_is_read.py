@@ -26,7 +26,7 @@ SECTION_OF_KEY = {
     for key, field in section.model_fields.items()
     for name in SECTIONS
     if name in str(field.annotation)
-}
+} | {"config": "RunConfig"}
 
 
 def _last_name(node: ast.expr) -> str:

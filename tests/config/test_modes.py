@@ -49,7 +49,7 @@ def test_every_mode_works_on_every_config_or_is_refused(titles: TitleEncoder) ->
             except ConfigError as error:
                 refused[name, mode] = error
     assert refused.keys() == NO_ROOM_FOR_CODES
-    assert all("codes" in error.message and error.expected for error in refused.values())
+    assert all("code tokens" in error.message and error.expected for error in refused.values())
 
 
 @pytest.mark.parametrize("mode", sorted(builtin_modes()))
