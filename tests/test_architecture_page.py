@@ -2,7 +2,7 @@
 
 A file is written `training/task.py`, a function or class in it `training/task.py: RetrievalTask`,
 a method `training/task.py: RetrievalTask.forward`; paths start in the package, or in the
-repository (`tests/…`, `configs/…`, `docs/…`).
+repository (`tests/…`, `docs/…`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-REFERENCES = sorted(set(re.findall(r"`([\w/]+\.(?:py|yaml|md))(?:: ([\w.]+))?`", PAGE)))
+REFERENCES = sorted(set(re.findall(r"`([\w/]+\.py)(?:: ([\w.]+))?`", PAGE)))
 
 
 def _find(path: str) -> Path | None:
