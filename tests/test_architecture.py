@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.support.sources import (
+    PACKAGE,
     imports,
     missing,
     modules,
@@ -65,6 +68,18 @@ def own_imports() -> list[tuple[str, str, str]]:
         if ours and package(target) != package(one.module):
             found.append((one.module, package(target), str(one)))
     return found
+
+
+def test_the_page_lists_the_same_layers() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`.*`) \| .* \| (\d) \|$", page, re.MULTILINE)
+    shown: dict[int, set[str]] = {}
+    for names, number in rows:
+        found = {
+            name.removesuffix("/").removesuffix(".py") for name in re.findall(r"`(.+?)`", names)
+        }
+        shown.setdefault(int(number), set()).update(found)
+    assert shown == {n: names - {"original.text"} for n, names in enumerate(LAYERS)}
 
 
 def test_imports_point_to_lower_layers() -> None:

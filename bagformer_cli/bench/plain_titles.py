@@ -1,4 +1,4 @@
-"""Titles to bags in plain Python: the original's way, and the fastest way that we know."""
+"""Titles to bags in plain Python: the original's way, and a lower bound that makes no bags."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bagformer_cli.text.tokenizer import Tokenizer
 class PlainTitles:
     """The original's way: the slow BERT tokenizer, then matching of token ids.
 
-    Entries are keys of a pyahocorasick automaton, their ids written out as text, and the matching
-    loop of the original asks it for each candidate (:func:`bagformer_cli.original.text.entities`).
+    A pyahocorasick automaton stores each entry under the text of its token ids. The original's
+    loop looks up every candidate span there (:func:`bagformer_cli.original.text.entities`).
 
     Args:
         tokenizer: The vocabulary to use.

@@ -184,7 +184,7 @@ def catalogue_encoder(
     """
     from bagformer_cli.api import load
     from bagformer_cli.index.compression.codebook import with_codebook
-    from bagformer_cli.index.compression.reduction import VectorReduction
+    from bagformer_cli.index.compression.token_pooling import VectorReduction
     from bagformer_cli.index.encode import EncodeOptions, layout_of
     from bagformer_cli.models.checkpoint import find_checkpoint
 

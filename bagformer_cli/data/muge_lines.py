@@ -116,7 +116,7 @@ def parse_id(value: object, field: str, *, text: bool = False) -> int:
     """Check an id of an image or a query: a whole number from 0 to 2^63 - 1.
 
     Args:
-        value: A JSON value; a cell of a table.
+        value: A JSON value, or a table cell.
         field: Name of the field, for the error.
         text: Accept digits in a string too.
 

@@ -10,6 +10,9 @@ Two titles with two bags each, in a batch of L = 7 positions::
     bag_starts           0     2                     5  6         first entry of each bag above
     bag_offsets    0, 2, 4                                        title i owns bags [i] to [i + 1]
 
+Token pooling, which merges the vectors of an index after encoding, is in
+``index/compression/token_pooling.py``.
+
 Shapes: B titles or images, L positions, T tokens in bags, G bags of the batch, W width, P patches.
 """
 

@@ -2,7 +2,7 @@
 
 One JSON object per line, in either naming of the dataset: ``query_id, query_text, item_ids`` or
 ``text_id, text, image_ids``. The check rejects all that the public evaluation script rejects, and
-two mistakes that the script accepts: ``true`` as a number, and one query on two lines.
+two mistakes that the script accepts: JSON ``true`` in place of an id, and two lines for one query.
 """
 
 from __future__ import annotations

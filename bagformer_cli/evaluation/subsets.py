@@ -1,4 +1,4 @@
-"""Named parts of a split, such as the folds of the protocol with pools of 1,000 images."""
+"""Named parts of a split, for example folds of 1,000 images each."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Subset:
 
 
 def read_subsets(path: str | Path, split: Split) -> dict[str, Subset]:
-    """Read a file of image ids, one per line, each perhaps with a tab and the name of a subset.
+    """Read a file of image ids, one per line, optionally followed by a tab and a subset name.
 
     Args:
         path: The file, UTF-8.

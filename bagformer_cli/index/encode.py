@@ -27,7 +27,7 @@ from bagformer_cli.data.batches import TextBatch, normalised, prefetch
 from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.data.images import decode, open_image, resize
 from bagformer_cli.errors import InputError, cannot_read
-from bagformer_cli.index.compression.reduction import VectorReduction
+from bagformer_cli.index.compression.token_pooling import VectorReduction
 from bagformer_cli.index.rows import (
     SIDES,
     Layout,

@@ -70,7 +70,7 @@ class Layout:
         single_vector: The single vector of an item: the class token's, or the mean.
         sides: Which sides rows may have.
         reduction: How images got fewer vectors, for example ``{"pool": 4}``; see
-            ``compression/reduction.py``.
+            ``compression/token_pooling.py``.
         attributes: Name and type (``bool``, ``int``, ``float``, ``str``) of each attribute.
         checkpoint: The model's folder when the first row was made; used to find it again.
         codebook: The digest of the codebook of residual codes; empty for other types.

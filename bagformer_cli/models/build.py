@@ -18,7 +18,7 @@ from bagformer_cli.encoders.text import BagOfWords, TextEncoder, load_bert, size
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.errors import CheckpointError
 from bagformer_cli.messages import tr
-from bagformer_cli.models.cross import Captioner, CrossEncoder, MatchingHead
+from bagformer_cli.models.cross_encoders import Captioner, CrossEncoder, MatchingHead
 from bagformer_cli.models.dual import DualEncoder, Encoded
 from bagformer_cli.original.model import build_dual_encoder, build_matching_head
 from bagformer_cli.text.bags import TitleEncoder

@@ -223,7 +223,7 @@ class DualEncoder(nn.Module):
                 tr("This image encoder reads no sequence that code tokens could be appended to."),
                 where="model.codes",
                 expected=tr(
-                    "a plain vision transformer as image.backbone, or model.shared: {cells: 32}"
+                    "a plain vision transformer as image.backbone, or model.shared.cells=32"
                 ),
             )
 

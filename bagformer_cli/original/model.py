@@ -44,7 +44,7 @@ from bagformer_cli.encoders.regions import RegionEncoder
 from bagformer_cli.encoders.states import States
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder
-from bagformer_cli.models.cross import MatchingHead
+from bagformer_cli.models.cross_encoders import MatchingHead
 from bagformer_cli.models.dual import DualEncoder, Encoded, one_each
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 

@@ -24,7 +24,7 @@ def build_titles(config: RunConfig) -> TitleEncoder:
 def title_encoder(
     config: RunConfig, tokenizer: Tokenizer, lexicons: Sequence[str | Path]
 ) -> TitleEncoder:
-    """Build a title encoder with this tokenizer and these dictionaries (a model folder's own)."""
+    """Build a title encoder with the given tokenizer and dictionaries, e.g. a model folder's."""
     text = config.text
     if config.compat is None:
         segmenter = Segmenter(Lexicon.load(lexicons))

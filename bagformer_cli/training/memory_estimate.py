@@ -1,8 +1,9 @@
 """Estimate the memory of a large batch and of momentum queues, and refuse what cannot fit.
 
 Activations are not counted: ``training.micro_batch_size`` bounds them. The rest grows with the
-batch: its cached vectors and their gradients, score matrices, queues. Each objective says what it
-needs (``Objective.memory``); :func:`matrix_bytes` is what those on score matrices share.
+batch: its cached vectors and their gradients, score matrices, queues. Each objective
+estimates its bytes (``Objective.memory``); :func:`matrix_bytes` is the part that all objectives on
+score matrices share: vectors and matrices.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def check_memory(needed: Mapping[str, int], config: RunConfig, device: torch.dev
     """Refuse a batch or a queue that cannot fit into memory, before it is allocated.
 
     Args:
-        needed: Bytes by what needs them.
+        needed: Name of each consumer to its bytes.
         config: The run's configuration.
         device: Its free memory is the limit; for the CPU, the machine's memory.
 

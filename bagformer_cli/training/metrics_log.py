@@ -1,8 +1,8 @@
 """The record of a run: ``metrics.jsonl``, and TensorBoard files made from the same figures.
 
-``metrics.jsonl`` has one JSON object a line, ``{"step": 20, "kind": "train", "loss": 3.1, …}``.
-``kind`` is ``train`` (means over the steps since the last line) or ``valid`` (recall). The object
-``chance`` of a ``train`` line holds the random-guess losses.
+``metrics.jsonl`` has one JSON object per line, ``{"step": 20, "kind": "train", "loss": 3.1, …}``.
+``kind`` is ``train`` (means over the steps since the previous ``train`` line) or ``valid``
+(recall). The object ``chance`` of a ``train`` line holds the random-guess losses.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class RetrievalTask(nn.Module):
         return any(isinstance(objective, MatrixObjective) for objective in self.objectives)
 
     def needed_bytes(self) -> dict[str, int]:
-        """Estimate the bytes that one process needs apart from activations, by what needs them."""
+        """Estimate the bytes of one process without activations, by the name of the consumer."""
         needed: dict[str, int] = {}
         for objective in self.objectives:
             for name, size in objective.memory(self.config.training.batch_size).items():

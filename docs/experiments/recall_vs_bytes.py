@@ -23,7 +23,7 @@ from bagformer_cli.datasets import ensure_store, resolve
 from bagformer_cli.evaluation.evaluate import encode_split
 from bagformer_cli.evaluation.metrics import Positives, best_ranks, recall
 from bagformer_cli.files import write_text
-from bagformer_cli.index.compression.reduction import VectorReduction
+from bagformer_cli.index.compression.token_pooling import VectorReduction
 from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model

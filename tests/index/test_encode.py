@@ -12,7 +12,7 @@ import torch
 
 from bagformer_cli.api import Retriever
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.compression.reduction import (
+from bagformer_cli.index.compression.token_pooling import (
     VectorReduction,
     pool_clusters,
     prune_by_similarity,

@@ -26,7 +26,7 @@ from bagformer_cli.encoders.states import States
 from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.checkpoint import load_weights
-from bagformer_cli.models.cross import MatchingHead
+from bagformer_cli.models.cross_encoders import MatchingHead
 from bagformer_cli.models.dual import DualEncoder, Encoded
 from bagformer_cli.original.convert import (
     Sizes,

@@ -111,9 +111,9 @@ class MatrixObjective(Objective):
     def loss(self, batch: EncodedBatch) -> Tensor:
         """Compute the loss of the whole batch as a scalar.
 
-        With several processes, the mean over processes must be the loss of the whole batch:
-        ``batch.scores`` and ``batch.positives`` cover all processes, so that every process computes
-        the same scalar; a loss of a process's own rows works as well.
+        With several processes the returned values are averaged, and the average must be the loss
+        of the whole batch. Either compute the whole loss in every process (``batch.scores`` and
+        ``batch.positives`` cover all processes), or the mean over this process's own rows.
         """
 
 
@@ -121,8 +121,8 @@ class PairObjective(Objective):
     """An objective on pairs that go through the cross-encoder, a chunk of the batch at a time.
 
     Attributes:
-        keeps_features: Whether :meth:`prepare` reads ``images.features`` of the whole batch, which
-            are then kept although the batch is encoded in chunks.
+        keeps_features: True if :meth:`prepare` reads ``images.features``. Gradient caching then
+            keeps them for the whole batch.
     """
 
     keeps_features: ClassVar[bool] = False

@@ -3,11 +3,12 @@
 Each batch gives right pairs and wrong pairs, which go through the cross-encoder in a separate
 forward pass. With ``itm_negatives: hard`` and three pairs (0, 0) (1, 1) (2, 2)::
 
-    right pairs                  (0, 0) (1, 1) (2, 2)      label 1
-    a wrong image for each title (0, 2) (1, 0) (2, 0)      label 0, the likelier the better
-    a wrong title for each image (1, 0) (2, 1) (0, 2)      label 0, its ITC score
+    right pairs                   (0, 0) (1, 1) (2, 2)    label 1
+    a wrong image for each title  (0, 2) (1, 0) (2, 0)    label 0
+    a wrong title for each image  (1, 0) (2, 1) (0, 2)    label 0
 
-:func:`bagformer_cli.losses.matching.hard_negatives` draws the wrong partners.
+:func:`bagformer_cli.losses.matching.hard_negatives` draws the wrong partners. A partner with a
+higher ITC score is drawn more often.
 
 Shapes: B images of this process, Q titles, n pairs.
 """
@@ -70,9 +71,10 @@ class MatchingObjective(PairObjective):
     def draw_pairs(self, chunk: EncodedBatch) -> LabelledPairs:
         """Draw right and wrong pairs as ``objectives.itm_negatives`` says.
 
-        ``hard``: a title for ``itm_share`` of the images, and for each of these pairs one wrong
-        image and one wrong title. ``shuffled``: all titles, half of them with a wrong image (the
-        winners of the QQ-browser challenge).
+        ``hard``: take a share ``itm_share`` of the images, each with one of its titles. Each of
+        these right pairs adds two wrong pairs: its title with a wrong image, its image with a
+        wrong title. ``shuffled``: take all titles, half of them with a wrong image (the winners
+        of the QQ-browser challenge).
         """
         settings, own = self.context.config.objectives, chunk.batch.own
         positives = chunk.own_positives()
