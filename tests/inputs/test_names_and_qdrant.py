@@ -11,6 +11,9 @@ import pytest
 
 from tests.support.black_box import Shop, assert_no_bug, assert_refused
 
+# The local Qdrant client closes its lock file late, whoever uses it.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 ENGINES = ["lancedb", "qdrant"]
 
 
@@ -215,9 +218,8 @@ def test_whole_number_columns_compare_with_decimals(either: Shop) -> None:
         "n <= 1.999999": ["a0"],
         "n > 10000000000000000000000.5": [],
     }.items():
-        assert ids(either, where) in (expected, "refused") if "e1" in where else (
-            ids(either, where) == expected
-        ), where
+        found = ids(either, where)
+        assert found == expected or ("1e1" in where and found == "refused"), (where, found)
 
 
 @both

@@ -83,7 +83,7 @@ def test_dictionaries_and_titles_meet_in_spite_of_invisible_characters(
 ) -> None:
     lexicon = tmp_path / "words.txt"
     lexicon.write_text(f"潮玩{character}盲盒\n", "utf-8")
-    found = bags(xmr, "潮玩盲盒正品", options=("--lexicon", lexicon))[0]
+    found = bags(xmr, "潮玩盲盒正品", options=("--lexicon", lexicon, "--no-builtin"))[0]
     assert found[0] == "潮玩盲盒"
 
 
@@ -221,8 +221,8 @@ def test_any_two_kinds_of_lines_stand_in_one_dictionary(
     assert [one[0] for one in found] == [LINES[line] for line in order]
 
 
-@pytest.mark.parametrize("line", ["冰丝凉感裤  300  nz", "冰丝凉感裤 300 ", "冰丝凉感裤\t300\tnz"])
-def test_blanks_and_tabs_part_the_fields_of_a_line(
+@pytest.mark.parametrize("line", ["冰丝凉感裤  300  nz", "冰丝凉感裤 300 ", " 冰丝凉感裤 300 nz"])
+def test_blanks_part_the_fields_of_a_line(
     xmr: Callable[..., Any], tmp_path: Path, line: str
 ) -> None:
     lexicon = tmp_path / "user.txt"
@@ -275,7 +275,7 @@ def test_what_harms_nobody_in_a_dictionary_is_a_warning(
     lexicon = tmp_path / "mine.txt"
     lexicon.write_bytes(content.encode())
     if command == "bags":
-        found = bags(xmr, "空军一号", "奶盖杯", options=("--lexicon", lexicon))
+        found = bags(xmr, "空军一号", "奶盖杯", options=("--lexicon", lexicon, "--no-builtin"))
         assert found == [["空军一号"], ["奶盖杯"]]
     else:
         run = xmr(*command.split(), lexicon)

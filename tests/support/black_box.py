@@ -6,6 +6,7 @@ fixture stay valid when the package's internals change.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -197,6 +198,7 @@ class Shop:
 
     def search(self, *arguments: object) -> Any:
         """Search the index; return how the command ended."""
+        gc.collect()  # a local Qdrant folder stays locked until its last client is gone
         return self.xmr("search", "商品", "--index", self.index, "-k", 1000, "--json", *arguments)
 
     def products(self, where: str | None = None) -> dict[str, dict[str, Any]]:

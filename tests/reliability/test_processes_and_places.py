@@ -1,0 +1,438 @@
+"""F4, F7, F15, F18, F26, F27, F28: several processes, containers, places that cannot be written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.black_box import (
+    BUG,
+    Ended,
+    Shop,
+    assert_no_bug,
+    assert_refused,
+    case_folder,
+    environment,
+    process,
+    program,
+)
+from tests.support.small_model import TINY
+
+SETS = [part for item in [*TINY, "training.batch_size=8"] for part in ("--set", item)]
+
+
+def side_by_side(
+    commands: list[list[str]], cwd: Path, env: dict[str, str | None], timeout: float = 240
+) -> list[Ended]:
+    """Start commands at once and wait for all."""
+    began = time.monotonic()
+    started = [
+        subprocess.Popen(command, cwd=cwd, env=environment(**env), stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+                         errors="replace", start_new_session=True)
+        for command in commands
+    ]  # fmt: skip
+    ended = []
+    for one in started:
+        try:
+            out, err = one.communicate(timeout=max(1.0, began + timeout - time.monotonic()))
+            ended.append(Ended(one.returncode, out, err, time.monotonic() - began))
+        except subprocess.TimeoutExpired:
+            os.killpg(one.pid, signal.SIGKILL)
+            out, err = one.communicate()
+            ended.append(Ended(None, out, err, time.monotonic() - began))
+    return ended
+
+
+# F4: several first commands at once.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(4))
+def test_f04_five_first_commands_share_an_empty_cache(tmp_path: Path, attempt: int) -> None:
+    env: dict[str, str | None] = {"XMR_CACHE": str(tmp_path / "cache")}
+    ended = side_by_side([program("bags", "红色连衣裙", "--json")] * 5, tmp_path, env)
+    assert [(one.code, one.err) for one in ended] == [(0, "")] * 5
+    assert len({one.out for one in ended}) == 1
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.name.endswith((".part", ".old"))]
+
+
+# F7: containers. A user with a number only, who may read everything and write almost nothing.
+
+NOBODY = [
+    "setpriv", "--reuid=12345", "--regid=12345", "--clear-groups",
+    "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search",
+]  # fmt: skip
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv"
+)
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that everybody may write, outside of pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix="xmr-public-"))
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def as_nobody(
+    folder: Path, arguments: list[object], env: dict[str, str | None], timeout: float = 240
+) -> Ended:
+    """Run ``xmr`` as a user without a name, in a folder."""
+    clean: dict[str, str | None] = {
+        "XMR_CACHE": None, "XDG_CACHE_HOME": None, "HOME": None, "NUMBA_CACHE_DIR": None,
+        "USER": None, "LOGNAME": None, "TORCHINDUCTOR_CACHE_DIR": None, "TMPDIR": None,
+        "HF_HOME": None, "TORCH_HOME": None, "PYTHONDONTWRITEBYTECODE": "1",
+    }  # fmt: skip
+    return process(command=[*NOBODY, *program(*arguments)], cwd=folder, env={**clean, **env},
+                   timeout=timeout)  # fmt: skip
+
+
+PLACES: dict[str, dict[str, str | None]] = {
+    "no HOME": {},
+    "HOME=/": {"HOME": "/"},
+    "HOME is not there": {"HOME": "/nowhere/home"},
+    "HOME is read-only": {"HOME": "/usr"},
+    "a read-only cache": {"XMR_CACHE": "READONLY"},
+    "a cache that cannot be made": {"XMR_CACHE": "/proc/xmr"},
+}
+
+
+@needs_root
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("command", ["doctor", "bags", "score", "index build"])
+def test_f07_a_user_without_a_name_or_home_works(
+    model: Path, public: Path, command: str, place: str
+) -> None:
+    (public / "readonly").mkdir(mode=0o555)
+    env = {name: (str(public / "readonly") if value == "READONLY" else value)
+           for name, value in PLACES[place].items()}  # fmt: skip
+    case_folder("", public)
+    shutil.copytree(model, public / "model")
+    (public / "t.csv").write_text("id,image,title\na0,p0.jpg,红裙\n")
+    arguments: list[object] = {
+        "doctor": ["doctor"],
+        "bags": ["bags", "红裙"],
+        "score": ["score", "p0.jpg", "红裙", "--checkpoint", "model"],
+        "index build": ["index", "build", "t.csv", "i", "--checkpoint", "model"],
+    }[command]  # type: ignore[assignment]
+    ended = as_nobody(public, arguments, env)
+    assert_no_bug(ended)
+    assert ended.code == 0, ended.err
+    if ended.err.strip() and command != "doctor":
+        assert "XMR_CACHE" in ended.err  # a remark says where to put the cache
+
+
+@needs_root
+@pytest.mark.slow
+def test_f07_many_titles_need_no_folder_for_compiled_code(public: Path) -> None:
+    (public / "t.txt").write_text("红色连衣裙 2件装\n" * 6000)
+    (public / "cache").mkdir()
+    (public / "cache").chmod(0o777)
+    ended = as_nobody(public, ["bags", "--input", "t.txt", "--output", "b.jsonl", "--workers", 1],
+                      {"XMR_CACHE": str(public / "cache")})  # fmt: skip
+    assert_no_bug(ended)
+    assert ended.code == 0, ended.err
+    assert (public / "b.jsonl").read_text().count("\n") == 6000
+
+
+@needs_root
+@pytest.mark.slow
+def test_f07_what_cannot_be_written_names_the_setting(public: Path) -> None:
+    """Where a cache is needed (``bench``'s catalogue), the refusal names ``XMR_CACHE``."""
+    ended = as_nobody(public, ["bench", "search", "--items", 100, "--queries", 1], {"HOME": "/"})
+    assert_no_bug(ended)
+    assert ended.code == 0 or "XMR_CACHE" in ended.err
+
+
+# F15: an output folder that is a mount.
+
+
+@pytest.mark.parametrize("small_disk", ["8m"], indirect=True)
+@pytest.mark.parametrize("command", ["data import", "encode", "index build", "data demo", "train"])
+def test_f15_an_output_folder_may_be_a_mount(
+    xmr: Callable[..., Any], model: Path, home: Path, small_disk: Path, command: str
+) -> None:
+    run = {
+        "data import": lambda: xmr("data", "import", "t.csv", "--out", small_disk),
+        "encode": lambda: xmr("encode", "t.csv", "--out", small_disk, "--checkpoint", model),
+        "index build": lambda: xmr("index", "build", "t.csv", small_disk, "--checkpoint", model),
+        "data demo": lambda: xmr("data", "demo", "--out", small_disk, "--images", 60),
+        "train": lambda: xmr("train", "--config", "demo", "--dataset", "set", "--output-dir",
+                             small_disk, *SETS, "--set", "training.max_steps=1"),
+    }[command]()  # fmt: skip
+    assert_no_bug(run)
+    assert run.code == 0, run.err
+    assert list(small_disk.iterdir())
+    assert {p.name for p in small_disk.parent.iterdir()} <= {"home", "disk", "shop"}
+
+
+# F18: a run folder has one writer.
+
+
+def steps_of(run: Path) -> list[int]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines if "loss" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(2))
+def test_f18_of_three_resumes_of_a_run_one_trains(home: Path, attempt: int) -> None:
+    start = program("train", "--config", "demo", "--dataset", "set", "--output-dir", "r", *SETS,
+                    "--set", "training.max_steps=5", "--set", "training.schedule_steps=400",
+                    "--set", "training.log_every=1", "--set", "training.save_every=1")  # fmt: skip
+    assert process(command=start, cwd=home).code == 0
+    again = program("train", "--resume", "--output-dir", "r", "--set", "training.max_steps=120")
+    ended = side_by_side([again] * 3, home, {})
+    assert not [one.err for one in ended if BUG.search(one.err)]
+    codes = sorted(str(one.code) for one in ended)
+    assert codes.count("0") >= 1, [one.err for one in ended]
+    for one in ended:
+        if one.code:
+            assert one.code in (1, 2)
+            assert "r" in one.err.split()
+            assert "process" in one.err or "in use" in one.err or "already" in one.err
+    steps = steps_of(home / "r")
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 120
+
+
+@pytest.mark.slow
+def test_f18_two_trainings_at_once_get_two_folders(home: Path) -> None:
+    start = program("train", "--config", "demo", "--dataset", "set", *SETS,
+                    "--set", "training.max_steps=3", "--json")  # fmt: skip
+    assert process("preprocess", "--dataset", "set", cwd=home).code == 0
+    ended = side_by_side([start] * 3, home, {})
+    assert [one.code for one in ended] == [0, 0, 0], [one.err for one in ended]
+    assert len({one.json()["run"] for one in ended}) == 3
+
+
+# F26: searches beside a writer.
+
+WRITER = """
+import sys
+from bagformer_cli.cli.main import main
+table, index = sys.argv[1:]
+print("ready", flush=True)
+while True:
+    if main(["index", "add", table, index, "--json"]):
+        sys.exit(1)
+"""
+
+
+@pytest.mark.slow
+def test_f26_a_search_beside_a_writer_sees_one_version(shop: Shop) -> None:
+    lines = ["id,image,title", *(f"a{n},p{n % 10}.jpg,红裙{n}" for n in range(60))]
+    table = shop.write("t.csv", "\n".join(lines) + "\n")
+    shop.built(table)
+    replaced = shop.write("r.csv", "\n".join([lines[0], *lines[1:6]]) + "\n")
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(replaced), str(shop.index)], env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert writer.stdout is not None
+        for _ in range(2):  # it has written once
+            writer.stdout.readline()
+        failed, searches = [], 0
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            run = shop.search()
+            searches += 1
+            if run.code:
+                failed.append(run.err)
+            else:
+                ids = [hit["id"] for hit in run.json()["results"][0]["hits"]]
+                if sorted(ids) != sorted(f"a{n}" for n in range(60)):
+                    failed.append(f"{len(ids)} products, {len(set(ids))} different")
+        assert writer.poll() is None
+    finally:
+        os.killpg(writer.pid, signal.SIGKILL)
+        writer.communicate()
+    assert searches >= 20
+    assert failed == []
+
+
+# F27: object storage.
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("after", [0.35, 0.55, 0.75, 0.9])
+def test_f27_a_killed_build_on_object_storage_says_that_it_is_unfinished(
+    model: Path, home: Path, after: float
+) -> None:
+    server_module = pytest.importorskip("moto.server")
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    env: dict[str, str | None] = {
+        "AWS_ENDPOINT": f"http://127.0.0.1:{port}", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ALLOW_HTTP": "true", "ALLOW_HTTP": "true", "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1",
+        "no_proxy": "127.0.0.1",
+    }  # fmt: skip
+    try:
+        boto3 = pytest.importorskip("boto3")
+        boto3.client(
+            "s3", endpoint_url=f"http://127.0.0.1:{port}", aws_access_key_id="a",
+            aws_secret_access_key="b", region_name="us-east-1",
+        ).create_bucket(Bucket="shop")  # fmt: skip
+        rows = [f"a{n},p{n % 10}.jpg,红裙{n}" for n in range(400)]
+        (home / "many.csv").write_text("\n".join(["id,image,title", *rows]) + "\n", "utf-8")
+        build = ["index", "build", "many.csv", "s3://shop/index", "--checkpoint", model,
+                 "--batch-size", 16]  # fmt: skip
+        whole = process(*build[:3], "s3://shop/whole", *build[4:], cwd=home, env=env)
+        if whole.code:
+            pytest.skip(f"no build on this object storage: {whole.err[-200:]}")
+        started = subprocess.Popen(program(*build), cwd=home, env=environment(**env),
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   start_new_session=True)  # fmt: skip
+        try:
+            started.wait(timeout=whole.seconds * after)
+        except subprocess.TimeoutExpired:
+            os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
+        info = process("index", "info", "s3://shop/index", "--json", cwd=home, env=env)
+        assert_no_bug(info)
+        if info.code == 0 and 0 < info.json()["rows"] < 400:
+            assert info.json()["unfinished"] is True
+            found = process("search", "红", "--index", "s3://shop/index", "--checkpoint", model,
+                            cwd=home, env=env)  # fmt: skip
+            assert found.err.strip() != ""
+        again = process(*build, cwd=home, env=env)
+        if again.code:  # it is refused because there is something: then `add` finishes it
+            again = process("index", "add", "many.csv", "s3://shop/index", cwd=home, env=env)
+        assert again.code == 0, again.err
+        info = process("index", "info", "s3://shop/index", "--json", cwd=home, env=env)
+        assert info.json()["rows"] == 400
+        assert info.json()["unfinished"] is False
+    finally:
+        server.stop()
+
+
+# F28: holes in the error net.
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "score p0.jpg 红 --checkpoint MODEL",  # has no --device: the control
+        "index build t.csv i --checkpoint MODEL --device x",
+        "index build t.csv i --checkpoint MODEL --device cuda:99",
+        "index build t.csv i --checkpoint MODEL --device meta",
+        "encode t.csv --out v --checkpoint MODEL --device x",
+        "encode t.csv --out v --checkpoint MODEL --device meta",
+        "encode t.csv --out v --checkpoint MODEL --device cpu:1",
+        f"train --config demo --dataset set --seed {2**70}",
+        f"train --config demo --dataset set --seed {2**63}",
+        f"train --config demo --dataset set --set seed={2**70}",
+        f"data demo --out d --images 60 --seed {2**70}",
+        "index build t.csv i --checkpoint MODEL --encoding undefined",
+        "index build t.csv i --checkpoint MODEL --encoding hex",
+        "data import t.csv --out o --encoding undefined",
+        "data import t.csv --out o --encoding idna",
+        f"search 红 --index INDEX --recall vector --candidates {10**18}",
+        f"search 红 --index INDEX -k {10**18}",
+        f"search 红 --index INDEX --rerank {10**18}",
+        "search 红 --index INDEX --device meta",
+        "search 红 --index INDEX --beta nan",
+        f"index build t.csv i --checkpoint MODEL --batch-size {10**18}",
+        f"index build t.csv i --checkpoint MODEL --thumbnail {10**9}",
+        f"encode t.csv --out v --checkpoint MODEL --workers {10**9}",
+        f"bags --input t.csv --workers {10**9}",
+    ],
+)
+def test_f28_an_extreme_option_is_refused_or_works(
+    shop: Shop, home: Path, command: str
+) -> None:
+    if "INDEX" in command:
+        shop.built(shop.write("t.csv", "id,image,title\na0,p0.jpg,红裙\n"))
+    words = {"MODEL": str(shop.model), "INDEX": str(shop.index)}
+    run = shop.xmr(*[words.get(part, part) for part in command.split()],
+                   *(SETS + ["--set", "training.max_steps=1"] if "train" in command else []))  # fmt: skip
+    assert_no_bug(run)
+    assert run.code in (0, 2), (run.code, run.err)
+    for word in ("--device x", "cuda:99", "device meta", "undefined", str(2**70)):
+        if word in command:
+            assert_refused(run)
+            assert not Path("i").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["preprocess --dataset big", "data check big"])
+def test_f28_a_worker_that_was_killed_says_that_memory_was_short(
+    home: Path, command: str
+) -> None:
+    from tests.support.datasets import picture, write_split
+
+    data = picture(1, (1600, 1600), "PNG")
+    queries = [(n, f"红裙{n}", (n,)) for n in range(1, 40)]
+    write_split(home / "big", "train", queries, [(n, data) for n in range(1, 40)])
+    started = subprocess.Popen(program(*command.split(), "--workers", 2), cwd=home,
+                               env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, start_new_session=True)  # fmt: skip
+    killed = False
+    deadline = time.monotonic() + 60
+    while started.poll() is None and time.monotonic() < deadline and not killed:
+        for child in children(started.pid):
+            if worker(child):
+                time.sleep(0.2)
+                try:
+                    os.kill(child, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+                killed = True
+                break
+        time.sleep(0.01)
+    try:
+        _, err = started.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(started.pid, signal.SIGKILL)
+        started.communicate()
+        raise
+    if not killed:
+        pytest.skip("no worker was caught")
+    assert not BUG.search(err), err
+    assert started.returncode == 0 or "memory" in err.lower()
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process started, at any depth."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == pid:
+                found += [int(entry.name), *children(int(entry.name))]
+    return found
+
+
+def worker(pid: int) -> bool:
+    """Whether a process is a worker of multiprocessing, not its helper for shared resources."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return False
+    return "resource_tracker" not in line and "forkserver import main" not in line
