@@ -18,7 +18,9 @@ from tests.support.small_model import TINY
 def numbered(folder: Path, *splits: str, count: int = 12, answers: bool = True) -> Path:
     """Write splits with ``count`` images and as many queries."""
     for split in splits:
-        queries = [(n, f"红色商品{n}号", (100 + n,) if answers else ()) for n in range(1, count + 1)]
+        queries = [
+            (n, f"红色商品{n}号", (100 + n,) if answers else ()) for n in range(1, count + 1)
+        ]
         images = [(100 + n, picture(n)) for n in range(1, count + 1)]
         write_split(folder, split, queries, images)
     return folder
@@ -47,9 +49,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # Which data, which model.
 
 
-def test_eval_of_a_run_takes_the_dataset_of_the_run(
-    xmr: Callable[..., Any], home: Path
-) -> None:
+def test_eval_of_a_run_takes_the_dataset_of_the_run(xmr: Callable[..., Any], home: Path) -> None:
     numbered(home / "mine", "train", "valid")
     assert train(xmr, home / "mine", home / "runs/a").code == 0
     run = xmr("eval", "--checkpoint", home / "runs/a", "--json")
@@ -60,9 +60,7 @@ def test_eval_of_a_run_takes_the_dataset_of_the_run(
     assert not (home / "data/demo").exists()  # the demo was neither drawn nor used
 
 
-def test_the_hint_after_training_carries_the_dataset(
-    xmr: Callable[..., Any], home: Path
-) -> None:
+def test_the_hint_after_training_carries_the_dataset(xmr: Callable[..., Any], home: Path) -> None:
     numbered(home / "mine", "train", "valid")
     overrides = [part for item in [*TINY, "training.max_steps=1"] for part in ("--set", item)]
     run = xmr("train", "--config", "demo", "--dataset", home / "mine", "--output-dir", "runs/a",

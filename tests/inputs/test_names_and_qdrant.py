@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ ENGINES = ["lancedb", "qdrant"]
 
 
 @pytest.fixture
-def either(shop: Shop, request: pytest.FixtureRequest) -> Iterator[Shop]:
+def either(shop: Shop, request: pytest.FixtureRequest) -> Shop:
     """A shop whose index lies in the engine of the parameter."""
     if request.param == "qdrant":
         pytest.importorskip("qdrant_client")
         shop.index = f"qdrant://{shop.folder}/qdrant/items"
-    yield shop
+    return shop
 
 
 both = pytest.mark.parametrize("either", ENGINES, indirect=True)

@@ -239,9 +239,7 @@ def test_a_palette_with_several_degrees_of_transparency_lies_on_white(
     assert difference(retriever, tmp_path / "p.png", Image.fromarray(seen)) < 0.01
 
 
-def test_a_transparent_colour_of_an_rgb_png_lies_on_white(
-    retriever: Any, tmp_path: Path
-) -> None:
+def test_a_transparent_colour_of_an_rgb_png_lies_on_white(retriever: Any, tmp_path: Path) -> None:
     pixels = np.full((40, 48, 3), 60, np.uint8)
     pixels[:, 24:] = (250, 10, 10)
     seen = pixels.copy()
@@ -365,10 +363,8 @@ def arrow_vectors(folder: Path) -> np.ndarray:
             except pa.ArrowInvalid:
                 stream.seek(0)
                 table = pa.ipc.open_stream(stream).read_all()
-            for name in table.column_names:
-                if name.startswith("image") and "vector" in name:
-                    found.append(np.array(table[name].combine_chunks().flatten().to_pylist(),
-                                          dtype=object))  # fmt: skip
+            columns = [c for c in table.column_names if c.startswith("image") and "vector" in c]
+            found += [table[name].combine_chunks().to_pylist() for name in columns]
     flat: list[float] = []
 
     def collect(value: Any) -> None:

@@ -62,11 +62,11 @@ def test_escape_sequences_of_the_case_reach_no_terminal(shop: Shop) -> None:
     assert ":heart:" in run.out
 
 
-@pytest.mark.parametrize("evil", ["\x1b]0;X\x07", "\x1b[2J", "\x9b2J", "\r盖住", "\u202e倒", "\x08"])
+@pytest.mark.parametrize(
+    "evil", ["\x1b]0;X\x07", "\x1b[2J", "\x9b2J", "\r盖住", "\u202e倒", "\x08"]
+)
 @pytest.mark.parametrize("place", ["title", "id", "brand"])
-def test_no_field_of_a_product_controls_the_terminal(
-    shop: Shop, place: str, evil: str
-) -> None:
+def test_no_field_of_a_product_controls_the_terminal(shop: Shop, place: str, evil: str) -> None:
     row = {"id": "a0", "image": "p0.jpg", "title": "红裙", "brand": "牌"}
     row[place] += evil + "尾"
     gone = {"id": f"bad{evil}", "image": f"gone{evil}.jpg", "title": evil}

@@ -153,9 +153,7 @@ def test_f05_a_demo_dataset_interrupted_while_it_is_drawn_is_finished(
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 @pytest.mark.parametrize("command", ["build", "add", "remove"])
-def test_f06_every_file_of_an_acknowledged_index_write_is_synced(
-    shop: Shop, command: str
-) -> None:
+def test_f06_every_file_of_an_acknowledged_index_write_is_synced(shop: Shop, command: str) -> None:
     table = shop.write("t.csv", "id,image,title\na0,p0.jpg,红裙\na1,p1.jpg,蓝裤\n")
     more = shop.write("m.csv", "id,image,title\na2,p2.jpg,白鞋\n")
     index = Path(shop.index)
@@ -481,9 +479,7 @@ def test_f17_a_damaged_copy_of_vectors_is_made_again(shop: Shop, how: str) -> No
 
 
 @pytest.mark.parametrize("how", ["keys reversed", "numbers out of range"])
-def test_f17_a_copy_of_vectors_with_wrong_keys_finds_no_wrong_product(
-    shop: Shop, how: str
-) -> None:
+def test_f17_a_copy_of_vectors_with_wrong_keys_finds_no_wrong_product(shop: Shop, how: str) -> None:
     lines = ["id,image,title", *(f"a{n},p{n}.jpg,红裙{n}" for n in range(10))]
     shop.built(shop.write("t.csv", "\n".join(lines) + "\n"))
     right = {name: hit["score"] for name, hit in shop.products().items()}

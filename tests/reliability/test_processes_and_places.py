@@ -361,14 +361,12 @@ def test_f27_a_killed_build_on_object_storage_says_that_it_is_unfinished(
         f"bags --input t.csv --workers {10**9}",
     ],
 )
-def test_f28_an_extreme_option_is_refused_or_works(
-    shop: Shop, home: Path, command: str
-) -> None:
+def test_f28_an_extreme_option_is_refused_or_works(shop: Shop, home: Path, command: str) -> None:
     if "INDEX" in command:
         shop.built(shop.write("t.csv", "id,image,title\na0,p0.jpg,红裙\n"))
     words = {"MODEL": str(shop.model), "INDEX": str(shop.index)}
-    run = shop.xmr(*[words.get(part, part) for part in command.split()],
-                   *(SETS + ["--set", "training.max_steps=1"] if "train" in command else []))  # fmt: skip
+    more = [*SETS, "--set", "training.max_steps=1"] if command.startswith("train") else []
+    run = shop.xmr(*[words.get(part, part) for part in command.split()], *more)
     assert_no_bug(run)
     assert run.code in (0, 2), (run.code, run.err)
     for word in ("--device x", "cuda:99", "device meta", "undefined", str(2**70)):
@@ -379,9 +377,7 @@ def test_f28_an_extreme_option_is_refused_or_works(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["preprocess --dataset big", "data check big"])
-def test_f28_a_worker_that_was_killed_says_that_memory_was_short(
-    home: Path, command: str
-) -> None:
+def test_f28_a_worker_that_was_killed_says_that_memory_was_short(home: Path, command: str) -> None:
     from tests.support.datasets import picture, write_split
 
     data = picture(1, (1600, 1600), "PNG")

@@ -33,11 +33,11 @@ SETS = [part for item in [*TINY, "training.batch_size=4"] for part in ("--set", 
 # F9: one odd name or character.
 
 
-@pytest.mark.parametrize("kind", ["not utf-8", "dangling", "looping", "folder", "long", "unreadable"])
+@pytest.mark.parametrize(
+    "kind", ["not utf-8", "dangling", "looping", "folder", "long", "unreadable"]
+)
 @pytest.mark.parametrize("command", ["index build", "encode"])
-def test_f09_one_odd_file_of_a_folder_costs_itself(
-    shop: Shop, command: str, kind: str
-) -> None:
+def test_f09_one_odd_file_of_a_folder_costs_itself(shop: Shop, command: str, kind: str) -> None:
     photos = shop.folder / "photos"
     photos.mkdir()
     copy(PHOTOS / "p0.jpg", photos / "good.jpg")
@@ -72,10 +72,8 @@ def test_f09_one_odd_file_of_a_folder_costs_itself(
 
 @pytest.mark.parametrize("kind", ["\\ud800", "\\u0000"])
 @pytest.mark.parametrize("command", ["index build", "data import", "encode"])
-def test_f09_one_odd_character_costs_its_own_row(
-    shop: Shop, command: str, kind: str
-) -> None:
-    good = ['{"id": "a%d", "image": "p%d.jpg", "title": "红裙%d"}' % (n, n, n) for n in (0, 2)]
+def test_f09_one_odd_character_costs_its_own_row(shop: Shop, command: str, kind: str) -> None:
+    good = [json.dumps({"id": f"a{n}", "image": f"p{n}.jpg", "title": f"红裙{n}"}) for n in (0, 2)]
     for place in ("title", "image", "id"):
         bad = {"id": "bad", "image": "p1.jpg", "title": "蓝"}
         line = json.dumps(bad).replace(json.dumps(bad[place])[:-1], json.dumps(bad[place])[:-1]
@@ -181,14 +179,10 @@ def test_f20_a_lone_quote_swallows_no_products(shop: Shop, command: str) -> None
 
 @pytest.mark.parametrize("size", [131_073, 1_000_000])
 @pytest.mark.parametrize("column", ["title", "note"])
-def test_f20_a_huge_cell_costs_at_most_its_own_row(
-    shop: Shop, column: str, size: int
-) -> None:
+def test_f20_a_huge_cell_costs_at_most_its_own_row(shop: Shop, column: str, size: int) -> None:
     huge = "长" * size
     bad = f"a1,p1.jpg,{huge},x" if column == "title" else f"a1,p1.jpg,红,{huge}"
-    table = shop.write(
-        "h.csv", f"id,image,title,note\na0,p0.jpg,红裙,x\n{bad}\na2,p2.jpg,蓝裤,y\n"
-    )
+    table = shop.write("h.csv", f"id,image,title,note\na0,p0.jpg,红裙,x\n{bad}\na2,p2.jpg,蓝裤,y\n")
     run = shop.build(table)
     assert_no_bug(run)
     assert run.code == 0, run.err[-500:]

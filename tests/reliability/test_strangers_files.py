@@ -54,9 +54,7 @@ def test_f02_an_option_that_loads_a_checkpoint_is_refused_and_runs_nothing(
 ) -> None:
     import torch
 
-    evil = with_option(
-        model, home / "m", "image", {"checkpoint_path": str(home / "m/extra.pth")}
-    )
+    evil = with_option(model, home / "m", "image", {"checkpoint_path": str(home / "m/extra.pth")})
     torch.save({"state_dict": Evil(home / "ran")}, home / "m/extra.pth")
     run = xmr("score", "p0.jpg", "红", "--checkpoint", evil)
     assert not (home / "ran").exists()
@@ -151,8 +149,9 @@ def test_f03_an_index_writes_and_deletes_nothing_outside_its_folder(
 
 def forged(index: Path, name: str, pa: Any) -> None:
     """Write the table again with another ``xmr_index`` in its metadata."""
-    import lancedb
     from shutil import rmtree
+
+    import lancedb
 
     table = lancedb.connect(str(index)).open_table("items").to_arrow()
     metadata = {**(table.schema.metadata or {}), b"xmr_index": name.encode()}
@@ -206,9 +205,7 @@ def test_f08_a_cell_that_names_no_regular_file_costs_its_own_row(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_f08_a_folder_of_photos_may_hold_something_else(
-    model: Path, home: Path, kind: str
-) -> None:
+def test_f08_a_folder_of_photos_may_hold_something_else(model: Path, home: Path, kind: str) -> None:
     (home / "photos").mkdir()
     (home / "photos/a.jpg").write_bytes((home / "p0.jpg").read_bytes())
     hostile(home / "photos", kind, "evil.jpg")
@@ -361,9 +358,7 @@ CONFIGS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*CONFIGS, "a pickle in text.pretrained"])
-def test_f22_a_hostile_config_is_refused_in_bounded_time_and_memory(
-    home: Path, kind: str
-) -> None:
+def test_f22_a_hostile_config_is_refused_in_bounded_time_and_memory(home: Path, kind: str) -> None:
     if kind == "a pickle in text.pretrained":
         import torch
 
@@ -489,7 +484,7 @@ def test_f25_arrays_of_a_shared_cache_that_lie_crash_no_command(home: Path, how:
     arguments = ["bags", "--input", "many.txt", "--json", "--workers", 1]
     right = process(*arguments, cwd=home, env=env)
     assert right.code == 0, right.err
-    files = [path for path in sorted(cache.rglob("*.npy"))]
+    files = sorted(cache.rglob("*.npy"))
     saved = {path: path.read_bytes() for path in files}
     assert environment(**env)["XMR_CACHE"] == str(cache)
     for path in files:

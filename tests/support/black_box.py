@@ -57,9 +57,7 @@ def environment(**changes: str | None) -> dict[str, str]:
 
     found = dict(os.environ)
     package = str(Path(bagformer_cli.__file__).parents[1])
-    found["PYTHONPATH"] = os.pathsep.join(
-        [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
+    found["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
     for name, value in changes.items():
         if value is None:
             found.pop(name, None)

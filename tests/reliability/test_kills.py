@@ -1,0 +1,188 @@
+"""Twenty kills at random moments for each command that writes; then it is run to its end.
+
+The end must be that of a run that was never killed, and nothing temporary may stay. Moments come
+from a fixed seed and from a fresh one, which the test's output names. ``XMR_KILLS`` sets how
+often; with few kills this is a quick check, with twenty it is the attack of the report.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.support.black_box import (
+    assert_no_bug,
+    case_folder,
+    environment,
+    process,
+    program,
+)
+from tests.support.datasets import picture, write_split
+from tests.support.killing import killed_at_random
+from tests.support.small_model import TINY
+
+KILLS = int(os.environ.get("XMR_KILLS", "20"))
+SEEDS = [0, time.time_ns() % 10**9]
+TRAIN = [part for item in [*TINY, "training.batch_size=8", "training.save_every=2",
+                           "training.evaluate_every=1000", "training.schedule_steps=60",
+                           "training.max_steps=40"]
+         for part in ("--set", item)]  # fmt: skip
+TEMPORARY = (".part", ".old", ".tmp")
+
+
+class Attack(NamedTuple):
+    """A command that writes.
+
+    Args:
+        prepare: Commands that are run once, before.
+        command: The command that is killed.
+        again: The command that continues it where the same one is refused; None: the same one.
+        outcome: Reduces a folder in which it ran to something that can be compared.
+    """
+
+    prepare: list[list[str]]
+    command: list[str]
+    again: list[str] | None
+    outcome: Callable[[Path, Path], Any]
+
+
+def contents(*names: str) -> Callable[[Path, Path], Any]:
+    """Digests of all files below some paths (but locks)."""
+
+    def digest(folder: Path, model: Path) -> dict[str, str]:
+        found = {}
+        for name in names:
+            path = folder / name
+            for file in [path] if path.is_file() else sorted(path.rglob("*")):
+                if file.is_file() and not file.name.endswith("lock"):
+                    found[str(file.relative_to(folder))] = hashlib.sha256(
+                        file.read_bytes()
+                    ).hexdigest()
+        assert found
+        return found
+
+    return digest
+
+
+def products(folder: Path, model: Path) -> dict[str, Any]:
+    """Ids, titles and scores of an index."""
+    found = process("search", "红裙", "--index", "i", "-k", 5000, "--checkpoint", model, "--json",
+                    cwd=folder)  # fmt: skip
+    assert found.code == 0, found.err
+    assert "unfinished" not in found.err
+    assert "incomplete" not in found.err
+    info = process("index", "info", "i", "--json", cwd=folder).json()
+    hits = found.json()["results"][0]["hits"]
+    assert info["rows"] == len(hits)
+    assert info["unfinished"] is False
+    return {hit["id"]: (hit["title"], round(hit["score"], 4)) for hit in hits}
+
+
+def weights(folder: Path, model: Path) -> dict[str, bytes]:
+    from safetensors.numpy import load_file
+
+    found = load_file(folder / "r/last/model.safetensors")
+    return {name: value.tobytes() for name, value in found.items()}
+
+
+def vectors(folder: Path, model: Path) -> Any:
+    """What an index built from the encoded files finds."""
+    built = process("index", "build", "v", "i", cwd=folder)
+    assert built.code == 0, built.err
+    return products(folder, model)
+
+
+BUILD = ["index", "build", "many.csv", "i", "--checkpoint", "MODEL", "--batch-size", "16"]
+ATTACKS = {
+    "data demo": Attack([], ["data", "demo", "--out", "d", "--images", "200"], None,
+                        contents("d")),
+    "data import": Attack([], ["data", "import", "many.csv", "--out", "o"], None, contents("o")),
+    "preprocess": Attack([], ["preprocess", "--dataset", "set", "--workers", "1"], None,
+                         contents("set/.xmr")),
+    "bags": Attack([], ["bags", "--input", "titles.txt", "--output", "b.jsonl", "--workers", "1"],
+                   None, contents("b.jsonl")),
+    "dict mine": Attack([], ["dict", "mine", "titles.txt", "--out", "mined.tsv"], None,
+                        contents("mined.tsv")),
+    "encode": Attack([], ["encode", "many.csv", "--out", "v", "--checkpoint", "MODEL",
+                          "--piece-size", "16"], None, vectors),
+    "index build": Attack([], BUILD, ["index", "add", "many.csv", "i"], products),
+    "index add": Attack([["index", "build", "few.csv", "i", "--checkpoint", "MODEL"]],
+                        ["index", "add", "many.csv", "i", "--batch-size", "16"], None, products),
+    "index remove": Attack([BUILD], ["index", "remove", "i", "--where", "kind = 'odd'"], None,
+                           products),
+    "train": Attack([["train", "--config", "demo", "--dataset", "set", "--output-dir", "r", *TRAIN,
+                      "--set", "training.max_steps=1"]],
+                    ["train", "--resume", "--output-dir", "r", "--set", "training.max_steps=40"],
+                    None, weights),
+    "eval --tune-beta": Attack([["train", "--config", "demo", "--dataset", "set", "--output-dir",
+                                 "r", *TRAIN, "--set", "training.max_steps=1"]],
+                               ["eval", "--dataset", "set", "--checkpoint", "r", "--tune-beta",
+                                "--submission", "s.jsonl"], None,
+                               contents("r/best/config.yaml", "s.jsonl")),
+    "search --output": Attack([["index", "build", "few.csv", "i", "--checkpoint", "MODEL"]],
+                              ["search", "红裙", "--index", "i", "--output", "p.html"], None,
+                              products),
+}  # fmt: skip
+
+
+def workplace(folder: Path) -> Path:
+    """Write what all attacks start from."""
+    case_folder("", folder)
+    queries = [(n, f"红色商品{n}号", (100 + n,)) for n in range(1, 41)]
+    images = [(100 + n, picture(n)) for n in range(1, 41)]
+    for split in ("train", "valid"):
+        write_split(folder / "set", split, queries, images)
+    head = "id,image,title,kind"
+    rows = [f"a{n},p{n % 10}.jpg,红裙{n},{('even', 'odd')[n % 2]}" for n in range(300)]
+    (folder / "many.csv").write_text("\n".join([head, *rows]) + "\n", "utf-8")
+    (folder / "few.csv").write_text("\n".join([head, *rows[:20]]) + "\n", "utf-8")
+    titles = [f"新款潮玩盲盒{n % 97}号红色连衣裙{n}\n" for n in range(20_000)]
+    (folder / "titles.txt").write_text("".join(titles), "utf-8")
+    return folder
+
+
+def run(folder: Path, model: Path, arguments: list[str]) -> Any:
+    words = [str(model) if part == "MODEL" else part for part in arguments]
+    ended = process(*words, cwd=folder, timeout=300)
+    assert_no_bug(ended)
+    return ended
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", SEEDS, ids=["fixed", f"fresh {SEEDS[1]}"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_command_killed_twenty_times_ends_as_if_never_killed(
+    model: Path, tmp_path: Path, name: str, seed: int
+) -> None:
+    attack = ATTACKS[name]
+    whole, killed = workplace(tmp_path / "whole"), workplace(tmp_path / "killed")
+    for folder in (whole, killed):
+        for prepared in attack.prepare:
+            assert run(folder, model, prepared).code == 0
+    ended = run(whole, model, attack.command)
+    assert ended.code == 0, ended.err
+    words = [str(model) if part == "MODEL" else part for part in attack.command]
+    kills = killed_at_random(program(*words), max(1.0, ended.seconds), KILLS, seed, cwd=killed,
+                             env=environment())  # fmt: skip
+    again = attack.command
+    ended = run(killed, model, again)
+    if ended.code and attack.again is not None:  # the index is there: `add` goes on
+        ended = run(killed, model, attack.again)
+    elif ended.code and kills < KILLS:  # it was done before, and says so
+        assert "already" in ended.err or "exists" in ended.err, ended.err
+        ended = None
+    assert ended is None or ended.code == 0, ended.err
+    assert attack.outcome(killed, model) == attack.outcome(whole, model)
+    left = [str(path) for path in killed.rglob("*") if path.name.endswith(TEMPORARY)]
+    assert left == []
+    shutil.rmtree(whole)
+    shutil.rmtree(killed)
+    print(f"{name}: {kills} of {KILLS} runs were killed before they ended, seed {seed}")
