@@ -69,10 +69,7 @@ ARCHITECTURES: dict[str, tuple[str, Sequence[str]]] = {
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        pytest.param(kind, marks=() if kind == "cnn" else pytest.mark.slow)
-        for kind in ARCHITECTURES
-    ],
+    [pytest.param(kind, marks=() if kind == "cnn" else pytest.mark.slow) for kind in ARCHITECTURES],
 )
 def test_f01_a_resumed_run_is_the_run_never_stopped(
     xmr: Callable[..., Any], home: Path, kind: str

@@ -374,9 +374,7 @@ def test_f30_int8_scores_as_float_in_any_dimension(retriever: Any, dim: int) -> 
         return multi_vectors(values.to(torch.int8), offsets, scales), exact
 
     (texts, plain_texts), (images, plain_images) = drawn(40, 7), drawn(50, 13)
-    for found, exact in zip(
-        maxsim(texts, images), maxsim(plain_texts, plain_images), strict=True
-    ):
+    for found, exact in zip(maxsim(texts, images), maxsim(plain_texts, plain_images), strict=True):
         assert torch.allclose(found.float(), exact.float(), atol=1e-3 * dim)
     for found, exact in zip(
         maxsim(plain_texts, images), maxsim(plain_texts, plain_images), strict=True
