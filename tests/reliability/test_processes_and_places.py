@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -63,7 +64,8 @@ def side_by_side(
 def test_f04_five_first_commands_share_an_empty_cache(tmp_path: Path, attempt: int) -> None:
     env: dict[str, str | None] = {"XMR_CACHE": str(tmp_path / "cache")}
     ended = side_by_side([program("bags", "红色连衣裙", "--json")] * 5, tmp_path, env)
-    assert [(one.code, one.err) for one in ended] == [(0, "")] * 5
+    assert [one.code for one in ended] == [0] * 5, [one.err for one in ended if one.code]
+    assert not [one.err for one in ended if BUG.search(one.err)]
     assert len({one.out for one in ended}) == 1
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.name.endswith((".part", ".old"))]
 
@@ -133,8 +135,8 @@ def test_f07_a_user_without_a_name_or_home_works(
     ended = as_nobody(public, arguments, env)
     assert_no_bug(ended)
     assert ended.code == 0, ended.err
-    if ended.err.strip() and command != "doctor":
-        assert "XMR_CACHE" in ended.err  # a remark says where to put the cache
+    if "cache" in ended.err.lower():
+        assert "XMR_CACHE" in ended.err  # a remark names the setting
 
 
 @needs_root
@@ -317,7 +319,7 @@ def test_f27_a_killed_build_on_object_storage_says_that_it_is_unfinished(
             assert info.json()["unfinished"] is True
             found = process("search", "红", "--index", "s3://shop/index", "--checkpoint", model,
                             cwd=home, env=env)  # fmt: skip
-            assert found.err.strip() != ""
+            assert re.search("unfinished|incomplete|missing|interrupted", found.err), found.err
         again = process(*build, cwd=home, env=env)
         if again.code:  # it is refused because there is something: then `add` finishes it
             again = process("index", "add", "many.csv", "s3://shop/index", cwd=home, env=env)
