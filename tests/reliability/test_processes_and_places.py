@@ -241,9 +241,12 @@ def test_f26_a_search_beside_a_writer_sees_one_version(shop: Shop) -> None:
     lines = ["id,image,title", *(f"a{n},p{n % 10}.jpg,红裙{n}" for n in range(60))]
     table = shop.write("t.csv", "\n".join(lines) + "\n")
     shop.built(table)
-    replaced = shop.write("r.csv", "\n".join([lines[0], *lines[1:6]]) + "\n")
+    vectors = shop.folder / "v"  # encoded before: the writer only writes
+    run = shop.xmr("encode", table, "--out", vectors, "--checkpoint", shop.model, "--dtype", "int8")
+    assert run.code == 0, run.err
+    queries = [f"红色商品{n}号" for n in range(40)]
     writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(replaced), str(shop.index)], env=environment(),
+        [sys.executable, "-c", WRITER, str(vectors), str(shop.index)], env=environment(),
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
     )  # fmt: skip
     try:
@@ -253,19 +256,20 @@ def test_f26_a_search_beside_a_writer_sees_one_version(shop: Shop) -> None:
         failed, searches = [], 0
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            run = shop.search()
+            run = shop.xmr("search", *queries, "--index", shop.index, "-k", 100, "--json")
             searches += 1
             if run.code:
                 failed.append(run.err)
-            else:
-                ids = [hit["id"] for hit in run.json()["results"][0]["hits"]]
+                continue
+            for result in run.json()["results"]:
+                ids = [hit["id"] for hit in result["hits"]]
                 if sorted(ids) != sorted(f"a{n}" for n in range(60)):
                     failed.append(f"{len(ids)} products, {len(set(ids))} different")
         assert writer.poll() is None
     finally:
         os.killpg(writer.pid, signal.SIGKILL)
         writer.communicate()
-    assert searches >= 20
+    assert searches >= 10
     assert failed == []
 
 
@@ -274,9 +278,9 @@ def test_f26_a_search_beside_a_writer_sees_one_version(shop: Shop) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("after", [0.35, 0.55, 0.75, 0.9])
+@pytest.mark.parametrize("after", [1, 2, 4])
 def test_f27_a_killed_build_on_object_storage_says_that_it_is_unfinished(
-    model: Path, home: Path, after: float
+    model: Path, home: Path, after: int
 ) -> None:
     server_module = pytest.importorskip("moto.server")
     import socket
@@ -294,10 +298,11 @@ def test_f27_a_killed_build_on_object_storage_says_that_it_is_unfinished(
     }  # fmt: skip
     try:
         boto3 = pytest.importorskip("boto3")
-        boto3.client(
+        bucket = boto3.client(
             "s3", endpoint_url=f"http://127.0.0.1:{port}", aws_access_key_id="a",
             aws_secret_access_key="b", region_name="us-east-1",
-        ).create_bucket(Bucket="shop")  # fmt: skip
+        )  # fmt: skip
+        bucket.create_bucket(Bucket="shop")
         rows = [f"a{n},p{n % 10}.jpg,红裙{n}" for n in range(400)]
         (home / "many.csv").write_text("\n".join(["id,image,title", *rows]) + "\n", "utf-8")
         build = ["index", "build", "many.csv", "s3://shop/index", "--checkpoint", model,
@@ -308,18 +313,21 @@ def test_f27_a_killed_build_on_object_storage_says_that_it_is_unfinished(
         started = subprocess.Popen(program(*build), cwd=home, env=environment(**env),
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                    start_new_session=True)  # fmt: skip
-        try:
-            started.wait(timeout=whole.seconds * after)
-        except subprocess.TimeoutExpired:
-            os.killpg(started.pid, signal.SIGKILL)
-            started.wait()
+        deadline = time.monotonic() + 120
+        while started.poll() is None and time.monotonic() < deadline:
+            found = bucket.list_objects_v2(Bucket="shop", Prefix="index/").get("Contents", [])
+            if sum("/data/" in one["Key"] for one in found) >= after:
+                break
+            time.sleep(0.01)
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
         info = process("index", "info", "s3://shop/index", "--json", cwd=home, env=env)
         assert_no_bug(info)
         if info.code == 0 and 0 < info.json()["rows"] < 400:
             assert info.json()["unfinished"] is True
-            found = process("search", "红", "--index", "s3://shop/index", "--checkpoint", model,
+            searched = process("search", "红", "--index", "s3://shop/index", "--checkpoint", model,
                             cwd=home, env=env)  # fmt: skip
-            assert re.search("unfinished|incomplete|missing|interrupted", found.err), found.err
+            assert re.search("unfinished|incomplete|missing|interrupted", searched.err)
         again = process(*build, cwd=home, env=env)
         if again.code:  # it is refused because there is something: then `add` finishes it
             again = process("index", "add", "many.csv", "s3://shop/index", cwd=home, env=env)
@@ -378,7 +386,7 @@ def test_f28_an_extreme_option_is_refused_or_works(shop: Shop, home: Path, comma
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["preprocess --dataset big", "data check big"])
+@pytest.mark.parametrize("command", ["data demo --out d --images 3000", "data check big"])
 def test_f28_a_worker_that_was_killed_says_that_memory_was_short(home: Path, command: str) -> None:
     from tests.support.datasets import picture, write_split
 
