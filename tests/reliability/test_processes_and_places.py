@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -254,9 +255,12 @@ def test_f26_a_search_beside_a_writer_sees_one_version(shop: Shop) -> None:
         for _ in range(2):  # it has written once
             writer.stdout.readline()
         failed, searches = [], 0
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 40
         while time.monotonic() < deadline:
-            run = shop.xmr("search", *queries, "--index", shop.index, "-k", 100, "--json")
+            # Each way has other steps between finding rows and reading them.
+            ways = [[], ["--recall", "vector"], ["--rerank", 8], ["--where", "id != 'x'"]]
+            options = ["--index", shop.index, "-k", 100, "--json", *ways[searches % len(ways)]]
+            run = shop.xmr("search", *queries, *options)
             searches += 1
             if run.code:
                 failed.append(run.err)
@@ -303,11 +307,13 @@ def test_f27_a_killed_build_on_object_storage_says_that_it_is_unfinished(
             aws_secret_access_key="b", region_name="us-east-1",
         )  # fmt: skip
         bucket.create_bucket(Bucket="shop")
+        prefix = uuid.uuid4().hex  # moto keeps its buckets from one test to the next
+        place = f"s3://shop/{prefix}"
         rows = [f"a{n},p{n % 10}.jpg,红裙{n}" for n in range(400)]
         (home / "many.csv").write_text("\n".join(["id,image,title", *rows]) + "\n", "utf-8")
-        build = ["index", "build", "many.csv", "s3://shop/index", "--checkpoint", model,
+        build = ["index", "build", "many.csv", f"{place}/index", "--checkpoint", model,
                  "--batch-size", 16]  # fmt: skip
-        whole = process(*build[:3], "s3://shop/whole", *build[4:], cwd=home, env=env)
+        whole = process(*build[:3], f"{place}/whole", *build[4:], cwd=home, env=env)
         if whole.code:
             pytest.skip(f"no build on this object storage: {whole.err[-200:]}")
         started = subprocess.Popen(program(*build), cwd=home, env=environment(**env),
@@ -315,26 +321,31 @@ def test_f27_a_killed_build_on_object_storage_says_that_it_is_unfinished(
                                    start_new_session=True)  # fmt: skip
         deadline = time.monotonic() + 120
         while started.poll() is None and time.monotonic() < deadline:
-            found = bucket.list_objects_v2(Bucket="shop", Prefix="index/").get("Contents", [])
+            found = bucket.list_objects_v2(Bucket="shop", Prefix=f"{prefix}/index/").get(
+                "Contents", []
+            )
             if sum("/data/" in one["Key"] for one in found) >= after:
                 break
             time.sleep(0.01)
         os.killpg(started.pid, signal.SIGKILL)
         started.wait()
-        info = process("index", "info", "s3://shop/index", "--json", cwd=home, env=env)
+        info = process("index", "info", f"{place}/index", "--json", cwd=home, env=env)
         assert_no_bug(info)
-        if info.code == 0 and 0 < info.json()["rows"] < 400:
+        caught = info.code == 0 and 0 < info.json()["rows"] < 400
+        if caught:
             assert info.json()["unfinished"] is True
-            searched = process("search", "红", "--index", "s3://shop/index", "--checkpoint", model,
+            searched = process("search", "红", "--index", f"{place}/index", "--checkpoint", model,
                             cwd=home, env=env)  # fmt: skip
             assert re.search("unfinished|incomplete|missing|interrupted", searched.err)
         again = process(*build, cwd=home, env=env)
         if again.code:  # it is refused because there is something: then `add` finishes it
-            again = process("index", "add", "many.csv", "s3://shop/index", cwd=home, env=env)
+            again = process("index", "add", "many.csv", f"{place}/index", cwd=home, env=env)
         assert again.code == 0, again.err
-        info = process("index", "info", "s3://shop/index", "--json", cwd=home, env=env)
+        info = process("index", "info", f"{place}/index", "--json", cwd=home, env=env)
         assert info.json()["rows"] == 400
         assert info.json()["unfinished"] is False
+        if not caught:
+            pytest.skip("the build was not caught in the middle")
     finally:
         server.stop()
 
