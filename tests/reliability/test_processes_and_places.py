@@ -277,6 +277,56 @@ def test_f26_a_search_beside_a_writer_sees_one_version(shop: Shop) -> None:
     assert failed == []
 
 
+@pytest.mark.slow
+def test_f26_threads_that_share_an_index_beside_a_writer_see_one_version(shop: Shop) -> None:
+    """A service shares one open index: one thread's refresh must not disturb another's search."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from bagformer_cli.index.search import Index
+
+    lines = ["id,image,title", *(f"a{n},p{n % 10}.jpg,红裙{n}" for n in range(60))]
+    table = shop.write("t.csv", "\n".join(lines) + "\n")
+    shop.built(table)
+    vectors = shop.folder / "v"
+    run = shop.xmr("encode", table, "--out", vectors, "--checkpoint", shop.model, "--dtype", "int8")
+    assert run.code == 0, run.err
+    index = Index.open(str(shop.index), str(shop.model), device="cpu")
+    index.search_many(["红裙"], k=100)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(vectors), str(shop.index)], env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
+    failed: list[str] = []
+
+    def search(number: int) -> int:
+        searches = 0
+        while time.monotonic() < deadline:
+            searches += 1
+            try:
+                (found,) = index.search_many([f"红色商品{number}号"], k=100)
+            except Exception as error:
+                failed.append(repr(error))
+                continue
+            ids = [hit.id for hit in found.hits]
+            if sorted(ids) != sorted(f"a{n}" for n in range(60)):
+                failed.append(f"{len(ids)} products, {len(set(ids))} different")
+        return searches
+
+    try:
+        assert writer.stdout is not None
+        for _ in range(2):  # it has written once
+            writer.stdout.readline()
+        deadline = time.monotonic() + 20
+        with ThreadPoolExecutor(4) as pool:
+            searches = sum(pool.map(search, range(4)))
+        assert writer.poll() is None
+    finally:
+        os.killpg(writer.pid, signal.SIGKILL)
+        writer.communicate()
+    assert searches >= 20
+    assert failed == [], (len(failed), searches)
+
+
 # F27: object storage.
 
 
