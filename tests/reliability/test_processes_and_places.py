@@ -143,11 +143,14 @@ def test_f07_a_user_without_a_name_or_home_works(
 @needs_root
 @pytest.mark.slow
 def test_f07_many_titles_need_no_folder_for_compiled_code(public: Path) -> None:
+    """Neither the package, nor HOME, nor the working directory can be written."""
     (public / "t.txt").write_text("红色连衣裙 2件装\n" * 6000)
     (public / "cache").mkdir()
     (public / "cache").chmod(0o777)
-    ended = as_nobody(public, ["bags", "--input", "t.txt", "--output", "b.jsonl", "--workers", 1],
-                      {"XMR_CACHE": str(public / "cache")})  # fmt: skip
+    (public / "work").mkdir(mode=0o555)
+    arguments = ["bags", "--input", public / "t.txt", "--output", public / "b.jsonl"]
+    env: dict[str, str | None] = {"XMR_CACHE": str(public / "cache"), "HOME": "/"}
+    ended = as_nobody(public / "work", [*arguments, "--workers", 1], env)
     assert_no_bug(ended)
     assert ended.code == 0, ended.err
     assert (public / "b.jsonl").read_text().count("\n") == 6000
@@ -331,6 +334,7 @@ def test_f26_threads_that_share_an_index_beside_a_writer_see_one_version(shop: S
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("after", [1, 2, 4])
 def test_f27_a_killed_build_on_object_storage_says_that_it_is_unfinished(
