@@ -6,9 +6,7 @@ of one package or module, exempt or not::
 
     python -m tests.support.language text index.search docs
 
-To hold one package only: ``pytest tests/test_language.py -k text``. When a package is rewritten,
-delete its line from ``NOT_YET_REWRITTEN``; to do it in steps, replace the line by one for each
-module that is left.
+To hold one package only: ``pytest tests/test_language.py -k text``.
 """
 
 from __future__ import annotations
@@ -19,16 +17,15 @@ from tests.support import language
 from tests.support.sources import modules
 
 # Package, module or document -> reason.
-NOT_YET_REWRITTEN: dict[str, str] = {
+EXEMPT: dict[str, str] = {
     "bench.index": "its JSON key `beside` stays",
-    "docs/performance.md": "not yet rewritten",
 }
 
 PACKAGES = sorted({module.split(".")[0] for module in modules()})
 
 
 def is_exempt(module: str) -> bool:
-    return any(language.covers(name, module) for name in NOT_YET_REWRITTEN)
+    return any(language.covers(name, module) for name in EXEMPT)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -45,13 +42,13 @@ def test_a_package_is_in_plain_words(package: str) -> None:
 @pytest.mark.parametrize("document", language.documents())
 def test_a_document_is_in_plain_words(document: str) -> None:
     if is_exempt(document):
-        pytest.skip(NOT_YET_REWRITTEN.get(document, "not yet rewritten"))
+        pytest.skip(EXEMPT[document])
     assert not language.document_findings(document)
 
 
 def test_every_exemption_names_something() -> None:
     known = [*modules(), *language.documents()]
-    stale = [n for n in NOT_YET_REWRITTEN if not any(language.covers(n, one) for one in known)]
+    stale = [n for n in EXEMPT if not any(language.covers(n, one) for one in known)]
     assert not stale, "no such module or document"
 
 
