@@ -416,7 +416,7 @@ def learn_alone(store: Store, name: str, steps: int) -> tuple[list[float], list[
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 20) * (1 - step / steps)
         output = accumulate_gradients(
-            task, batches.batch(step), epoch=step / len(batches), number=step
+            task, batches.batch(step), epoch=step / batches.per_epoch, number=step
         )
         optimizer.step()
         optimizer.zero_grad()
