@@ -50,7 +50,12 @@ def bagformer(
         Interaction, typer.Option(help=tr("The vectors that are compared."))
     ] = Interaction.bagwise,
     bag_fusion: Annotated[
-        BagFusion, typer.Option(help=tr("Bags before or after the text encoder, as trained."))
+        BagFusion,
+        typer.Option(
+            help=tr(
+                "Sum tokens to bags before (early) or after (late) the text encoder; must match the training."
+            )
+        ),
     ] = BagFusion.late,
     sep: Annotated[
         bool,

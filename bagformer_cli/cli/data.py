@@ -186,7 +186,9 @@ def import_data(
     images: Annotated[
         Path | None,
         typer.Option(
-            help=tr("Folder of relative image paths. Default: the folder of the table."),
+            help=tr(
+                "Folder that relative image paths start from. Default: the folder of the table."
+            ),
             rich_help_panel=tr("Tables"),
             show_default="",
         ),
@@ -218,7 +220,7 @@ def import_data(
     encoding: Annotated[
         str,
         typer.Option(
-            help=tr("Text encoding of the table. Excel in China writes gb18030."),
+            help=tr("Text encoding of the table. Chinese Excel usually writes gb18030."),
             rich_help_panel=tr("Tables"),
         ),
     ] = "utf-8",

@@ -202,19 +202,21 @@ def check(
 def mine(
     titles: Annotated[Path, typer.Argument(help=tr("A file with one title per line."))],
     out: Annotated[Path | None, typer.Option(help=tr("The dictionary to write."))] = None,
-    min_count: Annotated[int, typer.Option(min=2, help=tr("Fewest occurrences of an entry."))] = 5,
+    min_count: Annotated[
+        int, typer.Option(min=2, help=tr("Minimum number of occurrences of an entry."))
+    ] = 5,
     min_cohesion: Annotated[
         float,
         typer.Option(
             help=tr(
-                "Least mutual information of its parts, in nats. Higher values keep fewer words."
+                "Minimum mutual information of its parts, in nats. Higher values keep fewer words."
             )
         ),
     ] = 4.0,
     min_freedom: Annotated[
         float,
         typer.Option(
-            help=tr("Least entropy of its neighbours, in nats. Higher values keep fewer words.")
+            help=tr("Minimum entropy of its neighbours, in nats. Higher values keep fewer words.")
         ),
     ] = 0.9,
     most: Annotated[

@@ -69,7 +69,7 @@ def evaluate_command(
             metavar="KEYS",
             help=tr(
                 "File of image ids, one per line: evaluate on these images and their queries. "
-                "With a name after a tab: on each named subset, and average."
+                "With a subset name after a tab: on each subset, and their average."
             ),
         ),
     ] = None,

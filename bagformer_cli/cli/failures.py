@@ -72,7 +72,7 @@ def _usage_error(failure: Any) -> InputError:
         )
     if kind == "MissingParameter":
         return InputError(
-            tr("A required argument is missing."),
+            tr("A required argument or option is missing."),
             where=program,
             expected=_parameter(failure),
             hint=hint,

@@ -50,10 +50,12 @@ SplitName = Annotated[
 ]
 Root = Annotated[
     Path | None,
-    typer.Option(help=tr("Folder of relative image paths. Default: the folder of the table.")),
+    typer.Option(
+        help=tr("Folder that relative image paths start from. Default: the folder of the table.")
+    ),
 ]
 Encoding = Annotated[
-    str, typer.Option(help=tr("Text encoding of the table. Excel in China writes gb18030."))
+    str, typer.Option(help=tr("Text encoding of the table. Chinese Excel usually writes gb18030."))
 ]
 VectorDtype = Annotated[
     Literal["int8", "float16", "float32", "residual4"],

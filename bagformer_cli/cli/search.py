@@ -83,7 +83,9 @@ def search(
         int | None,
         typer.Option(
             min=1,
-            help=tr("Candidates of --recall vector. More find more and take longer. Default: 200."),
+            help=tr(
+                "Candidates, with --recall vector only. A larger number finds more and takes longer. Default: 200."
+            ),
             show_default=False,
         ),
     ] = None,
@@ -163,7 +165,7 @@ def _check_queries(queries: list[str], images: list[Path]) -> None:
     """Raise InputError unless there are texts or images, not both, and all can be searched for."""
     if bool(queries) == bool(images):
         raise InputError(
-            tr("Search needs a text query or an image."),
+            tr("Give a text query or an image, not both."),
             where="xmr search",
             hint=tr("`{command}` shows its usage.", command="xmr search --help"),
         )

@@ -57,8 +57,8 @@ def train(
         typer.Option(
             help=tr(
                 "Config file or built-in config. Default: demo for the demo dataset, otherwise the "
-                "published full-size settings of the interaction; with --mode, the config of "
-                "its paper."
+                "published full-size settings of the interaction; with --mode, the config that "
+                "the mode names."
             )
         ),
     ] = None,

@@ -143,7 +143,9 @@ def _config_error(error: ValidationError, where: str, overrides: Sequence[str]) 
             hint=tr("Did you mean {name}?", name=near) if near else None,
         )
     if first["type"] == "value_error":
-        return ConfigError(str(first["ctx"]["error"]), where=place)
+        broken = str(first["ctx"]["error"])
+        named = [item for item in overrides if item.partition("=")[0].strip() in broken]
+        return ConfigError(broken, where=f"--set {named[0]}" if named else place)
     return ConfigError(
         tr("The value does not fit."),
         where=place,

@@ -220,7 +220,7 @@ class DualEncoder(nn.Module):
     def _require_room_for_codes(self) -> None:
         if self.shared is None and not self.vision_encoder.takes_codes:
             raise ConfigError(
-                tr("This image encoder reads no sequence that code tokens could be appended to."),
+                tr("This image encoder cannot take code tokens."),
                 where="model.codes",
                 expected=tr(
                     "a plain vision transformer as image.backbone, or model.shared.cells=32"

@@ -143,7 +143,7 @@ def test_too_many_arguments_are_listed(xmr: Callable[..., Any]) -> None:
 def test_a_missing_argument_is_named(xmr: Callable[..., Any]) -> None:
     run = xmr("score")
     assert run.code == 2
-    assert "A required argument is missing." in run.err
+    assert "A required argument or option is missing." in run.err
     assert "expected  IMAGE" in run.err
 
 

@@ -91,3 +91,9 @@ def test_every_key_is_read() -> None:
 def test_compile_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"training\.compile is not available"):
         load_config("demo", ["training.compile=true"])
+
+
+def test_a_broken_rule_names_the_override_that_broke_it() -> None:
+    with pytest.raises(ConfigError, match=r"text\.width must be a multiple") as caught:
+        load_config("demo", ["seed=1", "text.width=130"])
+    assert caught.value.where == "--set text.width=130"

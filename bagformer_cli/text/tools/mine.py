@@ -78,7 +78,7 @@ class MiningLimits:
     """The limits for candidates.
 
     Args:
-        count: Fewest occurrences of an entry.
+        count: Minimum number of occurrences of an entry.
         cohesion: Least cohesion, in nats.
         freedom: Least freedom, in nats.
         candidates: Most candidates whose neighbours are counted. If there are more, the rarest are
