@@ -53,7 +53,8 @@ def bagformer(
         BagFusion,
         typer.Option(
             help=tr(
-                "Sum tokens to bags before (early) or after (late) the text encoder; must match the training."
+                "Sum tokens to bags before (early) or after (late) the text encoder; must match "
+                "the training."
             )
         ),
     ] = BagFusion.late,

@@ -84,7 +84,8 @@ def search(
         typer.Option(
             min=1,
             help=tr(
-                "Candidates, with --recall vector only. A larger number finds more and takes longer. Default: 200."
+                "Candidates, with --recall vector only. A larger number finds more and takes "
+                "longer. Default: 200."
             ),
             show_default=False,
         ),
