@@ -126,6 +126,7 @@ class DualEncoder(nn.Module):
         else:
             layout, mask = text, text.attention_mask
             output = self.text_encoder(text.input_ids, mask, **extra)
+        # The encoder appends the code tokens to the title: [title positions | code tokens].
         length = mask.shape[1]
         states, code_states = States(output[:, :length], mask), output[:, length:]
         if self.head is not None:
@@ -144,12 +145,16 @@ class DualEncoder(nn.Module):
         mask = self.vision_encoder.mask(pixels)
         maps: list[Tensor] = []
         count = 0 if codes is None else len(codes)
+        # Code tokens enter the encoder that all image positions pass last: the vision transformer,
+        # or the shared BERT. Its output is [image positions | code tokens].
         if self.wants_maps:
             output, maps = self.vision_encoder.forward_maps(pixels)
         elif codes is None or self.shared is not None:
             output = self.vision_encoder(pixels)
         else:
             output = self.vision_encoder(pixels, codes)
+        # `features` are what masked-patch modelling predicts: the vision encoder's output, before
+        # a shared BERT has mixed it with other positions.
         features = output
         if self.shared is not None:
             output = self.text_encoder.layers(self.shared(output), mask, codes)
@@ -185,6 +190,7 @@ class DualEncoder(nn.Module):
             chosen = content_tokens(states.values, layout)
         keep = self.config.keep
         if keep != "all" and keep > 1:
+            # Inflate and Shrink keeps position 0 ([CLS]) and the vectors that follow it.
             first = MultiVectors.from_dense(states.values[:, :1])
             chosen = MultiVectors.join([first, chosen]).truncate(keep)
         return _with_codes(chosen, code_states)
@@ -194,6 +200,7 @@ class DualEncoder(nn.Module):
         keep = self.config.keep
         few = keep != "all" and keep > 1
         if few and self.vision_encoder.has_class:
+            # A patch grid has no order of importance: average its cells instead of truncating.
             chosen = MultiVectors.from_dense(pool_grid(states.values[:, 1:], int(keep)))
         else:
             kept = states if self.config.image_first else states.without_first()

@@ -79,6 +79,7 @@ def wordpiece(
         text has no tokens here; the ``tokenizers`` library has to cut it.
     """
     count = len(offsets) - 1
+    # Every token covers at least one character, so the text's length is enough room.
     room = len(codes)
     ids = np.empty(room, np.int32)
     starts = np.empty(room, np.int32)
@@ -108,10 +109,13 @@ def wordpiece(
                 continue
             special = code == BRACKET and at + 1 < stop and codes[begin + at + 1] < 128
             if action == UNSURE or special:  # "[MASK]" in a title is the special token
+                # Take back this text's tokens; the caller gives it to the `tokenizers` library.
                 unsure[text] = True
                 total = before
                 break
             if action > ISOLATED:
+                # A letter of a word: collect its form and position until the word ends. Letters
+                # beyond LONGEST_WORD are only counted, because such a word becomes [UNK].
                 if length == 0:
                     word_start = at
                 if length < LONGEST_WORD:
@@ -121,6 +125,8 @@ def wordpiece(
                 word_end = at + 1
                 continue
             if length > 0:
+                # The word has ended: cut it greedily, always the longest piece of the vocabulary
+                # from piece_start on. Pieces after the first are looked up below the node of ##.
                 mark = total
                 known = length <= LONGEST_WORD
                 piece_start = 0
@@ -146,6 +152,7 @@ def wordpiece(
                         total += 1
                         piece_start = piece_end
                 if not known:
+                    # One part is in no piece: BERT makes the whole word a single [UNK].
                     total = mark
                     ids[total] = unknown
                     starts[total] = word_start
@@ -153,6 +160,7 @@ def wordpiece(
                     total += 1
                 length = 0
             if action == ISOLATED:
+                # Chinese characters and punctuation are words of one character.
                 node = roots[becomes[code]]
                 piece = value[node]  # -1 at the root, too
                 ids[total] = piece if piece >= 0 else unknown
