@@ -86,6 +86,10 @@ class CheckpointError(InputError):
     """A model folder or weight file that cannot be used."""
 
 
+class NotFiniteError(CheckpointError):
+    """A model that gives NaN or infinity instead of vectors."""
+
+
 class DiskFullError(InputError):
     """A full disk. Files that were not complete have been removed."""
 

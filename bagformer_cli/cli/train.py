@@ -10,6 +10,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -115,6 +116,17 @@ def train(
     processes = join_process_group()
     with bars.progress() if processes.is_main else nullcontext(SILENT) as progress:
         if resume:
+            _refuse_with_resume(
+                {
+                    "--interaction": interaction,
+                    "--mode": mode,
+                    "--config": config,
+                    "--dataset": dataset,
+                    "--checkpoint": checkpoint,
+                    "--teacher": teacher,
+                    "--seed": seed,
+                }
+            )
             job = jobs.resume_job(output_dir, overrides or [], processes)
             if processes.is_main:
                 console.info(tr("Resuming {run}", run=job.run))
@@ -141,22 +153,46 @@ def train(
     leave_process_group(processes)
     if not processes.is_main:
         return
-    if results[-1].interrupted:
+    last = results[-1]
+    run = last.run.parent if job.config.chain else last.run
+    if last.interrupted:
         console.info(
             tr(
                 "Stopped at step {step} of {total} and saved. Continue with: "
                 "xmr train --resume --output-dir {run}",
-                step=results[-1].steps,
-                total=results[-1].total_steps,
-                run=job.run,
+                step=last.steps,
+                total=last.total_steps,
+                run=run,
             )
         )
         raise typer.Exit(130)
+    if job.resume and last.resumed_at >= last.total_steps:
+        console.info(
+            tr(
+                "This run was already complete: {n} steps. To train longer: --set "
+                "training.epochs=N, or a larger training.max_steps if it is set.",
+                n=last.steps,
+            )
+        )
     if job.config.chain:
-        report = {"run": str(job.run), "stages": [_report(result) for result in results]}
+        report = {"run": str(run), "stages": [_report(result) for result in results]}
         console.result(report, lambda: _show_chain(results))
     else:
         console.result(_report(results[0]), lambda: _show(results[0]))
+
+
+def _refuse_with_resume(options: dict[str, object]) -> None:
+    """Raise if an option is given that a resumed run could only ignore."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise InputError(
+            tr("--resume continues a run with the settings in its folder."),
+            found=" ".join(given),
+            hint=tr(
+                "Leave these options out; --set changes the length of training, for example "
+                "--set training.epochs=20. Or start a new run without --resume."
+            ),
+        )
 
 
 def _report(result: TrainResult) -> dict[str, Any]:

@@ -33,8 +33,8 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.from_config import build_titles
 from bagformer_cli.training.initial_model import new_model
-from bagformer_cli.training.job import unused_run_folder
 from bagformer_cli.training.run import start_run
+from bagformer_cli.training.run_folder import unused_run_folder
 
 EPOCHS = 20  # of training after pretraining; configs/demo.yaml alone has 26
 HITS = 6  # results of each example search

@@ -40,6 +40,9 @@ def hard_negatives(scores: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
     """
     weights = torch.softmax(scores.float().masked_fill(positives, -torch.inf), dim=1)
     possible = ~positives.all(dim=1)
+    # A diverged model scores NaN, which cannot be drawn from. The loss of any pair is then NaN too,
+    # and the training loop stops with advice.
+    weights = torch.nan_to_num(weights, nan=0.0)
     # 1e-6: a row whose softmax underflows still has a negative to draw
     weights = torch.where(possible[:, None], weights + 1e-6 * ~positives, torch.ones_like(weights))
     return torch.multinomial(weights, 1).squeeze(1), possible

@@ -6,6 +6,7 @@ that is needed to repeat a score on any machine. Nothing in it is code.
 
 from __future__ import annotations
 
+import os
 import pickle
 import pickletools
 import re
@@ -21,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bagformer_cli.config import RunConfig, load_config, save_config
-from bagformer_cli.errors import CheckpointError, cannot_read, nearest
+from bagformer_cli.errors import CheckpointError, NotFiniteError, cannot_read, nearest
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model, trained_scorers
@@ -146,6 +147,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str | P
 
     Raises:
         CheckpointError: A name or shape does not fit; the first one is named and all are counted.
+        NotFiniteError: A weight is NaN or infinite.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in weights]
@@ -170,6 +172,15 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str | P
             if near
             else None,
         )
+    trained = {name for name, _ in model.named_parameters()}
+    broken = [name for name in own if name in trained and not weights[name].isfinite().all()]
+    if broken:
+        raise NotFiniteError(
+            tr("Weights of this model are not finite numbers."),
+            where=where,
+            found="; ".join(_summary("NaN", broken)),
+            hint=tr("Its training diverged. Use another model."),
+        )
     model.load_state_dict(weights)
 
 
@@ -177,12 +188,16 @@ def save_tensors(
     tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None
 ) -> None:
     """Write tensors, and ``metadata`` if given, to a safetensors file that appears whole."""
+    content = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with atomic_file(path) as temporary:
-        save_file(
-            {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
-            temporary,
-            metadata,
-        )
+        try:
+            save_file(content, temporary, metadata)
+        except SafetensorError as error:
+            # The library reports a full disk as its own error: "I/O error: … (os error 28)".
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:

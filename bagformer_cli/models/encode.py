@@ -5,6 +5,7 @@ Shapes: n items, b items of a batch, L positions, P patches, W width, D embeddin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.encoders.states import States
+from bagformer_cli.errors import NotFiniteError
+from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.progress import SILENT, Progress
@@ -68,6 +71,9 @@ def encode_images(
         total: Number of images, for the progress bar.
         description: Text of the progress bar.
         progress: Where progress is reported.
+
+    Raises:
+        NotFiniteError: A vector has NaN or infinity.
     """
 
     def encode(batch: Tensor) -> Encoded:
@@ -121,8 +127,13 @@ def _encode(
             advance(len(encoded.cls))
     finally:
         model.train(was_training)
-    return EncodedItems(
-        MultiVectors.concatenate(vectors),
-        torch.cat(cls),
-        States.concatenate(states) if states else None,
-    )
+    found = MultiVectors.concatenate(vectors)
+    single = torch.cat(cls)
+    # Unit vectors: a sum is finite exactly if all are, and needs no further memory.
+    total = found.values.sum(dtype=torch.float32) + single.sum(dtype=torch.float32)
+    if not math.isfinite(float(total)):
+        raise NotFiniteError(
+            tr("The model gives vectors that are not finite numbers."),
+            hint=tr("Its training diverged. Use another model."),
+        )
+    return EncodedItems(found, single, States.concatenate(states) if states else None)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.loop import TrainResult
-from bagformer_cli.training.run import require_no_run, resume_run, start_run, train_split
+from bagformer_cli.training.run import resume_run, start_run, train_split
+from bagformer_cli.training.run_folder import new_run, writing
 from bagformer_cli.training.teacher import check_teacher
 
 SUMMARY = "summary.json"
@@ -114,14 +116,13 @@ def start_chain(
     Raises:
         InputError: The folder already holds a run.
     """
-    if processes.is_main:
-        require_no_run(run)
-        run.mkdir(parents=True, exist_ok=True)
-        for name, config in configs.items():
-            save_config(config, run / f"{name}.yaml")
-        save_config(chain, run / "config.yaml")  # last: its presence says that all are there
-    processes.barrier()
-    return resume_chain(store, run, progress, processes)
+    with new_run(run) if processes.is_main else nullcontext():
+        if processes.is_main:
+            for name, config in configs.items():
+                save_config(config, run / f"{name}.yaml")
+            save_config(chain, run / "config.yaml")  # last: its presence says that all are there
+        processes.barrier()
+        return _train_stages(store, run, progress, processes)
 
 
 def resume_chain(
@@ -129,6 +130,7 @@ def resume_chain(
     run: Path,
     progress: Progress = SILENT,
     processes: Processes = SINGLE_PROCESS,
+    overrides: Sequence[str] = (),
 ) -> list[TrainResult]:
     """Continue a chain.
 
@@ -137,14 +139,27 @@ def resume_chain(
         run: The chain's folder.
         progress: Where to report.
         processes: The processes that train together.
+        overrides: ``section.key=value`` items to change, in every run.
 
     Returns:
         A result for each run, up to the one that Ctrl-C interrupted.
     """
+    with writing(run) if processes.is_main else nullcontext():
+        return _train_stages(store, run, progress, processes, overrides)
+
+
+def _train_stages(
+    store: Store,
+    run: Path,
+    progress: Progress,
+    processes: Processes,
+    overrides: Sequence[str] = (),
+) -> list[TrainResult]:
+    """Start or continue each run of a chain whose configurations are written."""
     train_split(store)
     results: list[TrainResult] = []
     for path in stage_files(run):
-        config = load_config(path)
+        config = load_config(path, overrides)
         folder = run / path.stem
         if processes.broadcast_object((folder / "config.yaml").exists()):
             result = resume_run(config, store, folder, progress, processes)

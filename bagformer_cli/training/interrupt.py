@@ -1,4 +1,4 @@
-"""Stop a training on Ctrl-C: the current step is finished first."""
+"""Stop a training on Ctrl-C or a signal that asks it to end: the current step is finished first."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+# SIGTERM comes from `docker stop`, Slurm and a shutdown, SIGHUP from a terminal that is closed.
+# Windows has no SIGHUP.
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C sets; a second Ctrl-C raises ``KeyboardInterrupt`` at once.
+def stop_on_signal() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C, SIGTERM and SIGHUP set.
 
-    Outside the main thread, where Python allows no signal handlers, the event is never set.
+    A second signal raises ``KeyboardInterrupt`` at once. A signal that is ignored (``nohup``
+    ignores SIGHUP) stays ignored. Outside the main thread, where Python allows no signal handlers,
+    the event is never set.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -26,8 +34,12 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handled = [number for number in SIGNALS if before[number] not in (signal.SIG_IGN, None)]
+    for number in handled:
+        signal.signal(number, handle)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in handled:
+            signal.signal(number, before[number])

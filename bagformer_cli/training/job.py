@@ -9,7 +9,8 @@ From Python::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from bagformer_cli.training.chain import resume_chain, stage_configs, start_chai
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.initial_model import check_start, new_model
 from bagformer_cli.training.loop import TrainResult
-from bagformer_cli.training.run import (
-    no_run_to_resume,
+from bagformer_cli.training.run import resume_config, resume_run, start_run
+from bagformer_cli.training.run_folder import (
+    new_run,
+    new_run_below,
+    newest_run,
     require_no_run,
-    resume_config,
-    resume_run,
-    start_run,
+    unused_run_folder,
 )
 
 RUNS = Path("runs")
@@ -40,14 +42,19 @@ class Job:
         config: The configuration; ``config.chain`` makes it a chain.
         run: The folder of the run or of the chain.
         resume: Whether ``run`` exists and is continued.
+        name: Name of a new run for which no folder was named. If another process takes ``run``
+            before this job starts, the next number is used. None: ``run`` or nothing.
         template: Config file whose comments a new run copies.
+        overrides: ``section.key=value`` items of the command line.
         stages: The configuration of each run of a new chain, by folder name.
     """
 
     config: RunConfig
     run: Path
     resume: bool
+    name: str | None = None
     template: str | Path | None = None
+    overrides: Sequence[str] = ()
     stages: Mapping[str, RunConfig] = field(default_factory=dict)
 
 
@@ -91,7 +98,7 @@ def new_job(
     if not stages:
         check_start(config)
     processes.require_world_size(config.training.processes)
-    return Job(config, run, False, source, stages)
+    return Job(config, run, False, None if output_dir else name, source, overrides, stages)
 
 
 def resume_job(
@@ -113,7 +120,7 @@ def resume_job(
     run = processes.broadcast_object(output_dir or newest_run(RUNS))
     config = resume_config(run, overrides)
     processes.require_world_size(config.training.processes)
-    return Job(config, run, True)
+    return Job(config, run, True, overrides=overrides)
 
 
 def train(
@@ -131,44 +138,38 @@ def train(
         progress: Where to report.
 
     Returns:
-        One result, or one for each run of a chain that was begun.
+        One result, or one for each run of a chain that was begun. Their ``run`` is the folder.
     """
-    config, run = job.config, job.run
-    if config.chain and job.resume:
-        return resume_chain(store, run, progress, processes)
-    if config.chain:
-        return start_chain(config, job.stages, store, run, progress, processes)
+    if job.resume and job.config.chain:
+        return resume_chain(store, job.run, progress, processes, job.overrides)
     if job.resume:
-        return [resume_run(config, store, run, progress, processes)]
-    model = new_model(config, None, progress)
-    return [
-        start_run(
-            config,
-            store,
-            run,
-            model,
-            template=job.template,
-            processes=processes,
-            progress=progress,
-        )
-    ]
+        return [resume_run(job.config, store, job.run, progress, processes)]
+    with _new_folder(job, processes) as run:
+        if job.config.chain:
+            stages = job.stages
+            if run != job.run and job.template is not None:  # the teachers' folders are others
+                stages = stage_configs(job.config, run, job.template, job.overrides)
+            return start_chain(job.config, stages, store, run, progress, processes)
+        return [
+            start_run(
+                job.config,
+                store,
+                run,
+                new_model(job.config, None, progress),
+                template=job.template,
+                processes=processes,
+                progress=progress,
+            )
+        ]
 
 
-def newest_run(runs: Path) -> Path:
-    """Find the run or chain in a folder of runs that was saved last.
-
-    Raises:
-        InputError: The folder holds no run.
-    """
-    found = sorted(runs.glob("*/config.yaml"), key=lambda path: path.parent.stat().st_mtime_ns)
-    if not found:
-        raise no_run_to_resume(runs)
-    return found[-1].parent
-
-
-def unused_run_folder(runs: Path, name: str) -> Path:
-    """Return ``runs/name``, or ``runs/name-2`` and so on if it exists."""
-    folder, number = runs / name, 2
-    while folder.exists():
-        folder, number = runs / f"{name}-{number}", number + 1
-    return folder
+@contextmanager
+def _new_folder(job: Job, processes: Processes) -> Iterator[Path]:
+    """Make the folder of a new job, hold its lock, and tell all processes which it is."""
+    with ExitStack() as stack:
+        run = job.run
+        if processes.is_main and job.name is not None:
+            run = stack.enter_context(new_run_below(job.run.parent, job.name))
+        elif processes.is_main:
+            stack.enter_context(new_run(run))
+        yield processes.broadcast_object(run)

@@ -11,6 +11,7 @@ A run folder is written by the main process only.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.train_batches import TrainBatches
-from bagformer_cli.errors import TrainingError
+from bagformer_cli.errors import NotFiniteError, TrainingError
 from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
@@ -31,7 +32,7 @@ from bagformer_cli.models.checkpoint import save_model
 from bagformer_cli.progress import SILENT, Progress, Task
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.gradient_cache import accumulate_gradients
-from bagformer_cli.training.interrupt import stop_on_interrupt
+from bagformer_cli.training.interrupt import stop_on_signal
 from bagformer_cli.training.metrics_log import MetricsLog, NoLog
 from bagformer_cli.training.mined_batches import BatchMiner
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate
@@ -49,7 +50,8 @@ class TrainResult:
         run: The run folder.
         steps: Optimizer steps done, including those before a resume.
         total_steps: Steps of the whole run.
-        interrupted: Whether Ctrl-C stopped it before its end.
+        resumed_at: Steps that were done when this training began; 0: a new run.
+        interrupted: Whether Ctrl-C or a signal stopped it before its end.
         best: Best validation mean recall, in [0, 1]; None without a validation split.
         best_step: The step of ``best``.
         seconds: Time spent in training steps, including those before a resume.
@@ -58,6 +60,7 @@ class TrainResult:
     run: Path
     steps: int
     total_steps: int
+    resumed_at: int
     interrupted: bool
     best: float | None
     best_step: int | None
@@ -133,18 +136,18 @@ class Trainer:
         self._bf16 = _use_bf16(settings.precision, model.device)
 
     def train(self) -> TrainResult:
-        """Train to the end, or until Ctrl-C.
+        """Train to the end, or until Ctrl-C or a signal to stop.
 
         Raises:
             TrainingError: A loss is not finite; ``last/`` holds the last good state.
         """
         state, settings = self.state, self.config.training
-        interrupted = False
+        interrupted, resumed_at = False, state.step
         torch.set_float32_matmul_precision("high")
         self.task.train()
         is_main = self.processes.is_main
         log_file = MetricsLog(self.run, state.step) if is_main else NoLog()
-        with log_file as log, stop_on_interrupt() as stop:
+        with log_file as log, stop_on_signal() as stop:
             if state.step == 0:  # a killed run must find a last/ to resume from
                 state.first = self._evaluate(log)
                 self._save_last()
@@ -152,7 +155,7 @@ class Trainer:
                 bar.advance(state.step)
                 stream: Iterator[Batch] | None = None
                 while state.step < self.total_steps:
-                    mined = self.miner.mine(state.step // self.steps_per_epoch, state)
+                    mined = self._mine()
                     if mined or stream is None:
                         stream = self.batches.iterate(state.batches)
                     self._step(stream, log, bar)
@@ -170,6 +173,7 @@ class Trainer:
             self.run,
             state.step,
             self.total_steps,
+            resumed_at,
             interrupted,
             state.best,
             state.best_step,
@@ -206,9 +210,12 @@ class Trainer:
         self._require_finite(figures)
         # Clip after the sum, so that the norm is that of the whole batch on every process.
         self.processes.all_reduce_gradients(self.model)
-        if settings.clip is not None:
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
-            figures["gradient_norm"] = float(norm)
+        # Without clipping the norm is measured all the same: a gradient that is not finite would
+        # spoil every weight.
+        limit = math.inf if settings.clip is None else settings.clip
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        figures["gradient_norm"] = float(norm)
+        self._require_finite({"gradient_norm": figures["gradient_norm"]})
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.model.clamp_temperature()
@@ -219,6 +226,13 @@ class Trainer:
         state.add_figures(figures)
         shown = self._log(log, rate) if self._is_due(settings.log_every) else {}
         bar.advance(1, **shown)
+
+    def _mine(self) -> bool:
+        """Mine the batches of a new epoch; returns whether they changed."""
+        try:
+            return self.miner.mine(self.state.step // self.steps_per_epoch, self.state)
+        except NotFiniteError as error:
+            raise self._diverged(error.message) from error
 
     def _log(self, log: MetricsLog, rate: float) -> dict[str, str]:
         """Write the means since the last line; returns what the progress bar shows of them."""
@@ -245,23 +259,29 @@ class Trainer:
         }
 
     def _require_finite(self, figures: Mapping[str, float]) -> None:
-        broken = [name for name, value in figures.items() if not abs(value) < float("inf")]
+        """Raise unless all figures of a step are finite: the weights are not changed then."""
+        broken = {name: value for name, value in figures.items() if not math.isfinite(value)}
         if broken:
-            raise TrainingError(
-                tr("A loss is not a finite number."),
-                where=tr("step {step}", step=self.state.step + 1),
-                found=", ".join(f"{name} = {figures[name]}" for name in broken),
-                hint=tr(
-                    "Try a lower training.learning_rate, training.clip=1, more "
-                    "training.warmup_steps, or training.precision=fp32; then continue from the "
-                    "last good state with --resume."
-                ),
-            )
+            raise self._diverged(", ".join(f"{name} = {value}" for name, value in broken.items()))
+
+    def _diverged(self, found: str) -> TrainingError:
+        return TrainingError(
+            tr("The training diverged: a number is not finite."),
+            where=tr("step {step}", step=self.state.step + 1),
+            found=found,
+            hint=tr(
+                "Try a lower training.learning_rate, training.clip=1, more "
+                "training.warmup_steps, or training.precision=fp32; then continue from the "
+                "last good state with --resume."
+            ),
+        )
 
     def _evaluate(self, log: MetricsLog) -> float | None:
         """Let the main process evaluate while the others wait."""
         try:
             return self.validation.measure(self.state, log) if self.processes.is_main else None
+        except NotFiniteError as error:  # before last/ and best/ are written
+            raise self._diverged(error.message) from error
         finally:
             self.processes.barrier()
 

@@ -13,6 +13,7 @@ From Python::
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -33,6 +34,11 @@ from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.loop import TrainData, Trainer, TrainResult
+from bagformer_cli.training.run_folder import new_run, no_run_to_resume, writing
+
+CHANGEABLE = ("training.", "evaluation.", "data.workers", "data.cache_mb")
+"""Settings that a resumed run may change; and weights of objectives, but not to or from 0."""
+_FIXED = ("training.checkpoint",)
 
 
 def start_run(
@@ -59,12 +65,12 @@ def start_run(
     Raises:
         InputError: The folder already holds a run, or the dataset has no training split.
     """
-    if processes.is_main:
-        require_no_run(run)
-        run.mkdir(parents=True, exist_ok=True)
-        save_config(config, run / "config.yaml", template)
-    processes.barrier()
-    return make_trainer(model, config, store, run, False, processes, progress).train()
+    trainer = make_trainer(model, config, store, run, False, processes, progress)
+    with new_run(run) if processes.is_main else nullcontext():
+        if processes.is_main:
+            save_config(config, run / "config.yaml", template)
+        processes.barrier()
+        return trainer.train()
 
 
 def resume_config(run: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -76,10 +82,39 @@ def resume_config(run: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises:
         InputError: The folder holds no run.
+        ConfigError: An override changes what the saved model or its data already determine.
     """
     if not (run / "config.yaml").exists():
         raise no_run_to_resume(run)
-    return load_config(run / "config.yaml", overrides)
+    config = load_config(run / "config.yaml", overrides)
+    _refuse_other_model(load_config(run / "config.yaml"), config, overrides)
+    return config
+
+
+def _refuse_other_model(before: RunConfig, after: RunConfig, overrides: Sequence[str]) -> None:
+    """Raise if an override would be ignored: the saved model and batches decide."""
+    for item in overrides:
+        path = item.partition("=")[0].strip()
+        if path.startswith(CHANGEABLE) and path not in _FIXED:
+            continue
+        was, wanted = (_setting(config, path) for config in (before, after))
+        weight = path.startswith("objectives.") and bool(was) and bool(wanted)
+        if was != wanted and not (weight and isinstance(wanted, float)):
+            raise ConfigError(
+                tr("This setting cannot change when a run is resumed."),
+                where=f"--set {item}",
+                found=wanted,
+                expected=was if was is not None else "null",
+                hint=tr("Start a new run from its weights: --checkpoint {run}", run="RUN/last"),
+            )
+
+
+def _setting(config: RunConfig, path: str) -> object:
+    """Return the value at a dotted path."""
+    value: object = config
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else getattr(value, key, None)
+    return value
 
 
 def resume_run(
@@ -101,17 +136,21 @@ def resume_run(
         progress: Where to report.
         processes: The processes that train together.
     """
-    if processes.is_main:
-        recover_folder(run / "last")
-        recover_folder(run / "best")
-        save_config(config, run / "config.yaml", run / "config.yaml")
-    processes.barrier()
-    if not (run / "last").is_dir():
-        model = new_model(config)
-        return make_trainer(model, config, store, run, False, processes, progress).train()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_model(run / "last", device)
-    return make_trainer(model, config, store, run, True, processes, progress).train()
+    with writing(run) if processes.is_main else nullcontext():
+        if processes.is_main:
+            recover_folder(run / "last")
+            recover_folder(run / "best")
+        processes.barrier()
+        saved = (run / "last").is_dir()
+        if saved:
+            model = load_model(run / "last", "cuda" if torch.cuda.is_available() else "cpu")
+            model.config.training, model.config.evaluation = config.training, config.evaluation
+        else:
+            model = new_model(config)
+        trainer = make_trainer(model, config, store, run, saved, processes, progress)
+        if processes.is_main:
+            save_config(config, run / "config.yaml", run / "config.yaml")
+        return trainer.train()
 
 
 def make_trainer(
@@ -195,29 +234,3 @@ def images_per_process(batch_size: int, processes: Processes) -> int:
             expected=tr("a multiple of {n}", n=processes.world_size),
         )
     return batch_size // processes.world_size
-
-
-def require_no_run(run: Path) -> None:
-    """Raise if a folder already holds a run.
-
-    Raises:
-        InputError: It does.
-    """
-    if (run / "config.yaml").exists() or (run / "last").exists():
-        raise InputError(
-            tr("The output folder already holds a run."),
-            where=run,
-            hint=tr(
-                "Resume it: xmr train --resume --output-dir {run}; or choose another folder.",
-                run=run,
-            ),
-        )
-
-
-def no_run_to_resume(where: Path) -> InputError:
-    """Return the error for a folder without a run."""
-    return InputError(
-        tr("There is no run to resume."),
-        where=where,
-        hint=tr("Name a run folder with --output-dir, or start a new run without --resume."),
-    )

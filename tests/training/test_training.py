@@ -26,11 +26,11 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.progress import Task
 from bagformer_cli.training.initial_model import new_model
-from bagformer_cli.training.job import unused_run_folder
 from bagformer_cli.training.loop import TrainResult
 from bagformer_cli.training.metrics_log import MetricsLog, read_metrics
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate
 from bagformer_cli.training.run import resume_config, resume_run, start_run
+from bagformer_cli.training.run_folder import unused_run_folder
 from tests.support.killing import killed_often
 from tests.support.small_run import TINY, losses, weights
 
@@ -106,6 +106,7 @@ def test_a_run_folder_holds_what_the_design_says(folder: Path, tmp_path: Path) -
         "metrics.jsonl",
         "tensorboard",
         "config.yaml",
+        ".lock",
     }
     model = {"config.yaml", "model.safetensors", "vocab.txt", "lexicon.txt"}
     assert {path.name for path in (tmp_path / "run/best").iterdir()} == model
@@ -177,10 +178,9 @@ def test_weights_that_are_not_finite_stop_the_first_evaluation(
     model, store = prepared(folder, config)
     with torch.no_grad():
         model.dual.text_proj.weight.fill_(torch.nan)
-    from bagformer_cli.errors import XmrError
-
-    with pytest.raises(XmrError, match="not a number"):
+    with pytest.raises(TrainingError, match="diverged"):
         start_run(config, store, tmp_path / "run", model)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_loss_that_is_not_finite_names_its_step(
