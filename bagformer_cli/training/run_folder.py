@@ -133,7 +133,7 @@ def _unused(runs: Path, name: str) -> Iterator[Path]:
 
 
 def _can_be_resumed(run: Path) -> bool:
-    """Whether a run, or a run of a chain, was saved."""
+    """Tell whether a run, or a run of a chain, was saved."""
     return any(run.glob("last")) or any(run.glob("*/last"))
 
 
