@@ -19,7 +19,17 @@ from tests.support.sources import (
 )
 
 LAYERS = [
-    {"messages", "errors", "progress", "assets", "files", "machine", "compiled", "config"},
+    {
+        "messages",
+        "errors",
+        "progress",
+        "assets",
+        "files",
+        "opening",
+        "machine",
+        "compiled",
+        "config",
+    },
     {"text", "original.text"},
     {"vectors", "data"},
     {"encoders"},

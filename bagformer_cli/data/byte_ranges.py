@@ -23,6 +23,7 @@ from typing import BinaryIO, NamedTuple
 
 from bagformer_cli.errors import DataError, cannot_read
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import open_regular, require_regular
 
 _MAX_LINE = 512 << 20  # bytes; a file without line ends must not fill the memory
 _BOM = b"\xef\xbb\xbf"
@@ -71,11 +72,7 @@ class ByteRange:
         Raises:
             InputError: The file cannot be read.
         """
-        try:
-            stream = open(self.path, "rb")  # noqa: SIM115 - only opening gets this message
-        except OSError as error:
-            raise cannot_read(self.path, error) from error
-        with stream:
+        with open_regular(self.path) as stream:
             if self.begin:
                 # One byte back: if the range starts at a line's first byte, this reads only the
                 # line end before it; else it skips the rest of the previous range's last line.
@@ -121,9 +118,11 @@ def byte_ranges(path: Path, size: int) -> list[ByteRange]:
         InputError: The file cannot be read.
     """
     try:
-        total = file_stamp(path)[0]
+        found = path.stat()
     except OSError as error:
         raise cannot_read(path, error) from error
+    require_regular(path, found)
+    total = found.st_size
     return [ByteRange(path, begin, min(begin + size, total)) for begin in range(0, total, size)]
 
 

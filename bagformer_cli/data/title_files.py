@@ -7,6 +7,7 @@ into byte ranges; each process loads the encoder once and turns ranges into JSON
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -58,8 +59,12 @@ def read_titles(path: str | Path) -> Iterator[str]:
 
 @contextmanager
 def seekable(path: Path) -> Iterator[Path]:
-    """Give the file itself, or a temporary copy of a pipe; ``-`` is the standard input."""
-    if str(path) != "-" and (not path.exists() or path.is_file() or path.is_dir()):
+    """Give the file itself, or a temporary copy of a pipe; ``-`` is the standard input.
+
+    Only pipes that this process inherited are read, as the shell makes them (``<(command)``): they
+    end. Other pipes and devices may not, and are refused when the path is opened.
+    """
+    if str(path) != "-" and not _is_inherited_pipe(path):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -74,6 +79,15 @@ def seekable(path: Path) -> Iterator[Path]:
         except OSError as error:
             raise cannot_read(path, error) from error
         yield copy
+
+
+def _is_inherited_pipe(path: Path) -> bool:
+    """True for ``/dev/fd/63`` and ``/dev/stdin``, unless they stand for a regular file."""
+    parts = os.path.abspath(path).split("/")
+    of_process = parts[:2] == ["", "proc"] and len(parts) == 5 and parts[3] == "fd"
+    if not (of_process or parts[:3] == ["", "dev", "fd"] or parts == ["", "dev", "stdin"]):
+        return False
+    return path.is_fifo() or path.is_socket()
 
 
 def record(title: str, bags: Sequence[Bag]) -> dict[str, Any]:

@@ -1,0 +1,128 @@
+"""Open files whose names came from a table, a folder or the command line.
+
+A name may lead to a pipe that nobody writes to, or to a device without an end. Only regular files
+are opened here, so that reading always ends.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from bagformer_cli.errors import InputError, cannot_read
+from bagformer_cli.messages import tr
+
+# A pipe that nobody writes to would block `open` itself. Regular files ignore the flag.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading; links to regular files are followed.
+
+    Raises:
+        InputError: There is no such file, it is a folder, a pipe, a device or a socket, or it
+            cannot be opened.
+    """
+    try:
+        require_regular(path, os.stat(path))  # before `open`: opening a device can have effects
+        handle = os.open(path, _FLAGS | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise cannot_read(shown(path), error) from None
+    except ValueError:  # a null character, or half of a surrogate pair
+        raise InputError(tr("This cannot be the name of a file."), where=shown(path)) from None
+    try:
+        require_regular(path, os.fstat(handle))  # after `open`: the name may lead elsewhere now
+    except InputError:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def read_regular(path: str | Path, most: int) -> bytes:
+    """Read a regular file of at most ``most`` bytes.
+
+    Raises:
+        InputError: It cannot be read (see :func:`open_regular`), or it is larger.
+    """
+    with open_regular(path) as stream:
+        try:
+            data = stream.read(most + 1)
+        except OSError as error:
+            raise cannot_read(shown(path), error) from None
+        size = max(len(data), os.fstat(stream.fileno()).st_size)
+    if len(data) > most:
+        raise InputError(
+            tr("The file is too large."),
+            where=shown(path),
+            found=tr("{n} MB", n=-(-size // 10**6)),
+            expected=tr("at most {n} MB", n=most // 10**6),
+        )
+    return data
+
+
+def require_regular(path: str | Path, found: os.stat_result) -> None:
+    """Check that ``os.stat`` found a regular file.
+
+    Raises:
+        InputError: It is a folder, a pipe, a device or a socket.
+    """
+    if stat.S_ISREG(found.st_mode):
+        return
+    if stat.S_ISDIR(found.st_mode):
+        raise InputError(tr("This is a folder; a file was expected."), where=shown(path))
+    kind = tr("a device")
+    if stat.S_ISFIFO(found.st_mode):
+        kind = tr("a pipe")
+    elif stat.S_ISSOCK(found.st_mode):
+        kind = tr("a socket")
+    raise InputError(
+        tr("This is not a regular file."),
+        where=shown(path),
+        found=kind,
+        expected=tr("a regular file"),
+    )
+
+
+def require_inside(path: str | Path, root: str | Path) -> None:
+    """Check that a path, with ``..`` and all links resolved, is inside a folder.
+
+    Raises:
+        InputError: It is not.
+    """
+    try:
+        real, folder = os.path.realpath(path), os.path.realpath(root)
+    except ValueError:
+        raise InputError(tr("This cannot be the name of a file."), where=shown(path)) from None
+    if not Path(real).is_relative_to(folder):
+        raise InputError(
+            tr("The file is outside of the folder given with --root."),
+            where=shown(path),
+            expected=tr("a path inside {folder}", folder=root),
+        )
+
+
+def shown(path: str | Path) -> str:
+    r"""Write a file name as valid text: bytes that are not UTF-8 become ``\xBA``.
+
+    >>> shown(os.fsdecode(bytes([0xBA, 0xEC])) + ".jpg")
+    '\\xba\\xec.jpg'
+    """
+    try:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return ascii(str(path))
+
+
+def is_text(name: str) -> bool:
+    r"""Say whether a string is valid text without null characters: UTF-8 and any file can hold it.
+
+    >>> is_text("红裙"), is_text("\ud83d"), is_text("a\0b")
+    (True, False, False)
+    """
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
