@@ -37,12 +37,30 @@ class Scores:
     """Late-interaction scores in both directions.
 
     Attributes:
-        t2i: [titles, images]: sum over a title's vectors of the best dot product in the image.
+        t2i: [titles, images]: sum over a title's vectors of the best dot product in the image. It
+            grows with the title's length.
         i2t: [images, titles]: sum over an image's vectors of the best dot product in the title.
+        title_vectors: [titles], number of vectors of each title.
+        image_vectors: [images], number of vectors of each image.
     """
 
     t2i: Tensor
     i2t: Tensor
+    title_vectors: Tensor
+    image_vectors: Tensor
+
+    @property
+    def t2i_mean(self) -> Tensor:
+        """[titles, images]: mean best cosine of a title's vectors, from -1 to 1.
+
+        Unlike the sum ``t2i``, it can be compared between titles of different lengths.
+        """
+        return self.t2i / self.title_vectors.clamp(min=1)[:, None]
+
+    @property
+    def i2t_mean(self) -> Tensor:
+        """[images, titles]: mean best cosine of an image's vectors, from -1 to 1."""
+        return self.i2t / self.image_vectors.clamp(min=1)[:, None]
 
 
 class Retriever:
@@ -93,7 +111,7 @@ class Retriever:
         """Score all images against all titles by late interaction, in both directions."""
         with torch.inference_mode():
             t2i, i2t = maxsim(titles, images)
-        return Scores(t2i, i2t)
+        return Scores(t2i, i2t, titles.lengths, images.lengths)
 
     def explain(
         self, image: Image.Image | str | Path | bytes, titles: Sequence[str]

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from bagformer_cli.config import load_config
+from bagformer_cli.data.attributes import FILE_NAME, read_header
 from bagformer_cli.data.muge import MugeFolder, naming_of, wanted_files
 from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.store import Store
@@ -18,6 +20,7 @@ from bagformer_cli.progress import SILENT, Progress
 
 DEMO = Path("data/demo")
 MUGE = Path("data/muge")
+BUILT_IN = {"demo": DEMO, "muge": MUGE}
 
 
 def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
@@ -51,6 +54,77 @@ def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
         expected=tr("a folder in MUGE form, or demo, or muge"),
         hint=tr("Did you mean {name}?", name=near) if near else None,
     )
+
+
+def folder_of(dataset: str) -> Path:
+    """Return the folder of a value of ``--dataset``, whether or not it exists.
+
+    >>> str(folder_of("demo")), str(folder_of("data/shop"))
+    ('data/demo', 'data/shop')
+    """
+    path = Path(dataset)
+    return path if naming_of(path) is not None else BUILT_IN.get(dataset, path)
+
+
+def own_dataset(folder: Path) -> str:
+    """Find the dataset that a run or a model was trained on; see :func:`find_moved`.
+
+    Args:
+        folder: A run folder or model folder; its ``config.yaml`` names the dataset.
+
+    Raises:
+        InputError: The dataset has been moved or deleted, or ``config.yaml`` is missing or broken.
+    """
+    return find_moved(load_config(folder / "config.yaml").data.dataset, folder, "--dataset FOLDER")
+
+
+def find_moved(recorded: str, folder: Path, option: str) -> str:
+    """Find the dataset that a run names, from any current folder.
+
+    Args:
+        recorded: ``data.dataset`` of the run's configuration. A relative path is looked for in the
+            folders that contain the run before it is looked for in the current folder: runs of
+            other projects can be used from anywhere.
+        folder: The run folder or a model folder in it.
+        option: The option that names another folder, for the message.
+
+    Returns:
+        A value of ``--dataset``.
+
+    Raises:
+        InputError: The dataset has been moved or deleted.
+    """
+    path = folder_of(recorded)
+    if not path.is_absolute():
+        for parent in folder.resolve().parents:
+            if naming_of(parent / path) is not None:
+                return recorded if parent == Path.cwd() else str(parent / path)
+    if recorded in BUILT_IN or naming_of(path) is not None:
+        return recorded
+    raise InputError(
+        tr("The dataset of this run is not there."),
+        where=folder,
+        found=recorded,
+        hint=tr("If it has been moved, name its folder: {option}", option=option),
+    )
+
+
+def is_drawn(folder: Path) -> bool:
+    """Say whether a dataset folder holds drawn pictures, made by ``xmr demo`` or ``data demo``."""
+    header = folder / FILE_NAME
+    try:
+        return header.is_file() and "seed" in read_header(header)
+    except InputError:
+        return False
+
+
+def saw_drawn_pictures_only(model: Path) -> bool:
+    """Say whether a model folder was trained on drawn pictures."""
+    try:
+        dataset = own_dataset(model)
+    except InputError:  # the dataset is gone: nothing is known
+        return False
+    return dataset == "demo" or is_drawn(folder_of(dataset))
 
 
 def muge_missing() -> InputError:

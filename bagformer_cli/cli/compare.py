@@ -9,7 +9,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Dataset, EvaluatedSplit
+from bagformer_cli.cli.options import EvaluatedSplit, TrainedDataset
 from bagformer_cli.messages import tr
 
 app = App()
@@ -20,12 +20,14 @@ app = App()
         "Compare trained models on one dataset: recall in both directions, vectors and bytes per "
         "item, time per query, and the difference from the first model with its 95 % interval "
         "(paired bootstrap over the queries).\n\n"
+        "Without --dataset, the models must have been trained on the same dataset, which is used."
+        "\n\n"
         "    xmr compare runs/fast runs/shrinktofast runs/inflate"
     )
 )
 def compare(
     runs: Annotated[list[Path], typer.Argument(help=tr("Run folders or model folders."))],
-    dataset: Dataset = "demo",
+    dataset: TrainedDataset = None,
     split: EvaluatedSplit = "valid",
     as_json: Json = False,
     debug: Debug = False,
@@ -38,45 +40,105 @@ def compare(
     checkpoints = [find_checkpoint(run) for run in runs]
     for checkpoint in checkpoints:
         check_model_folder(checkpoint)
+    name = dataset or _common_dataset(runs, checkpoints)
     with bars.progress() as progress:
-        folder = resolve(dataset, progress=progress)
+        folder = resolve(name, progress=progress)
         measured = compare_folders(checkpoints, folder, split, progress)
     rows = [{"run": str(run), **row} for run, row in zip(runs, measured, strict=True)]
-    report = {"dataset": dataset, "split": split, "runs": rows}
-    console.result(report, lambda: _show(rows))
+    report = {"dataset": name, "split": split, "runs": rows}
+    console.result(report, lambda: _show(report))
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
-    columns = [
-        tr("run"),
-        tr("text → image"),
-        tr("image → text"),
-        tr("vectors per title"),
-        tr("vectors per image"),
-        tr("bytes per image"),
-        tr("ms per query"),
-        tr("difference from the first, 95 % interval"),
-    ]
+def _common_dataset(runs: list[Path], checkpoints: list[Path]) -> str:
+    """Return the dataset that all models were trained on.
+
+    Raises:
+        InputError: They were trained on different datasets.
+    """
+    from bagformer_cli.datasets import folder_of, own_dataset
+    from bagformer_cli.errors import InputError
+
+    found = [own_dataset(checkpoint) for checkpoint in checkpoints]
+    if len({folder_of(name).resolve() for name in found}) > 1:
+        pairs = [f"{run}: {name}" for run, name in zip(runs, found, strict=True)]
+        raise InputError(
+            tr("These models were trained on different datasets."),
+            found="; ".join(pairs),
+            hint=tr("Name the dataset on which all are to be measured: --dataset FOLDER"),
+        )
+    return found[0]
+
+
+def _show(report: dict[str, Any]) -> None:
+    """Print two tables that fit a terminal of 80 columns: recall, then the cost of each model."""
+    rows = report["runs"]
+    names = _short_names([row["run"] for row in rows])
     console.table(
-        columns,
+        [
+            tr("run"),
+            tr("text → image"),
+            tr("image → text"),
+            *([tr("difference (95 %)")] if len(rows) > 1 else []),
+        ],
         [
             [
-                row["run"],
+                name,
                 row["text_to_image"]["mean_recall"],
                 row["image_to_text"]["mean_recall"],
+                *([_interval(row.get("difference"))] if len(rows) > 1 else []),
+            ]
+            for name, row in zip(names, rows, strict=True)
+        ],
+        title=tr(
+            "{dataset} {split}: mean recall in percent",
+            dataset=report["dataset"],
+            split=report["split"],
+        ),
+    )
+    if len(rows) > 1:
+        console.say(
+            tr(
+                "difference: text → image minus that of the first run; if its 95 % interval "
+                "contains 0, the difference may be chance."
+            )
+        )
+    console.say()
+    console.table(
+        [
+            tr("run"),
+            tr("per title"),
+            tr("per image"),
+            tr("bytes per image"),
+            tr("ms per query"),
+        ],
+        [
+            [
+                name,
                 row["vectors"]["title"],
                 row["vectors"]["image"],
                 row["image_bytes"],
                 row["query_ms"],
-                _interval(row.get("difference")),
             ]
-            for row in rows
+            for name, row in zip(names, rows, strict=True)
         ],
-        title=tr("Mean recall, percent"),
+        title=tr("Vectors per title and image, size, search time"),
     )
 
 
-def _interval(difference: dict[str, float] | None) -> str | None:
+def _short_names(runs: list[str]) -> list[str]:
+    """Leave out the folders that all runs share; keep the paths if that would not tell them apart.
+
+    >>> _short_names(["runs/fast", "runs/base/best"])
+    ['fast', 'base/best']
+    """
+    parents = [Path(run).parts[:-1] for run in runs]
+    shared = 0
+    while all(len(one) > shared and one[shared] == parents[0][shared] for one in parents):
+        shared += 1
+    return [str(Path(*Path(run).parts[shared:])) for run in runs]
+
+
+def _interval(difference: dict[str, float] | None) -> str:
     if difference is None:
-        return None
+        return "–"
     return "{mean:+.2f} ({lower:+.2f} … {upper:+.2f})".format(**difference)

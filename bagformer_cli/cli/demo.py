@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.messages import tr
-
-if TYPE_CHECKING:
-    from bagformer_cli.demo.pipeline import DemoRun
 
 app = App()
 
@@ -38,18 +35,27 @@ def demo(
     from bagformer_cli.demo.pipeline import run_demo
 
     with bars.progress() as progress:
-        done = run_demo(output_dir, seed=seed, progress=progress)
-    console.result(done.report, lambda: _show(done, output_dir))
+        report = run_demo(output_dir, seed=seed, progress=progress)
+    console.result(report, lambda: _show(report, output_dir))
 
 
-def _show(done: DemoRun, output_dir: Path) -> None:
+def _show(report: dict[str, Any], output_dir: Path) -> None:
     from bagformer_cli.cli.eval import show_evaluation
     from bagformer_cli.cli.score import show_scores
     from bagformer_cli.cli.search import show_results
 
-    report = done.report
     show_evaluation(report)
-    show_scores(report["score"], done.title_vectors)
+    console.say()
+    if report["example"]["rank"] == 1:
+        console.say(
+            tr(
+                "Examples: the first validation queries for which the right image ranks first. "
+                "(R@1 above says for how many queries it does.)"
+            )
+        )
+    else:
+        console.say(tr("Examples: the validation queries whose right image ranks best."))
+    show_scores(report["score"])
     first = report["search"]["results"][0]
     show_results({"results": [first], "output": report["search"]["page"]})
     console.say(tr("Done in {seconds} s.", seconds=f"{report['total_seconds']:.0f}"))

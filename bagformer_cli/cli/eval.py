@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Checkpoint, Dataset, EvaluatedSplit
+from bagformer_cli.cli.options import Checkpoint, EvaluatedSplit, TrainedDataset
 from bagformer_cli.cli.views import show_recall
 from bagformer_cli.messages import tr
 
@@ -24,14 +25,15 @@ app = App()
     help=tr(
         "Measure recall over the full pool, text to image and image to text: of the recall stage, "
         "of the cross-encoder's rerank of the best K, and of the merged score.\n\n"
-        "    xmr eval --dataset muge\n\n"
+        "Without --dataset, the dataset that the model was trained on is used.\n\n"
+        "    xmr eval --checkpoint runs/demo\n\n"
         "    xmr eval --checkpoint runs/fast --slow runs/captioner --rerank 50,100 --tune-beta\n\n"
         "    xmr eval --dataset muge --split test --submission predictions.jsonl\n\n"
         "    xmr eval --dataset muge --split valid --check predictions.jsonl"
     ),
 )
 def evaluate_command(
-    dataset: Dataset = "demo",
+    dataset: TrainedDataset = None,
     split: EvaluatedSplit = "valid",
     checkpoint: Checkpoint = None,
     slow: Annotated[
@@ -107,30 +109,57 @@ def evaluate_command(
     debug: Debug = False,
 ) -> None:
     """Parse, evaluate or check, print."""
-    from bagformer_cli.datasets import resolve
-    from bagformer_cli.evaluation.dataset import EvaluationRequest, check_folder, evaluate_folder
+    from bagformer_cli.datasets import own_dataset, resolve
+    from bagformer_cli.evaluation.dataset import check_folder, evaluate_folder
+    from bagformer_cli.evaluation.request import EvaluationRequest, check_request
     from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint
 
     if check is not None:
-        checked = check_folder(check, resolve(dataset), split)
+        options = {
+            "--checkpoint": checkpoint, "--slow": slow, "--rerank": rerank, "--beta": beta,
+            "--tune-beta": tune_beta or None, "--items": items, "--products": products,
+            "--submission": submission, "--naming": naming,
+        }  # fmt: skip
+        _require_check_alone(
+            dataset, [name for name, value in options.items() if value is not None]
+        )
+        checked = check_folder(check, resolve(str(dataset)), split)
         report = {"dataset": dataset, "split": split, "check": str(check), **checked.to_json()}
         console.result(report, lambda: _show_check(report, checked))
         return
-    counts = _counts(rerank)
+    request = EvaluationRequest(
+        split, slow, _counts(rerank), beta, tune_beta, items, products, submission, naming
+    )
+    check_request(request)
     with bars.progress() as progress:
-        # Errors come before long work: a missing dataset first, then the model folders. The demo
-        # dataset is drawn only when there is a model to evaluate on it.
-        folder = None if dataset == "demo" else resolve(dataset, progress=progress)
-        model = find_checkpoint(checkpoint)
+        # Errors come before long work: a missing dataset first, then the model folders.
+        folder = None if dataset in (None, "demo") else resolve(str(dataset), progress=progress)
+        model = find_checkpoint(checkpoint, progress=progress)
         reranker = None if slow is None else find_checkpoint(slow)
         for model_folder in filter(None, (model, reranker)):
             check_model_folder(model_folder)
-        request = EvaluationRequest(
-            split, reranker, counts, beta, tune_beta, items, products, submission, naming
-        )
-        folder = folder or resolve(dataset, progress=progress)
-        report = {"dataset": dataset, **evaluate_folder(folder, model, request, progress)}
+        name = dataset or own_dataset(model)
+        folder = folder or resolve(name, progress=progress)
+        request = replace(request, reranker=reranker)
+        report = {"dataset": name, **evaluate_folder(folder, model, request, progress)}
     console.result(report, lambda: show_evaluation(report))
+
+
+def _require_check_alone(dataset: str | None, others: list[str]) -> None:
+    """Raise InputError if options are given that ``--check`` does not use, or no dataset is."""
+    from bagformer_cli.errors import InputError
+
+    if others:
+        raise InputError(
+            tr("--check reads a submission without a model; these options have no effect on it."),
+            found=" ".join(others),
+            expected="--check FILE --dataset FOLDER --split SPLIT",
+        )
+    if dataset is None:
+        raise InputError(
+            tr("--check compares a submission with a dataset, and none is named."),
+            hint=tr("Name the one that it was written for: --dataset FOLDER"),
+        )
 
 
 def _counts(rerank: str | None) -> list[int] | None:
@@ -161,24 +190,36 @@ def _show_check(report: dict[str, Any], checked: CheckedSubmission) -> None:
             tr("{n} of its queries are not in the split.", n=len(checked.unknown)),
             where=report["check"],
         )
-    if checked.recall is not None:
-        figures = checked.recall.percent()
-        console.facts({name: f"{value:.2f}" for name, value in figures.items()})
+    if checked.recall is None:
+        console.say(tr("Recall is unknown: the answers of this split are hidden."))
+        return
+    if checked.n_without_answers:
+        console.warn(
+            tr(
+                "{n} queries of the split name no image; each counts as a miss, as in the official "
+                "script.",
+                n=checked.n_without_answers,
+            )
+        )
+    console.facts(checked.recall.percent())
 
 
 def show_evaluation(report: dict[str, Any]) -> None:
     """Print the report of an evaluation."""
-    show_recall(
-        report["stages"],
-        title=tr(
-            "{dataset} {split}: {queries} queries, {items} images; {checkpoint}",
-            dataset=report["dataset"],
-            split=report["split"],
-            queries=report["n_queries"],
-            items=report["n_items"],
-            checkpoint=report["checkpoint"],
-        ),
+    title = tr(
+        "{dataset} {split}: {queries} queries, {items} images; {checkpoint}",
+        dataset=report["dataset"],
+        split=report["split"],
+        queries=report["n_queries"],
+        items=report["n_items"],
+        checkpoint=report["checkpoint"],
     )
+    if _mean_recall(report, "recall") is None:
+        console.say(title)
+        console.say(tr("Recall is unknown: the answers of this split are hidden."))
+    else:
+        show_recall(report["stages"], title=title)
+        _explain_stages(report)
     if report.get("attributes"):
         names = {
             "kind": tr("kind"),
@@ -200,4 +241,43 @@ def show_evaluation(report: dict[str, Any]) -> None:
         facts[tr("beta: merged score = slow + beta × fast")] = f"{report['beta']:g}"
     console.facts(facts)
     if "submission" in report:
-        console.say(tr("Submission written: {path}", path=report["submission"]))
+        _show_submission(report)
+
+
+def _mean_recall(report: dict[str, Any], stage: str) -> float | None:
+    value: float | None = report["stages"][stage]["text_to_image"]["mean_recall"]
+    return value
+
+
+def _explain_stages(report: dict[str, Any]) -> None:
+    """Say what the rows rerank and merged are, and whether reranking alone is worse."""
+    stages = [name for name in report["stages"] if name.startswith("rerank")]
+    if not stages:
+        return
+    console.say(
+        tr(
+            "rerank: the best candidates in the order of the cross-encoder alone. merged: in the "
+            "order of slow + beta × fast, which is the order of a search with --rerank."
+        )
+    )
+    rerank, recall = _mean_recall(report, stages[-1]), _mean_recall(report, "recall")
+    if rerank is not None and recall is not None and rerank < recall:
+        console.say(
+            tr(
+                "rerank is lower than recall: this cross-encoder alone orders the candidates worse "
+                "than the recall stage. Use the merged order."
+            )
+        )
+
+
+def _show_submission(report: dict[str, Any]) -> None:
+    """Print where a submission was written and in which order its images are."""
+    if report["submission_order"] == "recall":
+        order = tr("order of the recall stage")
+    else:
+        order = tr(
+            "merged order of the best {n}, then the order of the recall stage",
+            n=report["submission_reranked"],
+        )
+    path = report["submission"]
+    console.say(tr("Submission written: {path} ({order})", path=path, order=order))

@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 Dataset = Annotated[
     str, typer.Option(help=tr("Dataset: a folder of MUGE files, or the names demo or muge."))
 ]
+TrainedDataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help=tr(
+            "Dataset: a folder of MUGE files, or the names demo or muge. Default: the dataset that "
+            "the model was trained on."
+        ),
+        show_default=False,
+    ),
+]
 DatasetArgument = Annotated[
     str, typer.Argument(help=tr("Dataset: a folder of MUGE files, or the names demo or muge."))
 ]
@@ -185,12 +196,20 @@ def catalogue_encoder(
         **options: Other fields of ``EncodeOptions``.
     """
     from bagformer_cli.api import load
+    from bagformer_cli.datasets import is_drawn, saw_drawn_pictures_only
     from bagformer_cli.index.compression.codebook import with_codebook
     from bagformer_cli.index.compression.token_pooling import VectorReduction
     from bagformer_cli.index.encode import EncodeOptions, layout_of
     from bagformer_cli.models.checkpoint import find_checkpoint
 
-    path = find_checkpoint(checkpoint)
+    path = find_checkpoint(checkpoint, progress=progress)
+    if saw_drawn_pictures_only(path) and not is_drawn(catalogue.source):
+        progress.warn(
+            tr(
+                "This model was trained on the demo's drawn pictures and has never seen a photo: "
+                "its results on photos say little. Train on photos: xmr train --dataset FOLDER"
+            )
+        )
     model = load(path, device).model
     encoding = EncodeOptions(reduction=VectorReduction(keep, prune, pool), **options)
     encoding = with_codebook(encoding, model, catalogue, folder=folder, progress=progress)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bagformer_cli.cli import console
+from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.options import Checkpoint
 from bagformer_cli.cli.views import show_bag_legend, show_bags
@@ -23,11 +23,12 @@ app = App()
 @app.command(
     help=tr(
         "Score an image against titles in both directions, and show the titles' bags.\n\n"
-        "text → image sums the best cosine in the image over the title's bags. image → text sums "
-        "the best cosine among the bags over the image's patches. Compare titles by the mean, "
-        "which does not grow with the title's length.\n\n"
-        "--explain names the patch that each bag fits best. Patches attend to each other in the "
-        "encoder, so the best patch need not lie on the object itself.\n\n"
+        "text → image: for each bag of the title, the best cosine with a patch of the image; the "
+        "mean over the bags. image → text: for each patch, the best cosine with a bag; the mean "
+        "over the patches. Both are from −1 to 1 and do not grow with the title's length.\n\n"
+        "--explain shows the sums, and the patch that each bag fits best. Patches attend to each "
+        "other in the encoder, so the best patch need not lie on the object itself. --json has "
+        "sums (text_to_image) and means (text_to_image_mean).\n\n"
         "    xmr score image.jpg '红色碎花连衣裙' '蓝色牛仔裤'\n\n"
         "    xmr score image.jpg '红色碎花连衣裙' --explain"
     )
@@ -55,7 +56,8 @@ def score(
     from bagformer_cli.api import load
     from bagformer_cli.models.checkpoint import find_checkpoint
 
-    place = find_checkpoint(checkpoint)
+    with bars.progress() as progress:
+        place = find_checkpoint(checkpoint, progress=progress)
     retriever = load(place)
     for title in titles:
         if ignored := retriever.ignored_end(title):
@@ -68,23 +70,21 @@ def score(
                 ),
                 where=title if len(title) <= 40 else f"{title[:40]}…",
             )
-    report: dict[str, Any] = {"image": str(image), "titles": titles}
+    scores = retriever.score(retriever.encode_images([decoded]), retriever.encode_texts(titles))
+    report: dict[str, Any] = {
+        "image": str(image),
+        "titles": titles,
+        "text_to_image": scores.t2i[:, 0].tolist(),
+        "image_to_text": scores.i2t[0].tolist(),
+        "text_to_image_mean": scores.t2i_mean[:, 0].tolist(),
+        "image_to_text_mean": scores.i2t_mean[0].tolist(),
+        "bags": [retriever.bags(title) for title in titles],
+    }
     if explain:
         found = retriever.explain(decoded, titles)
-        lengths = [len(one.parts) for one in found]
-        report["text_to_image"] = [one.t2i for one in found]
-        report["image_to_text"] = [one.i2t for one in found]
-    else:
-        vectors = retriever.encode_texts(titles)
-        scores = retriever.score(retriever.encode_images([decoded]), vectors)
-        lengths = vectors.lengths.tolist()
-        report["text_to_image"] = scores.t2i[:, 0].tolist()
-        report["image_to_text"] = scores.i2t[0].tolist()
-    report["bags"] = [retriever.bags(title) for title in titles]
-    if explain:
         report["explained"] = [[_part_to_json(part) for part in one.parts] for one in found]
     report["checkpoint"] = str(place)
-    console.result(report, lambda: show_scores(report, lengths))
+    console.result(report, lambda: show_scores(report))
 
 
 def _part_to_json(part: ScorePart) -> dict[str, Any]:
@@ -94,35 +94,35 @@ def _part_to_json(part: ScorePart) -> dict[str, Any]:
     return {"text": part.text, "score": part.score, "share": part.share, "patch": patch}
 
 
-def show_scores(report: dict[str, Any], lengths: list[int]) -> None:
-    """Print scores as a table, then each title's bags."""
-    rows = [
-        [title, t2i, t2i / max(1, length), i2t]
-        for title, t2i, i2t, length in zip(
+def show_scores(report: dict[str, Any]) -> None:
+    """Print the mean scores as a table, then each title's bags, or the parts of its score."""
+    rows = list(
+        zip(
             report["titles"],
-            report["text_to_image"],
-            report["image_to_text"],
-            lengths,
+            report["text_to_image_mean"],
+            report["image_to_text_mean"],
             strict=True,
         )
-    ]
+    )
     console.table(
-        [tr("title"), tr("text → image"), tr("mean of its vectors"), tr("image → text")],
+        [tr("title"), tr("text → image"), tr("image → text")],
         rows,
         title=f"{report['image']}  ({report['checkpoint']})",
-        best=[2] if len(rows) > 1 else [],
+        best=[1] if len(rows) > 1 else [],
     )
+    console.say(tr("Mean best cosine of a title's bags, and of the image's patches: −1 to 1."))
     if "explained" in report:
-        for title, parts in zip(report["titles"], report["explained"], strict=True):
-            _show_parts(title, parts)
+        for number, title in enumerate(report["titles"]):
+            _show_parts(title, report, number)
         return
     for bags in report["bags"]:
         show_bags(bags)
     show_bag_legend()
 
 
-def _show_parts(title: str, parts: list[dict[str, Any]]) -> None:
-    """Print the parts of a title's score."""
+def _show_parts(title: str, report: dict[str, Any], number: int) -> None:
+    """Print the parts of a title's score, and their sum."""
+    parts = report["explained"][number]
     console.say()
     console.table(
         [tr("bag"), tr("part of the score"), tr("share, %"), tr("best patch")],
@@ -136,6 +136,14 @@ def _show_parts(title: str, parts: list[dict[str, Any]]) -> None:
             for part in parts
         ],
         title=title,
+    )
+    console.say(
+        tr(
+            "text → image: sum {t2i} of {n} parts. image → text: sum {i2t}, of all patches.",
+            t2i=f"{report['text_to_image'][number]:.2f}",
+            n=len(parts),
+            i2t=f"{report['image_to_text'][number]:.2f}",
+        )
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -107,7 +108,8 @@ def train(
 ) -> None:
     """Parse the options, train, print the result."""
     from bagformer_cli.config import default_config
-    from bagformer_cli.datasets import ensure_store, resolve
+    from bagformer_cli.datasets import ensure_store, find_moved, resolve
+    from bagformer_cli.models.build import trained_scorers
     from bagformer_cli.progress import SILENT
     from bagformer_cli.text.from_config import build_titles
     from bagformer_cli.training import job as jobs
@@ -147,7 +149,10 @@ def train(
                 processes=processes,
             )
         with processes.main_process_first():  # the others find what it prepares
-            folder = resolve(job.config.data.dataset, progress=progress)
+            name = job.config.data.dataset
+            if resume:
+                name = find_moved(name, job.run, "--set data.dataset=FOLDER")
+            folder = resolve(name, progress=progress)
             store = ensure_store(folder, build_titles(job.config), progress=progress)
         results = jobs.train(job, store, processes, progress)
     leave_process_group(processes)
@@ -174,11 +179,13 @@ def train(
                 n=last.steps,
             )
         )
+    evaluate = f"xmr eval --checkpoint {quote(str(last.run))} --dataset {quote(name)}"
     if job.config.chain:
         report = {"run": str(run), "stages": [_report(result) for result in results]}
-        console.result(report, lambda: _show_chain(results))
+        console.result(report, lambda: _show_chain(results, evaluate))
     else:
-        console.result(_report(results[0]), lambda: _show(results[0]))
+        reranks = "slow" in trained_scorers(job.config)
+        console.result(_report(results[0]), lambda: _show(results[0], evaluate, reranks))
 
 
 def _refuse_with_resume(options: dict[str, object]) -> None:
@@ -207,7 +214,7 @@ def _report(result: TrainResult) -> dict[str, Any]:
     }
 
 
-def _show_chain(results: list[TrainResult]) -> None:
+def _show_chain(results: list[TrainResult], evaluate: str) -> None:
     console.table(
         [tr("stage"), tr("training steps"), tr("mean recall, %"), tr("seconds")],
         [
@@ -220,12 +227,10 @@ def _show_chain(results: list[TrainResult]) -> None:
             for result in results
         ],
     )
-    console.next_steps(
-        [(f"xmr eval --checkpoint {results[-1].run}", tr("recall in both directions, with rerank"))]
-    )
+    console.next_steps([(evaluate, tr("recall in both directions"))])
 
 
-def _show(result: TrainResult) -> None:
+def _show(result: TrainResult, evaluate: str, reranks: bool) -> None:
     best = None
     if result.best is not None:
         recall = f"{100 * result.best:.2f}"
@@ -242,11 +247,13 @@ def _show(result: TrainResult) -> None:
     console.next_steps(
         [
             (
-                f"xmr eval --checkpoint {result.run}",
-                tr("recall in both directions, with rerank"),
+                evaluate,
+                tr("recall in both directions, with rerank")
+                if reranks
+                else tr("recall in both directions"),
             ),
             (
-                f"xmr score image.jpg '红色连衣裙' --checkpoint {result.run}",
+                f"xmr score image.jpg '红色连衣裙' --checkpoint {quote(str(result.run))}",
                 tr("score an image against a title"),
             ),
         ]

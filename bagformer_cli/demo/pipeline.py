@@ -8,8 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bagformer_cli.api import Retriever, load
 from bagformer_cli.config import load_config
@@ -38,20 +41,7 @@ from bagformer_cli.training.run_folder import unused_run_folder
 
 EPOCHS = 20  # of training after pretraining; configs/demo.yaml alone has 26
 HITS = 6  # results of each example search
-
-
-@dataclass(frozen=True)
-class DemoRun:
-    """The outcome of the pipeline.
-
-    Attributes:
-        report: The JSON object of ``xmr demo --json``: the figures of ``xmr eval --json``, and the
-            objects ``score`` and ``search``.
-        title_vectors: Number of vectors of each title in ``report["score"]``.
-    """
-
-    report: dict[str, Any]
-    title_vectors: list[int]
+EXAMPLES = 3  # titles that are searched for
 
 
 def run_demo(
@@ -60,7 +50,7 @@ def run_demo(
     seed: int = 0,
     settings: Sequence[str] = (),
     progress: Progress = SILENT,
-) -> DemoRun:
+) -> dict[str, Any]:
     """Run the whole pipeline once, in a few minutes on two cores and without any download.
 
     Args:
@@ -69,6 +59,10 @@ def run_demo(
         seed: Random seed of both trainings.
         settings: ``--set`` items for both trainings, for example ``training.max_steps=2``.
         progress: Receives the stages and their progress.
+
+    Returns:
+        The JSON object of ``xmr demo --json``: the figures of ``xmr eval --json``, and the objects
+        ``example``, ``score`` and ``search``.
 
     Raises:
         KeyboardInterrupt: The user stopped a training; its run folder can be resumed.
@@ -87,22 +81,27 @@ def run_demo(
     evaluation = evaluate(
         retriever.model, split, retriever.model.config.evaluation, progress=progress
     )
-    image, titles = _write_example(split, evaluation, output_dir / "image.jpg")
-    score, title_vectors = _score(retriever, image, titles)
+    queries = _examples(evaluation)
+    image = _write_image(split, int(evaluation.recalled[queries[0], 0]), output_dir / "image.jpg")
+    score = _score(retriever, image, _similar_titles(split, queries[0]))
     progress.info(tr("6  Building an index of the validation images and searching it"))
     index = _build_index(retriever.model, dataset.path, run / "index", checkpoint, progress)
+    titles = [str(split.texts[query]) for query in queries]
     search = _search(index, image, titles, output_dir / "search.html")
-    report = {
+    return {
         "dataset": "demo",
         "split": "valid",
         **evaluation.to_json(),
         "attributes": first_image_accuracy(dataset.path, split, evaluation.best[:, 0]),
         "checkpoint": str(checkpoint),
+        "example": {
+            "query_id": int(split.query_ids[queries[0]]),
+            "rank": 1 + int(evaluation.ranks["text_to_image"][queries[0]]),
+        },
         "score": {**score, "checkpoint": str(checkpoint)},
         "search": search,
         "total_seconds": round(time.perf_counter() - started, 1),
     }
-    return DemoRun(report, title_vectors)
 
 
 def _draw(folder: Path, progress: Progress) -> Path:
@@ -134,35 +133,51 @@ def _train(store: Store, runs: Path, settings: Sequence[str], progress: Progress
     return run
 
 
-def _write_example(split: Split, evaluation: Evaluation, path: Path) -> tuple[Path, list[str]]:
-    """Write an image to try the model with; return three titles: its own and two similar ones.
+def _examples(evaluation: Evaluation) -> list[int]:
+    """Choose the queries to show: the first ones for which a right image ranks first.
 
-    The image is one that its title finds first. (The recall table says how many are not.)
+    (The recall table says how many others there are.) If there are none, those that rank best.
     """
-    query = int(evaluation.ranks["text_to_image"].argmin())
-    image = int(split.items[split.item_offsets[query]])
+    order = np.argsort(evaluation.ranks["text_to_image"], kind="stable")
+    images: dict[int, int] = {}
+    for query in order.tolist():  # one query of each image
+        images.setdefault(int(evaluation.recalled[query, 0]), query)
+        if len(images) == EXAMPLES:
+            break
+    return list(images.values())
+
+
+def _write_image(split: Split, image: int, path: Path) -> Path:
+    """Write an image of a split to a file."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(split.image_bytes(image))
-    own = str(split.texts[query])
-    others = (str(text) for text in split.texts if str(text) != own)
-    similar = sorted(others, key=lambda text: -len(set(text) & set(own)))
-    return path, [own, *similar[:2]]
+    return path
 
 
-def _score(
-    retriever: Retriever, image: Path, titles: list[str]
-) -> tuple[dict[str, Any], list[int]]:
-    """Score the image against the titles; return the scores and each title's vector count."""
-    vectors = retriever.encode_texts(titles)
-    scores = retriever.score(retriever.encode_images([image]), vectors)
-    report = {
+def _similar_titles(split: Split, query: int) -> list[str]:
+    """Return a query and two others with many of its characters but other right images."""
+    items = [split.items[start:end] for start, end in pairwise(split.item_offsets.tolist())]
+    own, right = str(split.texts[query]), set(items[query].tolist())
+    others = {
+        str(text)
+        for text, images in zip(split.texts, items, strict=True)
+        if not right & set(images.tolist())
+    }
+    return [own, *sorted(others - {own}, key=lambda text: (-len(set(text) & set(own)), text))[:2]]
+
+
+def _score(retriever: Retriever, image: Path, titles: list[str]) -> dict[str, Any]:
+    """Score the image against the titles."""
+    scores = retriever.score(retriever.encode_images([image]), retriever.encode_texts(titles))
+    return {
         "image": str(image),
         "titles": titles,
         "text_to_image": scores.t2i[:, 0].tolist(),
         "image_to_text": scores.i2t[0].tolist(),
+        "text_to_image_mean": scores.t2i_mean[:, 0].tolist(),
+        "image_to_text_mean": scores.i2t_mean[0].tolist(),
         "bags": [retriever.bags(title) for title in titles],
     }
-    return report, vectors.lengths.tolist()
 
 
 @dataclass(frozen=True)

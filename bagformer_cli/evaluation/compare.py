@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bagformer_cli.data.muge import MugeFolder
 from bagformer_cli.data.store.split import Split
+from bagformer_cli.evaluation.answers import require_answers, warn_without_answers
 from bagformer_cli.evaluation.dataset import open_split
 from bagformer_cli.evaluation.evaluate import encode_split, score_matrices
 from bagformer_cli.evaluation.metrics import KS, NO_POSITIVE, Positives, Recall, best_ranks, recall
@@ -76,6 +77,9 @@ def compare_folders(
         split: ``train``, ``valid`` or ``test``.
         progress: Where progress is reported.
 
+    Raises:
+        InputError: The answers of the split are hidden.
+
     Returns:
         :meth:`Measured.to_json` of each model; from the second on with ``difference``: mean,
         lower and upper bound of the 95 % interval in points of mean recall.
@@ -84,7 +88,11 @@ def compare_folders(
     first: NDArray[np.int64] | None = None
     for checkpoint in checkpoints:
         model = load_model(checkpoint)
-        found = measure(model, open_split(folder, model, split, progress), progress)
+        part = open_split(folder, model, split, progress)
+        if first is None:
+            require_answers(part, folder.queries_path(split))
+            warn_without_answers(part, folder.queries_path(split), progress)
+        found = measure(model, part, progress)
         row = found.to_json()
         if first is None:
             first = found.ranks

@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,15 @@ from bagformer_cli.data.muge import MugeFolder, Naming, Query, iter_images, iter
 from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.errors import InputError
+from bagformer_cli.evaluation.answers import require_answers, warn_without_answers
 from bagformer_cli.evaluation.attributes import first_image_accuracy
 from bagformer_cli.evaluation.evaluate import Evaluation, EvaluationOptions, Reranker, evaluate
 from bagformer_cli.evaluation.products import read_products
+from bagformer_cli.evaluation.request import DEFAULTS, EvaluationRequest, check_request
 from bagformer_cli.evaluation.submission import (
     CheckedSubmission,
     check_submission,
+    require_pool,
     write_submission,
 )
 from bagformer_cli.evaluation.subsets import read_subsets
@@ -31,43 +33,15 @@ from bagformer_cli.files import sha256_of
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
-from bagformer_cli.models.checkpoint import WEIGHTS, load_model
+from bagformer_cli.models.checkpoint import load_model
+from bagformer_cli.models.runs import WEIGHTS
 from bagformer_cli.progress import SILENT, Progress
-
-
-@dataclass(frozen=True)
-class EvaluationRequest:
-    """The settings of :func:`evaluate_folder`; each is an option of ``xmr eval``.
-
-    Attributes:
-        split: ``train``, ``valid`` or ``test``.
-        reranker: Model folder whose cross-encoder reranks; None: that of the evaluated model.
-        rerank: Numbers K of candidates to rerank; None: the configuration's.
-        beta: Weight of the fast score in the merged score; None: the configuration's.
-        tune_beta: Choose beta on the validation split and write it into the model folder.
-        items: File of image ids, and perhaps names of subsets, to evaluate on.
-        products: TSV of image id and product; images of one product count once.
-        submission: File to write MUGE's submission to.
-        naming: Field names of the submission; None: those of the dataset.
-        device: Device of the models; None: a GPU if there is one.
-    """
-
-    split: str = "valid"
-    reranker: Path | None = None
-    rerank: Sequence[int] | None = None
-    beta: float | None = None
-    tune_beta: bool = False
-    items: Path | None = None
-    products: Path | None = None
-    submission: Path | None = None
-    naming: Naming | None = None
-    device: str | None = None
 
 
 def evaluate_folder(
     folder: MugeFolder,
     checkpoint: Path,
-    request: EvaluationRequest = EvaluationRequest(),
+    request: EvaluationRequest = DEFAULTS,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Evaluate a model folder on a split of a dataset.
@@ -79,13 +53,16 @@ def evaluate_folder(
         progress: Where progress is reported.
 
     Returns:
-        The report of ``xmr eval --json`` without the dataset's name.
+        The report of ``xmr eval --json`` without the dataset's name. Recalls are None if the
+        split's answers are hidden.
 
     Raises:
         CheckpointError: A model folder is broken, or has no trained cross-encoder to rerank with.
-        InputError: A file of the request is missing or wrong, or there is nothing to tune.
+        InputError: A file of the request is missing or wrong, settings contradict each other, or
+            the split's answers are hidden and no submission is to be written.
         DataError: A file of the dataset is wrong.
     """
+    check_request(request)
     device = request.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(checkpoint, device)
     other = None
@@ -94,7 +71,13 @@ def evaluate_folder(
         require_cross_encoder(other, request.reranker)
     elif any(request.rerank or ()):
         require_cross_encoder(model, checkpoint)
+    counts = EvaluationOptions(request.rerank).counts(model.config.evaluation)
+    if not (counts and (other or model).can_rerank):
+        for option, value in (("--tune-beta", request.tune_beta or None), ("--beta", request.beta)):
+            if value is not None:
+                raise _no_merged_score(checkpoint, other or model, option)
     part, options = _open(folder, model, other, request.split, request, progress)
+    unanswered = _check_answers(part, folder, request, progress)
     settings = model.config.evaluation
     key = None if request.reranker is None else reranker_key(request.reranker)
     if key is not None:
@@ -103,7 +86,8 @@ def evaluate_folder(
         settings.beta = request.beta
     if request.tune_beta:
         valid = _open(folder, model, other, "valid", request, progress)
-        settings.beta = _tune_beta(model, *valid, checkpoint, progress)
+        require_answers(valid[0], folder.queries_path("valid"))
+        settings.beta = _tune_beta(model, *valid, progress)
         save_beta(checkpoint, settings.beta, key)
         progress.info(tr("beta {beta}, chosen on validation", beta=f"{settings.beta:g}"))
     if request.products is not None:
@@ -114,7 +98,12 @@ def evaluate_folder(
         for name, subset in subsets.items()
     }
     first = next(iter(found.values()))
-    report = {"split": request.split, **first.to_json(), "checkpoint": str(checkpoint)}
+    report = {
+        "split": request.split,
+        **first.to_json(),
+        "n_without_answers": unanswered,
+        "checkpoint": str(checkpoint),
+    }
     if request.reranker is not None:
         report["slow"] = str(request.reranker)
     if request.items is not None:
@@ -122,12 +111,45 @@ def evaluate_folder(
         report["stages"] = _mean_stages([one["stages"] for one in reports.values()])
         report["subsets"] = reports
         return report
+    if request.products is not None:  # first.best holds products, not images
+        return report
     if accuracy := first_image_accuracy(folder.path, part, first.best[:, 0]):
         report["attributes"] = accuracy
     if request.submission is not None:
         _write_submission(request.submission, part, first, request.naming or folder.naming)
         report["submission"] = str(request.submission)
+        report["submission_order"] = "merged" if first.reranked else "recall"
+        report["submission_reranked"] = first.reranked
     return report
+
+
+def _no_merged_score(checkpoint: Path, model: RetrievalModel, option: str) -> InputError:
+    """Make the error for an option about beta where nothing is merged."""
+    if not model.can_rerank:
+        message = tr("The model has no trained cross-encoder, so there is no merged score.")
+        hint = tr("Name a model with a trained cross-encoder: --slow RUN")
+    else:
+        message = tr("The model's evaluation.candidates is 0, so there is no merged score.")
+        hint = tr("Say how many candidates to rerank: --rerank 50")
+    return InputError(message, where=checkpoint, found=option, hint=hint)
+
+
+def _check_answers(
+    part: Split, folder: MugeFolder, request: EvaluationRequest, progress: Progress
+) -> int:
+    """Check that the split fits the request; count its queries without answers."""
+    where = folder.queries_path(request.split)
+    if request.submission is not None:
+        require_pool(request.submission, len(part.image_ids))
+    else:
+        require_answers(
+            part,
+            where,
+            hint=tr(
+                "Write what the model finds, to be scored elsewhere: --submission predictions.jsonl"
+            ),
+        )
+    return warn_without_answers(part, where, progress)
 
 
 def check_folder(path: str | Path, folder: MugeFolder, split: str) -> CheckedSubmission:
@@ -197,30 +219,25 @@ def _open(
 
 
 def _tune_beta(
-    model: RetrievalModel,
-    split: Split,
-    options: EvaluationOptions,
-    where: Path,
-    progress: Progress,
+    model: RetrievalModel, split: Split, options: EvaluationOptions, progress: Progress
 ) -> float:
     tuning = replace(options, tune_beta=True)
     beta = evaluate(model, split, model.config.evaluation, tuning, progress).beta
-    if beta is None:
-        raise InputError(
-            tr("There is no cross-encoder whose weight could be chosen."),
-            where=where,
-            hint=tr("Name a model with --slow and rerank some candidates: --rerank 50"),
-        )
+    assert beta is not None  # evaluate_folder has checked that something is reranked
     return beta
 
 
 def _mean_stages(reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """Average the figures of several subsets, one by one."""
+    """Average the figures of several subsets, one by one; None if no subset has the figure."""
+
+    def mean(values: list[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known else None
+
     return {
         stage: {
             direction: {
-                name: sum(one[stage][direction][name] for one in reports) / len(reports)
-                for name in figures
+                name: mean([one[stage][direction][name] for one in reports]) for name in figures
             }
             for direction, figures in both.items()
         }

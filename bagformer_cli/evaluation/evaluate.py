@@ -59,8 +59,12 @@ class Evaluation:
         stages: Stage (``recall``, ``rerank``, ``merged``) to direction (``text_to_image``,
             ``image_to_text``) to recall. With several K, ``rerank@50`` and so on.
         seconds: Time of each part.
-        best: [Q, ≤ 10] positions of each query's best images after the last stage, best first.
+        best: [Q, ≤ 10] positions of each query's best images after the last stage, best first; of
+            its best products if there are groups.
+        recalled: The same in the order of the recall stage.
         beta: Weight of the fast score in the merged score; None: nothing was merged.
+        reranked: Number of images of each query that ``best`` has in the merged order; the others
+            follow in the order of the recall stage. 0: all are in the order of the recall stage.
         ranks: Rank of each query's best answer: by direction for the recall stage, by
             ``merged/text_to_image`` and so on for the others.
     """
@@ -70,12 +74,14 @@ class Evaluation:
     stages: dict[str, dict[str, Recall]]
     seconds: dict[str, float]
     best: NDArray[np.int64] = field(repr=False)
+    recalled: NDArray[np.int64] = field(repr=False)
     beta: float | None = None
+    reranked: int = 0
     ranks: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     @property
     def mean_recall(self) -> float:
-        """Mean recall of the recall stage, text to image, in [0, 1]."""
+        """Mean recall of the recall stage, text to image, in [0, 1]; NaN without any answer."""
         return self.stages["recall"]["text_to_image"].mean
 
     def to_json(self) -> dict[str, Any]:
@@ -195,7 +201,8 @@ def evaluate(
         stages = {"recall": {name: recall(found) for name, found in ranks.items()}}
         recalled = top_k(directions["text_to_image"].scores, SUBMITTED)
     sizes = len(encoded.texts), len(encoded.images)
-    found = Evaluation(*sizes, stages, seconds, recalled.positions, ranks=ranks)
+    positions = recalled.positions
+    found = Evaluation(*sizes, stages, seconds, positions, positions, ranks=ranks)
     if reranks:
         with _timed(seconds, "rerank"):
             judging = model if other is None else other.model
@@ -276,6 +283,7 @@ def _add_stages(
         if direction == "text_to_image":
             merged = orders["merged"].positions[:, :SUBMITTED]
             found.best = np.concatenate([merged, recalled.positions[:, count:]], axis=1)
+            found.reranked = candidates.positions.shape[1]
 
 
 def encode_split(

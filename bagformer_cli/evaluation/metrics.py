@@ -16,6 +16,7 @@ Shapes: R rows, C columns, K candidates, M positives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -370,17 +371,19 @@ class Recall:
 
     @property
     def at(self) -> dict[int, float]:
-        """Recall@k by k, in [0, 1]; zeros where no row was counted."""
-        return {k: hits / self.n if self.n else 0.0 for k, hits in self.hits.items()}
+        """Recall@k by k, in [0, 1]; NaN if no row was counted."""
+        return {k: hits / self.n if self.n else math.nan for k, hits in self.hits.items()}
 
     @property
     def mean(self) -> float:
         """Mean of recall@k over all k, in [0, 1]; MUGE's leaderboard takes k = 1, 5, 10."""
         return sum(self.at.values()) / len(self.hits)
 
-    def percent(self) -> dict[str, float]:
-        """Return ``{"recall@1": …, "mean_recall": …}`` in percent."""
-        figures = {f"recall@{k}": 100.0 * hits / max(1, self.n) for k, hits in self.hits.items()}
+    def percent(self) -> dict[str, float | None]:
+        """Return ``{"recall@1": …, "mean_recall": …}`` in percent; None if no row was counted."""
+        if not self.n:
+            return dict.fromkeys([*(f"recall@{k}" for k in self.hits), "mean_recall"])
+        figures = {f"recall@{k}": 100.0 * hits / self.n for k, hits in self.hits.items()}
         return {**figures, "mean_recall": sum(figures.values()) / len(figures)}
 
 

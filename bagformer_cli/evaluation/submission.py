@@ -49,12 +49,14 @@ class CheckedSubmission:
         n_queries: Number of queries that it answers.
         unknown: Its queries that the ground truth lacks; the official script ignores them.
         recall: Its recall; None: there is no ground truth, or it has no answers.
+        n_without_answers: Queries of the ground truth that name no image; they count as misses.
     """
 
     naming: Naming | None
     n_queries: int
     unknown: tuple[int, ...] = ()
     recall: Recall | None = None
+    n_without_answers: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures that ``xmr eval --check --json`` prints, recall in percent."""
@@ -63,10 +65,30 @@ class CheckedSubmission:
             "n_queries": self.n_queries,
             "unknown": list(self.unknown),
             "recall": None if self.recall is None else self.recall.percent(),
+            "n_without_answers": self.n_without_answers,
         }
 
 
 # --------------------------------------------------------------------------------------- writing
+
+
+def require_pool(path: str | Path, images: int) -> None:
+    """Refuse a submission from a pool of fewer than ten images.
+
+    Args:
+        path: The submission that is to be written.
+        images: Number of images of the split.
+
+    Raises:
+        InputError: There are fewer than ten.
+    """
+    if images < PER_QUERY:
+        raise InputError(
+            tr("The official file names ten images for every query; the split has fewer."),
+            where=path,
+            found=tr("{n} images", n=images),
+            expected=tr("at least {least}", least=PER_QUERY),
+        )
 
 
 def write_submission(
@@ -87,16 +109,14 @@ def write_submission(
         InputError: The pool has fewer than ten images, or a query or an image is repeated.
     """
     rows = np.asarray(item_ids)
+    if rows.ndim == 2:
+        require_pool(path, rows.shape[1])
     if rows.shape != (len(queries), PER_QUERY):
-        few = rows.ndim == 2 and rows.shape[1] < PER_QUERY
         raise InputError(
-            tr("The official file names ten images for every query; there are fewer.")
-            if few
-            else tr("The official file names exactly ten images for every query."),
+            tr("The official file names exactly ten images for every query."),
             where=path,
-            found=tr("{n} images", n=rows.shape[1]) if few else "x".join(map(str, rows.shape)),
+            found="x".join(map(str, rows.shape)),
             expected=f"{len(queries)} x {PER_QUERY}",
-            hint=tr("The pool of images must hold at least ten.") if few else None,
         )
     if not np.issubdtype(rows.dtype, np.integer):
         raise TypeError(f"image ids must be integers, found {rows.dtype}")
@@ -181,7 +201,8 @@ def check_submission(
         )
     known = {query.query_id for query in queries}
     unknown = tuple(query_id for query_id in found if query_id not in known)
-    return CheckedSubmission(naming, len(found), unknown, _score(found, queries))
+    hidden = sum(not query.item_ids for query in queries)
+    return CheckedSubmission(naming, len(found), unknown, _score(found, queries), hidden)
 
 
 def _score(found: dict[int, Prediction], queries: Sequence[Query]) -> Recall | None:

@@ -26,10 +26,11 @@ from bagformer_cli.errors import CheckpointError, NotFiniteError, cannot_read, n
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model, trained_scorers
+from bagformer_cli.models.runs import WEIGHTS, last_stage, models_in, report_choice
+from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.from_config import title_encoder
 from bagformer_cli.text.tokenizer import Tokenizer
 
-WEIGHTS = "model.safetensors"
 TRAINED = "trained"
 """Metadata key of the weight file: the trained scorers, separated by spaces."""
 FILES = ("config.yaml", WEIGHTS, "vocab.txt", "lexicon.txt")
@@ -87,22 +88,29 @@ def trained_in(folder: Path, config: RunConfig) -> frozenset[str]:
     return frozenset(metadata[TRAINED].split())
 
 
-def find_checkpoint(given: str | Path | None = None, runs: str | Path = "runs") -> Path:
+def find_checkpoint(
+    given: str | Path | None = None, runs: str | Path = "runs", progress: Progress = SILENT
+) -> Path:
     """Find a model folder.
 
     Args:
-        given: A model folder, or a run folder with a ``best/``; None: the newest ``best/`` under
-            ``runs``. A path that is neither is returned unchanged.
+        given: A model folder, a run folder with a ``best/``, or the folder of a chain, whose last
+            trained stage is taken; None: the newest ``best/`` under ``runs``. Any other path is
+            returned unchanged.
         runs: Folder of the runs.
+        progress: Receives the name, step and recall of the newest run if ``given`` is None.
 
     Raises:
         CheckpointError: ``given`` is None and no run has a model.
     """
     if given is not None:
         folder = Path(given)
-        run = folder / "best"
-        return run if not (folder / WEIGHTS).exists() and (run / WEIGHTS).exists() else folder
-    found = sorted(Path(runs).glob(f"*/best/{WEIGHTS}"), key=lambda path: path.stat().st_mtime_ns)
+        if (folder / WEIGHTS).exists():
+            return folder
+        if (folder / "best" / WEIGHTS).exists():
+            return folder / "best"
+        return last_stage(folder) or folder
+    found = models_in(Path(runs))
     if not found:
         raise CheckpointError(
             tr("There is no trained model yet."),
@@ -110,7 +118,8 @@ def find_checkpoint(given: str | Path | None = None, runs: str | Path = "runs") 
             expected=tr("a folder {example}", example=f"{runs}/NAME/best"),
             hint=tr("Train one with: xmr train, or try: xmr demo; or name one with --checkpoint."),
         )
-    return found[-1].parent
+    report_choice(found, progress)
+    return found[0]
 
 
 def check_model_folder(folder: Path) -> None:

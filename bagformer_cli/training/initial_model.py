@@ -11,12 +11,12 @@ from bagformer_cli.errors import CheckpointError
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.checkpoint import (
-    WEIGHTS,
     check_model_folder,
     find_checkpoint,
     load_tensors,
     trained_in,
 )
+from bagformer_cli.models.runs import WEIGHTS
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.teacher import check_teacher
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bagformer_cli.data.store.split import Split
+from bagformer_cli.evaluation.answers import without_answers
 from bagformer_cli.evaluation.evaluate import Evaluation, EvaluationOptions, evaluate
 from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr
@@ -19,8 +20,8 @@ class Validation:
     """Evaluates a model on the whole validation split and writes ``best/``.
 
     ``best/`` is the model with the highest mean recall of the fast scorer. It is the latest model
-    if there is no validation split, or if no fast scorer is trained, whose recall then says
-    nothing.
+    if there is no validation split with answers, or if no fast scorer is trained, whose recall then
+    says nothing.
 
     Args:
         task: The model and its objectives.
@@ -32,7 +33,16 @@ class Validation:
     def __init__(
         self, task: RetrievalTask, split: Split | None, run: Path, progress: Progress = SILENT
     ) -> None:
-        self.task, self.split, self.run, self.progress = task, split, run, progress
+        self.task, self.run, self.progress = task, run, progress
+        if split is not None and len(without_answers(split)) == len(split.query_ids):
+            progress.warn(
+                tr(
+                    "No validation query names its images: recall is not measured, and best/ is "
+                    "the latest model."
+                )
+            )
+            split = None
+        self.split = split
 
     def measure(self, state: TrainState, log: MetricsLog) -> float | None:
         """Measure recall, log it and write ``best/`` if this is the best model so far.

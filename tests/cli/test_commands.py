@@ -71,6 +71,8 @@ def test_preprocess_train_eval_score(here: Path, xmr: Callable[..., Any]) -> Non
         "titles",
         "text_to_image",
         "image_to_text",
+        "text_to_image_mean",
+        "image_to_text_mean",
         "bags",
         "checkpoint",
     }

@@ -15,16 +15,34 @@ from bagformer_cli.data.muge import MugeFolder
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.evaluation.compare import compare_folders
 from bagformer_cli.evaluation.dataset import (
-    EvaluationRequest,
     check_folder,
     evaluate_folder,
     reranker_key,
 )
-from tests.support.datasets import write_split
-from tests.support.small_model import saved_model
+from bagformer_cli.evaluation.request import EvaluationRequest
+from bagformer_cli.models.checkpoint import save_model
+from bagformer_cli.progress import SILENT
+from tests.support.datasets import picture, write_split
+from tests.support.small_model import saved_model, small_model
 
 QUERIES = [(number, title, (100 + number,)) for number, title in enumerate(["裙", "包", "伞"] * 4)]
+IMAGES = [(100 + number, picture(number)) for number in range(12)]
 REQUEST = EvaluationRequest(rerank=[2], device="cpu")
+
+
+class Warnings(type(SILENT)):  # type: ignore[misc]
+    """A silent progress that keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.texts.append(message)
+
+
+@pytest.fixture
+def warnings() -> Warnings:
+    return Warnings()
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +78,58 @@ def test_another_model_reranks_with_the_beta_that_was_tuned_for_it(
 
 
 def test_beta_cannot_be_tuned_without_candidates(folder: MugeFolder, model: Path) -> None:
-    with pytest.raises(InputError, match="no cross-encoder whose weight"):
+    with pytest.raises(InputError, match="reranks nothing"):
         evaluate_folder(folder, model, replace(REQUEST, rerank=[0], tune_beta=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rerank": [0], "beta": 1.0},
+        {"beta": 1.0, "tune_beta": True},
+        {"products": Path("p.tsv"), "submission": Path("s.jsonl"), "rerank": None},
+        {"items": Path("k.txt"), "submission": Path("s.jsonl")},
+        {"products": Path("p.tsv")},
+        {"naming": "text"},
+    ],
+    ids=str,
+)
+def test_settings_of_which_one_would_be_ignored_are_refused(
+    folder: MugeFolder, model: Path, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError):
+        evaluate_folder(folder, model, replace(REQUEST, **changes))
+
+
+def test_a_beta_needs_a_trained_cross_encoder(folder: MugeFolder, tmp_path: Path) -> None:
+    other = small_model()
+    other.trained = frozenset({"cls", "late"})
+    save_model(other, tmp_path)
+    with pytest.raises(InputError, match="no trained cross-encoder") as caught:
+        evaluate_folder(folder, tmp_path, EvaluationRequest(beta=0.5, device="cpu"))
+    assert caught.value.found == "--beta"
+
+
+def test_queries_without_answers_are_counted_and_named(
+    model: Path, tmp_path: Path, warnings: Warnings
+) -> None:
+    queries = [(n, title, items if n < 9 else ()) for n, title, items in QUERIES]
+    some = write_split(tmp_path, "valid", queries, IMAGES)
+    report = evaluate_folder(some, model, REQUEST, warnings)
+    assert report["n_without_answers"] == 3
+    (warning,) = warnings.texts
+    assert "3 of 12" in warning
+    assert "9, 10, 11" in warning
+
+
+def test_beta_is_not_tuned_on_hidden_answers(model: Path, tmp_path: Path) -> None:
+    hidden = write_split(tmp_path, "valid", [(n, title, ()) for n, title, _ in QUERIES], IMAGES)
+    request = replace(REQUEST, tune_beta=True, submission=tmp_path / "s.jsonl")
+    with pytest.raises(InputError, match="hidden"):
+        evaluate_folder(hidden, model, request)
+    assert not (tmp_path / "s.jsonl").exists()
+    with pytest.raises(InputError, match="hidden"):
+        compare_folders([model, model], hidden, "valid")
 
 
 def test_named_subsets_are_averaged(folder: MugeFolder, model: Path, tmp_path: Path) -> None:

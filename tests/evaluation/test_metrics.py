@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -71,11 +72,11 @@ def test_images_without_a_query_are_left_out_or_counted_as_misses() -> None:
     assert recall(ranks, ks=(1, 2), missing="miss") == Recall({1: 1, 2: 3}, 4)
 
 
-def test_no_row_to_count_gives_zeros_not_a_division_by_zero() -> None:
+def test_recall_without_any_answer_is_unknown_not_zero() -> None:
     nothing = recall(np.array([NO_POSITIVE]))
     assert nothing.n == 0
-    assert nothing.mean == 0
-    assert nothing.percent()["mean_recall"] == 0
+    assert math.isnan(nothing.mean)
+    assert set(nothing.percent().values()) == {None}
 
 
 def test_percent_is_what_the_table_shows() -> None:

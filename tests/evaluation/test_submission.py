@@ -48,7 +48,7 @@ def test_answers_kept_secret_give_no_score(tmp_path: Path) -> None:
 
 def test_a_pool_of_fewer_than_ten_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
-    with pytest.raises(InputError, match="at least ten") as caught:
+    with pytest.raises(InputError, match="at least 10") as caught:
         write_submission(file, QUERIES, FOUND[:, :8])
     assert caught.value.found == "8 images"
     assert list(tmp_path.iterdir()) == []

@@ -63,7 +63,11 @@ def test_eval_of_a_run_takes_the_dataset_of_the_run(xmr: Callable[..., Any], hom
 
 def test_the_hint_after_training_carries_the_dataset(xmr: Callable[..., Any], home: Path) -> None:
     numbered(home / "mine", "train", "valid")
-    overrides = [part for item in [*TINY, "training.max_steps=1"] for part in ("--set", item)]
+    overrides = [
+        part
+        for item in [*TINY, "training.max_steps=1", "training.batch_size=4"]
+        for part in ("--set", item)
+    ]
     run = xmr("train", "--config", "demo", "--dataset", home / "mine", "--output-dir", "runs/a",
               *overrides)  # fmt: skip
     assert run.code == 0, run.err
@@ -113,7 +117,11 @@ def test_a_demo_model_says_that_it_has_seen_drawn_pictures_only(
     xmr: Callable[..., Any], home: Path
 ) -> None:
     assert xmr("data", "demo", "--out", "data/demo", "--images", 60).code == 0
-    overrides = [part for item in [*TINY, "training.max_steps=1"] for part in ("--set", item)]
+    overrides = [
+        part
+        for item in [*TINY, "training.max_steps=1", "training.batch_size=4"]
+        for part in ("--set", item)
+    ]
     assert xmr("train", "--output-dir", "runs/d", *overrides).code == 0
     (home / "a.jpg").write_bytes((PHOTOS / "p1.jpg").read_bytes())
     (home / "t.csv").write_text("id,image,title\na,a.jpg,红裙\n")

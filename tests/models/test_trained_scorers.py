@@ -14,12 +14,12 @@ from bagformer_cli.errors import CheckpointError
 from bagformer_cli.evaluation.evaluate import EvaluationOptions, Reranker, evaluate
 from bagformer_cli.models.build import build_model, trained_scorers
 from bagformer_cli.models.checkpoint import (
-    WEIGHTS,
     load_model,
     load_tensors,
     save_model,
     save_tensors,
 )
+from bagformer_cli.models.runs import WEIGHTS
 from bagformer_cli.training.initial_model import new_model
 from tests.support.datasets import write_split
 from tests.support.small_model import TINY, saved_model

@@ -1,0 +1,131 @@
+"""Find the newest trained model among run folders, and say which one was taken.
+
+A run folder has ``best/``; the folder of a chain has one run folder for each stage::
+
+    runs/demo/best/model.safetensors
+    runs/demo-chain/2-shrinktobase/best/model.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bagformer_cli.config import load_config
+from bagformer_cli.errors import XmrError
+from bagformer_cli.messages import tr
+from bagformer_cli.models.build import trained_scorers
+from bagformer_cli.progress import Progress
+
+WEIGHTS = "model.safetensors"
+METRICS = "metrics.jsonl"
+_STAGE = "[0-9]*-*"  # folders of a chain's stages
+_SHOWN = 5  # other runs that a message names
+
+
+@dataclass(frozen=True)
+class BestModel:
+    """Step and recall of a run's ``best/``.
+
+    Attributes:
+        step: Optimizer steps that the model was trained for; None: unknown.
+        recall: Its validation mean recall, text to image, in percent; None: not measured.
+    """
+
+    step: int | None = None
+    recall: float | None = None
+
+    def __str__(self) -> str:
+        if self.step is None:
+            return tr("step and recall unknown")
+        if self.recall is None:
+            return tr("step {step}, recall not measured", step=self.step)
+        return tr(
+            "step {step}, validation mean recall {recall} %",
+            step=self.step,
+            recall=f"{self.recall:.2f}",
+        )
+
+
+def models_in(runs: Path) -> list[Path]:
+    """List the ``best/`` folders below a folder of runs, the newest first."""
+    found = [*runs.glob(f"*/best/{WEIGHTS}"), *runs.glob(f"*/{_STAGE}/best/{WEIGHTS}")]
+    return [path.parent for path in sorted(found, key=_changed, reverse=True)]
+
+
+def last_stage(chain: Path) -> Path | None:
+    """Return the ``best/`` of a chain's last trained stage; None: this is no chain's folder."""
+    if not (chain / "config.yaml").is_file():
+        return None
+    stages = {
+        int(number): path.parent
+        for path in chain.glob(f"{_STAGE}/best/{WEIGHTS}")
+        if (number := path.parents[1].name.partition("-")[0]).isdecimal()
+    }
+    return stages[max(stages)] if stages else None
+
+
+def report_choice(models: Sequence[Path], progress: Progress) -> None:
+    """Report which model was taken by itself, and which others there are.
+
+    Args:
+        models: ``best/`` folders; the first one was taken.
+        progress: Where to report.
+    """
+    run = models[0].parent
+    progress.info(tr("Using the newest run: {run} ({facts}).", run=run, facts=best_model(run)))
+    others = [model.parent for model in models[1:]]
+    if others:
+        names = ", ".join(map(str, others[:_SHOWN]))
+        if len(others) > _SHOWN:
+            names = tr("{names} and {n} more", names=names, n=len(others) - _SHOWN)
+        progress.info(tr("Other runs: {names}. Choose one with --checkpoint.", names=names))
+
+
+def best_model(run: Path) -> BestModel:
+    """Read step and recall of a run's ``best/`` from its ``metrics.jsonl``."""
+    steps, recalls = _measured(run / METRICS)
+    if not recalls:
+        return BestModel(max(steps, default=None))
+    # Without a trained fast scorer, recall says nothing: best/ is the latest model.
+    at = len(recalls) - 1 if not _trains_fast_scorer(run) else recalls.index(max(recalls))
+    return BestModel(steps[at], recalls[at])
+
+
+def _measured(path: Path) -> tuple[list[int], list[float]]:
+    """Read the steps and recalls of the validations; without any, all logged steps and no recall.
+
+    A line that is broken, or cut off because the run was killed, is left out.
+    """
+    logged: list[int] = []
+    steps: list[int] = []
+    recalls: list[float] = []
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return [], []
+    for line in lines:
+        try:
+            record = json.loads(line)
+            step = int(record["step"])
+            logged.append(step)
+            if record["kind"] == "valid":
+                recall = float(record["stages"]["recall"]["text_to_image"]["mean_recall"])
+                steps.append(step)
+                recalls.append(recall)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return (steps, recalls) if recalls else (logged, [])
+
+
+def _trains_fast_scorer(run: Path) -> bool:
+    try:
+        return bool(trained_scorers(load_config(run / "config.yaml")) - {"slow"})
+    except (XmrError, OSError):
+        return True
+
+
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns
