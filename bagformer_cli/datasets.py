@@ -110,7 +110,7 @@ def find_moved(recorded: str, folder: Path, option: str) -> str:
 
 
 def is_drawn(folder: Path) -> bool:
-    """Say whether a dataset folder holds drawn pictures, made by ``xmr demo`` or ``data demo``."""
+    """Say whether a dataset folder holds drawn images, made by ``xmr demo`` or ``data demo``."""
     header = folder / FILE_NAME
     try:
         return header.is_file() and "seed" in read_header(header)
@@ -119,7 +119,7 @@ def is_drawn(folder: Path) -> bool:
 
 
 def saw_drawn_pictures_only(model: Path) -> bool:
-    """Say whether a model folder was trained on drawn pictures."""
+    """Say whether a model folder was trained on drawn images."""
     try:
         dataset = own_dataset(model)
     except InputError:  # the dataset is gone: nothing is known
