@@ -136,7 +136,7 @@ def _train(store: Store, runs: Path, settings: Sequence[str], progress: Progress
 def _examples(evaluation: Evaluation) -> list[int]:
     """Choose the queries to show: the first ones for which a right image ranks first.
 
-    (The recall table says how many others there are.) If there are none, those that rank best.
+    (The recall table says how many others there are.) Without such a query, those that rank best.
     """
     order = np.argsort(evaluation.ranks["text_to_image"], kind="stable")
     images: dict[int, int] = {}

@@ -36,8 +36,9 @@ from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.loop import TrainData, Trainer, TrainResult
 from bagformer_cli.training.run_folder import new_run, no_run_to_resume, writing
 
-CHANGEABLE = ("training.", "evaluation.", "data.workers", "data.cache_mb")
-"""Settings that a resumed run may change; and weights of objectives, but not to or from 0."""
+CHANGEABLE = ("training.", "evaluation.", "data.workers", "data.cache_mb", "data.dataset")
+"""Settings that a resumed run may change (a dataset may have moved); and weights of objectives, but
+not to or from 0."""
 _FIXED = ("training.checkpoint",)
 
 
