@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,11 +16,11 @@ from contextlib import contextmanager
 from functools import cache, partial
 from json.encoder import encode_basestring
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bagformer_cli.data.byte_ranges import ByteRange, byte_ranges, decode_line, line_number
 from bagformer_cli.data.workers import run_jobs
-from bagformer_cli.errors import DataError, cannot_read
+from bagformer_cli.errors import DataError, InputError, cannot_read
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.bags import TitleEncoder
@@ -32,6 +33,9 @@ RANGE_BYTES = 1 << 20
 
 ALONE_BELOW = 8 << 20
 """Files of fewer bytes are segmented in this process: starting others would take longer."""
+
+PIPE_SECONDS = 10
+"""How long a named pipe is read before its first byte."""
 
 
 @cache
@@ -61,33 +65,39 @@ def read_titles(path: str | Path) -> Iterator[str]:
 def seekable(path: Path) -> Iterator[Path]:
     """Give the file itself, or a temporary copy of a pipe; ``-`` is the standard input.
 
-    Only pipes that this process inherited are read, as the shell makes them (``<(command)``): they
-    end. Other pipes and devices may not, and are refused when the path is opened.
+    Raises:
+        InputError: The pipe cannot be read, or nobody writes to it.
     """
-    if str(path) != "-" and not _is_inherited_pipe(path):
-        yield path
+    if str(path) != "-" and not path.is_fifo() and not path.is_socket():
+        yield path  # devices are refused where the file is read
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "titles.txt"
         try:
-            piped = str(path) == "-"
-            with (
-                open(0 if piped else path, "rb", closefd=not piped) as stream,
-                open(copy, "wb") as out,
-            ):
+            with _stream(path) as stream, open(copy, "wb") as out:
                 shutil.copyfileobj(stream, out)
         except OSError as error:
             raise cannot_read(path, error) from error
         yield copy
 
 
-def _is_inherited_pipe(path: Path) -> bool:
-    """True for ``/dev/fd/63`` and ``/dev/stdin``, unless they stand for a regular file."""
-    parts = os.path.abspath(path).split("/")
-    of_process = parts[:2] == ["", "proc"] and len(parts) == 5 and parts[3] == "fd"
-    if not (of_process or parts[:3] == ["", "dev", "fd"] or parts == ["", "dev", "stdin"]):
-        return False
-    return path.is_fifo() or path.is_socket()
+def _stream(path: Path) -> BinaryIO:
+    """Open the standard input, a pipe of the shell (``<(command)``) or a named pipe."""
+    if str(path) == "-":
+        return open(0, "rb", closefd=False)
+    if str(path).startswith(("/dev/", "/proc/")):
+        return open(path, "rb")  # its writer runs: the shell made both
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # without the flag it waits for a writer
+    stream = os.fdopen(handle, "rb")
+    if not select.select([handle], [], [], PIPE_SECONDS)[0]:
+        stream.close()
+        raise InputError(
+            tr("Nobody writes to this pipe."),
+            where=path,
+            found=tr("nothing for {n} seconds", n=PIPE_SECONDS),
+        )
+    os.set_blocking(handle, True)
+    return stream
 
 
 def record(title: str, bags: Sequence[Bag]) -> dict[str, Any]:
