@@ -85,10 +85,13 @@ class Retriever:
         _require_list(images)
         size = self.model.config.image.size
         batches = (
-            torch.stack([pixels_of(decode(image), size) for image in images[i : i + _BATCH]])
+            torch.stack([pixels_of(self._decode(image), size) for image in images[i : i + _BATCH]])
             for i in range(0, len(images), _BATCH)
         )
         return encode_images(self.model, batches).vectors
+
+    def _decode(self, image: Image.Image | str | Path | bytes) -> Image.Image:
+        return decode(image, as_original=self.model.as_original)
 
     def encode_texts(self, titles: Sequence[str]) -> MultiVectors:
         """Encode titles or queries to vectors.

@@ -52,7 +52,7 @@ def score(
     """Parse, score, print."""
     from bagformer_cli.data.images import decode
 
-    decoded = decode(image)  # first, so that a wrong path is reported before torch is imported
+    decode(image)  # first, so that a wrong path is reported before torch is imported
     from bagformer_cli.api import load
     from bagformer_cli.models.checkpoint import find_checkpoint
 
@@ -70,7 +70,7 @@ def score(
                 ),
                 where=title if len(title) <= 40 else f"{title[:40]}…",
             )
-    scores = retriever.score(retriever.encode_images([decoded]), retriever.encode_texts(titles))
+    scores = retriever.score(retriever.encode_images([image]), retriever.encode_texts(titles))
     report: dict[str, Any] = {
         "image": str(image),
         "titles": titles,
@@ -81,7 +81,7 @@ def score(
         "bags": [retriever.bags(title) for title in titles],
     }
     if explain:
-        found = retriever.explain(decoded, titles)
+        found = retriever.explain(image, titles)
         report["explained"] = [[_part_to_json(part) for part in one.parts] for one in found]
     report["checkpoint"] = str(place)
     console.result(report, lambda: show_scores(report))

@@ -197,6 +197,7 @@ def image_batches(
     batch_size: int,
     *,
     exact: bool = True,
+    as_original: bool = False,
     workers: int | None = None,
 ) -> Iterator[Tensor]:
     """Yield all images of a split in order, resized without augmentation, for evaluation.
@@ -207,6 +208,7 @@ def image_batches(
         batch_size: Images in a batch; the last batch may be smaller.
         exact: Decode JPEGs at full size, as the original does. False is faster and changes a pixel
             by about half a grey level; see :func:`~bagformer_cli.data.images.decode`.
+        as_original: Decode as the published BagFormer code does; see ``decode``.
         workers: Threads that decode ahead; None: one per usable core, at most 8.
 
     Yields:
@@ -219,7 +221,8 @@ def image_batches(
         raw = np.empty((len(positions), size, size, 3), np.uint8)
         for row, position in enumerate(positions):
             where = split.image_name(position)
-            raw[row] = resize(decode(split.image_bytes(position), hint, where), size)
+            data = split.image_bytes(position)
+            raw[row] = resize(decode(data, hint, where, as_original=as_original), size)
         return normalised(torch.from_numpy(raw))
 
     if workers is None:

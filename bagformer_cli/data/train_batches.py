@@ -47,6 +47,7 @@ class TrainBatches:
     Attributes:
         neighbours: [titles of the split, K - 1] positions of the images nearest to each title,
             without its own. If set, batches are made of groups of K images.
+        decoded: The images. Set ``decoded.as_original`` for a model with ``compat``.
 
     Raises:
         InputError: There are fewer pairs than one global batch takes.
@@ -69,7 +70,7 @@ class TrainBatches:
         self.positives = Positives.of(split)
         self.neighbours: NDArray[np.int64] | None = None
         self._sampler = PairSampler(split, sampling, config.titles_per_image)
-        self._images = DecodedImages(split, self._useful_size(), config.cache_mb << 20)
+        self.decoded = DecodedImages(split, self._useful_size(), config.cache_mb << 20)
 
     @property
     def per_epoch(self) -> int:
@@ -131,7 +132,7 @@ class TrainBatches:
         return raw
 
     def _pixels(self, image: int, epoch: int, sample: int) -> NDArray[np.uint8]:
-        decoded = self._images[image]
+        decoded = self.decoded[image]
         settings = self.config.augment
         if settings is None:
             return resize(decoded, self.image_size)
@@ -163,10 +164,14 @@ class DecodedImages:
         split: A split with images.
         useful_size: Side in pixels beyond which training gains nothing.
         budget: Bytes of memory for pixels.
+
+    Attributes:
+        as_original: See :func:`~bagformer_cli.data.images.decode`. Set it before the first access.
     """
 
     def __init__(self, split: Split, useful_size: int, budget: int) -> None:
         self._split, self._size = split, useful_size
+        self.as_original = False
         self._kept: dict[int, Image.Image] | None = None
         if len(split.image_ids) * useful_size**2 * 3 <= budget:
             self._kept = {}
@@ -181,7 +186,8 @@ class DecodedImages:
 
     def _decode(self, position: int) -> Image.Image:
         where = self._split.image_name(position)
-        return decode(self._split.image_bytes(position), self._size, where)
+        data = self._split.image_bytes(position)
+        return decode(data, self._size, where, as_original=self.as_original)
 
 
 def _shrunk(image: Image.Image, side: int) -> Image.Image:

@@ -327,7 +327,8 @@ def input_batches(model: RetrievalModel, split: Split, batch_size: int) -> Itera
     if model.config.image.regions is not None:
         regions = RegionFile.of(split, model.config.image.regions)
         return region_batches(split, regions, batch_size)
-    return image_batches(split, model.config.image.size, batch_size)
+    size = model.config.image.size
+    return image_batches(split, size, batch_size, as_original=model.as_original)
 
 
 @torch.inference_mode()

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +24,9 @@ from PIL import Image
 
 from bagformer_cli.data.batches import TextBatch, normalised, prefetch
 from bagformer_cli.data.catalogue.products import Product
-from bagformer_cli.data.images import decode, open_image, resize
-from bagformer_cli.errors import InputError, cannot_read
+from bagformer_cli.data.colour import is_shown_as_stored
+from bagformer_cli.data.images import decode, open_image, read_image_file, resize
+from bagformer_cli.errors import InputError
 from bagformer_cli.index.compression.token_pooling import VectorReduction
 from bagformer_cli.index.rows import (
     SIDES,
@@ -153,7 +153,8 @@ def encode_products(
         options: How products become rows.
         skipped: Collects these errors, and products whose image cannot be read.
     """
-    read = partial(_read_all, size=model.config.image.size, options=options)
+    size, as_original = model.config.image.size, model.as_original
+    read = partial(_read_all, size=size, as_original=as_original, options=options)
     source = iter(products)
     chunks = iter(lambda: list(islice(source, options.batch_size)), [])
     for results in prefetch(read, chunks, options.workers):
@@ -168,15 +169,17 @@ def encode_products(
 
 
 def _read_all(
-    products: list[Product | InputError], *, size: int, options: EncodeOptions
+    products: list[Product | InputError], *, size: int, as_original: bool, options: EncodeOptions
 ) -> list[_Read | InputError]:
     return [
-        product if isinstance(product, InputError) else _read(product, size, options)
+        product if isinstance(product, InputError) else _read(product, size, as_original, options)
         for product in products
     ]
 
 
-def _read(product: Product, size: int, options: EncodeOptions) -> _Read | InputError:
+def _read(
+    product: Product, size: int, as_original: bool, options: EncodeOptions
+) -> _Read | InputError:
     if "image" not in options.sides or product.image is None:
         if product.title is None or "title" not in options.sides:
             return InputError(
@@ -185,7 +188,7 @@ def _read(product: Product, size: int, options: EncodeOptions) -> _Read | InputE
         return _Read(replace(product, data=None), None, None)
     try:
         data = product.data if product.data is not None else _file_content(product)
-        image = decode(data, where=product.where)
+        image = decode(data, where=product.where, as_original=as_original)
         thumbnail = make_thumbnail(data, image, options.thumbnail)
     except InputError as error:
         if error.where is None or product.where not in error.where:
@@ -197,17 +200,15 @@ def _read(product: Product, size: int, options: EncodeOptions) -> _Read | InputE
 def _file_content(product: Product) -> bytes:
     assert product.image is not None
     try:
-        return Path(product.image).read_bytes()
-    except OSError as error:
+        return read_image_file(product.image)
+    except InputError as error:
         raise InputError(
-            tr("The image of this product cannot be read."),
-            where=product.where,
-            found=cannot_read(product.image, error),
+            tr("The image of this product cannot be read."), where=product.where, found=error
         ) from None
 
 
 def make_thumbnail(data: bytes, image: Image.Image, side: int) -> bytes | None:
-    """Make a small JPEG; a file that already is small enough is returned as it is.
+    """Make a small JPEG; a file that is small enough and has plain RGB pixels is returned as it is.
 
     Args:
         data: The content of the image file.
@@ -217,8 +218,10 @@ def make_thumbnail(data: bytes, image: Image.Image, side: int) -> bytes | None:
     if not side:
         return None
     small = max(image.size) <= side and len(data) <= MAX_OWN_THUMBNAIL
-    if small and open_image(data).format in {"JPEG", "PNG", "WEBP"}:
-        return data
+    if small:
+        stored = open_image(data)
+        if stored.format in {"JPEG", "PNG", "WEBP"} and is_shown_as_stored(stored):
+            return data
     thumbnail = image.copy()
     thumbnail.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     stream = io.BytesIO()

@@ -42,10 +42,10 @@ def cross_encoder_scores(
         numbers = [n for n, row in enumerate(rows) if row["title"]]
         if not numbers:
             return scores
-        images = _encode_images(model, [decode(query)])
+        images = _encode_images(model, [decode(query, as_original=model.as_original)])
         texts = _encode_texts(model, [rows[n]["title"] for n in numbers])
     else:
-        pictures = [_open_image(row) for row in rows]
+        pictures = [_open_image(model, row) for row in rows]
         numbers = [n for n, picture in enumerate(pictures) if picture is not None]
         if not numbers:
             return scores
@@ -91,13 +91,13 @@ def _encode_texts(model: RetrievalModel, titles: list[str]) -> EncodedItems:
     return encode_texts(model, [batch], states=True)
 
 
-def _open_image(row: dict[str, Any]) -> Any:
+def _open_image(model: RetrievalModel, row: dict[str, Any]) -> Any:
     """Decode a product's image file, else its thumbnail; None if neither can be read."""
     for source in (row["image"], row["thumbnail"]):
         if source is None or (isinstance(source, str) and not Path(source).is_file()):
             continue
         try:
-            return decode(source)
+            return decode(source, as_original=model.as_original)
         except InputError:
             continue
     return None

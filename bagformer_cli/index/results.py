@@ -17,6 +17,7 @@ from bagformer_cli.messages import language, tr
 
 MAX_IMAGE_BYTES = 1 << 18  # a larger image is scaled down before it is embedded
 EMBEDDED_SIDE = 400  # pixels
+BROWSER_FORMATS = ("jpeg", "png", "webp", "gif")  # others are embedded as JPEG
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _result(hit: Hit) -> str:
 
 def _data_uri(data: bytes) -> str:
     form = (open_image(data).format or "JPEG").lower()
-    if len(data) > MAX_IMAGE_BYTES:
+    if len(data) > MAX_IMAGE_BYTES or form not in BROWSER_FORMATS:
         image = decode(data)
         image.thumbnail((EMBEDDED_SIDE, EMBEDDED_SIDE))
         stream = io.BytesIO()

@@ -212,7 +212,9 @@ class Index:
         """
         if images:
             size = self.model.config.image.size
-            pixels = torch.stack([pixels_of(decode(image), size) for image in queries])
+            images_as_original = self.model.as_original
+            decoded = (decode(image, as_original=images_as_original) for image in queries)
+            pixels = torch.stack([pixels_of(image, size) for image in decoded])
             encoded = encode_images(self.model, [pixels])
         else:
             for title in queries:

@@ -48,7 +48,8 @@ def grid_regions(
     if not isinstance(vision, VisionEncoder):
         raise InputError(tr("This model reads regions and has no image encoder to make them."))
     ids = iter(split.image_ids.tolist())
-    batches = image_batches(split, model.config.image.size, batch_size)
+    size = model.config.image.size
+    batches = image_batches(split, size, batch_size, as_original=model.as_original)
     with progress.task(tr("Regions of {split}", split=split.name), len(split.image_ids)) as task:
         for pixels in batches:
             states = vision(pixels.to(model.device))

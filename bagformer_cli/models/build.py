@@ -60,6 +60,11 @@ class RetrievalModel(nn.Module):
         return self.temperature.device
 
     @property
+    def as_original(self) -> bool:
+        """True if images are decoded as the published BagFormer code does (``compat``)."""
+        return self.config.compat is not None
+
+    @property
     def can_rerank(self) -> bool:
         """True if the model has a cross-encoder that was trained to score pairs."""
         return self.cross is not None and "slow" in self.trained

@@ -190,6 +190,7 @@ def make_trainer(
         regions=None if regions is None else RegionFile.of(split, regions),
         masking=masking,
     )
+    batches.decoded.as_original = model.as_original
     valid = store.split("valid") if "valid" in store.splits else None
     return Trainer(
         model,

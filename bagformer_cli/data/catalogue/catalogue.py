@@ -20,12 +20,12 @@ from bagformer_cli.data.byte_ranges import file_stamp
 from bagformer_cli.data.catalogue.lines import images_of, is_images_file, split_of, titles_of
 from bagformer_cli.data.catalogue.products import Part, Product, digest_of, part_name
 from bagformer_cli.data.catalogue.table import open_table
+from bagformer_cli.data.images import readable_endings
 from bagformer_cli.data.muge import MugeFolder, naming_of
 from bagformer_cli.data.table import JSON_ENDINGS
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
-IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 TABLE_ENDINGS = {".csv", ".tsv", *JSON_ENDINGS}
 
 
@@ -136,7 +136,7 @@ def _open_folder(path: Path, split: str | None, part_size: int) -> Catalogue:
     names = sorted(
         file.relative_to(path).as_posix()
         for file in path.rglob("*")
-        if file.suffix.lower() in IMAGE_ENDINGS and not file.name.startswith(".")
+        if file.suffix.lower() in readable_endings() and not file.name.startswith(".")
     )
     parts = []
     for begin in range(0, len(names), part_size):
