@@ -67,7 +67,7 @@ def is_shown_as_stored(image: Image.Image) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Read the EXIF orientation, 1 if there is none; a broken EXIF block counts as none."""
+    """Read the EXIF orientation; 1 if the image has no EXIF block, or a broken one."""
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # Pillow's parser raises many kinds of errors
