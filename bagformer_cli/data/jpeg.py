@@ -47,7 +47,7 @@ def is_cut_off(data: bytes) -> bool:
 
 
 def _first_scan(data: bytes) -> int:
-    """Find the first scan behind the header, which may contain a whole preview; −1: not found."""
+    """Find the first scan after the header, which may contain a whole preview; −1: not found."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         if data[at + 1] == _START_OF_SCAN:
