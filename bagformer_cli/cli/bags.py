@@ -129,7 +129,7 @@ def _print_lines(lines: str) -> None:
     from types import SimpleNamespace
 
     if console.wants_json():
-        console.say(lines.rstrip("\n"))
+        console.print_json_lines(lines.rstrip("\n"))
         return
     for line in lines.rstrip("\n").split("\n"):  # not splitlines: a title may hold U+2028
         show_bags([SimpleNamespace(**bag) for bag in json.loads(line)["bags"]])

@@ -3,45 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bagformer_cli.cli import console
 from bagformer_cli.cli.formatting import duration, format_value
+from bagformer_cli.cli.layout import GAP, display_width, shortened
+from bagformer_cli.cli.printable import one_line
+from bagformer_cli.cli.tables import Spans, hanging
 from bagformer_cli.errors import with_place
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import Progress, Task
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
+    from rich.text import Text
 
 MIN_SECONDS = 0.5  # a shorter task leaves no line when it is finished
+MIN_BAR, MAX_BAR, MIN_NAME = 8, 28, 10  # columns
 PLAIN_INTERVAL = 10.0  # seconds between two lines of a task without a terminal
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
     """Provide a :class:`Progress` that shows bars on a terminal and plain lines elsewhere."""
-    if not console.stderr_console().is_terminal:
+    if not console.draws_bars():
         yield _PlainProgress()
         return
-    from rich import progress as rich
+    from rich.live import Live
 
-    bars = rich.Progress(
-        rich.TextColumn("{task.description}", markup=False),
-        rich.BarColumn(bar_width=28, complete_style="cyan"),
-        rich.TextColumn("{task.fields[count]}", markup=False),
-        rich.TextColumn("{task.fields[timing]}", style="cyan"),
-        rich.TextColumn("{task.fields[status]}", style="dim", markup=False),
+    shown = _BarProgress()
+    live = Live(
         console=console.stderr_console(),
+        get_renderable=shown.draw,
         transient=True,
         redirect_stdout=False,  # results never go to stderr
         refresh_per_second=8,
     )
-    with console.bars_shown(), bars:
-        yield _BarProgress(bars)
+    shown.refresh = live.refresh
+    with console.bars_shown(), live:
+        yield shown
 
 
 class _TaskState:
@@ -89,36 +90,44 @@ class _TaskState:
 
 
 class _BarTask:
-    def __init__(self, bars: RichProgress, task: TaskID, state: _TaskState) -> None:
-        self._bars, self._task, self._state = bars, task, state
+    def __init__(self, state: _TaskState) -> None:
+        self._state = state
 
     def advance(self, n: int = 1, **status: object) -> None:
-        state = self._state
-        state.advance(n, status)
-        self._bars.update(
-            self._task, advance=n, count=state.count, timing=state.timing, status=state.status
-        )
+        self._state.advance(n, status)
 
 
 class _BarProgress:
-    def __init__(self, bars: RichProgress) -> None:
-        self._bars, self._depth = bars, 0
+    """The tasks in progress, drawn as one bar each with its status below."""
+
+    def __init__(self) -> None:
+        self._tasks: list[_TaskState] = []
+        self.refresh: Callable[[], None] = lambda: None
+
+    def draw(self) -> Text:
+        """Return the lines of all tasks, for the width of the terminal."""
+        from rich.text import Text
+
+        width = console.stderr_width() - 1  # a full line would make some terminals scroll
+        lines = Text(no_wrap=True, end="")
+        for depth, state in enumerate(list(self._tasks)):
+            for number, line in enumerate(bar_lines(state, "  " * depth, width)):
+                lines.append("\n" if depth or number else "")
+                for text, style in line:
+                    lines.append(text, style)
+        return lines
 
     @contextmanager
     def task(self, description: str, total: int | None = None, unit: str = "") -> Iterator[Task]:
         state = _TaskState(description, total, unit)
-        indent = "  " * self._depth
-        task = self._bars.add_task(
-            indent + description, total=total, count=state.count, timing="", status=""
-        )
-        self._depth += 1
+        self._tasks.append(state)
+        self.refresh()
         try:
-            yield _BarTask(self._bars, task, state)
+            yield _BarTask(state)
         finally:
-            self._depth -= 1
-            self._bars.remove_task(task)
+            self._tasks.remove(state)
         # A task inside another task leaves no line.
-        if self._depth == 0 and state.seconds >= MIN_SECONDS:
+        if not self._tasks and state.seconds >= MIN_SECONDS:
             console.done(state.finished)
 
     def info(self, message: str) -> None:
@@ -126,6 +135,26 @@ class _BarProgress:
 
     def warn(self, message: str) -> None:
         console.warn(message)
+
+
+def bar_lines(state: _TaskState, indent: str, width: int) -> list[Spans]:
+    """Lay out a task in progress: description, bar, count and time left; below them its status.
+
+    In a narrow terminal the bar gets shorter, then it goes, then the description is cut. The count
+    and the time left stay.
+    """
+    facts = "  ".join(part for part in (state.count, state.timing) if part)
+    room = width - display_width(indent) - display_width(facts) - GAP
+    name = shortened(one_line(state.description), max(MIN_NAME, room))
+    room -= display_width(name) + GAP
+    line: Spans = [(f"{indent}{name}  ", "")]
+    if state.total and room >= MIN_BAR:
+        cells = min(room, MAX_BAR)
+        filled = min(cells, cells * state.done // state.total)
+        line += [("━" * filled, "cyan"), ("━" * (cells - filled), "dim"), ("  ", "")]
+    line += [(facts, "cyan")]
+    status = one_line(state.status)
+    return [line, *hanging([(f"{indent}  ", "")], status, width, "dim")] if status else [line]
 
 
 class _PlainTask:

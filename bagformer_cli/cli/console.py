@@ -1,7 +1,8 @@
 """Print results on stdout; notes, warnings and errors on stderr.
 
-Only this module and ``bars`` use Rich. They import it when something is first drawn, so that JSON
-and help pages do not pay for it. A terminal gets colours; a pipe or a log file gets plain lines.
+Only this module and ``bars`` use Rich. They import it when something is drawn on a terminal, so
+that JSON, pipes and help pages do not pay for it. A terminal gets colours and wrapped lines; a pipe
+or a log file gets plain lines. All texts are made safe by ``printable.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bagformer_cli.cli.formatting import display_width, format_value, to_json_value, truncate
+from bagformer_cli.cli.formatting import to_json_value, truncate
+from bagformer_cli.cli.layout import display_width, padded
+from bagformer_cli.cli.printable import adapt_streams, one_line, printable, printable_json
+from bagformer_cli.cli.tables import Spans, fact_lines, flowing, hanging, table_lines
 from bagformer_cli.errors import XmrError, with_place
 from bagformer_cli.messages import tr
 
@@ -23,8 +27,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-PIPE_WIDTH = 240  # columns of a table in a pipe or a file: wide enough that nothing is cropped
-MAX_CELL_LENGTH = 120  # characters of a text in a table
+MIN_WIDTH = 20  # columns; text is laid out for at least as many
+USUAL_WIDTH = 80  # of a terminal that does not tell
 
 
 @dataclass
@@ -42,10 +46,7 @@ def reset() -> None:
     """Forget the options and streams of an earlier run in this process."""
     _settings.json = _settings.debug = False
     _consoles.clear()
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:  # escape characters that the terminal's encoding lacks
-            reconfigure(errors="backslashreplace")
+    adapt_streams()
 
 
 def set_json(value: bool) -> bool:
@@ -78,40 +79,42 @@ def wants_json() -> bool:
 
 def print_json(data: object) -> None:
     """Print a value as one line of JSON, converted by :func:`to_json_value`."""
-    text = json.dumps(to_json_value(data), ensure_ascii=False, allow_nan=False)
-    sys.stdout.write(f"{text}\n")
+    print_json_lines(json.dumps(to_json_value(data), ensure_ascii=False, allow_nan=False))
+
+
+def print_json_lines(lines: str) -> None:
+    """Print text that is JSON already, one value a line; ASCII only if stdout is not UTF-8."""
+    sys.stdout.write(f"{printable_json(lines, sys.stdout)}\n")
 
 
 def say(text: str = "") -> None:
-    """Print a line unchanged."""
-    sys.stdout.write(f"{text}\n")
+    """Print a line; a terminal gets it wrapped between words."""
+    for line in hanging([], text, _terminal_width(sys.stdout)):
+        _print("stdout", line)
 
 
 def styled(spans: Iterable[tuple[str, str]]) -> None:
-    """Print one line of spans, each a text and a Rich style such as ``bold green``."""
-    _stdout().print(_text(*spans), soft_wrap=True)
+    """Print spans, each a text and a Rich style such as ``bold green``, broken between them."""
+    safe = [(one_line(text), style) for text, style in spans]
+    for line in flowing(safe, _terminal_width(sys.stdout)):
+        _print("stdout", line)
 
 
 def has_colours() -> bool:
     """Say whether stdout is a terminal that shows colours."""
-    return _stdout().color_system is not None
+    return _is_terminal(sys.stdout) and _console("stdout").color_system is not None
 
 
 def heading(text: str) -> None:
     """Print an empty line and a heading."""
     say()
-    styled([(text, "bold")])
+    _title(text)
 
 
 def facts(values: Mapping[str, object]) -> None:
     """Print names and values in two columns."""
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 2))
-    for name, value in values.items():
-        grid.add_row(Text(name, style="dim"), Text(format_value(value)))
-    _draw(grid)
+    for line in fact_lines(values, _table_width()):
+        _print("stdout", line)
 
 
 def table(
@@ -119,50 +122,39 @@ def table(
     rows: Iterable[Sequence[Any]],
     *,
     title: str | None = None,
+    notes: Sequence[str] = (),
     best: Sequence[int] = (),
 ) -> None:
     """Print a table. Columns of numbers are aligned to the right.
 
+    A terminal that is too narrow gets wrapped cells, then a list of values for each row.
+
     Args:
         columns: The headings.
-        rows: The cells, formatted by :func:`format_value`.
+        rows: The cells, formatted by ``format_value``.
         title: A line above the table.
+        notes: A dim text below each row, or nothing.
         best: Indices of columns in which the largest number is bold.
     """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    rows = [list(row) for row in rows]
-    numeric = [
-        any(isinstance(row[i], (int, float)) for row in rows)
-        and all(row[i] is None or isinstance(row[i], (int, float)) for row in rows)
-        for i in range(len(columns))
-    ]
-    drawn = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, title=title, title_justify="left", title_style="bold"
-    )
-    for column, right in zip(columns, numeric, strict=True):
-        drawn.add_column(column, justify="right" if right else "left", overflow="fold")
-    top = {i: max((row[i] for row in rows if row[i] is not None), default=None) for i in best}
-    for row in rows:
-        drawn.add_row(
-            *(
-                Text(
-                    truncate(format_value(value), MAX_CELL_LENGTH),
-                    style="bold" if i in top and value == top[i] else "",
-                )
-                for i, value in enumerate(row)
-            )
-        )
-    _draw(drawn)
+    if title is not None:
+        _title(title)
+    width = _table_width()
+    for line in table_lines(columns, [list(row) for row in rows], width, notes=notes, best=best):
+        _print("stdout", line)
 
 
 def next_steps(commands: Iterable[tuple[str, str]]) -> None:
     """Print commands to try next, each with a comment."""
     heading(tr("Next"))
+    width = _terminal_width(sys.stdout)
     for command, comment in commands:
-        styled([("  ", ""), (command, "bold cyan"), (f"   # {comment}", "dim")])
+        line = [("  ", ""), (command, "bold cyan"), (f"   # {comment}", "dim")]
+        if width is None or sum(display_width(text) for text, _ in line) <= width:
+            styled(line)
+            continue
+        _print("stdout", [("  ", ""), (printable(command), "bold cyan")])
+        for part in hanging([("    # ", "dim")], comment, width, "dim"):
+            _print("stdout", part)
 
 
 # --- notes and warnings, on stderr ----------------------------------------------------------------
@@ -170,17 +162,17 @@ def next_steps(commands: Iterable[tuple[str, str]]) -> None:
 
 def info(message: str) -> None:
     """Print a note on stderr."""
-    _note((message, ""))
+    _note([], message)
 
 
 def warn(message: str, where: object = None) -> None:
     """Print a warning on stderr, after the place it is about; the command continues."""
-    _note((tr("Warning"), "bold yellow"), (f"  {with_place(message, where)}", ""))
+    _note([(tr("Warning"), "bold yellow"), ("  ", "")], with_place(message, where))
 
 
 def done(message: str) -> None:
     """Print on stderr that a long task is finished."""
-    _note(("✓ ", "green"), (message, ""))
+    _note([("✓ ", "green")], message)
 
 
 @contextmanager
@@ -204,21 +196,19 @@ def error(failure: XmrError, cause: BaseException | None = None) -> None:
         cause: The exception it was made of. With ``--debug`` its traceback is printed first.
     """
     if _settings.debug:
-        traceback.print_exception(cause or failure, file=sys.stderr)
-    spans = [(tr("Error"), "bold red"), (f"  {failure.message}\n", "")]
+        sys.stderr.write(printable("".join(traceback.format_exception(cause or failure))))
     details = {
         tr("where"): failure.where,
         tr("found"): failure.found,
         tr("expected"): failure.expected,
     }
-    width = max(map(display_width, details))
+    column = max(map(display_width, details))
+    _note([(tr("Error"), "bold red"), ("  ", "")], failure.message)
     for name, value in details.items():
         if value is not None:
-            spans.append((f"  {name}{' ' * (width - display_width(name))}  ", "dim"))
-            spans.append((f"{truncate(value)}\n", ""))
+            _note([(f"  {padded(name, column)}  ", "dim")], truncate(value))
     if failure.hint is not None:
-        spans += [("  → ", "cyan"), (f"{failure.hint}\n", "")]
-    stderr_console().print(_text(*spans), end="", soft_wrap=True)
+        _note([("  → ", "cyan")], failure.hint)
 
 
 def interrupted() -> None:
@@ -229,47 +219,88 @@ def interrupted() -> None:
 # --- streams --------------------------------------------------------------------------------------
 
 
+def draws_bars() -> bool:
+    """Say whether stderr is a terminal on which a line can be drawn again."""
+    return _is_terminal(sys.stderr) and os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
 def stderr_console() -> Console:
     """Return the Rich console on stderr, on which ``bars`` draws."""
-    return _console("stderr", sys.stderr)
+    return _console("stderr")
 
 
-def _stdout() -> Console:
-    return _console("stdout", sys.stdout)
+def stderr_width() -> int:
+    """Return the columns of the terminal that stderr is."""
+    return _terminal_width(sys.stderr) or USUAL_WIDTH
 
 
-def _console(name: str, stream: Any) -> Console:
-    """Return the console of a stream, made again if the stream was replaced."""
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty()) or bool(os.environ.get("FORCE_COLOR"))
+    except ValueError:  # closed
+        return False
+
+
+def _terminal_width(stream: Any) -> int | None:
+    """Return the columns of a terminal; None for a pipe or a file, whose lines are not wrapped."""
+    if not _is_terminal(stream):
+        return None
+    return _asked_width() or max(MIN_WIDTH, _columns_of(stream) or USUAL_WIDTH)
+
+
+def _asked_width() -> int | None:
+    """Return the number of columns in ``COLUMNS``, if it is set."""
+    asked = os.environ.get("COLUMNS", "")
+    return max(MIN_WIDTH, int(asked)) if asked.isdecimal() and int(asked) else None
+
+
+def _columns_of(stream: Any) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns  # 0 on some pseudo-terminals
+    except (ValueError, OSError):
+        return 0
+
+
+def _table_width() -> int | None:
+    """Return the columns of a table: the terminal's, or ``COLUMNS`` if a pipe sets it."""
+    return _terminal_width(sys.stdout) or _asked_width()
+
+
+def _console(name: str) -> Console:
+    """Return the Rich console of a stream, made again if the stream was replaced."""
+    stream = getattr(sys, name)
     known = _consoles.get(name)
     # While bars are shown, Rich itself replaces sys.stderr: that is not a new stream.
     if known is None or (known[0] is not stream and not _settings.bars_shown):
         from rich.console import Console
 
         console = Console(file=stream, highlight=False, markup=False, emoji=False)
-        if not console.is_terminal and "COLUMNS" not in os.environ:
-            console.width = PIPE_WIDTH
         known = _consoles[name] = (stream, console)
     return known[1]
 
 
-def _draw(renderable: Any) -> None:
-    """Print a table on stdout; in a pipe, without padding and empty lines."""
-    out = _stdout()
-    if out.is_terminal:
-        out.print(renderable)
+def _title(text: str) -> None:
+    for line in hanging([], one_line(text), _terminal_width(sys.stdout), "bold"):
+        _print("stdout", line)
+
+
+def _note(prefix: Spans, text: str) -> None:
+    """Print a paragraph on stderr."""
+    for line in hanging(prefix, text, _terminal_width(sys.stderr)):
+        _print("stderr", line)
+
+
+def _print(name: str, spans: Spans) -> None:
+    """Print one line of safe spans: with Rich on a terminal, else as it is."""
+    stream = getattr(sys, name)
+    if not _is_terminal(stream) and not (name == "stderr" and _settings.bars_shown):
+        stream.write("".join(text for text, _ in spans).rstrip() + "\n")
         return
-    with out.capture() as capture:
-        out.print(renderable)
-    lines = [line.rstrip() for line in capture.get().splitlines()]
-    say("\n".join(line for line in lines if line))
+    # Bars below the line need it broken to the terminal's width.
+    _console(name).print(_text(spans), soft_wrap=not _settings.bars_shown)
 
 
-def _note(*spans: tuple[str, str]) -> None:
-    """Print a line on stderr. Bars below it need it broken into lines of the terminal's width."""
-    stderr_console().print(_text(*spans), soft_wrap=not _settings.bars_shown)
-
-
-def _text(*spans: tuple[str, str]) -> Text:
+def _text(spans: Spans) -> Text:
     from rich.text import Text
 
     return Text.assemble(*spans)

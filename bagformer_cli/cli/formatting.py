@@ -1,65 +1,12 @@
-"""Format values for the terminal and for JSON: numbers, times, line breaks, widths of Chinese."""
+"""Format values for the terminal and for JSON: numbers, times, long texts."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 
 from bagformer_cli.messages import tr
-
-_NEVER_FIRST = set("，。、；：？！）》”’％…])")
-_NEVER_LAST = set("（《“‘")
-_OPENING = _NEVER_LAST | set("[(")
-
-
-def display_width(text: str) -> int:
-    """Count the terminal columns of a text; a Chinese character takes two.
-
-    >>> display_width("红色 dress")
-    10
-    """
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
-
-
-def wrap(text: str, width: int) -> list[str]:
-    """Break a text into lines of at most ``width`` columns.
-
-    Lines break between words and between Chinese characters. A line neither starts with closing
-    punctuation nor ends with an opening bracket. A word longer than a line stays whole.
-
-    >>> wrap("xmr 支持中文（和英文）。", 14)
-    ['xmr 支持中文', '（和英文）。']
-    """
-    lines: list[str] = []
-    line = ""
-    for unit in _units(" ".join(text.split())):
-        fits = display_width(line) + display_width(unit) <= width or unit in _NEVER_FIRST
-        if line and not fits:
-            lines.append(line.rstrip())
-            line = ""
-        line += unit if line else unit.lstrip()
-    return [*lines, line.rstrip()] if line.strip() else lines
-
-
-def _units(text: str) -> Iterator[str]:
-    """Split a text where a line may break: into words, single spaces and wide characters."""
-    word = ""
-    for character in text:
-        alone = character == " " or character in _NEVER_LAST or display_width(character) == 2
-        if alone and word and word[-1] not in _OPENING:
-            yield word
-            word = ""
-        word += character
-        if alone and character not in _NEVER_LAST:
-            yield word
-            word = ""
-    if word:
-        yield word
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from bagformer_cli.cli.formatting import display_width, wrap
+from bagformer_cli.cli.layout import display_width, wrap
 from bagformer_cli.messages import tr
 
 MAX_WIDTH = 100

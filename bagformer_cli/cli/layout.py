@@ -1,0 +1,175 @@
+"""Lay out text by display width: wrapped paragraphs, and tables of text columns.
+
+A Chinese character takes two columns of a terminal. Lines break between words and between Chinese
+characters, never inside a word, and punctuation stays with the character it belongs to.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+
+GAP = 2  # columns between two cells
+MIN_TEXT_WIDTH = 8  # a column of text is not made narrower than this
+
+_OPENING = "（《“‘「『【〈［｛([{<"
+_CLOSING = "，。、；：？！）》”’％…」』】〉］｝—～·,.;:?!)]}>%"
+
+
+def display_width(text: str) -> int:
+    """Count the terminal columns of a text; a Chinese character takes two.
+
+    >>> display_width("红色 dress")
+    10
+    """
+    return len(text) if text.isascii() else sum(map(_character_width, text))
+
+
+@lru_cache(maxsize=4096)
+def _character_width(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def wrap(text: str, width: int, *, cut: bool = False) -> list[str]:
+    """Break a text into lines of at most ``width`` columns.
+
+    A line neither starts with closing punctuation nor ends with an opening bracket.
+
+    Args:
+        text: The text. Runs of spaces and line feeds count as one space.
+        width: Columns of a line.
+        cut: Cut a word that is longer than a line, for example a path in a table. False: it stays
+            whole, on a line that is too long.
+
+    >>> wrap("xmr 支持中文（和英文）。", 14)
+    ['xmr 支持中文', '（和英文）。']
+    """
+    lines: list[str] = []
+    line, used = "", 0
+    for unit in _units(" ".join(text.split())):
+        size = display_width(unit)
+        if used + size > width and unit != " ":
+            if line.strip():
+                lines.append(line.rstrip())
+            line, used = "", 0
+            while cut and size > width:
+                head = fitting(unit, width)
+                lines.append(head)
+                unit = unit[len(head) :]
+                size = display_width(unit)
+        if unit != " " or line:
+            line, used = line + unit, used + size
+    return [*lines, line.rstrip()] if line.strip() else lines
+
+
+def _units(text: str) -> Iterator[str]:
+    """Split a text where a line may break: spaces, words, and single wide characters.
+
+    Opening brackets go with what follows, closing punctuation with what precedes it.
+    """
+    unit = ""
+    for character in text:
+        if character == " ":
+            if unit:
+                yield unit
+            yield " "
+            unit = ""
+            continue
+        if unit and _may_break(unit[-1], character):
+            yield unit
+            unit = ""
+        unit += character
+    if unit:
+        yield unit
+
+
+def _may_break(left: str, right: str) -> bool:
+    """Tell whether a line may end between two neighbours that no space separates."""
+    if left in _OPENING or right in _CLOSING or _character_width(right) == 0:
+        return False
+    return _character_width(left) == 2 or _character_width(right) == 2
+
+
+def fitting(text: str, width: int) -> str:
+    """Return the longest beginning of a text, of at least one character, within ``width``.
+
+    >>> fitting("红色裙", 5)
+    '红色'
+    """
+    used = 0
+    for at, character in enumerate(text):
+        used += _character_width(character)
+        if used > width and at:
+            return text[:at]
+    return text
+
+
+def shortened(text: str, width: int) -> str:
+    """Cut a text to ``width`` columns; the last one is an ellipsis if something was cut.
+
+    >>> shortened("红色连衣裙", 5)
+    '红色…'
+    """
+    return text if display_width(text) <= width else f"{fitting(text, max(1, width - 1))}…"
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """Fill a text with spaces up to ``width`` columns."""
+    spaces = " " * (width - display_width(text))
+    return spaces + text if right else text + spaces
+
+
+def column_widths(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    numeric: Sequence[bool],
+    width: int | None,
+) -> list[int] | None:
+    """Choose the widths of a table's columns: the widest one gives way first.
+
+    Headings and cells of text may be wrapped, numbers may not.
+
+    Args:
+        headings: The headings.
+        rows: The cells.
+        numeric: Which columns hold numbers.
+        width: Columns of the terminal; None: no limit.
+
+    Returns:
+        One width per column; None if the columns do not fit beside each other.
+    """
+    cells = [list(map(display_width, row)) for row in rows]
+    widths = [max([display_width(name), *(row[i] for row in cells)]) for i, name in
+              enumerate(headings)]  # fmt: skip
+    if width is None:
+        return widths
+    least = []
+    for i, name in enumerate(headings):
+        word = max([0, *map(display_width, _units(name))])
+        most = max([0, *(row[i] for row in cells)]) if numeric[i] else MIN_TEXT_WIDTH
+        least.append(min(widths[i], max(word, most)))
+    spare = width - GAP * (len(widths) - 1) - sum(widths)
+    for _ in range(-spare):
+        can = [i for i in range(len(widths)) if widths[i] > least[i]]
+        if not can:
+            return None
+        widths[max(can, key=lambda i: widths[i])] -= 1
+    return widths
+
+
+def row_lines(
+    cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]
+) -> Iterator[list[str]]:
+    """Yield the lines of one row of a table, each as its padded cells."""
+    parts = [
+        [cell] if display_width(cell) <= size else wrap(cell, size, cut=True)
+        for cell, size in zip(cells, widths, strict=True)
+    ]
+    for number in range(max(1, *map(len, parts))):
+        yield [
+            padded(part[number] if number < len(part) else "", size, right=right)
+            for part, size, right in zip(parts, widths, numeric, strict=True)
+        ]
