@@ -21,6 +21,7 @@ from bagformer_cli.data.batches import TextBatch, pixels_of
 from bagformer_cli.data.images import decode
 from bagformer_cli.errors import InputError
 from bagformer_cli.interaction.maxsim import maxsim
+from bagformer_cli.machine import choose_device
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
@@ -150,9 +151,9 @@ def load(checkpoint: str | Path | None = None, device: str | None = None) -> Ret
 
     Raises:
         CheckpointError: The folder does not exist, or it is broken.
+        InputError: This machine has no such device.
     """
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(device)
     return Retriever(load_model(find_checkpoint(checkpoint), device))
 
 

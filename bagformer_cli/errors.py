@@ -102,6 +102,10 @@ class TrainingError(XmrError):
     """A training that cannot continue, for example because the loss is not a number."""
 
 
+SIMILAR = 0.65
+"""Similarity (0 to 1, of ``difflib``) from which a name may be meant; "nope" is 0.5 like "mine"."""
+
+
 def cannot_read(path: str | Path, error: OSError | UnicodeDecodeError) -> InputError:
     """Make the error for a file that cannot be opened or is not UTF-8 text."""
     if isinstance(error, UnicodeDecodeError):
@@ -123,5 +127,5 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     >>> nearest("trian", ["train", "eval"])
     'train'
     """
-    matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    matches = get_close_matches(name, list(known), n=1, cutoff=SIMILAR)
     return matches[0] if matches else None

@@ -1,7 +1,7 @@
 """Inspect this machine: packages, CPU, accelerators, memory, disk space.
 
 ``xmr doctor`` prints it, and benchmarks print it above their figures. Nothing uses the network.
-Only :func:`compute` imports torch.
+Only :func:`compute` and :func:`choose_device` import torch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from bagformer_cli.errors import InputError
+from bagformer_cli.messages import tr
 
 DISTRIBUTION = "bagformer-cli"
 CGROUP = Path("/sys/fs/cgroup")  # limits of a Linux container
@@ -126,6 +129,27 @@ def usable_cores() -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def choose_device(name: str | None) -> str:
+    """Check the name of a device; None: a GPU if there is one, else the CPU.
+
+    Raises:
+        InputError: torch knows no such device, or this machine has none.
+    """
+    import torch
+
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name is None:
+        return "cuda" if cards else "cpu"
+    known = ["cpu", *(["cuda"] if cards else []), *(f"cuda:{i}" for i in range(cards))]
+    if torch.backends.mps.is_available():
+        known.append("mps")
+    if name not in known:
+        raise InputError(
+            tr("This machine has no such device."), found=name, expected=", ".join(known)
+        )
+    return name
 
 
 def compute() -> Compute:

@@ -6,14 +6,14 @@ plain function of a lower layer, and prints the result through ``console``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from bagformer_cli.cli import console
-from bagformer_cli.cli.failures import UsageError, unknown_command
+from bagformer_cli.cli.failures import UsageError, name_parameter, to_error, unknown_command
 from bagformer_cli.cli.help import EXAMPLE, Rows, help_page
 from bagformer_cli.messages import tr
 
@@ -45,15 +45,65 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line; attach the command to an error, for its hint."""
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, with_dashed_texts(args, self.get_params(ctx)))
         except UsageError as error:
             if getattr(error, "ctx", None) is None:
                 error.ctx = ctx  # type: ignore[attr-defined]
             raise
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error about a value names the option that the value came from."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, BrokenPipeError):
+            raise
+        except Exception as failure:
+            error = to_error(failure)
+            name_parameter(error, ctx)
+            raise error from (None if error is failure else failure)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help page of this command."""
         formatter.write(help_page(self, ctx, {}))
+
+
+def with_dashed_texts(args: list[str], parameters: Sequence[Any]) -> list[str]:
+    """Let titles and queries begin with a dash (``-5度睡袋``): move them after ``--``.
+
+    Only what cannot be an option moves: its name has a blank or a character beyond ASCII, or does
+    not begin with a letter.
+
+    Args:
+        args: The arguments of a command.
+        parameters: Its parameters.
+    """
+    options = [p for p in parameters if p.param_type_name == "option"]
+    with_value = {name for p in options if not p.is_flag for name in p.opts}
+    named: list[str] = []
+    texts: list[str] = []
+    left = list(args)
+    while left:
+        one = left.pop(0)
+        if one == "--":
+            texts += left
+            break
+        if one in with_value:
+            named += [one, *left[:1]]
+            del left[:1]
+        elif one.startswith("-") and one != "-" and not _is_text(one, with_value):
+            named.append(one)
+        else:
+            texts.append(one)
+    moved = any(text.startswith("-") and text != "-" for text in texts) and "--" not in args
+    return [*named, "--", *texts] if moved else args
+
+
+def _is_text(argument: str, with_value: set[str]) -> bool:
+    """Tell whether an argument that begins with a dash cannot be an option."""
+    if argument[:2] in with_value:  # `-k20`
+        return False
+    name = argument.partition("=")[0].lstrip("-")
+    return not name[:1].isalpha() or not name.isascii() or " " in name
 
 
 class Group(TyperGroup):

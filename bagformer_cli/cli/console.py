@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from bagformer_cli.cli.formatting import to_json_value, truncate
 from bagformer_cli.cli.layout import display_width, padded
-from bagformer_cli.cli.printable import adapt_streams, one_line, printable, printable_json
+from bagformer_cli.cli.printable import (
+    adapt_streams,
+    discard_output,
+    one_line,
+    printable,
+    printable_json,
+)
 from bagformer_cli.cli.tables import Spans, fact_lines, flowing, hanging, table_lines
 from bagformer_cli.errors import XmrError, with_place
 from bagformer_cli.messages import tr
@@ -47,6 +54,13 @@ def reset() -> None:
     _settings.json = _settings.debug = False
     _consoles.clear()
     adapt_streams()
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(message: Warning | str, *about: Any, **more: Any) -> None:
+    """Print a warning of a library with ``--debug`` only: it is for programmers."""
+    if _settings.debug:
+        info(f"{type(message).__name__}: {message}")
 
 
 def set_json(value: bool) -> bool:
@@ -291,7 +305,19 @@ def _note(prefix: Spans, text: str) -> None:
 
 
 def _print(name: str, spans: Spans) -> None:
-    """Print one line of safe spans: with Rich on a terminal, else as it is."""
+    """Print one line of safe spans: with Rich on a terminal, else as it is.
+
+    A command whose results are wanted goes on when nobody reads its notes any more.
+    """
+    try:
+        _write(name, spans)
+    except OSError:
+        if name != "stderr":
+            raise
+        discard_output(sys.stderr)
+
+
+def _write(name: str, spans: Spans) -> None:
     stream = getattr(sys, name)
     if not _is_terminal(stream) and not (name == "stderr" and _settings.bars_shown):
         stream.write("".join(text for text, _ in spans).rstrip() + "\n")

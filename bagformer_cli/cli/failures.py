@@ -10,7 +10,14 @@ from typing import Any
 
 import typer
 
-from bagformer_cli.errors import DiskFullError, InputError, XmrError, nearest
+from bagformer_cli.cli.help import argument_name
+from bagformer_cli.errors import (
+    DiskFullError,
+    InputError,
+    MissingDependencyError,
+    XmrError,
+    nearest,
+)
 from bagformer_cli.messages import tr
 
 # Typer bundles Click's exceptions since 0.24 and imported Click's before. In both, the base class
@@ -30,17 +37,33 @@ def to_error(failure: BaseException) -> XmrError:
         known = _system_error(failure)
         if known is not None:
             return known
-    if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
-        return XmrError(
-            tr("Out of memory."),
-            found=str(failure) or None,
-            hint=tr("Use a smaller batch size or fewer workers and run the command again."),
-        )
+    known = _library_error(failure)
+    if known is not None:
+        return known
     return XmrError(
         tr("Unexpected error: this is a bug in xmr."),
         found=f"{type(failure).__name__}: {failure}",
         hint=tr("Run the command again with --debug and report its output."),
     )
+
+
+def name_parameter(error: XmrError, context: Any) -> None:
+    """Add the option or argument to an error about a value that the user gave there.
+
+    Args:
+        error: The error, changed in place: its ``where``, or else what it ``found``.
+        context: Typer's context of the command.
+    """
+    for parameter in context.command.get_params(context):
+        given = context.params.get(parameter.name)
+        values = {str(value) for value in (given if isinstance(given, list | tuple) else [given])}
+        name = parameter_name(parameter)
+        if error.where in values - {"None"}:
+            error.where = tr("{value} (from {option})", value=error.where, option=name)
+            return
+        if error.where is None and error.found in values - {"None", "True", "False"}:
+            error.where = f"{context.command_path} {name}"
+            return
 
 
 def unknown_command(name: str, known: list[str], program: str) -> InputError:
@@ -64,6 +87,11 @@ def _usage_error(failure: Any) -> InputError:
     if kind == "NoSuchOption":
         known = [option for p in context.command.get_params(context) for option in p.opts]
         similar = nearest(failure.option_name, known)
+        if similar is None and any(
+            p.param_type_name == "argument" for p in context.command.get_params(context)
+        ):
+            hint = tr("A text that begins with a dash goes after `--`: {example}",
+                      example=f"{program} -- {failure.option_name}…")  # fmt: skip
         return InputError(
             tr("No such option."),
             found=f"{program} {failure.option_name}",
@@ -86,6 +114,10 @@ def _usage_error(failure: Any) -> InputError:
             expected=wanted,
             hint=hint,
         )
+    if kind == "BadOptionUsage" and "does not take a value" in failure.message:
+        return InputError(
+            tr("This option takes no value."), where=f"{program} {failure.option_name}", hint=hint
+        )
     if kind == "BadOptionUsage":
         return InputError(tr("This option needs a value."), where=failure.option_name, hint=hint)
     if failure.message.startswith("Got unexpected extra argument"):
@@ -95,16 +127,25 @@ def _usage_error(failure: Any) -> InputError:
             found=failure.message.rpartition("(")[2].rstrip(")"),
             hint=hint,
         )
-    return InputError(failure.format_message(), where=program, hint=hint)
+    if failure.message.startswith("Missing command"):
+        return InputError(tr("A command is missing."), where=program, hint=hint)
+    return InputError(
+        tr("The command line cannot be read."), where=program, found=failure.message, hint=hint
+    )
 
 
 def _parameter(failure: Any) -> str:
     """Return the name of an option or argument as written on the command line."""
     if failure.param is None:
         return str(failure.param_hint or "")
-    if failure.param.param_type_name == "option":
-        return str(failure.param.opts[0])
-    return str(failure.param.metavar or failure.param.name).upper()
+    return parameter_name(failure.param)
+
+
+def parameter_name(parameter: Any) -> str:
+    """Return the name of a parameter as it is written: ``--image``, or ``CATALOGUE``."""
+    if parameter.param_type_name == "option":
+        return str(max(parameter.opts, key=len))
+    return argument_name(parameter)
 
 
 def _value(failure: Any) -> tuple[str | None, str]:
@@ -120,6 +161,37 @@ def _value(failure: Any) -> tuple[str | None, str]:
 
         return found, wanted(errors())
     return found, str(failure.message).removeprefix("Value error, ")
+
+
+def _library_error(failure: BaseException) -> XmrError | None:
+    """Explain failures of the machine for which libraries have their own exceptions."""
+    name, said = type(failure).__name__, str(failure)
+    if (
+        isinstance(failure, MemoryError)
+        or name == "OutOfMemoryError"
+        or "can't allocate memory" in said
+    ):
+        return XmrError(
+            tr("Out of memory."),
+            hint=tr("Use a smaller batch size or fewer workers and run the command again."),
+        )
+    if name == "BrokenProcessPool" or said.startswith("DataLoader worker"):
+        return XmrError(
+            tr("The system ended a worker process, which usually means that memory was short."),
+            hint=tr("Use a smaller batch size or fewer workers and run the command again."),
+        )
+    if "No space left on device" in said or "(os error 28)" in said:
+        return DiskFullError(
+            tr("The disk is full."),
+            hint=tr("Free some space or choose another folder, then run the command again."),
+        )
+    if isinstance(failure, ModuleNotFoundError) and failure.name:
+        return MissingDependencyError(
+            tr("A required package is missing."),
+            found=failure.name.partition(".")[0],
+            hint=tr("`{command}` checks the installation.", command="xmr doctor"),
+        )
+    return None
 
 
 def _system_error(failure: OSError) -> XmrError | None:

@@ -19,6 +19,13 @@ MAX_WIDTH = 100
 EXAMPLE = "\u2060    "  # marks a line of an example: Typer would strip spaces, not a word joiner
 MAX_NAME_WIDTH = 30  # the text of a longer name starts on the next line
 
+_ARGUMENTS = {  # the names of all arguments, as help pages and errors write them
+    "catalogue": tr("CATALOGUE"), "checkpoint": tr("CHECKPOINT"),
+    "dictionaries": tr("DICTIONARIES"), "folder": tr("FOLDER"), "ids": tr("IDS"),
+    "image": tr("IMAGE"), "out": tr("OUT"), "part": tr("PART"), "queries": tr("QUERIES"),
+    "runs": tr("RUNS"), "source": tr("SOURCE"), "titles": tr("TITLES"), "uri": tr("URI"),
+}  # fmt: skip
+
 Rows: TypeAlias = list[tuple[str, str]]
 """The rows of a section: a name and its help."""
 
@@ -67,7 +74,7 @@ def _parameter_sections(parameters: list[Any], declared: dict[str, Any]) -> dict
     for parameter in parameters:
         if parameter.param_type_name == "argument":
             rows = sections.setdefault(tr("Arguments"), [])
-            rows.append((_name(parameter), _help_text(parameter)))
+            rows.append((argument_name(parameter), _help_text(parameter)))
         else:
             panel = getattr(parameter, "rich_help_panel", None)
             rows = sections.setdefault(panel, []) if panel else options
@@ -83,12 +90,14 @@ def _annotations(command: Any) -> dict[str, Any]:
     return {} if function is None else get_type_hints(function)
 
 
-def _name(argument: Any) -> str:
-    return str(argument.metavar or argument.name).upper()
+def argument_name(argument: Any) -> str:
+    """Return the name of an argument as help pages and errors write it, for example ``IMAGE``."""
+    name = str(argument.metavar or argument.name)
+    return _ARGUMENTS.get(name, name.upper())
 
 
 def _argument_usage(argument: Any) -> str:
-    name = _name(argument)
+    name = argument_name(argument)
     name = name if argument.required else f"[{name}]"
     return name if argument.nargs == 1 else f"{name}…"
 
@@ -101,7 +110,7 @@ def _option(option: Any, declared: Any) -> str:
 
 
 def _placeholder(declared: Any) -> str:
-    """Return the placeholder of a type: ``N``, ``X``, ``PATH``, ``TEXT`` or the choices."""
+    """Return the placeholder of a type, a word in the user's language, or the choices."""
     origin = get_origin(declared)
     if origin is Annotated:
         return _placeholder(get_args(declared)[0])
@@ -113,7 +122,8 @@ def _placeholder(declared: Any) -> str:
         return _placeholder(get_args(declared)[0])
     if isinstance(declared, type) and issubclass(declared, Enum):
         return "|".join(str(member.value) for member in declared)
-    return {int: "N", float: "X", Path: "PATH"}.get(declared, "TEXT")
+    kinds = {int: tr("INTEGER"), float: tr("NUMBER"), Path: tr("PATH")}
+    return kinds.get(declared, tr("TEXT"))
 
 
 def _help_text(parameter: Any) -> str:

@@ -6,6 +6,7 @@ characters, never inside a word, and punctuation stays with the character it bel
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -39,7 +40,8 @@ def wrap(text: str, width: int, *, cut: bool = False) -> list[str]:
     A line neither starts with closing punctuation nor ends with an opening bracket.
 
     Args:
-        text: The text. Runs of spaces and line feeds count as one space.
+        text: The text. Runs of spaces, tabs and line feeds count as one space; a no-break space
+            stays.
         width: Columns of a line.
         cut: Cut a word that is longer than a line, for example a path in a table. False: it stays
             whole, on a line that is too long.
@@ -49,7 +51,7 @@ def wrap(text: str, width: int, *, cut: bool = False) -> list[str]:
     """
     lines: list[str] = []
     line, used = "", 0
-    for unit in _units(" ".join(text.split())):
+    for unit in _units(" ".join(filter(None, re.split("[ \n\t]", text)))):
         size = display_width(unit)
         if used + size > width and unit != " ":
             if line.strip():
@@ -139,7 +141,7 @@ def column_widths(
         width: Columns of the terminal; None: no limit.
 
     Returns:
-        One width per column; None if the columns do not fit beside each other.
+        One width per column; None if the columns do not fit next to each other.
     """
     cells = [list(map(display_width, row)) for row in rows]
     widths = [max([display_width(name), *(row[i] for row in cells)]) for i, name in

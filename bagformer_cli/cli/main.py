@@ -8,7 +8,6 @@ user's input is wrong, 130 if the user interrupted, 1 otherwise.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -18,9 +17,12 @@ import typer
 from bagformer_cli import __version__
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Group
-from bagformer_cli.cli.failures import to_error
+from bagformer_cli.cli.failures import UsageError, to_error
 from bagformer_cli.cli.help import Rows
+from bagformer_cli.cli.printable import discard_output, is_broken
 from bagformer_cli.messages import tr
+
+INTERRUPTED, CLOSED_PIPE = 130, 141  # exit codes, as a shell gives them for SIGINT and SIGPIPE
 
 # Section of the help page -> command -> one-line help. `xmr NAME` is bagformer_cli/cli/NAME.py.
 COMMANDS: dict[str, dict[str, str]] = {
@@ -67,13 +69,6 @@ class _Xmr(Group):
     def sections(self, ctx: Any) -> dict[str, Rows]:
         return {heading: list(commands.items()) for heading, commands in COMMANDS.items()}
 
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            console.interrupted()
-            raise typer.Exit(130) from None
-
 
 def _show_version(value: bool) -> None:
     if value:
@@ -106,30 +101,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The arguments after ``xmr``; None: ``sys.argv[1:]``.
     """
     console.reset()
+    code = 1
     try:
-        command = typer.main.get_command(app)
-        code = command.main(
-            args=list(sys.argv[1:] if arguments is None else arguments),
-            prog_name="xmr",
-            standalone_mode=False,
-        )
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except BrokenPipeError:
-        # The reader closed the pipe (`xmr bags … | head`). Redirecting stdout also silences the
-        # flush at interpreter exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except typer.Abort:
+        try:
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            if not is_broken(sys.stdout):
+                raise
+            code = CLOSED_PIPE
+    except KeyboardInterrupt:
         console.interrupted()
-        return 130
+        code = INTERRUPTED
     except Exception as failure:
-        if type(failure).__name__ == "NoArgsIsHelpError":  # `xmr` or `xmr dict` alone
-            print(failure, file=sys.stderr)
-            return 2
         error = to_error(failure)
         console.error(error, failure)
-        return error.exit_code
+        code = error.exit_code
+    for stream in (sys.stdout, sys.stderr):
+        if is_broken(stream):  # else Python would complain about it at exit
+            discard_output(stream)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    """Parse the arguments and run their command.
+
+    Typer's own ``main`` is not used: it takes every EOFError for the user's end of input.
+    """
+    command: Any = typer.main.get_command(app)
+    try:
+        with command.make_context("xmr", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    except UsageError as failure:
+        if type(failure).__name__ != "NoArgsIsHelpError":
+            raise
+        print(failure, file=sys.stderr)  # `xmr` or `xmr dict` alone: the help page
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

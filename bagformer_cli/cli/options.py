@@ -18,6 +18,26 @@ if TYPE_CHECKING:
     from bagformer_cli.models.build import RetrievalModel
     from bagformer_cli.progress import Progress
 
+
+def _known_encoding(name: str) -> str:
+    """Check the name of a text encoding (a callback of Typer).
+
+    Raises:
+        InputError: Python knows no encoding of this name.
+    """
+    try:
+        b"".decode(name)  # refuses codecs from bytes to bytes, such as hex
+        b"a".decode(name)  # "undefined" refuses everything
+    except (LookupError, UnicodeError, ValueError, AssertionError):
+        raise InputError(
+            tr("There is no text encoding of this name."),
+            where="--encoding",
+            found=name,
+            expected="utf-8, gb18030, utf-16, …",
+        ) from None
+    return name
+
+
 Dataset = Annotated[
     str, typer.Option(help=tr("Dataset: a folder of MUGE files, or the names demo or muge."))
 ]
@@ -66,7 +86,11 @@ Root = Annotated[
     ),
 ]
 Encoding = Annotated[
-    str, typer.Option(help=tr("Text encoding of the table. Chinese Excel usually writes gb18030."))
+    str,
+    typer.Option(
+        help=tr("Text encoding of the table. Chinese Excel usually writes gb18030."),
+        callback=_known_encoding,
+    ),
 ]
 VectorDtype = Annotated[
     Literal["int8", "float16", "float32", "residual4"],

@@ -14,8 +14,10 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import select
 import sys
 from contextlib import suppress
+from io import UnsupportedOperation
 from typing import IO, Any
 
 _CONTROLS = re.compile(
@@ -26,7 +28,8 @@ _CONTROLS = re.compile(
 )
 _NOT_ASCII = re.compile("[^\x00-\x7f]")
 _ASCII_SIGNS = {"✓": "+", "→": "->", "←": "<-", "│": "|", "–": "-", "—": "-", "…": "...", "×": "x",
-                "·": "-", "━": "=", "─": "-", "•": "*", "≥": ">=", "≤": "<="}  # fmt: skip
+                "·": "-", "━": "=", "─": "-", "•": "*", "≥": ">=", "≤": "<=",
+                "\u00a0": " "}  # fmt: skip
 _ERRORS = "xmr_ascii_signs"
 
 
@@ -79,6 +82,22 @@ def adapt_streams() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors=_ERRORS)
+
+
+def is_broken(stream: Any) -> bool:
+    """Tell whether nobody reads a stream any more (`xmr … | head`), or its disk is full."""
+    try:
+        stream.flush()
+        number = stream.fileno()
+    except UnsupportedOperation:  # a test's stream has no file
+        return False
+    except (OSError, ValueError):
+        return True
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    waiting = select.poll()
+    waiting.register(number, 0)
+    return any(events & select.POLLERR for _, events in waiting.poll(0))
 
 
 def discard_output(stream: Any) -> None:

@@ -9,12 +9,15 @@ import typer
 
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.formatting import format_value
 from bagformer_cli.cli.index import warn_incomplete
 from bagformer_cli.cli.options import Device
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
 app = App()
+
+SEPARATOR = "\u00a0· "  # no line begins with the dot
 
 
 @app.command(
@@ -197,30 +200,11 @@ def _explain_nothing(engine: Any, index: str, of: str) -> None:
 
 def show_results(report: dict[str, Any], profile: bool = False) -> None:
     """Print the results of each query as a table; with ``profile`` also the stages and times."""
-    stages = {"late": tr("late interaction"), "merged": tr("merged")}
     for one in report["results"]:
-        hits = one["hits"]
-        if not hits:
+        if one["hits"]:
+            _show_hits(one["query"], one["hits"])
+        else:
             console.say(tr("{query}: no results.", query=one["query"]))
-            continue
-        names = list(dict.fromkeys(name for hit in hits for name in hit["attributes"]))
-        slow = any(hit["slow"] is not None for hit in hits)
-        columns = [tr("rank"), tr("score"), tr("mean"), *([tr("slow")] if slow else []), tr("id"),
-                   tr("title"), *names, tr("stage")]  # fmt: skip
-        rows = [
-            [
-                hit["rank"],
-                hit["score"],
-                hit["mean"],
-                *([hit["slow"]] if slow else []),
-                hit["id"],
-                hit["title"],
-                *(hit["attributes"].get(name) for name in names),
-                stages[hit["stage"]],
-            ]
-            for hit in hits
-        ]
-        console.table(columns, rows, title=one["query"])
     if profile:
         for step in report["plan"]:
             what = tr("{message} ({details})", message=step["method"], details=step["note"])
@@ -228,3 +212,33 @@ def show_results(report: dict[str, Any], profile: bool = False) -> None:
         console.facts({name: f"{1000 * value:.1f} ms" for name, value in report["seconds"].items()})
     if "output" in report:
         console.say(tr("Results written: {path}", path=report["output"]))
+
+
+def _show_hits(query: str, hits: list[dict[str, Any]]) -> None:
+    """Print one line for each result, and its attributes below it.
+
+    The score is the mean over the query's vectors, which is comparable between queries. After a
+    rerank it is the merged score; results that were not reranked come last and have none.
+    """
+    reranked = any(hit["stage"] == "merged" for hit in hits)
+    rows = []
+    for hit in hits:
+        score = hit["mean"] if not reranked else hit["score"] if hit["slow"] is not None else None
+        rows.append([hit["rank"], score, hit["id"], hit["title"] or ""])
+    notes = []
+    for hit in hits:
+        facts = dict(hit["attributes"])
+        if reranked:
+            facts[tr("late interaction")] = hit["fast"]
+            if hit["slow"] is not None:
+                facts[tr("slow")] = hit["slow"]
+        notes.append(SEPARATOR.join(f"{name} {_shown(value)}" for name, value in facts.items()))
+    columns = [tr("rank"), tr("score"), tr("id"), tr("title")]
+    console.table(columns, rows, title=query, notes=notes)
+
+
+def _shown(value: object) -> str:
+    """Write a number of an attribute as the table has it: a year or a code has no separators."""
+    if isinstance(value, bool):
+        return format_value(value)
+    return f"{value:.6g}" if isinstance(value, float) and abs(value) < 1e5 else str(value)

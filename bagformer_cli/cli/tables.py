@@ -17,7 +17,7 @@ Spans: TypeAlias = list[tuple[str, str]]
 """A line: texts, each with a Rich style such as ``bold green``."""
 
 MAX_CELL_LENGTH = 120  # characters of a text in a table
-MIN_BODY_WIDTH = 16  # a paragraph narrower than this starts on a line of its own
+MIN_BODY_WIDTH = 16  # a narrower paragraph starts on the next line
 
 
 def table_lines(
@@ -30,7 +30,7 @@ def table_lines(
 ) -> Iterator[Spans]:
     """Lay out a table; columns of numbers are aligned to the right.
 
-    Where the columns do not fit beside each other, every row becomes a list of its values.
+    Where the columns do not fit next to each other, every row becomes a list of its values.
 
     Args:
         columns: The headings.
@@ -103,10 +103,10 @@ def fact_lines(values: Mapping[str, object], width: int | None) -> Iterator[Span
 
 
 def hanging(prefix: Spans, text: str, width: int | None, style: str = "") -> Iterator[Spans]:
-    """Lay out a paragraph behind a prefix; its further lines start below its first one.
+    """Lay out a paragraph after a prefix; its further lines start below its first one.
 
     Args:
-        prefix: What stands before the first line.
+        prefix: The beginning of the first line, for example a label.
         text: The paragraph. Its line feeds stay, and so do spaces at the start of its lines.
         width: Columns of the terminal; None: lines are not wrapped.
         style: The style of the paragraph.

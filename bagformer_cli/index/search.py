@@ -33,6 +33,7 @@ from bagformer_cli.index.engines import open_engine
 from bagformer_cli.index.rerank import cross_encoder_scores
 from bagformer_cli.index.results import Hit, Results
 from bagformer_cli.index.rows import Side, wrong_model
+from bagformer_cli.machine import choose_device
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
@@ -138,9 +139,7 @@ class Index:
         """
         engine = open_engine(str(uri))
         if model is None:
-            if device is None:
-                device = "cuda" if torch.cuda.is_available() else "cpu"
-            model = load_model(model_folder(engine, checkpoint), device)
+            model = load_model(model_folder(engine, checkpoint), choose_device(device))
         return cls(engine, model)
 
     def search(
