@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bagformer_cli.errors import InputError, MissingDependencyError
+from bagformer_cli.index.attribute_names import require_names
 from bagformer_cli.index.engine import Engine
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
@@ -29,8 +30,10 @@ def create_engine(
     """Create an empty index; see :meth:`~bagformer_cli.index.engine.Engine.create`.
 
     Raises:
-        InputError: The place already holds something, or no engine has such an address.
+        InputError: The place already holds something, no engine has such an address, or an
+            attribute has a name that no filter can write.
     """
+    require_names(layout.attributes)
     return _engine(uri).create(uri, layout, codebook, **options)
 
 

@@ -34,6 +34,8 @@ GRAMMAR = "= != < <= > >= IN BETWEEN LIKE IS NULL AND OR NOT ( )"
 KEYWORDS = {"AND", "OR", "NOT", "IN", "BETWEEN", "LIKE", "IS", "NULL", "TRUE", "FALSE"}
 MAX_DEPTH = 20  # nested brackets; the parser uses about twenty Python frames for each
 MAX_INT = 2**63 - 1
+MAX_LENGTH = 100_000  # characters of a filter; parsing takes seconds for more
+MAX_WILDCARDS = 20  # of a LIKE pattern: each multiplies the time to find that a text does not match
 MAX_SHOWN = 120  # characters of a filter in an error
 
 Value = str | int | float | bool
@@ -99,17 +101,7 @@ def predicates(tree: Tree) -> Iterator[Tree]:
 
 
 def lance_sql(tree: Tree) -> str:
-    """Render a checked tree as LanceDB's SQL, in brackets.
-
-    Raises:
-        InputError: LanceDB cannot express the name of an attribute.
-    """
-    for column in tree.find_all(exp.Column):
-        if "`" in column.name:
-            raise InputError(
-                tr("LanceDB cannot filter by an attribute with a backtick in its name."),
-                found=column.name,
-            )
+    """Render a checked tree as LanceDB's SQL, in brackets."""
     return tree.sql(dialect=_FilterDialect, identify=True, comments=False)
 
 
@@ -142,6 +134,12 @@ def _dialect() -> Dialect:
 
 
 def _parsed(where: str, layout: Layout) -> Tree:
+    if len(where) > MAX_LENGTH:
+        raise InputError(
+            tr("The filter is too long."),
+            found=tr("{n} characters", n=f"{len(where):,}"),
+            expected=tr("at most {n}", n=f"{MAX_LENGTH:,}"),
+        )
     try:
         where.encode()
         tokens = [_named(token, layout) for token in _dialect().tokenize(where)]
@@ -186,8 +184,10 @@ def _number_of(node: Tree) -> int | float:
     return int(node.this) if node.this.isdecimal() else float(node.this)
 
 
-def _whole(number: float) -> int | float:
-    return int(number) if number.is_integer() else number
+def _never(column: exp.Column) -> Tree:
+    """Return a predicate that is false for every value of a number (and unknown without one)."""
+    one, zero = exp.Literal.number("1"), exp.Literal.number("0")
+    return exp.Between(this=column, low=one, high=zero)
 
 
 def _short(text: str) -> str:
@@ -225,14 +225,23 @@ class _Check:
             if not node.expressions:
                 raise self._unsupported(node)
             values = [self._value(column, one, exp.EQ) for one in node.expressions]
-            return exp.In(this=column, expressions=values)
+            possible = [value for value in values if not isinstance(value, exp.Null)]
+            return exp.In(this=column, expressions=possible) if possible else _never(column)
         if isinstance(node, exp.Between):
             low = self._value(column, node.args["low"], exp.GTE)
             high = self._value(column, node.args["high"], exp.LTE)
+            if isinstance(low, exp.Null) or isinstance(high, exp.Null):
+                raise self._misfit(column, _short(node.sql()))
             return exp.Between(this=column, low=low, high=high)
         if self._kind(column) != "str":
             raise self._misfit(column, "LIKE")
         pattern = self._value(column, node.expression, exp.EQ)
+        if pattern.this.count("%") > MAX_WILDCARDS:
+            raise InputError(
+                tr("The pattern of LIKE has too many wildcards."),
+                where=self.where,
+                expected=tr("at most {n}", n=MAX_WILDCARDS),
+            )
         like = exp.Like(this=column, expression=pattern)
         return exp.Not(this=like) if node.args.get("negate") else like
 
@@ -242,7 +251,10 @@ class _Check:
         if not isinstance(left, exp.Column):
             left, right, kind = right, left, SWAPPED[kind]
         column = self._column(left, node)
-        return kind(this=column, expression=self._value(column, right, kind))
+        value = self._value(column, right, kind)
+        if not isinstance(value, exp.Null):
+            return kind(this=column, expression=value)
+        return exp.Not(this=_never(column)) if kind is exp.NEQ else _never(column)
 
     def _is(self, node: Tree, column: exp.Column) -> Tree:
         value = node.expression
@@ -269,7 +281,11 @@ class _Check:
         return self.layout.attributes[name]
 
     def _value(self, column: exp.Column, node: Tree, comparison: type[Tree]) -> Tree:
-        """Return a literal of the attribute's type; raise if it is none."""
+        """Return a literal of the attribute's type; NULL for a fraction that no whole number is.
+
+        Raises:
+            InputError: The value has another type.
+        """
         node = node.unnest()
         kind = self._kind(column)
         if isinstance(node, exp.Boolean):
@@ -287,7 +303,7 @@ class _Check:
         return literal.copy() if kind == "str" else self._number(column, node, comparison)
 
     def _number(self, column: exp.Column, node: Tree, comparison: type[Tree]) -> Tree:
-        """Return a finite number: for an attribute of type int a whole one of 64 bits."""
+        """Return a finite number: for an attribute of type int a whole one of 64 bits, or NULL."""
         text = _short(node.sql())
         number = _number_of(node) if len(text) <= MAX_SHOWN else math.inf
         whole = self._kind(column) == "int"
@@ -295,7 +311,9 @@ class _Check:
             number = float(number)
         elif isinstance(number, float) and math.isfinite(number):
             # LanceDB refuses `stock < 3.5`: whole numbers below 3.5 are those below 4.
-            number = ROUNDED.get(comparison, _whole)(number)
+            if comparison not in ROUNDED and not number.is_integer():
+                return exp.null()
+            number = ROUNDED.get(comparison, int)(number)
         too_large = isinstance(number, int) and abs(number) > MAX_INT
         if too_large or not math.isfinite(number) or (whole and not isinstance(number, int)):
             raise self._misfit(column, text)

@@ -19,7 +19,6 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -51,7 +50,6 @@ from bagformer_cli.vectors.residual_codes import Codebook
 Keys = NDArray[np.uint64]
 
 NAME = b"xmr_index"  # metadata: the unique name of the index
-RESERVED = {"_rowid", "_rowaddr", "_distance"}  # columns that LanceDB adds to its answers
 IDS_PER_DELETE = 1000
 MIN_INDEXED_ROWS = 20_000
 """Rows from which single vectors and ids are indexed; below, scanning them is as fast."""
@@ -87,10 +85,8 @@ class LanceTable:
         """Create an empty table, and a second one for the codebook if there is one.
 
         Raises:
-            InputError: The place already holds something, or LanceDB cannot store an attribute with
-                one of the names.
+            InputError: The place already holds something.
         """
-        _require_names(layout)
         schema = layout.schema
         schema = schema.with_metadata({**schema.metadata, NAME: uuid.uuid4().hex.encode()})
 
@@ -300,19 +296,6 @@ class LanceTable:
                 "bytes": int(self._table.stats()["total_bytes"]),
                 "indices": [index.name for index in self._table.list_indices()],
             }
-
-
-def _require_names(layout: Layout) -> None:
-    """Refuse names that LanceDB cannot store or filter by, and those of the fixed columns."""
-    fixed = {name.lower() for name in replace(layout, attributes={}).schema.names}
-    for name in layout.attributes:
-        odd = not name or any(character in name for character in ".`\0")
-        if odd or name.lower() in fixed or name in RESERVED:
-            raise InputError(
-                tr("LanceDB cannot store an attribute with this name."),
-                found=repr(name),
-                hint=tr("Rename the column."),
-            )
 
 
 def has_side(side: Side) -> str:

@@ -39,6 +39,7 @@ from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
 KEY = "xmr"
 NAMESPACE = uuid.UUID("6d75f9a2-6b0e-4c57-9c5e-3f1f0a2b7d11")
 POINTS_AT_ONCE = 128
+VALUES_AT_ONCE = 10_000
 TIMEOUT = 60
 _SCHEMA = {
     "str": q.PayloadSchemaType.KEYWORD,
@@ -117,8 +118,7 @@ class QdrantEngine(Engine):
             )
             if not _is_local(uri):
                 for name, kind in {"id": "str", **layout.attributes}.items():
-                    if '"' not in name:  # which no filter can name either
-                        client.create_payload_index(collection, key_of(name), _SCHEMA[kind])
+                    client.create_payload_index(collection, key_of(name), _SCHEMA[kind])
         return cls(uri, client, collection, layout)
 
     @classmethod
@@ -301,7 +301,20 @@ class QdrantEngine(Engine):
     # -------------------------------------------------------------------------------- inside
 
     def _filter(self, where: str) -> q.Filter:
-        return qdrant_filter(parse_filter(where, self.layout))
+        return qdrant_filter(parse_filter(where, self.layout), self._values)
+
+    def _values(self, name: str) -> Iterator[Any]:
+        """Yield an attribute's value of every row; reads the whole collection."""
+        following: Any = None
+        wanted = q.PayloadSelectorInclude(include=[key_of(name)])
+        while True:
+            with _errors(self.uri):
+                points, following = self._client.scroll(
+                    self._collection, limit=VALUES_AT_ONCE, offset=following, with_payload=wanted
+                )
+            yield from ((point.payload or {}).get(name) for point in points)
+            if following is None:
+                return
 
 
 def point_id(name: str) -> str:

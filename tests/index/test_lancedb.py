@@ -79,17 +79,6 @@ def test_a_folder_that_is_no_index_is_named(tmp_path: Path) -> None:
         LanceEngine.open(str(tmp_path / "db"))
 
 
-@pytest.mark.parametrize(
-    "name", ["a.b", "a`b", "", "a\0b", "title", "Title", "thumbnail", "image_count", "_rowaddr"]
-)
-def test_an_attribute_that_cannot_be_stored_is_named(tmp_path: Path, name: str) -> None:
-    layout = replace(LAYOUT, attributes={name: "int"})
-    with pytest.raises(InputError, match="cannot store") as caught:
-        LanceEngine.create(str(tmp_path / "index"), layout)
-    assert caught.value.found == repr(name)
-    assert not (tmp_path / "index").exists()
-
-
 def test_the_name_of_an_index_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
     metadata = {**LAYOUT.schema.metadata, b"xmr_index": b"../../outside"}
     database = lancedb.connect(str(tmp_path / "index"))
