@@ -26,9 +26,8 @@ def _known_encoding(name: str) -> str:
         InputError: Python knows no encoding of this name.
     """
     try:
-        b"".decode(name)  # refuses codecs from bytes to bytes, such as hex
-        b"a".decode(name)  # "undefined" refuses everything
-    except (LookupError, UnicodeError, ValueError, AssertionError):
+        "a".encode(name).decode(name)  # no codec of bytes ("hex"), none that refuses ("undefined")
+    except (LookupError, ValueError):  # a UnicodeError is a ValueError
         raise InputError(
             tr("There is no text encoding of this name."),
             where="--encoding",
