@@ -307,7 +307,7 @@ def _note(prefix: Spans, text: str) -> None:
 def _print(name: str, spans: Spans) -> None:
     """Print one line of safe spans: with Rich on a terminal, else as it is.
 
-    A command whose results are wanted goes on when nobody reads its notes any more.
+    A command continues when nobody reads its notes any more: its results may be wanted.
     """
     try:
         _write(name, spans)
