@@ -115,7 +115,7 @@ class _Renderer:
                  and matches(value)}  # fmt: skip
         if len(found) > MAX_LISTED:
             raise InputError(
-                tr("Qdrant cannot compute this comparison for so many values."),
+                tr("Too many values match this comparison, which Qdrant does not have."),
                 where=f"{tree.this.name}",
                 found=tr("{n} values that match", n=f"{len(found):,}"),
                 expected=tr("at most {n}", n=f"{MAX_LISTED:,}"),
