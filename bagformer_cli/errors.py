@@ -121,6 +121,17 @@ def cannot_read(path: str | Path, error: OSError | UnicodeDecodeError) -> InputE
     return InputError(tr("The file cannot be read."), where=path, found=error.strerror)
 
 
+def shortened(value: object, most: int = 60) -> str:
+    r"""Write a value on one line for a message, at most ``most`` characters of it.
+
+    >>> shortened("红色碎花连衣裙", 4), shortened("a\tb")
+    ("'红色碎花…'", "'a\\tb'")
+    """
+    text = value if isinstance(value, str) else repr(value)
+    text = text if len(text) <= most else text[:most] + "…"
+    return repr(text) if isinstance(value, str) else text
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Find the known name that is most similar to ``name``; None if none is similar.
 

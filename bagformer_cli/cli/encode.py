@@ -12,6 +12,7 @@ from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.options import (
     Batch,
     Checkpoint,
+    Columns,
     Device,
     Encoding,
     Keep,
@@ -26,6 +27,7 @@ from bagformer_cli.cli.options import (
     Thumbnail,
     VectorDtype,
     catalogue_encoder,
+    chosen_columns,
 )
 from bagformer_cli.messages import tr
 
@@ -64,6 +66,7 @@ def encode(
     ] = False,
     root: Root = None,
     encoding: Encoding = "utf-8",
+    column: Columns = None,
     dtype: VectorDtype = "float16",
     one: OneVector = "cls",
     keep: Keep = None,
@@ -91,7 +94,13 @@ def encode(
     from bagformer_cli.data.workers import Ray
 
     catalogue = open_catalogue(
-        source, split=split, root=root, encoding=encoding, part_size=piece_size, titles=titles
+        source,
+        split=split,
+        root=root,
+        encoding=encoding,
+        part_size=piece_size,
+        titles=titles,
+        columns=chosen_columns(column),
     )
     from bagformer_cli.index.encoded import ModelFolder, encode_catalogue
 

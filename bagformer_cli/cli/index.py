@@ -15,6 +15,7 @@ from bagformer_cli.cli.formatting import duration
 from bagformer_cli.cli.options import (
     Batch,
     Checkpoint,
+    Columns,
     Device,
     Encoding,
     Keep,
@@ -27,6 +28,7 @@ from bagformer_cli.cli.options import (
     Thumbnail,
     VectorDtype,
     catalogue_encoder,
+    chosen_columns,
 )
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
@@ -71,6 +73,7 @@ def build(
     split: SplitName = None,
     root: Root = None,
     encoding: Encoding = "utf-8",
+    column: Columns = None,
     dtype: VectorDtype = "int8",
     one: OneVector = "cls",
     keep: Keep = None,
@@ -103,7 +106,7 @@ def build(
             engine = create_engine(uri, layout, codebook, shards=shards, replicas=replicas)
             added = add_encoded(engine, catalogue, progress)
         else:
-            products = _open(catalogue, split, root, encoding)
+            products = _open(catalogue, split, root, encoding, column)
             encoder = catalogue_encoder(
                 products, checkpoint, device, keep=keep, prune=prune, pool=pool,
                 progress=progress, dtype=dtype, single_vector=one, thumbnail=thumbnail,
@@ -134,6 +137,7 @@ def add(
     split: SplitName = None,
     root: Root = None,
     encoding: Encoding = "utf-8",
+    column: Columns = None,
     thumbnail: Thumbnail = 256,
     batch_size: Batch = 64,
     device: Device = None,
@@ -157,7 +161,7 @@ def add(
         else:
             index = Index.open(uri, checkpoint, device=device)
             engine = index.engine
-            products = _open(catalogue, split, root, encoding, engine.layout.attributes)
+            products = _open(catalogue, split, root, encoding, column, engine.layout.attributes)
             options = replace(
                 EncodeOptions.of_layout(engine.layout, engine.codebook),
                 thumbnail=thumbnail,
@@ -239,11 +243,19 @@ def _open(
     split: str | None,
     root: Path | None,
     encoding: str,
+    column: list[str] | None,
     types: dict[str, str] | None = None,
 ) -> Any:
     from bagformer_cli.data.catalogue.catalogue import open_catalogue
 
-    return open_catalogue(catalogue, split=split, root=root, encoding=encoding, types=types)
+    return open_catalogue(
+        catalogue,
+        split=split,
+        root=root,
+        encoding=encoding,
+        types=types,
+        columns=chosen_columns(column),
+    )
 
 
 def _nothing_added(added: Added, uri: str, catalogue: Path) -> InputError:

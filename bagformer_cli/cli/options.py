@@ -91,6 +91,17 @@ Encoding = Annotated[
         callback=_known_encoding,
     ),
 ]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        help=tr(
+            "Column of a table that is not recognised by its heading, for example image=主图; may "
+            "be repeated. Names: image, title, id."
+        ),
+        show_default=False,
+    ),
+]
 VectorDtype = Annotated[
     Literal["int8", "float16", "float32", "residual4"],
     typer.Option(
@@ -173,6 +184,31 @@ def chosen_lexicons(builtin: bool, lexicons: list[str] | None) -> list[str]:
         raise InputError(
             tr("No dictionary was given."), hint=tr("Pass --lexicon, or leave out --no-builtin.")
         )
+    return chosen
+
+
+def chosen_columns(options: list[str] | None) -> dict[str, str]:
+    """Parse the values of ``--column``: the role of a column to its heading.
+
+    Raises:
+        InputError: One is not ``NAME=HEADING``, or there is no such name.
+    """
+    from bagformer_cli.data.columns import ROLES
+
+    chosen: dict[str, str] = {}
+    for option in options or []:
+        role, equals, heading = option.partition("=")
+        if not equals or role.strip() not in ROLES or not heading.strip():
+            raise InputError(
+                tr("This is not a column and its heading."),
+                found=f"--column {option}",
+                expected=tr("NAME=HEADING with one of the names {names}", names=", ".join(ROLES)),
+            )
+        if chosen.setdefault(role.strip(), heading.strip()) != heading.strip():
+            raise InputError(
+                tr("--column names two headings for the same column."),
+                found=f"{role.strip()}={chosen[role.strip()]}, {option}",
+            )
     return chosen
 
 

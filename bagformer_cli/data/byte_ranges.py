@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -25,7 +26,11 @@ from bagformer_cli.errors import DataError, cannot_read
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import open_regular, require_regular
 
-_MAX_LINE = 512 << 20  # bytes; a file without line ends must not fill the memory
+MAX_LINE = 128 << 20
+"""Bytes of the longest line that is read. Of a longer one only the first bytes are kept, so that a
+file without line ends does not fill the memory."""
+_KEPT = 1 << 10  # bytes of a line that is too long
+_CHUNK = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -33,7 +38,8 @@ class Line(NamedTuple):
     """One line of a file.
 
     Args:
-        raw: Its bytes with the line end, without a byte-order mark.
+        raw: Its bytes with the line end, without a byte-order mark; only the first bytes of a line
+            that is too long.
         begin: Offset of its first byte in the file.
         end: Offset of the next line.
     """
@@ -44,8 +50,33 @@ class Line(NamedTuple):
 
     @property
     def content(self) -> bytes:
-        """The bytes without the line end."""
+        """The bytes without the line end.
+
+        Raises:
+            DataError: The line is longer than :data:`MAX_LINE`. The caller adds file and line.
+        """
+        self.require_whole()
         return self.raw.rstrip(b"\r\n")
+
+    @property
+    def blank(self) -> bool:
+        """True if the line holds white space only."""
+        return not self.raw or self.raw.isspace()
+
+    def require_whole(self) -> None:
+        """Check that ``raw`` is the whole line.
+
+        Raises:
+            DataError: The line is longer than :data:`MAX_LINE`.
+        """
+        size = self.end - self.begin
+        if size > MAX_LINE:
+            raise DataError(
+                tr("The line is too long."),
+                found=tr("{n} MB", n=size >> 20),
+                expected=tr("at most {n} MB", n=MAX_LINE >> 20),
+                hint=tr("The file may have no line ends."),
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +87,13 @@ class ByteRange:
         path: The file.
         begin: First byte of the range.
         end: One past the last byte; None: the end of the file.
+        newline: The bytes that end a line. Files in UTF-16 or UTF-32 have 2 or 4 of them.
     """
 
     path: Path
     begin: int = 0
     end: int | None = None
+    newline: bytes = b"\n"
 
     def lines(self, *, skip_blank_end: bool = False) -> Iterator[Line]:
         """Read the lines that begin in the range, one at a time.
@@ -73,22 +106,37 @@ class ByteRange:
             InputError: The file cannot be read.
         """
         with open_regular(self.path) as stream:
-            if self.begin:
-                # One byte back: if the range starts at a line's first byte, this reads only the
-                # line end before it; else it skips the rest of the previous range's last line.
-                stream.seek(self.begin - 1)
-                stream.readline()
-            begin = stream.tell()
-            while (self.end is None or begin < self.end) and (raw := stream.readline(_MAX_LINE)):
-                end = begin + len(raw)  # counting is faster than asking the stream
+            begin = self._seek(stream)
+            read = _lf_lines if self.newline == b"\n" else partial(_other_lines, self.newline)
+            content_end = None
+            for raw, size in read(stream):
+                if self.end is not None and begin >= self.end:
+                    return
                 if begin == 0:
                     raw = raw.removeprefix(_BOM)
-                if skip_blank_end and (not raw or raw.isspace()):
-                    if _only_blank(stream):
+                line = Line(raw, begin, begin + size)
+                if skip_blank_end and line.blank:
+                    content_end = _content_end(self.path) if content_end is None else content_end
+                    if line.end >= content_end:
                         return
-                    stream.seek(end)
-                yield Line(raw, begin, end)
-                begin = end
+                yield line
+                begin += size  # counting is faster than asking the stream
+
+    def _seek(self, stream: BinaryIO) -> int:
+        """Go to the first line that begins in the range; return its offset.
+
+        The search starts one line end back: if the range starts at a line's first byte, it finds
+        only the end of the line before; else the rest of the previous range's last line.
+        """
+        if not self.begin:
+            return 0
+        before = self.begin - len(self.newline)
+        stream.seek(before)
+        read = _lf_lines if self.newline == b"\n" else partial(_other_lines, self.newline)
+        for _, size in read(stream):
+            stream.seek(before + size)
+            return before + size
+        return self.begin
 
     def digest(self) -> str:
         """Hash the bytes of the range: 32 hex digits of BLAKE2b."""
@@ -171,9 +219,68 @@ def decode_line(
         ) from None
 
 
-def _only_blank(stream: BinaryIO) -> bool:
-    """Read on; True if the rest of the file is white space."""
-    while chunk := stream.read(1 << 16):
-        if not chunk.isspace():
-            return False
-    return True
+def _lf_lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Yield the lines that end with a line feed, and their sizes in bytes."""
+    while raw := stream.readline(MAX_LINE + 1):
+        size = len(raw)
+        if size > MAX_LINE:
+            kept = raw[:_KEPT]
+            while not raw.endswith(b"\n") and (raw := stream.readline(_CHUNK)):
+                size += len(raw)
+            raw = kept
+        yield raw, size
+
+
+def _other_lines(newline: bytes, stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Yield the lines that end with ``newline``, and their sizes in bytes.
+
+    In UTF-16 the bytes of a line end also occur across two characters. Only those that begin at a
+    multiple of its width count::
+
+        U+4E0A U+000A     0A 4E 0A 00        newline 0A 00, found at 2
+        U+0A4E U+4E00     4E 0A 00 4E        0A 00 at 1 is no line end
+    """
+    width = len(newline)
+    held, position, searched = b"", 0, 0  # bytes read; where the line begins; no end before here
+    kept, dropped = b"", 0  # the first bytes of a line that is too long; how many were dropped
+    while True:
+        at = held.find(newline, searched)
+        while at >= 0 and at % width:
+            at = held.find(newline, at + 1)
+        if at >= 0:
+            end = at + width
+            yield kept or held[position:end], dropped + end - position
+            position = searched = end
+            kept, dropped = b"", 0
+            continue
+        held, position = held[position:], 0
+        searched = len(held) - len(held) % width
+        if dropped + len(held) > MAX_LINE:
+            kept = kept or held[:_KEPT]
+            dropped += searched
+            held, searched = held[searched:], 0
+        chunk = stream.read(max(_CHUNK, len(held)))  # doubling: a long line is copied few times
+        if not chunk:
+            break
+        held += chunk
+    if held or dropped:
+        yield kept or held, dropped + len(held)
+
+
+def _content_end(path: Path) -> int:
+    """Return the offset after the last byte of a file that is not white space."""
+    return _last_content(path, *file_stamp(path))
+
+
+@lru_cache(maxsize=4)  # every byte range of a file that ends in many blank lines asks for it
+def _last_content(path: Path, size: int, *stamp: int) -> int:
+    with open(path, "rb") as stream:
+        end = size
+        while end > 0:
+            begin = max(0, end - _CHUNK)
+            stream.seek(begin)
+            content = stream.read(end - begin).rstrip()
+            if content:
+                return begin + len(content)
+            end = begin
+    return 0

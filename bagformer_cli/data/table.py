@@ -3,53 +3,58 @@ r"""Read CSV, TSV and JSONL tables record by record, from the start or from any 
 A record is one row of a CSV, which may contain line breaks inside quotes, or one line of a JSONL::
 
     offset  0          id,image,title
-            15         1,a.png,"two             a record: line 3, end 35
+            15         1,a.png,"two             a record: lines 2 and 3, end 35
                        lines"
             35         2,b.png,裙               a record: line 4, end 47
 
-Every record carries the offset where the next one begins, so a table can be divided into parts
-that start at a record; :class:`Start` continues there. ``xmr data import`` reads (image, title)
-rows from tables (``importing/rows.py``); a catalogue reads any columns (``catalogue/table.py``).
+Every row with content is a record: one that cannot be used carries its error, so that callers
+leave it out and name it, or stop. Every record carries the offset where the next one begins, so a
+table can be divided into parts that start at a record; :class:`Start` continues there. ``xmr data
+import`` reads (image, title) rows from tables (``importing/rows.py``); a catalogue reads any
+columns (``catalogue/table.py``).
+
+A row must have as many cells as there are headings. With more, or with fewer, some cell contains a
+separator or a line break without quotes, and which one cannot be told: such a row is an error.
+Empty cells at the end, which spreadsheets write, do not count.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from bagformer_cli.data.byte_ranges import ByteRange, decode_line
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.data.byte_ranges import decode_line
+from bagformer_cli.data.columns import check_headings, clean_heading, columns_of
+from bagformer_cli.data.csv_cells import IsRow, Row, RowReader, TextLine
+from bagformer_cli.data.json_values import json_object
+from bagformer_cli.data.text_form import encoding_hint, text_form
+from bagformer_cli.errors import DataError
 from bagformer_cli.messages import tr
-
-COLUMNS = {
-    "image": ("image", "image_path", "path", "file", "图片"),
-    "title": ("title", "text", "query_text", "caption", "标题"),
-    "image_id": ("image_id", "item_id"),
-    "query_id": ("query_id", "text_id"),
-    "split": ("split",),
-}
-"""Accepted headings of each column, in any case."""
 
 HEADLESS = ["image", "title"]
 """Columns of a CSV without headings."""
 
 JSON_ENDINGS = {".jsonl", ".json", ".ndjson"}
+SEPARATORS = (",", "\t", ";")
+_PICTURE = re.compile(r"^\S+\.[A-Za-z][A-Za-z0-9]{2,4}$|^https?://")
+_IMAGE_PATH = re.compile(r"[./\\]")
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?[,;\t]*', re.I)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record of a table.
 
     Args:
-        where: File and line.
+        where: File and first line.
         values: Column name to value: text in a CSV, any JSON value in a JSONL.
         line: Number of its last line in the file, from 1.
         end: Offset of the first byte after it.
         error: Why it cannot be used; None: it can.
+        columns: Role (``id``, ``image``, ``title`` …) to the name of its column.
     """
 
     where: str
@@ -57,6 +62,7 @@ class Record:
     line: int
     end: int
     error: DataError | None = None
+    columns: Mapping[str, str] = MappingProxyType({})
 
 
 class Start(NamedTuple):
@@ -66,11 +72,13 @@ class Start(NamedTuple):
         offset: Offset of the first byte of a record.
         line: Number of lines before it.
         headings: Headings of a CSV that are before it; None: none are.
+        separator: What separates the cells of a CSV; None: the first line tells.
     """
 
     offset: int = 0
     line: int = 0
     headings: Sequence[str] | None = None
+    separator: str | None = None
 
 
 Check = Callable[[Sequence[str], str], None]
@@ -81,7 +89,7 @@ def read_records(
     source: Path,
     encoding: str = "utf-8",
     *,
-    known: Collection[str] = (),
+    chosen: Mapping[str, str] | None = None,
     check: Check | None = None,
     start: Start = Start(),  # noqa: B008 - a constant
 ) -> Iterator[Record]:
@@ -89,98 +97,134 @@ def read_records(
 
     Args:
         source: A ``.csv``, ``.tsv`` or JSONL file.
-        encoding: Encoding of the file (Excel in China often writes ``gb18030``).
-        known: Accepted headings besides :data:`COLUMNS`. A CSV whose first line has none of them
-            has no headings: its columns are :data:`HEADLESS`.
+        encoding: Encoding of the file (Excel in China often writes ``gb18030``); a byte-order mark
+            in the file wins. See ``text_form.py``.
+        chosen: Role (``image``, ``title``, ``id`` …) to the heading of its column, where the user
+            named it. The other roles are found by :data:`~bagformer_cli.data.columns.ROLES`. A CSV
+            whose first line has no known heading has no headings: its columns are
+            :data:`HEADLESS`.
         check: Called with the headings of a CSV (also if the first line looks like unknown
-            headings), and with the fields of every JSONL record.
+            headings), or with the fields of the first record of a JSONL.
         start: Where to start.
 
     Raises:
-        InputError: The file cannot be read, or ``check`` refuses it.
-        DataError: A line is broken or in another encoding; the error names it.
+        InputError: The file cannot be read, its headings leave open which column is meant, or
+            ``check`` refuses them.
+        DataError: Most lines are in another encoding, or the file is no JSONL.
     """
-    lines = _Lines(source, encoding, start)
+    lines = _lines(source, encoding, start)
+    table = _Table(source, chosen or {}, check)
     if source.suffix.lower() in JSON_ENDINGS:
-        return _json_records(lines, check)
-    return _csv_records(lines, known, check, start.headings)
+        return _json_records(table, lines)
+    if start.separator is None:
+        start = start._replace(separator=separator_of(source, encoding))
+    return _csv_records(table, lines, start)
 
 
-def columns_of(headings: Iterable[str]) -> dict[str, str]:
-    """Find which heading is the image, the title, ...; columns that are not there are left out.
+def separator_of(source: Path, encoding: str = "utf-8") -> str:
+    """Return what separates the cells of a CSV or TSV, by the file's ending and its first line.
 
-    >>> columns_of(["SKU", "Image_Path", "text"])
-    {'image': 'Image_Path', 'title': 'text'}
+    Raises:
+        InputError: The file cannot be read.
     """
-    plain = {heading.lower(): heading for heading in headings}
-    found = {}
-    for name, spellings in COLUMNS.items():
-        for spelling in spellings:
-            if spelling in plain:
-                found[name] = plain[spelling]
-                break
-    return found
+    usual = "\t" if source.suffix.lower() == ".tsv" else ","
+    for line in _lines(source, encoding, Start()):
+        if not line.text.strip():
+            continue
+        if given := _SEPARATOR_LINE.fullmatch(line.text.strip()):
+            return given[1]
+        others = [one for one in SEPARATORS if one in line.text]
+        if usual in others:
+            return usual
+        for other in others:
+            if columns_of(cell.strip(' "') for cell in line.text.split(other)):
+                return other
+        return usual
+    return usual
 
 
-class _Lines(Iterator[str]):
-    """Decoded lines with their line ends, as ``csv.reader`` takes them, and the position.
+class _Table(NamedTuple):
+    """A table, the columns that the user named, and the caller's check of its headings."""
 
-    Args:
-        source: The file.
-        encoding: Its encoding.
-        start: Where to start.
-    """
+    source: Path
+    chosen: Mapping[str, str]
+    check: Check | None
 
-    def __init__(self, source: Path, encoding: str, start: Start) -> None:
-        self.source, self._encoding = source, encoding
-        self.end, self.number = start.offset, start.line
-        self._lines = ByteRange(source, start.offset).lines()
 
-    @property
-    def where(self) -> str:
-        return f"{self.source}:{self.number}"
-
-    def __next__(self) -> str:
-        line = next(self._lines)
-        self.number += 1
-        self.end = line.end
-        hint = tr("A table from Excel in China: try --encoding gb18030")
+def _lines(source: Path, encoding: str, start: Start) -> Iterator[TextLine]:
+    form = text_form(source, encoding)
+    hint = encoding_hint(form.encoding)
+    number = start.line
+    for line in form.byte_range(source, start.offset).lines():
+        number += 1
+        error = None
         try:
-            return decode_line(line.raw, self.where, self._encoding, hint)
-        except LookupError:
-            raise InputError(tr("There is no such encoding."), found=self._encoding) from None
+            line.require_whole()
+            text = decode_line(line.raw, None, form.encoding, hint)
+        except DataError as caught:
+            text, error = line.raw[:60].decode(form.encoding, "replace"), caught
+        yield TextLine(text.rstrip("\r\n").lstrip("\ufeff"), number, line.end, error)
 
 
-def _csv_records(
-    lines: _Lines, known: Collection[str], check: Check | None, headings: Sequence[str] | None
-) -> Iterator[Record]:
-    delimiter = "\t" if lines.source.suffix.lower() == ".tsv" else ","
-    try:
-        for cells in csv.reader(lines, delimiter=delimiter):
-            if not any(cell.strip() for cell in cells):
-                continue
-            if headings is None:
-                first = [cell.strip() for cell in cells]
-                named = columns_of(first) or any(name.lower() in known for name in first)
-                if check is not None and (named or _looks_like_heading(first[0])):
-                    check(first, lines.where)
-                headings = first if named else HEADLESS
-                if named:
-                    continue
-            values = dict(zip(headings, cells, strict=False))
-            error = None
-            extra = any(cell.strip() for cell in cells[len(headings) :])
-            if extra and list(headings) != HEADLESS:
-                error = DataError(
-                    tr("The row has more cells than the table has columns."),
-                    where=lines.where,
-                    found=len(cells),
-                    expected=len(headings),
-                    hint=tr("Put a cell that contains a comma in double quotes."),
-                )
-            yield Record(lines.where, values, lines.number, lines.end, error)
-    except csv.Error as error:
-        raise DataError(tr("The line is not CSV."), where=lines.where, found=error) from None
+def _csv_records(table: _Table, lines: Iterator[TextLine], start: Start) -> Iterator[Record]:
+    assert start.separator is not None
+    reader = RowReader(lines, start.separator, quotes=table.source.suffix.lower() != ".tsv")
+    rows: Iterable[Row] = reader
+    headings = start.headings
+    if headings is None:
+        row = next((row for row in reader if _has_content(row, start.separator)), None)
+        if row is None:
+            return
+        headings = _headings(row, table)
+        if headings is None:
+            headings, rows = HEADLESS, chain([row], reader)
+    columns = columns_of(headings, table.chosen)
+    reader.is_row = _row_test(headings, columns)
+    named = [(at, name) for at, name in enumerate(headings) if name]
+    unnamed = [at for at, name in enumerate(headings) if not name]
+    for row in rows:
+        cells, error = row.cells, row.error
+        if not cells[0].strip() and not "".join(cells).strip():
+            continue
+        if error is None and len(cells) != len(headings):
+            error = _wrong_count(cells, len(headings))
+        values: dict[str, Any] = dict(zip(headings, cells, strict=False))
+        if unnamed:
+            values = {name: cells[at] for at, name in named if at < len(cells)}
+            values[""] = "".join(cells[at] for at in unnamed if at < len(cells)).strip()
+        where = f"{table.source}:{row.first}"
+        if error is not None:
+            error.where = where
+        yield Record(where, values, row.last, row.end, error, columns)
+
+
+def _has_content(row: Row, separator: str) -> bool:
+    """False for a blank row, and for a first line ``sep=;``, which tells Excel the separator."""
+    text = separator.join(row.cells).strip()
+    return bool(text) and not _SEPARATOR_LINE.fullmatch(text)
+
+
+def _headings(row: Row, table: _Table) -> list[str] | None:
+    """Return the headings if the first row has some; None: it is a product.
+
+    Raises:
+        InputError: They leave open which column is meant, or the caller refuses them.
+    """
+    where = f"{table.source}:{row.first}"
+    found = [clean_heading(cell) for cell in row.cells]
+    while len(found) > 1 and not found[-1]:
+        found.pop()  # spreadsheets write empty cells at the end of every row
+    named = bool(table.chosen or columns_of(found))
+    unknown = _looks_like_heading(found[0]) or len(found) > 2
+    if not named and (not unknown or _IMAGE_PATH.search(found[0])):
+        return None
+    if row.error is not None:
+        row.error.where = where
+        raise row.error
+    check_headings(found, where, table.chosen)
+    if table.check is not None:
+        table.check(found, where)
+    return found if named else None
 
 
 def _looks_like_heading(cell: str) -> bool:
@@ -188,21 +232,57 @@ def _looks_like_heading(cell: str) -> bool:
     return cell.isidentifier() and not any(character.isdigit() for character in cell)
 
 
-def _json_records(lines: _Lines, check: Check | None) -> Iterator[Record]:
-    for text in lines:
-        if not text.strip():
+def _row_test(headings: Sequence[str], columns: Mapping[str, str]) -> IsRow:
+    """Return the test for a line inside quotes that is a row by itself: see ``csv_cells.py``.
+
+    A text inside quotes may well contain a separator, so the number of cells alone says little:
+    the cell of the image must look like a file name.
+    """
+    count = len(headings)
+    if "image" not in columns:
+        return lambda cells: len(cells) == count
+    at = list(headings).index(columns["image"])
+
+    def is_row(cells: list[str]) -> bool:
+        return len(cells) > at and _PICTURE.search(cells[at].strip()) is not None
+
+    return is_row
+
+
+def _wrong_count(cells: list[str], count: int) -> DataError | None:
+    """Return the error for a row that has more or fewer cells than the table has columns."""
+    if len(cells) > count and not "".join(cells[count:]).strip():
+        return None
+    if len(cells) > count:
+        message = tr("The row has more cells than the table has headings.")
+        hint = tr("Put a cell that contains a comma in double quotes.")
+    else:
+        message = tr("The row has fewer cells than the table has headings.")
+        hint = tr("Put a cell that contains a line break in double quotes.")
+    return DataError(message, found=len(cells), expected=count, hint=hint)
+
+
+def _json_records(table: _Table, lines: Iterator[TextLine]) -> Iterator[Record]:
+    checked = False
+    for line in lines:
+        if not line.text.strip():
             continue
+        where = f"{table.source}:{line.number}"
+        values: dict[str, Any] = {}
+        error = line.error
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError):
-            values = None
-        if not isinstance(values, dict):
-            raise DataError(
-                tr("The line is not a JSON object."),
-                where=lines.where,
-                found=repr(text.rstrip("\r\n")[:60]),
-                expected='{"image": "a.jpg", "title": "…"}',
-            )
-        if check is not None:
-            check(list(values), lines.where)
-        yield Record(lines.where, values, lines.number, lines.end)
+            if error is None:
+                values = json_object(line.text)
+        except DataError as caught:
+            error = caught
+        if error is not None:
+            error.where = where
+            if not checked and line.text.lstrip().startswith("["):
+                error.hint = tr(
+                    "A JSON array is not read: write one object per line, without commas between."
+                )
+                raise error
+        elif not checked and table.check is not None:
+            table.check(list(values), where)
+            checked = True
+        yield Record(where, values, line.number, line.end, error, columns_of(values, table.chosen))

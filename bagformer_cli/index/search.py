@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from bagformer_cli.data.batches import TextBatch, pixels_of
+from bagformer_cli.data.catalogue.values import whole_numbers
 from bagformer_cli.data.images import decode
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.encode import single_vectors_of
@@ -306,7 +307,7 @@ class Index:
                         row["id"],
                         row["title"],
                         row["image"],
-                        {name: row[name] for name in names if row[name] is not None},
+                        whole_numbers({name: row[name] for name in names if row[name] is not None}),
                         "merged" if scored else "late",
                         fast,
                         slow if scored else None,

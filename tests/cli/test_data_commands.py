@@ -191,9 +191,9 @@ def test_what_shares_a_title_or_an_image_stays_in_one_split(tmp_path: Path) -> N
         ("image,title,image_id\na.png,裙,1\nb.png,包,1\n", "contradicts"),
         ("image,title,split\na.png,裙,dev\n", "no such split"),
         ("image,title,split\na.png,裙,train\na.png,包,valid\n", "another split"),
-        ("picture,title\na.png,裙\n", "no column 'image'"),
+        ("photo,title\na.png,裙\n", "no column 'image'"),
         ("name,pic\n裙,a.png\n", "neither images nor titles. .found: name, pic; expected: .*图片"),
-        ("名称,主图\n裙,a.png\n", "neither images nor titles"),
+        ("名称,照片\n裙,a.png\n", "neither images nor titles"),
         ("image_1,裙\n", "image_1: No such file"),  # without headings: a path
         ("", "empty"),
     ],

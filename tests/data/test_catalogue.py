@@ -102,9 +102,9 @@ def test_a_folder_of_images_and_the_files_of_muge(tmp_path: Path) -> None:
         ("a.csv", "id,imag,price\n1,a.jpg,3\n", "imag"),
         ("a.csv", "id,image,count\n1,a.jpg,3\n", "count"),
         ("a.csv", "id,image,title\n", "empty"),
-        ("a.jsonl", '{"image": "a.jpg"}\n[1]\n', "a.jsonl:2"),
         ("a.bin", "x", "not a catalogue"),
-        ("a.csv", "id,image,title\n1,\xe9.jpg,x\n", "UTF-8"),
+        ("a.csv", "id,image,title\n1,\xe9.jpg,x\n2,\xe9.jpg,x\n", "UTF-8"),
+        ("a.jsonl", '[{"image": "a.jpg"},\n{"image": "b.jpg"}]\n', "JSON array"),
     ],
 )
 def test_a_file_that_is_no_catalogue_is_a_clear_error(
@@ -146,7 +146,7 @@ def test_odd_values_of_a_table_are_remarked(tmp_path: Path) -> None:
     assert "more cells" in str(products[3])
     assert [p.id for p in products if isinstance(p, Product)] == ["a", "b", "c", "e"]
     table.write_text("\n".join(line for line in lines if "面议" not in line), "utf-8")
-    assert open_catalogue(table).attributes == {"price": "int"}
+    assert open_catalogue(table).attributes == {"price": "float"}
     assert not open_catalogue(table).remarks
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from bagformer_cli.data.byte_ranges import file_stamp
 from bagformer_cli.data.catalogue.lines import images_of, is_images_file, split_of, titles_of
 from bagformer_cli.data.catalogue.products import Part, Product, digest_of, part_name
-from bagformer_cli.data.catalogue.table import open_table
+from bagformer_cli.data.catalogue.table import TableOptions, open_table
 from bagformer_cli.data.images import readable_endings
 from bagformer_cli.data.muge import MugeFolder, naming_of
 from bagformer_cli.data.table import JSON_ENDINGS
@@ -36,7 +36,7 @@ class Catalogue:
     Args:
         source: The file or folder.
         parts: Its parts, in order.
-        attributes: Attribute to its type, one of ``bool``, ``int``, ``float``, ``str``.
+        attributes: Attribute to its type, one of ``bool``, ``float``, ``str``.
         count: Number of products; None: known only after reading.
         remarks: Sentences about values that look like mistakes but are no errors.
     """
@@ -80,6 +80,7 @@ def open_catalogue(
     part_size: int = 2048,
     titles: bool = False,
     types: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Catalogue:
     """Open a catalogue: find its parts and its attributes.
 
@@ -92,6 +93,8 @@ def open_catalogue(
             byte ranges: 32 MiB of images, 1 MiB of titles.
         titles: The source is a text file of titles.
         types: Types that an index already has for some attributes.
+        columns: Role (``image``, ``title``, ``id``) to the heading of a table's column, where the
+            user named it.
 
     Raises:
         InputError: There is no such catalogue, or it is empty.
@@ -113,7 +116,10 @@ def open_catalogue(
     elif is_images_file(path):
         found = Catalogue(path, images_of(path), {})
     elif path.suffix.lower() in TABLE_ENDINGS:
-        table = open_table(path, root or path.parent, encoding, part_size, types or {})
+        table = open_table(
+            path,
+            TableOptions(root or path.parent, encoding, part_size, types or {}, columns or {}),
+        )
         found = Catalogue(path, table.parts, table.types, table.count, table.remarks)
     else:
         raise InputError(

@@ -6,32 +6,34 @@ find the offsets at which parts of ``size`` products begin. A part then reads it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bagformer_cli.data.byte_ranges import ByteRange
-from bagformer_cli.data.catalogue.products import Part, Product, Value, digest_of, part_name
+from bagformer_cli.data.catalogue.products import Part, Product, digest_of, part_name
+from bagformer_cli.data.catalogue.values import Seen, converted, remark_of, shown
+from bagformer_cli.data.columns import accepted_headings, columns_of, require_chosen
+from bagformer_cli.data.json_values import JsonText
 from bagformer_cli.data.table import (
-    COLUMNS,
     HEADLESS,
     JSON_ENDINGS,
     Record,
     Start,
-    columns_of,
     read_records,
+    separator_of,
 )
-from bagformer_cli.errors import DataError, InputError, nearest
+from bagformer_cli.errors import DataError, InputError, nearest, shortened
 from bagformer_cli.messages import tr
 
-ID_COLUMNS = ("id", "product_id", "sku", *COLUMNS["image_id"], *COLUMNS["query_id"], "编号")
-RESERVED = ("thumbnail", "vector", "vectors", "scale", "count", "_rowid", "_distance", "_score")
-"""Names that an index uses itself, alone or after ``image_`` and ``title_``."""
+FIXED = {"id", "title", "image"}
+"""Columns that every index has."""
 
-TYPES = ("bool", "int", "float", "str")
-"""Types of attributes, from narrow to wide: an attribute has the widest type of its values."""
+RESERVED = {
+    "thumbnail", "vector", "vectors", "scale", "count", "_rowid", "_rowaddr", "_distance", "_score"
+}  # fmt: skip
+"""Names that an index uses itself, alone or after ``image_`` and ``title_``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class TablePart(Part):
         start: The first record.
         end: Offset of the first byte after the last record.
         root: Folder that relative image paths start from.
-        types: Attribute to its type, one of :data:`TYPES`.
+        types: Attribute to its type; see ``values.py``.
+        chosen: Role to the heading of its column, where the user named it.
     """
 
     source: Path
@@ -53,10 +56,11 @@ class TablePart(Part):
     end: int
     root: Path
     types: dict[str, str]
+    chosen: dict[str, str] = field(default_factory=dict)
 
     def products(self) -> Iterator[Product | InputError]:
         """Read the records; one that is no product gives its error in its place."""
-        records = read_records(self.source, self.encoding, known=ID_COLUMNS, start=self.start)
+        records = read_records(self.source, self.encoding, chosen=self.chosen, start=self.start)
         for record in records:
             try:
                 yield _product(record, self.root, self.types)
@@ -73,8 +77,8 @@ class OpenedTable:
     Args:
         parts: The parts of the catalogue.
         types: Attribute to its type.
-        count: Number of products.
-        remarks: Sentences about values that look like mistakes but are no errors.
+        count: Number of records, broken ones included.
+        remarks: Sentences about values that are read in a way that the user may not expect.
     """
 
     parts: tuple[Part, ...]
@@ -83,38 +87,62 @@ class OpenedTable:
     remarks: tuple[str, ...]
 
 
-def open_table(
-    path: Path, root: Path, encoding: str, part_size: int, settled: Mapping[str, str]
-) -> OpenedTable:
+@dataclass(frozen=True, slots=True)
+class TableOptions:
+    """How a table is read.
+
+    Args:
+        root: Folder that relative image paths start from.
+        encoding: Encoding of the table.
+        part_size: Number of records in a part.
+        settled: Types that the index already has for some attributes; they are kept.
+        chosen: Role (``image``, ``title``, ``id``) to the heading of its column, where the user
+            named it.
+    """
+
+    root: Path
+    encoding: str = "utf-8"
+    part_size: int = 2048
+    settled: Mapping[str, str] = field(default_factory=dict)
+    chosen: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_table(path: Path, options: TableOptions) -> OpenedTable:
     """Read a table once, to find its parts and the types of its attributes.
 
     Args:
         path: The table.
-        root: Folder that relative image paths start from.
-        encoding: Encoding of the table.
-        part_size: Number of products in a part.
-        settled: Types that the index already has for some attributes; they are kept.
+        options: See :class:`TableOptions`.
 
     Raises:
-        InputError: It has neither images nor titles, or a column name that the index uses itself.
-        DataError: A line is broken.
+        InputError: It has neither images nor titles, a column name that the index uses itself, or
+            headings that leave open which column is meant.
+        DataError: Most lines are in another encoding.
     """
-    seen: dict[str, _Seen] = {}
+    seen: dict[str, Seen] = {}
     bounds: list[tuple[int, int, int]] = []  # of each part: begin, end, lines before
+    shapes: dict[tuple[str, ...], None] = {}  # the different lists of fields
     headings: list[str] | None = None
+    json = path.suffix.lower() in JSON_ENDINGS
 
     def check(found: Sequence[str], where: str) -> None:
         nonlocal headings
-        _check_headings(found, where)
-        headings = headings or list(found)
+        if not json:  # the records of a JSONL may differ: all are read first
+            _check_names(found, where, options.chosen)
+            headings = list(found)
 
     count = 0
     begin = end = line = first = 0
-    for record in read_records(path, encoding, known=ID_COLUMNS, check=check):
+    for record in read_records(path, options.encoding, chosen=options.chosen, check=check):
         if record.error is None:
-            for name, value in _attributes(record.values).items():
-                seen.setdefault(name, _Seen()).add(value, record.where)
-        if count % part_size == 0:
+            if json:
+                shapes[tuple(record.values)] = None
+            for name, value in _attributes(record).items():
+                found = seen.get(name)
+                if found is None:
+                    found = seen[name] = Seen()
+                found.add(value, record.where)
+        if count % options.part_size == 0:
             if count:
                 bounds.append((begin, end, first))
             begin, first = end, line
@@ -122,68 +150,66 @@ def open_table(
         count += 1
     if count:
         bounds.append((begin, end, first))
-    columns = None if path.suffix.lower() in JSON_ENDINGS else headings or HEADLESS
-    types = {name: settled.get(name, TYPES[one.widest]) for name, one in seen.items()}
-    remarks = tuple(
-        tr(
-            "'{name}' is stored as text, not numbers: {value} ({where}) is not a number.",
-            name=name,
-            where=one.where,
-            value=repr(one.text),
-        )
-        for name, one in seen.items()
-        if types[name] == "str" and one.numbers > one.count / 2
-    )
-    options = (str(root), encoding, columns, tuple(types.items()))
+    if shapes:
+        names = list(dict.fromkeys(name for shape in shapes for name in shape))
+        _check_names(names, str(path), options.chosen)
+    unnamed = seen.pop("", None)
+    types = {name: options.settled.get(name, one.type) for name, one in seen.items()}
+    remarks = [remark_of(name, one, types[name]) for name, one in seen.items()]
+    if unnamed is not None:
+        remarks.append(tr("A column without a heading is left out."))
+    columns = None if json else headings or HEADLESS
+    separator = None if json else separator_of(path, options.encoding)
+    how: list[Any] = [str(options.root), options.encoding, columns, tuple(types.items())]
+    how += [dict(options.chosen)] if options.chosen else []
     parts = tuple(
         TablePart(
             part_name(number),
-            digest_of([ByteRange(path, begin, end).digest(), options]),
+            digest_of([ByteRange(path, begin, end).digest(), how]),
             path,
-            encoding,
-            Start(begin, lines, columns if begin else None),  # the first part has them in it
+            options.encoding,
+            # The first part has the headings in it.
+            Start(begin, lines, columns, separator) if begin else Start(),
             end,
-            root,
+            options.root,
             types,
+            dict(options.chosen),
         )
         for number, (begin, end, lines) in enumerate(bounds)
     )
-    return OpenedTable(parts, types, count, remarks)
+    return OpenedTable(parts, types, count, tuple(one for one in remarks if one))
 
 
-@dataclass
-class _Seen:
-    """The values of one attribute: how many, how many numbers, and the first that is text."""
+def _check_names(headings: Sequence[str], where: str, chosen: Mapping[str, str]) -> None:
+    """Refuse a table without images and titles, and names that an index cannot store.
 
-    widest: int = 0
-    count: int = 0
-    numbers: int = 0
-    where: str = ""
-    text: Any = None
-
-    def add(self, value: Any, where: str) -> None:
-        kind = _type_of(value)
-        self.count += 1
-        self.numbers += TYPES[kind] in ("int", "float")
-        self.widest = max(self.widest, kind)
-        if TYPES[kind] == "str" and not self.where:
-            self.where, self.text = where, value
-
-
-def _check_headings(headings: Sequence[str], where: str) -> None:
-    names = columns_of(headings)
-    if "image" not in names and "title" not in names:
+    Raises:
+        InputError: The error names the column.
+    """
+    require_chosen(headings, where, chosen)
+    columns = columns_of(headings, chosen)
+    if "image" not in columns and "title" not in columns:
         near = nearest("image", headings) or nearest("title", headings)
         raise InputError(
             tr("The table has neither images nor titles."),
             where=where,
-            found=", ".join(headings),
-            expected=tr("one of: {names}", names=", ".join(COLUMNS["image"] + COLUMNS["title"])),
-            hint=tr("Rename '{name}'.", name=near) if near else None,
+            found=shortened(", ".join(headings), 200),
+            expected=tr("one of: {names}", names=accepted_headings("image", "title")),
+            hint=tr("Rename '{name}', or name the columns: --column image=…", name=near)
+            if near
+            else tr("Name the columns: --column image=… --column title=…"),
         )
+    first: dict[str, str] = {}
     for name in headings:
+        if first.setdefault(name.casefold(), name) != name:
+            raise InputError(
+                tr("Two columns have the same name but for the case of letters."),
+                where=where,
+                found=f"{first[name.casefold()]}, {name}",
+                hint=tr("Rename or remove one of them."),
+            )
         plain = name.lower().removeprefix("image_").removeprefix("title_")
-        if plain in RESERVED:
+        if name not in _taken(columns) and (plain in RESERVED or name.lower() in FIXED):
             raise InputError(
                 tr("This column name is reserved by the index."),
                 where=where,
@@ -195,19 +221,16 @@ def _check_headings(headings: Sequence[str], where: str) -> None:
 def _product(record: Record, root: Path, types: dict[str, str]) -> Product:
     if record.error is not None:
         raise record.error
-    values = record.values
-    names = columns_of(values)
-    image = _text(values, names.get("image"), record.where)
-    title = _text(values, names.get("title"), record.where)
+    values, columns = record.values, record.columns
+    image = _text(values, columns.get("image"), record.where)
+    title = _text(values, columns.get("title"), record.where)
     if image is None and title is None:
         raise DataError(tr("The product has neither image nor title."), where=record.where)
-    column = _id_column(values)
-    identity = None if column is None else str(values[column]).strip()
-    if column is not None and not identity:
-        raise DataError(tr("The {name} is empty.", name=column), where=record.where)
+    identity = _identity(values, columns.get("id"), record.where)
     attributes = {
-        name: _converted(value, types.get(name, "str"), name, record.where)
-        for name, value in _attributes(values).items()
+        name: converted(value, types.get(name, "str"), name, record.where)
+        for name, value in _attributes(record).items()
+        if name
     }
     path = None if image is None else str(root / image)
     return Product(
@@ -219,64 +242,40 @@ def _text(values: dict[str, Any], name: str | None, where: str) -> str | None:
     value = None if name is None else values.get(name)
     if value is None or value == "":
         return None
-    if not isinstance(value, str):
-        raise DataError(tr("'{field}' is not text.", field=name), where=where, found=repr(value))
+    if not isinstance(value, str) or isinstance(value, JsonText):
+        raise DataError(
+            tr("'{field}' is not text.", field=name), where=where, found=shortened(value)
+        )
     return value.strip() or None
 
 
-def _id_column(values: dict[str, Any]) -> str | None:
-    plain = {name.lower(): name for name in values}
-    return next((plain[name] for name in ID_COLUMNS if name in plain), None)
+def _identity(values: dict[str, Any], name: str | None, where: str) -> str | None:
+    """Return the id of a product; None if the table has no column of ids."""
+    if name is None:
+        return None
+    value = values.get(name)
+    whole = not isinstance(value, float) or value.is_integer()  # pandas writes 7.0 beside gaps
+    if isinstance(value, (bool, JsonText)) or not whole:
+        raise DataError(
+            tr("The {name} is neither text nor a whole number.", name=name),
+            where=where,
+            found=shortened(value),
+        )
+    identity = "" if value is None else shown(value).strip()
+    if not identity:
+        raise DataError(tr("The {name} is empty.", name=name), where=where)
+    return identity
 
 
-def _attributes(values: dict[str, Any]) -> dict[str, Any]:
+def _attributes(record: Record) -> dict[str, Any]:
     """The columns that are not empty and are neither id nor image nor title."""
-    names = columns_of(values)
-    taken = {_id_column(values), names.get("image"), names.get("title")}
+    taken = _taken(record.columns)
     return {
-        name: json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
-        for name, value in values.items()
-        if name not in taken and value is not None and value != ""
+        name: value
+        for name, value in record.values.items()
+        if value is not None and value != "" and name not in taken
     }
 
 
-def _type_of(value: Any) -> int:
-    """Index in :data:`TYPES` of the narrowest type that holds the value."""
-    if isinstance(value, bool):
-        return 0
-    if isinstance(value, int):
-        return 1 if -(2**63) <= value < 2**63 else 3
-    if isinstance(value, float):
-        return 2
-    text = str(value).strip()
-    if text.lower() in {"true", "false"}:
-        return 0
-    digits = text.removeprefix("-")
-    if digits.isascii() and digits.isdigit() and len(digits) < 19:
-        return (
-            1 if digits == "0" or not digits.startswith("0") else 3
-        )  # 00123 is a code, not a number
-    try:
-        float(text)
-    except ValueError:
-        return 3
-    return 2 if text.lower().lstrip("+-") not in {"nan", "inf", "infinity"} else 3
-
-
-def _converted(value: Any, kind: str, name: str, where: str) -> Value:
-    if _type_of(value) > TYPES.index(kind):
-        raise DataError(
-            tr("The index stores the attribute '{name}' with another type.", name=name),
-            where=where,
-            found=repr(value),
-            expected=kind,
-        )
-    match kind:
-        case "bool":
-            return value if isinstance(value, bool) else str(value).strip().lower() == "true"
-        case "int":
-            return int(value)
-        case "float":
-            return float(value)
-        case _:
-            return str(value)
+def _taken(columns: Mapping[str, str]) -> tuple[str | None, ...]:
+    return columns.get("id"), columns.get("image"), columns.get("title")

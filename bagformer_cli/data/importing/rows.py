@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bagformer_cli.data.columns import accepted_headings, columns_of
 from bagformer_cli.data.muge import SPLITS
 from bagformer_cli.data.muge_lines import parse_id
-from bagformer_cli.data.table import COLUMNS, columns_of, read_records
+from bagformer_cli.data.table import read_records
 from bagformer_cli.errors import DataError, InputError, nearest
 from bagformer_cli.messages import tr
 
@@ -49,8 +50,8 @@ def _require_image_and_title(headings: Sequence[str], where: str) -> None:
             found=", ".join(headings),
             expected=tr(
                 "a column of image paths ({images}) and one of titles ({titles})",
-                images=", ".join(COLUMNS["image"]),
-                titles=", ".join(COLUMNS["title"]),
+                images=accepted_headings("image"),
+                titles=accepted_headings("title"),
             ),
             hint=tr("Rename the columns, or write a first line `image,title` above the others."),
         )
@@ -61,7 +62,7 @@ def _require_image_and_title(headings: Sequence[str], where: str) -> None:
                 tr("There is no column '{name}'.", name=name),
                 where=where,
                 found=", ".join(headings),
-                expected=tr("one of: {names}", names=", ".join(COLUMNS[name])),
+                expected=tr("one of: {names}", names=accepted_headings(name)),
                 hint=tr("Rename '{name}'.", name=near) if near else None,
             )
 
