@@ -27,8 +27,8 @@ from bagformer_cli.messages import tr
 from bagformer_cli.opening import open_regular, require_regular
 
 MAX_LINE = 128 << 20
-"""Bytes of the longest line that is read. Of a longer one only the first bytes are kept, so that a
-file without line ends does not fill the memory."""
+"""Bytes of the longest line that is read. A longer line keeps only its first bytes, so that a file
+without line ends does not fill the memory."""
 _KEPT = 1 << 10  # bytes of a line that is too long
 _CHUNK = 1 << 20
 _BOM = b"\xef\xbb\xbf"

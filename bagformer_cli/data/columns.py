@@ -1,4 +1,4 @@
-"""Which column of a table is the image, the title, the id: accepted headings, and their checks.
+"""Headings of tables: those of the image, the title and the id, and checks of all.
 
 Headings are compared without case, blanks, ``_``, ``-`` and the marks of required columns, so that
 ``Image Path``, ``image_path`` and ``商品 ID*`` are found. ``--column image=主图`` names any other.

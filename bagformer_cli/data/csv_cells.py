@@ -69,7 +69,7 @@ class Row(NamedTuple):
 
 
 IsRow = Callable[[list[str]], bool]
-"""Tells whether the cells of one line look like a row of the table."""
+"""Returns whether the cells of one line look like a row of the table."""
 
 
 class RowReader(Iterator[Row]):
@@ -150,10 +150,10 @@ class RowReader(Iterator[Row]):
 
 
 class State(Enum):
-    """How far a row is read."""
+    """The state of a row after one of its lines."""
 
     COMPLETE = auto()
-    OPEN = auto()  # a quoted cell goes on in the next line
+    OPEN = auto()  # a quoted cell continues in the next line
     STRAY = auto()  # a quote does not close as CSV requires
 
 
@@ -161,7 +161,7 @@ class _Cutter:
     """Cuts one row, line by line, into ``cells``.
 
     Args:
-        separator: What separates cells.
+        separator: The character between cells.
     """
 
     def __init__(self, separator: str) -> None:
@@ -215,7 +215,7 @@ class _Cutter:
             self._open = None
             return after + 1
         if self._open or self.separator in content:
-            return -1  # where the cell ends cannot be told
+            return -1  # the end of the cell is not known
         self._open = None
         return self._unquoted(text, begin - 1, after)
 

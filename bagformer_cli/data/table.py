@@ -14,7 +14,7 @@ import`` reads (image, title) rows from tables (``importing/rows.py``); a catalo
 columns (``catalogue/table.py``).
 
 A row must have as many cells as there are headings. With more, or with fewer, some cell contains a
-separator or a line break without quotes, and which one cannot be told: such a row is an error.
+separator or a line break without quotes, and nothing says which one: such a row is an error.
 Empty cells at the end, which spreadsheets write, do not count.
 """
 
@@ -72,7 +72,7 @@ class Start(NamedTuple):
         offset: Offset of the first byte of a record.
         line: Number of lines before it.
         headings: Headings of a CSV that are before it; None: none are.
-        separator: What separates the cells of a CSV; None: the first line tells.
+        separator: The character between the cells of a CSV; None: find it in the first line.
     """
 
     offset: int = 0
@@ -122,7 +122,7 @@ def read_records(
 
 
 def separator_of(source: Path, encoding: str = "utf-8") -> str:
-    """Return what separates the cells of a CSV or TSV, by the file's ending and its first line.
+    """Return the character between the cells of a CSV or TSV, by the file's ending and its first line.
 
     Raises:
         InputError: The file cannot be read.
@@ -199,7 +199,7 @@ def _csv_records(table: _Table, lines: Iterator[TextLine], start: Start) -> Iter
 
 
 def _has_content(row: Row, separator: str) -> bool:
-    """False for a blank row, and for a first line ``sep=;``, which tells Excel the separator."""
+    """False for a blank row, and for a first line ``sep=;``, which names the separator for Excel."""
     text = separator.join(row.cells).strip()
     return bool(text) and not _SEPARATOR_LINE.fullmatch(text)
 

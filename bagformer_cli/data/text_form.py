@@ -8,7 +8,7 @@ The first bytes decide, in this order::
     anything else                                        the encoding that the user gave
 
 A mark wins over the user's word: a text in another encoding does not begin with these bytes. No
-rule tells UTF-8 from GB18030 with certainty, so nothing is guessed there.
+rule separates UTF-8 from GB18030 with certainty, so nothing is guessed there.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _LINE_ENDS = re.compile("[\r\n]+")
 
 @dataclass(frozen=True, slots=True)
 class TextForm:
-    """How a text file is written.
+    """The encoding and the line ends of a text file.
 
     Args:
         encoding: A codec of Python, with a byte order.
-        newline: What ends its lines: a line feed, or a carriage return (old Macintosh files).
+        newline: The end of its lines: a line feed, or a carriage return (old Macintosh files).
     """
 
     encoding: str = "utf-8"

@@ -89,7 +89,7 @@ class OpenedTable:
 
 @dataclass(frozen=True, slots=True)
 class TableOptions:
-    """How a table is read.
+    """Options for reading a table.
 
     Args:
         root: Folder that relative image paths start from.
@@ -254,7 +254,9 @@ def _identity(values: dict[str, Any], name: str | None, where: str) -> str | Non
     if name is None:
         return None
     value = values.get(name)
-    whole = not isinstance(value, float) or value.is_integer()  # pandas writes 7.0 beside gaps
+    whole = (
+        not isinstance(value, float) or value.is_integer()
+    )  # pandas writes 7.0 where ids are missing
     if isinstance(value, (bool, JsonText)) or not whole:
         raise DataError(
             tr("The {name} is neither text nor a whole number.", name=name),

@@ -83,7 +83,7 @@ def truth_of(value: Any) -> bool | None:
 
 @dataclass
 class Seen:
-    """What the values of one attribute have in common.
+    """Counts of the values of one attribute, from which its type follows.
 
     Args:
         count: How many values there are.
