@@ -122,7 +122,7 @@ def read_records(
 
 
 def separator_of(source: Path, encoding: str = "utf-8") -> str:
-    """Return the character between the cells of a CSV or TSV, by the file's ending and its first line.
+    """Find the character between the cells of a CSV or TSV: by its ending and its first line.
 
     Raises:
         InputError: The file cannot be read.
@@ -199,7 +199,7 @@ def _csv_records(table: _Table, lines: Iterator[TextLine], start: Start) -> Iter
 
 
 def _has_content(row: Row, separator: str) -> bool:
-    """False for a blank row, and for a first line ``sep=;``, which names the separator for Excel."""
+    """False for a blank row, and for the line ``sep=;``, which names the separator for Excel."""
     text = separator.join(row.cells).strip()
     return bool(text) and not _SEPARATOR_LINE.fullmatch(text)
 
