@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from bagformer_cli.data.byte_ranges import ByteRange, byte_ranges
 from bagformer_cli.data.images import verify
 from bagformer_cli.data.muge import SPLITS, MugeFolder, may_omit_items
-from bagformer_cli.data.muge_lines import parse_image_line, parse_query_line, repeated
+from bagformer_cli.data.muge_lines import (
+    decode_base64,
+    parse_query_line,
+    repeated,
+    split_image_line,
+)
 from bagformer_cli.data.workers import run_jobs
 from bagformer_cli.errors import DataError
 from bagformer_cli.messages import tr
@@ -208,8 +213,12 @@ def _read_range(parse: _Parse, part: ByteRange) -> _Records:
 
 
 def _image(raw: bytes) -> tuple[int, tuple[int, ...], int]:
-    image_id, data = parse_image_line(raw)
-    verify(data)
+    image_id, payload = split_image_line(raw)
+    try:
+        verify(decode_base64(payload))
+    except DataError as error:
+        error.found = "; ".join(filter(None, (tr("image {id}", id=image_id), error.found)))
+        raise
     return image_id, (), 0
 
 

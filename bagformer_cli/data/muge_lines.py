@@ -101,6 +101,19 @@ def parse_image_line(raw: bytes) -> tuple[int, bytes]:
     >>> parse_image_line(b"12\taGVsbG8=")
     (12, b'hello')
     """
+    image_id, payload = split_image_line(raw)
+    return image_id, decode_base64(payload)
+
+
+def split_image_line(raw: bytes) -> tuple[int, bytes]:
+    r"""Split one line of an images file, without its end, into (image id, base64 of the image).
+
+    Raises:
+        DataError: It has no tab, or no id.
+
+    >>> split_image_line(b"12\taGVsbG8=")
+    (12, b'aGVsbG8=')
+    """
     head, tab, payload = raw.partition(b"\t")
     if not tab:
         raise DataError(
@@ -108,8 +121,7 @@ def parse_image_line(raw: bytes) -> tuple[int, bytes]:
             found=_shown(raw),
             expected=tr("id, tab, base64"),
         )
-    image_id = parse_id(head.decode("utf-8", "replace"), "image_id", text=True)
-    return image_id, decode_base64(payload)
+    return parse_id(head.decode("utf-8", "replace"), "image_id", text=True), payload
 
 
 def parse_id(value: object, field: str, *, text: bool = False) -> int:

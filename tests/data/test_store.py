@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,10 @@ from bagformer_cli.data.store import convert, tokens
 from bagformer_cli.data.store import preprocess as stages
 from bagformer_cli.data.store.arrays import GrowingArray
 from bagformer_cli.data.store.preprocess import preprocess
+from bagformer_cli.data.store.split import read_batches
 from bagformer_cli.data.store.store import Store, default_store
 from bagformer_cli.errors import DataError, DiskFullError, InputError
+from bagformer_cli.progress import SILENT
 from bagformer_cli.text.bags import TokenBags
 from tests.support.datasets import image_line, picture, query_line, write_split
 
@@ -222,6 +224,22 @@ def test_another_version_of_the_store_is_made_anew(dataset: MugeFolder) -> None:
 # ------------------------------------------------------------------------------- interruptions
 
 
+@dataclass
+class Warnings:
+    """A progress display that keeps the warnings."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def warn(self, message: str) -> None:
+        self.texts.append(message)
+
+    def info(self, message: str) -> None:
+        pass
+
+    def task(self, description: str, total: int | None = None, unit: str = "") -> object:
+        return SILENT.task(description, total, unit)
+
+
 class Killed(BaseException):
     """Stands for the end of the process."""
 
@@ -263,13 +281,13 @@ def test_chunks_of_titles_stand_in_order_whoever_made_them(
         texts[a:b] for a, b in ((0, 100), (7, 8), (30, 71), (9, 9))
     ]
     expected = Characters()(texts)
-    for field in ("ids", "token_offsets", "bag_starts", "bag_ends", "bag_offsets"):
-        np.testing.assert_array_equal(getattr(split.tokens, field), getattr(expected, field))
+    for name in ("ids", "token_offsets", "bag_starts", "bag_ends", "bag_offsets"):
+        np.testing.assert_array_equal(getattr(split.tokens, name), getattr(expected, name))
 
 
 KILLED = """
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from bagformer_cli.data.store import preprocess as stages
 from bagformer_cli.data.muge import MugeFolder
@@ -314,6 +332,119 @@ def test_two_at_a_time_do_not_disturb_each_other(dataset: MugeFolder) -> None:
     assert Store.open(dataset.path / ".xmr").split("train").image_bytes(0) == picture(20)
 
 
+# -------------------------------------------------------------------------------- damaged stores
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def zeroed(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def one_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 4
+    path.write_bytes(bytes(data))
+
+
+def shortened(path: Path) -> None:
+    """A valid file with one number less."""
+    array = np.load(path)
+    np.save(path, array[:-1])
+
+
+def lying(path: Path) -> None:
+    """A valid file whose numbers lead outside of the other arrays."""
+    array = np.load(path)
+    np.save(path, np.full_like(array, np.iinfo(array.dtype).max))
+
+
+@pytest.mark.parametrize("damage", [emptied, cut, zeroed, one_bit, shortened, lying])
+def test_damaged_tokens_are_found_and_made_again(
+    dataset: MugeFolder, damage: Callable[[Path], None]
+) -> None:
+    made = preprocess(dataset, encoder=Characters(), splits=["train"])
+    folder = made.path / "train" / "tokens-characters"
+    right = {path.name: np.load(path) for path in folder.glob("*.npy")}
+    assert len(right) == 5
+    for name in right:
+        path = folder / name
+        content = path.read_bytes()
+        path.unlink()  # what is mapped stays
+        path.write_bytes(content)
+        damage(path)
+        said, encoder = Warnings(), Characters()
+        split = preprocess(dataset, encoder=encoder, splits=["train"], progress=said).split("train")
+        assert len(encoder.seen) == 4
+        (remark,) = said.texts
+        assert "damaged" in remark
+        assert str(folder) in remark
+        for field_name, expected in right.items():
+            found = getattr(split.tokens, field_name.removesuffix(".npy"))
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("damage", [emptied, cut, zeroed])
+@pytest.mark.parametrize("name", ["images-00000.arrow", "queries-00000.arrow"])
+def test_damaged_shards_are_found_and_made_again(
+    dataset: MugeFolder, name: str, damage: Callable[[Path], None]
+) -> None:
+    path = preprocess(dataset, encoder=Characters(), splits=["train"]).path / "train" / name
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    damage(path)
+    said = Warnings()
+    preprocess(dataset, encoder=Characters(), splits=["train"], progress=said)
+    (remark,) = said.texts
+    assert str(path) in remark
+    assert path.read_bytes() == content
+
+
+def test_a_shard_whose_offsets_lie_is_refused(dataset: MugeFolder) -> None:
+    folder = preprocess(dataset, encoder=None, splits=["train"]).path / "train"
+    path = folder / "images-00000.arrow"
+    (batch,) = read_batches(path)
+    column = batch.column("image")
+    offsets = np.frombuffer(column.buffers()[1], np.int32).copy()
+    offsets[1] = 1 << 30
+    lies = pa.Array.from_buffers(pa.binary(), len(column), [None, pa.py_buffer(offsets),
+                                                            column.buffers()[2]])  # fmt: skip
+    columns = [batch.column("image_id"), batch.column("hash"), lies]
+    path.unlink()
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=batch.schema))
+    with pytest.raises(DataError, match="damaged"):
+        read_batches(path)
+
+
+def test_arrays_shorter_than_a_killed_run_recorded_are_made_from_the_start(
+    dataset: MugeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "_TITLES", 2)
+
+    class Mortal(Characters):
+        def __call__(self, titles: Sequence[str]) -> TokenBags:
+            if len(self.seen) == 2:
+                raise Killed
+            return super().__call__(titles)
+
+    with pytest.raises(Killed):
+        preprocess(dataset, encoder=Mortal(), splits=["train"])
+    folder = dataset.path / ".xmr" / "train" / "tokens-characters"
+    cut(folder / "ids.npy")
+    encoder = Characters()
+    split = preprocess(dataset, encoder=encoder, splits=["train"]).split("train")
+    assert len(encoder.seen) == 4
+    np.testing.assert_array_equal(split.tokens.ids, Characters()(list(split.texts)).ids)
+
+
 # --------------------------------------------------------------------------------- broken input
 
 
@@ -328,9 +459,7 @@ def _break(path: Path, line: bytes) -> str:
     ("file", "line", "message"),
     [
         ("imgs.tsv", b"no tab here\n", "no tab"),
-        ("imgs.tsv", b"77\t%%%\n", "not base64"),
-        ("imgs.tsv", image_line(77, b"text"), "not an image"),
-        ("imgs.tsv", image_line(77, picture(1, (64, 64), "JPEG")[:-99]), "cut off"),
+        ("imgs.tsv", b"x\t%%%\n", "not a whole number"),
         ("imgs.tsv", image_line(10, picture(5)), "id 10 occurs twice.*first on line 3"),
         ("queries.jsonl", b"{\n", "not JSON"),
         ("queries.jsonl", query_line("4", "a", []), "not a whole number"),
@@ -351,6 +480,68 @@ def test_a_broken_line_is_named_and_the_rest_is_kept(
         preprocess(dataset, encoder=Characters())
     path.write_bytes(good)
     assert list(preprocess(dataset, encoder=Characters()).split("train").query_ids) == [7, 5, 9, 1]
+
+
+BROKEN_IMAGES = [
+    (b"77\t%%%\n", "not base64"),
+    (b"77\t\n", "empty"),
+    (image_line(77, b"text"), "not an image"),
+    (image_line(77, picture(1, (64, 64), "JPEG")[:-99]), "cut off"),
+    (image_line(77, picture(1, (64, 64), "JPEG")[:-99] + b"\xff\xd9"), "cut off"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BROKEN_IMAGES)
+def test_a_broken_image_costs_itself_and_is_named(
+    dataset: MugeFolder, line: bytes, message: str
+) -> None:
+    path = dataset.images_path("train")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], line, *lines[1:]]))
+    queries = dataset.queries_path("train")
+    queries.write_bytes(queries.read_bytes() + query_line(4, "坏", [77, 10]))
+    said = Warnings()
+    split = preprocess(dataset, encoder=Characters(), progress=said).split("train")
+    np.testing.assert_array_equal(split.image_ids, [20, 40, 10, 30])
+    np.testing.assert_array_equal(split.items, [3, 2, 0, 2, 2])
+    np.testing.assert_array_equal(split.item_ids, [30, 10, 20, 10, 10])
+    np.testing.assert_array_equal(split.item_offsets, [0, 2, 2, 3, 4, 5])
+    (named,) = said.texts
+    assert f"{path}:2, image 77: " in named
+    assert message in named
+    said = Warnings()
+    preprocess(dataset, encoder=Characters(), progress=said)
+    (counted,) = said.texts
+    assert f"left out of {path}: 1." in counted
+
+
+def test_a_query_whose_only_image_is_broken_has_no_answer(dataset: MugeFolder) -> None:
+    _break(dataset.images_path("train"), image_line(77, b"text"))
+    _break(dataset.queries_path("train"), query_line(4, "坏", [77]))
+    split = preprocess(dataset, encoder=Characters()).split("train")
+    np.testing.assert_array_equal(split.item_offsets, [0, 2, 2, 3, 4, 4])
+    assert len(split.texts) == len(split.tokens) == 5
+
+
+@pytest.mark.usefixtures("many_shards")
+def test_lines_are_counted_with_the_broken_images_before_them(tmp_path: Path) -> None:
+    images = [(n, picture(n, (20, 20)) if n % 3 else b"broken") for n in range(30)]
+    folder = write_split(tmp_path, "train", [(1, "a", (4,))], [*images, (29, picture(7))])
+    with pytest.raises(DataError, match=r"id 29 occurs twice.*first on line 30") as caught:
+        preprocess(folder, encoder=None, workers=2)
+    assert caught.value.where == f"{folder.images_path('train')}:31"
+    write_split(tmp_path, "train", [(1, "a", (4,))], images)
+    said = Warnings()
+    preprocess(folder, encoder=None, progress=said)
+    assert len(said.texts) == stages.MAX_NAMED
+    assert [int(text.split(":")[2].split(",")[0]) for text in said.texts] == [*range(1, 31, 3)]
+
+
+def test_a_file_without_any_readable_image_is_refused(tmp_path: Path) -> None:
+    folder = write_split(tmp_path, "train", [(1, "a", (3,))], [(3, b"x"), (4, b"y")])
+    with pytest.raises(DataError, match="No image of this file") as caught:
+        preprocess(folder, encoder=None)
+    assert "2 broken images; line 1" in str(caught.value.found)
 
 
 @pytest.mark.usefixtures("many_shards")

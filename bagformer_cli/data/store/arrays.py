@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -53,11 +54,18 @@ class GrowingArray:
         self._stream.close()
 
     def _write_header(self) -> None:
-        npy.write_array_header_1_0(
-            self._stream,
-            {
-                "descr": npy.dtype_to_descr(self.dtype),
-                "fortran_order": False,
-                "shape": (self.length,),
-            },
-        )
+        _write_header(self._stream, self.dtype, self.length)
+
+
+def npy_header_bytes(dtype: DTypeLike) -> int:
+    """Return the size of the header of a one-dimensional ``.npy`` file."""
+    stream = io.BytesIO()
+    _write_header(stream, np.dtype(dtype), 0)
+    return stream.tell()
+
+
+def _write_header(stream: IO[bytes], dtype: np.dtype[Any], length: int) -> None:
+    npy.write_array_header_1_0(
+        stream,
+        {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)},
+    )

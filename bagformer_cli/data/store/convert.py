@@ -2,13 +2,15 @@
 
 The file is divided into byte ranges; the lines of range 3 become ``images-00003.arrow`` (Arrow IPC,
 which readers memory-map). A record next to the shards lists the finished ones, each with the
-SHA-256 of the lines that it was made from::
+SHA-256 of the lines that it was made from, and the lines that were left out::
 
     images.json   {"stamp": [size, mtime, ctime], "span_bytes": 134217728, "done": false,
-                   "spans": [{"number": 0, "rows": 1024, "sha256": "…"}, …]}
+                   "spans": [{"number": 0, "rows": 1023, "sha256": "…", "bytes": 98304,
+                              "left_out": [[17, 40404, "The image is broken …"]]}, …]}
 
 After an interruption only missing shards are made. After a change of the file only shards whose
-lines changed are made again.
+lines changed are made again. Shards that are damaged are found when the store is opened, and made
+again.
 """
 
 from __future__ import annotations
@@ -19,16 +21,31 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from bagformer_cli.data.byte_ranges import ByteRange, Line, byte_ranges, file_stamp, line_number
+from bagformer_cli.data.store.split import read_batches
 from bagformer_cli.data.workers import Workers, run_jobs
 from bagformer_cli.errors import DataError
 from bagformer_cli.files import atomic_file, write_text
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
+
+
+class LineLeftOutError(Exception):
+    """Raised by a line format for a line that costs only itself.
+
+    Args:
+        key: Id of the record.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, key: int, reason: DataError) -> None:
+        super().__init__(key, reason)
+        self.key, self.reason = key, reason
+
 
 _BATCH_BYTES = 4 << 20  # input bytes of one record batch; bounds the memory of a worker
 
@@ -41,6 +58,7 @@ class LineFormat:
         name: Prefix of the shards and name of their record: ``images``, ``queries``.
         schema: Schema of the shards.
         parse: Parses a line (without its end) to one value per column. Workers import it by name.
+            It raises :class:`LineLeftOutError` for a line to leave out, ``DataError`` to stop.
         range_bytes: Bytes of the file per shard.
     """
 
@@ -54,13 +72,42 @@ class LineFormat:
         return folder / f"{self.name}-{number:05}.arrow"
 
 
+class LeftOut(NamedTuple):
+    """A line without a row.
+
+    Args:
+        line: Its number, counted from 1 (in a shard: from 0, within the shard's lines).
+        key: Id of the record.
+        reason: What is wrong with it.
+    """
+
+    line: int
+    key: int
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A finished shard: its number, its rows, and the SHA-256 of the lines it was made from."""
+    """A finished shard.
+
+    Args:
+        number: Its number.
+        rows: Its rows.
+        sha256: SHA-256 of the lines that it was made from.
+        bytes: Size of its file.
+        left_out: Lines of its byte range that have no row.
+    """
 
     number: int
     rows: int
     sha256: str
+    bytes: int
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    @property
+    def lines(self) -> int:
+        """Lines of its byte range."""
+        return self.rows + len(self.left_out)
 
 
 @dataclass
@@ -72,19 +119,24 @@ class ConversionRecord:
         range_bytes: Bytes of the source per shard.
         shards: The finished shards by number.
         done: All shards are finished and the whole passed its check.
+        made: Number of shards that were made now; not stored.
     """
 
     stamp: list[int] = field(default_factory=list)
     range_bytes: int = 0
     shards: dict[int, Shard] = field(default_factory=dict)
     done: bool = False
+    made: int = 0
 
     @classmethod
     def load(cls, path: Path) -> ConversionRecord:
         """Read a record; a missing or unreadable file gives an empty one."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            shards = [Shard(**shard) for shard in values["spans"]]
+            shards = [
+                Shard(**{**shard, "left_out": [LeftOut(*line) for line in shard["left_out"]]})
+                for shard in values["spans"]
+            ]
             return cls(
                 values["stamp"],
                 values["span_bytes"],
@@ -110,12 +162,30 @@ class ConversionRecord:
         parts = "".join(self.shards[number].sha256 for number in sorted(self.shards))
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """The lines of the whole source that have no row, in order."""
+        found = []
+        first = 1
+        for number in sorted(self.shards):
+            shard = self.shards[number]
+            found += [line._replace(line=first + line.line) for line in shard.left_out]
+            first += shard.lines
+        return found
+
+    def line_of(self, row: int) -> int:
+        """Find the line, counted from 1, of a row of all shards, counted from 0."""
+        line = row + 1
+        for left in self.left_out:
+            line += left.line <= line
+        return line
+
 
 def convert(
     source: Path,
     folder: Path,
     lines: LineFormat,
-    check: Callable[[Path], None],
+    check: Callable[[Path, ConversionRecord], None],
     *,
     workers: Workers = 1,
     progress: Progress = SILENT,
@@ -127,10 +197,10 @@ def convert(
         source: The text file.
         folder: Folder of the shards.
         lines: How lines become rows.
-        check: Called with the folder once all shards exist; the conversion counts as done only if
-            it raises nothing.
+        check: Called with the folder and the record once all shards exist; the conversion counts
+            as done only if it raises nothing.
         workers: Number of processes, or a Ray cluster.
-        progress: Receives the megabytes that are done.
+        progress: Receives the megabytes that are done, and a remark about damaged shards.
         description: Name of the task in the progress display.
 
     Raises:
@@ -155,7 +225,7 @@ def convert(
     record.shards = {
         number: shard
         for number, shard in record.shards.items()
-        if lines.shard_path(folder, number).exists()
+        if _is_sound(lines.shard_path(folder, number), shard, lines.schema, progress)
     }
     _remove_others(folder, lines, len(ranges))
     missing = [number for number in range(len(ranges)) if number not in record.shards]
@@ -168,6 +238,7 @@ def convert(
         jobs = [(number, ranges[number]) for number in missing]
         for shard in run_jobs(partial(_make_shard, folder, lines), jobs, workers):
             record.shards[shard.number] = shard
+            record.made += 1
             record.save(path)
             task.advance(_megabytes([ranges[shard.number]]))
     if file_stamp(source) != before:
@@ -176,7 +247,7 @@ def convert(
             where=source,
             hint=tr("Run the command again; unchanged parts are not read again."),
         )
-    check(folder)
+    check(folder, record)
     record.done = True
     record.save(path)
     return record
@@ -187,8 +258,10 @@ def _make_shard(folder: Path, lines: LineFormat, job: tuple[int, ByteRange]) -> 
     number, part = job
     digest = hashlib.sha256()
     rows = 0
+    left_out: list[LeftOut] = []
+    path = lines.shard_path(folder, number)
     with (
-        atomic_file(lines.shard_path(folder, number)) as temporary,
+        atomic_file(path) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, lines.schema) as writer,
     ):
@@ -198,14 +271,32 @@ def _make_shard(folder: Path, lines: LineFormat, job: tuple[int, ByteRange]) -> 
                 _add(digest, line)
                 try:
                     table.append(lines.parse(line.content))
+                except LineLeftOutError as error:
+                    place = rows + len(table) + len(left_out)
+                    left_out.append(LeftOut(place, error.key, str(error.reason)))
                 except DataError as error:
                     error.where = f"{part.path}:{line_number(part.path, line.begin)}"
                     raise
-            columns = zip(*table, strict=True)
+            columns = zip(*table, strict=True) if table else [[]] * len(lines.schema)
             arrays = [pa.array(c, t) for c, t in zip(columns, lines.schema.types, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=lines.schema))
             rows += len(table)
-    return Shard(number, rows, digest.hexdigest())
+    return Shard(number, rows, digest.hexdigest(), path.stat().st_size, left_out)
+
+
+def _is_sound(path: Path, shard: Shard, schema: pa.Schema, progress: Progress) -> bool:
+    """Say whether a shard can be used; warn if its file exists and is damaged."""
+    if not path.exists():
+        return False
+    try:
+        batches = read_batches(path)
+        if path.stat().st_size == shard.bytes and sum(b.num_rows for b in batches) == shard.rows:
+            return all(batch.schema.equals(schema) for batch in batches)
+    except (DataError, OSError):
+        pass
+    progress.warn(tr("A file of the preprocessed dataset is damaged; it is made again: {path}",
+                     path=path))  # fmt: skip
+    return False
 
 
 def _sha256(part: ByteRange) -> str:

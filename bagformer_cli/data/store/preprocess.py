@@ -2,12 +2,13 @@
 
 Three stages for each split; each keeps its own record and can be interrupted at any point:
 
-1. images file  → ``images-*.arrow``  (every image's header is read; no id may be there twice)
+1. images file  → ``images-*.arrow``  (every image is decoded; a broken one is left out and named;
+   no id may be there twice)
 2. queries file → ``queries-*.arrow`` (every line is parsed; no id may be there twice)
 3. titles       → ``tokens-*/*.npy``
 
 A split is complete when ``split.json`` is written, after a check that every image named by a query
-exists.
+is in the images file.
 """
 
 from __future__ import annotations
@@ -27,8 +28,19 @@ from filelock import FileLock, Timeout
 
 from bagformer_cli.data.images import verify
 from bagformer_cli.data.muge import SPLITS, MugeFolder, may_omit_items
-from bagformer_cli.data.muge_lines import parse_image_line, parse_query_line, repeated
-from bagformer_cli.data.store.convert import LineFormat, convert
+from bagformer_cli.data.muge_lines import (
+    decode_base64,
+    parse_query_line,
+    repeated,
+    split_image_line,
+)
+from bagformer_cli.data.store.convert import (
+    ConversionRecord,
+    LeftOut,
+    LineFormat,
+    LineLeftOutError,
+    convert,
+)
 from bagformer_cli.data.store.split import items_of, positions_of, shards_of
 from bagformer_cli.data.store.store import VERSION, Store, default_store, store_version
 from bagformer_cli.data.store.tokens import Encoder, encode_titles, read_json
@@ -38,6 +50,9 @@ from bagformer_cli.files import disk_errors, write_text
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
+
+MAX_NAMED = 10
+"""Broken images that are named one by one in warnings."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +118,12 @@ def preprocess(
 
 
 def _image_row(raw: bytes) -> tuple[int, int, bytes]:
-    image_id, data = parse_image_line(raw)
-    verify(data)
+    image_id, payload = split_image_line(raw)
+    try:
+        data = decode_base64(payload)
+        verify(data)
+    except DataError as error:
+        raise LineLeftOutError(image_id, error) from None
     digest = hashlib.blake2b(data, digest_size=8).digest()
     return image_id, int.from_bytes(digest, "big", signed=True), data
 
@@ -134,9 +153,10 @@ def _preprocess_split(split: Path, folder: MugeFolder, options: _Options) -> Non
     name, workers, progress = split.name, options.workers, options.progress
     split.mkdir(exist_ok=True)
     digests: dict[str, str | None] = {"images": None}
+    left_out: list[LeftOut] = []
     if not options.text_only:
         source = folder.images_path(name)
-        digests["images"] = convert(
+        images = convert(
             source,
             split,
             IMAGE_LINES,
@@ -144,7 +164,10 @@ def _preprocess_split(split: Path, folder: MugeFolder, options: _Options) -> Non
             workers=workers,
             progress=progress,
             description=tr("Images of {split}", split=name),
-        ).digest
+        )
+        digests["images"] = images.digest
+        left_out = images.left_out
+        _report_left_out(source, images, progress)
     source = folder.queries_path(name)
     digests["queries"] = convert(
         source,
@@ -165,31 +188,53 @@ def _preprocess_split(split: Path, folder: MugeFolder, options: _Options) -> Non
         return  # keep the images of an earlier run
     if record != digests:
         if not options.text_only:
-            _check_items(source, split)
+            _check_items(source, split, {line.key for line in left_out})
         write_text(split / "split.json", json.dumps(digests))
 
 
 # ---------------------------------------------------------------------------------------- checks
 
 
-def _check_ids(source: Path, name: str, column: str, split: Path) -> None:
-    """Raise if an id is there twice."""
+def _check_ids(source: Path, name: str, column: str, split: Path, record: ConversionRecord) -> None:
+    """Raise if an id is there twice, or if no record can be read."""
     ids = shards_of(split, name).numbers(column)
     order = np.argsort(ids, kind="stable")
     twice = np.flatnonzero(np.diff(ids[order]) == 0)
     if len(twice):
         second = int(order[twice + 1].min())
         first = int(np.flatnonzero(ids == ids[second])[0])
-        error = repeated(int(ids[second]), first + 1)  # every line is one row
-        error.where = f"{source}:{second + 1}"
+        error = repeated(int(ids[second]), record.line_of(first))
+        error.where = f"{source}:{record.line_of(second)}"
         raise error
+    if record.left_out and not len(ids):
+        first_left = record.left_out[0]
+        raise DataError(
+            tr("No image of this file can be read."),
+            where=source,
+            found=tr("{n} broken images; line {line}: {reason}", n=len(record.left_out),
+                     line=first_left.line, reason=first_left.reason),
+        )  # fmt: skip
 
 
-def _check_items(source: Path, split: Path) -> None:
-    """Raise if a query names an image that does not exist."""
+def _report_left_out(source: Path, images: ConversionRecord, progress: Progress) -> None:
+    """Warn about the images that were left out: name them once, then say how many they are."""
+    lines = images.left_out
+    named = MAX_NAMED if images.made else 0
+    for line in lines[:named]:
+        place = tr("{place}, image {id}", place=f"{source}:{line.line}", id=line.key)
+        progress.warn(tr("left out: {error}", error=f"{place}: {line.reason}"))
+    if len(lines) > named:
+        progress.warn(
+            tr("Broken images that are left out of {path}: {n}. `xmr data check` lists them.",
+               n=len(lines), path=source)
+        )  # fmt: skip
+
+
+def _check_items(source: Path, split: Path, left_out: set[int]) -> None:
+    """Raise if a query names an image that does not exist; broken ones do."""
     wanted, offsets = items_of(shards_of(split, "queries"))
     found = positions_of(wanted, shards_of(split, "images").numbers("image_id"))
-    missing = np.flatnonzero(found < 0)
+    missing = np.flatnonzero((found < 0) & ~np.isin(wanted, list(left_out)))
     if len(missing):
         row = int(np.searchsorted(offsets, missing[0], side="right")) - 1
         raise DataError(

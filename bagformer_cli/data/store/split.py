@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bagformer_cli.errors import InputError
+from bagformer_cli.data.store.arrays import npy_header_bytes
+from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
 from bagformer_cli.text.bags import TokenBags
 
@@ -38,7 +39,7 @@ class Shards:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
-        self.batches = [batch for path in self.paths for batch in _batches(path)]
+        self.batches = [batch for path in self.paths for batch in read_batches(path)]
         lengths = [batch.num_rows for batch in self.batches]
         self.starts = np.cumsum([0, *lengths])
 
@@ -115,9 +116,13 @@ class Split:
         return Split, (self.path, self._tokens_path, self.name)
 
     @cached_property
-    def _images(self) -> Shards:
+    def _has_images(self) -> bool:
         record = json.loads((self.path / "split.json").read_text(encoding="utf-8"))
-        if record["images"] is None:
+        return record["images"] is not None
+
+    @cached_property
+    def _images(self) -> Shards:
+        if not self._has_images:
             raise InputError(
                 tr("The split '{split}' was preprocessed without its images.", split=self.name),
                 where=self.path,
@@ -162,7 +167,13 @@ class Split:
 
     @cached_property
     def _answers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return items_of(self._queries)
+        """Ids of the answering images and their offsets, without images that were left out."""
+        ids, offsets = items_of(self._queries)
+        if not self._has_images:
+            return ids, offsets
+        there = np.isin(ids, self.image_ids)
+        kept = np.concatenate([np.zeros(1, np.int64), np.cumsum(there)])
+        return ids[there], kept[offsets]
 
     @property
     def item_offsets(self) -> NDArray[np.int64]:
@@ -197,12 +208,55 @@ def shards_of(split: Path, name: str) -> Shards:
 
 
 def load_tokens(folder: Path) -> TokenBags:
-    """Map the arrays of a tokens folder into memory."""
-    # np.asarray gives a plain array over the same mapping; np.memmap itself is slow to index.
-    arrays = {
-        name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in TOKEN_ARRAYS
-    }
-    return TokenBags(**arrays)
+    """Map the arrays of a tokens folder into memory, after a check that they fit each other.
+
+    Raises:
+        DataError: An array is damaged.
+    """
+    arrays = {}
+    for name, dtype in TOKEN_ARRAYS.items():
+        path = folder / f"{name}.npy"
+        try:
+            # A plain array over the same mapping; np.memmap itself is slow to index. An empty file
+            # cannot be mapped.
+            empty = path.stat().st_size <= npy_header_bytes(dtype)
+            array = np.asarray(np.load(path, mmap_mode=None if empty else "r"))
+        except (OSError, ValueError, EOFError) as error:
+            raise damaged(path, str(error)) from None
+        if array.dtype != dtype or array.ndim != 1:
+            raise damaged(path, f"{array.dtype} {list(array.shape)}")
+        arrays[name] = array
+    tokens = TokenBags(**arrays)
+    if not is_sound(tokens):
+        raise damaged(folder, tr("the arrays do not fit each other"))
+    return tokens
+
+
+def is_sound(tokens: TokenBags) -> bool:
+    """Check all offsets and bags: later code reads with them, partly without a check."""
+    ids = len(tokens.ids)
+    starts, ends = tokens.bag_starts, tokens.bag_ends
+    return (
+        len(tokens.token_offsets) == len(tokens.bag_offsets)
+        and len(starts) == len(ends)
+        and are_offsets(tokens.token_offsets, ids)
+        and are_offsets(tokens.bag_offsets, len(starts))
+        and bool((starts <= ends).all())
+        and int(starts.min(initial=0)) >= 0
+        and int(ends.max(initial=0)) <= ids
+        and int(tokens.ids.min(initial=0)) >= 0
+    )
+
+
+def are_offsets(offsets: NDArray[np.int64], end: int) -> bool:
+    """Say whether offsets rise from 0 to ``end``.
+
+    >>> are_offsets(np.array([0, 2, 2, 5]), 5), are_offsets(np.array([0, 9, 5]), 5)
+    (True, False)
+    """
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != end:
+        return False
+    return bool((offsets[1:] >= offsets[:-1]).all())
 
 
 def items_of(queries: Shards) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -229,8 +283,27 @@ def positions_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[n
     return np.where(ids[positions] == wanted, positions, -1).astype(np.int64)
 
 
-def _batches(path: Path) -> list[pa.RecordBatch]:
-    if path.stat().st_size == 0:
-        return []
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    return [reader.get_batch(i) for i in range(reader.num_record_batches)]
+def read_batches(path: Path) -> list[pa.RecordBatch]:
+    """Map the batches of an Arrow file into memory, after a check of all offsets in them.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        for batch in batches:
+            batch.validate(full=True)  # Arrow itself follows offsets without a check
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged(path, str(error)) from None
+    return batches
+
+
+def damaged(path: Path, found: str) -> DataError:
+    """Make the error for a file of a store that cannot be used."""
+    return DataError(
+        tr("A file of the preprocessed dataset is damaged."),
+        where=path,
+        found=found,
+        hint=tr("Run xmr preprocess: it makes the file again."),
+    )

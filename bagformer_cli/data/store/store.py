@@ -30,7 +30,7 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.files import cache_folder
 from bagformer_cli.messages import tr
 
-VERSION = 1
+VERSION = 2
 
 
 class Store:

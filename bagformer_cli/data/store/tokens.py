@@ -7,7 +7,10 @@ cuts the files to those lengths and continues with the next title::
     tokens-<fingerprint>/
         ids.npy token_offsets.npy bag_starts.npy bag_ends.npy bag_offsets.npy
         place.json   {"queries": digest, "titles": 131072, "lengths": {"ids": 1500000, …}}
-        done.json    {"queries": digest, "titles": 260000}: complete; place.json is gone
+        done.json    {"queries": digest, "titles": 260000, "crc32": {"ids": 3735928559, …}}:
+                     complete; place.json is gone
+
+Damaged arrays are found by their CRC-32 when the store is opened, and all titles are encoded again.
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
+from zlib import crc32
 
 import numpy as np
 
-from bagformer_cli.data.store.arrays import GrowingArray
-from bagformer_cli.data.store.split import TOKEN_ARRAYS, Texts, shards_of
+from bagformer_cli.data.store.arrays import GrowingArray, npy_header_bytes
+from bagformer_cli.data.store.split import TOKEN_ARRAYS, Texts, load_tokens, shards_of
+from bagformer_cli.errors import DataError
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -66,15 +71,18 @@ def encode_titles(
     """
     folder = split / f"tokens-{encoder.fingerprint}"
     done, state_path = folder / "done.json", folder / "place.json"
-    if read_json(done).get("queries") == digest:
-        os.utime(done)  # now the newest: a store opened without an encoder uses it
-        return
+    record = read_json(done)
+    if record.get("queries") == digest:
+        if _is_whole(folder, record):
+            os.utime(done)  # now the newest: a store opened without an encoder uses it
+            return
+        progress.warn(tr("A file of the preprocessed dataset is damaged; it is made again: {path}",
+                         path=folder))  # fmt: skip
     folder.mkdir(exist_ok=True)
     done.unlink(missing_ok=True)
     texts = Texts(shards_of(split, "queries"))
     state = read_json(state_path)
-    whole = all((folder / f"{field}.npy").is_file() for field in TOKEN_ARRAYS)
-    if state.get("queries") != digest or not whole:
+    if state.get("queries") != digest or not _can_continue(folder, state):
         state = {"queries": digest, "titles": 0, "lengths": dict.fromkeys(TOKEN_ARRAYS, 0)}
     arrays = {
         field: GrowingArray(folder / f"{field}.npy", dtype, state["lengths"][field])
@@ -97,9 +105,43 @@ def encode_titles(
     finally:
         for array in arrays.values():
             array.close()
-    write_text(done, json.dumps({"queries": digest, "titles": len(texts)}))
+    record = {"queries": digest, "titles": len(texts), "crc32": _checksums(folder)}
+    write_text(done, json.dumps(record))
     state_path.unlink(missing_ok=True)
     _remove_old_tokens(split)
+
+
+def _is_whole(folder: Path, record: dict[str, Any]) -> bool:
+    """Check the finished arrays: their content, and that they fit each other."""
+    try:
+        load_tokens(folder)
+        return bool(record.get("crc32") == _checksums(folder))
+    except (DataError, OSError):
+        return False
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    found = {}
+    for field in TOKEN_ARRAYS:
+        checksum = 0
+        with open(folder / f"{field}.npy", "rb") as stream:
+            while part := stream.read(1 << 20):
+                checksum = crc32(part, checksum)
+        found[field] = checksum
+    return found
+
+
+def _can_continue(folder: Path, state: dict[str, Any]) -> bool:
+    """Say whether the arrays are as long as the state of a killed run says."""
+    try:
+        sizes = {field: (folder / f"{field}.npy").stat().st_size for field in TOKEN_ARRAYS}
+        return all(
+            sizes[field]
+            >= npy_header_bytes(dtype) + state["lengths"][field] * np.dtype(dtype).itemsize
+            for field, dtype in TOKEN_ARRAYS.items()
+        )
+    except (OSError, KeyError, TypeError):
+        return False
 
 
 def _encoded(
