@@ -39,7 +39,7 @@ class LineLeftOutError(Exception):
 
     Args:
         key: Id of the record.
-        reason: What is wrong with it.
+        reason: The fault, for a message.
     """
 
     def __init__(self, key: int, reason: DataError) -> None:
@@ -78,7 +78,7 @@ class LeftOut(NamedTuple):
     Args:
         line: Its number, counted from 1 (in a shard: from 0, within the shard's lines).
         key: Id of the record.
-        reason: What is wrong with it.
+        reason: The fault, for a message.
     """
 
     line: int
