@@ -9,7 +9,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import DatasetArgument
+from bagformer_cli.cli.options import Columns, DatasetArgument, Downloads, chosen_columns
 from bagformer_cli.errors import with_place
 from bagformer_cli.messages import tr
 
@@ -183,11 +183,14 @@ def check(
 def import_data(
     source: Annotated[Path, typer.Argument(help=tr("Table (.csv, .tsv, .jsonl) or LMDB folder."))],
     out: Annotated[Path, typer.Option("--out", help=tr("Output folder."))],
-    images: Annotated[
+    root: Annotated[
         Path | None,
         typer.Option(
+            "--root",
+            "--images",
             help=tr(
-                "Folder that relative image paths start from. Default: the folder of the table."
+                "Folder that relative image paths start from and that all images must be inside. "
+                "Default: the folder of the table, and images may be anywhere."
             ),
             rich_help_panel=tr("Tables"),
             show_default="",
@@ -224,12 +227,12 @@ def import_data(
             rich_help_panel=tr("Tables"),
         ),
     ] = "utf-8",
-    skip_broken: Annotated[
+    column: Columns = None,
+    download: Downloads = "public",
+    strict: Annotated[
         bool,
         typer.Option(
-            "--skip-broken",
-            help=tr("Skip rows with a missing or broken image, with a warning."),
-            rich_help_panel=tr("Tables"),
+            "--strict", help=tr("Stop at the first broken row instead of leaving it out.")
         ),
     ] = False,
     naming: Annotated[
@@ -249,22 +252,41 @@ def import_data(
     from dataclasses import asdict
 
     from bagformer_cli.data.importing.lmdb_import import import_lmdb
-    from bagformer_cli.data.importing.table_import import TableOptions, import_table
+    from bagformer_cli.data.importing.table_import import ImportOptions, import_table
 
     with bars.progress() as progress:
         if source.is_dir():
-            written = import_lmdb(source, out, naming=naming or "text", progress=progress)
-        else:
-            options = TableOptions(
-                images, split, valid, test, naming or "query", encoding, skip_broken
+            done = import_lmdb(
+                source, out, naming=naming or "text", strict=strict, progress=progress
             )
-            written = import_table(source, out, options, progress)
-    found = {"folder": out, "splits": {name: asdict(part) for name, part in written.items()}}
+        else:
+            options = ImportOptions(
+                root,
+                split,
+                valid,
+                test,
+                naming or "query",
+                encoding,
+                strict,
+                download,
+                chosen_columns(column),
+            )
+            done = import_table(source, out, options, progress)
+    found = {
+        "folder": out,
+        "splits": {name: asdict(part) for name, part in done.splits.items()},
+        "skipped": [str(error) for error in done.left_out],
+        "ids": done.ids,
+    }
 
     def show() -> None:
         columns = [tr("split"), tr("queries"), tr("images"), tr("pairs")]
-        rows = [(n, part.queries, part.images, part.pairs) for n, part in written.items()]
+        rows = [(n, part.queries, part.images, part.pairs) for n, part in done.splits.items()]
         console.table(columns, rows, title=str(out))
+        if done.left_out:
+            console.say(tr("left out: {n}", n=len(done.left_out)))
+        if done.ids is not None:
+            console.say(tr("The ids of the table are in {path}.", path=done.ids))
         console.next_steps(
             [
                 (f"xmr data check {out}", tr("check it")),

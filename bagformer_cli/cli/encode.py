@@ -14,6 +14,7 @@ from bagformer_cli.cli.options import (
     Checkpoint,
     Columns,
     Device,
+    Downloads,
     Encoding,
     Keep,
     OneVector,
@@ -67,6 +68,7 @@ def encode(
     root: Root = None,
     encoding: Encoding = "utf-8",
     column: Columns = None,
+    download: Downloads = "public",
     dtype: VectorDtype = "float16",
     one: OneVector = "cls",
     keep: Keep = None,
@@ -101,6 +103,7 @@ def encode(
         part_size=piece_size,
         titles=titles,
         columns=chosen_columns(column),
+        download=download,
     )
     from bagformer_cli.index.encoded import ModelFolder, encode_catalogue
 

@@ -17,6 +17,7 @@ from bagformer_cli.cli.options import (
     Checkpoint,
     Columns,
     Device,
+    Downloads,
     Encoding,
     Keep,
     OneVector,
@@ -34,6 +35,7 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
+    from bagformer_cli.data.downloads import Download
     from bagformer_cli.index.build import Added
     from bagformer_cli.index.engine import Engine
 
@@ -74,6 +76,7 @@ def build(
     root: Root = None,
     encoding: Encoding = "utf-8",
     column: Columns = None,
+    download: Downloads = "public",
     dtype: VectorDtype = "int8",
     one: OneVector = "cls",
     keep: Keep = None,
@@ -106,7 +109,7 @@ def build(
             engine = create_engine(uri, layout, codebook, shards=shards, replicas=replicas)
             added = add_encoded(engine, catalogue, progress)
         else:
-            products = _open(catalogue, split, root, encoding, column)
+            products = _open(catalogue, split, root, encoding, column, download)
             encoder = catalogue_encoder(
                 products, checkpoint, device, keep=keep, prune=prune, pool=pool,
                 progress=progress, dtype=dtype, single_vector=one, thumbnail=thumbnail,
@@ -138,6 +141,7 @@ def add(
     root: Root = None,
     encoding: Encoding = "utf-8",
     column: Columns = None,
+    download: Downloads = "public",
     thumbnail: Thumbnail = 256,
     batch_size: Batch = 64,
     device: Device = None,
@@ -161,7 +165,8 @@ def add(
         else:
             index = Index.open(uri, checkpoint, device=device)
             engine = index.engine
-            products = _open(catalogue, split, root, encoding, column, engine.layout.attributes)
+            types = engine.layout.attributes
+            products = _open(catalogue, split, root, encoding, column, download, types)
             options = replace(
                 EncodeOptions.of_layout(engine.layout, engine.codebook),
                 thumbnail=thumbnail,
@@ -244,6 +249,7 @@ def _open(
     root: Path | None,
     encoding: str,
     column: list[str] | None,
+    download: Download,
     types: dict[str, str] | None = None,
 ) -> Any:
     from bagformer_cli.data.catalogue.catalogue import open_catalogue
@@ -255,6 +261,7 @@ def _open(
         encoding=encoding,
         types=types,
         columns=chosen_columns(column),
+        download=download,
     )
 
 

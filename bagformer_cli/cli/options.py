@@ -81,7 +81,20 @@ SplitName = Annotated[
 Root = Annotated[
     Path | None,
     typer.Option(
-        help=tr("Folder that relative image paths start from. Default: the folder of the table.")
+        help=tr(
+            "Folder that relative image paths start from and that all images must be inside. "
+            "Default: the folder of the table, and images may be anywhere."
+        )
+    ),
+]
+Downloads = Annotated[
+    Literal["public", "any", "never"],
+    typer.Option(
+        "--download",
+        help=tr(
+            "Which image addresses (http, https) of a table are downloaded: public ones, any (also "
+            "those of this machine and its network), or never."
+        ),
     ),
 ]
 Encoding = Annotated[

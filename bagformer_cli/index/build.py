@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from bagformer_cli.data.catalogue.catalogue import Catalogue
 from bagformer_cli.data.catalogue.products import Product
+from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.errors import DataError, InputError
-from bagformer_cli.index.encode import EncodeOptions, Skipped, encode_products
+from bagformer_cli.index.encode import EncodeOptions, encode_products
 from bagformer_cli.index.encoded import encoded_files, layout_of_file, read_rows
 from bagformer_cli.index.engine import Engine
 from bagformer_cli.index.rows import Layout
@@ -59,23 +60,21 @@ def add_catalogue(
     Raises:
         DataError: ``options.strict``, and a product cannot be read or its id occurs twice.
     """
-    skipped = Skipped(options.strict)
-    added = Added(0, skipped.errors)
+    left_out = LeftOut(progress, strict=options.strict)
+    added = Added(0, left_out.errors)
     layout = engine.layout
     added.unknown = sorted(set(catalogue.attributes) - set(layout.attributes))
     products = _unique(catalogue)
-    batches = encode_products(model, layout, products, options, skipped)
+    batches = encode_products(model, layout, products, options, left_out)
     description = tr("Encoding {source}", source=catalogue.source)
     for remark in catalogue.remarks:
         progress.warn(remark)
-    warned = 0
     with engine.filling(), progress.task(description, catalogue.count, tr("products")) as task:
         for rows in _grouped(batches):
             engine.upsert(rows)
             added.rows += rows.num_rows
-            warned = _warn_from(warned, skipped, progress)
             task.advance(rows.num_rows)
-    _warn_from(warned, skipped, progress)
+    left_out.finish()
     return added
 
 
@@ -85,7 +84,8 @@ def add_encoded(engine: Engine, folder: Path, progress: Progress = SILENT) -> Ad
     Raises:
         InputError: Another model made them, or their vectors have another form.
     """
-    added = Added()
+    left_out = LeftOut(progress)
+    added = Added(0, left_out.errors)
     seen: set[str] = set()
     files = encoded_files(folder)
     description = tr("Adding {source}", source=folder)
@@ -98,19 +98,12 @@ def add_encoded(engine: Engine, folder: Path, progress: Progress = SILENT) -> Ad
             for rows in _grouped(read_rows(file)):
                 new, repeated = _split_repeated(rows, seen)
                 for name in repeated:
-                    added.skipped.append(_repeated(name, str(file)))
-                    progress.warn(tr("left out: {error}", error=added.skipped[-1]))
+                    left_out(_repeated(name, str(file)))
                 engine.upsert(_fitted(new, engine.layout))
                 added.rows += new.num_rows
             task.advance(1, products=added.rows)
+    left_out.finish()
     return added
-
-
-def _warn_from(first: int, skipped: Skipped, progress: Progress) -> int:
-    """Report the errors from number ``first`` on; return the number of the next one."""
-    for error in skipped.errors[first:]:
-        progress.warn(tr("left out: {error}", error=error))
-    return len(skipped.errors)
 
 
 def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

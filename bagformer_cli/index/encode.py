@@ -3,7 +3,7 @@
 Images are decoded by threads while the model works on the batch before::
 
     products ─▶ threads: file → pixels [H, W, 3] uint8, thumbnail ─▶ model ─▶ rows (rows.py)
-         └────▶ an unreadable product goes to ``Skipped`` instead
+         └────▶ an unreadable product goes to ``LeftOut`` instead
 
 Shapes: n items, N vectors in all, D dimensions, H × W pixels.
 """
@@ -25,7 +25,9 @@ from PIL import Image
 from bagformer_cli.data.batches import TextBatch, normalised, prefetch
 from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.data.colour import is_shown_as_stored
-from bagformer_cli.data.images import decode, open_image, read_image_file, resize
+from bagformer_cli.data.image_files import ANYWHERE
+from bagformer_cli.data.images import decode, open_image, resize
+from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.compression.token_pooling import VectorReduction
 from bagformer_cli.index.rows import (
@@ -110,25 +112,6 @@ def layout_of(
 
 
 @dataclass
-class Skipped:
-    """The products that were left out, as errors.
-
-    Args:
-        strict: Raise the first error instead of collecting it.
-        errors: The errors so far.
-    """
-
-    strict: bool = False
-    errors: list[InputError] = field(default_factory=list)
-
-    def __call__(self, error: InputError) -> None:
-        """Collect an error, or raise it."""
-        if self.strict:
-            raise error
-        self.errors.append(error)
-
-
-@dataclass
 class _Read:
     """A product with its decoded image: pixels [H, W, 3] uint8, both None without an image."""
 
@@ -142,7 +125,7 @@ def encode_products(
     layout: Layout,
     products: Iterable[Product | InputError],
     options: EncodeOptions,
-    skipped: Skipped,
+    left_out: LeftOut,
 ) -> Iterator[pa.RecordBatch]:
     """Encode products into rows, one batch at a time.
 
@@ -151,7 +134,7 @@ def encode_products(
         layout: The layout of the rows; of the same model.
         products: The products. Errors among them are left out.
         options: How products become rows.
-        skipped: Collects these errors, and products whose image cannot be read.
+        left_out: Receives these errors, and products whose image cannot be read.
     """
     size, as_original = model.config.image.size, model.as_original
     read = partial(_read_all, size=size, as_original=as_original, options=options)
@@ -161,7 +144,7 @@ def encode_products(
         readable: list[_Read] = []
         for result in results:
             if isinstance(result, InputError):
-                skipped(result)
+                left_out(result)
             else:
                 readable.append(result)
         if readable:
@@ -171,40 +154,57 @@ def encode_products(
 def _read_all(
     products: list[Product | InputError], *, size: int, as_original: bool, options: EncodeOptions
 ) -> list[_Read | InputError]:
-    return [
-        product if isinstance(product, InputError) else _read(product, size, as_original, options)
+    wanted = [
+        product.image
         for product in products
+        if isinstance(product, Product) and _wants_file(product, options)
     ]
+    access = next((one.access for one in products if isinstance(one, Product)), ANYWHERE)
+    contents = access.read_all(image for image in wanted if image is not None)
+    results: list[_Read | InputError] = []
+    for product in products:
+        if isinstance(product, InputError):
+            results.append(product)
+            continue
+        data = next(contents) if _wants_file(product, options) else product.data
+        if "image" not in options.sides:
+            data = None
+        results.append(_read(product, data, size, as_original, options))
+    return results
+
+
+def _wants_file(product: Product, options: EncodeOptions) -> bool:
+    """Say whether the image of a product must be read from a file or an address."""
+    return "image" in options.sides and product.image is not None and product.data is None
 
 
 def _read(
-    product: Product, size: int, as_original: bool, options: EncodeOptions
+    product: Product,
+    data: bytes | InputError | None,
+    size: int,
+    as_original: bool,
+    options: EncodeOptions,
 ) -> _Read | InputError:
-    if "image" not in options.sides or product.image is None:
+    if data is None:
         if product.title is None or "title" not in options.sides:
             return InputError(
-                tr("This product has neither an image nor a title to encode."), where=product.where
+                tr("This product has neither an image nor a title to encode."), where=product.place
             )
         return _Read(replace(product, data=None), None, None)
+    if isinstance(data, InputError):
+        return InputError(
+            tr("The image of this product cannot be used."),
+            where=product.place,
+            found=data,
+            hint=data.hint,
+        )
     try:
-        data = product.data if product.data is not None else _file_content(product)
-        image = decode(data, where=product.where, as_original=as_original)
+        image = decode(data, where=product.place, as_original=as_original)
         thumbnail = make_thumbnail(data, image, options.thumbnail)
     except InputError as error:
-        if error.where is None or product.where not in error.where:
-            error.where = f"{product.where} ({error.where})" if error.where else product.where
+        error.where = product.place
         return error
     return _Read(replace(product, data=None), resize(image, size), thumbnail)
-
-
-def _file_content(product: Product) -> bytes:
-    assert product.image is not None
-    try:
-        return read_image_file(product.image)
-    except InputError as error:
-        raise InputError(
-            tr("The image of this product cannot be read."), where=product.where, found=error
-        ) from None
 
 
 def make_thumbnail(data: bytes, image: Image.Image, side: int) -> bytes | None:

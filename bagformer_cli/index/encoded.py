@@ -25,10 +25,11 @@ import pyarrow as pa
 
 from bagformer_cli.data.catalogue.catalogue import Catalogue
 from bagformer_cli.data.catalogue.products import Part
+from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.data.workers import Workers, run_jobs
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_file, write_text
-from bagformer_cli.index.encode import EncodeOptions, Skipped, encode_products
+from bagformer_cli.index.encode import EncodeOptions, encode_products
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
@@ -119,7 +120,8 @@ def encode_catalogue(
     codebook = _write_codebook(out, layout, options.codebook)
     options = replace(options, codebook=None)
     jobs = []
-    rows = skipped = 0
+    rows = 0
+    left_out = LeftOut(progress)
     for part, file in zip(catalogue.parts, files, strict=True):
         done = _rows_done(file, part.digest, layout)
         if done is None:
@@ -131,10 +133,10 @@ def encode_catalogue(
         task.advance(len(files) - len(jobs))
         for count, errors in run_jobs(encode_part, jobs, workers):
             rows += count
-            skipped += len(errors)
             for error in errors:
-                progress.warn(tr("left out: {error}", error=error))
+                left_out(error)
             task.advance(1, products=rows)
+    left_out.finish()
     record = {
         "source": source,
         "rows": rows,
@@ -142,13 +144,13 @@ def encode_catalogue(
         "layout": layout.to_json(),
     }
     write_text(out / MANIFEST, json.dumps(record, ensure_ascii=False))
-    return Encoded(files, rows, len(jobs), skipped)
+    return Encoded(files, rows, len(jobs), len(left_out.errors))
 
 
 def encode_part(job: _Job) -> tuple[int, list[InputError]]:
     """Encode one part into one file, in any process; return its rows and the errors."""
     model = _load_model(job.model)
-    options, skipped = job.options, Skipped(job.options.strict)
+    options, left_out = job.options, LeftOut(strict=job.options.strict)
     if job.codebook is not None:
         options = replace(options, codebook=_load_codebook(job.codebook))
     schema = job.layout.schema
@@ -158,10 +160,10 @@ def encode_part(job: _Job) -> tuple[int, list[InputError]]:
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, schema.with_metadata(_metadata(schema, job.part.digest))) as writer,
     ):
-        for batch in encode_products(model, job.layout, job.part.products(), options, skipped):
+        for batch in encode_products(model, job.layout, job.part.products(), options, left_out):
             writer.write_batch(batch)
             rows += batch.num_rows
-    return rows, skipped.errors
+    return rows, left_out.errors
 
 
 def _require_own(out: Path, source: str) -> None:

@@ -16,11 +16,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bagformer_cli.data.byte_ranges import file_stamp
+from bagformer_cli.data.catalogue.folder import folder_parts
 from bagformer_cli.data.catalogue.lines import images_of, is_images_file, split_of, titles_of
-from bagformer_cli.data.catalogue.products import Part, Product, digest_of, part_name
+from bagformer_cli.data.catalogue.products import Part, Product
 from bagformer_cli.data.catalogue.table import TableOptions, open_table
-from bagformer_cli.data.images import readable_endings
+from bagformer_cli.data.downloads import Download
+from bagformer_cli.data.image_files import ImageAccess
 from bagformer_cli.data.muge import MugeFolder, naming_of
 from bagformer_cli.data.table import JSON_ENDINGS
 from bagformer_cli.errors import InputError
@@ -52,25 +53,6 @@ class Catalogue:
             yield from part.products()
 
 
-@dataclass(frozen=True, slots=True)
-class FolderPart(Part):
-    """Images of a folder.
-
-    Args:
-        folder: The folder.
-        files: Paths of the images inside it.
-    """
-
-    folder: Path
-    files: tuple[str, ...]
-
-    def products(self) -> Iterator[Product | InputError]:
-        """Name the images; their paths in the folder are the ids."""
-        for name in self.files:
-            path = str(self.folder / name)
-            yield Product(path, name, path)
-
-
 def open_catalogue(
     source: str | Path,
     *,
@@ -81,13 +63,15 @@ def open_catalogue(
     titles: bool = False,
     types: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
+    download: Download = "public",
 ) -> Catalogue:
     """Open a catalogue: find its parts and its attributes.
 
     Args:
         source: A file or folder; see the module.
         split: Split of a dataset in MUGE form; None: ``valid`` if it is there, else the first.
-        root: Folder that relative image paths of a table start from; None: the table's folder.
+        root: Folder that relative image paths of a table start from, and that all images must be
+            inside; None: the table's folder, and images may be anywhere.
         encoding: Encoding of a table.
         part_size: Number of products in a part of a table or folder. Parts of other files are
             byte ranges: 32 MiB of images, 1 MiB of titles.
@@ -95,16 +79,18 @@ def open_catalogue(
         types: Types that an index already has for some attributes.
         columns: Role (``image``, ``title``, ``id``) to the heading of a table's column, where the
             user named it.
+        download: Which addresses of images are downloaded.
 
     Raises:
         InputError: There is no such catalogue, or it is empty.
         DataError: A line of the table is broken.
     """
     path = Path(source)
+    access = ImageAccess(root, download)
     if path.is_dir():
         if titles:
             raise InputError(tr("This is a folder; a file was expected."), where=path)
-        found = _open_folder(path, split, part_size)
+        found = _open_folder(path, split, part_size, access)
     elif not path.is_file():
         raise InputError(
             tr("There is no such catalogue."),
@@ -118,7 +104,9 @@ def open_catalogue(
     elif path.suffix.lower() in TABLE_ENDINGS:
         table = open_table(
             path,
-            TableOptions(root or path.parent, encoding, part_size, types or {}, columns or {}),
+            TableOptions(
+                root or path.parent, encoding, part_size, types or {}, columns or {}, access
+            ),
         )
         found = Catalogue(path, table.parts, table.types, table.count, table.remarks)
     else:
@@ -132,21 +120,12 @@ def open_catalogue(
     return found
 
 
-def _open_folder(path: Path, split: str | None, part_size: int) -> Catalogue:
+def _open_folder(path: Path, split: str | None, part_size: int, access: ImageAccess) -> Catalogue:
     if naming_of(path) is not None:
         return Catalogue(path, *split_of(MugeFolder(path), split))
     if split is not None:
         raise InputError(
             tr("A folder of images has no splits."), where=path, found=f"--split {split}"
         )
-    names = sorted(
-        file.relative_to(path).as_posix()
-        for file in path.rglob("*")
-        if file.suffix.lower() in readable_endings() and not file.name.startswith(".")
-    )
-    parts = []
-    for begin in range(0, len(names), part_size):
-        files = tuple(names[begin : begin + part_size])
-        digest = digest_of([(name, *file_stamp(path / name)[:2]) for name in files])
-        parts.append(FolderPart(part_name(begin // part_size), digest, path, files))
-    return Catalogue(path, tuple(parts), {}, len(names))
+    parts = folder_parts(path, part_size, access)
+    return Catalogue(path, parts, {}, sum(len(part.files) for part in parts))

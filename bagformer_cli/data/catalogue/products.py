@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from bagformer_cli.data.image_files import ANYWHERE, ImageAccess
 from bagformer_cli.errors import InputError
 
 Value = str | int | float | bool
@@ -25,10 +26,11 @@ class Product:
     Args:
         where: File and line it comes from, for errors.
         id: Its id in the catalogue.
-        image: Path of its image, or a name for it if ``data`` is given; None: no image.
+        image: Path or address of its image, or a name for it if ``data`` is given; None: no image.
         data: Content of the image file; None: read it from ``image``.
         title: Its title; None: no title.
         attributes: Further columns: price, category ...
+        access: Which images may be read.
     """
 
     where: str
@@ -37,6 +39,12 @@ class Product:
     data: bytes | None = None
     title: str | None = None
     attributes: dict[str, Value] = field(default_factory=dict)
+    access: ImageAccess = ANYWHERE
+
+    @property
+    def place(self) -> str:
+        """File, line and id, for errors."""
+        return self.where if self.id in self.where else f"{self.where} ({self.id})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +71,6 @@ def part_name(number: int) -> str:
 
 
 def digest_of(values: Any) -> str:
-    """Hash JSON values to 16 hex digits."""
-    return hashlib.sha256(json.dumps(values, ensure_ascii=False).encode()).hexdigest()[:16]
+    """Hash JSON values to 16 hex digits; names of files need not be UTF-8."""
+    text = json.dumps(values, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

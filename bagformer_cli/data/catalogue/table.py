@@ -7,7 +7,7 @@ find the offsets at which parts of ``size`` products begin. A part then reads it
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from bagformer_cli.data.byte_ranges import ByteRange
 from bagformer_cli.data.catalogue.products import Part, Product, digest_of, part_name
 from bagformer_cli.data.catalogue.values import Seen, converted, remark_of, shown
 from bagformer_cli.data.columns import accepted_headings, columns_of, require_chosen
+from bagformer_cli.data.image_files import ANYWHERE, ImageAccess, place_of
 from bagformer_cli.data.json_values import JsonText
 from bagformer_cli.data.table import (
     HEADLESS,
@@ -48,6 +49,7 @@ class TablePart(Part):
         root: Folder that relative image paths start from.
         types: Attribute to its type; see ``values.py``.
         chosen: Role to the heading of its column, where the user named it.
+        access: Which images may be read.
     """
 
     source: Path
@@ -57,13 +59,15 @@ class TablePart(Part):
     root: Path
     types: dict[str, str]
     chosen: dict[str, str] = field(default_factory=dict)
+    access: ImageAccess = ANYWHERE
 
     def products(self) -> Iterator[Product | InputError]:
         """Read the records; one that is no product gives its error in its place."""
         records = read_records(self.source, self.encoding, chosen=self.chosen, start=self.start)
         for record in records:
             try:
-                yield _product(record, self.root, self.types)
+                product = _product(record, self.root, self.types)
+                yield replace(product, access=self.access)
             except InputError as error:
                 yield error
             if record.end >= self.end:
@@ -98,6 +102,7 @@ class TableOptions:
         settled: Types that the index already has for some attributes; they are kept.
         chosen: Role (``image``, ``title``, ``id``) to the heading of its column, where the user
             named it.
+        access: Which images may be read.
     """
 
     root: Path
@@ -105,6 +110,7 @@ class TableOptions:
     part_size: int = 2048
     settled: Mapping[str, str] = field(default_factory=dict)
     chosen: Mapping[str, str] = field(default_factory=dict)
+    access: ImageAccess = ANYWHERE
 
 
 def open_table(path: Path, options: TableOptions) -> OpenedTable:
@@ -174,6 +180,7 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
             options.root,
             types,
             dict(options.chosen),
+            options.access,
         )
         for number, (begin, end, lines) in enumerate(bounds)
     )
@@ -232,7 +239,7 @@ def _product(record: Record, root: Path, types: dict[str, str]) -> Product:
         for name, value in _attributes(record).items()
         if name
     }
-    path = None if image is None else str(root / image)
+    path = None if image is None else place_of(image, root)
     return Product(
         record.where, identity or image or str(record.line), path, None, title, attributes
     )

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
+import reprlib
 from pathlib import Path
 from typing import Any
 
 from bagformer_cli.data.images import verify
-from bagformer_cli.data.importing.table_import import Imported, staged
+from bagformer_cli.data.importing.lmdb_file import LmdbFile
+from bagformer_cli.data.importing.staging import Imported, ImportResult, staged
+from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.data.muge import (
     QUERIES_NAME,
     SPLITS,
@@ -30,14 +31,23 @@ from bagformer_cli.data.muge import (
     write_queries,
 )
 from bagformer_cli.data.muge_lines import decode_base64, parse_id
-from bagformer_cli.errors import DataError, InputError, MissingDependencyError
+from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import is_text
 from bagformer_cli.progress import SILENT, Progress
+
+MOST_MISSING = 1000
+"""With more missing pairs an LMDB is damaged: a false count of 10^18 must not be walked through."""
 
 
 def import_lmdb(
-    source: Path, out: Path, *, naming: Naming = "text", progress: Progress = SILENT
-) -> dict[str, Imported]:
+    source: Path,
+    out: Path,
+    *,
+    naming: Naming = "text",
+    strict: bool = False,
+    progress: Progress = SILENT,
+) -> ImportResult:
     """Write Chinese-CLIP's LMDB form as a dataset in MUGE form.
 
     An LMDB lacks the queries without an image. If the ``{split}_texts.jsonl`` that it was made
@@ -47,15 +57,12 @@ def import_lmdb(
         source: The ``lmdb`` folder, or the folder of one split in it.
         out: The folder to write.
         naming: Which of MUGE's namings to write.
-        progress: Receives the number of images written.
-
-    Returns:
-        Counts by split.
+        strict: Stop at the first broken record instead of leaving it out.
+        progress: Receives the number of images written, and what is left out.
 
     Raises:
-        DataError: A record is broken; the error names it.
-        InputError: There is no LMDB, or ``out`` already has such a file.
-        MissingDependencyError: ``lmdb`` is not installed.
+        DataError: An LMDB is damaged, or ``strict``, and a record is broken; the error names it.
+        InputError: There is no LMDB, no record is left, or ``out`` already has such a file.
     """
     folders = _split_folders(source)
     if not folders:
@@ -64,21 +71,25 @@ def import_lmdb(
             where=source,
             expected="{train,valid,test}/{imgs,pairs}/",
         )
+    left_out = LeftOut(progress, strict=strict)
     written = {}
     with staged(out, folders, naming) as stage:
         for split, folder in folders.items():
             queries_path, images_path = split_files(stage, split, naming)
-            images = _copy_images(folder / "imgs", images_path, progress)
+            images = _copy_images(folder / "imgs", images_path, left_out, progress)
             beside = folder.parent.parent / QUERIES_NAME["text"].format(split=split)
             if beside.is_file():
                 progress.info(tr("Queries of {split} from {path}", split=split, path=beside))
                 queries = list(iter_queries(beside))
             else:
-                queries = _queries(folder / "pairs")
+                queries = _queries(folder / "pairs", left_out)
+            if not images or not queries:
+                raise left_out.nothing_left(tr("Nothing can be imported."), folder)
             write_queries(queries_path, queries, naming)
             pairs = sum(len(query.item_ids) for query in queries)
             written[split] = Imported(len(queries), images, pairs)
-    return written
+    left_out.finish()
+    return ImportResult(written, left_out.errors)
 
 
 def _split_folders(path: Path) -> dict[str, Path]:
@@ -92,48 +103,65 @@ def _split_folders(path: Path) -> dict[str, Path]:
     }
 
 
-def _copy_images(folder: Path, path: Path, progress: Progress) -> int:
+def _copy_images(folder: Path, path: Path, left_out: LeftOut, progress: Progress) -> int:
+    """Write the good images; return their number."""
     with (
-        _reading(folder) as transaction,
+        LmdbFile(folder) as records,
         MugeImageWriter(path) as writer,
-        progress.task(
-            path.name, _count(transaction, b"num_images", folder), tr("pictures")
-        ) as task,
+        progress.task(path.name, _count(records, b"num_images"), tr("pictures")) as task,
     ):
-        for key, value in transaction.cursor():
+        for key, value in records.items():
             if key == b"num_images":
                 continue
-            where = f"{folder}:{key.decode('ascii', 'replace')}"
+            where = f"{folder}:{key[:20].decode('ascii', 'replace')}"
             try:
+                number = parse_id(key.decode("ascii", "replace"), "image_id", text=True)
                 data = decode_base64(value)
                 verify(data)
             except DataError as error:
                 error.where = where
-                raise
-            writer.write(_id(key.decode("ascii", "replace"), "image_id", where), data)
+                left_out(error)
+            else:
+                writer.write(number, data)
             task.advance()
         return writer.count
 
 
-def _queries(folder: Path) -> list[Query]:
+def _queries(folder: Path, left_out: LeftOut) -> list[Query]:
     texts: dict[int, str] = {}
     items: dict[int, dict[int, None]] = {}
-    with _reading(folder) as transaction:
-        for number in range(_count(transaction, b"num_samples", folder)):
-            where = f"{folder}:{number}"
-            value = transaction.get(str(number).encode())
-            if value is None:
-                raise DataError(tr("A pair is missing."), where=where)
-            record = unpickle(value, where)
-            if not isinstance(record, (tuple, list)) or len(record) != 3:
-                raise _not_a_pair(record, where)
-            image_id = _id(record[0], "image_id", where)
-            text_id = _id(record[1], "text_id", where)
-            if not isinstance(record[2], str) or not record[2].strip():
-                raise _not_a_pair(record, where)
-            texts.setdefault(text_id, record[2])
+    with LmdbFile(folder) as records:
+        missing = 0
+        for number in range(_count(records, b"num_samples")):
+            try:
+                value = records.get(str(number).encode())
+                if value is None:
+                    missing += 1
+                    if missing == MOST_MISSING:
+                        raise _too_few(records, number)
+                    raise DataError(tr("A pair is missing."))
+                image_id, text_id, text = _pair(value)
+            except DataError as error:
+                if error.where is not None:  # the file itself is damaged
+                    raise
+                error.where = f"{folder}:{number}"
+                left_out(error)
+                continue
+            texts.setdefault(text_id, text)
             items.setdefault(text_id, {})[image_id] = None
     return [Query(number, text, tuple(items[number])) for number, text in texts.items()]
+
+
+def _pair(value: bytes) -> tuple[int, int, str]:
+    """Read a pickled (image id, text id, text); the caller adds the place to an error."""
+    record = unpickle(value)
+    if not isinstance(record, (tuple, list)) or len(record) != 3:
+        raise _not_a_pair(record)
+    image_id = parse_id(record[0], "image_id", text=True)
+    text_id = parse_id(record[1], "text_id", text=True)
+    if not isinstance(record[2], str) or not record[2].strip() or not is_text(record[2]):
+        raise _not_a_pair(record)
+    return image_id, text_id, record[2]
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -143,69 +171,46 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name}")
 
 
-def unpickle(value: bytes, where: str) -> Any:
+def unpickle(value: bytes) -> Any:
     """Load a pickle of plain values.
 
     Raises:
-        DataError: It is broken, or it names a class or function; nothing of it was run.
+        DataError: It is broken, or it names a class or function; nothing of it was run. The caller
+            adds the place.
     """
     try:
         return _PlainUnpickler(io.BytesIO(value)).load()
     except Exception as error:
         raise DataError(
             tr("The pickle is broken or contains more than plain values; it was not loaded."),
-            where=where,
-            found=str(error) or type(error).__name__,
+            found=(str(error) or type(error).__name__)[:60],
             expected="(image_id, text_id, text)",
         ) from None
 
 
-@contextmanager
-def _reading(folder: Path) -> Iterator[Any]:
-    try:
-        import lmdb
-    except ImportError:
-        raise MissingDependencyError(
-            tr("Reading an LMDB needs the package lmdb."),
-            hint="pip install 'bagformer-cli[lmdb]'",
-        ) from None
-    try:
-        environment = lmdb.open(str(folder), readonly=True, lock=False, create=False)
-    except lmdb.Error as error:
-        raise DataError(tr("The LMDB cannot be read."), where=folder, found=error) from error
-    try:
-        with environment.begin() as transaction:
-            yield transaction
-    except lmdb.Error as error:
-        raise DataError(tr("The LMDB cannot be read."), where=folder, found=error) from error
-    finally:
-        environment.close()
-
-
-def _count(transaction: Any, key: bytes, folder: Path) -> int:
-    value = transaction.get(key)
-    if value is None or not value.isdigit():
+def _count(records: LmdbFile, key: bytes) -> int:
+    value = records.get(key)
+    if value is None or not value.isdigit() or len(value) > 18:
         raise DataError(
             tr("The LMDB does not say how many records it has."),
-            where=folder,
-            found=value,
+            where=records.path,
+            found=None if value is None else repr(value[:20]),
             expected=key.decode(),
         )
     return int(value)
 
 
-def _id(value: object, field: str, where: str) -> int:
-    try:
-        return parse_id(value, field, text=True)
-    except DataError as error:
-        error.where = where
-        raise
+def _too_few(records: LmdbFile, number: int) -> DataError:
+    return DataError(
+        tr("The LMDB has fewer pairs than it says."),
+        where=records.path,
+        found=tr("{n} of the first {total} are missing", n=MOST_MISSING, total=number + 1),
+    )
 
 
-def _not_a_pair(record: object, where: str) -> DataError:
+def _not_a_pair(record: object) -> DataError:
     return DataError(
         tr("The record is not a pair of an image and a text."),
-        where=where,
-        found=repr(record)[:60],
+        found=reprlib.repr(record),
         expected="(image_id, text_id, text)",
     )

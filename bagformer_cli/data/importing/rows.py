@@ -2,58 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bagformer_cli.data.columns import accepted_headings, columns_of
+from bagformer_cli.data.columns import accepted_headings, columns_of, require_chosen
 from bagformer_cli.data.muge import SPLITS
-from bagformer_cli.data.muge_lines import parse_id
 from bagformer_cli.data.table import read_records
-from bagformer_cli.errors import DataError, InputError, nearest
+from bagformer_cli.errors import DataError, InputError, nearest, shortened
 from bagformer_cli.messages import tr
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An image path and a title, with their ids and split if the table has them."""
+    """An image and a title, with their ids and split if the table has them.
+
+    Args:
+        where: File, line and id of the row, for errors.
+        image: Path or address of the image.
+        title: The title.
+        product: Id of the product; several rows may have the same.
+        image_id: Id of the image.
+        query_id: Id of the title.
+        split: The split.
+    """
 
     where: str
     image: str
     title: str
-    image_id: int | None = None
-    query_id: int | None = None
+    product: str | None = None
+    image_id: str | None = None
+    query_id: str | None = None
     split: str | None = None
 
 
-def read_rows(source: Path, encoding: str = "utf-8") -> Iterator[Row]:
-    """Read the (image, title) rows of a CSV, TSV or JSONL table.
+def read_rows(
+    source: Path, encoding: str = "utf-8", chosen: Mapping[str, str] | None = None
+) -> Iterator[Row | DataError]:
+    """Read the (image, title) rows of a table.
+
+    Args:
+        source: The table.
+        encoding: Its encoding.
+        chosen: Role (``image``, ``title``, ``id``) to the heading of its column, where the user
+            named it.
+
+    Yields:
+        The rows; a broken one gives its error in its place.
 
     Raises:
         InputError: The file cannot be read, or a column is missing.
-        DataError: A line is broken; the error names it.
     """
-    for record in read_records(source, encoding, check=_require_image_and_title):
-        if record.error is not None:
-            raise record.error
-        columns = columns_of(record.values)
-        yield _row({name: record.values[own] for name, own in columns.items()}, record.where)
+    given = chosen or {}
+    check = partial(_require_image_and_title, chosen=given)
+    for record in read_records(source, encoding, chosen=given, check=check):
+        columns = dict(record.columns)
+        if columns.get("id") in (columns.get("image_id"), columns.get("query_id")):
+            columns.pop("id", None)  # not the id of a product
+        values = {name: record.values.get(heading) for name, heading in columns.items()}
+        try:
+            if record.error is not None:
+                raise record.error
+            yield _row(values, record.where)
+        except DataError as error:
+            error.where = named(record.where, values.get("id"))
+            yield error
 
 
-def _require_image_and_title(headings: Sequence[str], where: str) -> None:
-    names = columns_of(headings)
+def named(where: str, identity: object) -> str:
+    """Add the id of a row to its place, for errors."""
+    return f"{where} ({identity})" if identity else where
+
+
+def _require_image_and_title(
+    headings: Sequence[str], where: str, chosen: Mapping[str, str]
+) -> None:
+    require_chosen(headings, where, chosen)
+    names = columns_of(headings, chosen)
     if "image" not in names and "title" not in names:
         raise InputError(
             tr("The table has neither images nor titles."),
             where=where,
-            found=", ".join(headings),
+            found=shortened(", ".join(headings), 200),
             expected=tr(
                 "a column of image paths ({images}) and one of titles ({titles})",
                 images=accepted_headings("image"),
                 titles=accepted_headings("title"),
             ),
-            hint=tr("Rename the columns, or write a first line `image,title` above the others."),
+            hint=tr("Name the columns: --column image=… --column title=…"),
         )
     for name in ("image", "title"):
         if name not in names:
@@ -61,37 +99,44 @@ def _require_image_and_title(headings: Sequence[str], where: str) -> None:
             raise InputError(
                 tr("There is no column '{name}'.", name=name),
                 where=where,
-                found=", ".join(headings),
+                found=shortened(", ".join(headings), 200),
                 expected=tr("one of: {names}", names=accepted_headings(name)),
-                hint=tr("Rename '{name}'.", name=near) if near else None,
-            )
+                hint=tr("Rename '{name}', or name the column: --column {role}=…",
+                        name=near, role=name)
+                if near
+                else tr("Name the column: --column {role}=…", role=name),
+            )  # fmt: skip
 
 
 def _row(values: dict[str, Any], where: str) -> Row:
     for name in ("image", "title"):
         value = values.get(name)
         if not isinstance(value, str) or not value.strip():
-            raise DataError(tr("The {name} is empty.", name=name), where=where, found=repr(value))
+            raise DataError(tr("The {name} is empty.", name=name), found=shortened(value))
     split = values.get("split") or None
     if split is not None and split not in SPLITS:
-        raise DataError(
-            tr("There is no such split."), where=where, found=split, expected=", ".join(SPLITS)
-        )
+        raise DataError(tr("There is no such split."), found=split, expected=", ".join(SPLITS))
+    product, image_id, query_id = (_id(values, name) for name in ("id", "image_id", "query_id"))
     return Row(
-        where,
+        named(where, product),
         values["image"].strip(),
         values["title"].strip(),
-        _id(values.get("image_id"), "image_id", where),
-        _id(values.get("query_id"), "query_id", where),
+        product,
+        image_id,
+        query_id,
         split,
     )
 
 
-def _id(value: object, name: str, where: str) -> int | None:
+def _id(values: dict[str, Any], name: str) -> str | None:
+    """Return an id as text; None if the row has none."""
+    value = values.get(name)
+    if isinstance(value, float) and value.is_integer():  # pandas writes 7.0 in a column with gaps
+        value = int(value)
     if value is None or value == "":
         return None
-    try:
-        return parse_id(value.strip() if isinstance(value, str) else value, name, text=True)
-    except DataError as error:
-        error.where = where
-        raise
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise DataError(
+            tr("The {name} is neither text nor a whole number.", name=name), found=shortened(value)
+        )
+    return str(value).strip() or None

@@ -2,53 +2,50 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
+from bagformer_cli.data.downloads import Download
+from bagformer_cli.data.image_files import ImageAccess, place_of
 from bagformer_cli.data.images import verify
+from bagformer_cli.data.importing.numbering import Names, ids_to_keep, image_names, numbers_of
 from bagformer_cli.data.importing.rows import Row, read_rows
+from bagformer_cli.data.importing.splits import divide
+from bagformer_cli.data.importing.staging import Imported, ImportResult, staged
+from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.data.muge import (
-    SPLITS,
     MugeImageWriter,
     Naming,
     Query,
     split_files,
     write_queries,
 )
-from bagformer_cli.errors import DataError, InputError, cannot_read
-from bagformer_cli.files import disk_errors
+from bagformer_cli.data.product_ids import FILE_NAME as IDS
+from bagformer_cli.data.product_ids import ProductIds, id_lines
+from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
-_STEPS = 10_000  # resolution of the shares of validation and test
-
 
 @dataclass(frozen=True, slots=True)
-class Imported:
-    """Counts of what was written for one split."""
-
-    queries: int
-    images: int
-    pairs: int
-
-
-@dataclass(frozen=True, slots=True)
-class TableOptions:
+class ImportOptions:
     """Options of an import.
 
     Args:
-        root: Folder that relative image paths start from; None: the table's folder.
+        root: Folder that relative image paths start from, and that images must be inside; None:
+            the table's folder, and images may be anywhere.
         split: Split of rows without a ``split`` value.
         valid: Share of those rows' products, 0 to 1, that goes to validation instead.
         test: The same for test.
         naming: Which of MUGE's namings to write.
         encoding: Encoding of the table (Excel in China often writes ``gb18030``).
-        skip_broken: Leave out rows with a missing or broken image, with a warning, instead of
-            stopping at the first.
+        strict: Stop at the first row that cannot be imported instead of leaving it out.
+        download: Which addresses of images are downloaded.
+        columns: Role (``image``, ``title``, ``id``) to the heading of its column, where the user
+            named it.
     """
 
     root: Path | None = None
@@ -57,34 +54,35 @@ class TableOptions:
     test: float = 0.0
     naming: Naming = "query"
     encoding: str = "utf-8"
-    skip_broken: bool = False
+    strict: bool = False
+    download: Download = "public"
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 def import_table(
     source: Path,
     out: Path,
-    options: TableOptions = TableOptions(),
+    options: ImportOptions = ImportOptions(),
     progress: Progress = SILENT,
-) -> dict[str, Imported]:
+) -> ImportResult:
     """Write a table of (image path, title) as a dataset in MUGE form.
 
     Rows with the same title become one query with several images; rows with the same path become
     one image of several queries. Rows that share a title or an image, directly or through others,
-    go to the same split.
+    go to the same split. A row that cannot be imported is left out, named and counted. Ids that are
+    no numbers are kept in ``ids.jsonl``.
 
     Args:
-        source: A ``.csv``, ``.tsv`` or ``.jsonl`` file; ``table.COLUMNS`` lists the accepted
-            headings. A CSV without headings has the image first and the title second.
+        source: A ``.csv``, ``.tsv``, ``.jsonl`` or ``.xlsx`` file; ``data/columns.py`` lists the
+            accepted headings. A CSV without headings has the image first and the title second.
         out: The folder to write.
-        options: See :class:`TableOptions`.
+        options: See :class:`ImportOptions`.
         progress: Receives the number of images written, and warnings.
 
-    Returns:
-        Counts by split.
-
     Raises:
-        DataError: A row is broken; the error names it.
-        InputError: The table is missing or empty, or the folder already has such a file.
+        DataError: ``options.strict``, and a row is broken; the error names it.
+        InputError: The table is missing or empty, no row of it can be imported, or the folder
+            already has such a file.
     """
     if not 0 <= options.valid + options.test < 1 or min(options.valid, options.test) < 0:
         raise InputError(
@@ -92,178 +90,128 @@ def import_table(
             found=f"{options.valid} + {options.test}",
             expected=tr("each at least 0, sum below 1"),
         )
-    rows = list(read_rows(source, options.encoding))
-    if not rows:
-        raise InputError(tr("The table is empty."), where=source)
+    left_out = LeftOut(progress, strict=options.strict)
+    rows, image_ids, query_ids = _read(source, options, left_out)
+    parts = divide(rows, left_out, options.split, options.valid, options.test)
+    if not parts:
+        raise left_out.nothing_left(
+            tr("Nothing can be imported.") if left_out.errors else tr("The table is empty."), source
+        )
+    numbers, ids = _number(rows, image_ids, query_ids)
     root = source.parent if options.root is None else options.root
-    image_ids = _numbered(
-        {row.image: row.image_id for row in rows}, [(row.image, row) for row in rows], "image_id"
-    )
-    query_ids = _numbered(
-        {row.title: row.query_id for row in rows}, [(row.title, row) for row in rows], "query_id"
-    )
-    splits = _splits_of(rows, options)
-    names = [name for name in SPLITS if name in splits.values()]
+    work = _Work(options, root, left_out, progress)
     written: dict[str, Imported] = {}
-    with staged(out, names, options.naming) as stage:
-        for name in names:
-            queries_path, images_path = split_files(stage, name, options.naming)
-            own = [row for row in rows if splits[row.title] == name]
-            kept = _write_images(images_path, own, image_ids, root, options.skip_broken, progress)
-            answers: dict[str, dict[int, None]] = {}
-            for row in own:
-                if row.image in kept:
-                    answers.setdefault(row.title, {})[image_ids[row.image]] = None
-            queries = (Query(query_ids[title], title, tuple(ids)) for title, ids in answers.items())
-            write_queries(queries_path, queries, options.naming)
-            pairs = sum(len(ids) for ids in answers.values())
-            written[name] = Imported(len(answers), len(kept), pairs)
-    return written
+    with staged(out, parts, options.naming) as stage:
+        for name, own in parts.items():
+            counts = _write_split(stage, name, own, numbers, work)
+            if counts is not None:
+                written[name] = counts
+        if not written:
+            raise left_out.nothing_left(tr("Nothing can be imported."), source)
+        if ids.images or ids.queries:
+            write_text(stage / IDS, "".join(f"{line}\n" for line in id_lines(ids)))
+    left_out.finish()
+    has_ids = bool(ids.images or ids.queries)
+    return ImportResult(written, left_out.errors, out / IDS if has_ids else None)
 
 
-@contextmanager
-def staged(out: Path, splits: Iterable[str], naming: Naming) -> Iterator[Path]:
-    """Give a temporary folder; when the block succeeds, its files move into ``out`` together.
+class _Numbers(NamedTuple):
+    """The numbers of images (by path or address) and of queries (by title)."""
 
-    Raises:
-        InputError: ``out`` already has a file of one of the splits.
-    """
-    for split in splits:
-        for path in split_files(out, split, naming):
-            if path.exists():
-                raise InputError(
-                    tr("The file already exists."),
-                    where=path,
-                    hint=tr("Choose another folder, or remove it first."),
-                )
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as stage:
-            yield Path(stage)
-            out.mkdir(exist_ok=True)
-            for path in sorted(Path(stage).iterdir()):
-                path.replace(out / path.name)
+    images: dict[str, int]
+    queries: dict[str, int]
 
 
-def _numbered(
-    given: dict[str, int | None], uses: list[tuple[str, Row]], name: str
-) -> dict[str, int]:
-    """Give every key an id: the one in its rows, else the next free number from 1.
+class _Work(NamedTuple):
+    """The options of an import, the folder of relative paths, and who receives messages."""
 
-    Args:
-        given: Keys (titles or image paths) in the order of their first row.
-        uses: Every key with its row.
-        name: The field of a row that may hold the id.
-
-    Raises:
-        DataError: A key has two ids, or an id two keys.
-    """
-    ids: dict[str, int] = {}
-    owners: dict[int, str] = {}
-    for key, row in uses:
-        number = getattr(row, name)
-        if number is None:
-            continue
-        if ids.setdefault(key, number) != number or owners.setdefault(number, key) != key:
-            raise DataError(
-                tr("The {name} contradicts an earlier row.", name=name),
-                where=row.where,
-                found=f"{number}: {key}",
-                expected=f"{ids[key]}: {owners.get(number, key)}",
-            )
-    number = 0
-    for key in given:
-        if key not in ids:
-            number += 1
-            while number in owners:
-                number += 1
-            ids[key] = number
-    return ids
+    options: ImportOptions
+    root: Path
+    left_out: LeftOut
+    progress: Progress
 
 
-def _splits_of(rows: list[Row], options: TableOptions) -> dict[str, str]:
-    """Choose the split of each title.
+def _read(
+    source: Path, options: ImportOptions, left_out: LeftOut
+) -> tuple[list[Row], Names, Names]:
+    """Read the good rows, and the ids that they give to images and to queries."""
+    rows: list[Row] = []
+    image_ids, query_ids = Names("image_id"), Names("query_id")
+    for row in read_rows(source, options.encoding, options.columns):
+        try:
+            if isinstance(row, DataError):
+                raise row
+            image_ids.give(row.image, row.image_id, row.where)
+            query_ids.give(row.title, row.query_id, row.where)
+        except DataError as error:
+            left_out(error)
+        else:
+            rows.append(row)
+    return rows, image_ids, query_ids
 
-    Titles and images are the nodes of a graph, rows its edges; a connected component goes to one
-    split. Components are found with a disjoint-set forest: ``parent`` leads each node to the root
-    that names its component.
-    """
-    parent: dict[str, str] = {}
 
-    def component(node: str) -> str:
-        while parent.setdefault(node, node) != node:
-            parent[node] = parent[parent[node]]  # path halving keeps later walks short
-            node = parent[node]
-        return node
+def _number(rows: list[Row], image_ids: Names, query_ids: Names) -> tuple[_Numbers, ProductIds]:
+    """Number all images and titles; collect the ids that the numbers do not say."""
+    names = image_names(rows, image_ids)
+    images = numbers_of(
+        dict.fromkeys(row.image for row in rows), {image: name.id for image, name in names.items()}
+    )
+    titles = dict.fromkeys(row.title for row in rows)
+    given = {title: name for title in titles if (name := query_ids.get(title)) is not None}
+    queries = numbers_of(titles, given)
+    return _Numbers(images, queries), ids_to_keep(names, images, given, queries)
 
+
+def _write_split(
+    stage: Path, name: str, rows: list[Row], numbers: _Numbers, work: _Work
+) -> Imported | None:
+    """Write the files of a split; None: no image of it is good, and no files were written."""
+    queries_path, images_path = split_files(stage, name, work.options.naming)
+    kept = _write_images(images_path, rows, numbers.images, work)
+    if not kept:
+        images_path.unlink()
+        return None
+    answers: dict[str, dict[int, None]] = {}
     for row in rows:
-        parent[component(f"t{row.title}")] = component(f"i{row.image}")
-    given: dict[str, str] = {}
-    for row in rows:
-        own = component(f"t{row.title}")
-        if row.split is not None and given.setdefault(own, row.split) != row.split:
-            raise DataError(
-                tr(
-                    "This row belongs to another split: it shares a title or an image with earlier "
-                    "rows."
-                ),
-                where=row.where,
-                found=row.split,
-                expected=given[own],
-            )
-    splits = {}
-    for row in rows:
-        own = component(f"t{row.title}")
-        # A hash, not a random number: the same component is drawn to the same split every time.
-        digest = hashlib.blake2b(own.encode(), digest_size=8).digest()
-        draw = int.from_bytes(digest, "big") % _STEPS / _STEPS
-        drawn = options.split
-        if draw < options.valid:
-            drawn = "valid"
-        elif draw < options.valid + options.test:
-            drawn = "test"
-        splits[row.title] = given.get(own, drawn)
-    return splits
+        if row.image in kept:
+            answers.setdefault(row.title, {})[numbers.images[row.image]] = None
+    write_queries(
+        queries_path,
+        (Query(numbers.queries[title], title, tuple(ids)) for title, ids in answers.items()),
+        work.options.naming,
+    )
+    return Imported(len(answers), len(kept), sum(len(ids) for ids in answers.values()))
 
 
-def _write_images(
-    path: Path,
-    rows: list[Row],
-    ids: dict[str, int],
-    root: Path,
-    skip_broken: bool,
-    progress: Progress,
-) -> set[str]:
-    """Write each image of ``rows`` once; return the paths of those that are good."""
-    first = {row.image: row for row in reversed(rows)}
+def _write_images(path: Path, rows: list[Row], numbers: dict[str, int], work: _Work) -> set[str]:
+    """Write each image of ``rows`` once; return those that are good, as the rows name them."""
+    users: dict[str, list[Row]] = {}
+    for row in rows:
+        users.setdefault(row.image, []).append(row)
+    access = ImageAccess(work.options.root, work.options.download)
+    places = [place_of(image, work.root) for image in users]
     kept = set()
     with (
         MugeImageWriter(path) as writer,
-        progress.task(path.name, len(first), tr("pictures")) as task,
+        work.progress.task(path.name, len(users), tr("pictures")) as task,
     ):
-        for image in dict.fromkeys(row.image for row in rows):
-            where = first[image].where
+        contents = access.read_all(places)
+        for (image, own), place, data in zip(users.items(), places, contents, strict=True):
             try:
-                data = _image(root / image, where)
+                if isinstance(data, InputError):
+                    raise data
+                verify(data, place)
             except InputError as error:
-                if not skip_broken:
-                    raise
-                progress.warn(tr("left out: {error}", error=error))
+                for row in own:
+                    work.left_out(_unusable(row, error))
             else:
-                writer.write(ids[image], data)
+                writer.write(numbers[image], data)
                 kept.add(image)
             task.advance()
     return kept
 
 
-def _image(path: Path, where: str) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            tr("The image of this line cannot be read."),
-            where=where,
-            found=cannot_read(path, error),
-        ) from None
-    verify(data, where=f"{where} ({path})")
-    return data
+def _unusable(row: Row, error: InputError) -> DataError:
+    return DataError(
+        tr("The image of this line cannot be used."), where=row.where, found=error, hint=error.hint
+    )

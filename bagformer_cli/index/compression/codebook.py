@@ -11,8 +11,9 @@ import torch
 
 from bagformer_cli.data.catalogue.catalogue import Catalogue
 from bagformer_cli.data.catalogue.products import Product
+from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.encode import EncodeOptions, Skipped, encode_products, layout_of
+from bagformer_cli.index.encode import EncodeOptions, encode_products, layout_of
 from bagformer_cli.index.encoded import codebook_file, encoded_files, layout_of_file
 from bagformer_cli.index.rows import Layout, side_vectors
 from bagformer_cli.messages import tr
@@ -67,7 +68,7 @@ def train_codebook(
     generator = torch.Generator().manual_seed(0)
     sample: list[torch.Tensor] = []
     with progress.task(tr("Encoding a sample"), SAMPLE_PRODUCTS, tr("products")) as task:
-        for rows in encode_products(model, layout, _sample(catalogue), plain, Skipped()):
+        for rows in encode_products(model, layout, _sample(catalogue), plain, LeftOut()):
             for side in plain.sides:
                 values = side_vectors(rows, side).values
                 share = SAMPLE_VECTORS * rows.num_rows // (len(plain.sides) * SAMPLE_PRODUCTS)
