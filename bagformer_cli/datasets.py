@@ -38,11 +38,9 @@ def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
     if path.is_dir() and (naming_of(path) is not None or str(dataset) not in {"demo", "muge"}):
         return MugeFolder(path)
     if str(dataset) == "demo":
-        if not DEMO.is_dir() or naming_of(DEMO) is None:
-            from bagformer_cli.demo import write_demo
+        from bagformer_cli.demo import draw_once
 
-            write_demo(DEMO, progress=progress)
-        return MugeFolder(DEMO)
+        return MugeFolder(draw_once(DEMO, progress))
     if str(dataset) == "muge":
         if not MUGE.is_dir() or naming_of(MUGE) is None:
             raise muge_missing()

@@ -90,8 +90,8 @@ class NotFiniteError(CheckpointError):
     """A model that gives NaN or infinity instead of vectors."""
 
 
-class DiskFullError(InputError):
-    """A full disk. Files that were not complete have been removed."""
+class DiskFullError(XmrError):
+    """A full disk, a quota or a limit of file sizes. Unfinished files have been removed."""
 
 
 class MissingDependencyError(InputError):

@@ -25,6 +25,8 @@ LAYERS = [
         "progress",
         "assets",
         "files",
+        "temporary",
+        "outputs",
         "opening",
         "machine",
         "compiled",

@@ -80,6 +80,10 @@ def bags(
         )
     lexicons = chosen_lexicons(builtin, lexicon)
     from bagformer_cli.data.title_files import bag_encoder
+    from bagformer_cli.outputs import check_output
+
+    if output is not None:
+        check_output(output, [path for path in (source, gold, *lexicons, tokenizer) if path])
 
     if gold is not None:
         _compare(gold, source, lexicons, tokenizer, show_errors)
@@ -100,8 +104,8 @@ def _of_file(
     from itertools import islice
 
     from bagformer_cli.data.title_files import bag_lines, read_titles
-    from bagformer_cli.files import atomic_file
     from bagformer_cli.machine import usable_cores
+    from bagformer_cli.outputs import output_file
     from bagformer_cli.text.bio import looks_marked, read_marked
 
     if looks_marked(list(islice(read_titles(source), 200))):
@@ -112,7 +116,7 @@ def _of_file(
         )
         if output is not None:
             count = 0
-            with atomic_file(output) as temporary, open(temporary, "w", encoding="utf-8") as out:
+            with output_file(output) as temporary, open(temporary, "w", encoding="utf-8") as out:
                 for piece in pieces:
                     out.write(piece)
                     count += piece.count("\n")
@@ -146,7 +150,7 @@ def _show(titles: Sequence[str], encoder: TitleEncoder, output: Path | None) -> 
     import json
 
     from bagformer_cli.data.title_files import record
-    from bagformer_cli.files import write_text
+    from bagformer_cli.outputs import write_output
 
     found = encoder.bags_batch(titles, whole=True)
     if output is not None:
@@ -154,7 +158,7 @@ def _show(titles: Sequence[str], encoder: TitleEncoder, output: Path | None) -> 
             json.dumps(record(title, bags), ensure_ascii=False)
             for title, bags in zip(titles, found, strict=True)
         ]
-        write_text(output, "".join(f"{line}\n" for line in lines))
+        write_output(output, "".join(f"{line}\n" for line in lines))
         _written(output, len(lines))
         return
     for title, bags in zip(titles, found, strict=True):

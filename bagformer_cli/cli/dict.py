@@ -153,8 +153,12 @@ def check(
     """Parse, check, print."""
     from collections import Counter
 
+    from bagformer_cli.outputs import check_output
     from bagformer_cli.text.tools.check import check_dictionaries
     from bagformer_cli.text.tools.check import repair as write_repaired
+
+    if repair is not None:
+        check_output(repair, dictionaries)
 
     with bars.progress() as progress:
         findings = check_dictionaries(
@@ -229,9 +233,12 @@ def mine(
 ) -> None:
     """Parse, mine, print."""
     from bagformer_cli.data.title_files import read_titles
+    from bagformer_cli.outputs import check_output
     from bagformer_cli.text.tools.mine import MiningLimits, write_mined
     from bagformer_cli.text.tools.mine import mine as find
 
+    if out is not None:
+        check_output(out, [titles, *(lexicon or [])])
     limits = MiningLimits(count=min_count, cohesion=min_cohesion, freedom=min_freedom)
     with _segmenter(chosen_lexicons(builtin, lexicon)) as (segmenter, progress):
         result = find(lambda: read_titles(titles), segmenter, limits, progress=progress)

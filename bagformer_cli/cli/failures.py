@@ -11,20 +11,13 @@ from typing import Any
 import typer
 
 from bagformer_cli.cli.help import argument_name
-from bagformer_cli.errors import (
-    DiskFullError,
-    InputError,
-    MissingDependencyError,
-    XmrError,
-    nearest,
-)
+from bagformer_cli.errors import InputError, MissingDependencyError, XmrError, nearest
+from bagformer_cli.files import disk_full, is_disk_full
 from bagformer_cli.messages import tr
 
 # Typer bundles Click's exceptions since 0.24 and imported Click's before. In both, the base class
 # of usage errors is only reachable through a public subclass.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def to_error(failure: BaseException) -> XmrError:
@@ -33,6 +26,8 @@ def to_error(failure: BaseException) -> XmrError:
         return failure
     if isinstance(failure, UsageError):
         return _usage_error(failure)
+    if is_disk_full(failure):
+        return disk_full(getattr(failure, "filename", None), failure)
     if isinstance(failure, OSError):
         known = _system_error(failure)
         if known is not None:
@@ -180,11 +175,6 @@ def _library_error(failure: BaseException) -> XmrError | None:
             tr("The system ended a worker process, which usually means that memory was short."),
             hint=tr("Use a smaller batch size or fewer workers and run the command again."),
         )
-    if "No space left on device" in said or "(os error 28)" in said:
-        return DiskFullError(
-            tr("The disk is full."),
-            hint=tr("Free some space or choose another folder, then run the command again."),
-        )
     if isinstance(failure, ModuleNotFoundError) and failure.name:
         return MissingDependencyError(
             tr("A required package is missing."),
@@ -196,13 +186,6 @@ def _library_error(failure: BaseException) -> XmrError | None:
 
 def _system_error(failure: OSError) -> XmrError | None:
     where = failure.filename
-    if failure.errno in _DISK_FULL:
-        return DiskFullError(
-            tr("The disk is full."),
-            where=where,
-            found=failure.strerror,
-            hint=tr("Free some space or choose another folder, then run the command again."),
-        )
     if failure.errno in {errno.EMFILE, errno.ENFILE}:
         return XmrError(
             tr("Too many open files."),

@@ -120,9 +120,11 @@ def search(
     from bagformer_cli.index.engines import find_index
     from bagformer_cli.index.results import QueryResults, require_page, write_page
     from bagformer_cli.index.search import Index, SearchOptions
+    from bagformer_cli.outputs import check_output
 
     if output is not None:
         require_page(output)  # before the search, which may take long
+        check_output(output, image or [])
     index = find_index(index)
     opened = Index.open(index, checkpoint, device=device)
     if opened.engine.incomplete:

@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import TextIO
 
 from bagformer_cli.data.attributes import FILE_NAME, header_line, record_line
-from bagformer_cli.data.muge import MugeImageWriter, Query, write_queries
+from bagformer_cli.data.muge import (
+    SPLITS,
+    MugeImageWriter,
+    Query,
+    naming_of,
+    split_files,
+    write_queries,
+)
 from bagformer_cli.data.workers import end_with_parent
 from bagformer_cli.demo.kinds import KINDS
 from bagformer_cli.demo.palette import COLOURS, PATTERNS
@@ -37,7 +44,7 @@ from bagformer_cli.demo.plan import (
 )
 from bagformer_cli.demo.scene import PICTURE, Item, draw_picture
 from bagformer_cli.errors import InputError
-from bagformer_cli.files import atomic_file
+from bagformer_cli.files import is_empty, new_files
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -55,6 +62,26 @@ _CHUNK = 32  # images per job
 
 _Job = tuple[int, str, int, list[list[Item]], int]
 """Seed, split, position of the first image, things of each image, side in pixels."""
+
+
+def draw_once(folder: Path, progress: Progress = SILENT) -> Path:
+    """Draw the demo set unless the folder already holds a dataset; return the folder.
+
+    Raises:
+        InputError: The folder holds something else, or a demo set that an older version of this
+            program left half drawn.
+    """
+    if not folder.is_dir() or naming_of(folder) is None:
+        write_demo(folder, progress=progress)
+    images = [split_files(folder, split, "query")[1] for split in SPLITS]
+    if naming_of(folder) == "query" and not any(map(Path.is_file, (*images, folder / FILE_NAME))):
+        raise InputError(
+            tr("The demo set is not complete: drawing it was interrupted."),
+            where=folder,
+            found=tr("missing: {names}", names=", ".join(path.name for path in images)),
+            hint=tr("Delete this folder; the next command draws it again."),
+        )
+    return folder
 
 
 def write_demo(
@@ -90,9 +117,8 @@ def write_demo(
     workers = min(workers or usable_cores(), -(-chunks // 2))
     with ExitStack() as stack:
         # Every file appears when this block ends, and none if it fails.
-        listing = stack.enter_context(
-            open(stack.enter_context(atomic_file(out / FILE_NAME)), "w", encoding="utf-8")
-        )
+        made = stack.enter_context(new_files(out, _queries_last))
+        listing = stack.enter_context(open(made / FILE_NAME, "w", encoding="utf-8"))
         listing.write(header_line(NAMES, seed=seed, images=images))
         pool = stack.enter_context(_pool(workers)) if workers > 1 else None
         task = stack.enter_context(
@@ -101,7 +127,7 @@ def write_demo(
         first_image, first_query = FIRST_IMAGE_ID, 1
         for split, count in split_sizes(images).items():
             pictures = plan_pictures(split, count, held, seed)
-            writer = stack.enter_context(MugeImageWriter(out / f"MR_{split}_imgs.tsv"))
+            writer = stack.enter_context(MugeImageWriter(made / f"MR_{split}_imgs.tsv"))
             position = 0
             for drawn in _drawn(pool, workers, _jobs(pictures, split, seed, size)):
                 for data in drawn:
@@ -112,10 +138,15 @@ def write_demo(
                     position += 1
                 task.advance(len(drawn))
             first_query += write_queries(
-                out / f"MR_{split}_queries.jsonl",
+                made / f"MR_{split}_queries.jsonl",
                 _queries(split, pictures, seed, first_image, first_query, listing),
             )
             first_image += count
+
+
+def _queries_last(path: Path) -> tuple[bool, str]:
+    """Sort key: a split without its queries file is not there yet for a reader."""
+    return path.name.endswith("queries.jsonl"), path.name
 
 
 def _check(out: Path, images: int, size: int) -> None:
@@ -133,7 +164,7 @@ def _check(out: Path, images: int, size: int) -> None:
         )
     if out.exists() and not out.is_dir():
         raise InputError(tr("This is a file, not a folder."), where=out)
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and not is_empty(out):
         raise InputError(
             tr("The folder is not empty."),
             where=out,

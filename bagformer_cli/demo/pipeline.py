@@ -17,11 +17,11 @@ import numpy as np
 from bagformer_cli.api import Retriever, load
 from bagformer_cli.config import load_config
 from bagformer_cli.data.catalogue.catalogue import open_catalogue
-from bagformer_cli.data.muge import MugeFolder, naming_of
+from bagformer_cli.data.muge import MugeFolder
 from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.store.store import Store
-from bagformer_cli.demo.generate import write_demo
+from bagformer_cli.demo.generate import draw_once
 from bagformer_cli.evaluation.attributes import first_image_accuracy
 from bagformer_cli.evaluation.evaluate import Evaluation, evaluate
 from bagformer_cli.files import atomic_file
@@ -69,7 +69,7 @@ def run_demo(
     """
     started = time.perf_counter()
     progress.info(tr("1  Drawing product images and titles"))
-    dataset = MugeFolder(_draw(output_dir / "data" / "demo", progress))
+    dataset = MugeFolder(draw_once(output_dir / "data" / "demo", progress))
     progress.info(tr("2  Cutting titles into entity bags, storing images"))
     encoder = build_titles(load_config("demo"))
     store = preprocess(dataset, encoder=encoder, workers=usable_cores(), progress=progress)
@@ -102,13 +102,6 @@ def run_demo(
         "search": search,
         "total_seconds": round(time.perf_counter() - started, 1),
     }
-
-
-def _draw(folder: Path, progress: Progress) -> Path:
-    """Draw the dataset unless the folder already holds one."""
-    if not folder.is_dir() or naming_of(folder) is None:
-        write_demo(folder, progress=progress)
-    return folder
 
 
 def _train(store: Store, runs: Path, settings: Sequence[str], progress: Progress) -> Path:

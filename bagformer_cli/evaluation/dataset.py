@@ -35,6 +35,7 @@ from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.models.runs import WEIGHTS
+from bagformer_cli.outputs import check_output
 from bagformer_cli.progress import SILENT, Progress
 
 
@@ -63,6 +64,9 @@ def evaluate_folder(
         DataError: A file of the dataset is wrong.
     """
     check_request(request)
+    if request.submission is not None:
+        given = (folder.path, checkpoint, request.reranker, request.items, request.products)
+        check_output(request.submission, [path for path in given if path is not None])
     device = request.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(checkpoint, device)
     other = None

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from bagformer_cli.data.muge import FIELDS, Naming, Query, iter_queries
 from bagformer_cli.errors import DataError, InputError, cannot_read, nearest
 from bagformer_cli.evaluation.metrics import NO_POSITIVE, NOT_FOUND, Recall, recall
-from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
+from bagformer_cli.outputs import output_file
 
 PER_QUERY = 10
 _MAX_ID = 2**63 - 1
@@ -122,7 +122,7 @@ def write_submission(
         raise TypeError(f"image ids must be integers, found {rows.dtype}")
     id_field, text_field, items_field = FIELDS[naming]
     seen: set[int] = set()
-    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+    with output_file(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
         for query, row in zip(queries, rows.tolist(), strict=True):
             if len(set(row)) < PER_QUERY or query.query_id in seen:
                 raise InputError(

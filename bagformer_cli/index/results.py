@@ -12,8 +12,8 @@ from typing import Any
 
 from bagformer_cli.data.images import decode, open_image
 from bagformer_cli.errors import InputError
-from bagformer_cli.files import write_text
 from bagformer_cli.messages import language, tr
+from bagformer_cli.outputs import write_output
 
 MAX_IMAGE_BYTES = 1 << 18  # a larger image is scaled down before it is embedded
 EMBEDDED_SIDE = 400  # pixels
@@ -112,7 +112,7 @@ def write_page(path: Path, queries: Sequence[QueryResults]) -> None:
         InputError: The file name does not end in ``.html`` or ``.htm``.
     """
     require_page(path)
-    write_text(path, page(queries))
+    write_output(path, page(queries))
 
 
 def page(queries: Sequence[QueryResults]) -> str:

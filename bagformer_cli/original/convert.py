@@ -25,7 +25,7 @@ from torch import Tensor
 
 from bagformer_cli.config import Compat, CrossConfig, Interaction, RunConfig
 from bagformer_cli.errors import CheckpointError, InputError, nearest
-from bagformer_cli.files import atomic_folder
+from bagformer_cli.files import is_empty, new_files
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.checkpoint import load_weights, read_pickle, save_model
@@ -85,7 +85,7 @@ def convert_bagformer(
         InputError: A file is missing, the vocabulary does not fit, or ``out`` is not empty.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or not is_empty(out)):
         raise InputError(
             tr("The output folder is not empty."),
             where=out,
@@ -111,7 +111,7 @@ def convert_bagformer(
     titles = title_encoder(config, tokenizer, [sources.lexicon])
     model = build_model(config, titles, pretrained=False)
     load_weights(model, rename_tensors(state, sizes, config.image.size), checkpoint)
-    with atomic_folder(out) as folder:
+    with new_files(out) as folder:
         save_model(model, folder)
     return model.eval()
 

@@ -586,7 +586,7 @@ def test_an_unknown_split_is_named(dataset: MugeFolder) -> None:
 def test_a_folder_that_cannot_be_written_to_has_its_store_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     assert default_store(tmp_path).parent == Path(os.environ["XMR_CACHE"]) / "stores"
 
 

@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
+from bagformer_cli.outputs import write_output
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.characters import fold
 from bagformer_cli.text.dictionaries import parse_dictionary
@@ -166,7 +166,7 @@ def repair(path: str | Path, out: str | Path) -> int:
     lines, _ = read_lines(path)
     problems = parse_dictionary(path).problems
     broken = {problem.line for problem in problems if not problem.whole_file}
-    write_text(out, "".join(f"{line}\n" for i, line in enumerate(lines, 1) if i not in broken))
+    write_output(out, "".join(f"{line}\n" for i, line in enumerate(lines, 1) if i not in broken))
     return len(broken)
 
 

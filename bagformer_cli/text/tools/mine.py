@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
+from bagformer_cli.outputs import write_output
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.characters import (
     DIGIT,
@@ -190,7 +190,7 @@ def write_mined(path: str | Path, words: Sequence[MinedWord], pieces: int, sourc
     for word in words:
         facts = f"mined {word.count} {word.cohesion:.1f} {word.freedom:.1f}"
         lines.append(f"{word.word}\t-\t{word.count * per_million:.4g}\t{facts}")
-    write_text(path, "".join(f"{line}\n" for line in lines))
+    write_output(path, "".join(f"{line}\n" for line in lines))
 
 
 def _least_count(sketch: CountMinSketch, limits: MiningLimits) -> int:

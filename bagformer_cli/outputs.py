@@ -1,0 +1,123 @@
+"""Write the files that a user names as the output of a command, such as ``--output results.html``.
+
+An output appears whole, or not at all, and it never destroys anything but an older output:
+
+- a file that the command reads is refused;
+- a folder is refused;
+- a link stays, and the file that it leads to is replaced;
+- a device or a pipe (``/dev/stdout``, ``/dev/null``, ``mkfifo``) stays, and is written to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bagformer_cli.errors import InputError
+from bagformer_cli.files import atomic_file, disk_errors
+from bagformer_cli.messages import tr
+
+_STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/self|proc/thread-self)/fd/(\d+)")
+_MOST_LINKS = 40  # more of them are a circle
+
+
+def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse an output that is a folder or would overwrite an input; call it before long work.
+
+    Args:
+        path: The output.
+        inputs: Files that the command reads, and folders of which it reads the files.
+
+    Raises:
+        InputError: The output is a folder, or the same file as an input, by whatever name.
+    """
+    if os.path.isdir(path):
+        raise InputError(tr("This is a folder; a file was expected."), where=path)
+    if not os.path.exists(path):
+        return
+    for given in inputs:
+        folder = Path(given)
+        for one in folder.iterdir() if folder.is_dir() else [folder]:
+            if one.exists() and os.path.samefile(one, path) and _keeps_content(path):
+                raise InputError(
+                    tr("The output would overwrite a file that this command reads."),
+                    where=path,
+                    found=None if os.path.abspath(one) == os.path.abspath(path) else one,
+                    hint=tr("Choose another name for the output."),
+                )
+
+
+@contextmanager
+def output_file(path: str | Path, inputs: Iterable[str | Path] = ()) -> Iterator[Path]:
+    """Yield a temporary path; its content becomes the output when the block succeeds.
+
+    Args:
+        path: The output.
+        inputs: See :func:`check_output`.
+
+    Raises:
+        InputError: See :func:`check_output`.
+        DiskFullError: The disk is full.
+    """
+    check_output(path, inputs)
+    target = _followed(Path(path))
+    if _keeps_content(target) and _descriptor(target) is None:
+        with atomic_file(target) as temporary:
+            yield temporary
+        return
+    with tempfile.TemporaryDirectory(prefix="xmr-") as folder, disk_errors(Path(path)):
+        temporary = Path(folder) / "output"
+        temporary.touch()
+        yield temporary
+        _pour(temporary, target)
+
+
+def write_output(path: str | Path, text: str, inputs: Iterable[str | Path] = ()) -> None:
+    """Write ``text`` as UTF-8 to an output; see :func:`output_file`."""
+    with output_file(path, inputs) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _followed(path: Path) -> Path:
+    """Follow the links of a path's last part, but not into the links of open files in ``/dev``."""
+    for _ in range(_MOST_LINKS):
+        if _descriptor(path) is not None or not path.is_symlink():
+            return path
+        path = path.parent / os.readlink(path)
+    raise InputError(tr("This link leads back to itself."), where=path)
+
+
+def _descriptor(path: Path) -> int | None:
+    """Return the number of the open file that a path such as ``/dev/stdout`` names, or None."""
+    name = os.path.normpath(path)
+    found = _DESCRIPTOR.fullmatch(name)
+    return int(found[1]) if found else _STANDARD.get(name)
+
+
+def _keeps_content(path: str | Path) -> bool:
+    """Say whether a path is a regular file or nothing yet: neither a device nor a pipe."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return True
+
+
+def _pour(source: Path, target: Path) -> None:
+    """Copy a file into a device, a pipe or an open file."""
+    number = _descriptor(target)
+    if number is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        into = os.dup(number)
+    else:
+        into = os.open(target, os.O_WRONLY)
+    with open(source, "rb") as stream, os.fdopen(into, "wb") as sink:
+        shutil.copyfileobj(stream, sink)
