@@ -117,7 +117,7 @@ def search(
     """Search, write the page, print the results."""
     _check_queries(queries or [], image or [])
     names = [str(query) for query in image or queries or []]
-    from bagformer_cli.index.engines import find_index
+    from bagformer_cli.index.engines import DEFAULT_INDEX, find_index
     from bagformer_cli.index.results import QueryResults, require_page, write_page
     from bagformer_cli.index.search import Index, SearchOptions
     from bagformer_cli.outputs import check_output
@@ -125,7 +125,11 @@ def search(
     if output is not None:
         require_page(output)  # before the search, which may take long
         check_output(output, image or [])
-    index = find_index(index)
+    if index is None:
+        index = find_index()
+        if index != DEFAULT_INDEX:
+            console.info(tr("Searching the index of the newest run: {index}", index=index))
+    _require_used(index, recall, candidates, rerank, beta)
     opened = Index.open(index, checkpoint, device=device)
     if opened.engine.incomplete:
         warn_incomplete(index)
@@ -181,6 +185,24 @@ def _check_queries(queries: list[str], images: list[Path]) -> None:
     for path in images:
         if not path.is_file():
             raise InputError(tr("No such file."), where=path)
+
+
+def _require_used(
+    index: str, recall: str, candidates: int | None, rerank: int, beta: float | None
+) -> None:
+    """Raise InputError if an option is given that the others leave without effect."""
+    if candidates is not None and recall != "vector" and not index.startswith("qdrant"):
+        raise InputError(
+            tr("--candidates has an effect with --recall vector only."),
+            found=f"--candidates {candidates} --recall {recall}",
+            hint=tr("Add --recall vector, or leave out --candidates."),
+        )
+    if beta is not None and not rerank:
+        raise InputError(
+            tr("--beta is the weight of a merged score, and nothing is reranked."),
+            found=f"--beta {beta:g}",
+            hint=tr("Say how many results to rerank: --rerank 50"),
+        )
 
 
 def _explain_nothing(engine: Any, index: str, of: str) -> None:

@@ -110,10 +110,12 @@ def train(
     from bagformer_cli.config import default_config
     from bagformer_cli.datasets import ensure_store, find_moved, resolve
     from bagformer_cli.models.build import trained_scorers
+    from bagformer_cli.models.runs import best_model, report_others
     from bagformer_cli.progress import SILENT
     from bagformer_cli.text.from_config import build_titles
     from bagformer_cli.training import job as jobs
     from bagformer_cli.training.distributed import join_process_group, leave_process_group
+    from bagformer_cli.training.run_folder import newest_runs
 
     processes = join_process_group()
     with bars.progress() if processes.is_main else nullcontext(SILENT) as progress:
@@ -131,7 +133,10 @@ def train(
             )
             job = jobs.resume_job(output_dir, overrides or [], processes)
             if processes.is_main:
-                console.info(tr("Resuming {run}", run=job.run))
+                facts = best_model(job.run)
+                console.info(tr("Resuming {run} ({facts})", run=job.run, facts=facts))
+                if output_dir is None:
+                    report_others(newest_runs(jobs.RUNS)[1:], "--output-dir", progress)
         else:
             options = {
                 "model.interaction": interaction,

@@ -15,6 +15,10 @@ from bagformer_cli.vectors.residual_codes import Codebook
 SHARED_STORAGE = ("s3://", "gs://", "az://", "memory://")
 
 
+DEFAULT_INDEX = "index"
+"""The folder that is searched if it exists and no other is named."""
+
+
 def open_engine(uri: str) -> Engine:
     """Open an index: a folder, ``s3://bucket/path``, or ``qdrant://host:6333/collection``.
 
@@ -37,11 +41,9 @@ def create_engine(
     return _engine(uri).create(uri, layout, codebook, **options)
 
 
-def find_index(given: str | None = None) -> str:
-    """Return the given index, else ``index/`` if it exists, else that of the newest run."""
-    if given is not None:
-        return given
-    default = Path("index")
+def find_index() -> str:
+    """Return ``index/`` if it exists, else the index of the newest run that has one."""
+    default = Path(DEFAULT_INDEX)
     runs = sorted(Path("runs").glob("*/index"), key=lambda path: path.stat().st_mtime_ns)
     if default.exists() or not runs:
         return str(default)

@@ -52,6 +52,11 @@ class Hit:
     slow: float | None = None
     thumbnail: bytes | None = field(default=None, repr=False)
 
+    @property
+    def shown_score(self) -> float:
+        """The merged score, or without it the mean, which does not grow with the query."""
+        return self.mean if self.slow is None else self.score
+
     def to_json(self) -> dict[str, Any]:
         """Return all attributes but the thumbnail."""
         return {name: value for name, value in vars(self).items() if name != "thumbnail"}
@@ -135,7 +140,7 @@ def _result(hit: Hit) -> str:
         image = f'<img loading="lazy" src="{uri}" alt="{html.escape(hit.id)}">'
     attributes = " · ".join(f"{name} {value}" for name, value in hit.attributes.items())
     return (
-        f"<li>{image}<b>{hit.rank}</b> {hit.score:.3f} <i>{html.escape(hit.id)}</i>"
+        f"<li>{image}<b>{hit.rank}</b> {hit.shown_score:.3f} <i>{html.escape(hit.id)}</i>"
         f"<p>{html.escape(hit.title or '')}</p><small>{html.escape(attributes)}</small></li>"
     )
 

@@ -76,12 +76,17 @@ def report_choice(models: Sequence[Path], progress: Progress) -> None:
     """
     run = models[0].parent
     progress.info(tr("Using the newest run: {run} ({facts}).", run=run, facts=best_model(run)))
-    others = [model.parent for model in models[1:]]
-    if others:
-        names = ", ".join(map(str, others[:_SHOWN]))
-        if len(others) > _SHOWN:
-            names = tr("{names} and {n} more", names=names, n=len(others) - _SHOWN)
-        progress.info(tr("Other runs: {names}. Choose one with --checkpoint.", names=names))
+    report_others([model.parent for model in models[1:]], "--checkpoint", progress)
+
+
+def report_others(runs: Sequence[Path], option: str, progress: Progress) -> None:
+    """Report the runs that were not taken, and the option that chooses one; nothing without any."""
+    if not runs:
+        return
+    names = ", ".join(map(str, runs[:_SHOWN]))
+    if len(runs) > _SHOWN:
+        names = tr("{names} and {n} more", names=names, n=len(runs) - _SHOWN)
+    progress.info(tr("Other runs: {names}. Choose one with {option}.", names=names, option=option))
 
 
 def best_model(run: Path) -> BestModel:

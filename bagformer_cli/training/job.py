@@ -25,7 +25,7 @@ from bagformer_cli.training.run import resume_config, resume_run, start_run
 from bagformer_cli.training.run_folder import (
     new_run,
     new_run_below,
-    newest_run,
+    newest_runs,
     require_no_run,
     unused_run_folder,
 )
@@ -117,7 +117,7 @@ def resume_job(
         InputError: There is no run.
         ConfigError: An impossible setting.
     """
-    run = processes.broadcast_object(output_dir or newest_run(RUNS))
+    run = processes.broadcast_object(output_dir or newest_runs(RUNS)[0])
     config = resume_config(run, overrides)
     processes.require_world_size(config.training.processes)
     return Job(config, run, True, overrides=overrides)

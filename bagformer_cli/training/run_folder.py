@@ -86,8 +86,8 @@ def unused_run_folder(runs: Path, name: str) -> Path:
     return next(_unused(runs, name))
 
 
-def newest_run(runs: Path) -> Path:
-    """Find the run or chain in a folder of runs that was saved last.
+def newest_runs(runs: Path) -> list[Path]:
+    """List the runs and chains in a folder of runs, the one that was saved last first.
 
     Raises:
         InputError: The folder holds no run.
@@ -95,7 +95,7 @@ def newest_run(runs: Path) -> Path:
     found = sorted(runs.glob("*/config.yaml"), key=lambda path: path.parent.stat().st_mtime_ns)
     if not found:
         raise no_run_to_resume(runs)
-    return found[-1].parent
+    return [path.parent for path in reversed(found)]
 
 
 def require_no_run(run: Path) -> None:

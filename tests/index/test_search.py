@@ -331,4 +331,3 @@ def test_the_index_of_the_newest_run_is_found(
     assert find_index() == "runs/new/index"
     (tmp_path / "index").mkdir()
     assert find_index() == "index"
-    assert find_index("other") == "other"
