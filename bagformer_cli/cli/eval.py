@@ -236,7 +236,8 @@ def show_evaluation(report: dict[str, Any]) -> None:
             ],
             [[names.get(name, name), share] for name, share in report["attributes"].items()],
         )
-    facts = {name: f"{value:.1f} s" for name, value in report["seconds"].items()}
+    parts = {"encode": tr("encode"), "recall": tr("recall"), "rerank": tr("rerank")}
+    facts = {parts.get(name, name): f"{value:.1f} s" for name, value in report["seconds"].items()}
     if "beta" in report:
         facts[tr("beta: merged score = slow + beta × fast")] = f"{report['beta']:g}"
     console.facts(facts)
@@ -260,14 +261,18 @@ def _explain_stages(report: dict[str, Any]) -> None:
             "order of slow + beta × fast, which is the order of a search with --rerank."
         )
     )
-    rerank, recall = _mean_recall(report, stages[-1]), _mean_recall(report, "recall")
-    if rerank is not None and recall is not None and rerank < recall:
-        console.say(
-            tr(
-                "rerank is lower than recall: this cross-encoder alone orders the candidates worse "
-                "than the recall stage. Use the merged order."
-            )
+    last = stages[-1].removeprefix("rerank")  # "@100" where several K were measured
+    recall = _mean_recall(report, "recall") or 0.0
+    if (_mean_recall(report, f"rerank{last}") or 0.0) >= recall:
+        return
+    console.say(
+        tr(
+            "rerank is lower than recall: the cross-encoder alone orders these candidates worse "
+            "than the recall stage."
         )
+    )
+    if (_mean_recall(report, f"merged{last}") or 0.0) < recall:
+        console.say(tr("So is merged: choose beta with --tune-beta, or do not rerank."))
 
 
 def _show_submission(report: dict[str, Any]) -> None:

@@ -54,6 +54,7 @@ def score(
 
     decode(image)  # first, so that a wrong path is reported before torch is imported
     from bagformer_cli.api import load
+    from bagformer_cli.evaluation.metrics import require_numbers
     from bagformer_cli.models.checkpoint import find_checkpoint
 
     with bars.progress() as progress:
@@ -71,6 +72,7 @@ def score(
                 where=title if len(title) <= 40 else f"{title[:40]}…",
             )
     scores = retriever.score(retriever.encode_images([image]), retriever.encode_texts(titles))
+    require_numbers(scores.t2i.cpu().numpy())
     report: dict[str, Any] = {
         "image": str(image),
         "titles": titles,

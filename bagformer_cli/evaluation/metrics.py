@@ -150,7 +150,7 @@ def best_ranks(scores: Scores | Iterable[Scores], positives: Positives) -> Integ
 
 
 def _ranks_of(rows: Scores, positives: Positives, begin: int) -> Integers:
-    _require_numbers(rows)
+    require_numbers(rows)
     offsets = positives.offsets[begin : begin + len(rows) + 1]
     columns = positives.columns[offsets[0] : offsets[-1]]
     owner = np.repeat(np.arange(len(rows)), np.diff(offsets))
@@ -188,7 +188,7 @@ class Candidates:
         scores = np.asarray(scores)
         if scores.shape != self.positions.shape:
             raise ValueError(f"scores of shape {scores.shape}, {self.positions.shape} wanted")
-        _require_numbers(scores)
+        require_numbers(scores)
         order = np.lexsort((self.positions, -scores), axis=1)
         return Candidates(
             np.take_along_axis(self.positions, order, axis=1),
@@ -254,7 +254,7 @@ class TopK:
 
     def _merged(self, rows: slice, block: Scores, columns: Integers) -> tuple[Integers, Scores]:
         """Keep the best k of some rows' columns and a block's, in order of position."""
-        _require_numbers(block)
+        require_numbers(block)
         new = np.broadcast_to(columns, block.shape)
         positions = np.concatenate([self._positions[rows], new], axis=1)
         scores = np.concatenate([self._scores[rows], block], axis=1)
@@ -405,7 +405,12 @@ def recall(ranks: Integers, ks: Sequence[int] = KS, missing: Missing = "leave_ou
     return Recall({k: int(np.count_nonzero(some & (ranks < k))) for k in ks}, n)
 
 
-def _require_numbers(scores: Scores) -> None:
+def require_numbers(scores: Scores) -> None:
+    """Refuse scores of a broken model.
+
+    Raises:
+        XmrError: A score is NaN.
+    """
     if np.isnan(scores).any():
         raise XmrError(
             tr("A score is not a number (NaN): the model's weights or its input are broken."),
