@@ -279,6 +279,8 @@ def _show_submission(report: dict[str, Any]) -> None:
     """Print where a submission was written and in which order its images are."""
     if report["submission_order"] == "recall":
         order = tr("order of the recall stage")
+    elif report["submission_reranked"] >= 10:  # as many as a line of the file has
+        order = tr("merged order")
     else:
         order = tr(
             "merged order of the best {n}, then the order of the recall stage",

@@ -12,7 +12,6 @@ import typer
 
 from bagformer_cli.cli.help import argument_name
 from bagformer_cli.errors import InputError, MissingDependencyError, XmrError, nearest
-from bagformer_cli.files import disk_full, is_disk_full
 from bagformer_cli.messages import tr
 
 # Typer bundles Click's exceptions since 0.24 and imported Click's before. In both, the base class
@@ -22,6 +21,8 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 def to_error(failure: BaseException) -> XmrError:
     """Make the error to print for an exception; an unexpected one becomes a bug report."""
+    from bagformer_cli.files import disk_full, is_disk_full
+
     if isinstance(failure, XmrError):
         return failure
     if isinstance(failure, UsageError):
