@@ -130,9 +130,9 @@ def _show_coverage(covered: Any, entries: int) -> None:
 
 @app.command(
     help=tr(
-        "Find problems of dictionaries: broken encodings, empty and repeated lines, entries that "
-        "differ in width or case only, that never match, or that have another type in another "
-        "dictionary. Broken lines give exit code 2.\n\n"
+        "Find problems of dictionaries: lines that cannot be used, empty and repeated lines, "
+        "entries that differ in width or case only, that never match, or that have another type "
+        "elsewhere. Lines that cannot be used give exit code 2.\n\n"
         "    xmr dict check mine.tsv --repair mine.clean.tsv"
     )
 )
@@ -144,7 +144,7 @@ def check(
     ] = True,
     repair: Annotated[
         Path | None,
-        typer.Option(help=tr("Write the first dictionary here, as UTF-8, without broken lines.")),
+        typer.Option(help=tr("Write the first dictionary here, as UTF-8, without its broken, empty and repeated lines.")),
     ] = None,
     show_all: Annotated[bool, typer.Option("--all", help=tr("List every finding."))] = False,
     as_json: Json = False,
@@ -168,6 +168,7 @@ def check(
     dropped = write_repaired(dictionaries[0], repair) if repair is not None else None
     names = {
         "broken": tr("broken line"),
+        "untidy": tr("harmless"),
         "same": tr("the same entry in other characters"),
         "conflict": tr("another type elsewhere"),
         "unreachable": tr("never matches"),
@@ -187,7 +188,7 @@ def check(
             console.say(tr("No problems found."))
         if dropped is not None:
             console.say()
-            console.say(tr("Written without {n} broken lines: {path}", n=dropped, path=repair))
+            console.say(tr("Written without {n} lines: {path}", n=dropped, path=repair))
 
     found = {"findings": findings, "counts": counts, "repaired": repair, "dropped": dropped}
     console.result(found, show)

@@ -1,8 +1,8 @@
 """Tables of characters: folded forms and classes for matching, actions for WordPiece.
 
-    character   Ａ   é   5      ，      红      U+0301 (combining accent)
-    folded      a   e   5      ,      红      U+0301
-    class       LATIN   DIGIT  PUNCT  OTHER   MARK
+    character   Ａ   é   5      ，      红      U+0301 (combining accent)  U+200B (zero-width space)
+    folded      a   e   5      ,      红      U+0301                     U+200B
+    class       LATIN   DIGIT  PUNCT  OTHER   MARK                       INVISIBLE
 
 A table is a numpy array indexed by code point, so one indexing operation looks up all titles of a
 batch. The blocks that titles use are computed from ``unicodedata``. All other code points have a
@@ -20,15 +20,27 @@ import numpy.typing as npt
 
 CODE_POINTS = 0x110000
 
-OTHER, SPACE, LATIN, DIGIT, MARK, PUNCT = range(6)
+OTHER, SPACE, LATIN, DIGIT, MARK, PUNCT, INVISIBLE = range(7)
 """Classes of a folded character. LATIN are the letters of every alphabet. MARK are characters that
-belong to the one before them (combining marks, joiners, invisible controls)."""
+belong to the one before them (accents, skin tones). INVISIBLE is what :func:`is_invisible` says."""
 
 DROP, WHITE, ISOLATED, WORD, UNSURE = range(5)
 """Actions of BERT's tokenizer before WordPiece. Texts with an UNSURE character are left to the
 ``tokenizers`` library."""
 
-ZERO_WIDTH_JOINER = 0x200D
+_IGNORABLE = (
+    (0x034F, 0x034F),  # combining grapheme joiner
+    (0x115F, 0x1160),  # Hangul fillers
+    (0x17B4, 0x17B5),  # Khmer inherent vowels
+    (0x180B, 0x180F),  # Mongolian variation selectors
+    (0x2060, 0x206F),  # word joiner, bidirectional isolates
+    (0x3164, 0x3164),  # Hangul filler
+    (0xFE00, 0xFE0F),  # variation selectors
+    (0xFFA0, 0xFFA0),  # half-width Hangul filler
+    (0xFFF0, 0xFFFB),  # annotation signs
+    (0xE0000, 0xE0FFF),  # tags, further variation selectors
+)
+"""Code points of Unicode's property Default_Ignorable_Code_Point, besides the format controls."""
 
 _HAN = (
     (0x4E00, 0x9FFF),
@@ -50,8 +62,7 @@ _WORKED_OUT = (
     (0xFB00, 0xFB4F),
     (0xFE00, 0xFFFD),
     (0x1F100, 0x1FAFF),
-    (0xE0001, 0xE007F),
-    (0xE0100, 0xE01EF),
+    (0xE0000, 0xE0FFF),
 )
 
 _SURE = (
@@ -69,6 +80,52 @@ _SURE = (
 def _each(blocks: tuple[tuple[int, int], ...]) -> Iterator[int]:
     for first, last in blocks:
         yield from range(first, last + 1)
+
+
+def is_invisible(character: str) -> bool:
+    """Return whether a character cannot be seen, so that bags, tokens and scores ignore it.
+
+    These are control characters that are no whitespace (category Cc), format controls (Cf: soft
+    hyphen, zero-width space and joiners, direction marks, byte-order mark), and what Unicode calls
+    default-ignorable (variation selectors, fillers). Private characters (Co) may be seen.
+    """
+    category = unicodedata.category(character)
+    if category in ("Cc", "Cf"):
+        return not character.isspace()
+    return any(first <= ord(character) <= last for first, last in _IGNORABLE)
+
+
+def without_invisible(text: str) -> str:
+    """Return a text without its invisible characters.
+
+    >>> without_invisible("红\u200b色\ufeff")
+    '红色'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(character for character in text if not is_invisible(character))
+
+
+def is_blank(text: str) -> bool:
+    """Return whether a text has no character that can be seen.
+
+    >>> is_blank(" \u200b\ufeff"), is_blank("裙")
+    (True, False)
+    """
+    return all(character.isspace() or is_invisible(character) for character in text)
+
+
+def fold_width(character: str) -> str:
+    """Return the usual form of a full-width or half-width character, other characters unchanged.
+
+    These are letters, digits, punctuation and symbols of double width (Ａ５％（) and half-width
+    Katakana (ｶ): what Unicode calls a wide or narrow form of one other character. Half-width Hangul
+    stays: its letters would be parts of syllables.
+    """
+    decomposition = unicodedata.decomposition(character)
+    if not decomposition.startswith(("<wide>", "<narrow>")) or "\uffa0" <= character <= "\uffdc":
+        return character
+    return chr(int(decomposition.split()[1], 16))
 
 
 def codes_of(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
@@ -129,9 +186,11 @@ def class_table() -> npt.NDArray[np.uint8]:
 def _class(character: str) -> int:
     if character.isspace():
         return SPACE
+    if is_invisible(character):
+        return INVISIBLE
     character = _fold(character)
     category = unicodedata.category(character)
-    if category in ("Mn", "Me", "Mc", "Cf", "Cc") or "\U0001f3fb" <= character <= "\U0001f3ff":
+    if category in ("Mn", "Me", "Mc") or "\U0001f3fb" <= character <= "\U0001f3ff":
         return MARK
     if category == "Nd":
         return DIGIT

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bagformer_cli.text.automaton import Array, Automaton, PrefixTree, read
-from bagformer_cli.text.characters import DIGIT, LATIN, MARK, OTHER, SPACE, ZERO_WIDTH_JOINER
+from bagformer_cli.text.characters import DIGIT, LATIN, MARK, OTHER, SPACE
 from bagformer_cli.text.patterns import (
     COMPOUND,
     COUNTED,
@@ -71,7 +71,7 @@ ENDLESS = 1 << 60
 
 
 class Titles(NamedTuple):
-    """Titles, end to end.
+    """Titles without invisible characters, end to end.
 
     Args:
         characters: [C] uint32, folded code points.
@@ -219,8 +219,6 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array) -> PackedBags:
                     edge[at] = False
                 elif kind == classes[at - 1]:
                     edge[at] = kind not in (LATIN, DIGIT)
-                if characters[at - 1] == ZERO_WIDTH_JOINER:
-                    edge[at] = False
             classes[at] = kind
             best[at + 1] = ENDLESS
         edge[stop] = True

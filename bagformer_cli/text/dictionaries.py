@@ -1,47 +1,67 @@
-"""Read dictionary files of four formats, with the line of every problem.
+"""Read dictionary files, with the line of every problem.
 
-- ``typed``: this project's TSV, ``word<TAB>type<TAB>weight<TAB>origin``. Only the word is required;
-  ``# type: brand`` and ``# weight: 5`` set defaults for the lines below. Other lines that begin
-  with ``#`` are comments.
-- ``jieba``: ``word count tag``.
-- ``ranked``: BagFormer's format, one word per line, the most important first.
-- ``marked``: titles with BIO tags (:mod:`.bio`). The marked words and their counts are the entries.
+The forms of lines are described in :mod:`.dictionary_lines`. Besides:
 
-A weight is the expected number of times a word occurs in a million words of titles. An entry with a
-weight on its line (or a marked one) is ``whole``: one bag, even if it consists of two entries.
+- ``# type: brand`` and ``# weight: 5`` set type and weight of the lines below that have none. Other
+  lines that begin with ``#`` and have no tab are comments.
+- A file of titles with BIO tags (:mod:`.bio`) is a dictionary, too: the marked words and their
+  counts are the entries.
+
+A weight is the expected number of times a word occurs in a million words of titles.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bagformer_cli.errors import DataError
 from bagformer_cli.messages import tr
 from bagformer_cli.text.bio import looks_marked, parse_marked
-from bagformer_cli.text.lines import Problem, raise_first, read_lines
+from bagformer_cli.text.characters import without_invisible
+from bagformer_cli.text.dictionary_lines import (
+    PLACE_TAGS,
+    TAGS,
+    UNTYPED,
+    form_of,
+    is_comment,
+    read_row,
+)
+from bagformer_cli.text.lines import Problem, read_lines
 
-UNTYPED = "-"
-"""Written in a file for an entry without a type."""
+LONGEST = 64
+"""Characters of an entry at most."""
 
 FEWEST_COUNTS = 100_000
 """Counts are divided by their sum to become weights, but at least by this number."""
 
 BACKGROUND = "jieba"
-"""Name of jieba's general word list. Its entries are never ``whole``."""
+"""Name of jieba's general word list."""
 
 RANKED_MASS, RANKED_FROM = 40_000.0, 1_000.0
-"""A word of rank r has weight MASS / (r + FROM): Zipf's law, flattened at the top."""
+"""A word without type and count in line r has weight MASS / (r + FROM): Zipf's law, flattened at
+the top, for lists that have the most important words first."""
 
 TYPED_WEIGHT = 8.0
 """Weight of a typed entry without one."""
 
-PLACE_TAGS = {"ns", "nsf"}
+LEAST_WEIGHT, MOST_WEIGHT = 1e-9, 1e9
+"""Weights beyond are taken as these."""
 
 LABELS = {"HCCX": "category", "HPPX": "brand", "XH": "model", "MISC": None, "MISCX": None}
 """Types for the labels of the public e-commerce corpora."""
+
+MOST_COUNT = 1e12
+"""Counts beyond are taken as this."""
+
+UNIT, HEAD, SUFFIX, NEVER = "unit", "head", "suffix", "never"
+"""Types that are parts of rules and not entries: units follow a number, heads make a product of the
+word before them, suffixes belong to the word before them, and words of type never are removed from
+jieba's list."""
+
+RULES = frozenset({UNIT, HEAD, SUFFIX, NEVER})
 
 CHARACTERS_A_BAG = 2.0
 """Mean number of characters of a bag, to turn counts into weights."""
@@ -53,16 +73,23 @@ class Dictionary:
 
     Args:
         name: Origin of its entries.
-        layout: ``"typed"``, ``"jieba"``, ``"ranked"`` or ``"marked"``.
-        wholes: Whether an entry is one bag even if it consists of two entries.
+        words: The words, without invisible characters.
+        types: The type of each, None: it has none.
+        weights: The weight of each.
+        weighed: Whether the line of each gives its weight, or it was counted in marked titles.
+        complete: Whether the weight of each is used as it stands: it was counted in marked titles,
+            or the line has weight and origin, as in a saved lexicon and from ``xmr dict mine``.
+        origins: Where each comes from.
+        lines: The line of each, counted from 1.
+        problems: What is wrong, by line.
     """
 
     name: str
-    layout: str
     words: list[str] = field(default_factory=list)
     types: list[str | None] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
-    wholes: list[bool] = field(default_factory=list)
+    weighed: list[bool] = field(default_factory=list)
+    complete: list[bool] = field(default_factory=list)
     origins: list[str] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -74,141 +101,145 @@ class Dictionary:
         kind: str | None,
         weight: float,
         *,
-        whole: bool = False,
+        weighed: bool = False,
+        complete: bool = False,
         origin: str | None = None,
     ) -> None:
         """Append one entry."""
         self.words.append(word)
         self.types.append(kind)
         self.weights.append(weight)
-        self.wholes.append(whole)
+        self.weighed.append(weighed)
+        self.complete.append(complete)
         self.origins.append(origin or self.name)
         self.lines.append(line)
 
+    def report(self, line: int, message: str, found: str, *, harmless: bool = False) -> None:
+        """Append a problem."""
+        self.problems.append(Problem(line, message, found, harmless=harmless))
+
 
 def read_dictionary(path: str | Path, *, name: str | None = None) -> Dictionary:
-    """Read a dictionary file of any of the formats.
+    """Read a dictionary file of any form. Its broken lines are left out and named in ``problems``.
 
     Raises:
         InputError: There is no such file.
-        DataError: A line is empty, there twice or malformed, or the file is not plain UTF-8.
+        DataError: The encoding is unknown, or no line of the file is an entry.
     """
     dictionary = parse_dictionary(path, name=name)
-    raise_first(
-        path,
-        dictionary.problems,
-        tr("UTF-8 text without a byte-order mark, one entry a line, each once"),
-        tr(
-            "`xmr dict check {path}` lists every problem; with `--repair OUT` it writes a "
-            "dictionary without them.",
-            path=path,
-        ),
-    )
+    losses = [problem for problem in dictionary.problems if not problem.harmless]
+    fatal = [problem for problem in losses if problem.fatal]
+    if fatal or (losses and not dictionary.words):
+        first = (fatal or losses)[0]
+        raise DataError(
+            first.message,
+            where=f"{path}:{first.line}",
+            found=first.found,
+            expected=tr("UTF-8 text, one entry a line"),
+            hint=tr("`xmr dict check {path}` lists every problem.", path=path),
+        )
     return dictionary
 
 
 def parse_dictionary(path: str | Path, *, name: str | None = None) -> Dictionary:
-    """Read a dictionary file and collect its broken lines in ``problems``.
+    """Read a dictionary file and collect its problems.
 
     Raises:
         InputError: There is no such file.
     """
     lines, problems = read_lines(path)
-    dictionary = Dictionary(name or Path(path).name, _layout(lines), problems=problems)
-    _READERS[dictionary.layout](dictionary, lines)
-    if dictionary.layout in ("typed", "ranked"):  # jieba's own list repeats some words
-        _find_duplicates(dictionary)
+    dictionary = Dictionary(name or Path(path).name, problems=problems)
+    if looks_marked([line for line in lines[:1000] if line.strip()]):
+        _read_marked(dictionary, lines)
+    else:
+        _read_lines(dictionary, lines)
+        if dictionary.name != BACKGROUND:  # which repeats some words
+            _find_repeated(dictionary)
     dictionary.problems.sort(key=lambda problem: problem.line)
     return dictionary
 
 
-_JIEBA_LINE = re.compile(r"\S+ \d+(?: [a-zA-Z]+)?\s*")
-
-
-def _layout(lines: Sequence[str]) -> str:
-    head = [line for line in lines[:1000] if line.strip()]
-    if looks_marked(head):
-        return "marked"
-    if any("\t" in line or line.startswith(("# type:", "# weight:")) for line in head):
-        return "typed"
-    if head and all(_JIEBA_LINE.fullmatch(line) for line in head):
-        return "jieba"
-    return "ranked"
-
-
-def _empty(dictionary: Dictionary, number: int, line: str) -> bool:
-    if line and not line.isspace():
-        return False
-    dictionary.problems.append(Problem(number, tr("The line is empty."), repr(line)))
-    return True
-
-
-def _read_typed(dictionary: Dictionary, lines: Sequence[str]) -> None:
-    default_type: str | None = None
-    default_weight = TYPED_WEIGHT
+def _read_lines(dictionary: Dictionary, lines: Sequence[str]) -> None:
+    form = form_of(lines)
+    default_type = ""
+    default_weight: float | None = None
+    counts: list[tuple[int, float]] = []  # index of an entry, its count
+    heading = bool(form.headings)  # the first line that is no comment
+    unreadable = {problem.line for problem in dictionary.problems if not problem.whole_file}
     for number, line in enumerate(lines, 1):
-        if line.startswith("#") and "\t" not in line:
+        if is_comment(line):
             name, _, value = line[1:].partition(":")
             if name.strip() == "type":
                 default_type = value.strip()
             elif name.strip() == "weight":
-                default_weight = _weight(dictionary, number, value.strip(), TYPED_WEIGHT)
+                default_weight = _weight(dictionary, number, value.strip())
             continue
-        if _empty(dictionary, number, line):
+        if not line.strip():
+            if number not in unreadable:
+                dictionary.report(number, tr("The line is empty."), repr(line), harmless=True)
             continue
-        fields = [part.strip() for part in line.split("\t")]
-        if not fields[0] or len(fields) > 4:
-            dictionary.problems.append(
-                Problem(number, tr("The line is not `word<TAB>type<TAB>weight<TAB>origin`."), line)
+        if heading:
+            heading = False
+            continue
+        row = read_row(line, form)
+        if isinstance(row, str):
+            dictionary.report(number, row, line)
+            continue
+        word = " ".join(without_invisible(row.word).split())
+        if not word or len(word) > LONGEST:
+            message = (
+                tr("The entry has more than {n} characters.", n=LONGEST)
+                if word
+                else tr("The line has no character that can be seen.")
             )
+            dictionary.report(number, message, repr(row.word[: LONGEST + 1]))
             continue
-        fields += [""] * (4 - len(fields))
-        kind = None if fields[1] == UNTYPED else fields[1] or default_type
-        weight = default_weight
-        if fields[2]:
-            weight = _weight(dictionary, number, fields[2], default_weight)
-        whole = bool(fields[2])
-        dictionary.add(number, fields[0], kind, weight, whole=whole, origin=fields[3])
+        kind = _type_of(row.type or default_type)
+        typed = "\t" in line or default_type or form.commas
+        weight = default_weight or (
+            TYPED_WEIGHT if typed else RANKED_MASS / (number + RANKED_FROM)
+        )
+        given = _weight(dictionary, number, row.weight) if row.weight else None
+        if row.count:
+            counts.append((len(dictionary.words), float(row.count)))
+        dictionary.add(
+            number,
+            word,
+            kind,
+            given or weight,
+            weighed=given is not None,
+            complete=given is not None and bool(row.origin),
+            origin=row.origin,
+        )
+    _weigh_counts(dictionary, counts)
 
 
-def _weight(dictionary: Dictionary, number: int, value: str, otherwise: float) -> float:
+def _type_of(given: str) -> str | None:
+    """Return the type that a field names; a tag of jieba names one for places only."""
+    if given.lower() in PLACE_TAGS:
+        return "place"
+    return None if given == UNTYPED or not given or given.lower() in TAGS else given
+
+
+def _weight(dictionary: Dictionary, number: int, value: str) -> float | None:
+    """Read a weight; report one that is none and return None."""
     try:
         weight = float(value)
     except ValueError:
         weight = 0.0
     if 0.0 < weight < float("inf"):
-        return weight
-    dictionary.problems.append(
-        Problem(number, tr("The weight is not a number greater than 0."), value)
-    )
-    return otherwise
+        return min(max(weight, LEAST_WEIGHT), MOST_WEIGHT)
+    dictionary.report(number, tr("The weight is not a number greater than 0."), value)
+    return None
 
 
-def _read_jieba(dictionary: Dictionary, lines: Sequence[str]) -> None:
-    counts: list[int] = []
-    for number, line in enumerate(lines, 1):
-        if _empty(dictionary, number, line):
-            continue
-        word, count, tag = [*line.split(), "", ""][:3]
-        if not count.isdigit():
-            problem = Problem(number, tr("The line is not `word count tag`."), line)
-            dictionary.problems.append(problem)
-            continue
-        counts.append(int(count))
-        dictionary.words.append(word)
-        dictionary.types.append("place" if tag in PLACE_TAGS else None)
-        dictionary.lines.append(number)
-    per_million = 1e6 / max(FEWEST_COUNTS, sum(counts))
-    dictionary.weights = [(count or 0.5) * per_million for count in counts]
-    dictionary.wholes = [dictionary.name != BACKGROUND] * len(counts)
-    dictionary.origins = [dictionary.name] * len(counts)
-
-
-def _read_ranked(dictionary: Dictionary, lines: Sequence[str]) -> None:
-    for number, line in enumerate(lines, 1):
-        if not _empty(dictionary, number, line):
-            weight = RANKED_MASS / (number + RANKED_FROM)
-            dictionary.add(number, line.strip(), None, weight)
+def _weigh_counts(dictionary: Dictionary, counts: Sequence[tuple[int, float]]) -> None:
+    """Turn the counts of entries into weights."""
+    total = sum(min(count, MOST_COUNT) for _, count in counts)
+    per_million = 1e6 / max(FEWEST_COUNTS, total)
+    for index, count in counts:
+        weight = (min(count, MOST_COUNT) or 0.5) * per_million
+        dictionary.weights[index] = max(weight, LEAST_WEIGHT)
 
 
 def _read_marked(dictionary: Dictionary, lines: Sequence[str]) -> None:
@@ -223,24 +254,17 @@ def _read_marked(dictionary: Dictionary, lines: Sequence[str]) -> None:
             first_lines.setdefault(key, title.line + start)
     per_million = 1e6 / max(1.0, characters / CHARACTERS_A_BAG)
     for (word, kind), times in counts.items():
-        dictionary.add(first_lines[word, kind], word, kind, times * per_million, whole=True)
+        weight = times * per_million
+        dictionary.add(first_lines[word, kind], word, kind, weight, weighed=True, complete=True)
 
 
-_READERS = {
-    "typed": _read_typed,
-    "jieba": _read_jieba,
-    "ranked": _read_ranked,
-    "marked": _read_marked,
-}
-
-
-def _find_duplicates(dictionary: Dictionary) -> None:
-    if len(set(zip(dictionary.words, dictionary.types, strict=True))) == len(dictionary.words):
+def _find_repeated(dictionary: Dictionary) -> None:
+    """Report words that are there twice. Two types of one word are not reported here."""
+    if len(set(dictionary.words)) == len(dictionary.words):
         return
     seen: dict[tuple[str, str | None], int] = {}
     for line, word, kind in zip(dictionary.lines, dictionary.words, dictionary.types, strict=True):
         first = seen.setdefault((word, kind), line)
         if first != line:
-            dictionary.problems.append(
-                Problem(line, tr("The entry is there already, in line {first}.", first=first), word)
-            )
+            message = tr("The entry is there already, in line {first}.", first=first)
+            dictionary.report(line, message, word, harmless=True)

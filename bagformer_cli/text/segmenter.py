@@ -4,7 +4,7 @@
                             category) │ 2件装 (pattern, quantity)
 
 1. Each character is folded to lower case and half width without accents, one for one, and gets a
-   class such as letter, digit or space (:mod:`.characters`).
+   class such as letter, digit or space (:mod:`.characters`). Invisible characters are taken out.
 2. The automaton of the lexicon finds every entry (:mod:`.automaton`), and patterns find what no
    lexicon can list (:mod:`.patterns`).
 3. A dynamic program takes the cheapest cover (:mod:`.cover`). The cost of a bag is -1000 ln p, p
@@ -24,8 +24,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from bagformer_cli.text.characters import class_table, codes_of, fold_table
-from bagformer_cli.text.cover import GLUED, NAME_CHARACTER, PAIR, PackedBags, Titles
+from bagformer_cli.text.characters import INVISIBLE, class_table, codes_of, fold_table
+from bagformer_cli.text.costs import KIND_COST
+from bagformer_cli.text.cover import PackedBags, Titles
 from bagformer_cli.text.jit import kernels
 from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.patterns import (
@@ -46,25 +47,6 @@ VERSION = "segmenter 3"
 """Part of the fingerprint. Change it with every rule or cost that changes bags."""
 
 Source = Literal["lexicon", "pattern", "token"]
-
-KIND_COST = {
-    LEXICON: 0,
-    TOKEN: 20_000,
-    NUMBER: 3_000,
-    QUANTITY: 2_750,
-    MODEL: 11_000,
-    LETTERS: 11_000,
-    COMPOUND: 750,
-    NEW_COMPOUND: 0,
-    NAME: 3_750,
-    COUNTED: 9_000,
-    OFFER: 9_000,
-    PAIR: 9_500,
-    NAME_CHARACTER: 8_750,
-    GLUED: 6_000,
-}
-"""Cost of a bag by what made it, in thousandths of a nat. The cost of an entry is in
-:class:`.LexiconArrays`; a compound adds that of its head or suffix."""
 
 PATTERN_TYPES = {
     NUMBER: "number",
@@ -116,7 +98,11 @@ class Segmenter:
         self.types = lexicon.types
 
     def segment(self, text: str) -> list[Bag]:
-        """Cut one title. Bags are in order, do not overlap and cover all but whitespace."""
+        """Cut one title.
+
+        Bags are in order and do not overlap. They cover everything but whitespace, and invisible
+        characters after whitespace or at the beginning.
+        """
         return self.unpack([text], self.segment_batch([text]))[0]
 
     def unpack(self, texts: Sequence[str], packed: PackedBags) -> list[list[Bag]]:
@@ -150,8 +136,17 @@ class Segmenter:
     def segment_batch(self, texts: Sequence[str]) -> PackedBags:
         """Cut many titles. The bags of each are those it has alone."""
         codes, offsets = codes_of(texts)
-        titles = Titles(fold_table()[codes], class_table()[codes], offsets)
-        found = kernels(len(texts)).cover(titles, self.lexicon.arrays, self._kind_cost)
+        classes = class_table()[codes]
+        hidden = classes == INVISIBLE
+        if not hidden.any():
+            return self._cover(Titles(fold_table()[codes], classes, offsets))
+        kept = np.flatnonzero(~hidden)
+        before = np.concatenate([[0], np.cumsum(~hidden)])[offsets]
+        seen = Titles(fold_table()[codes[kept]], classes[kept], before)
+        return _with_invisible(self._cover(seen), kept, before, offsets)
+
+    def _cover(self, titles: Titles) -> PackedBags:
+        found = kernels(len(titles.offsets) - 1).cover(titles, self.lexicon.arrays, KIND_COST)
         return PackedBags(*found)
 
     @cached_property
@@ -159,6 +154,27 @@ class Segmenter:
         """Identify rules and lexicon: equal fingerprints give equal bags."""
         return f"{VERSION} {self.lexicon.fingerprint}"
 
-    @cached_property
-    def _kind_cost(self) -> npt.NDArray[np.int64]:
-        return np.array([KIND_COST[kind] for kind in range(len(KIND_COST))], np.int64)
+
+def _with_invisible(
+    bags: PackedBags,
+    kept: npt.NDArray[np.int64],
+    before: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
+) -> PackedBags:
+    """Count bags in the characters of the given titles, the invisible ones included.
+
+    An invisible character belongs to the bag before it; after a space or at the beginning of a
+    title it belongs to none.
+
+    Args:
+        bags: The bags, counted in the titles without invisible characters.
+        kept: The position of every character that can be seen, over all titles.
+        before: [n + 1] where each title begins in ``kept``.
+        offsets: [n + 1] where each title begins.
+    """
+    title = np.repeat(np.arange(len(offsets) - 1), np.diff(bags.offsets))
+    begin = offsets[title]
+    starts = kept[bags.starts + before[title]] - begin
+    following = np.append(kept, offsets[-1])[bags.ends + before[title]]
+    ends = np.minimum(following, offsets[title + 1]) - begin
+    return bags._replace(starts=starts.astype(np.int32), ends=ends.astype(np.int32))

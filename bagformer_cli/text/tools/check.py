@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +16,10 @@ from bagformer_cli.outputs import write_output
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.characters import fold
 from bagformer_cli.text.dictionaries import parse_dictionary
-from bagformer_cli.text.lexicon import LONGEST, RULES, Lexicon, fold_all
+from bagformer_cli.text.dictionaries import RULES
+from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.lines import Problem, read_lines
+from bagformer_cli.text.merging import fold_all
 from bagformer_cli.text.patterns import LEXICON, TOKEN
 from bagformer_cli.text.segmenter import Segmenter
 
@@ -27,9 +28,10 @@ CHUNK = 20_000
 Row = tuple[int, str, str, str | None]
 """An entry of a dictionary: its line, the word, folded, its type."""
 
-Kind = Literal["broken", "same", "conflict", "unreachable"]
-"""broken: the line cannot be used. same: the entry equals another one after folding. conflict:
-another dictionary gives it another type. unreachable: the entry never becomes a bag."""
+Kind = Literal["broken", "untidy", "same", "conflict", "unreachable"]
+"""broken: the line cannot be used and is left out. untidy: nothing is lost (an empty line, an entry
+that is there twice, another encoding). same: the entry equals another one after folding. conflict:
+another line or dictionary gives it another type. unreachable: the entry never becomes a bag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def check_dictionaries(
     """Find the problems of dictionary files.
 
     An entry is unreachable if the segmenter does not make one bag of it even when it is the whole
-    title: its parts are entries with a lower cost, it is too long, or a pattern is cheaper.
+    title: its parts are entries with a lower cost, or a pattern is cheaper.
 
     Args:
         paths: The files.
@@ -78,14 +80,15 @@ def check_dictionaries(
             findings += [_broken(name, problem) for problem in dictionary.problems]
             findings += _same(name, rows)
             findings += _conflicts(name, rows, known, types)
-            if not dictionary.problems:
+            if rows and not any(problem.fatal for problem in dictionary.problems):
                 findings += _unreachable(name, rows, known, Lexicon.load([*against, path]))
             task.advance()
     return sorted(findings, key=lambda found: (found.file, found.line))
 
 
 def _broken(name: str, problem: Problem) -> Finding:
-    return Finding(name, problem.line, "broken", problem.found, problem.message)
+    kind: Kind = "untidy" if problem.harmless else "broken"
+    return Finding(name, problem.line, kind, problem.found, problem.message)
 
 
 def _same(name: str, rows: Sequence[Row]) -> Iterator[Finding]:
@@ -145,10 +148,6 @@ def _unreachable(
 
 
 def _why(word: str, known: Container[str], own: Container[str]) -> str:
-    if len(word) > LONGEST:
-        return tr("It never matches: it has more than {n} characters.", n=LONGEST)
-    if any(unicodedata.category(character) in ("Cc", "Cf", "Mn") for character in word):
-        return tr("It never matches: it has invisible characters.")
     for cut in range(2, len(word) - 1):
         first, second = word[:cut], word[cut:]
         if (first in own or first in known) and (second in own or second in known):
@@ -162,7 +161,11 @@ def _why(word: str, known: Container[str], own: Container[str]) -> str:
 
 
 def repair(path: str | Path, out: str | Path) -> int:
-    """Write a dictionary as UTF-8 without its broken lines; returns how many those were."""
+    """Write a dictionary as UTF-8, without broken, empty and repeated lines.
+
+    Returns:
+        How many lines were left out.
+    """
     lines, _ = read_lines(path)
     problems = parse_dictionary(path).problems
     broken = {problem.line for problem in problems if not problem.whole_file}
