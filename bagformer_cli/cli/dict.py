@@ -144,7 +144,12 @@ def check(
     ] = True,
     repair: Annotated[
         Path | None,
-        typer.Option(help=tr("Write the first dictionary here, as UTF-8, without its broken, empty and repeated lines.")),
+        typer.Option(
+            help=tr(
+                "Write the first dictionary here, as UTF-8, without broken, empty and repeated "
+                "lines."
+            )
+        ),
     ] = None,
     show_all: Annotated[bool, typer.Option("--all", help=tr("List every finding."))] = False,
     as_json: Json = False,

@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from bagformer_cli.assets import asset_folder
 from bagformer_cli.files import write_text
 from bagformer_cli.text.bags import TitleEncoder, TokenBags
-from bagformer_cli.text.dictionaries import read_dictionary
-from bagformer_cli.text.lexicon import NEVER
+from bagformer_cli.text.dictionaries import NEVER, read_dictionary
 from bagformer_cli.text.segmenter import Bag, Segmenter, Source
 from bagformer_cli.text.tokenizer import Tokenizer
 from bagformer_cli.text.wordpiece import PackedTokens

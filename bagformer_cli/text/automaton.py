@@ -35,7 +35,7 @@ node ids to 32, and never frees the 150 MB that it returns for this dictionary (
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from operator import gt
 from pathlib import Path
@@ -54,6 +54,18 @@ LONGEST = 255
 
 CODE_POINT_BITS = 21
 """An edge has the key ``node << 21 | character``; no code point needs more bits."""
+
+TREE_FILES = {"label": np.uint32, "first": np.int32, "value": np.int32}
+AUTOMATON_FILES = {
+    "edges": np.int64,
+    "children": np.int32,
+    "initials": np.uint32,
+    "value": np.int32,
+    "depth": np.uint8,
+    "failure": np.int32,
+    "output": np.int32,
+}
+"""The arrays that are stored, and their types."""
 
 NODE_FACTOR, CHARACTER_FACTOR, HASH_SHIFT = 0x9E3779B1, 0x85EBCA77, 15
 """Constants of the hash. Products stay below 2^63, for outside numba an overflow is an error."""
@@ -122,7 +134,7 @@ class PrefixTree(NamedTuple):
     @staticmethod
     def open(folder: Path) -> PrefixTree:
         """Map the arrays that :meth:`save` wrote."""
-        return PrefixTree.of(*_open(folder, ("label", "first", "value")))
+        return PrefixTree.of(*_open(folder, TREE_FILES))
 
     def save(self, folder: Path) -> None:
         """Write the arrays into ``folder`` (``roots`` follows from the others)."""
@@ -219,8 +231,7 @@ class Automaton(NamedTuple):
     @staticmethod
     def open(folder: Path) -> Automaton:
         """Map the arrays that :meth:`save` wrote."""
-        names = ("edges", "children", "initials", "value", "depth", "failure", "output")
-        edges, children, initials, *rest = _open(folder, names)
+        edges, children, initials, *rest = _open(folder, AUTOMATON_FILES)
         return Automaton(edges, children, _roots(initials), initials, *rest)
 
     def save(self, folder: Path) -> None:
@@ -232,6 +243,8 @@ class Automaton(NamedTuple):
 
 def _roots(initials: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
     roots = np.zeros(CODE_POINTS, np.int32)
+    if not _below(initials, CODE_POINTS):
+        raise ValueError("a character is out of range")
     roots[initials] = np.arange(1, len(initials) + 1, dtype=np.int32)
     return roots
 
@@ -256,11 +269,76 @@ def _hash_table(
     return edges, children
 
 
-def _open(folder: Path, names: Sequence[str]) -> list[npt.NDArray[Any]]:
-    return [
-        np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-        for name in names
-    ]
+def _open(folder: Path, types: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+    """Map arrays; ValueError if one has another type than it should, or more dimensions."""
+    arrays = []
+    for name, kind in types.items():
+        array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        if array.dtype != kind or array.ndim != 1:
+            raise ValueError(f"{name}.npy has another type")
+        arrays.append(np.asarray(array))
+    return arrays
+
+
+def check_tree(tree: PrefixTree) -> None:
+    """Check that no walk in a prefix tree can leave its arrays.
+
+    Raises:
+        ValueError: One could.
+    """
+    label, first, value, _ = tree
+    nodes = len(label)
+    fits = (
+        nodes > 0
+        and len(first) == nodes + 1
+        and len(value) == nodes
+        and first[0] == 1
+        and first[-1] == nodes
+        and bool((first[1:] >= first[:-1]).all())
+        and bool((first[:-1] > np.arange(nodes)).all())  # children come after their parent
+    )
+    if not fits:
+        raise ValueError("the prefix tree is damaged")
+
+
+def check_automaton(automaton: Automaton, words: int) -> None:
+    """Check that reading with an automaton ends and never leaves its arrays.
+
+    Raises:
+        ValueError: It could.
+    """
+    edges, children, _, initials, value, depth, failure, output = automaton
+    nodes, slots = len(value), len(edges)
+    if not (
+        nodes > len(initials)
+        and slots & (slots - 1) == 0
+        and len(children) == slots
+        and len(depth) == len(failure) == len(output) == nodes
+        and bool((edges == 0).any())  # a search for an edge that is not there ends at a free slot
+        and all(_below(array, nodes) for array in (children, failure, output))
+        and int(value.min()) >= -1
+        and int(value.max()) < words
+        and not failure[0]
+        and not output[0]
+    ):
+        raise ValueError("the automaton is damaged")
+    # Every edge leads one character further, so a node's string fits into the characters before
+    # it. Links lead to shorter strings, so every chain of links ends at the root.
+    used = np.flatnonzero(edges)
+    parent = edges[used] >> CODE_POINT_BITS
+    if not (
+        _below(parent, nodes)
+        and not depth[0]
+        and bool((depth[1 : len(initials) + 1] == 1).all())
+        and bool((depth[children[used]] == depth[parent] + np.uint8(1)).all())
+        and bool((depth[failure[1:]] < depth[1:]).all())
+        and bool((depth[output[1:]] < depth[1:]).all())
+    ):
+        raise ValueError("the links of the automaton are damaged")
+
+
+def _below(array: npt.NDArray[Any], limit: int) -> bool:
+    return not len(array) or (int(array.min()) >= 0 and int(array.max()) < limit)
 
 
 def _save(folder: Path, **arrays: npt.NDArray[Any]) -> None:

@@ -1,7 +1,8 @@
 """Costs of bags, and the costs that words of a dictionary have.
 
-A cost is -1000 ln p, p being how often the bag is expected among all bags. An entry that is expected
-w times in a million words costs ``-1000 ln(w / 1e6)``, plus what its length adds (:func:`priors`):
+A cost is -1000 ln p, p being how often the bag is expected among all bags. An entry that is
+expected w times in a million words costs ``-1000 ln(w / 1e6)``, plus what its length adds
+(:func:`priors`):
 
     连衣裙    w = 8      11,736 + 0        three ideographs are usual
     裙子      w = 8      11,736 - 1,750    two are more so
@@ -104,7 +105,8 @@ def priors(
 
 def cost_of(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the cost of words with these weights, before what their length adds."""
-    return 1000.0 * (np.log(1e6) - np.log(weights))
+    costs: npt.NDArray[np.float64] = 1000.0 * (np.log(1e6) - np.log(weights))
+    return costs
 
 
 def weight_of(costs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

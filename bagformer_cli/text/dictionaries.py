@@ -196,12 +196,10 @@ def _read_lines(dictionary: Dictionary, lines: Sequence[str]) -> None:
             continue
         kind = _type_of(row.type or default_type)
         typed = "\t" in line or default_type or form.commas
-        weight = default_weight or (
-            TYPED_WEIGHT if typed else RANKED_MASS / (number + RANKED_FROM)
-        )
+        weight = default_weight or (TYPED_WEIGHT if typed else RANKED_MASS / (number + RANKED_FROM))
         given = _weight(dictionary, number, row.weight) if row.weight else None
-        if row.count:
-            counts.append((len(dictionary.words), float(row.count)))
+        if row.times:
+            counts.append((len(dictionary.words), float(row.times)))
         dictionary.add(
             number,
             word,

@@ -38,10 +38,11 @@ _TAGS = (
 TAGS = frozenset(_TAGS.split())
 """Part-of-speech tags of jieba. They say nothing about the type, except those of places."""
 
-TYPES = frozenset(
+_TYPES = (
     "category brand colour material pattern style audience season scene function selling place "
-    "name model unit head suffix never".split()
+    "name model unit head suffix never"
 )
+TYPES = frozenset(_TYPES.split())
 """Types of the shipped dictionaries, which may stand where jieba has a tag: `奶盖杯 5 category`."""
 
 PLACE_TAGS = frozenset({"ns", "nsf", "loc"})
@@ -50,7 +51,7 @@ COLUMNS = {
     "word": "word words term entity entry name keyword 词 词语 词条 单词 实体 名称 关键词",
     "type": "type label tag pos class category 类型 类别 标签 词性 类",
     "weight": "weight 权重",
-    "count": "count freq frequency df tf 词频 频次 频率 次数 数量",
+    "times": "count freq frequency df tf 词频 频次 频率 次数 数量",
     "origin": "origin source 来源",
 }
 _HEADINGS = {name: column for column, names in COLUMNS.items() for name in names.split()}
@@ -67,14 +68,14 @@ class Row(NamedTuple):
         word: The word.
         type: Its type, :data:`UNTYPED` for none.
         weight: A weight per million words.
-        count: How often the word was seen.
+        times: How often the word was seen.
         origin: Where the entry comes from.
     """
 
     word: str
     type: str = ""
     weight: str = ""
-    count: str = ""
+    times: str = ""
     origin: str = ""
 
 
@@ -165,8 +166,9 @@ def read_row(line: str, form: Form) -> Row | str:
     if len(parts) > 4:
         return tr("The line has more than 4 fields: word, type, weight, origin.")
     if len(parts) < 4 and _NUMBER.fullmatch(parts[1]):  # THUOCL, jieba with tabs
-        return Row(parts[0], type=parts[2] if len(parts) > 2 else "", count=parts[1])
-    return Row(parts[0], *parts[1:3], origin=parts[3] if len(parts) > 3 else "")
+        return Row(parts[0], type=parts[2] if len(parts) > 2 else "", times=parts[1])
+    word, kind, weight, origin = [*parts, "", "", ""][:4]
+    return Row(word, kind, weight, origin=origin)
 
 
 def _read_blanks(line: str, form: Form) -> Row:
@@ -175,7 +177,7 @@ def _read_blanks(line: str, form: Form) -> Row:
     if counted:
         word, count, tag = counted.groups()
         if _is_tag(tag) or (form.counted_latin if word[-1].isascii() else form.counted):
-            return Row(word, type=tag or "", count=count)
+            return Row(word, type=tag or "", times=count)
     elif form.tagged and (tagged := _tag_of(line)):
         return Row(tagged[1], type=tagged[2])
     return Row(line)

@@ -1,34 +1,34 @@
 """A lexicon: the entries of dictionaries, and the arrays that the segmenter reads.
 
 The arrays (automaton, costs, types) are computed once from the merged dictionaries
-(:mod:`.merging`) and kept in the user's cache folder, under a digest of the sources. They are plain
-arrays that are mapped into memory; nothing is unpickled, and nothing is written next to a
-dictionary.
+(:mod:`.merging`) and kept in the user's cache folder, under a digest of the sources
+(:mod:`.lexicon_cache`). They are plain arrays that are mapped into memory; nothing is unpickled,
+and nothing is written next to a dictionary.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from bagformer_cli.assets import asset_folder
-from bagformer_cli.errors import MissingDependencyError, cannot_read
-from bagformer_cli.files import atomic_file, atomic_folder, cache_folder
+from bagformer_cli.errors import MissingDependencyError
+from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
-from bagformer_cli.text.automaton import Automaton, PrefixTree
+from bagformer_cli.opening import read_regular, shown
 from bagformer_cli.text.cover import LexiconArrays
-from bagformer_cli.text.dictionaries import BACKGROUND, read_dictionary
+from bagformer_cli.text.dictionaries import BACKGROUND, Dictionary, read_dictionary
 from bagformer_cli.text.dictionary_lines import UNTYPED
-from bagformer_cli.text.merging import Entry, end_costs, merge, write_lexicon
+from bagformer_cli.text.dictionary_remarks import remarks_on
+from bagformer_cli.text.lexicon_cache import open_cached
+from bagformer_cli.text.lines import MOST_BYTES
+from bagformer_cli.text.merging import Entry, merge, write_lexicon
 
-FORMAT = "lexicon 13"
+FORMAT = "lexicon 12"
 """Part of the digest. Change it with the cached arrays, the merging or the folding."""
 
 
@@ -49,16 +49,20 @@ class Lexicon:
         types: Names of the types, which ``arrays.type`` indexes.
         arrays: The automaton over the entries, their costs and types, units, heads, suffixes.
         fingerprint: Identifies the content: equal fingerprints give equal bags.
+        remarks: What a user should know about the dictionaries and the cache, a sentence each.
     """
 
     folder: Path
     types: tuple[str, ...]
     arrays: LexiconArrays
     fingerprint: str
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, sources: Sequence[str | Path] = ("builtin",)) -> Lexicon:
         """Open the lexicon of ``sources``; build it first if it is not in the cache.
+
+        Lines that cannot be used are left out and named in ``remarks``.
 
         Args:
             sources: Dictionary files; ``"builtin"`` is what ships with the project,
@@ -66,45 +70,24 @@ class Lexicon:
 
         Raises:
             InputError: A file or package is missing.
-            DataError: A dictionary is broken; the place is named.
+            DataError: No line of a dictionary can be used.
         """
         files = [file for source in sources for file in _files_of(source)]
         digest = hashlib.sha256(FORMAT.encode())
         for name, path, shipped in files:
-            try:
-                content = hashlib.sha256(path.read_bytes()).digest()
-            except OSError as error:
-                raise cannot_read(path, error) from error
+            content = hashlib.sha256(read_regular(path, MOST_BYTES)).digest()
             digest.update(f"{name} {shipped}".encode() + b"\0" + content)
-        folder = cache_folder() / "lexicon" / digest.hexdigest()[:32]
-        if not (folder / "meta.json").is_file():
-            shipped, own = ([read_dictionary(path, name=name) for name, path, is_shipped in files if is_shipped is which] for which in (True, False))
-            merged = merge(shipped, own)
-            with atomic_folder(folder, keep_existing=True) as temporary:
-                write_lexicon(temporary, merged)
-        return cls._open(folder)
 
-    @classmethod
-    def _open(cls, folder: Path) -> Lexicon:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        entry_cost, entry_type, entry_head, heads, suffixes = (
-            np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-            for name in ("cost", "type", "head", "heads", "suffixes")
-        )
-        return cls(
-            folder,
-            tuple(meta["types"]),
-            LexiconArrays(
-                Automaton.open(folder / "entries"),
-                entry_cost,
-                entry_type,
-                entry_head,
-                PrefixTree.open(folder / "units"),
-                end_costs(heads),
-                end_costs(suffixes),
-            ),
-            meta["fingerprint"],
-        )
+        def write(folder: Path) -> None:
+            shipped, own = _read(files, shipped=True), _read(files, shipped=False)
+            merged = merge([one for _, one in shipped], [one for _, one in own])
+            write_lexicon(folder, merged, remarkable=bool(remarks_on(own)))
+
+        found = open_cached(digest.hexdigest()[:32], write)
+        remarks = [found.remark] if found.remark else []
+        if found.remarkable:  # read again: the remarks are in the language of this process
+            remarks += remarks_on(_read(files, shipped=False))
+        return cls(found.folder, found.types, found.arrays, found.fingerprint, tuple(remarks))
 
     def __len__(self) -> int:
         return len(self.arrays.cost)
@@ -140,6 +123,14 @@ def jieba_words() -> Path:
     )
 
 
+def _read(files: Sequence[Source], *, shipped: bool) -> list[tuple[Path, Dictionary]]:
+    return [
+        (path, read_dictionary(path, name=name))
+        for name, path, comes_with_xmr in files
+        if comes_with_xmr == shipped
+    ]
+
+
 def _files_of(source: str | Path) -> list[Source]:
     if source == BACKGROUND:
         return [Source(BACKGROUND, jieba_words(), True)]
@@ -147,4 +138,5 @@ def _files_of(source: str | Path) -> list[Source]:
         files = sorted(asset_folder("entity_dicts").glob("*.tsv"))
         own = [Source(path.name, path, True) for path in files]
         return [*own, Source(BACKGROUND, jieba_words(), True)]
-    return [Source(Path(source).name, Path(source), False)]
+    # The name becomes the origin of entries, a field of lexicon.txt.
+    return [Source(" ".join(shown(Path(source).name).split()), Path(source), False)]

@@ -10,11 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bagformer_cli.errors import DataError, cannot_read
+from bagformer_cli.errors import DataError
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import read_regular
+
+MOST_BYTES = 256 << 20
+"""Bytes of a file at most: it is read as a whole."""
 
 BYTE_ORDER_MARK = "\ufeff"
 BYTE_ORDER_MARK_HEX = "EF BB BF"
+
+FEW = 0.1
+"""Share of the lines with other than ASCII characters up to which lines that are not UTF-8 are
+taken for broken. With more, the file is rather in another encoding, in which some lines happen to
+be UTF-8."""
 
 _MARKS = {
     "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # begins with the mark of UTF-16
@@ -57,17 +66,15 @@ def read_lines(path: str | Path) -> tuple[list[str], list[Problem]]:
     Raises:
         InputError: The file cannot be read.
     """
-    path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise cannot_read(path, error) from error
+    raw = read_regular(path, MOST_BYTES)
     text, problems = _decode(raw)
     if text.startswith(BYTE_ORDER_MARK):
         text = text[1:]
         if not problems:  # in UTF-16 the mark is usual
             message = tr("The file begins with a byte-order mark.")
-            problems.append(Problem(1, message, BYTE_ORDER_MARK_HEX, whole_file=True, harmless=True))
+            problems.append(
+                Problem(1, message, BYTE_ORDER_MARK_HEX, whole_file=True, harmless=True)
+            )
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     if not lines[-1]:
         lines.pop()
@@ -76,32 +83,29 @@ def read_lines(path: str | Path) -> tuple[list[str], list[Problem]]:
 
 def _decode(raw: bytes) -> tuple[str, list[Problem]]:
     """Decode a file and describe what was unusual about its encoding."""
-    encoding = _by_mark(raw)
+    encoding, start = _by_mark(raw), 0
     if encoding is None:
         try:
             return raw.decode("utf-8"), []
         except UnicodeDecodeError as error:
             start = error.start
         lines = raw.split(b"\n")
-        broken = [n for n, line in enumerate(lines, 1) if not _is_utf8(line)]
-        if 2 * len(broken) <= sum(not line.isascii() for line in lines):
-            # UTF-8 but for a few lines. As GB18030 the others might read as something else.
+        broken = [n for n, line in enumerate(lines, 1) if not _can_be(line, "utf-8")]
+        few = len(broken) <= FEW * sum(not line.isascii() for line in lines)
+        if few or (len(broken) < len(lines) - 1 and not _can_be(raw, "gb18030")):
             message = tr("The line is not UTF-8 text.")
             problems = [Problem(n, message, _hex(lines[n - 1])) for n in broken]
             for n in broken:
                 lines[n - 1] = b""
             return b"\n".join(lines).decode("utf-8"), problems
         encoding = "gb18030"
-    else:
-        start = 0
     line, found = raw.count(b"\n", 0, start) + 1, _hex(raw[start:])
-    try:
-        text = raw.decode(encoding)
-    except UnicodeDecodeError:
+    if not _can_be(raw, encoding):
         message = tr("The file is not UTF-8, nor in another encoding that is known.")
         return "", [Problem(line, message, found, whole_file=True)]
     message = tr("The file is not UTF-8 (it reads as {name}).", name=encoding)
-    return text, [Problem(line, message, found, whole_file=True, harmless=True)]
+    problem = Problem(line, message, found, whole_file=True, harmless=True)
+    return raw.decode(encoding), [problem]
 
 
 def _by_mark(raw: bytes) -> str | None:
@@ -115,9 +119,9 @@ def _by_mark(raw: bytes) -> str | None:
     return "utf-16-le" if head[1::2].count(0) >= head[::2].count(0) else "utf-16-be"
 
 
-def _is_utf8(line: bytes) -> bool:
+def _can_be(raw: bytes, encoding: str) -> bool:
     try:
-        line.decode("utf-8")
+        raw.decode(encoding)
     except UnicodeDecodeError:
         return False
     return True

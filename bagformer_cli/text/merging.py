@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bagformer_cli.text.automaton import Automaton, PrefixTree
-from bagformer_cli.text.characters import CODE_POINTS, codes_of, fold_table
+from bagformer_cli.text.characters import codes_of, fold_table
 from bagformer_cli.text.costs import cost_of, priors, raise_entries, weight_of
 from bagformer_cli.text.cover import LexiconArrays
 from bagformer_cli.text.dictionaries import (
@@ -33,6 +33,7 @@ from bagformer_cli.text.dictionaries import (
     Dictionary,
 )
 from bagformer_cli.text.dictionary_lines import UNTYPED
+from bagformer_cli.text.lexicon_cache import end_costs
 
 WHOLE = frozenset({UNIT, HEAD, "brand", "place"})
 """Types whose entries are names, which stay one bag even if they consist of two entries."""
@@ -141,8 +142,14 @@ def _composite(word: str, entries: Container[str]) -> bool:
     )
 
 
-def write_lexicon(folder: Path, merged: Merged) -> None:
-    """Write the cache folder: the entries as text, the arrays, ``meta.json``."""
+def write_lexicon(folder: Path, merged: Merged, *, remarkable: bool = False) -> None:
+    """Write a cache folder: the entries as text, the arrays, ``meta.json``.
+
+    Args:
+        folder: An empty folder.
+        merged: The entries.
+        remarkable: Whether there is something to say about the dictionaries.
+    """
     entries = merged.entries
     weights = _rounded([entry.weight for entry in entries])
     kinds = np.array([entry.type or "" for entry in entries])
@@ -189,7 +196,11 @@ def write_lexicon(folder: Path, merged: Merged) -> None:
     np.save(folder / "heads.npy", heads)
     np.save(folder / "suffixes.npy", suffixes)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
-    meta = {"types": types[untyped:].tolist(), "fingerprint": fingerprint}
+    meta = {
+        "types": types[untyped:].tolist(),
+        "fingerprint": fingerprint,
+        "remarkable": remarkable,
+    }
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
@@ -199,9 +210,7 @@ def _rounded(weights: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[
     return np.array([float(f"{weight:.6g}") for weight in clipped.tolist()], np.float64)
 
 
-def _costs(
-    weights: npt.NDArray[np.float64], prior: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int32]:
+def _costs(weights: npt.NDArray[np.float64], prior: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     return np.maximum(1, np.rint(cost_of(weights) + prior)).astype(np.int32)
 
 
@@ -216,10 +225,3 @@ def _ends(
         if entry.type == role and len(entry.word) == 1
     ]
     return np.array(ends, np.int64).reshape(-1, 2).T
-
-
-def end_costs(ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    """Return the cost of each code point [0x110000] as a head or suffix, 0: it is none."""
-    costs = np.zeros(CODE_POINTS, np.int32)
-    costs[ends[0]] = ends[1]
-    return costs

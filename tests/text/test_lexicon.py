@@ -21,6 +21,7 @@ from bagformer_cli.text.automaton import Automaton, PrefixTree
 from bagformer_cli.text.characters import fold
 from bagformer_cli.text.dictionaries import parse_dictionary, read_dictionary
 from bagformer_cli.text.lexicon import Lexicon
+from bagformer_cli.text.segmenter import Segmenter
 from bagformer_cli.text.tools.check import check_dictionaries, repair
 
 Write = Callable[..., Path]
@@ -42,14 +43,12 @@ def words(lexicon: Lexicon) -> dict[str, str | None]:
 
 def test_a_word_a_line_is_a_ranking(write: Write) -> None:
     dictionary = read_dictionary(write("连衣裙", "iphone 15", "手机壳"))
-    assert dictionary.layout == "ranked"
     assert dictionary.words == ["连衣裙", "iphone 15", "手机壳"]
     assert dictionary.weights == sorted(dictionary.weights, reverse=True)
 
 
 def test_jiebas_format(write: Write) -> None:
     dictionary = read_dictionary(write("连衣裙 30 n", "杭州 10 ns", "手机" + " 60"))
-    assert dictionary.layout == "jieba"
     assert dictionary.types == [None, "place", None]
     assert dictionary.weights[0] == pytest.approx(3 * dictionary.weights[1])
 
@@ -58,17 +57,16 @@ def test_typed_lines_and_their_defaults(write: Write) -> None:
     dictionary = read_dictionary(
         write("# type: brand", "# weight: 4", "回力", "红色\tcolour", "裙\t-\t9\tmine")
     )
-    assert dictionary.layout == "typed"
     assert dictionary.types == ["brand", "colour", None]
     assert dictionary.weights == [4, 4, 9]
     assert dictionary.origins == ["words.txt", "words.txt", "mine"]
-    assert dictionary.wholes == [False, False, True]
+    assert dictionary.weighed == [False, False, True]
+    assert dictionary.complete == [False, False, True]
 
 
 def test_marked_titles_are_a_dictionary(write: Write) -> None:
     title = ["红 O", "帽 B-HCCX", "子 I-HCCX", "帽 B-HCCX", "子 I-HCCX", "鸿 B-HPPX", ""]
     dictionary = read_dictionary(write(*title))
-    assert dictionary.layout == "marked"
     assert dict(zip(dictionary.words, dictionary.types, strict=True)) == {
         "帽子": "category",
         "鸿": "brand",
@@ -79,29 +77,136 @@ def test_marked_titles_are_a_dictionary(write: Write) -> None:
 @pytest.mark.parametrize(
     ("content", "line", "found"),
     [
+        ("裙\n".encode() + b"\xff\xfe\xfa\n", 2, "not UTF-8"),
+        ("裙\n裤\tcategory\tmuch\n".encode(), 2, "weight"),
+        ("裙\n裤\tcategory\t-1\n".encode(), 2, "weight"),
+        ("裙\n\tcategory\n".encode(), 2, "no word"),
+        ("裙\n裤\tc\t1\to\tx\n".encode(), 2, "4 fields"),
+        (f"裙\n{'长' * 65}\n".encode(), 2, "more than 64 characters"),
+        ("裙\n\u200b\ufeff\n".encode(), 2, "can be seen"),
+    ],
+)
+def test_a_broken_line_costs_itself_alone(
+    tmp_path: Path, content: bytes, line: int, found: str
+) -> None:
+    path = tmp_path / "broken.txt"
+    path.write_bytes(content)
+    dictionary = read_dictionary(path)
+    assert dictionary.words[0] == "裙"
+    (problem,) = dictionary.problems
+    assert (problem.line, problem.harmless) == (line, False)
+    assert found in problem.message
+    (remark,) = Lexicon.load([path]).remarks
+    assert str(path) in remark
+    assert f"line {line}" in remark
+    assert Lexicon.load([path]).remarks == (remark,)  # from the cache, too
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "found"),
+    [
         ("裙\n\n裤\n".encode(), 2, "empty"),
         ("裙\n  \n裤\n".encode(), 2, "empty"),
         ("裙\n裤\n裙\n".encode(), 3, "already, in line 1"),
-        (b"\xef\xbb\xbf" + "裙\n".encode(), 1, "byte-order mark"),
-        ("裙\n连衣裙\n".encode("gb18030"), 2, "gb18030"),
-        ("裙\n连衣裙\n".encode("utf-16"), 1, "utf-16"),
-        ("裙\n".encode() + b"\xff\xfe\xfa\n", 2, "not UTF-8"),
-        ("裙\tcategory\tmuch\n".encode(), 1, "weight"),
-        ("裙\tcategory\t-1\n".encode(), 1, "weight"),
-        (b"\tcategory\n", 1, "TAB"),
-        ("裙\tc\t1\to\tx\n".encode(), 1, "TAB"),
-        (b"".join(b"w%d 3 n\n" % n for n in range(1000)) + b"x\n", 1001, "count"),
+        (b"\xef\xbb\xbf" + "裙\n裤\n".encode(), 1, "byte-order mark"),
+        ("裙\n裤\n".encode("gb18030"), 2, "gb18030"),
+        ("裙\n裤\n".encode("utf-16"), 1, "utf-16"),
+        ("裙\n裤\n".encode("utf-16-le"), 1, "utf-16-le"),
+        ("裙\n裤\n".encode("utf-32"), 1, "utf-32"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, content: bytes, line: int, found: str) -> None:
+def test_what_loses_nothing_is_harmless(
+    tmp_path: Path, content: bytes, line: int, found: str
+) -> None:
+    path = tmp_path / "untidy.txt"
+    path.write_bytes(content)
+    dictionary = read_dictionary(path)
+    assert dictionary.words[:2] == ["裙", "裤"]
+    (problem,) = dictionary.problems
+    assert (problem.line, problem.harmless) == (line, True)
+    assert found in problem.message
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00\xd8\n", b"\xff\xff\xff\n", b"\t\tx\n"])
+def test_a_dictionary_without_a_usable_line_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.txt"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
         read_dictionary(path)
-    assert caught.value.where == f"{path}:{line}"
-    assert found in caught.value.message
+    assert str(path) in str(caught.value.where)
     assert "dict check" in str(caught.value.hint)
     assert caught.value.exit_code == 2
+
+
+FORMS = {
+    "comments and blank lines": ("# a list\n裙\n\n# end\n裤\n", ["裙", "裤"]),
+    "Windows": ("裙\r\n裤\r\n", ["裙", "裤"]),
+    "an old Mac": ("裙\r裤\r", ["裙", "裤"]),
+    "THUOCL": ("苹果\t1234\n雪梨\t12\n", ["苹果", "雪梨"]),
+    "jieba with tabs": ("苹果\t1234\tn\n北京\t12\tns\n", ["苹果", "北京"]),
+    "jieba": ("苹果 1234 n\n雪梨 12\n北京 ns\n香蕉\n", ["苹果", "雪梨", "北京", "香蕉"]),
+    "wide blanks": ("苹果\u30001234\n雪梨   12  n \n", ["苹果", "雪梨"]),
+    "blanks in words": ("Love Live 手办 3 nz\nEdu Trust认证 2000\n裙 5\n",
+                        ["Love Live 手办", "Edu Trust认证", "裙"]),
+    "latin names in a list": ("iphone 15\niphone 15 pro\nralph lauren\n裙\n小米\n大衣\n",
+                              ["iphone 15", "iphone 15 pro", "ralph lauren", "裙", "小米", "大衣"]),
+    "names that end in numbers": ("小米 13\n小米 14\n小米 14 pro\n",
+                                  ["小米 13", "小米 14", "小米 14 pro"]),
+    "a few numbers in a long list": ("\n".join([*"裙裤衫帽鞋袜巾包伞镜", "裤子", "小米 14"]),
+                                     [*"裙裤衫帽鞋袜巾包伞镜", "裤子", "小米 14"]),
+    "CSV": ("红色,colour\n耐克,brand,5\n", ["红色", "耐克"]),
+    "CSV with headings": ("词,类型,词频\n红色,colour,5\n\"耐克, 正品\",brand,6\n",
+                          ["红色", "耐克, 正品"]),
+    "TSV with headings": ("type\tword\ncolour\t红色\n", ["红色"]),
+    "commas in words": ("裙\nsky,zoom\n裤\n", ["裙", "sky,zoom", "裤"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_dictionaries_come_in_many_forms(tmp_path: Path, form: str) -> None:
+    content, expected = FORMS[form]
+    path = tmp_path / "d.txt"
+    path.write_bytes(content.encode())
+    dictionary = read_dictionary(path)
+    assert dictionary.words == expected
+    assert all(problem.harmless for problem in dictionary.problems)
+
+
+def test_a_field_that_is_no_tag_of_jieba_is_a_type(write: Write) -> None:
+    dictionary = read_dictionary(write("红色\tcolour", "北京 12 ns", "苹果 5 n", "耐克 9 brand"))
+    assert dictionary.types == ["colour", "place", None, "brand"]
+
+
+@given(st.lists(st.text("红裙子奶盖a1 \t,#.\u200b\ufeff\r", max_size=8), max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_every_line_is_an_entry_or_named(tmp_path_factory: Any, lines: list[str]) -> None:
+    path = tmp_path_factory.mktemp("d") / "d.txt"
+    path.write_bytes("\n".join(lines).encode())
+    dictionary = parse_dictionary(path)
+    whole = path.read_bytes().decode().removeprefix("\ufeff").replace("\r\n", "\n")
+    count = len(whole.replace("\r", "\n").removesuffix("\n").split("\n")) if whole else 0
+    comments = [line for line in whole.replace("\r", "\n").split("\n")
+                if line.startswith("#") and "\t" not in line]  # fmt: skip
+    named = {problem.line for problem in dictionary.problems if not problem.whole_file}
+    assert len({*dictionary.lines, *named}) + len(comments) >= count
+    assert all(word and word == word.strip() for word in dictionary.words)
+
+
+def test_words_with_two_types_are_named(write: Write) -> None:
+    first = write("红色\tcolour", "苹果\tbrand", name="a.tsv")
+    second = write("苹果\tcategory", name="b.tsv")
+    lexicon = Lexicon.load([first, second])
+    assert words(lexicon)["苹果"] == "brand"
+    (remark,) = lexicon.remarks
+    assert "苹果" in remark
+    assert f"{first}:2" in remark
+    assert f"{second}:1" in remark
+
+
+def test_a_users_type_replaces_a_shipped_one(write: Write) -> None:
+    own = write("连衣裙\tbrand", name="a.tsv")
+    assert words(Lexicon.load())["连衣裙"] == "category"
+    assert words(Lexicon.load(["builtin", own]))["连衣裙"] == "brand"
 
 
 def test_a_missing_dictionary_is_named(tmp_path: Path) -> None:
@@ -121,13 +226,33 @@ def test_entries_are_folded_and_merged(write: Write) -> None:
     assert words(Lexicon.load([first, second])) == {"led灯": "lamp", "cafe": "brand", "裙": None}
 
 
-def test_two_entries_side_by_side_stay_two(write: Write) -> None:
+def test_two_entries_side_by_side_stay_two_but_in_a_users_list(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = write("儿童", "滑板车", "儿童滑板车", "回力鞋", "电动车")
+    assert "儿童滑板车" in words(Lexicon.load([plain]))
+    monkeypatch.setattr("bagformer_cli.text.merging.LARGE", 5)  # as a list nobody chose by hand
+    monkeypatch.setattr("bagformer_cli.text.lexicon.FORMAT", "another cache")
     assert "儿童滑板车" not in words(Lexicon.load([plain]))
     whole = write("儿童滑板车\tcategory\t5", name="whole.tsv")
     assert "儿童滑板车" in words(Lexicon.load([plain, whole]))
     brand = write("儿童滑板车\tbrand", name="brand.tsv")
     assert "儿童滑板车" in words(Lexicon.load([plain, brand]))
+
+
+@given(
+    st.lists(st.text("红绿裙子男女鞋空军一号2件a", min_size=1, max_size=7), min_size=1, max_size=6)
+)
+@settings(max_examples=25, deadline=None)
+def test_every_word_of_a_users_list_is_one_bag(tmp_path_factory: Any, listed: list[str]) -> None:
+    path = tmp_path_factory.mktemp("d") / "d.txt"
+    path.write_text("\n".join(listed) + "\n", "utf-8")
+    frequent = path.with_name("frequent.tsv")  # with all four fields: their weights stay
+    frequent.write_text("".join(f"{word}\t-\t9000\tx\n" for word in PARTS), "utf-8")
+    segmenter = Segmenter(Lexicon.load([frequent, path]))
+    for word in listed:
+        (bag,) = segmenter.segment(word)
+        assert (bag.text, bag.source) == (word, "lexicon")
 
 
 def test_what_is_never_a_word_leaves_the_background_alone(write: Write) -> None:
@@ -176,6 +301,8 @@ def test_saved_and_loaded_it_is_the_same(write: Write, tmp_path: Path) -> None:
     assert again.arrays.head[ord("机")] == lexicon.arrays.head[ord("机")] > 0
     assert again.arrays.suffix[ord("款")] == lexicon.arrays.suffix[ord("款")] > 0
 
+
+PARTS = ("红绿", "裙子", "男", "女鞋", "空军", "一号", "军一", "号2", "件a")
 
 ENTRIES_AND_TEXT = (
     st.sets(st.text("红绿裙子a1 ", min_size=1, max_size=5), min_size=1),
@@ -254,7 +381,6 @@ def test_the_shipped_dictionaries_are_sound() -> None:
     for file in files:
         dictionary = parse_dictionary(file)
         assert not dictionary.problems, file
-        assert dictionary.layout == "typed"
         assert "Written for this project" in file.read_text("utf-8").splitlines()[0]
         assert all(kind for kind in dictionary.types), file
 
@@ -283,16 +409,23 @@ def test_check_finds_every_kind(write: Write) -> None:
     found = check_dictionaries([path, other, third], against=())
     seen = {(Path(f.file).name, f.line, f.kind) for f in found}
     assert {
-        ("a.txt", 3, "unreachable"),
         ("a.txt", 5, "same"),
-        ("a.txt", 6, "unreachable"),
+        ("a.txt", 6, "broken"),
         ("c.tsv", 1, "conflict"),
     } <= seen
     broken = write("裙", "", "裙", name="d.txt")
     assert [(f.line, f.kind) for f in check_dictionaries([broken], against=())] == [
-        (2, "broken"),
-        (3, "broken"),
+        (2, "untidy"),
+        (3, "untidy"),
     ]
+
+
+def test_check_says_what_never_matches(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bagformer_cli.text.merging.LARGE", 3)
+    large = write("儿童", "滑板车", "儿童滑板车")
+    (found,) = check_dictionaries([large], against=())
+    assert (found.line, found.kind) == (3, "unreachable")
+    assert "儿童" in found.message
 
 
 def test_repair_leaves_a_dictionary_that_can_be_read(tmp_path: Path) -> None:
@@ -309,7 +442,7 @@ def test_xmr_dict_check_and_stats(xmr: Callable, write: Write) -> None:  # type:
     good = write("裙\tcategory", "红色\tcolour", name="a.tsv")
     run = xmr("dict", "check", good, "--no-builtin", "--json")
     assert (run.code, run.json()["findings"]) == (0, [])
-    bad = write("裙", "", name="b.txt")
+    bad = write("裙", "裤\tcategory\tmuch", name="b.txt")
     run = xmr("dict", "check", bad, "--no-builtin", "--json")
     assert run.code == 2
     assert run.json()["findings"][0]["line"] == 2

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from bagformer_cli.text import cover, patterns, segmenter
 from bagformer_cli.text import jit as kernels
 from bagformer_cli.text.characters import DIGIT, LATIN, MARK, OTHER, SPACE, class_table, fold
-from bagformer_cli.text.lexicon import RULES, Lexicon
-from bagformer_cli.text.segmenter import KIND_COST, Bag, Segmenter
+from bagformer_cli.text.costs import KIND_COST
+from bagformer_cli.text.dictionaries import RULES
+from bagformer_cli.text.lexicon import Lexicon
+from bagformer_cli.text.segmenter import Bag, Segmenter
 
 ENTRIES = """\
 红色\tcolour\t20

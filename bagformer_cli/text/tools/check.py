@@ -15,8 +15,7 @@ from bagformer_cli.messages import tr
 from bagformer_cli.outputs import write_output
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.characters import fold
-from bagformer_cli.text.dictionaries import parse_dictionary
-from bagformer_cli.text.dictionaries import RULES
+from bagformer_cli.text.dictionaries import RULES, parse_dictionary
 from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.lines import Problem, read_lines
 from bagformer_cli.text.merging import fold_all
