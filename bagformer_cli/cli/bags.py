@@ -10,7 +10,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Builtin, Lexicons, chosen_lexicons
+from bagformer_cli.cli.options import Builtin, Lexicons, chosen_lexicons, warn_of_lexicon
 from bagformer_cli.cli.views import show_bag_legend, show_bags
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
@@ -84,6 +84,8 @@ def bags(
 
     if output is not None:
         check_output(output, [path for path in (source, gold, *lexicons, tokenizer) if path])
+
+    warn_of_lexicon(bag_encoder(tokenizer, tuple(lexicons)).segmenter.lexicon)
 
     if gold is not None:
         _compare(gold, source, lexicons, tokenizer, show_errors)

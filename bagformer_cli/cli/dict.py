@@ -11,7 +11,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Builtin, Lexicons, chosen_lexicons
+from bagformer_cli.cli.options import Builtin, Lexicons, chosen_lexicons, warn_of_lexicon
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ def _segmenter(lexicons: list[str]) -> Iterator[tuple[Segmenter, Any]]:
     from bagformer_cli.text.segmenter import Segmenter
 
     with bars.progress() as progress:
-        yield Segmenter(Lexicon.load(lexicons)), progress
+        lexicon = Lexicon.load(lexicons)
+        warn_of_lexicon(lexicon)
+        yield Segmenter(lexicon), progress
 
 
 @app.command(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from bagformer_cli.cli import console
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
@@ -223,6 +224,12 @@ def chosen_columns(options: list[str] | None) -> dict[str, str]:
                 found=f"{role.strip()}={chosen[role.strip()]}, {option}",
             )
     return chosen
+
+
+def warn_of_lexicon(lexicon: Any) -> None:
+    """Print what a user should know about dictionaries: lines left out, words with two types."""
+    for remark in lexicon.remarks:
+        console.warn(remark)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def preprocess(
         folder = resolve(dataset, progress=progress)
         store = ensure_store(
             folder,
-            build_titles(settings),
+            build_titles(settings, progress),
             text_only=text_only,
             workers=Ray(address) if engine == "ray" else workers,
             progress=progress,

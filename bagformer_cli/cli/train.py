@@ -158,7 +158,7 @@ def train(
             if resume:
                 name = find_moved(name, job.run, "--set data.dataset=FOLDER")
             folder = resolve(name, progress=progress)
-            store = ensure_store(folder, build_titles(job.config), progress=progress)
+            store = ensure_store(folder, build_titles(job.config, progress), progress=progress)
         results = jobs.train(job, store, processes, progress)
     leave_process_group(processes)
     if not processes.is_main:

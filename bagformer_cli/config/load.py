@@ -31,11 +31,16 @@ from bagformer_cli.errors import ConfigError, nearest
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 
+ADDED_LATER: dict[tuple[str, str], Any] = {("text", "fold_width"): False}
+"""Settings that stored configurations may lack, and what was done before they existed."""
+
 
 def load_config(
     source: str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     mode: str | Path | None = None,
+    *,
+    stored: bool = False,
 ) -> RunConfig:
     """Read a configuration.
 
@@ -43,6 +48,8 @@ def load_config(
         source: A file, a built-in name, a mapping, or None for the defaults.
         overrides: ``a.b=c`` items, applied in order; ``c`` is read as YAML.
         mode: Name or file of a mode, laid over ``source`` before the overrides.
+        stored: ``source`` is the complete file of a run or a model. A setting that it lacks was
+            added later, and takes the value that repeats what was done before (ADDED_LATER).
 
     Raises:
         ConfigError: An unknown key, a wrong type or settings that exclude each other; the message
@@ -58,6 +65,10 @@ def load_config(
         path = find_config(source)
         values = plain(read_with_parents(path))
         where = str(path)
+        if stored:
+            for (section, key), before in ADDED_LATER.items():
+                if isinstance(values.get(section), dict):
+                    values[section].setdefault(key, before)
     if mode is not None:
         path = find_mode(mode)
         merge(values, read_mode(path).settings)

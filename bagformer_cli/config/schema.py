@@ -61,6 +61,10 @@ class TextConfig(Section):
     """Entity dictionaries: ``builtin`` or file names. Later ones add to earlier ones."""
     max_tokens: Annotated[int, Field(ge=3, le=512)] = 25
     """Maximum number of tokens of a title, [CLS] and [SEP] included. Longer titles are cut."""
+    fold_width: bool = True
+    """Read full-width letters, digits and signs (ｉＰｈｏｎｅ１５) and half-width Katakana as the
+    usual characters, and ignore all invisible ones. Not with ``compat``. Models trained before this
+    setting existed have false."""
     add_sep: bool = True
     """End each title with [SEP], as in BERT's training."""
     pretrained: str | None = None

@@ -41,7 +41,7 @@ PIPE_SECONDS = 10
 @cache
 def bag_encoder(tokenizer: str, lexicons: tuple[str, ...]) -> TitleEncoder:
     """Load a title encoder; each process loads it once."""
-    return TitleEncoder(Tokenizer.load(tokenizer), Segmenter(Lexicon.load(lexicons)))
+    return TitleEncoder(Tokenizer.load(tokenizer).folding(), Segmenter(Lexicon.load(lexicons)))
 
 
 def read_titles(path: str | Path) -> Iterator[str]:

@@ -188,7 +188,7 @@ def save_beta(folder: Path, beta: float, key: str | None) -> None:
         key: :func:`reranker_key` of the model that reranks; None: the model itself.
     """
     path = folder / "config.yaml"
-    config = load_config(path)
+    config = load_config(path, stored=True)
     if key is None:
         config.evaluation.beta = beta
     else:

@@ -56,7 +56,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Retrie
     """
     folder = Path(folder)
     check_model_folder(folder)
-    config = load_config(folder / "config.yaml")
+    config = load_config(folder / "config.yaml", stored=True)
     tokenizer = Tokenizer.load(folder / "vocab.txt")
     titles = title_encoder(config, tokenizer, [folder / "lexicon.txt"])
     model = build_model(config, titles, pretrained=False, keep_cross=True)

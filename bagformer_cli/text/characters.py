@@ -115,17 +115,23 @@ def is_blank(text: str) -> bool:
     return all(character.isspace() or is_invisible(character) for character in text)
 
 
-def fold_width(character: str) -> str:
-    """Return the usual form of a full-width or half-width character, other characters unchanged.
+@cache
+def width_forms() -> dict[str, str]:
+    """Return the usual form of every full-width and half-width character.
 
     These are letters, digits, punctuation and symbols of double width (Ａ５％（) and half-width
     Katakana (ｶ): what Unicode calls a wide or narrow form of one other character. Half-width Hangul
-    stays: its letters would be parts of syllables.
+    is left out: its letters would become parts of syllables.
+
+    >>> width_forms()["Ａ"], width_forms()["ｶ"]
+    ('A', 'カ')
     """
-    decomposition = unicodedata.decomposition(character)
-    if not decomposition.startswith(("<wide>", "<narrow>")) or "\uffa0" <= character <= "\uffdc":
-        return character
-    return chr(int(decomposition.split()[1], 16))
+    forms = {}
+    for character in map(chr, (0x3000, *range(0xFF01, 0xFFA0), *range(0xFFE0, 0xFFEF))):
+        kind, _, usual = unicodedata.decomposition(character).partition(" ")
+        if kind in ("<wide>", "<narrow>"):
+            forms[character] = chr(int(usual, 16))
+    return forms
 
 
 def codes_of(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:

@@ -21,7 +21,15 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 from bagformer_cli.text.automaton import PrefixTree
-from bagformer_cli.text.characters import codes_of, wordpiece_tables
+from bagformer_cli.text.characters import (
+    DROP,
+    INVISIBLE,
+    class_table,
+    codes_of,
+    is_invisible,
+    width_forms,
+    wordpiece_tables,
+)
 from bagformer_cli.text.jit import kernels
 from bagformer_cli.text.wordpiece import PackedTokens, Vocabulary
 
@@ -33,13 +41,16 @@ class Tokenizer:
 
     Args:
         vocabulary: Entries in order of id; must hold [PAD] [UNK] [CLS] [SEP] [MASK].
+        fold_width: Read full-width and half-width forms as the usual characters (Ａ as A, ５ as 5,
+            ｶ as カ), and leave out every invisible character. False: exactly BERT's tokens.
 
     Raises:
         InputError: A special token is missing, or an entry is there twice.
     """
 
-    def __init__(self, vocabulary: Sequence[str]) -> None:
+    def __init__(self, vocabulary: Sequence[str], fold_width: bool = False) -> None:
         self.vocabulary = tuple(vocabulary)
+        self.fold_width = fold_width
         self._ids = {piece: index for index, piece in enumerate(self.vocabulary)}
         missing = [token for token in SPECIALS if token not in self._ids]
         if missing or len(self._ids) != len(self.vocabulary):
@@ -80,6 +91,12 @@ class Tokenizer:
             error.where = str(path)
             raise
 
+    def folding(self, fold_width: bool = True) -> Tokenizer:
+        """Return a tokenizer over the same vocabulary that folds widths, or does not."""
+        if fold_width == self.fold_width:
+            return self
+        return Tokenizer(self.vocabulary, fold_width)
+
     @property
     def vocab_size(self) -> int:
         """The number of entries of the vocabulary."""
@@ -87,8 +104,9 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identify the vocabulary by its content: equal fingerprints give equal ids."""
-        return hashlib.sha256("\n".join(self.vocabulary).encode()).hexdigest()[:16]
+        """Identify vocabulary and folding: equal fingerprints give equal ids."""
+        digest = hashlib.sha256("\n".join(self.vocabulary).encode()).hexdigest()[:16]
+        return f"{digest} folds width" if self.fold_width else digest
 
     def save(self, path: str | Path) -> None:
         """Write ``vocab.txt``."""
@@ -109,17 +127,25 @@ class Tokenizer:
             texts[i].encode("utf-32-le", "surrogatepass").decode("utf-32-le", "replace")
             for i in unsure
         ]
+        places = [np.arange(len(text) + 1) for text in clean]  # in the given text
+        if self.fold_width:
+            kept = [[at for at, c in enumerate(text) if not is_invisible(c)] for text in clean]
+            places = [np.array([*at, len(text)]) for at, text in zip(kept, clean, strict=True)]
+            clean = [
+                "".join(self._widths.get(text[at], text[at]) for at in own)
+                for own, text in zip(kept, clean, strict=True)
+            ]
         encoded = self.oracle.encode_batch(clean, add_special_tokens=False)
         ids: list[npt.NDArray[np.int32]] = []
         starts: list[npt.NDArray[np.int32]] = []
         ends: list[npt.NDArray[np.int32]] = []
         done = 0
-        for index, found in zip(unsure, encoded, strict=True):
+        for index, found, place in zip(unsure, encoded, places, strict=True):
             here = tokens.offsets[index]
             spans = np.array(found.offsets, np.int32).reshape(-1, 2)
             ids += [tokens.ids[done:here], np.array(found.ids, np.int32)]
-            starts += [tokens.starts[done:here], spans[:, 0]]
-            ends += [tokens.ends[done:here], spans[:, 1]]
+            starts += [tokens.starts[done:here], place[spans[:, 0]].astype(np.int32)]
+            ends += [tokens.ends[done:here], place[spans[:, 1] - 1].astype(np.int32) + 1]
             done = here
         lengths = np.diff(tokens.offsets)
         lengths[unsure] = [len(found.ids) for found in encoded]
@@ -147,7 +173,25 @@ class Tokenizer:
     @cached_property
     def _tables(self) -> Vocabulary:
         pieces = PrefixTree.build([piece or "\0" for piece in self.vocabulary])
-        return Vocabulary(*wordpiece_tables(), pieces, pieces.find("##"), self.unk_id)
+        action, becomes = wordpiece_tables()
+        if self.fold_width:
+            action, becomes = action.copy(), becomes.copy()
+            for wide, usual in self._widths.items():
+                action[ord(wide)], becomes[ord(wide)] = action[ord(usual)], becomes[ord(usual)]
+            action[class_table() == INVISIBLE] = DROP
+        return Vocabulary(action, becomes, pieces, pieces.find("##"), self.unk_id)
+
+    @cached_property
+    def _widths(self) -> dict[str, str]:
+        """The usual form of each full-width or half-width character.
+
+        One whose usual form is not in the vocabulary stays as it is if it is there itself (￥).
+        """
+        return {
+            wide: usual
+            for wide, usual in width_forms().items()
+            if usual.lower() in self._ids or wide not in self._ids
+        }
 
 
 def _vocabulary_path(source: str | Path) -> Path:

@@ -159,7 +159,7 @@ def _train_stages(
     train_split(store)
     results: list[TrainResult] = []
     for path in stage_files(run):
-        config = load_config(path, overrides)
+        config = load_config(path, overrides, stored=True)
         folder = run / path.stem
         if processes.broadcast_object((folder / "config.yaml").exists()):
             result = resume_run(config, store, folder, progress, processes)

@@ -87,8 +87,8 @@ def resume_config(run: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     if not (run / "config.yaml").exists():
         raise no_run_to_resume(run)
-    config = load_config(run / "config.yaml", overrides)
-    _refuse_other_model(load_config(run / "config.yaml"), config, overrides)
+    config = load_config(run / "config.yaml", overrides, stored=True)
+    _refuse_other_model(load_config(run / "config.yaml", stored=True), config, overrides)
     return config
 
 

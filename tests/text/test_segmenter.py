@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,17 @@ from hypothesis import strategies as st
 
 from bagformer_cli.text import cover, patterns, segmenter
 from bagformer_cli.text import jit as kernels
-from bagformer_cli.text.characters import DIGIT, LATIN, MARK, OTHER, SPACE, class_table, fold
+from bagformer_cli.text.characters import (
+    DIGIT,
+    LATIN,
+    MARK,
+    OTHER,
+    SPACE,
+    class_table,
+    fold,
+    is_blank,
+    without_invisible,
+)
 from bagformer_cli.text.costs import KIND_COST
 from bagformer_cli.text.dictionaries import RULES
 from bagformer_cli.text.lexicon import Lexicon
@@ -99,12 +108,12 @@ def assert_cover(title: str, bags: list[Bag]) -> None:
     end = 0
     for bag in bags:
         assert end <= bag.start < bag.end
-        assert not title[end : bag.start].strip()
+        assert is_blank(title[end : bag.start])
         assert bag.text == title[bag.start : bag.end]
-        assert not bag.text[0].isspace()
+        assert not is_blank(bag.text[0])
         assert not bag.text[-1].isspace()
         end = bag.end
-    assert not title[end:].strip()
+    assert is_blank(title[end:])
 
 
 @given(TITLES)
@@ -147,7 +156,7 @@ def test_an_entry_changes_no_title_that_does_not_hold_it(title: str, entry: str)
     more = _small(ENTRIES + f"{entry}\tadded\t9\n")
     bags = more.segment(title)
     assert_cover(title, bags)
-    if entry not in fold(title):
+    if entry not in fold(without_invisible(title)):
         assert bags == _small().segment(title)
 
 
@@ -166,6 +175,7 @@ def test_compiled_and_plain_kernels_agree(monkeypatch: pytest.MonkeyPatch) -> No
 
 def reference_cost(title: str) -> float:
     """The cost of the cheapest cover, by trying every last bag of every beginning."""
+    title = without_invisible(title)
     text, kinds = fold(title), kinds_of(title)
     best = [0.0] + [float("inf")] * len(text)
     for end in range(1, len(text) + 1):
@@ -417,7 +427,7 @@ def test_the_cost_of_numbers_sizes_and_offers_is_that_of_the_reference(title: st
         ("ledx", "ledx"),  # never inside a word
         ("1304不锈钢", "1304|不锈钢"),  # never inside a number
         ("裙\u0301", "裙\u0301"),  # a mark stays with its character
-        ("👩\u200d👧红色", "👩\u200d👧|红色"),
+        ("👩\u200d👧红色", "👩\u200d|👧|红色"),  # one token joins them in the end
         ("  红色\u3000\n裙 ", "红色|裙"),
         ("", ""),
         (" \t", ""),
@@ -626,9 +636,11 @@ def test_a_line_is_a_title_whatever_is_in_it(
         text = record["text"]
         spans = [(bag["start"], bag["end"]) for bag in record["bags"]]
         assert [text[start:end] for start, end in spans] == [b["text"] for b in record["bags"]]
-        assert "".join(text[start:end] for start, end in spans) == "".join(text.split())
+        assert without_invisible("".join(text[start:end] for start, end in spans)) == (
+            without_invisible("".join(text.split()))
+        )
     assert xmr("bags", "--input", source, "--output", out).code == 0
-    assert out.read_text("utf-8") == run.out
+    assert [json.loads(line) for line in out.read_text("utf-8").split("\n") if line] == records
     assert xmr("bags", "--input", source).code == 0
 
 
@@ -685,10 +697,9 @@ def test_a_line_longer_than_a_piece_of_work_and_those_behind_it(
     assert len(xmr("bags", "--input", source).out.splitlines()) == 4
 
 
-def test_titles_come_through_a_pipe(tmp_path: Path, xmr: Callable[..., Any]) -> None:
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path, xmr: Callable[..., Any]) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    writer = threading.Thread(target=pipe.write_text, args=("红裙\n蓝裤\n", "utf-8"))
-    writer.start()
-    assert len(xmr("bags", "--input", pipe, "--json").out.splitlines()) == 2
-    writer.join()
+    run = xmr("bags", "--input", pipe, "--json")  # nobody writes to it
+    assert run.code == 2
+    assert str(pipe) in run.err

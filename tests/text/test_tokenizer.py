@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.text import jit as kernels
-from bagformer_cli.text.characters import UNSURE, wordpiece_tables
+from bagformer_cli.text.characters import (
+    UNSURE,
+    is_invisible,
+    width_forms,
+    without_invisible,
+    wordpiece_tables,
+)
 from bagformer_cli.text.tokenizer import SPECIALS, Tokenizer
 from bagformer_cli.text.tools.make_vocab import vocabulary
 
@@ -137,3 +143,56 @@ def test_ids_are_those_the_original_recorded(shared: Path) -> None:
         for way, tail in (("nosep", []), ("sep", [tokenizer.sep_id])):
             ids = [tokenizer.cls_id, *own[: 24 - len(tail)], *tail]
             assert ids + [0] * (25 - len(ids)) == record[way]["input_ids"], record["text"]
+
+
+FOLDING = TOKENIZER.folding()
+
+
+@given(TITLES)
+@settings(max_examples=300, deadline=None)
+def test_folded_ids_are_those_of_the_folded_text(text: str) -> None:
+    """The library's ids of the text in usual width, without invisible characters."""
+    usual = without_invisible(
+        text.encode("utf-32-le", "surrogatepass").decode("utf-32-le", "replace")
+    )
+    usual = "".join(width_forms().get(c, c) for c in usual)
+    ids, spans = alone(FOLDING, text)
+    assert ids == oracle(TOKENIZER, usual)[0]
+    kept = [at for at, c in enumerate(text) if not is_invisible(c)]
+    expected = [(kept[start], kept[end - 1] + 1) for start, end in oracle(TOKENIZER, usual)[1]]
+    assert spans == expected
+
+
+@pytest.mark.parametrize(
+    ("wide", "usual"),
+    [
+        ("ｉＰｈｏｎｅ１５", "iPhone15"),
+        ("５０％，（红）！", "50%,(红)!"),
+        ("ｶﾞｰｾﾞ", "カーセ"),  # as BERT reads ガーゼ: it strips the voice marks
+        ("Ｔ恤\u3000Ｍ", "T恤 M"),
+        ("한국Ａ", "한국A"),  # by the library
+        ("[\u200bMASK]", "[MASK]"),
+    ],
+)
+def test_widths_are_folded_only_if_asked_for(wide: str, usual: str) -> None:
+    assert alone(FOLDING, wide)[0] == alone(TOKENIZER, usual)[0]
+    assert alone(TOKENIZER, wide) == oracle(TOKENIZER, wide)
+    assert FOLDING.folding(False).fingerprint == TOKENIZER.fingerprint != FOLDING.fingerprint
+
+
+def test_a_character_stays_wide_if_only_that_form_is_in_the_vocabulary() -> None:
+    tokenizer = Tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "￥", "a", "ａ"], True)
+    assert tokenizer.encode_batch(["￥ ａ"]).ids.tolist() == [5, 6]
+
+
+def test_every_invisible_character_is_dropped_by_tokens_and_bags() -> None:
+    """The whole of Unicode: what `is_invisible` says, tables and library alike."""
+    hidden = [chr(c) for c in range(0x110000) if is_invisible(chr(c))]
+    assert {"\u200b", "\u200d", "\u202e", "\u2066", "\ufeff", "\u00ad", "\ufe0f", "\u3164"} <= {
+        *hidden
+    }
+    assert not {*"\t\n \u3000"} & {*hidden}
+    expected = alone(FOLDING, "红ab12")
+    for character in hidden:
+        if not 0xD800 <= ord(character) <= 0xDFFF:
+            assert alone(FOLDING, f"红a{character}b12")[0] == expected[0], hex(ord(character))
