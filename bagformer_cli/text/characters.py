@@ -115,13 +115,17 @@ def is_blank(text: str) -> bool:
     return all(character.isspace() or is_invisible(character) for character in text)
 
 
+_SENTENCE_MARKS = frozenset("！（），：；？［］｛｝～｟｠｡｢｣､･")
+
+
 @cache
 def width_forms() -> dict[str, str]:
-    """Return the usual form of every full-width and half-width character.
+    """Return the usual form of full-width and half-width characters.
 
-    These are letters, digits, punctuation and symbols of double width (Ａ５％（) and half-width
-    Katakana (ｶ): what Unicode calls a wide or narrow form of one other character. Half-width Hangul
-    is left out: its letters would become parts of syllables.
+    These are letters, digits and signs of double width (Ａ５％．) and half-width Katakana (ｶ): what
+    Unicode calls a wide or narrow form of one other character. Left out are the marks of Chinese
+    sentences (，！（）…), whose wide form is the usual one there, and half-width Hangul, whose letters
+    would become parts of syllables.
 
     >>> width_forms()["Ａ"], width_forms()["ｶ"]
     ('A', 'カ')
@@ -129,7 +133,7 @@ def width_forms() -> dict[str, str]:
     forms = {}
     for character in map(chr, (0x3000, *range(0xFF01, 0xFFA0), *range(0xFFE0, 0xFFEF))):
         kind, _, usual = unicodedata.decomposition(character).partition(" ")
-        if kind in ("<wide>", "<narrow>"):
+        if kind in ("<wide>", "<narrow>") and character not in _SENTENCE_MARKS:
             forms[character] = chr(int(usual, 16))
     return forms
 

@@ -81,7 +81,7 @@ class Dictionary:
             or the line has weight and origin, as in a saved lexicon and from ``xmr dict mine``.
         origins: Where each comes from.
         lines: The line of each, counted from 1.
-        problems: What is wrong, by line.
+        problems: Everything unusual, by line.
     """
 
     name: str

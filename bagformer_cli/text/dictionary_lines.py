@@ -80,7 +80,7 @@ class Row(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What is decided for a whole file.
+    """The rules by which the lines of one file are read.
 
     Args:
         counted: A number after an ideograph and a blank is a count.

@@ -49,7 +49,7 @@ class Lexicon:
         types: Names of the types, which ``arrays.type`` indexes.
         arrays: The automaton over the entries, their costs and types, units, heads, suffixes.
         fingerprint: Identifies the content: equal fingerprints give equal bags.
-        remarks: What a user should know about the dictionaries and the cache, a sentence each.
+        remarks: Sentences for the user: lines left out, words with two types, an unusable cache.
     """
 
     folder: Path

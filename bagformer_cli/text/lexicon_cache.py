@@ -61,7 +61,7 @@ class Cached(NamedTuple):
         types: The names of the types.
         fingerprint: Identifies the content.
         remarkable: Whether reading the dictionaries again would give remarks.
-        remark: What was unusual about the cache itself, empty: nothing.
+        remark: A sentence about the cache itself, empty: there is nothing to say.
     """
 
     folder: Path

@@ -52,7 +52,7 @@ class Problem:
 
     @property
     def fatal(self) -> bool:
-        """Whether nothing of the file can be read."""
+        """True if nothing of the file can be read."""
         return self.whole_file and not self.harmless
 
 

@@ -167,7 +167,7 @@ def test_folded_ids_are_those_of_the_folded_text(text: str) -> None:
     ("wide", "usual"),
     [
         ("ｉＰｈｏｎｅ１５", "iPhone15"),
-        ("５０％，（红）！", "50%,(红)!"),
+        ("５０％，（红）１．５！", "50%，（红）1.5！"),
         ("ｶﾞｰｾﾞ", "カーセ"),  # as BERT reads ガーゼ: it strips the voice marks
         ("Ｔ恤\u3000Ｍ", "T恤 M"),
         ("한국Ａ", "한국A"),  # by the library
