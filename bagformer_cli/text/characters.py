@@ -124,8 +124,8 @@ def width_forms() -> dict[str, str]:
 
     These are letters, digits and signs of double width (Ａ５％．) and half-width Katakana (ｶ): what
     Unicode calls a wide or narrow form of one other character. Left out are the marks of Chinese
-    sentences (，！（）…), whose wide form is the usual one there, and half-width Hangul, whose letters
-    would become parts of syllables.
+    sentences (，！（）…), whose wide form is the usual one there, and half-width Hangul, whose
+    letters would become parts of syllables.
 
     >>> width_forms()["Ａ"], width_forms()["ｶ"]
     ('A', 'カ')

@@ -2,7 +2,8 @@
 
 Equal words become one entry: the first type and the greatest weight count, and the words of a
 user's dictionary come before the shipped ones. Those also win against their parts. Shipped words
-that consist of two others are left out (儿童 + 滑板车 are two bags), and so are those of a large list.
+that consist of two others are left out (儿童 + 滑板车 are two bags), and so are those of a large
+list.
 """
 
 from __future__ import annotations
