@@ -120,6 +120,7 @@ class Trainer:
         candidates = distill.candidates if distill is not None and distill.mined else None
         self.miner = BatchMiner(model, self.batches, candidates, processes, self.progress)
         self.state = TrainState()
+        self._resumed = resume
         if processes.rank:
             # Rank 0 keeps the seed of a single process; the others need their own dropout.
             torch.manual_seed(config.seed + processes.rank)
@@ -146,9 +147,10 @@ class Trainer:
         torch.set_float32_matmul_precision("high")
         self.task.train()
         is_main = self.processes.is_main
-        log_file = MetricsLog(self.run, state.step) if is_main else NoLog()
+        known = state.step if self._resumed else -1
+        log_file = MetricsLog(self.run, known) if is_main else NoLog()
         with log_file as log, stop_on_signal() as stop:
-            if state.step == 0:  # a killed run must find a last/ to resume from
+            if not self._resumed:  # a killed run must find a last/ to resume from
                 state.first = self._evaluate(log)
                 self._save_last()
             with self.progress.task(tr("Training"), self.total_steps, tr("steps")) as bar:

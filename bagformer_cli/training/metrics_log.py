@@ -23,11 +23,12 @@ class MetricsLog:
 
     Args:
         folder: The run folder.
-        step: The step that a resumed run continues from. Lines of later steps, which a killed run
-            may have written after its last save, are removed: the run will write them again.
+        step: The step that a resumed run continues from; -1: it starts from the beginning. Lines
+            of later steps, which a killed run may have written after its last save, are removed:
+            the run will write them again.
     """
 
-    def __init__(self, folder: Path, step: int = 0) -> None:
+    def __init__(self, folder: Path, step: int = -1) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = folder / FILE

@@ -200,6 +200,7 @@ def steps_of(run: Path) -> list[int]:
 def test_f18_of_three_resumes_of_a_run_one_trains(home: Path, attempt: int) -> None:
     start = program("train", "--config", "demo", "--dataset", "set", "--output-dir", "r", *SETS,
                     "--set", "training.max_steps=5", "--set", "training.schedule_steps=400",
+                    "--set", "training.epochs=100",
                     "--set", "training.log_every=1", "--set", "training.save_every=1")  # fmt: skip
     assert process(command=start, cwd=home).code == 0
     again = program("train", "--resume", "--output-dir", "r", "--set", "training.max_steps=120")
