@@ -1,7 +1,7 @@
 # make check         formatting, lint, types
 # make test          all tests that run by default (about four minutes on two cores)
 # make core          tests of losses, MaxSim, titles and metrics (half a minute)
-# make docs          write docs/commands.md from the help pages, then test the documents
+# make docs          write docs/commands.md and docs/configuration.md, then test the documents
 # make bench         benchmark against reference implementations
 # make methods       measure the training modes on the demo dataset, into docs/methods.md (resumable)
 # make pretraining   measure pretraining at an equal budget, into docs/methods.md (resumable)
@@ -22,6 +22,7 @@ core:
 
 docs:
 	python -m tests.support.commands_page
+	python -m tests.support.configuration_page
 	pytest tests/test_docs.py
 
 bench:

@@ -75,3 +75,13 @@ def tr(text: str, /, **values: object) -> str:
     """
     template = catalogue(language()).gettext(text)
     return template.format(**values) if values else template
+
+
+def translated(text: str) -> str:
+    """Translate a text that is kept elsewhere than in a call of :func:`tr`.
+
+    Args:
+        text: The docstring of a setting or the heading of a built-in configuration, on one line.
+            ``tests/support/sources.py`` collects them for the catalogue.
+    """
+    return catalogue(language()).gettext(text) if text else ""

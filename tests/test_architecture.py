@@ -28,6 +28,7 @@ LAYERS = [
         "temporary",
         "outputs",
         "opening",
+        "hub",
         "machine",
         "compiled",
         "config",

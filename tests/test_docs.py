@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from bagformer_cli.cli.main import app
+from tests.support import configuration_page
 from tests.support.commands_page import PAGE, page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,6 +76,11 @@ def test_shown_commands_and_options_exist(document: Path) -> None:
 def test_the_page_of_commands_is_up_to_date() -> None:
     """`make docs` writes it."""
     assert PAGE.read_text("utf-8") == page()
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    """`make docs` writes it."""
+    assert configuration_page.PAGE.read_text("utf-8") == configuration_page.page()
 
 
 def test_python_examples_compile() -> None:

@@ -43,6 +43,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     tr("Models"): {
         "train": tr("Train a model"),
+        "config": tr("Look up settings, show and copy built-in configurations"),
         "eval": tr("Measure recall in both directions, write a submission"),
         "compare": tr("Compare trained models"),
         "score": tr("Score an image against titles"),

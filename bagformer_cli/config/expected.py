@@ -60,7 +60,8 @@ def _wanted(finding: Mapping[str, Any]) -> str:
 
 
 def shown(value: object) -> str:
-    """Write a value as a config file would: ``null``, ``true``, texts in quotes."""
+    """Write a value as a config file would: ``null``, ``true``, texts in quotes, shortened."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    return repr(value)
+    text = repr(value) if isinstance(value, (str, int, float, list, dict)) else str(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

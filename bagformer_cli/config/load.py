@@ -12,16 +12,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from bagformer_cli.config.expected import shown, wanted
 from bagformer_cli.config.modes import find_mode, read_mode
 from bagformer_cli.config.rules import RunConfig
+from bagformer_cli.config.settings import keys_of, names
 from bagformer_cli.config.yaml_files import (
     find_config,
     merge,
+    parse_yaml,
     plain,
     read_document,
     read_with_parents,
@@ -99,7 +101,7 @@ def _override(values: dict[str, Any], item: str) -> None:
             hint=tr("For example: --set training.max_steps=20"),
         )
     try:
-        value = plain(yaml().load(text)) if text.strip() else None
+        value = plain(parse_yaml(text)) if text.strip() else None
     except YAMLError as error:
         raise ConfigError(
             tr("The value is not valid YAML."), where=f"--set {item}", found=text
@@ -145,14 +147,7 @@ def _config_error(error: ValidationError, where: str, overrides: Sequence[str]) 
         if dotted and f"{item.partition('=')[0].strip()}.".startswith(f"{dotted}."):
             place = f"--set {item}"
     if first["type"] == "extra_forbidden":
-        known = _known_keys(keys[:-1])
-        near = nearest(keys[-1], known)
-        return ConfigError(
-            tr("Unknown key {key!r}.", key=keys[-1]),
-            where=place,
-            expected=tr("one of: {names}", names=", ".join(known)),
-            hint=tr("Did you mean {name}?", name=near) if near else None,
-        )
+        return _unknown_key(keys, place)
     if first["type"] == "value_error":
         broken = str(first["ctx"]["error"])
         named = [item for item in overrides if item.partition("=")[0].strip() in broken]
@@ -165,32 +160,28 @@ def _config_error(error: ValidationError, where: str, overrides: Sequence[str]) 
     )
 
 
+def _unknown_key(keys: Sequence[str], place: str) -> ConfigError:
+    """Make the error for a key that does not exist; name a similar one, or the same elsewhere."""
+    known = keys_of(keys[:-1])
+    elsewhere = [name for name in names() if name.rpartition(".")[2] == keys[-1]]
+    near = nearest(keys[-1], known)
+    if near is not None:
+        elsewhere = [".".join([*keys[:-1], near])]
+    return ConfigError(
+        tr("Unknown key {key!r}.", key=keys[-1]),
+        where=place,
+        expected=None if elsewhere else tr("one of: {names}", names=", ".join(known)),
+        hint=tr("Did you mean {name}?", name=" / ".join(elsewhere[:3]))
+        if elsewhere
+        else tr("`xmr config list` shows every setting."),
+    )
+
+
 def _setting(place: Sequence[int | str]) -> list[str]:
     """Keep the keys of pydantic's location; drop union members and list positions."""
     keys: list[str] = []
     for key in map(str, place):
         keys.append(key)
-        if not _known_keys(keys):
+        if not keys_of(keys):
             break
     return keys
-
-
-def _known_keys(path: Sequence[str]) -> list[str]:
-    """List the keys of the section at ``path``; empty if it is not a section."""
-    model: type[BaseModel] = RunConfig
-    for key in path:
-        field = model.model_fields.get(key)
-        section = None if field is None else _section_of(field.annotation)
-        if section is None:
-            return []
-        model = section
-    return list(model.model_fields)
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """Find the section class in an annotation such as ``CrossConfig | None``."""
-    candidates = [annotation, *getattr(annotation, "__args__", ())]
-    for candidate in candidates:
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None

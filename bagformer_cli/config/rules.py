@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -24,8 +25,8 @@ from bagformer_cli.messages import tr
 class RunConfig(Section):
     """Everything that determines a run."""
 
-    seed: int = 0
-    """Random seed."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Random seed. Runs with the same seed and settings on one machine are equal."""
     compat: Compat | None = None
     """Reproduce the published BagFormer code, for its weights only: its training script
     (``bagformer``) or the example in its README (``bagformer-readme``)."""
@@ -54,6 +55,8 @@ def broken_rules(config: RunConfig) -> Iterator[str]:
     yield from _model_conflicts(config)
     if config.text.width % config.text.heads:
         yield tr("text.width must be a multiple of text.heads")
+    if config.text.max_tokens > config.text.options.get("max_position_embeddings", 512):
+        yield tr("text.max_tokens is larger than text.options.max_position_embeddings")
     if config.training.compile:
         yield tr("training.compile is not available in this version: set it to false")
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from bagformer_cli.config.options import ImageOptions, TextOptions
 from bagformer_cli.messages import tr
 
 Interaction = Literal["cls", "tokenwise", "bagwise"]
 Pooling = Literal["each", "text", "image", "both", "mean"]
 Compat = Literal["bagformer", "bagformer-readme"]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Layers = Annotated[int, Field(ge=1, le=1000)]
+Width = Annotated[int, Field(ge=1, le=65536)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Above0 = Annotated[float, Field(gt=0)]
@@ -22,7 +25,7 @@ Spreads = tuple[Above0, Above0, Above0]
 class Section(BaseModel):
     """Base of all sections. Unknown keys are errors; values are checked whenever they are set."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
 
 class AugmentConfig(Section):
@@ -43,12 +46,12 @@ class DataConfig(Section):
     """A folder in MUGE form, or ``demo`` or ``muge``."""
     augment: AugmentConfig | None = AugmentConfig()
     """Null: training images are only resized, as in evaluation."""
-    titles_per_image: Positive = 1
+    titles_per_image: Annotated[int, Field(ge=1, le=1000)] = 1
     """Titles of each image in a batch. 1: (title, image) pairs, as in the original. More titles
     share the cost of encoding the image."""
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Annotated[int, Field(ge=0, le=256)] = 2
     """Threads that decode images ahead of the training step. 0: decode in the main thread."""
-    cache_mb: Annotated[int, Field(ge=0)] = 512
+    cache_mb: Annotated[int, Field(ge=0, le=2**31 - 1)] = 512
     """Memory for decoded images, in MB. A dataset that fits is decoded only once."""
 
 
@@ -69,17 +72,19 @@ class TextConfig(Section):
     """End each title with [SEP], as in BERT's training."""
     pretrained: str | None = None
     """Pretrained BERT to start from: a model folder or a hub name. Null: random weights."""
-    layers: Positive = 6
+    layers: Layers = 6
     """Transformer layers. A pretrained BERT contributes its first ``layers`` layers."""
-    width: Positive = 768
+    width: Width = 768
     """Hidden size. Must be a multiple of ``heads``."""
-    heads: Positive = 12
-    feed_forward: Positive = 3072
+    heads: Width = 12
+    """Attention heads of a layer."""
+    feed_forward: Annotated[int, Field(ge=1, le=262144)] = 3072
     """Size of the feed-forward layers."""
     dropout: Share = 0.1
-    options: dict[str, Any] = {}
+    """Dropout of hidden states and attention weights."""
+    options: TextOptions = {}
     """Further arguments of transformers' ``BertConfig`` (``layer_norm_eps``, ``hidden_act`` …)."""
-    frozen_layers: Annotated[int, Field(ge=0)] = 0
+    frozen_layers: Annotated[int, Field(ge=0, le=1000)] = 0
     """Freeze the embeddings and the first ``frozen_layers`` layers. 0: train everything."""
     encoder: Literal["bert", "words"] = "bert"
     """``words``: no BERT; a title is the mean of its word embeddings (Thinking Fast and Slow)."""
@@ -91,9 +96,9 @@ class RegionsConfig(Section):
     files: str = "MR_{split}_regions.tsv"
     """TSV files: image id, base64 float32 array [n, width]. A name inside the dataset folder or a
     path; ``{split}`` stands for train, valid or test."""
-    width: Positive = 2048
+    width: Width = 2048
     """Feature size of a region."""
-    maximum: Positive = 32
+    maximum: Annotated[int, Field(ge=1, le=4096)] = 32
     """Regions per image; further ones are ignored."""
     boxes: bool = False
     """Add an embedding of each region's box. Without it, regions have no position."""
@@ -106,16 +111,16 @@ class ImageConfig(Section):
     """A timm model name."""
     pretrained: bool | str = False
     """``true``: timm's pretrained weights of that name. A path: a weight file or a timm folder."""
-    size: Positive = 256
+    size: Annotated[int, Field(ge=1, le=4096)] = 256
     """Images are resized to ``size`` x ``size`` pixels."""
-    options: dict[str, Any] = {}
+    options: ImageOptions = {}
     """Further arguments of ``timm.create_model`` (``patch_size``, ``embed_dim``, ``depth`` …)."""
     mean: Channels | None = None
     """Mean of each colour channel (0 to 1) that pixels are normalised with. Null: the value that
     the pretrained backbone was trained with; CLIP's for a backbone trained from scratch."""
     std: Spreads | None = None
     """Standard deviation of each colour channel; null: as for ``mean``."""
-    frozen_layers: Annotated[int, Field(ge=0)] = 0
+    frozen_layers: Annotated[int, Field(ge=0, le=1000)] = 0
     """Freeze the input layers and this many blocks (vision transformer) or stages (convolutional
     network) after them; 0: all layers are trained."""
     regions: RegionsConfig | None = None
@@ -128,7 +133,7 @@ class CrossConfig(Section):
     kind: Literal["matching", "captioner"] = "matching"
     """``matching``: fusion encoder with a matching head (ITM). ``captioner``: log-likelihood of
     the title as a caption of the image, in both reading directions."""
-    layers: Positive = 6
+    layers: Layers = 6
     """Layers with cross-attention to the image. With a pretrained BERT they start from the layers
     after those of the text tower."""
     fusion: Literal["cross", "joint"] = "cross"
@@ -145,17 +150,21 @@ class CrossConfig(Section):
 class SharedConfig(Section):
     """One BERT for both sides: it also reads the image, as a sequence of patches or regions."""
 
-    cells: Positive = 32
+    cells: Width = 32
     """A larger patch grid is average-pooled to this many patches first (32: 4 x 8)."""
 
 
 class HeadConfig(Section):
     """A transformer on top of both towers that makes the single vector of a side (ALADIN)."""
 
-    layers: Positive = 2
-    heads: Positive = 4
-    feed_forward: Positive = 768
+    layers: Layers = 2
+    """Transformer layers."""
+    heads: Width = 4
+    """Attention heads of a layer."""
+    feed_forward: Annotated[int, Field(ge=1, le=262144)] = 768
+    """Size of the feed-forward layers."""
     dropout: Share = 0.1
+    """Dropout of hidden states and attention weights."""
 
 
 class ModelConfig(Section):
@@ -165,12 +174,12 @@ class ModelConfig(Section):
     """Vectors of a title: one ([CLS]), one per token, or one per entity bag."""
     bag_fusion: Literal["early", "late"] = "late"
     """Sum the tokens of a bag before (early) or after (late) the text encoder."""
-    embed_dim: Positive = 256
+    embed_dim: Width = 256
     """Dimension of every vector."""
     keep: Positive | Literal["all"] = "all"
     """Vectors per side. ``all``: as ``interaction`` says. 1: position 0 alone (single-vector). n:
     position 0 and the first positions after it; a patch grid is average-pooled to n patches."""
-    codes: Annotated[int, Field(ge=0)] = 0
+    codes: Annotated[int, Field(ge=0, le=65536)] = 0
     """Code tokens: learned inputs added to each side and scored like the rest (Inflate)."""
     shared: SharedConfig | None = None
     """Null: each side has an encoder."""
@@ -208,9 +217,13 @@ class TemperatureConfig(Section):
     """The temperature: scores are divided by it before a softmax."""
 
     initial: Annotated[float, Field(gt=0)] = 0.07
+    """Value before training. Smaller values weigh the hardest negatives more."""
     minimum: Annotated[float, Field(gt=0)] = 0.05
+    """Lower bound during training."""
     maximum: Annotated[float, Field(gt=0)] = 0.5
+    """Upper bound during training."""
     learned: bool = True
+    """Train the temperature. False: it stays at ``initial``."""
 
     @model_validator(mode="after")
     def _ordered(self) -> TemperatureConfig:
@@ -236,7 +249,7 @@ class MomentumConfig(Section):
 
     rate: Share = 0.995
     """Share of its weights that the momentum encoder keeps at each step."""
-    queue: Annotated[int, Field(ge=0)] = 65536
+    queue: Annotated[int, Field(ge=0, le=2**31 - 1)] = 65536
     """Length of the queues: earlier titles and images used as extra negatives. 0: no queue."""
     alpha: Share = 0.4
     """Weight of the soft targets in ITC, late interaction and MLM. It rises linearly from 0 over
@@ -268,6 +281,7 @@ class ObjectivesConfig(Section):
     mfm_temperature: Annotated[float, Field(gt=0)] | None = None
     """Null: dot products. A number: cosines divided by it (for example 0.1)."""
     masking: MaskingConfig = MaskingConfig()
+    """Which tokens and patches MLM and MFM hide."""
     momentum: MomentumConfig | None = None
     """Soft targets and queues for ITC, late interaction and MLM. Null: labels of the batch only."""
     task_sampling: Literal["all", "one"] = "all"
@@ -282,6 +296,7 @@ class ObjectivesConfig(Section):
     include_diagonal: bool = True
     """Power hinge: count the positive pair among its negatives, as the paper's code does."""
     temperature: TemperatureConfig = TemperatureConfig()
+    """Temperature of the contrastive losses: scores are divided by it before the softmax."""
     share_positives: bool = True
     """Treat every pair that matches by id, equal title or equal image as a positive. False: only
     the sampled pairs are positives."""
@@ -291,6 +306,7 @@ class DistillConfig(Section):
     """Distillation: a teacher's score matrix trains the student's scorer."""
 
     weight: NonNegative = 1.0
+    """Weight of the distillation loss. 0: off."""
     teacher: str | None = None
     """Model folder of the frozen teacher. Null: the model's ``alignment`` scorer teaches."""
     scorer: Literal["fast", "slow"] = "fast"
@@ -299,7 +315,9 @@ class DistillConfig(Section):
     """``cross_entropy``: between the softmaxes of teacher and student (Inflate and Shrink,
     ListNet). ``mse``: between the scores. ``ordinal``: the order of every two candidates."""
     teacher_temperature: Annotated[float, Field(gt=0)] = 0.0625
+    """The teacher's scores are divided by it before the softmax."""
     student_temperature: Annotated[float, Field(gt=0)] = 0.0625
+    """The student's scores are divided by it before the softmax."""
     hard_loss_weight: NonNegative = 0.0
     """Weight of the student scorer's loss on labels; replaces its weight in ``objectives``."""
     activate_distillation_after: NonNegative = 0.0
@@ -318,11 +336,12 @@ class TrainingConfig(Section):
     """The training loop: length, batches, optimizer, precision, evaluation."""
 
     epochs: Positive = 6
+    """Passes over the training images."""
     max_steps: Positive | None = None
     """Stop after this many optimizer steps. The length of the schedule does not change."""
     schedule_steps: Positive | None = None
     """Length of the learning-rate schedule in steps. Null: the steps of all epochs."""
-    batch_size: Annotated[int, Field(ge=2)] = 32
+    batch_size: Annotated[int, Field(ge=2, le=2**24)] = 32
     """Images in one contrastive score matrix, over all processes; each process takes an equal
     part. Larger batches have more negatives and use more memory."""
     micro_batch_size: Positive | None = None
@@ -333,6 +352,7 @@ class TrainingConfig(Section):
     accumulate: Positive = 1
     """Batches whose gradients are summed for one optimizer step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    """Highest learning rate of AdamW, after the warm-up."""
     min_learning_rate: NonNegative = 0.0
     """Learning rate at the end of the cosine."""
     schedule: Literal["cosine", "step"] = "cosine"
@@ -341,8 +361,10 @@ class TrainingConfig(Section):
     decay_at: Share = 0.5
     """Position of the step, as a share of the schedule (0.5: epoch 20 of 40)."""
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """The learning rate after the step, as a share of that before."""
     weight_decay: NonNegative = 0.02
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Weight decay of AdamW; biases and norms have none."""
+    warmup_steps: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Steps in which the learning rate rises linearly from 0."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """Maximum norm of the gradient. Null: no clipping."""
@@ -365,7 +387,7 @@ class EvaluationConfig(Section):
 
     batch_size: Positive = 64
     """Images or titles encoded per forward pass. Does not change results."""
-    candidates: Annotated[int, Field(ge=0)] = 256
+    candidates: Annotated[int, Field(ge=0, le=2**31 - 1)] = 256
     """Best K of the recall stage that the cross-encoder reranks. 0: no rerank."""
     beta: NonNegative = 1.0
     """Merged score = cross-encoder score + beta x recall-stage score."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,16 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from bagformer_cli.assets import asset_folder
 from bagformer_cli.errors import ConfigError, nearest
 from bagformer_cli.messages import tr
+
+MAX_BYTES = 1_000_000
+"""Bytes of a configuration file; the largest built-in one has 3,000."""
+MAX_DEPTH = 30
+MAX_VALUES = 20_000
 
 
 def yaml() -> YAML:
@@ -57,16 +64,25 @@ def read_document(path: Path) -> CommentedMap:
     """Read one YAML file with its comments.
 
     Raises:
-        ConfigError: Not UTF-8, not YAML, or not a mapping; the message names the line.
+        ConfigError: Not UTF-8, not YAML, not a mapping, or far larger than any configuration; the
+            message names the line.
     """
+    if path.stat().st_size > MAX_BYTES:
+        raise ConfigError(
+            tr("The file is too large for a configuration."),
+            where=path,
+            found=tr("{n} bytes", n=path.stat().st_size),
+            expected=tr("at most {n}", n=MAX_BYTES),
+        )
     try:
-        document = yaml().load(path.read_text(encoding="utf-8"))
+        document = parse_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(tr("The file is not UTF-8 text."), where=path, found=error) from error
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark is not None else path
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = problem.removeprefix("found ")
         raise ConfigError(tr("The file is not valid YAML."), where=place, found=problem) from error
     if document is None:
         return CommentedMap()
@@ -97,6 +113,42 @@ def read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]
     )
     merge(base, values)
     return base
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse a YAML text with its comments.
+
+    Aliases of aliases can stand for billions of values, and deep nesting ends Python's stack, so
+    both are counted before anything is built.
+
+    Raises:
+        YAMLError: Not YAML, nested too deeply, or with too many values.
+    """
+    depth = values = 0
+    sizes: dict[str, int] = {}  # anchor to the values below it, aliases counted
+    open_anchors: list[tuple[str | None, int]] = []
+    for event in yaml().parse(io.StringIO(text)):
+        if isinstance(event, CollectionStartEvent):
+            depth += 1
+            open_anchors.append((event.anchor, values))
+        elif isinstance(event, CollectionEndEvent):
+            depth -= 1
+            anchor, before = open_anchors.pop()
+            if anchor is not None:
+                sizes[anchor] = values - before
+        elif isinstance(event, AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in open_anchors):
+                raise YAMLError(tr("a value that contains itself"))
+            values += sizes.get(event.anchor, 1)
+        values += 1
+        if depth > MAX_DEPTH:
+            raise YAMLError(tr("nested more than {n} levels deep", n=MAX_DEPTH))
+        if values > MAX_VALUES:
+            raise YAMLError(tr("more than {n} values", n=MAX_VALUES))
+    try:
+        return yaml().load(text)
+    except ValueError as error:  # a number of thousands of digits, a date that does not exist
+        raise YAMLError(str(error).split(";")[0]) from error
 
 
 def plain(value: Any) -> Any:

@@ -6,7 +6,6 @@ Shapes: B batch, L tokens (with [CLS], [SEP] and padding), W width, n code token
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +14,6 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from bagformer_cli.config import TextConfig
-from bagformer_cli.errors import CheckpointError, ConfigError
-from bagformer_cli.messages import tr
 
 
 class TextEncoder(nn.Module):
@@ -39,7 +36,7 @@ class TextEncoder(nn.Module):
                 bert_config(config, vocab_size, pad_id, config.layers), add_pooling_layer=False
             )
         else:
-            self.bert = _first_layers(bert, config.layers)
+            self.bert = _first_layers(bert, config)
         self._freeze(config.frozen_layers)
 
     @property
@@ -165,61 +162,10 @@ def bert_config(config: TextConfig, vocab_size: int, pad_id: int, layers: int) -
     return BertConfig(**settings)
 
 
-def load_bert(source: str, layers: int) -> BertModel:
-    """Load a pretrained BERT.
-
-    Args:
-        source: A folder or hub name that ``BertModel.from_pretrained`` takes.
-        layers: The fewest layers that it must have.
-
-    Raises:
-        CheckpointError: There is no such model, or it cannot be read.
-        ConfigError: It has fewer layers.
-    """
-    try:
-        bert = BertModel.from_pretrained(source, add_pooling_layer=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        local = Path(source).exists()
-        raise CheckpointError(
-            tr("The pretrained BERT cannot be loaded."),
-            where=f"text.pretrained: {source}",
-            found=str(error).strip().splitlines()[0],
-            hint=None
-            if local
-            else tr("Without a network, download the model elsewhere and give its folder."),
-        ) from error
-    available = len(bert.encoder.layer)
-    if available < layers:
-        raise ConfigError(
-            tr("The pretrained BERT has too few layers."),
-            where=f"text.pretrained: {source}",
-            found=available,
-            expected=tr("at least {n}: text.layers", n=layers),
-        )
-    return bert
-
-
-def sizes_of(bert: BertModel, config: TextConfig) -> TextConfig:
-    """Return the text section with the sizes of a pretrained BERT."""
+def _first_layers(bert: BertModel, config: TextConfig) -> BertModel:
+    """Copy a BERT without the layers after the first ``config.layers``."""
     own = bert.config
-    return config.model_copy(
-        update={
-            "width": own.hidden_size,
-            "heads": own.num_attention_heads,
-            "feed_forward": own.intermediate_size,
-            "options": {
-                "hidden_act": own.hidden_act,
-                "layer_norm_eps": own.layer_norm_eps,
-                "max_position_embeddings": own.max_position_embeddings,
-                "type_vocab_size": own.type_vocab_size,
-            },
-        }
-    )
-
-
-def _first_layers(bert: BertModel, layers: int) -> BertModel:
-    """Copy a BERT without the layers after the first ``layers``."""
-    shorter = BertConfig.from_dict({**bert.config.to_dict(), "num_hidden_layers": layers})
+    shorter = bert_config(config, own.vocab_size, int(own.pad_token_id or 0), config.layers)
     model = BertModel(shorter, add_pooling_layer=False)
     missing, _ = model.load_state_dict(bert.state_dict(), strict=False)
     assert not missing, missing

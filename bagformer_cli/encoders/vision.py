@@ -12,7 +12,6 @@ Shapes: B batch, S pixels a side, P patches, W width of the backbone, C channels
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Self
 
 import timm
@@ -23,7 +22,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bagformer_cli.config import ImageConfig
 from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD
-from bagformer_cli.errors import CheckpointError, ConfigError, nearest
+from bagformer_cli.encoders.pretrained_backbone import load_pretrained, pretrained_weights
+from bagformer_cli.errors import ConfigError, nearest
 from bagformer_cli.messages import tr
 
 Channels = tuple[float, float, float]
@@ -219,30 +219,15 @@ def create_backbone(config: ImageConfig, source: bool | str) -> Any:
 
     Args:
         config: Its name, image size and options.
-        source: True: timm's pretrained weights; a path: a weight file, or a folder that timm saved;
-            False: random weights.
+        source: True: the pretrained weights that timm names; a path: a weight file, or a folder
+            that timm saved; False: random weights.
 
     Raises:
         ConfigError: timm knows no such model, or an option does not fit it.
         CheckpointError: The weights cannot be read or do not fit.
     """
     name = config.backbone
-    options: dict[str, Any] = {"num_classes": 0, "global_pool": "", **config.options}
-    if isinstance(source, str):
-        path = Path(source)
-        if not path.exists():
-            raise CheckpointError(
-                tr("There is no weight file or folder for the image backbone."),
-                where="image.pretrained",
-                found=source,
-            )
-        if path.is_dir():
-            name = f"local-dir:{path}"
-        else:
-            # without custom_load, older timm reads every file of some models as JAX's .npz
-            jax = path.suffix == ".npz"
-            options["pretrained_cfg_overlay"] = {"file": str(path), "custom_load": jax}
-    elif not timm.is_model(name):
+    if not timm.is_model(name):
         near = nearest(name, timm.list_models())
         raise ConfigError(
             tr("timm knows no model of that name."),
@@ -250,26 +235,28 @@ def create_backbone(config: ImageConfig, source: bool | str) -> Any:
             found=name,
             hint=tr("Did you mean {name}?", name=near) if near else None,
         )
-    if _has_fixed_size(config.backbone):
+    weights = pretrained_weights(name, source) if source else None
+    options: dict[str, Any] = {"num_classes": 0, "global_pool": "", **config.options}
+    if _has_fixed_size(name):
         options.setdefault("img_size", config.size)
     try:
-        return timm.create_model(name, pretrained=bool(source), **options)
-    except TypeError as error:
+        backbone = timm.create_model(name, pretrained=False, **options)
+    except (TypeError, KeyError, AttributeError, IndexError, AssertionError) as error:
         raise ConfigError(
-            tr("The backbone does not take these options."), where="image.options", found=error
+            tr("The backbone does not take these options."),
+            where="image.options",
+            found=", ".join(f"{key}: {value}" for key, value in config.options.items()) or name,
+            expected=tr("options of {name}", name=name),
         ) from error
-    except (RuntimeError, OSError, ValueError) as error:
-        found = str(error).splitlines()[0]
-        if not source:
-            raise ConfigError(
-                tr("The backbone cannot be built with these settings."), where="image", found=found
-            ) from error
-        raise CheckpointError(
-            tr("The image backbone's weights cannot be loaded."),
-            where="image.pretrained",
-            found=found,
-            hint=tr("Give a file or folder that timm saved for {name}.", name=config.backbone),
+    except (RuntimeError, OSError, ValueError, ArithmeticError) as error:
+        raise ConfigError(
+            tr("The backbone cannot be built with these settings."),
+            where="image",
+            found=str(error).splitlines()[0],
         ) from error
+    if weights is not None:
+        load_pretrained(backbone, name, weights)
+    return backbone
 
 
 def _has_fixed_size(name: str) -> bool:

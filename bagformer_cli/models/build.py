@@ -13,16 +13,19 @@ from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD
 from bagformer_cli.encoders.fusion import FusionEncoder
 from bagformer_cli.encoders.joint import JointEncoder, PredictionHead
+from bagformer_cli.encoders.pretrained_bert import load_bert, require_same_vocabulary, sizes_of
 from bagformer_cli.encoders.regions import BOX, RegionEncoder
-from bagformer_cli.encoders.text import BagOfWords, TextEncoder, load_bert, sizes_of
+from bagformer_cli.encoders.text import BagOfWords, TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder
-from bagformer_cli.errors import CheckpointError
+from bagformer_cli.errors import CheckpointError, ConfigError
+from bagformer_cli.machine import memory
 from bagformer_cli.messages import tr
 from bagformer_cli.models.cross_encoders import Captioner, CrossEncoder, MatchingHead
 from bagformer_cli.models.dual import DualEncoder, Encoded
 from bagformer_cli.original.model import build_dual_encoder, build_matching_head
 from bagformer_cli.text.bags import TitleEncoder
-from bagformer_cli.text.from_config import build_titles
+from bagformer_cli.text.from_config import build_titles, title_encoder
+from bagformer_cli.text.tokenizer import Tokenizer
 
 
 class RetrievalModel(nn.Module):
@@ -172,12 +175,16 @@ def build_model(
     config = config.model_copy(deep=True)
     if not keep_cross and not trains_cross_encoder(config):
         config.model.cross = None
+    if torch.get_default_device().type != "meta":
+        require_memory(config)
     bert = None
     if pretrained and config.text.pretrained is not None:
         bert = load_bert(config.text.pretrained, config.text.layers)
         config.text = sizes_of(bert, config.text)
     if titles is None:
         titles = build_titles(config)
+    if bert is not None and config.text.pretrained is not None:
+        require_same_vocabulary(config.text.pretrained, bert, titles.tokenizer.vocabulary)
     # The order of construction is part of a seeded run: each part draws its random weights in
     # turn. The cross-encoder comes last, so the towers are the same with and without one.
     vision = _build_vision(config, pretrained)
@@ -190,6 +197,29 @@ def build_model(
         text.checkpoint_gradients()
         vision.checkpoint_gradients()
     return RetrievalModel(config, titles, dual, cross)
+
+
+def require_memory(config: RunConfig) -> None:
+    """Check a configuration by building its model without memory for weights.
+
+    It takes a tenth of a second and needs no dictionaries, no network and no pretrained weights.
+
+    Raises:
+        ConfigError: A setting is impossible, or the weights alone exceed this machine's memory.
+    """
+    # The number of tokens hardly matters here; the built-in vocabulary is always there.
+    titles = title_encoder(config, Tokenizer.load("builtin"), [])
+    with torch.device("meta"):
+        model = build_model(config, titles, pretrained=False, keep_cross=True)
+    needed = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    available = memory()
+    if available is not None and needed > available:
+        raise ConfigError(
+            tr("The model of this configuration does not fit into memory."),
+            where="text, image, model",
+            found=f"{needed / 1e9:,.0f} GB",
+            expected=tr("at most {n}", n=f"{available / 1e9:,.0f} GB"),
+        )
 
 
 def _build_vision(config: RunConfig, pretrained: bool) -> VisionEncoder | RegionEncoder:

@@ -1,4 +1,4 @@
-"""Save and load model folders; read weight files safely.
+"""Save and load model folders.
 
 A model folder holds ``config.yaml``, ``model.safetensors``, ``vocab.txt`` and ``lexicon.txt``: all
 that is needed to repeat a score on any machine. Nothing in it is code.
@@ -6,24 +6,16 @@ that is needed to repeat a score on any machine. Nothing in it is code.
 
 from __future__ import annotations
 
-import os
-import pickle
-import pickletools
-import re
-import warnings
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bagformer_cli.config import RunConfig, load_config, save_config
-from bagformer_cli.errors import CheckpointError, NotFiniteError, cannot_read, nearest
-from bagformer_cli.files import atomic_file
+from bagformer_cli.encoders.weight_files import damaged_weights, load_tensors, save_tensors, summary
+from bagformer_cli.errors import CheckpointError, NotFiniteError, nearest
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model, trained_scorers
 from bagformer_cli.models.runs import WEIGHTS, last_stage, models_in, report_choice
@@ -34,7 +26,6 @@ from bagformer_cli.text.tokenizer import Tokenizer
 TRAINED = "trained"
 """Metadata key of the weight file: the trained scorers, separated by spaces."""
 FILES = ("config.yaml", WEIGHTS, "vocab.txt", "lexicon.txt")
-_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # starts files of torch before 1.6
 
 
 def save_model(model: RetrievalModel, folder: str | Path) -> None:
@@ -82,7 +73,7 @@ def trained_in(folder: Path, config: RunConfig) -> frozenset[str]:
         with safe_open(folder / WEIGHTS, "pt") as weights:
             metadata: dict[str, str] = weights.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise _damaged_weights(folder / WEIGHTS, error) from error
+        raise damaged_weights(folder / WEIGHTS, error) from error
     if TRAINED not in metadata:
         return trained_scorers(config)
     return frozenset(metadata[TRAINED].split())
@@ -168,9 +159,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str | P
     ]
     if missing or unexpected or shapes:
         found = [
-            *_summary(tr("missing"), missing),
-            *_summary(tr("unexpected"), unexpected),
-            *_summary(tr("another shape"), shapes),
+            *summary(tr("missing"), missing),
+            *summary(tr("unexpected"), unexpected),
+            *summary(tr("another shape"), shapes),
         ]
         near = nearest(missing[0], unexpected) if missing and unexpected else None
         raise CheckpointError(
@@ -187,128 +178,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str | P
         raise NotFiniteError(
             tr("Weights of this model are not finite numbers."),
             where=where,
-            found="; ".join(_summary("NaN", broken)),
+            found="; ".join(summary("NaN", broken)),
             hint=tr("Its training diverged. Use another model."),
         )
     model.load_state_dict(weights)
-
-
-def save_tensors(
-    tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None
-) -> None:
-    """Write tensors, and ``metadata`` if given, to a safetensors file that appears whole."""
-    content = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    with atomic_file(path) as temporary:
-        try:
-            save_file(content, temporary, metadata)
-        except SafetensorError as error:
-            # The library reports a full disk as its own error: "I/O error: … (os error 28)".
-            number = re.search(r"\(os error (\d+)\)", str(error))
-            if number is None:
-                raise
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-
-
-def load_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        CheckpointError: It is missing, cut off, or not a safetensors file.
-    """
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(tr("There is no such weight file."), where=path) from error
-    except (SafetensorError, OSError) as error:
-        raise _damaged_weights(path, error) from error
-    return tensors
-
-
-def _damaged_weights(path: str | Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        tr("The weight file is damaged or cut off."),
-        where=path,
-        found=error,
-        hint=tr("Copy it again, or use another checkpoint."),
-    )
-
-
-def _summary(label: str, names: Iterable[str]) -> list[str]:
-    names = list(names)
-    more = f" (+{len(names) - 1})" if len(names) > 1 else ""
-    return [f"{label}: {names[0]}{more}"] if names else []
-
-
-def read_pickle(path: str | Path) -> Any:
-    """Read a file that ``torch.save`` wrote as data only: code in it is refused, never run.
-
-    Raises:
-        InputError: The file does not exist.
-        CheckpointError: It is cut off, not a torch checkpoint, or holds code.
-    """
-    path = Path(path)
-    try:
-        with open(path, "rb") as stream:
-            head = stream.read(4)
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    is_zip = head.startswith(b"PK")
-    if is_zip and not zipfile.is_zipfile(path):
-        raise _damaged(path)
-    if not is_zip and not head.startswith(b"\x80"):
-        raise _not_torch(path, repr(head))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of pickles that it refuses right after
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError) as error:
-        raise _refused(path, error) from error
-    return content
-
-
-def _refused(path: Path, error: Exception) -> CheckpointError:
-    """Find out why torch refused a file: code, another kind of pickle, or damage."""
-    named = re.search(r"GLOBAL (\S+)", str(error))
-    code = named[1] if named else None
-    with open(path, "rb") as stream:
-        head = stream.read(32)
-    if code is None and not head.startswith(b"PK") and _MAGIC not in head:
-        operations: set[str] = set()
-        try:
-            with open(path, "rb") as stream:  # genops lists operations and runs none
-                operations.update(operation.name for operation, _, _ in pickletools.genops(stream))
-        except ValueError:
-            return _damaged(path)
-        if not operations & {"GLOBAL", "STACK_GLOBAL", "INST"}:
-            return _not_torch(path, tr("another pickle"))
-        code = ", ".join(sorted(operations & {"GLOBAL", "STACK_GLOBAL", "INST", "REDUCE"}))
-    if code is None:
-        return _damaged(path)
-    return CheckpointError(
-        tr("The checkpoint holds code, and code in a checkpoint is never run."),
-        where=path,
-        found=code,
-        expected=tr("tensors, numbers, strings, lists and dicts"),
-        hint=tr(
-            "If you trust the file, load it with the program that wrote it and save only its "
-            '["model"].'
-        ),
-    )
-
-
-def _damaged(path: Path) -> CheckpointError:
-    return CheckpointError(
-        tr("The checkpoint is damaged or cut off."),
-        where=path,
-        found=tr("{n} bytes", n=path.stat().st_size),
-        hint=tr("Copy or download it again."),
-    )
-
-
-def _not_torch(path: Path, found: str) -> CheckpointError:
-    return CheckpointError(
-        tr("This is not a torch checkpoint."),
-        where=path,
-        found=found,
-        expected=tr("a file that torch.save wrote"),
-    )

@@ -24,11 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bagformer_cli.config import Compat, CrossConfig, Interaction, RunConfig
+from bagformer_cli.encoders.weight_files import read_pickle
 from bagformer_cli.errors import CheckpointError, InputError, nearest
 from bagformer_cli.files import is_empty, new_files
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
-from bagformer_cli.models.checkpoint import load_weights, read_pickle, save_model
+from bagformer_cli.models.checkpoint import load_weights, save_model
 from bagformer_cli.text.from_config import title_encoder
 from bagformer_cli.text.tokenizer import Tokenizer
 

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from bagformer_cli.encoders.weight_files import load_tensors, save_tensors
 from bagformer_cli.errors import CheckpointError
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
-from bagformer_cli.models.checkpoint import load_tensors, save_tensors
 from bagformer_cli.models.momentum import tensors_under
 
 TENSORS = "state.safetensors"

@@ -156,8 +156,10 @@ def test_an_unknown_backbone_names_the_nearest() -> None:
 
 
 def test_an_option_that_does_not_fit_the_backbone_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"image\.options"):
-        VisionEncoder(ImageConfig(backbone="vit_tiny_patch16_224", options={"depht": 2}))
+    with pytest.raises(ConfigError, match=r"image\.options\.depht.*Did you mean"):
+        load_config("demo", ["image.options={depht: 2}"])
+    with pytest.raises(ConfigError, match=r"image\.options: .*options of vit_tiny"):
+        VisionEncoder(ImageConfig(backbone="vit_tiny_patch16_224", options={"channels": [2]}))
 
 
 def test_frozen_layers_get_no_gradient(titles: TitleEncoder) -> None:
@@ -208,7 +210,7 @@ def saved_bert(folder: Path, layers: int = 4) -> BertModel:
 
 
 def test_a_saved_bert_gives_its_first_layers_to_the_text_encoder(tmp_path: Path) -> None:
-    from bagformer_cli.encoders.text import load_bert, sizes_of
+    from bagformer_cli.encoders.pretrained_bert import load_bert, sizes_of
 
     bert = saved_bert(tmp_path)
     loaded = load_bert(str(tmp_path), 2)
@@ -221,9 +223,9 @@ def test_a_saved_bert_gives_its_first_layers_to_the_text_encoder(tmp_path: Path)
 
 
 def test_the_later_layers_start_the_fusion_encoder(tmp_path: Path) -> None:
-    from bagformer_cli.encoders.text import load_bert, sizes_of
+    from bagformer_cli.encoders.pretrained_bert import load_bert, sizes_of
 
-    loaded = load_bert(str(saved_bert(tmp_path).config._name_or_path or tmp_path), 2)
+    loaded = load_bert(str(saved_bert(tmp_path) and tmp_path), 2)
     config = sizes_of(loaded, TextConfig(layers=2))
     fusion = FusionEncoder(config, 2, 32).eval()
     fusion.load_bert_layers(loaded, 2)
@@ -244,7 +246,7 @@ def test_the_later_layers_start_the_fusion_encoder(tmp_path: Path) -> None:
 
 
 def test_a_bert_with_too_few_layers_is_refused(tmp_path: Path) -> None:
-    from bagformer_cli.encoders.text import load_bert
+    from bagformer_cli.encoders.pretrained_bert import load_bert
 
     saved_bert(tmp_path, layers=1)
     with pytest.raises(ConfigError, match="too few layers"):
@@ -252,9 +254,9 @@ def test_a_bert_with_too_few_layers_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_bert_that_is_nowhere_is_an_error_with_advice() -> None:
-    from bagformer_cli.encoders.text import load_bert
+    from bagformer_cli.encoders.pretrained_bert import load_bert
 
-    with pytest.raises(CheckpointError, match="download the model elsewhere"):
+    with pytest.raises(CheckpointError, match="HF_ENDPOINT"):
         load_bert("nobody/no-such-bert", 2)
 
 

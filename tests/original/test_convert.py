@@ -16,8 +16,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bagformer_cli.encoders.weight_files import read_pickle
 from bagformer_cli.errors import CheckpointError, InputError
-from bagformer_cli.models.checkpoint import FILES, load_model, read_pickle
+from bagformer_cli.models.checkpoint import FILES, load_model
 from bagformer_cli.original.convert import (
     CheckpointSources,
     Sizes,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import get_type_hints
 
 from babel.messages.pofile import read_po
 
@@ -95,9 +96,31 @@ def type_checking_imports(module: str) -> set[int]:
 
 
 @cache
+def setting_sentences() -> list[Sentence]:
+    """The docstrings of settings and sections, which ``xmr config list`` translates."""
+    from bagformer_cli.config.rules import RunConfig
+    from bagformer_cli.config.settings import one_line, section_of, setting_docs
+
+    found: list[Sentence] = []
+
+    def visit(section: type) -> None:
+        where = f"{section.__module__.removeprefix('bagformer_cli.')}:{section.__name__}"
+        texts = list(setting_docs(section).values())
+        texts.append(one_line((section.__doc__ or "").split("\n\n")[0]))
+        found.extend(Sentence(text, frozenset(), where) for text in texts)
+        for annotation in get_type_hints(section, include_extras=True).values():
+            inner = section_of(annotation)
+            if inner is not None:
+                visit(inner)
+
+    visit(RunConfig)
+    return found
+
+
+@cache
 def sentences() -> list[Sentence]:
-    """Everything the program says through ``tr``."""
-    found = []
+    """Everything the program says through ``tr``, and the meanings of settings."""
+    found = list(setting_sentences())
     for module, tree in modules().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "tr":

@@ -10,7 +10,7 @@ from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
-from tests.support.sources import CATALOGUE, PACKAGE
+from tests.support.sources import CATALOGUE, PACKAGE, setting_sentences
 
 
 def main() -> None:
@@ -23,6 +23,12 @@ def main() -> None:
         entry = known.get(message)
         translation = entry.string if entry is not None else ""
         updated.add(message, translation, [(f"bagformer_cli/{path}", None)], flags=())
+    for sentence in setting_sentences():
+        if sentence.text not in updated:
+            entry = known.get(sentence.text)
+            place = f"bagformer_cli/{sentence.where.partition(':')[0].replace('.', '/')}.py"
+            translation = entry.string if entry is not None else ""
+            updated.add(sentence.text, translation, [(place, None)], flags=())
     header = CATALOGUE.read_text("utf-8").partition("\n\n")[0] + "\n\n"
     with CATALOGUE.open("wb") as file:
         file.write(header.encode())

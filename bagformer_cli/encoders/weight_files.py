@@ -1,0 +1,191 @@
+"""Read and write weight files safely: safetensors, and torch's files as data only.
+
+Nothing in a weight file is ever run as code.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bagformer_cli.errors import CheckpointError, cannot_read
+from bagformer_cli.files import atomic_file
+from bagformer_cli.messages import tr
+
+_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # starts files of torch before 1.6
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors, and ``metadata`` if given, to a safetensors file that appears whole."""
+    content = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    with atomic_file(path) as temporary:
+        try:
+            save_file(content, temporary, metadata)
+        except SafetensorError as error:
+            # The library reports a full disk as its own error: "I/O error: … (os error 28)".
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def load_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: It is missing, cut off, or not a safetensors file.
+    """
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(tr("There is no such weight file."), where=path) from error
+    except (SafetensorError, OSError) as error:
+        raise damaged_weights(path, error) from error
+    return tensors
+
+
+def damaged_weights(path: str | Path, error: Exception) -> CheckpointError:
+    """Make the error for a safetensors file that cannot be read."""
+    return CheckpointError(
+        tr("The weight file is damaged or cut off."),
+        where=path,
+        found=error,
+        hint=tr("Copy it again, or use another checkpoint."),
+    )
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors or torch file by name.
+
+    A torch file may be a training checkpoint that keeps its weights under ``state_dict`` or
+    ``model``.
+
+    Raises:
+        CheckpointError: The file is damaged, holds code, or holds no named tensors.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return load_tensors(path)
+    content = read_pickle(path)
+    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping):
+        raise _no_weights(path, type(content).__name__)
+    tensors = {
+        str(name).removeprefix("module."): value
+        for name, value in content.items()
+        if isinstance(value, Tensor)
+    }
+    if not tensors:
+        raise _no_weights(path, ", ".join(map(str, list(content)[:5])))
+    return tensors
+
+
+def _no_weights(path: Path, found: str) -> CheckpointError:
+    return CheckpointError(
+        tr("This file holds no weights."),
+        where=path,
+        found=found,
+        expected=tr("tensors by name"),
+    )
+
+
+def summary(label: str, names: Sequence[str]) -> list[str]:
+    """Name the first of some weights and count the others; empty for none.
+
+    >>> summary("missing", ["a.weight", "b.weight"])
+    ['missing: a.weight (+1)']
+    """
+    more = f" (+{len(names) - 1})" if len(names) > 1 else ""
+    return [f"{label}: {names[0]}{more}"] if names else []
+
+
+def read_pickle(path: str | Path) -> Any:
+    """Read a file that ``torch.save`` wrote as data only: code in it is refused, never run.
+
+    Raises:
+        InputError: The file does not exist.
+        CheckpointError: It is cut off, not a torch checkpoint, or holds code.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(4)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    is_zip = head.startswith(b"PK")
+    if is_zip and not zipfile.is_zipfile(path):
+        raise _damaged(path)
+    if not is_zip and not head.startswith(b"\x80"):
+        raise _not_torch(path, repr(head))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of pickles that it refuses right after
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError) as error:
+        raise _refused(path, error) from error
+    return content
+
+
+def _refused(path: Path, error: Exception) -> CheckpointError:
+    """Find out why torch refused a file: code, another kind of pickle, or damage."""
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    code = named[1] if named else None
+    with open(path, "rb") as stream:
+        head = stream.read(32)
+    if code is None and not head.startswith(b"PK") and _MAGIC not in head:
+        operations: set[str] = set()
+        try:
+            with open(path, "rb") as stream:  # genops lists operations and runs none
+                operations.update(operation.name for operation, _, _ in pickletools.genops(stream))
+        except ValueError:
+            return _damaged(path)
+        if not operations & {"GLOBAL", "STACK_GLOBAL", "INST"}:
+            return _not_torch(path, tr("another pickle"))
+        code = ", ".join(sorted(operations & {"GLOBAL", "STACK_GLOBAL", "INST", "REDUCE"}))
+    if code is None:
+        return _damaged(path)
+    return CheckpointError(
+        tr("The checkpoint holds code, and code in a checkpoint is never run."),
+        where=path,
+        found=code,
+        expected=tr("tensors, numbers, strings, lists and dicts"),
+        hint=tr(
+            "If you trust the file, load it with the program that wrote it and save only its "
+            '["model"].'
+        ),
+    )
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(
+        tr("The checkpoint is damaged or cut off."),
+        where=path,
+        found=tr("{n} bytes", n=path.stat().st_size),
+        hint=tr("Copy or download it again."),
+    )
+
+
+def _not_torch(path: Path, found: str) -> CheckpointError:
+    return CheckpointError(
+        tr("This is not a torch checkpoint."),
+        where=path,
+        found=found,
+        expected=tr("a file that torch.save wrote"),
+    )

@@ -1,0 +1,126 @@
+"""Files of models on the Hugging Face hub: from the cache, or downloaded if the hub answers.
+
+The hub's own client tries again and again when there is no network, which takes minutes and fills
+the terminal. Here one short request decides first, and one error says what can be done.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from bagformer_cli.errors import CheckpointError
+from bagformer_cli.messages import tr
+
+SECONDS = 2.0
+"""How long the hub has to answer the first request."""
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+
+
+def is_hub_name(source: str) -> bool:
+    """Tell whether a text can be the name of a model on the hub: ``name`` or ``owner/name``."""
+    return bool(_NAME.fullmatch(source)) and not source.startswith(".")
+
+
+def fetch(name: str, files: Sequence[str], setting: str) -> Path:
+    """Return the first of some files that a model on the hub has.
+
+    Args:
+        name: The model, ``owner/name``.
+        files: File names, the preferred one first. One that is in the cache already is taken
+            without any request.
+        setting: The setting that names the model, for the message.
+
+    Raises:
+        CheckpointError: The hub cannot be reached, or has no such model or file.
+    """
+    cached = [path for file in files if (path := cached_file(name, file)) is not None]
+    if cached:
+        return cached[0]
+    _require_hub(name, setting)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+
+    for file in files:
+        try:
+            return Path(hf_hub_download(name, file))
+        except EntryNotFoundError:
+            continue
+        except RepositoryNotFoundError as error:
+            raise CheckpointError(
+                tr("The hub has no model of that name, or it is not public."),
+                where=f"{setting}: {name}",
+                found=_endpoint(),
+                hint=_advice(setting),
+            ) from error
+        except Exception as error:  # the hub's family of errors is wide
+            raise _unreachable(name, setting, error) from error
+    raise CheckpointError(
+        tr("This model on the hub lacks a file."),
+        where=f"{setting}: {name}",
+        expected=tr("one of: {names}", names=", ".join(files)),
+    )
+
+
+def cached_file(name: str, file: str) -> Path | None:
+    """Find a file of a model in the local cache of the hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, file)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _require_hub(name: str, setting: str) -> None:
+    """Raise unless the hub answers one request in :data:`SECONDS`."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        raise _unreachable(name, setting, "HF_HUB_OFFLINE")
+    outcome: list[Exception | None] = []
+    # In a thread, because looking up the host's name has no timeout.
+    thread = threading.Thread(target=lambda: outcome.append(_request()), daemon=True)
+    thread.start()
+    thread.join(SECONDS)
+    if not outcome:
+        raise _unreachable(name, setting, tr("no answer in {n} s", n=f"{SECONDS:.0f}"))
+    if outcome[0] is not None:
+        raise _unreachable(name, setting, outcome[0])
+
+
+def _request() -> Exception | None:
+    """Ask the hub for anything; any answer will do."""
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(_endpoint(), timeout=SECONDS):
+            return None
+    except HTTPError:
+        return None
+    except Exception as error:  # no network, no such host, refused, not an address
+        return error
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def _unreachable(name: str, setting: str, why: object) -> CheckpointError:
+    reason = str(getattr(why, "reason", why)).strip().splitlines() or [type(why).__name__]
+    return CheckpointError(
+        tr("The model is not on this machine, and the hub cannot be reached to download it."),
+        where=f"{setting}: {name}",
+        found=f"{_endpoint()}: {reason[0]}",
+        hint=_advice(setting),
+    )
+
+
+def _advice(setting: str) -> str:
+    return tr(
+        "Download the model elsewhere, for example from ModelScope, and give its folder: --set "
+        "{setting}=FOLDER. Or set HF_ENDPOINT to the address of a mirror.",
+        setting=setting,
+    )
