@@ -1,7 +1,7 @@
 """Files of models on the Hugging Face hub: from the cache, or downloaded if the hub answers.
 
-The hub's own client tries again and again when there is no network, which takes minutes and fills
-the terminal. Here one short request decides first, and one error says what can be done.
+Without a network, the hub's own client repeats its requests, which takes minutes and fills the
+terminal. Here one short request decides first, and one error says what can be done.
 """
 
 from __future__ import annotations
@@ -121,6 +121,6 @@ def _unreachable(name: str, setting: str, why: object) -> CheckpointError:
 def _advice(setting: str) -> str:
     return tr(
         "Download the model elsewhere, for example from ModelScope, and give its folder: --set "
-        "{setting}=FOLDER. Or set HF_ENDPOINT to the address of a mirror.",
+        "{setting}=FOLDER. Or set HF_ENDPOINT to another address of the hub.",
         setting=setting,
     )

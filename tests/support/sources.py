@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -104,10 +105,11 @@ def setting_sentences() -> list[Sentence]:
     found: list[Sentence] = []
 
     def visit(section: type) -> None:
-        where = f"{section.__module__.removeprefix('bagformer_cli.')}:{section.__name__}"
+        line = inspect.getsourcelines(section)[1]
+        where = f"{section.__module__.removeprefix('bagformer_cli.')}:{line}"
         texts = list(setting_docs(section).values())
         texts.append(one_line((section.__doc__ or "").split("\n\n")[0]))
-        found.extend(Sentence(text, frozenset(), where) for text in texts)
+        found.extend(Sentence(text, None, where) for text in texts)
         for annotation in get_type_hints(section, include_extras=True).values():
             inner = section_of(annotation)
             if inner is not None:
