@@ -64,7 +64,8 @@ def load_bert(source: str, layers: int) -> BertModel:
         bert = BertModel(wanted, add_pooling_layer=False)
     own = {name for name, _ in bert.named_parameters()}
     bert.load_state_dict({name: weights[name] for name in own}, strict=False)
-    return bert.eval()
+    bert.train(False)
+    return bert
 
 
 def sizes_of(bert: BertModel, config: TextConfig) -> TextConfig:
