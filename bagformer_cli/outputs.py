@@ -15,7 +15,6 @@ import re
 import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from pathlib import Path
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_file, disk_errors
 from bagformer_cli.messages import tr
+from bagformer_cli.temporary import scratch_folder
 
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self|proc/thread-self)/fd/(\d+)")
@@ -73,8 +73,8 @@ def output_file(path: str | Path, inputs: Iterable[str | Path] = ()) -> Iterator
         with atomic_file(target) as temporary:
             yield temporary
         return
-    with tempfile.TemporaryDirectory(prefix="xmr-") as folder, disk_errors(Path(path)):
-        temporary = Path(folder) / "output"
+    with scratch_folder() as folder, disk_errors(Path(path)):
+        temporary = folder / "output"
         temporary.touch()
         yield temporary
         _pour(temporary, target)

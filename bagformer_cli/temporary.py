@@ -19,6 +19,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,6 +73,13 @@ def temporary_folder(path: Path, inside: bool = False) -> Iterator[Path]:
     finally:
         remove(temporary)
         os.close(handle)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a temporary folder in the system's folder of temporary files (``TMPDIR``)."""
+    with temporary_folder(Path(tempfile.gettempdir()) / "xmr") as folder:
+        yield folder
 
 
 def clean(folder: Path) -> None:

@@ -56,6 +56,7 @@ __all__ = [
     "iter_queries",
     "may_omit_items",
     "naming_of",
+    "queries_last",
     "split_files",
     "wanted_files",
     "write_queries",
@@ -147,6 +148,15 @@ def split_files(folder: Path, split: str, naming: Naming) -> tuple[Path, Path]:
     """Give the paths of the queries file and the images file of a split."""
     names = (QUERIES_NAME[naming], IMAGES_NAME[naming])
     return folder / names[0].format(split=split), folder / names[1].format(split=split)
+
+
+def queries_last(path: Path) -> tuple[bool, str]:
+    """Sort a dataset's files so that each queries file, which makes a split known, comes last.
+
+    >>> sorted(map(Path, ["MR_test_queries.jsonl", "MR_train_imgs.tsv"]), key=queries_last)[0].name
+    'MR_train_imgs.tsv'
+    """
+    return path.name.endswith(("_queries.jsonl", "_texts.jsonl")), path.name
 
 
 def wanted_files(split: str) -> str:

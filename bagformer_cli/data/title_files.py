@@ -10,7 +10,6 @@ import json
 import os
 import select
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -21,8 +20,10 @@ from typing import Any, BinaryIO
 from bagformer_cli.data.byte_ranges import ByteRange, byte_ranges, decode_line, line_number
 from bagformer_cli.data.workers import run_jobs
 from bagformer_cli.errors import DataError, InputError, cannot_read
+from bagformer_cli.files import disk_errors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.temporary import scratch_folder
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.segmenter import Bag, Segmenter
@@ -71,10 +72,10 @@ def seekable(path: Path) -> Iterator[Path]:
     if str(path) != "-" and not path.is_fifo() and not path.is_socket():
         yield path  # devices are refused where the file is read
         return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "titles.txt"
+    with scratch_folder() as folder:
+        copy = folder / "titles.txt"
         try:
-            with _stream(path) as stream, open(copy, "wb") as out:
+            with disk_errors(copy), _stream(path) as stream, open(copy, "wb") as out:
                 shutil.copyfileobj(stream, out)
         except OSError as error:
             raise cannot_read(path, error) from error

@@ -28,6 +28,7 @@ from bagformer_cli.data.muge import (
     MugeImageWriter,
     Query,
     naming_of,
+    queries_last,
     split_files,
     write_queries,
 )
@@ -117,7 +118,7 @@ def write_demo(
     workers = min(workers or usable_cores(), -(-chunks // 2))
     with ExitStack() as stack:
         # Every file appears when this block ends, and none if it fails.
-        made = stack.enter_context(new_files(out, _queries_last))
+        made = stack.enter_context(new_files(out, queries_last))
         listing = stack.enter_context(open(made / FILE_NAME, "w", encoding="utf-8"))
         listing.write(header_line(NAMES, seed=seed, images=images))
         pool = stack.enter_context(_pool(workers)) if workers > 1 else None
@@ -142,11 +143,6 @@ def write_demo(
                 _queries(split, pictures, seed, first_image, first_query, listing),
             )
             first_image += count
-
-
-def _queries_last(path: Path) -> tuple[bool, str]:
-    """Sort key: a split without its queries file is not there yet for a reader."""
-    return path.name.endswith("queries.jsonl"), path.name
 
 
 def _check(out: Path, images: int, size: int) -> None:

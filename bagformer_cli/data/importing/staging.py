@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from bagformer_cli.data.muge import Naming, split_files
+from bagformer_cli.data.muge import Naming, queries_last, split_files
 from bagformer_cli.data.product_ids import FILE_NAME as IDS
 from bagformer_cli.errors import InputError
-from bagformer_cli.files import disk_errors
+from bagformer_cli.files import new_files
 from bagformer_cli.messages import tr
 
 
@@ -43,9 +42,6 @@ class ImportResult:
 def staged(out: Path, splits: Iterable[str], naming: Naming) -> Iterator[Path]:
     """Give a temporary folder; when the block succeeds, its files move into ``out`` together.
 
-    The temporary folder is inside an ``out`` that exists, which may be a mount: files are renamed
-    within one disk only.
-
     Raises:
         InputError: ``out`` is a file, or already has a file of one of the splits.
     """
@@ -59,11 +55,5 @@ def staged(out: Path, splits: Iterable[str], naming: Naming) -> Iterator[Path]:
             )
     if out.exists() and not out.is_dir():
         raise InputError(tr("This is a file; a folder was expected."), where=out)
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside = out if out.is_dir() else out.parent
-        with TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=beside) as stage:
-            yield Path(stage)
-            out.mkdir(exist_ok=True)
-            for path in sorted(Path(stage).iterdir()):
-                path.replace(out / path.name)
+    with new_files(out, queries_last) as stage:
+        yield stage
