@@ -9,7 +9,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Columns, DatasetArgument, Downloads, chosen_columns
+from bagformer_cli.cli.options import Columns, DatasetArgument, Downloads, SheetName, chosen_columns
 from bagformer_cli.errors import with_place
 from bagformer_cli.messages import tr
 
@@ -172,16 +172,19 @@ def check(
 @app.command(
     "import",
     help=tr(
-        "Import a dataset in MUGE form from a CSV, TSV or JSONL table of image paths and titles, "
-        "or from Chinese-CLIP's LMDB folder.\n\n"
+        "Import a dataset in MUGE form from a CSV, TSV, JSONL or .xlsx table of image paths and "
+        "titles, or from Chinese-CLIP's LMDB folder.\n\n"
         "    xmr data import products.csv --out data/products --valid 0.1\n\n"
         "    xmr data import datasets/MUGE/lmdb --out data/muge\n\n"
-        "A table needs the columns image and title; image_id, query_id and split are optional. "
-        "Rows with the same title become one query with several images."
+        "A table needs the columns image and title; id, image_id, query_id and split are optional. "
+        "Rows with the same title become one query with several images. Ids that are not whole "
+        "numbers are kept in the file ids.jsonl."
     ),
 )
 def import_data(
-    source: Annotated[Path, typer.Argument(help=tr("Table (.csv, .tsv, .jsonl) or LMDB folder."))],
+    source: Annotated[
+        Path, typer.Argument(help=tr("Table (.csv, .tsv, .jsonl, .xlsx) or LMDB folder."))
+    ],
     out: Annotated[Path, typer.Option("--out", help=tr("Output folder."))],
     root: Annotated[
         Path | None,
@@ -228,6 +231,7 @@ def import_data(
         ),
     ] = "utf-8",
     column: Columns = None,
+    sheet: SheetName = None,
     download: Downloads = "public",
     strict: Annotated[
         bool,
@@ -270,6 +274,7 @@ def import_data(
                 strict,
                 download,
                 chosen_columns(column),
+                sheet,
             )
             done = import_table(source, out, options, progress)
     found = {

@@ -23,6 +23,7 @@ from bagformer_cli.cli.options import (
     RayAddress,
     Root,
     RunBy,
+    SheetName,
     SplitName,
     Strict,
     Thumbnail,
@@ -53,8 +54,8 @@ def encode(
         Path,
         typer.Argument(
             help=tr(
-                "A folder of images; a CSV, TSV or JSONL file with image paths and titles; a MUGE "
-                "images file; a MUGE dataset; or, with --titles, a text file."
+                "A folder of images; a CSV, TSV, JSONL or .xlsx file with image paths and titles; "
+                "a MUGE images file; a MUGE dataset; or, with --titles, a text file."
             )
         ),
     ],
@@ -68,6 +69,7 @@ def encode(
     root: Root = None,
     encoding: Encoding = "utf-8",
     column: Columns = None,
+    sheet: SheetName = None,
     download: Downloads = "public",
     dtype: VectorDtype = "float16",
     one: OneVector = "cls",
@@ -103,6 +105,7 @@ def encode(
         part_size=piece_size,
         titles=titles,
         columns=chosen_columns(column),
+        sheet=sheet,
         download=download,
     )
     from bagformer_cli.index.encoded import ModelFolder, encode_catalogue

@@ -24,6 +24,7 @@ from bagformer_cli.cli.options import (
     Pool,
     Prune,
     Root,
+    SheetName,
     SplitName,
     Strict,
     Thumbnail,
@@ -35,7 +36,6 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
-    from bagformer_cli.data.downloads import Download
     from bagformer_cli.index.build import Added
     from bagformer_cli.index.engine import Engine
 
@@ -45,8 +45,8 @@ Source = Annotated[
     Path,
     typer.Argument(
         help=tr(
-            "A folder of images; a CSV, TSV or JSONL file with id, image, title, price …; a MUGE "
-            "dataset; or a folder written by xmr encode."
+            "A folder of images; a CSV, TSV, JSONL or .xlsx file with id, image, title, price …; "
+            "a MUGE dataset; or a folder written by xmr encode."
         )
     ),
 ]
@@ -76,6 +76,7 @@ def build(
     root: Root = None,
     encoding: Encoding = "utf-8",
     column: Columns = None,
+    sheet: SheetName = None,
     download: Downloads = "public",
     dtype: VectorDtype = "int8",
     one: OneVector = "cls",
@@ -109,7 +110,10 @@ def build(
             engine = create_engine(uri, layout, codebook, shards=shards, replicas=replicas)
             added = add_encoded(engine, catalogue, progress)
         else:
-            products = _open(catalogue, split, root, encoding, column, download)
+            products = _open(
+                catalogue, column, split=split, root=root, encoding=encoding, sheet=sheet,
+                download=download,
+            )  # fmt: skip
             encoder = catalogue_encoder(
                 products, checkpoint, device, keep=keep, prune=prune, pool=pool,
                 progress=progress, dtype=dtype, single_vector=one, thumbnail=thumbnail,
@@ -141,6 +145,7 @@ def add(
     root: Root = None,
     encoding: Encoding = "utf-8",
     column: Columns = None,
+    sheet: SheetName = None,
     download: Downloads = "public",
     thumbnail: Thumbnail = 256,
     batch_size: Batch = 64,
@@ -165,8 +170,10 @@ def add(
         else:
             index = Index.open(uri, checkpoint, device=device)
             engine = index.engine
-            types = engine.layout.attributes
-            products = _open(catalogue, split, root, encoding, column, download, types)
+            products = _open(
+                catalogue, column, split=split, root=root, encoding=encoding, sheet=sheet,
+                download=download, types=engine.layout.attributes,
+            )  # fmt: skip
             options = replace(
                 EncodeOptions.of_layout(engine.layout, engine.codebook),
                 thumbnail=thumbnail,
@@ -243,26 +250,11 @@ def _is_encoded(catalogue: Path) -> bool:
     return catalogue.is_dir() and bool(encoded_files(catalogue))
 
 
-def _open(
-    catalogue: Path,
-    split: str | None,
-    root: Path | None,
-    encoding: str,
-    column: list[str] | None,
-    download: Download,
-    types: dict[str, str] | None = None,
-) -> Any:
+def _open(catalogue: Path, column: list[str] | None, **options: Any) -> Any:
+    """Open a catalogue; the options are those of :func:`open_catalogue`."""
     from bagformer_cli.data.catalogue.catalogue import open_catalogue
 
-    return open_catalogue(
-        catalogue,
-        split=split,
-        root=root,
-        encoding=encoding,
-        types=types,
-        columns=chosen_columns(column),
-        download=download,
-    )
+    return open_catalogue(catalogue, columns=chosen_columns(column), **options)
 
 
 def _nothing_added(added: Added, uri: str, catalogue: Path) -> InputError:

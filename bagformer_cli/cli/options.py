@@ -116,6 +116,14 @@ Columns = Annotated[
         show_default=False,
     ),
 ]
+SheetName = Annotated[
+    str | None,
+    typer.Option(
+        "--sheet",
+        help=tr("Sheet of an .xlsx workbook: its name, or its number from 1. Default: the first."),
+        show_default=False,
+    ),
+]
 VectorDtype = Annotated[
     Literal["int8", "float16", "float32", "residual4"],
     typer.Option(

@@ -39,7 +39,7 @@ TOTAL_SECONDS = 120.0
 """Time limit of one image, also for a server that sends a byte now and then."""
 _TRIES = 2
 _PORTS = {"http": 80, "https": 443}
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*:)?//[^/\s]+", re.I)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)  # two letters or more: C:// is a disk
 _NO_SCHEME = re.compile(r"//[\w-]+(\.[\w-]+)+/")  # Taobao writes //img.alicdn.com/…
 
 
@@ -49,8 +49,7 @@ def is_address(text: str) -> bool:
     >>> is_address("https://a.cn/1.jpg"), is_address("//img.a.cn/1.jpg"), is_address("a/1.jpg")
     (True, True, False)
     """
-    found = _ADDRESS.match(text)
-    return found is not None and (found[1] is not None or _NO_SCHEME.match(text) is not None)
+    return _ADDRESS.match(text) is not None or _NO_SCHEME.match(text) is not None
 
 
 def download(address: str, allowed: Download = "public") -> bytes:
@@ -132,7 +131,11 @@ def _fetch(url: str, address: str, allowed: Download) -> bytes:
     )
     try:
         with _opener(url, allowed).open(request, timeout=WAIT_SECONDS) as answer:
-            return _body(answer, address, deadline)
+            data = _body(answer, address, deadline)
+            wanted = answer.headers.get("Content-Length", "")
+            if wanted.isdigit() and int(wanted[:18]) != len(data):
+                raise _TemporaryError(tr("the answer was cut off"))
+            return data
     except urllib.error.HTTPError as error:
         error.close()
         found = f"HTTP {error.code} {error.reason}"
@@ -198,7 +201,13 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
         headers: Message,
         newurl: str,
     ) -> urllib.request.Request | None:
-        return super().redirect_request(req, fp, code, msg, headers, _checked(newurl))  # type: ignore[arg-type]
+        try:
+            url = _checked(newurl)
+        except InputError:
+            fp.close()
+            found = tr("a redirection to {address}", address=newurl[:200])
+            raise InputError(tr("The image cannot be downloaded."), found=found) from None
+        return super().redirect_request(req, fp, code, msg, headers, url)  # type: ignore[arg-type]
 
 
 class _Http(urllib.request.HTTPHandler):

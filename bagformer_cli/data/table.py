@@ -27,11 +27,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from bagformer_cli.data.byte_ranges import decode_line
+from bagformer_cli.data.byte_ranges import ByteRange, decode_line
 from bagformer_cli.data.columns import check_headings, clean_heading, columns_of
 from bagformer_cli.data.csv_cells import IsRow, Row, RowReader, TextLine
 from bagformer_cli.data.json_values import json_object
+from bagformer_cli.data.table_formats import require_table
 from bagformer_cli.data.text_form import encoding_hint, text_form
+from bagformer_cli.data.workbook import SheetReader, is_workbook, open_sheet
 from bagformer_cli.errors import DataError
 from bagformer_cli.messages import tr
 
@@ -92,11 +94,12 @@ def read_records(
     chosen: Mapping[str, str] | None = None,
     check: Check | None = None,
     start: Start = Start(),  # noqa: B008 - a constant
+    sheet: str | None = None,
 ) -> Iterator[Record]:
     """Read the records of a table as a stream.
 
     Args:
-        source: A ``.csv``, ``.tsv`` or JSONL file.
+        source: A CSV, TSV or JSONL file, or an Excel workbook.
         encoding: Encoding of the file (Excel in China often writes ``gb18030``); a byte-order mark
             in the file wins. See ``text_form.py``.
         chosen: Role (``image``, ``title``, ``id`` …) to the heading of its column, where the user
@@ -106,19 +109,41 @@ def read_records(
         check: Called with the headings of a CSV (also if the first line looks like unknown
             headings), or with the fields of the first record of a JSONL.
         start: Where to start.
+        sheet: Name or number of a workbook's sheet; None: the first one.
 
     Raises:
         InputError: The file cannot be read, its headings leave open which column is meant, or
             ``check`` refuses them.
         DataError: Most lines are in another encoding, or the file is no JSONL.
     """
-    lines = _lines(source, encoding, start)
     table = _Table(source, chosen or {}, check)
+    if is_workbook(source):
+        rows = ByteRange(open_sheet(source, sheet).file, start.offset).lines()
+        return _row_records(table, SheetReader(rows, start.line), start.headings)
+    require_table(source)
+    lines = _lines(source, encoding, start)
     if source.suffix.lower() in JSON_ENDINGS:
         return _json_records(table, lines)
-    if start.separator is None:
-        start = start._replace(separator=separator_of(source, encoding))
-    return _csv_records(table, lines, start)
+    separator = start.separator or separator_of(source, encoding)
+    reader = RowReader(lines, separator, quotes=source.suffix.lower() != ".tsv")
+    return _row_records(table, reader, start.headings)
+
+
+def text_of(source: Path, sheet: str | None) -> Path:
+    """Return the file whose offsets the records of a table have.
+
+    Args:
+        source: The table.
+        sheet: Name or number of a workbook's sheet; None: the first one.
+    """
+    return open_sheet(source, sheet).file if is_workbook(source) else source
+
+
+def remarks_of(source: Path, sheet: str | None) -> list[str]:
+    """Say what a reader of a table's file may not expect; see :meth:`Sheet.remarks`."""
+    if not is_workbook(source):
+        return []
+    return open_sheet(source, sheet).remarks(source, sheet is not None)
 
 
 def separator_of(source: Path, encoding: str = "utf-8") -> str:
@@ -166,20 +191,22 @@ def _lines(source: Path, encoding: str, start: Start) -> Iterator[TextLine]:
         yield TextLine(text.rstrip("\r\n").lstrip("\ufeff"), number, line.end, error)
 
 
-def _csv_records(table: _Table, lines: Iterator[TextLine], start: Start) -> Iterator[Record]:
-    assert start.separator is not None
-    reader = RowReader(lines, start.separator, quotes=table.source.suffix.lower() != ".tsv")
+def _row_records(
+    table: _Table, reader: RowReader | SheetReader, headings: Sequence[str] | None
+) -> Iterator[Record]:
     rows: Iterable[Row] = reader
-    headings = start.headings
     if headings is None:
-        row = next((row for row in reader if _has_content(row, start.separator)), None)
+        row = next((row for row in reader if _has_content(row, reader.separator)), None)
         if row is None:
             return
         headings = _headings(row, table)
         if headings is None:
             headings, rows = HEADLESS, chain([row], reader)
     columns = columns_of(headings, table.chosen)
-    reader.is_row = _row_test(headings, columns)
+    if isinstance(reader, SheetReader):
+        reader.width = len(headings)
+    else:
+        reader.is_row = _row_test(headings, columns)
     named = [(at, name) for at, name in enumerate(headings) if name]
     unnamed = [at for at, name in enumerate(headings) if not name]
     for row in rows:

@@ -14,6 +14,7 @@ import torch
 
 from bagformer_cli.config import load_config, save_config
 from bagformer_cli.data.muge import MugeFolder, Naming, Query, iter_images, iter_queries
+from bagformer_cli.data.product_ids import ProductIds, ids_of
 from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.errors import InputError
@@ -120,7 +121,13 @@ def evaluate_folder(
     if accuracy := first_image_accuracy(folder.path, part, first.best[:, 0]):
         report["attributes"] = accuracy
     if request.submission is not None:
-        _write_submission(request.submission, part, first, request.naming or folder.naming)
+        _write_submission(
+            request.submission,
+            part,
+            first,
+            request.naming or folder.naming,
+            shop=ids_of(folder.path),
+        )
         report["submission"] = str(request.submission)
         report["submission_order"] = "merged" if first.reranked else "recall"
         report["submission_reranked"] = first.reranked
@@ -249,7 +256,9 @@ def _mean_stages(reports: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _write_submission(path: Path, split: Split, found: Evaluation, naming: Naming) -> None:
+def _write_submission(
+    path: Path, split: Split, found: Evaluation, naming: Naming, shop: ProductIds
+) -> None:
     ids_and_texts = zip(split.query_ids.tolist(), split.texts, strict=True)
     queries = [Query(number, text, ()) for number, text in ids_and_texts]
-    write_submission(path, queries, split.image_ids[found.best], naming)
+    write_submission(path, queries, split.image_ids[found.best], naming, shop)

@@ -7,16 +7,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bagformer_cli.data.product_ids import read_ids
 from bagformer_cli.errors import DataError, cannot_read
 from bagformer_cli.evaluation.metrics import group_numbers
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import read_regular
+
+MOST_BYTES = 1 << 30  # of the file
 
 
 def read_products(path: str | Path, image_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Read a TSV of ``image id <tab> product`` and number the products of a pool.
+    """Read the product of each image and number the products of a pool.
 
     Args:
-        path: The file, UTF-8, one image per line. Images that are not in the pool are ignored.
+        path: A TSV of ``image id <tab> product``, UTF-8, one image per line, or the ``ids.jsonl``
+            of ``xmr data import``. Images that are not in the pool are ignored.
         image_ids: [N] ids of the pool. An image that the file lacks is a separate product.
 
     Returns:
@@ -27,10 +32,19 @@ def read_products(path: str | Path, image_ids: NDArray[np.int64]) -> NDArray[np.
         DataError: A line has another form, or an image is listed with two products.
     """
     path = Path(path)
+    if path.suffix.lower() == ".jsonl":
+        product = {number: name.product for number, name in read_ids(path).images.items()}
+    else:
+        product = _read_tsv(path)
+    # A product's name cannot start with a tab, so these labels differ from all names.
+    return group_numbers([product.get(int(image), f"\t{image}") for image in image_ids])
+
+
+def _read_tsv(path: Path) -> dict[int, str]:
     product: dict[int, str] = {}
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_regular(path, MOST_BYTES).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
         raise cannot_read(path, error) from error
     for number, line in enumerate(lines, 1):
         image, tab, name = line.partition("\t")
@@ -45,5 +59,4 @@ def read_products(path: str | Path, image_ids: NDArray[np.int64]) -> NDArray[np.
             raise DataError(
                 tr("An image belongs to two products."), where=f"{path}:{number}", found=line[:60]
             )
-    # A product's name cannot start with a tab, so these labels differ from all names.
-    return group_numbers([product.get(int(image), f"\t{image}") for image in image_ids])
+    return product

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bagformer_cli.data.muge import FIELDS, Naming, Query, iter_queries
+from bagformer_cli.data.product_ids import ProductIds
 from bagformer_cli.errors import DataError, InputError, cannot_read, nearest
 from bagformer_cli.evaluation.metrics import NO_POSITIVE, NOT_FOUND, Recall, recall
 from bagformer_cli.messages import tr
@@ -96,6 +97,7 @@ def write_submission(
     queries: Sequence[Query],
     item_ids: NDArray[np.int64] | Sequence[Sequence[int]],
     naming: Naming = "query",
+    shop: ProductIds | None = None,
 ) -> None:
     """Write a submission; the file appears whole.
 
@@ -104,6 +106,8 @@ def write_submission(
         queries: Every query of the split, in order.
         item_ids: [Q, 10] ids (not positions) of the images found for each query, best first.
         naming: The field names.
+        shop: The shop's ids of images and queries. If there are some, each line also has
+            ``shop_ids`` and ``shop_query_id``; the official script reads neither.
 
     Raises:
         InputError: The pool has fewer than ten images, or a query or an image is repeated.
@@ -132,6 +136,11 @@ def write_submission(
                 )
             seen.add(query.query_id)
             line = {id_field: query.query_id, text_field: query.text, items_field: row}
+            if shop is not None and shop.images:
+                known = shop.images
+                line["shop_ids"] = [known[n].id if n in known else str(n) for n in row]
+            if shop is not None and query.query_id in shop.queries:
+                line["shop_query_id"] = shop.queries[query.query_id]
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

@@ -12,6 +12,9 @@ from bagformer_cli.data.store.split import Split
 from bagformer_cli.errors import DataError, InputError, cannot_read
 from bagformer_cli.evaluation.metrics import Positives
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import read_regular
+
+MOST_BYTES = 1 << 30  # of the file
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ def read_subsets(path: str | Path, split: Split) -> dict[str, Subset]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_regular(path, MOST_BYTES).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
         raise cannot_read(path, error) from error
     position_of = {number: i for i, number in enumerate(split.image_ids.tolist())}
     found: dict[str, list[int]] = {}

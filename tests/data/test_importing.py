@@ -7,15 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bagformer_cli.data.catalogue.catalogue import open_catalogue
+from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.data.importing.numbering import Names, image_names, numbers_of
 from bagformer_cli.data.importing.rows import Row
 from bagformer_cli.data.importing.table_import import ImportOptions, import_table
-from bagformer_cli.data.muge import MugeFolder, iter_images, iter_queries
+from bagformer_cli.data.muge import MugeFolder, Query, iter_images, iter_queries
+from bagformer_cli.data.product_ids import ids_of
 from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.evaluation.products import read_products
+from bagformer_cli.evaluation.submission import check_submission, write_submission
 from tests.conftest import Run
 from tests.support.datasets import picture
 
@@ -274,3 +280,36 @@ def test_an_import_never_writes_over_a_dataset(tmp_path: Path) -> None:
     import_table(tmp_path / "t.csv", tmp_path / "out")
     with pytest.raises(InputError, match="already exists"):
         import_table(tmp_path / "t.csv", tmp_path / "out")
+
+
+def test_an_index_and_a_submission_show_the_ids_of_the_shop(tmp_path: Path) -> None:
+    names = [f"{n}.png" for n in range(12)]
+    pictures(tmp_path, *names)
+    rows = ["sku,image,title", *(f"S{n // 2},{n}.png,红裙{n}" for n in range(12))]
+    (tmp_path / "t.csv").write_text("\n".join(rows), encoding="utf-8")
+    import_table(tmp_path / "t.csv", tmp_path / "out")
+    catalogue = open_catalogue(tmp_path / "out", split="train")
+    found = [one.id for one in catalogue if isinstance(one, Product)]
+    assert found[:4] == ["S0", "S0#2", "S1", "S1#2"]
+    before = [part.digest for part in catalogue.parts]
+    ids = ids_of(tmp_path / "out")
+    products = read_products(tmp_path / "out/ids.jsonl", np.arange(1, 13))
+    assert products.tolist() == [n // 2 for n in range(12)]
+    queries = [Query(1, "红", ())]
+    write_submission(tmp_path / "s.jsonl", queries, [list(range(1, 11))], shop=ids)
+    line = json.loads((tmp_path / "s.jsonl").read_text("utf-8"))
+    assert line["item_ids"] == list(range(1, 11))
+    assert line["shop_ids"][:3] == ["S0", "S0#2", "S1"]
+    assert check_submission(tmp_path / "s.jsonl", queries).n_queries == 1
+    (tmp_path / "out/ids.jsonl").unlink()
+    after = open_catalogue(tmp_path / "out", split="train")
+    assert [one.id for one in after if isinstance(one, Product)][:2] == ["1", "2"]
+    assert [part.digest for part in after.parts] != before
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", '{"image_id": 1}', "x", '{"image_id": 1, "id": 2}'])
+def test_a_broken_file_of_ids_is_named(tmp_path: Path, line: str) -> None:
+    header = '{"format": "xmr-ids", "version": 1}'
+    (tmp_path / "ids.jsonl").write_text(f"{header}\n{line}\n", "utf-8")
+    with pytest.raises(DataError, match="ids.jsonl:2"):
+        ids_of(tmp_path)

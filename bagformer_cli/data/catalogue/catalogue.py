@@ -3,7 +3,7 @@
 A catalogue is one of
 
 - a folder of images;
-- a CSV, TSV or JSONL table (``table.py``);
+- a CSV, TSV, JSONL or Excel table (``table.py``);
 - MUGE's images file, or a split of a dataset in MUGE form (``lines.py``);
 - a text file with one title per line, or MUGE's queries file (``lines.py``).
 
@@ -24,10 +24,12 @@ from bagformer_cli.data.downloads import Download
 from bagformer_cli.data.image_files import ImageAccess
 from bagformer_cli.data.muge import MugeFolder, naming_of
 from bagformer_cli.data.table import JSON_ENDINGS
+from bagformer_cli.data.table_formats import unreadable_kind
+from bagformer_cli.data.workbook import ENDINGS
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
-TABLE_ENDINGS = {".csv", ".tsv", *JSON_ENDINGS}
+TABLE_ENDINGS = {".csv", ".tsv", *JSON_ENDINGS, *ENDINGS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def open_catalogue(
     types: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
     download: Download = "public",
+    sheet: str | None = None,
 ) -> Catalogue:
     """Open a catalogue: find its parts and its attributes.
 
@@ -80,6 +83,7 @@ def open_catalogue(
         columns: Role (``image``, ``title``, ``id``) to the heading of a table's column, where the
             user named it.
         download: Which addresses of images are downloaded.
+        sheet: Name or number of a workbook's sheet; None: the first one.
 
     Raises:
         InputError: There is no such catalogue, or it is empty.
@@ -95,7 +99,9 @@ def open_catalogue(
         raise InputError(
             tr("There is no such catalogue."),
             where=path,
-            expected=tr("a folder of images, a CSV, TSV or JSONL table, or a dataset in MUGE form"),
+            expected=tr(
+                "a folder of images, a CSV, TSV, JSONL or .xlsx table, or a dataset in MUGE form"
+            ),
         )
     elif titles or path.suffix.lower() == ".txt":
         found = Catalogue(path, titles_of(path), {})
@@ -105,15 +111,17 @@ def open_catalogue(
         table = open_table(
             path,
             TableOptions(
-                root or path.parent, encoding, part_size, types or {}, columns or {}, access
+                root or path.parent, encoding, part_size, types or {}, columns or {}, access, sheet
             ),
         )
         found = Catalogue(path, table.parts, table.types, table.count, table.remarks)
     else:
-        raise InputError(
+        raise unreadable_kind(path) or InputError(
             tr("This file is not a catalogue."),
             where=path,
-            expected=tr("a folder of images, a CSV, TSV or JSONL table, or a dataset in MUGE form"),
+            expected=tr(
+                "a folder of images, a CSV, TSV, JSONL or .xlsx table, or a dataset in MUGE form"
+            ),
         )
     if not found.parts:
         raise InputError(tr("The catalogue is empty: it has no products."), where=path)

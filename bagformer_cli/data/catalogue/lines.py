@@ -1,7 +1,7 @@
 """Catalogues with one product per line: MUGE's images files and queries files, and plain titles.
 
 Parts are byte ranges of the file. A part of an images file also reads the split's queries (for
-titles) and ``attributes.jsonl`` (for columns), once per process.
+titles), ``attributes.jsonl`` (for columns) and ``ids.jsonl`` (for ids), once per process.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from bagformer_cli.data.byte_ranges import (
 from bagformer_cli.data.catalogue.products import Part, Product, digest_of, part_name
 from bagformer_cli.data.muge import QUERIES_NAME, SPLITS, MugeFolder, iter_queries
 from bagformer_cli.data.muge_lines import parse_image_line, parse_query_line
+from bagformer_cli.data.product_ids import FILE_NAME as IDS
+from bagformer_cli.data.product_ids import ids_of
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
 
@@ -47,6 +49,7 @@ class ImagesPart(Part):
         path = self.lines.path
         titles = _titles(self.queries) if self.queries else {}
         known = _attributes(path.parent, self.split) if self.split else Attributes({}, {})
+        shop_ids = ids_of(path.parent).images if self.queries else {}
         for line in self.lines.lines(skip_blank_end=True):
             try:
                 number, data = parse_image_line(line.content)
@@ -55,7 +58,15 @@ class ImagesPart(Part):
                 yield error
                 continue
             name = f"{path}#{number}"
-            yield Product(name, str(number), name, data, titles.get(number), known.columns(number))
+            own = shop_ids.get(number)
+            yield Product(
+                name,
+                str(number) if own is None else own.id,
+                name,
+                data,
+                titles.get(number),
+                known.columns(number),
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +155,8 @@ def is_images_file(path: Path) -> bool:
 def _image_parts(path: Path, queries: Path | None, split: str | None) -> tuple[Part, ...]:
     options = [None if queries is None else str(queries), split]
     stamps = [] if queries is None else [file_stamp(queries)]
+    if queries is not None and (path.parent / IDS).is_file():
+        stamps.append(file_stamp(path.parent / IDS))
     return tuple(
         ImagesPart(
             part_name(n), digest_of([lines.digest(), options, stamps]), lines, queries, split

@@ -23,7 +23,9 @@ from bagformer_cli.data.table import (
     Record,
     Start,
     read_records,
+    remarks_of,
     separator_of,
+    text_of,
 )
 from bagformer_cli.errors import DataError, InputError, nearest, shortened
 from bagformer_cli.messages import tr
@@ -50,6 +52,7 @@ class TablePart(Part):
         types: Attribute to its type; see ``values.py``.
         chosen: Role to the heading of its column, where the user named it.
         access: Which images may be read.
+        sheet: Name or number of a workbook's sheet; None: the first one.
     """
 
     source: Path
@@ -60,10 +63,13 @@ class TablePart(Part):
     types: dict[str, str]
     chosen: dict[str, str] = field(default_factory=dict)
     access: ImageAccess = ANYWHERE
+    sheet: str | None = None
 
     def products(self) -> Iterator[Product | InputError]:
         """Read the records; one that is no product gives its error in its place."""
-        records = read_records(self.source, self.encoding, chosen=self.chosen, start=self.start)
+        records = read_records(
+            self.source, self.encoding, chosen=self.chosen, start=self.start, sheet=self.sheet
+        )
         for record in records:
             try:
                 product = _product(record, self.root, self.types)
@@ -103,6 +109,7 @@ class TableOptions:
         chosen: Role (``image``, ``title``, ``id``) to the heading of its column, where the user
             named it.
         access: Which images may be read.
+        sheet: Name or number of a workbook's sheet; None: the first one.
     """
 
     root: Path
@@ -111,6 +118,7 @@ class TableOptions:
     settled: Mapping[str, str] = field(default_factory=dict)
     chosen: Mapping[str, str] = field(default_factory=dict)
     access: ImageAccess = ANYWHERE
+    sheet: str | None = None
 
 
 def open_table(path: Path, options: TableOptions) -> OpenedTable:
@@ -139,7 +147,9 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
 
     count = 0
     begin = end = line = first = 0
-    for record in read_records(path, options.encoding, chosen=options.chosen, check=check):
+    for record in read_records(
+        path, options.encoding, chosen=options.chosen, check=check, sheet=options.sheet
+    ):
         if record.error is None:
             if json:
                 shapes[tuple(record.values)] = None
@@ -161,17 +171,19 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
         _check_names(names, str(path), options.chosen)
     unnamed = seen.pop("", None)
     types = {name: options.settled.get(name, one.type) for name, one in seen.items()}
-    remarks = [remark_of(name, one, types[name]) for name, one in seen.items()]
+    remarks: list[str | None] = [*remarks_of(path, options.sheet)]
+    remarks += [remark_of(name, one, types[name]) for name, one in seen.items()]
     if unnamed is not None:
         remarks.append(tr("A column without a heading is left out."))
     columns = None if json else headings or HEADLESS
-    separator = None if json else separator_of(path, options.encoding)
+    text = text_of(path, options.sheet)
+    separator = separator_of(path, options.encoding) if text == path and not json else None
     how: list[Any] = [str(options.root), options.encoding, columns, tuple(types.items())]
     how += [dict(options.chosen)] if options.chosen else []
     parts = tuple(
         TablePart(
             part_name(number),
-            digest_of([ByteRange(path, begin, end).digest(), how]),
+            digest_of([ByteRange(text, begin, end).digest(), how]),
             path,
             options.encoding,
             # The first part has the headings in it.
@@ -181,6 +193,7 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
             types,
             dict(options.chosen),
             options.access,
+            options.sheet,
         )
         for number, (begin, end, lines) in enumerate(bounds)
     )

@@ -39,7 +39,10 @@ class Row:
 
 
 def read_rows(
-    source: Path, encoding: str = "utf-8", chosen: Mapping[str, str] | None = None
+    source: Path,
+    encoding: str = "utf-8",
+    chosen: Mapping[str, str] | None = None,
+    sheet: str | None = None,
 ) -> Iterator[Row | DataError]:
     """Read the (image, title) rows of a table.
 
@@ -48,6 +51,7 @@ def read_rows(
         encoding: Its encoding.
         chosen: Role (``image``, ``title``, ``id``) to the heading of its column, where the user
             named it.
+        sheet: Name or number of a workbook's sheet; None: the first one.
 
     Yields:
         The rows; a broken one gives its error in its place.
@@ -57,7 +61,7 @@ def read_rows(
     """
     given = chosen or {}
     check = partial(_require_image_and_title, chosen=given)
-    for record in read_records(source, encoding, chosen=given, check=check):
+    for record in read_records(source, encoding, chosen=given, check=check, sheet=sheet):
         columns = dict(record.columns)
         if columns.get("id") in (columns.get("image_id"), columns.get("query_id")):
             columns.pop("id", None)  # not the id of a product

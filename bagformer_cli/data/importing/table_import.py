@@ -24,6 +24,8 @@ from bagformer_cli.data.muge import (
 )
 from bagformer_cli.data.product_ids import FILE_NAME as IDS
 from bagformer_cli.data.product_ids import ProductIds, id_lines
+from bagformer_cli.data.table import remarks_of
+from bagformer_cli.data.table_formats import unreadable_kind
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
@@ -46,6 +48,7 @@ class ImportOptions:
         download: Which addresses of images are downloaded.
         columns: Role (``image``, ``title``, ``id``) to the heading of its column, where the user
             named it.
+        sheet: Name or number of a workbook's sheet; None: the first one.
     """
 
     root: Path | None = None
@@ -57,6 +60,7 @@ class ImportOptions:
     strict: bool = False
     download: Download = "public"
     columns: Mapping[str, str] = field(default_factory=dict)
+    sheet: str | None = None
 
 
 def import_table(
@@ -91,7 +95,11 @@ def import_table(
             expected=tr("each at least 0, sum below 1"),
         )
     left_out = LeftOut(progress, strict=options.strict)
+    if (error := unreadable_kind(source)) is not None:
+        raise error
     rows, image_ids, query_ids = _read(source, options, left_out)
+    for remark in remarks_of(source, options.sheet):
+        progress.warn(remark)
     parts = divide(rows, left_out, options.split, options.valid, options.test)
     if not parts:
         raise left_out.nothing_left(
@@ -137,7 +145,7 @@ def _read(
     """Read the good rows, and the ids that they give to images and to queries."""
     rows: list[Row] = []
     image_ids, query_ids = Names("image_id"), Names("query_id")
-    for row in read_rows(source, options.encoding, options.columns):
+    for row in read_rows(source, options.encoding, options.columns, options.sheet):
         try:
             if isinstance(row, DataError):
                 raise row
