@@ -311,5 +311,5 @@ def test_an_index_and_a_submission_show_the_ids_of_the_shop(tmp_path: Path) -> N
 def test_a_broken_file_of_ids_is_named(tmp_path: Path, line: str) -> None:
     header = '{"format": "xmr-ids", "version": 1}'
     (tmp_path / "ids.jsonl").write_text(f"{header}\n{line}\n", "utf-8")
-    with pytest.raises(DataError, match="ids.jsonl:2"):
+    with pytest.raises(DataError, match=r"ids\.jsonl:2"):
         ids_of(tmp_path)
