@@ -58,6 +58,12 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_shared_fixtures(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Use the same cache folder in fixtures of a module or session."""
+    os.environ["XMR_CACHE"] = str(tmp_path_factory.getbasetemp() / "xmr-cache")
+
+
 @pytest.fixture(autouse=True)
 def _private_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

@@ -28,6 +28,7 @@ from bagformer_cli.cli.options import (
     SplitName,
     Strict,
     Thumbnail,
+    Trust,
     VectorDtype,
     catalogue_encoder,
     chosen_columns,
@@ -149,6 +150,7 @@ def add(
     download: Downloads = "public",
     thumbnail: Thumbnail = 256,
     batch_size: Batch = 64,
+    trust: Trust = False,
     device: Device = None,
     strict: Strict = False,
     as_json: Json = False,
@@ -168,7 +170,7 @@ def add(
             engine = open_engine(uri)
             added = add_encoded(engine, catalogue, progress)
         else:
-            index = Index.open(uri, checkpoint, device=device)
+            index = Index.open(uri, checkpoint, device=device, trust=trust)
             engine = index.engine
             products = _open(
                 catalogue, column, split=split, root=root, encoding=encoding, sheet=sheet,

@@ -182,6 +182,13 @@ Device = Annotated[
         show_default=False,
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help=tr("Open the model that the index names, also outside your own folders."),
+    ),
+]
 RunBy = Annotated[
     Literal["local", "ray"],
     typer.Option(help=tr("Run on processes of this machine, or on Ray.")),
@@ -287,6 +294,7 @@ def catalogue_encoder(
     from bagformer_cli.index.compression.codebook import with_codebook
     from bagformer_cli.index.compression.token_pooling import VectorReduction
     from bagformer_cli.index.encode import EncodeOptions, layout_of
+    from bagformer_cli.index.trust import remember_model
     from bagformer_cli.models.checkpoint import find_checkpoint
 
     path = find_checkpoint(checkpoint, progress=progress)
@@ -297,6 +305,7 @@ def catalogue_encoder(
                 "its results on photos say little. Train on photos: xmr train --dataset FOLDER"
             )
         )
+    remember_model(path)
     model = load(path, device).model
     encoding = EncodeOptions(reduction=VectorReduction(keep, prune, pool), **options)
     encoding = with_codebook(encoding, model, catalogue, folder=folder, progress=progress)

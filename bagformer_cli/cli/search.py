@@ -11,7 +11,7 @@ from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.formatting import format_value
 from bagformer_cli.cli.index import warn_incomplete
-from bagformer_cli.cli.options import Device
+from bagformer_cli.cli.options import Device, Trust
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
@@ -110,6 +110,7 @@ def search(
             show_default=False,
         ),
     ] = None,
+    trust: Trust = False,
     device: Device = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -130,7 +131,7 @@ def search(
         if index != DEFAULT_INDEX:
             console.info(tr("Searching the index of the newest run: {index}", index=index))
     _require_used(index, recall, candidates, rerank, beta)
-    opened = Index.open(index, checkpoint, device=device)
+    opened = Index.open(index, checkpoint, device=device, trust=trust)
     if opened.engine.incomplete:
         warn_incomplete(index)
     options = SearchOptions(

@@ -30,6 +30,7 @@ from bagformer_cli.index.encode import EncodeOptions, layout_of
 from bagformer_cli.index.engines import create_engine
 from bagformer_cli.index.results import QueryResults, write_page
 from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.index.trust import remember_model
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
@@ -189,6 +190,7 @@ def _build_index(
     catalogue = open_catalogue(dataset, split="valid")
     options = EncodeOptions()
     layout = layout_of(model, options, catalogue.attributes, str(checkpoint.resolve()))
+    remember_model(checkpoint)
     engine = create_engine(str(folder), layout)
     added = add_catalogue(engine, model, catalogue, options, progress=progress)
     engine.optimize(progress)

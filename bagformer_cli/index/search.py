@@ -34,6 +34,7 @@ from bagformer_cli.index.engines import open_engine
 from bagformer_cli.index.rerank import cross_encoder_scores
 from bagformer_cli.index.results import Hit, Results
 from bagformer_cli.index.rows import Side, wrong_model
+from bagformer_cli.index.trust import is_own_model, remember_model
 from bagformer_cli.machine import choose_device
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
@@ -126,6 +127,7 @@ class Index:
         *,
         model: RetrievalModel | None = None,
         device: str | None = None,
+        trust: bool = False,
     ) -> Self:
         """Open an index for searching.
 
@@ -134,13 +136,15 @@ class Index:
             checkpoint: The model folder. None: the one the index was built with.
             model: The model, if it is already loaded.
             device: The device of a model that is loaded here. None: a GPU if there is one.
+            trust: Open the model that the index names wherever it is.
 
         Raises:
-            InputError: There is no index, or the model is another one.
+            InputError: There is no index, the model is another one, or the index names a model
+                that the user has not chosen (see ``index.trust``).
         """
         engine = open_engine(str(uri))
         if model is None:
-            model = load_model(model_folder(engine, checkpoint), choose_device(device))
+            model = load_model(model_folder(engine, checkpoint, trust), choose_device(device))
         return cls(engine, model)
 
     def search(
@@ -317,16 +321,33 @@ class Index:
         return hits
 
 
-def model_folder(engine: Engine, checkpoint: str | Path | None) -> Path:
+def model_folder(engine: Engine, checkpoint: str | Path | None, trust: bool = False) -> Path:
     """Return the model folder for searching: the given one, or the one the index was built with.
 
+    Args:
+        engine: The index.
+        checkpoint: The given folder.
+        trust: Accept any folder that the index names.
+
     Raises:
-        InputError: None was given and the index's model has been moved or deleted.
+        InputError: None was given and the index's model has been moved or deleted, or is not among
+            the folders of the user.
     """
     if checkpoint is not None:
-        return find_checkpoint(checkpoint)
+        folder = find_checkpoint(checkpoint)
+        remember_model(folder)
+        return folder
     known = engine.layout.checkpoint
     if known and Path(known).is_dir():
+        if not trust and not is_own_model(Path(known), engine.uri):
+            raise InputError(
+                tr("The index names a model that you have not used before."),
+                where=known,
+                hint=tr(
+                    "If you trust the origin of the index, add --trust; or name a model with "
+                    "--checkpoint."
+                ),
+            )
         return Path(known)
     if not known:
         return find_checkpoint(None)
