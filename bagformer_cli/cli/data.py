@@ -9,7 +9,14 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Columns, DatasetArgument, Downloads, SheetName, chosen_columns
+from bagformer_cli.cli.options import (
+    MAX_SEED,
+    Columns,
+    DatasetArgument,
+    Downloads,
+    SheetName,
+    chosen_columns,
+)
 from bagformer_cli.errors import with_place
 from bagformer_cli.messages import tr
 
@@ -28,7 +35,7 @@ def demo(
     images: Annotated[
         int, typer.Option(min=1, help=tr("Number of pictures in all three splits."))
     ] = 3000,
-    seed: Annotated[int, typer.Option(help=tr("Random seed."))] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help=tr("Random seed."))] = 0,
     workers: Annotated[
         int | None,
         typer.Option(

@@ -9,6 +9,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.options import MAX_SEED
 from bagformer_cli.messages import tr
 
 app = App()
@@ -27,7 +28,9 @@ def demo(
     output_dir: Annotated[
         Path, typer.Option(help=tr("Folder for data/, runs/, image.jpg and search.html."))
     ] = Path(),
-    seed: Annotated[int, typer.Option(help=tr("Random seed of both trainings."))] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help=tr("Random seed of both trainings."))
+    ] = 0,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

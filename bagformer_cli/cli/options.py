@@ -38,6 +38,8 @@ def _known_encoding(name: str) -> str:
     return name
 
 
+MAX_SEED = 2**63 - 1  # of a random seed, as in config/rules.py
+
 Dataset = Annotated[
     str, typer.Option(help=tr("Dataset: a folder of MUGE files, or the names demo or muge."))
 ]

@@ -11,6 +11,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.options import MAX_SEED
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
@@ -94,7 +95,7 @@ def train(
             help=tr("Continue a stopped run (--output-dir; default: the newest under runs/)."),
         ),
     ] = False,
-    seed: Annotated[int | None, typer.Option(help=tr("Random seed."))] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help=tr("Random seed."))] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(

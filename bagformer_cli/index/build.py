@@ -69,7 +69,11 @@ def add_catalogue(
     description = tr("Encoding {source}", source=catalogue.source)
     for remark in catalogue.remarks:
         progress.warn(remark)
-    with engine.filling(), progress.task(description, catalogue.count, tr("products")) as task:
+    source = str(Path(catalogue.source).resolve())
+    with (
+        engine.filling(source),
+        progress.task(description, catalogue.count, tr("products")) as task,
+    ):
         for rows in _grouped(batches):
             engine.upsert(rows)
             added.rows += rows.num_rows
@@ -89,7 +93,8 @@ def add_encoded(engine: Engine, folder: Path, progress: Progress = SILENT) -> Ad
     seen: set[str] = set()
     files = encoded_files(folder)
     description = tr("Adding {source}", source=folder)
-    with engine.filling(), progress.task(description, len(files), tr("files")) as task:
+    source = str(folder.resolve())
+    with engine.filling(source), progress.task(description, len(files), tr("files")) as task:
         for file in files:
             layout = layout_of_file(file)
             engine.layout.require_same(layout, str(file))

@@ -112,14 +112,42 @@ class Engine(ABC):
         return None
 
     @contextmanager
-    def filling(self) -> Iterator[None]:
-        """Mark the index as incomplete until the block ends without an error."""
+    def filling(self, source: str) -> Iterator[None]:
+        """Mark the index as incomplete until the block ends without an error.
+
+        Args:
+            source: What is added. The index stays incomplete until the same source is added again
+                without an interruption, whatever else is added meanwhile.
+        """
+        self._mark(source, unfinished=True)
         yield
+        self._mark(source, unfinished=False)
+
+    @abstractmethod
+    def unfinished_sources(self) -> set[str]:
+        """Return the sources whose build or add was interrupted, or is under way."""
+
+    @abstractmethod
+    def _mark(self, source: str, *, unfinished: bool) -> None:
+        """Store that a source is being added, or that it is complete."""
 
     @property
     def incomplete(self) -> bool:
-        """True if the last build or add was interrupted, as far as the engine knows."""
-        return False
+        """True if a build or add was interrupted and not repeated."""
+        return bool(self.unfinished_sources())
+
+    def snapshot(self, side: Side, method: RecallMethod = "auto") -> Engine:
+        """Return this engine at the newest version, which later writes do not change.
+
+        A search takes all its steps on one snapshot, so that it sees one version of the products
+        while others write. Threads may share an engine if each search has a snapshot. Qdrant has no
+        versions; there the engine itself is returned.
+
+        Args:
+            side: The side that will be searched.
+            method: The first stage that will be used.
+        """
+        return self
 
     @abstractmethod
     def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:
@@ -186,6 +214,11 @@ class Engine(ABC):
 
     def close(self) -> None:  # noqa: B027 - most engines have nothing to close
         """Close files and connections."""
+
+
+def storable(ids: Sequence[str]) -> list[str]:
+    """Return the ids that a product can have: bytes of an argument that are not UTF-8 are none."""
+    return [name for name in ids if name == name.encode("utf-8", "ignore").decode()]
 
 
 def engine_error(uri: str, error: Exception) -> XmrError:

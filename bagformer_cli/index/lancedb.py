@@ -16,8 +16,9 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
+from threading import RLock
 from typing import Any, Self
 
 import numpy as np
@@ -26,14 +27,9 @@ import torch
 from numpy.typing import NDArray
 
 from bagformer_cli.index.centroids import CANDIDATES_PER_RESULT, MIN_CANDIDATES
-from bagformer_cli.index.engine import Engine, Queries, RecallMethod, RecallResult
+from bagformer_cli.index.engine import Engine, Queries, RecallMethod, RecallResult, storable
 from bagformer_cli.index.filters import lance_sql, parse_filter
-from bagformer_cli.index.lancedb_folder import (
-    INCOMPLETE,
-    is_remote,
-    user_cache_folder,
-    vector_cache_folder,
-)
+from bagformer_cli.index.lancedb_folder import user_cache_folder, vector_cache_folder
 from bagformer_cli.index.lancedb_table import Keys, LanceTable, has_side
 from bagformer_cli.index.rows import Layout, Side, side_vectors
 from bagformer_cli.index.vector_cache import VectorCache
@@ -60,6 +56,8 @@ class LanceEngine(Engine):
     def __init__(self, uri: str, table: LanceTable) -> None:
         self.uri, self.table, self.layout = uri, table, table.layout
         self._caches: dict[Side, VectorCache] = {}
+        self._pinned = False  # a snapshot, which stays at its version
+        self._lock = RLock()
 
     @classmethod
     def create(
@@ -82,19 +80,12 @@ class LanceEngine(Engine):
 
     # -------------------------------------------------------------------------------- writing
 
-    @contextmanager
-    def filling(self) -> Iterator[None]:
-        """Keep a file in the folder that marks the index as incomplete."""
-        mark = Path(self.uri) / INCOMPLETE
-        if not is_remote(self.uri):
-            mark.touch()
-        yield
-        mark.unlink(missing_ok=True)
+    def unfinished_sources(self) -> set[str]:
+        """Return the sources whose build or add was interrupted, or is under way."""
+        return self.table.unfinished_sources()
 
-    @property
-    def incomplete(self) -> bool:
-        """True if that file exists; always False on shared storage."""
-        return not is_remote(self.uri) and (Path(self.uri) / INCOMPLETE).exists()
+    def _mark(self, source: str, *, unfinished: bool) -> None:
+        self.table.mark(source, unfinished=unfinished)
 
     def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Add rows, replacing those of the same id."""
@@ -103,12 +94,13 @@ class LanceEngine(Engine):
 
     def remove(self, ids: Sequence[str] = (), where: str | None = None) -> int:
         """Delete rows by id, or by a filter."""
-        return self.table.remove(ids, self._condition(where))
+        return self.table.remove(storable(ids), self._condition(where))
 
     def optimize(self, progress: Progress = SILENT) -> None:
         """Compact and index the table, then update the vector cache and its centroids."""
         with progress.task(tr("Compacting and indexing"), None):
             self.table.compact()
+        self._follow()
         for side in self.layout.sides:
             self.updated_cache(side, progress).build_centroids(progress)
 
@@ -116,7 +108,24 @@ class LanceEngine(Engine):
 
     def count(self, where: str | None = None) -> int:
         """Count all rows, or those that match a filter."""
+        self._follow()
         return self.table.count(self._condition(where))
+
+    def snapshot(self, side: Side, method: RecallMethod = "auto") -> LanceEngine:
+        """Return this engine at the newest version of the table; its caches are shared."""
+        with self._lock:
+            self._follow()
+            if method != "vector":
+                self.updated_cache(side)
+            pinned = copy(self)
+        pinned._pinned, pinned._caches = True, dict(self._caches)
+        return pinned
+
+    def _follow(self) -> None:
+        """Move to the newest version of the table, unless this is a snapshot."""
+        if not self._pinned:
+            with self._lock:
+                self.table = self.table.newest()
 
     def recall(
         self,
@@ -128,12 +137,12 @@ class LanceEngine(Engine):
         *,
         candidates: int,
     ) -> RecallResult:
-        """Find the best rows for each query, at the table's newest version."""
+        """Find the best rows for each query."""
         self.layout.require_side(side, self.uri)
         seconds: dict[str, float] = {}
         started = time.perf_counter()
         condition = self._condition(where)
-        self.table.follow()
+        self._follow()
         if method == "vector":
             return self._recall_by_single_vector(side, queries, candidates, condition)
         cache = self.updated_cache(side)
@@ -188,6 +197,7 @@ class LanceEngine(Engine):
 
     def info(self) -> dict[str, Any]:
         """Return the table's facts and the size of the vector cache."""
+        self._follow()
         facts = self.table.facts()
         cached = sum(_size(self.cache(side).folder) for side in self.layout.sides)
         return {"engine": "lancedb", "unfinished": self.incomplete, **facts, "mirror_bytes": cached}
@@ -209,17 +219,23 @@ class LanceEngine(Engine):
     def updated_cache(self, side: Side, progress: Progress = SILENT) -> VectorCache:
         """Return the vector cache at the table's version.
 
-        Where the index's folder cannot be written, the cache lies in this user's cache folder.
+        A cache that a search may be reading is never changed: a copy, which shares its memory maps,
+        takes its place. Where the index's folder cannot be written, the cache lies in this user's
+        cache folder.
         """
-        try:
-            self.cache(side).update(progress)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise
-            folder = user_cache_folder(self.uri, self.table.name) / side
-            self._caches[side] = VectorCache(folder, TableSource(self.table, side))
-            self._caches[side].update(progress)
-        return self._caches[side]
+        with self._lock:
+            cache = copy(self.cache(side))
+            cache.source = TableSource(self.table, side)
+            try:
+                cache.update(progress)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    raise
+                folder = user_cache_folder(self.uri, self.table.name) / side
+                cache = VectorCache(folder, TableSource(self.table, side))
+                cache.update(progress)
+            self._caches[side] = cache
+            return cache
 
 
 class TableSource:
@@ -229,8 +245,8 @@ class TableSource:
         self._table, self._side = table, side
 
     def version(self) -> int:
-        """Return the table's newest version."""
-        return self._table.follow()
+        """Return the table's version."""
+        return self._table.version
 
     def keys(self) -> Keys:
         """Return the row ids of the rows that have this side, rising."""

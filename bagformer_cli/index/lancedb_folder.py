@@ -6,12 +6,16 @@ A local index is a folder::
     index/codebook.lance    one row: the codebook, if the index stores residual codes
     index/vector_cache/     the vector cache (vector_cache.py): derived data, may be deleted
     index/write.lock        held by the process that writes
-    index/unfinished        exists while products are added; stays if that is interrupted
+    index/unfinished        the sources that are being added; stays if that is interrupted
+
+LanceDB does not flush what it writes to the disk. :func:`on_disk` does, so that a write which has
+returned survives a power cut.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -22,11 +26,12 @@ from pathlib import Path
 from filelock import FileLock
 
 from bagformer_cli.errors import InputError
-from bagformer_cli.files import cache_folder, disk_errors
+from bagformer_cli.files import cache_folder, disk_errors, write_text
 from bagformer_cli.messages import tr
 
 TABLE, CODEBOOK = "items", "codebook"
 NEW, WRITE_LOCK, INCOMPLETE = ".new-", "write.lock", "unfinished"
+UNKNOWN = "?"  # a source that nobody noted
 
 
 def is_remote(uri: str) -> bool:
@@ -62,7 +67,8 @@ def new_folder(path: Path) -> Iterator[Path]:
             yield temporary
             # In this order "codebook" comes before "items": once there are rows, all is there.
             for made in sorted(temporary.iterdir()):
-                os.rename(made, path / made.name)
+                with on_disk(path):
+                    os.rename(made, path / made.name)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -70,6 +76,68 @@ def new_folder(path: Path) -> Iterator[Path]:
 def _is_foreign(found: Path) -> bool:
     """Tell whether a file is something else than the leftovers of an interrupted creation."""
     return not (found.name in (WRITE_LOCK, f"{CODEBOOK}.lance") or found.name.startswith(NEW))
+
+
+@contextmanager
+def on_disk(folder: Path) -> Iterator[None]:
+    """Flush the files that the block writes below a folder, and the folders that hold them.
+
+    Where nothing is written meanwhile by others; hold the lock of writers.
+    """
+    before = _stamps(folder)
+    yield
+    changed = [path for path, stamp in _stamps(folder).items() if before.get(path) != stamp]
+    for path in changed:
+        flush(path)
+    for parent in {above for path in changed for above in path.parents}:
+        if parent == folder or folder in parent.parents:
+            flush(parent)
+
+
+def _stamps(folder: Path) -> dict[Path, tuple[int, int]]:
+    stamps = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            with suppress(FileNotFoundError):
+                about = path.stat()
+                stamps[path] = about.st_mtime_ns, about.st_size
+    return stamps
+
+
+def flush(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk (fsync)."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def unfinished_sources(folder: Path) -> set[str]:
+    """Return the sources in the file ``unfinished``; :data:`UNKNOWN` if it does not name them."""
+    try:
+        names = json.loads((folder / INCOMPLETE).read_text("utf-8"))
+    except FileNotFoundError:
+        return set()
+    except (OSError, ValueError):  # an earlier version made an empty file
+        return {UNKNOWN}
+    return set(map(str, names)) if isinstance(names, list) else {UNKNOWN}
+
+
+def mark(folder: Path, source: str, *, unfinished: bool) -> None:
+    """Add a source to the file ``unfinished``, or remove it; without sources there is no file."""
+    with FileLock(folder / WRITE_LOCK):
+        sources = unfinished_sources(folder)
+        left = sources | {source} if unfinished else sources - {source, UNKNOWN}
+        if left:
+            write_text(folder / INCOMPLETE, json.dumps(sorted(left), ensure_ascii=True))
+        elif sources:
+            (folder / INCOMPLETE).unlink()
+            flush(folder)
 
 
 def already_exists(uri: str) -> InputError:

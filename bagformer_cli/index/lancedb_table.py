@@ -3,7 +3,8 @@
 Versions, upserts, deletes, concurrent readers and safety against crashes are LanceDB's work. This
 file relies on these properties of LanceDB:
 
-- An open table stays at its version until ``checkout_latest()``.
+- An open table stays at its version until ``checkout_latest()``. A :class:`LanceTable` never moves;
+  :meth:`LanceTable.newest` returns another one. Writes use a table of their own.
 - Row ids survive compaction only in tables created with stable row ids. A row that is written again
   gets a new id.
 - ``IvfFlat`` is built in seconds and keeps whole vectors, so searching it needs no
@@ -36,12 +37,16 @@ from bagformer_cli.files import disk_errors
 from bagformer_cli.index.engine import engine_error
 from bagformer_cli.index.lancedb_folder import (
     CODEBOOK,
+    INCOMPLETE,
     TABLE,
     WRITE_LOCK,
     already_exists,
     is_remote,
+    mark,
     new_folder,
     not_an_index,
+    on_disk,
+    unfinished_sources,
 )
 from bagformer_cli.index.rows import Layout, Side
 from bagformer_cli.messages import tr
@@ -77,8 +82,9 @@ class LanceTable:
         if layout is None or not name.isalnum():  # the name becomes the name of a folder
             raise not_an_index(uri)
         self.layout, self.name = layout, name
-        self._version = -1
+        self.version = int(table.version)
         self._seen: int | None = None
+        self._probe: Any = None  # learns of newer versions
 
     @classmethod
     def create(cls, uri: str, layout: Layout, codebook: Codebook | None) -> Self:
@@ -126,14 +132,7 @@ class LanceTable:
                 )
             if not (path / f"{TABLE}.lance").is_dir():
                 raise not_an_index(uri)
-        with lance_errors(uri):
-            try:
-                table = lancedb.connect(uri).open_table(TABLE)
-            except (ValueError, FileNotFoundError) as error:
-                if "not found" in str(error).lower():
-                    raise not_an_index(uri) from None
-                raise
-        return cls(uri, table)
+        return cls(uri, _open_table(uri))
 
     @cached_property
     def codebook(self) -> Codebook | None:
@@ -147,17 +146,26 @@ class LanceTable:
 
     # ------------------------------------------------------------------------------- versions
 
-    def follow(self) -> int:
-        """Move to the newest version of the table and return its number.
+    def newest(self) -> LanceTable:
+        """Return the table at its newest version: this object if it is at it.
 
         Asking LanceDB takes a millisecond. Every new version adds a file to one folder, so nothing
         was written while that folder's modification time stays the same.
         """
         changed = self._changed()
-        if changed is None or changed != self._seen:
-            self._table.checkout_latest()
-            self._version, self._seen = int(self._table.version), changed
-        return self._version
+        if changed is not None and changed == self._seen:
+            return self
+        with lance_errors(self.uri):
+            self._probe = self._probe or _open_table(self.uri)
+            self._probe.checkout_latest()
+            if int(self._probe.version) == self.version:
+                self._seen = changed
+                return self
+            table = type(self)(self.uri, self._probe)
+        table._seen = changed
+        if "codebook" in vars(self):
+            vars(table)["codebook"] = self.codebook
+        return table
 
     def _changed(self) -> int | None:
         """Return the modification time of the folder of versions; None if it cannot be trusted.
@@ -173,26 +181,29 @@ class LanceTable:
     # -------------------------------------------------------------------------------- writing
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Allow one writer at a time (in local folders).
+    def writing(self) -> Iterator[Any]:
+        """Yield the newest version for writing; in local folders to one writer at a time.
+
+        What was written is on the disk when the block ends.
 
         Two upserts at once could both insert an id that neither of them saw, and an upsert during a
         compaction would conflict with it.
         """
         if is_remote(self.uri):
-            yield
+            yield _open_table(self.uri)
             return
-        with FileLock(Path(self.uri) / WRITE_LOCK):
-            yield
+        folder = Path(self.uri)
+        lock = FileLock(folder / WRITE_LOCK)
+        with disk_errors(folder), lock, on_disk(folder / f"{TABLE}.lance"):
+            yield _open_table(self.uri)
 
     def upsert(self, rows: pa.Table) -> None:
         """Add rows, replacing those of the same id."""
-        with lance_errors(self.uri), disk_errors(Path(self.uri)), self.writing():
-            self._table.checkout_latest()
-            if self._table.count_rows() == 0:
-                self._table.add(rows)
+        with lance_errors(self.uri), self.writing() as table:
+            if table.count_rows() == 0:
+                table.add(rows)
                 return
-            merge = self._table.merge_insert("id")
+            merge = table.merge_insert("id")
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
             # A product without title or image has a null vector, which LanceDB calls a bad one.
             merge.execute(rows, on_bad_vectors="null")
@@ -204,36 +215,57 @@ class LanceTable:
             part = ids[begin : begin + IDS_PER_DELETE]
             conditions.append(f"id IN ({', '.join(map(_quoted, part))})")
         removed = 0
-        with lance_errors(self.uri), self.writing():
-            self._table.checkout_latest()
+        with lance_errors(self.uri), self.writing() as table:
             for one in conditions:
-                count = int(self._table.count_rows(one))
+                count = int(table.count_rows(one))
                 if count:
-                    self._table.delete(one)
+                    table.delete(one)
                 removed += count
         return removed
 
     def compact(self) -> None:
         """Merge small files, and index ids and single vectors once there are enough rows."""
-        with lance_errors(self.uri), self.writing():
-            self._table.checkout_latest()
-            existing = {index.name for index in self._table.list_indices()}
-            if self._table.count_rows() >= MIN_INDEXED_ROWS and "id_idx" not in existing:
-                self._table.create_index("id", config=BTree())
+        with lance_errors(self.uri), self.writing() as table:
+            existing = {index.name for index in table.list_indices()}
+            if table.count_rows() >= MIN_INDEXED_ROWS and "id_idx" not in existing:
+                table.create_index("id", config=BTree())
             for side in self.layout.sides:
-                count = int(self._table.count_rows(has_side(side)))
+                count = int(table.count_rows(has_side(side)))
                 if count >= MIN_INDEXED_ROWS and f"{side}_vector_idx" not in existing:
                     partitions = max(16, min(4096, round(count**0.5)))
                     config = IvfFlat(distance_type="cosine", num_partitions=partitions)
-                    self._table.create_index(f"{side}_vector", config=config)
-            self._table.optimize(cleanup_older_than=timedelta(days=1))
+                    table.create_index(f"{side}_vector", config=config)
+            table.optimize(cleanup_older_than=timedelta(days=1))
+
+    def unfinished_sources(self) -> set[str]:
+        """Return the sources that are being added: in a file, or in a table on shared storage."""
+        if not is_remote(self.uri):
+            return unfinished_sources(Path(self.uri))
+        with lance_errors(self.uri):
+            if INCOMPLETE not in lancedb.connect(self.uri).list_tables().tables:
+                return set()
+            return set(_open_table(self.uri, INCOMPLETE).to_arrow()["source"].to_pylist())
+
+    def mark(self, source: str, *, unfinished: bool) -> None:
+        """Store that a source is being added, or that it is complete."""
+        if not is_remote(self.uri):
+            mark(Path(self.uri), source, unfinished=unfinished)
+            return
+        with lance_errors(self.uri):
+            sources = self.unfinished_sources()
+            left = sources | {source} if unfinished else sources - {source}
+            database = lancedb.connect(self.uri)
+            if left:
+                rows = pa.table({"source": pa.array(sorted(left), pa.string())})
+                database.create_table(INCOMPLETE, rows, mode="overwrite")
+            elif sources:
+                database.drop_table(INCOMPLETE)
 
     # -------------------------------------------------------------------------------- reading
 
     def count(self, condition: str | None = None) -> int:
-        """Count the rows of the newest version, or those that match a condition."""
+        """Count the rows, or those that match a condition."""
         with lance_errors(self.uri):
-            self.follow()
             return int(self._table.count_rows(condition))
 
     def keys(self, condition: str) -> Keys:
@@ -287,15 +319,29 @@ class LanceTable:
     def facts(self) -> dict[str, Any]:
         """Return version, rows by side, bytes and indexes."""
         with lance_errors(self.uri):
-            self._table.checkout_latest()
             return {
-                "version": int(self._table.version),
+                "version": self.version,
                 "sides": {
                     side: int(self._table.count_rows(has_side(side))) for side in self.layout.sides
                 },
                 "bytes": int(self._table.stats()["total_bytes"]),
                 "indices": [index.name for index in self._table.list_indices()],
             }
+
+
+def _open_table(uri: str, name: str = TABLE) -> Any:
+    """Open a table of the ``lancedb`` library at its newest version.
+
+    Raises:
+        InputError: It is not there, or it is damaged.
+    """
+    with lance_errors(uri):
+        try:
+            return lancedb.connect(uri).open_table(name)
+        except (ValueError, FileNotFoundError) as error:
+            if "not found" in str(error).lower():
+                raise not_an_index(uri) from None
+            raise
 
 
 def has_side(side: Side) -> str:

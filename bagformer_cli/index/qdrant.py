@@ -28,7 +28,14 @@ from qdrant_client import QdrantClient
 from qdrant_client import models as q
 
 from bagformer_cli.errors import InputError, XmrError
-from bagformer_cli.index.engine import Engine, Queries, RecallMethod, RecallResult, engine_error
+from bagformer_cli.index.engine import (
+    Engine,
+    Queries,
+    RecallMethod,
+    RecallResult,
+    engine_error,
+    storable,
+)
 from bagformer_cli.index.filters import parse_filter
 from bagformer_cli.index.qdrant_filters import key_of, qdrant_filter
 from bagformer_cli.index.rows import Layout, Side, side_vectors, single_vectors
@@ -36,7 +43,7 @@ from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
 
-KEY = "xmr"
+KEY, UNFINISHED = "xmr", "xmr_unfinished"  # in the metadata of the collection
 NAMESPACE = uuid.UUID("6d75f9a2-6b0e-4c57-9c5e-3f1f0a2b7d11")
 POINTS_AT_ONCE = 128
 VALUES_AT_ONCE = 10_000
@@ -140,6 +147,24 @@ class QdrantEngine(Engine):
 
     # ------------------------------------------------------------------------------- writing
 
+    def unfinished_sources(self) -> set[str]:
+        """Return the sources whose build or add was interrupted, or is under way."""
+        with _errors(self.uri):
+            known = self._client.get_collection(self._collection).config.metadata or {}
+        try:
+            return set(map(str, json.loads(known.get(UNFINISHED) or "[]")))
+        except ValueError:
+            return set()
+
+    def _mark(self, source: str, *, unfinished: bool) -> None:
+        sources = self.unfinished_sources()
+        left = sources | {source} if unfinished else sources - {source}
+        if left != sources:
+            with _errors(self.uri):
+                self._client.update_collection(
+                    self._collection, metadata={UNFINISHED: json.dumps(sorted(left))}
+                )
+
     def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Add rows, replacing those of the same id."""
         self.require_fitting(rows)
@@ -169,7 +194,7 @@ class QdrantEngine(Engine):
     def remove(self, ids: Sequence[str] = (), where: str | None = None) -> int:
         """Delete rows by id, or by a filter."""
         conditions: list[q.Filter] = []
-        if ids:
+        if ids := storable(ids):
             listed = q.HasIdCondition(has_id=[point_id(name) for name in ids])
             conditions.append(q.Filter(must=[listed]))
         if where is not None:
@@ -287,6 +312,7 @@ class QdrantEngine(Engine):
         params = about.config.params
         return {
             "engine": "qdrant",
+            "unfinished": self.incomplete,
             "sides": sides,
             "status": str(about.status.value),
             "shards": params.shard_number,

@@ -45,6 +45,7 @@ from bagformer_cli.models.fingerprint import fingerprint
 if TYPE_CHECKING:
     from PIL import Image
 
+MANY = 10_000  # results, from which on the number of products is counted first
 CANDIDATES = 200  # of a first stage by single vectors, unless the caller says otherwise
 
 
@@ -193,18 +194,19 @@ class Index:
         plan: list[dict[str, Any]] = []
         with _timed(seconds, "encode"):
             encoded = self.encode(queries, images=images)
-        rankings = self._first_stages(encoded, options, seconds, plan)
+        engine = self.engine.snapshot(options.of, options.recall)  # all stages see one version
+        rankings = self._first_stages(engine, encoded, options, seconds, plan)
         if options.rerank:
             beta = self.model.config.evaluation.beta if options.beta is None else options.beta
             with _timed(seconds, "rerank"):
                 rankings = [
-                    self._rerank(query, images, ranking, options.rerank, beta)
+                    self._rerank(engine, query, images, ranking, options.rerank, beta)
                     for query, ranking in zip(queries, rankings, strict=True)
                 ]
             note = tr("slow + {beta} × late for the best {n}", beta=beta, n=options.rerank)
             plan.append({"stage": "rerank", "method": "cross-encoder", "note": note})
         with _timed(seconds, "fetch"):
-            hits = self._hits(rankings, encoded, options)
+            hits = self._hits(engine, rankings, encoded, options)
         seconds = {name: round(value, 6) for name, value in seconds.items()}
         return [Results(own, plan, seconds) for own in hits]
 
@@ -246,6 +248,7 @@ class Index:
 
     def _first_stages(
         self,
+        engine: Engine,
         queries: Queries,
         options: SearchOptions,
         seconds: dict[str, float],
@@ -254,8 +257,11 @@ class Index:
         """Recall, and late interaction with the candidates if recall did not compute it."""
         wanted = max(options.k, options.rerank)
         candidates = max(options.candidates or CANDIDATES, wanted)
+        if candidates > MANY:  # an engine may reserve memory for as many
+            count = engine.count()
+            wanted, candidates = min(wanted, max(1, count)), min(candidates, max(1, count))
         with _timed(seconds, "recall"):
-            found = self.engine.recall(
+            found = engine.recall(
                 options.of, queries, wanted, options.where, options.recall, candidates=candidates
             )
         seconds |= {f"recall.{name}": value for name, value in found.seconds.items()}
@@ -263,7 +269,7 @@ class Index:
         scores = found.scores
         if not found.final:
             with _timed(seconds, "late"):
-                scores = self.engine.late_interaction(options.of, queries, found.keys)
+                scores = engine.late_interaction(options.of, queries, found.keys)
             note = tr("{n} candidates", n=max(map(len, found.keys), default=0))
             plan.append({"stage": "late", "method": "maxsim", "note": note})
         rankings = []
@@ -273,14 +279,20 @@ class Index:
         return rankings
 
     def _rerank(
-        self, query: Any, image: bool, ranking: _Ranking, count: int, beta: float
+        self,
+        engine: Engine,
+        query: Any,
+        image: bool,
+        ranking: _Ranking,
+        count: int,
+        beta: float,
     ) -> _Ranking:
         """Put the best ``count`` rows in the order of their merged scores.
 
         Rows without a cross-encoder score (beyond ``count``, or without an image) follow in their
         old order: their scores are on another scale.
         """
-        rows = self.engine.fetch(ranking.keys[:count], ["image", "thumbnail", "title"])
+        rows = engine.fetch(ranking.keys[:count], ["image", "thumbnail", "title"])
         slow = np.full(len(ranking.keys), np.nan, np.float32)
         slow[: len(rows)] = cross_encoder_scores(self.model, query, image, rows)
         unscored = np.isnan(slow)
@@ -289,14 +301,14 @@ class Index:
         return _Ranking(ranking.keys, merged, ranking.fast, slow).ordered(order)
 
     def _hits(
-        self, rankings: list[_Ranking], queries: Queries, options: SearchOptions
+        self, engine: Engine, rankings: list[_Ranking], queries: Queries, options: SearchOptions
     ) -> list[list[Hit]]:
         """Fetch the rows of all results, each row once, and combine them with their scores."""
         names = list(self.engine.layout.attributes)
         columns = ["id", "title", "image", *names]
         columns += ["thumbnail"] if options.thumbnails else []
         keys = np.unique(np.concatenate([ranking.keys[: options.k] for ranking in rankings]))
-        rows = dict(zip(keys.tolist(), self.engine.fetch(keys, columns), strict=True))
+        rows = dict(zip(keys.tolist(), engine.fetch(keys, columns), strict=True))
         hits: list[list[Hit]] = []
         for ranking, length in zip(rankings, queries.vectors.lengths.tolist(), strict=True):
             hits.append([])

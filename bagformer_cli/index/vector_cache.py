@@ -65,7 +65,7 @@ class Source(Protocol):
     """The table whose vectors are cached."""
 
     def version(self) -> int:
-        """Return the table's newest version."""
+        """Return the table's version."""
 
     def keys(self) -> Keys:
         """Return the row ids of all rows that have vectors, rising."""
@@ -108,7 +108,7 @@ class VectorCache:
     # ------------------------------------------------------------------------------- updating
 
     def update(self, progress: Progress = SILENT) -> None:
-        """Bring the cache to the table's newest version."""
+        """Bring the cache to the table's version."""
         version = self.source.version()
         if version == self._version:
             return

@@ -110,8 +110,10 @@ def test_the_table_is_asked_for_its_version_only_after_a_write(
     versions = Path(engine.uri) / "items.lance" / "_versions"
     assert found(reader) == best(query(), range(40))
     asked = []
-    ask = reader.table._table.checkout_latest
-    monkeypatch.setattr(reader.table._table, "checkout_latest", lambda: asked.append(1) or ask())
+    probe = reader.table._probe
+    assert probe is not None
+    ask = probe.checkout_latest
+    monkeypatch.setattr(probe, "checkout_latest", lambda: asked.append(1) or ask())
     found(reader)
     assert asked  # written a moment ago: what follows might bear the same time
     long_ago = os.stat(versions).st_mtime_ns - 10 * lancedb_table.MTIME_SETTLED_NS
@@ -181,7 +183,7 @@ def test_products_without_a_side_are_added_to_others(tmp_path: Path, dim: int) -
 
 def test_an_interrupted_build_marks_the_index_as_incomplete(engine: LanceEngine) -> None:
     def stop() -> None:
-        with engine.filling():
+        with engine.filling("a.csv"):
             raise KeyboardInterrupt
 
     assert not engine.incomplete
@@ -190,9 +192,17 @@ def test_an_interrupted_build_marks_the_index_as_incomplete(engine: LanceEngine)
     assert LanceEngine.open(engine.uri).info()["unfinished"]
     with pytest.raises(InputError, match="incomplete index"):
         LanceEngine.create(engine.uri, LAYOUT)
-    with engine.filling():
+    with engine.filling("b.csv"):  # another catalogue does not complete the first one
+        pass
+    assert engine.unfinished_sources() == {"a.csv"}
+    with engine.filling("a.csv"):
         pass
     assert not engine.info()["unfinished"]
+    (Path(engine.uri) / "unfinished").touch()  # as an earlier version left it
+    assert engine.incomplete
+    with engine.filling("a.csv"):
+        pass
+    assert not engine.incomplete
 
 
 def test_a_write_conflict_is_not_called_damage() -> None:
