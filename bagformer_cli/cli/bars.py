@@ -140,21 +140,31 @@ class _BarProgress:
 def bar_lines(state: _TaskState, indent: str, width: int) -> list[Spans]:
     """Lay out a task in progress: description, bar, count and time left; below them its status.
 
-    In a narrow terminal the bar gets shorter, then it goes, then the description is cut. The count
-    and the time left stay.
+    In a narrow terminal the bar gets shorter, then it goes, then the description is cut, then count
+    and time left get a line.
     """
     facts = "  ".join(part for part in (state.count, state.timing) if part)
     room = width - display_width(indent) - display_width(facts) - GAP
-    name = shortened(one_line(state.description), max(MIN_NAME, room))
-    room -= display_width(name) + GAP
-    line: Spans = [(f"{indent}{name}  ", "")]
-    if state.total and room >= MIN_BAR:
-        cells = min(room, MAX_BAR)
-        filled = min(cells, cells * state.done // state.total)
-        line += [("━" * filled, "cyan"), ("━" * (cells - filled), "dim"), ("  ", "")]
-    line += [(facts, "cyan")]
+    if room < MIN_NAME:
+        name = shortened(one_line(state.description), width - display_width(indent))
+        lines: list[Spans] = [
+            [(f"{indent}{name}", "")],
+            [(shortened(f"{indent}  {facts}", width), "cyan")],
+        ]
+    else:
+        name = shortened(one_line(state.description), room)
+        room -= display_width(name) + GAP
+        bar = _bar(state, min(room, MAX_BAR)) if state.total and room >= MIN_BAR else []
+        lines = [[(f"{indent}{name}  ", ""), *bar, (facts, "cyan")]]
     status = one_line(state.status)
-    return [line, *hanging([(f"{indent}  ", "")], status, width, "dim")] if status else [line]
+    if status:
+        lines += hanging([(f"{indent}  ", "")], status, width, "dim")
+    return lines
+
+
+def _bar(state: _TaskState, cells: int) -> Spans:
+    filled = min(cells, cells * state.done // (state.total or 1))
+    return [("━" * filled, "cyan"), ("━" * (cells - filled), "dim"), (" " * GAP, "")]
 
 
 class _PlainTask:

@@ -26,7 +26,7 @@ _CONTROLS = re.compile(
     "\u2028\u2029\ufff9-\ufffb\U000e0001-\U000e007f"  # line separators, annotations, tags
     "\ud800-\udfff]"  # half a character, or a byte of a file name that is not UTF-8
 )
-_NOT_ASCII = re.compile("[^\x00-\x7f]")
+_NOT_ASCII = re.compile("[\x7f-\U0010ffff]")
 _ASCII_SIGNS = {"✓": "+", "→": "->", "←": "<-", "│": "|", "–": "-", "—": "-", "…": "...", "×": "x",
                 "·": "-", "━": "=", "─": "-", "•": "*", "≥": ">=", "≤": "<=",
                 "\u00a0": " "}  # fmt: skip

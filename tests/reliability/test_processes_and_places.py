@@ -295,7 +295,7 @@ def test_f26_threads_that_share_an_index_beside_a_writer_see_one_version(shop: S
     run = shop.xmr("encode", table, "--out", vectors, "--checkpoint", shop.model, "--dtype", "int8")
     assert run.code == 0, run.err
     index = Index.open(str(shop.index), str(shop.model), device="cpu")
-    index.search_many(["红裙"], k=100)
+    index.search("红裙", k=100)
     writer = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(vectors), str(shop.index)], env=environment(),
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
@@ -307,7 +307,7 @@ def test_f26_threads_that_share_an_index_beside_a_writer_see_one_version(shop: S
         while time.monotonic() < deadline:
             searches += 1
             try:
-                (found,) = index.search_many([f"红色商品{number}号"], k=100)
+                found = index.search(f"红色商品{number}号", k=100)
             except Exception as error:
                 failed.append(repr(error))
                 continue
