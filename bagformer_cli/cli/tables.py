@@ -113,7 +113,7 @@ def hanging(prefix: Spans, text: str, width: int | None, style: str = "") -> Ite
     """
     indent = sum(display_width(part) for part, _ in prefix)
     start = prefix
-    if width is not None and width - indent < MIN_BODY_WIDTH and display_width(text) > 0:
+    if width is not None and width - indent < min(MIN_BODY_WIDTH, display_width(text)):
         yield prefix
         indent = GAP
         start = [(" " * indent, "")]
