@@ -4,7 +4,7 @@ Versions, upserts, deletes, concurrent readers and safety against crashes are La
 file relies on these properties of LanceDB:
 
 - An open table stays at its version until ``checkout_latest()``. A :class:`LanceTable` never moves;
-  :meth:`LanceTable.newest` returns another one. Writes use a table of their own.
+  :meth:`LanceTable.newest` returns another one. Writes open the table separately.
 - Row ids survive compaction only in tables created with stable row ids. A row that is written again
   gets a new id.
 - ``IvfFlat`` is built in seconds and keeps whole vectors, so searching it needs no
@@ -184,7 +184,7 @@ class LanceTable:
     def writing(self) -> Iterator[Any]:
         """Yield the newest version for writing; in local folders to one writer at a time.
 
-        What was written is on the disk when the block ends.
+        All files that the block wrote are on the disk when it ends.
 
         Two upserts at once could both insert an id that neither of them saw, and an upsert during a
         compaction would conflict with it.
