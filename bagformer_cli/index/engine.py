@@ -116,8 +116,8 @@ class Engine(ABC):
         """Mark the index as incomplete until the block ends without an error.
 
         Args:
-            source: The catalogue that is added. The index stays incomplete until the same source is added again
-                without an interruption, whatever else is added meanwhile.
+            source: The catalogue that is added. The index stays incomplete until the same source is
+                added again without an interruption, whatever else is added meanwhile.
         """
         self._mark(source, unfinished=True)
         yield
