@@ -204,24 +204,17 @@ def write_text(path: str | Path, text: str) -> None:
 def cache_folder() -> Path:
     """Find the cache folder: ``$XMR_CACHE``, ``$XDG_CACHE_HOME/xmr``, or ``~/.cache/xmr``.
 
-    If it cannot be written (a container's user without a home, a read-only home), it is a folder
-    of this user's in the system's folder of temporary files.
+    If the last two cannot be written (a container's user without a home, a read-only home), it is
+    a folder of this user's in the system's folder of temporary files.
     """
-    chosen = _chosen_cache_folder()
-    if chosen is not None and _can_make(chosen):
-        return chosen
-    return _private_temporary_folder()
-
-
-def _chosen_cache_folder() -> Path | None:
     own = os.environ.get("XMR_CACHE")
     if own:
         return Path(own)
     try:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:  # a user without a name and without HOME
-        return None
-    return Path(home) / "xmr"
+        return _private_temporary_folder()
+    return home / "xmr" if _can_make(home / "xmr") else _private_temporary_folder()
 
 
 def _can_make(folder: Path) -> bool:

@@ -10,6 +10,7 @@ An output appears whole, or not at all, and it never destroys anything but an ol
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -70,6 +71,8 @@ def output_file(path: str | Path, inputs: Iterable[str | Path] = ()) -> Iterator
     check_output(path, inputs)
     target = _followed(Path(path))
     if _keeps_content(target) and _descriptor(target) is None:
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         with atomic_file(target) as temporary:
             yield temporary
         return

@@ -37,7 +37,7 @@ def temporary_file(path: Path) -> Iterator[Path]:
     clean(path.parent)
     while True:
         temporary = _name(path)
-        with suppress(FileExistsError):
+        with suppress(FileExistsError), _about(path):
             handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             if _claim(handle, temporary):
                 break
@@ -62,7 +62,7 @@ def temporary_folder(path: Path, inside: bool = False) -> Iterator[Path]:
     clean(parent)
     while True:
         temporary = _name(parent / path.name)
-        with suppress(FileExistsError):
+        with suppress(FileExistsError), _about(path):
             temporary.mkdir(0o700)
             handle = os.open(temporary, os.O_RDONLY)
             if _claim(handle, temporary):
@@ -140,6 +140,16 @@ def short_name(path: Path) -> str:
 
 def _name(path: Path) -> Path:
     return path.parent / f".{short_name(path)}.{secrets.token_hex(4)}{SUFFIX}"
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Let an error name the path that the user knows, not the temporary."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _claim(handle: int, path: Path) -> bool:

@@ -177,7 +177,8 @@ def test_a_cache_that_cannot_be_made_is_a_private_temporary_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("XMR_CACHE", str(tmp_path / "file/cache"))
+    monkeypatch.delenv("XMR_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file/cache"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     found = cache_folder()
     assert found.parent == tmp_path

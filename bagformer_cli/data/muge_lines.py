@@ -82,6 +82,8 @@ def parse_query_line(raw: bytes, *, items: bool = True) -> Query:
             expected=tr("a string that is not empty"),
         )
     listed = line.get(items_field, [])
+    if listed is None and not items:  # hidden answers, written as null
+        listed = []
     if not isinstance(listed, list):
         raise DataError(
             tr("'{field}' is not a list.", field=items_field),

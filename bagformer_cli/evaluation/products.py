@@ -29,13 +29,21 @@ def read_products(path: str | Path, image_ids: NDArray[np.int64]) -> NDArray[np.
 
     Raises:
         InputError: The file cannot be read.
-        DataError: A line has another form, or an image is listed with two products.
+        DataError: A line has another form, an image is listed with two products, or no image of
+            the pool is listed.
     """
     path = Path(path)
     if path.suffix.lower() == ".jsonl":
         product = {number: name.product for number, name in read_ids(path).images.items()}
     else:
         product = _read_tsv(path)
+    if product.keys().isdisjoint(image_ids.tolist()):
+        raise DataError(
+            tr("The products file names no image of the split."),
+            where=path,
+            found=", ".join(map(str, list(product)[:3])) or tr("an empty file"),
+            hint=tr("Is it the file of another split?"),
+        )
     # A product's name cannot start with a tab, so these labels differ from all names.
     return group_numbers([product.get(int(image), f"\t{image}") for image in image_ids])
 

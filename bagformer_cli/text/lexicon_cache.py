@@ -92,9 +92,8 @@ def open_cached(digest: str, write: Callable[[Path], None]) -> Cached:
             remark = tr("The prepared dictionary in {path} was damaged. It was made again.",
                         path=folder)  # fmt: skip
     try:
-        if folder.exists():
-            shutil.rmtree(folder)
-        with atomic_folder(folder, keep_existing=True) as temporary:
+        # A damaged one is replaced in one step: other processes may have it open.
+        with atomic_folder(folder, keep_existing=not folder.exists()) as temporary:
             _write(temporary, write)
         return _open(folder)._replace(remark=remark)
     except DiskFullError:

@@ -135,6 +135,9 @@ def test_images_of_one_product_count_once(
     assert found.stages["recall"]["text_to_image"].at[1] == 1.0
     path.write_text("10\tA\n11\tA\n")
     assert read_products(path, split.image_ids).tolist() == [0, 0, 1, 2, 3, 4]
+    path.write_text("910\tA\n911\tA\n")
+    with pytest.raises(DataError, match="no image of the split"):
+        read_products(path, split.image_ids)
 
 
 @pytest.mark.parametrize("line", ["10 A", "x\tA", "10\t"])

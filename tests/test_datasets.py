@@ -1,0 +1,77 @@
+"""The dataset of a run is found from anywhere, and never replaced by the demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bagformer_cli.data.attributes import header_line
+from bagformer_cli.datasets import is_drawn, own_dataset, resolve, saw_drawn_pictures_only
+from bagformer_cli.errors import InputError
+from tests.support.datasets import write_split
+
+
+def model(run: Path, dataset: str) -> Path:
+    """The model folder of a run that names a dataset."""
+    best = run / "best"
+    best.mkdir(parents=True)
+    (best / "config.yaml").write_text(f"data: {{dataset: {dataset}}}\n")
+    return best
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_dataset_is_named_as_it_was(project: Path) -> None:
+    write_split(project / "shop", "train")
+    assert own_dataset(model(project / "runs/a", "shop")) == "shop"
+    assert own_dataset(model(project / "runs/b", str(project / "shop"))) == str(project / "shop")
+
+
+def test_the_dataset_of_another_project_is_found_beside_its_run(
+    project: Path, tmp_path: Path
+) -> None:
+    write_split(project / "shop", "train")  # another shop
+    write_split(tmp_path / "other/shop", "train")
+    best = model(tmp_path / "other/runs/a", "shop")
+    assert own_dataset(best) == str(tmp_path / "other/shop")
+    assert own_dataset(Path("../other/runs/a/best")) == str(tmp_path / "other/shop")
+
+
+def test_a_dataset_that_is_gone_is_named(project: Path) -> None:
+    best = model(project / "runs/a", "shop")
+    with pytest.raises(InputError, match="not there") as caught:
+        own_dataset(best)
+    assert caught.value.found == "shop"
+    assert "--dataset" in (caught.value.hint or "")
+    (project / "shop").mkdir()  # a folder without a dataset is none
+    with pytest.raises(InputError):
+        own_dataset(best)
+
+
+def test_a_built_in_name_stays_a_name(project: Path, tmp_path: Path) -> None:
+    assert own_dataset(model(project / "runs/a", "demo")) == "demo"
+    assert own_dataset(model(project / "runs/b", "muge")) == "muge"
+    write_split(tmp_path / "other/data/demo", "train")
+    found = own_dataset(model(tmp_path / "other/runs/a", "demo"))
+    assert resolve(found).path == tmp_path / "other/data/demo"
+
+
+def test_a_model_of_drawn_images_is_known(project: Path) -> None:
+    shop = write_split(project / "shop", "train").path
+    best = model(project / "runs/a", "shop")
+    assert not saw_drawn_pictures_only(best)
+    (shop / "attributes.jsonl").write_text(header_line({}))  # a shop may have attributes, too
+    assert not saw_drawn_pictures_only(best)
+    (shop / "attributes.jsonl").write_text(header_line({}, seed=0))
+    assert saw_drawn_pictures_only(best)
+    assert is_drawn(shop)
+    assert saw_drawn_pictures_only(model(project / "runs/b", "demo"))
+    assert not saw_drawn_pictures_only(model(project / "runs/c", "gone"))
