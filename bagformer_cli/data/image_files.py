@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from bagformer_cli.data.downloads import Download, download, is_address
 from bagformer_cli.data.images import read_image_file
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.messages import tr
 from bagformer_cli.opening import require_inside
 
 DOWNLOADS_AT_ONCE = 16
@@ -64,6 +66,14 @@ class ImageAccess:
             return self.read(place)
         except InputError as error:
             return error
+
+
+def image_error(where: str, error: InputError) -> DataError:
+    """Make the error for a row whose image cannot be used, from the error of the image."""
+    reason = copy(error)
+    reason.hint = None  # it stands at the end, once
+    message = tr("The image of this row cannot be used.")
+    return DataError(message, where=where, found=reason, hint=error.hint)
 
 
 ANYWHERE = ImageAccess()

@@ -25,7 +25,7 @@ from PIL import Image
 from bagformer_cli.data.batches import TextBatch, normalised, prefetch
 from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.data.colour import is_shown_as_stored
-from bagformer_cli.data.image_files import ANYWHERE
+from bagformer_cli.data.image_files import ANYWHERE, image_error
 from bagformer_cli.data.images import decode, open_image, resize
 from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.errors import InputError
@@ -192,19 +192,21 @@ def _read(
             )
         return _Read(replace(product, data=None), None, None)
     if isinstance(data, InputError):
-        return InputError(
-            tr("The image of this product cannot be used."),
-            where=product.place,
-            found=data,
-            hint=data.hint,
-        )
+        return _unusable(product, data)
     try:
-        image = decode(data, where=product.place, as_original=as_original)
+        image = decode(data, where=product.image, as_original=as_original)
         thumbnail = make_thumbnail(data, image, options.thumbnail)
     except InputError as error:
+        return _unusable(product, error)
+    return _Read(replace(product, data=None), resize(image, size), thumbnail)
+
+
+def _unusable(product: Product, error: InputError) -> InputError:
+    """Name the product in an error of its image; a row of a table also names the image."""
+    if product.image == product.where:
         error.where = product.place
         return error
-    return _Read(replace(product, data=None), resize(image, size), thumbnail)
+    return image_error(product.place, error)
 
 
 def make_thumbnail(data: bytes, image: Image.Image, side: int) -> bytes | None:

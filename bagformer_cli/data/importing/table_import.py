@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bagformer_cli.data.downloads import Download
-from bagformer_cli.data.image_files import ImageAccess, place_of
+from bagformer_cli.data.image_files import ImageAccess, image_error, place_of
 from bagformer_cli.data.images import verify
 from bagformer_cli.data.importing.numbering import Names, ids_to_keep, image_names, numbers_of
 from bagformer_cli.data.importing.rows import Row, read_rows
@@ -23,7 +23,7 @@ from bagformer_cli.data.muge import (
     write_queries,
 )
 from bagformer_cli.data.product_ids import FILE_NAME as IDS
-from bagformer_cli.data.product_ids import ProductIds, id_lines
+from bagformer_cli.data.product_ids import ImageName, ProductIds, id_lines
 from bagformer_cli.data.table import remarks_of
 from bagformer_cli.data.table_formats import unreadable_kind
 from bagformer_cli.errors import DataError, InputError
@@ -95,7 +95,7 @@ def import_table(
             expected=tr("each at least 0, sum below 1"),
         )
     left_out = LeftOut(progress, strict=options.strict)
-    if (error := unreadable_kind(source)) is not None:
+    if source.is_file() and (error := unreadable_kind(source)) is not None:
         raise error
     rows, image_ids, query_ids = _read(source, options, left_out)
     for remark in remarks_of(source, options.sheet):
@@ -105,29 +105,39 @@ def import_table(
         raise left_out.nothing_left(
             tr("Nothing can be imported.") if left_out.errors else tr("The table is empty."), source
         )
-    numbers, ids = _number(rows, image_ids, query_ids)
+    numbers = _number(rows, image_ids, query_ids)
     root = source.parent if options.root is None else options.root
     work = _Work(options, root, left_out, progress)
     written: dict[str, Imported] = {}
+    good: list[Row] = []
     with staged(out, parts, options.naming) as stage:
         for name, own in parts.items():
-            counts = _write_split(stage, name, own, numbers, work)
-            if counts is not None:
-                written[name] = counts
+            kept = _write_split(stage, name, own, numbers, work)
+            if kept:
+                images, titles = ({row.image for row in kept}, {row.title for row in kept})
+                pairs = {(row.title, row.image) for row in kept}
+                written[name] = Imported(len(titles), len(images), len(pairs))
+            good += kept
         if not written:
             raise left_out.nothing_left(tr("Nothing can be imported."), source)
-        if ids.images or ids.queries:
+        ids = _ids(good, numbers)
+        has_ids = bool(ids.images or ids.queries)
+        if has_ids:
             write_text(stage / IDS, "".join(f"{line}\n" for line in id_lines(ids)))
     left_out.finish()
-    has_ids = bool(ids.images or ids.queries)
     return ImportResult(written, left_out.errors, out / IDS if has_ids else None)
 
 
 class _Numbers(NamedTuple):
-    """The numbers of images (by path or address) and of queries (by title)."""
+    """The numbers of images (by path or address) and of queries (by title), and their names.
+
+    Images and queries without an id in the table have no name.
+    """
 
     images: dict[str, int]
     queries: dict[str, int]
+    image_names: dict[str, ImageName]
+    query_names: dict[str, str]
 
 
 class _Work(NamedTuple):
@@ -158,37 +168,47 @@ def _read(
     return rows, image_ids, query_ids
 
 
-def _number(rows: list[Row], image_ids: Names, query_ids: Names) -> tuple[_Numbers, ProductIds]:
-    """Number all images and titles; collect the ids that the numbers do not say."""
+def _number(rows: list[Row], image_ids: Names, query_ids: Names) -> _Numbers:
+    """Number all images and titles."""
     names = image_names(rows, image_ids)
     images = numbers_of(
         dict.fromkeys(row.image for row in rows), {image: name.id for image, name in names.items()}
     )
     titles = dict.fromkeys(row.title for row in rows)
     given = {title: name for title in titles if (name := query_ids.get(title)) is not None}
-    queries = numbers_of(titles, given)
-    return _Numbers(images, queries), ids_to_keep(names, images, given, queries)
+    return _Numbers(images, numbers_of(titles, given), names, given)
+
+
+def _ids(rows: list[Row], numbers: _Numbers) -> ProductIds:
+    """Collect the ids of the rows that their numbers do not say."""
+    images, titles = {row.image for row in rows}, {row.title for row in rows}
+    return ids_to_keep(
+        {image: name for image, name in numbers.image_names.items() if image in images},
+        numbers.images,
+        {title: name for title, name in numbers.query_names.items() if title in titles},
+        numbers.queries,
+    )
 
 
 def _write_split(
     stage: Path, name: str, rows: list[Row], numbers: _Numbers, work: _Work
-) -> Imported | None:
-    """Write the files of a split; None: no image of it is good, and no files were written."""
+) -> list[Row]:
+    """Write the files of a split, if it has a good image; return the rows with good images."""
     queries_path, images_path = split_files(stage, name, work.options.naming)
     kept = _write_images(images_path, rows, numbers.images, work)
     if not kept:
         images_path.unlink()
-        return None
+        return []
+    good = [row for row in rows if row.image in kept]
     answers: dict[str, dict[int, None]] = {}
-    for row in rows:
-        if row.image in kept:
-            answers.setdefault(row.title, {})[numbers.images[row.image]] = None
+    for row in good:
+        answers.setdefault(row.title, {})[numbers.images[row.image]] = None
     write_queries(
         queries_path,
         (Query(numbers.queries[title], title, tuple(ids)) for title, ids in answers.items()),
         work.options.naming,
     )
-    return Imported(len(answers), len(kept), sum(len(ids) for ids in answers.values()))
+    return good
 
 
 def _write_images(path: Path, rows: list[Row], numbers: dict[str, int], work: _Work) -> set[str]:
@@ -211,15 +231,9 @@ def _write_images(path: Path, rows: list[Row], numbers: dict[str, int], work: _W
                 verify(data, place)
             except InputError as error:
                 for row in own:
-                    work.left_out(_unusable(row, error))
+                    work.left_out(image_error(row.where, error))
             else:
                 writer.write(numbers[image], data)
                 kept.add(image)
             task.advance()
     return kept
-
-
-def _unusable(row: Row, error: InputError) -> DataError:
-    return DataError(
-        tr("The image of this line cannot be used."), where=row.where, found=error, hint=error.hint
-    )
