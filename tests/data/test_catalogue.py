@@ -116,6 +116,50 @@ def test_a_file_that_is_no_catalogue_is_a_clear_error(
     assert says.lower() in str(caught.value).lower()
 
 
+def test_a_folder_names_what_it_leaves_out(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / ".hidden").mkdir(parents=True)
+    (folder / "sub").mkdir()
+    (folder / "folder.jpg").mkdir()
+    for name in ("b.png", "sub/ü.PNG", ".hidden/x.png", ".y.png"):
+        (folder / name).write_bytes(picture(1))
+    for name in ("a.psd", "c.heic", "notes.txt", "a.json", "README"):
+        (folder / name).write_bytes(b"x")
+    (folder / "loop.png").symlink_to("loop.png")
+    with open(os.fsencode(folder) + b"/" + "红裙".encode("gbk") + b".png", "wb") as stream:
+        stream.write(picture(2))
+    found = list(open_catalogue(folder))
+    assert [one.id for one in found if isinstance(one, Product)] == [
+        "b.png",
+        "loop.png",
+        "sub/ü.PNG",
+    ]
+    errors = [str(one) for one in found if isinstance(one, InputError)]
+    assert len(errors) == 4
+    for name in ("README", "a.psd", "c.heic", "not UTF-8"):
+        assert any(name in error for error in errors)
+    "".join(errors).encode()
+    for size in (1, 3):
+        parts = open_catalogue(folder, part_size=size)
+        assert [str(one) for one in parts] == [str(one) for one in found]
+
+
+def test_a_folder_without_readable_images_says_what_is_there(tmp_path: Path) -> None:
+    for name in ("a.cr2", "b.CR2", "c.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"no images that can be read.*2 × \.cr2, 1 × \.txt"):
+        open_catalogue(tmp_path)
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xba\xec"))
+    folder.mkdir()
+    (folder / "a.png").write_bytes(picture(1))
+    with pytest.raises(InputError, match="not UTF-8") as caught:
+        open_catalogue(folder)
+    str(caught.value).encode()
+
+
 def test_a_missing_or_empty_catalogue_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such catalogue"):
         open_catalogue(tmp_path / "nowhere")

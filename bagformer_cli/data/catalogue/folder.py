@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -45,12 +46,7 @@ class FolderPart(Part):
             path = str(self.folder / name)
             ending = PurePath(name).suffix.lower()
             if ending not in endings:
-                yield DataError(
-                    tr("Files with this ending are not read as images."),
-                    where=shown(path),
-                    found=shown(ending) or tr("no ending"),
-                    hint=tr("Convert it to JPEG or PNG."),
-                )
+                yield _not_read(path, ending)
             elif not is_text(name):
                 yield DataError(
                     tr("The file name is not UTF-8."),
@@ -66,23 +62,46 @@ def folder_parts(folder: Path, part_size: int, access: ImageAccess) -> tuple[Fol
 
     Hidden files and folders are passed over, and files that nobody takes for images
     (:data:`NO_IMAGES`). Links to folders are not followed.
+
+    Raises:
+        InputError: No file has the ending of an image that can be read.
     """
     endings = readable_endings()
     names = []
-    some = False
+    others: Counter[str] = Counter()
     for base, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             ending = PurePath(name).suffix.lower()
-            if not name.startswith(".") and (ending in endings or ending not in NO_IMAGES):
+            if name.startswith("."):
+                continue
+            if ending in endings or ending not in NO_IMAGES:
                 names.append(os.path.relpath(os.path.join(base, name), folder))
-                some = some or ending in endings
-    if not some:  # this is no folder of images
-        return ()
+            if ending not in endings:
+                others[shown(ending) or tr("no ending")] += 1
+    if not any(PurePath(name).suffix.lower() in endings for name in names):
+        raise InputError(
+            tr("The folder has no images that can be read."),
+            where=shown(folder),
+            found=", ".join(f"{n} × {ending}" for ending, n in others.most_common(5)) or None,
+            expected=", ".join(sorted(endings)),
+        )
     names.sort()
     return tuple(
         _part(number, folder, tuple(names[begin : begin + part_size]), access)
         for number, begin in enumerate(range(0, len(names), part_size))
+    )
+
+
+def _not_read(path: str, ending: str) -> DataError:
+    if ending in (".heic", ".heif", ".hif"):
+        message = tr("HEIC images need the package pillow-heif.")
+        return DataError(message, where=shown(path), hint='pip install "bagformer-cli[heif]"')
+    return DataError(
+        tr("Files with this ending are not read as images."),
+        where=shown(path),
+        found=shown(ending) or tr("no ending"),
+        hint=tr("Convert it to JPEG or PNG."),
     )
 
 
