@@ -75,6 +75,7 @@ class _Job:
     """One part to encode; sent to a worker process."""
 
     part: Part
+    digest: str
     out: Path
     model: ModelFolder
     layout: Layout
@@ -123,9 +124,10 @@ def encode_catalogue(
     rows = 0
     left_out = LeftOut(progress)
     for part, file in zip(catalogue.parts, files, strict=True):
-        done = _rows_done(file, part.digest, layout)
+        digest = part.current_digest()
+        done = _rows_done(file, digest, layout)
         if done is None:
-            jobs.append(_Job(part, file, model, layout, options, codebook))
+            jobs.append(_Job(part, digest, file, model, layout, options, codebook))
         else:
             rows += done
     description = tr("Encoding {source}", source=catalogue.source)
@@ -158,7 +160,7 @@ def encode_part(job: _Job) -> tuple[int, list[InputError]]:
     with (
         atomic_file(job.out) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, schema.with_metadata(_metadata(schema, job.part.digest))) as writer,
+        pa.ipc.new_file(sink, schema.with_metadata(_metadata(schema, job.digest))) as writer,
     ):
         for batch in encode_products(model, job.layout, job.part.products(), options, left_out):
             writer.write_batch(batch)

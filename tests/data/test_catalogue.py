@@ -288,3 +288,18 @@ def test_digests_are_those_of_earlier_versions(
         "muge": ["01260e497f6827db"],
         "muge/MR_valid_imgs.tsv": ["7e4102a35a7d005d"],
     }
+
+
+def test_a_current_digest_changes_with_the_images_of_its_part(tmp_path: Path) -> None:
+    table = write_table(tmp_path, 6)
+
+    def digests() -> list[str]:
+        return [part.current_digest() for part in open_catalogue(table, part_size=2).parts]
+
+    before = digests()
+    assert digests() == before
+    (tmp_path / "photos/3.png").write_bytes(picture(9))
+    after = digests()
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
+    (tmp_path / "photos/5.png").unlink()
+    assert [a == b for a, b in zip(after, digests(), strict=True)] == [True, True, False]

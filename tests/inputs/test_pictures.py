@@ -352,7 +352,7 @@ def muge(folder: Path, split: str, images: dict[int, bytes]) -> Path:
 
 
 def arrow_vectors(folder: Path) -> np.ndarray:
-    """All numbers of the image vectors of ``xmr encode``'s files."""
+    """All numbers of the image vectors of ``xmr encode``'s files, product by product."""
     import pyarrow as pa
 
     found = []
@@ -364,7 +364,8 @@ def arrow_vectors(folder: Path) -> np.ndarray:
                 stream.seek(0)
                 table = pa.ipc.open_stream(stream).read_all()
             columns = [c for c in table.column_names if c.startswith("image") and "vector" in c]
-            found += [table[name].combine_chunks().to_pylist() for name in columns]
+            rows = zip(*(table[name].to_pylist() for name in columns), strict=True)
+            found += [list(row) for row in rows]
     flat: list[float] = []
 
     def collect(value: Any) -> None:

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from bagformer_cli.data.byte_ranges import file_stamp
-from bagformer_cli.data.catalogue.products import Part, Product, digest_of, part_name
+from bagformer_cli.data.catalogue.products import Part, Product, digest_of, image_stamp, part_name
 from bagformer_cli.data.image_files import ImageAccess
 from bagformer_cli.data.images import readable_endings
 from bagformer_cli.errors import DataError, InputError
@@ -106,13 +105,5 @@ def _not_read(path: str, ending: str) -> DataError:
 
 
 def _part(number: int, folder: Path, files: tuple[str, ...], access: ImageAccess) -> FolderPart:
-    digest = digest_of([(name, *_stamp(folder / name)) for name in files])
+    digest = digest_of([(name, *image_stamp(str(folder / name))) for name in files])
     return FolderPart(part_name(number), digest, folder, files, access)
-
-
-def _stamp(path: Path) -> list[int]:
-    """Size and time of a file; those of nothing for one that cannot be found."""
-    try:
-        return file_stamp(path)[:2]
-    except OSError:  # a link that leads nowhere, or to itself
-        return [0, 0]

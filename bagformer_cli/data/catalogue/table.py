@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bagformer_cli.data.byte_ranges import ByteRange
-from bagformer_cli.data.catalogue.products import Part, Product, digest_of, part_name
+from bagformer_cli.data.catalogue.products import Part, Product, digest_of, image_stamp, part_name
 from bagformer_cli.data.catalogue.values import Seen, converted, remark_of, shown
 from bagformer_cli.data.columns import accepted_headings, columns_of, require_chosen
 from bagformer_cli.data.image_files import ANYWHERE, ImageAccess, place_of
@@ -64,6 +64,12 @@ class TablePart(Part):
     chosen: dict[str, str] = field(default_factory=dict)
     access: ImageAccess = ANYWHERE
     sheet: str | None = None
+
+    def current_digest(self) -> str:
+        """Return a digest that also changes with the images that the records name."""
+        images = [one.image for one in self.products() if isinstance(one, Product)]
+        stamps = [image_stamp(image) for image in images if image is not None]
+        return digest_of([self.digest, stamps]) if stamps else self.digest
 
     def products(self) -> Iterator[Product | InputError]:
         """Read the records; one that is no product gives its error in its place."""
