@@ -24,7 +24,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from bagformer_cli import __version__
 from bagformer_cli.data.images import open_image
-from bagformer_cli.errors import InputError, XmrError
+from bagformer_cli.errors import DataError, InputError, XmrError
 from bagformer_cli.files import atomic_file, cache_folder
 from bagformer_cli.messages import tr
 
@@ -49,6 +49,8 @@ def is_address(text: str) -> bool:
     >>> is_address("https://a.cn/1.jpg"), is_address("//img.a.cn/1.jpg"), is_address("a/1.jpg")
     (True, True, False)
     """
+    if "//" not in text:  # called for every row
+        return False
     return _ADDRESS.match(text) is not None or _NO_SCHEME.match(text) is not None
 
 
@@ -62,6 +64,7 @@ def download(address: str, allowed: Download = "public") -> bytes:
     Raises:
         InputError: It may not be downloaded, it cannot be, or it is too large.
         DataError: It is not an image.
+        LaterError: The server does not answer, or says that it cannot answer now.
     """
     url = _checked(address)
     if allowed == "never":
@@ -78,7 +81,8 @@ def download(address: str, allowed: Download = "public") -> bytes:
             raise
         except _TemporaryError as error:
             if attempt == _TRIES - 1:
-                raise _failed(address, error.found) from None
+                message = tr("The image cannot be downloaded.")
+                raise LaterError(message, where=address, found=error.found) from None
             time.sleep(0.5)
     open_image(data, address)  # a page that says "not found" must not stay in the cache
     with suppress(OSError, XmrError), atomic_file(cached) as temporary:  # no cache is no error
@@ -90,6 +94,10 @@ def cache_file(url: str) -> Path:
     """Return the place of a downloaded image in the cache."""
     name = hashlib.sha256(url.encode()).hexdigest()
     return cache_folder() / "images" / name[:2] / name
+
+
+class LaterError(DataError):
+    """A download that failed, but may succeed when the command runs again."""
 
 
 class _TemporaryError(Exception):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from bagformer_cli.data.downloads import Download, download, is_address
+from bagformer_cli.data.downloads import Download, LaterError, download, is_address
 from bagformer_cli.data.images import read_image_file
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
@@ -73,7 +73,8 @@ def image_error(where: str, error: InputError) -> DataError:
     reason = copy(error)
     reason.hint = None  # it stands at the end, once
     message = tr("The image of this row cannot be used.")
-    return DataError(message, where=where, found=reason, hint=error.hint)
+    kind = LaterError if isinstance(error, LaterError) else DataError
+    return kind(message, where=where, found=reason, hint=error.hint)
 
 
 ANYWHERE = ImageAccess()

@@ -2,7 +2,8 @@
 
 ::
 
-    vectors/encoded.json             the catalogue's path; once complete also the names of the files
+    vectors/encoded.json             the catalogue's path, files that lack failed downloads; once
+                                     complete also the names of all files
     vectors/part-000000.arrow …      rows; the metadata hold the layout and the digest of the part
     vectors/codebook-<digest>.npz    the codebook of residual codes, if there are any
 
@@ -25,6 +26,7 @@ import pyarrow as pa
 
 from bagformer_cli.data.catalogue.catalogue import Catalogue
 from bagformer_cli.data.catalogue.products import Part
+from bagformer_cli.data.downloads import LaterError
 from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.data.workers import Workers, run_jobs
 from bagformer_cli.errors import InputError
@@ -110,7 +112,8 @@ def encode_catalogue(
     out.mkdir(parents=True, exist_ok=True)
     source = str(catalogue.source.resolve())
     _require_own(out, source)
-    write_text(out / MANIFEST, json.dumps({"source": source}, ensure_ascii=False))  # incomplete
+    again = _to_encode_again(out)
+    _write_manifest(out, {"source": source, "again": sorted(again)})  # incomplete
     for remark in catalogue.remarks:
         progress.warn(remark)
     for left in out.glob(".part-*.part"):
@@ -125,7 +128,7 @@ def encode_catalogue(
     left_out = LeftOut(progress)
     for part, file in zip(catalogue.parts, files, strict=True):
         digest = part.current_digest()
-        done = _rows_done(file, digest, layout)
+        done = None if file.name in again else _rows_done(file, digest, layout)
         if done is None:
             jobs.append(_Job(part, digest, file, model, layout, options, codebook))
         else:
@@ -133,8 +136,13 @@ def encode_catalogue(
     description = tr("Encoding {source}", source=catalogue.source)
     with progress.task(description, len(files), tr("files")) as task:
         task.advance(len(files) - len(jobs))
-        for count, errors in run_jobs(encode_part, jobs, workers):
+        results = run_jobs(encode_part, jobs, workers)
+        for job, (count, errors) in zip(jobs, results, strict=True):
             rows += count
+            again.discard(job.out.name)
+            if any(isinstance(error, LaterError) for error in errors):
+                again.add(job.out.name)
+                _write_manifest(out, {"source": source, "again": sorted(again)})
             for error in errors:
                 left_out(error)
             task.advance(1, products=rows)
@@ -144,8 +152,9 @@ def encode_catalogue(
         "rows": rows,
         "files": [file.name for file in files],
         "layout": layout.to_json(),
+        "again": sorted(again),
     }
-    write_text(out / MANIFEST, json.dumps(record, ensure_ascii=False))
+    _write_manifest(out, record)
     return Encoded(files, rows, len(jobs), len(left_out.errors))
 
 
@@ -166,6 +175,18 @@ def encode_part(job: _Job) -> tuple[int, list[InputError]]:
             writer.write_batch(batch)
             rows += batch.num_rows
     return rows, left_out.errors
+
+
+def _write_manifest(out: Path, record: dict[str, Any]) -> None:
+    write_text(out / MANIFEST, json.dumps(record, ensure_ascii=False))
+
+
+def _to_encode_again(out: Path) -> set[str]:
+    """Return the files that lack products whose download failed but may succeed now."""
+    try:
+        return set(map(str, json.loads((out / MANIFEST).read_text("utf-8")).get("again", ())))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return set()
 
 
 def _require_own(out: Path, source: str) -> None:

@@ -20,6 +20,7 @@ from bagformer_cli.index.compression.token_pooling import (
 from bagformer_cli.index.encoded import encoded_files, layout_of_file, read_rows
 from bagformer_cli.index.rows import side_vectors, single_vectors
 from bagformer_cli.vectors.multi_vectors import MultiVectors
+from tests.support.datasets import picture
 from tests.support.small_model import saved_model, small_model, write_table
 
 
@@ -201,3 +202,34 @@ def test_a_reduction_survives_as_json() -> None:
     reduction = VectorReduction(keep=20, prune=0.5, pool=2)
     assert VectorReduction.from_json(reduction.to_json()) == reduction
     assert reduction(many()).lengths.tolist() == [1, 1, 5, 6]
+
+
+def test_failed_downloads_are_tried_again_by_the_next_run(
+    tmp_path: Path, model: Path, xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bagformer_cli.data import downloads
+
+    monkeypatch.setenv("XMR_CACHE", str(tmp_path / "cache"))
+    down = True
+    fetched = []
+
+    def fetch(url: str, *_: object) -> bytes:
+        fetched.append(url)
+        if "2.png" in url and down:
+            raise downloads._TemporaryError("HTTP 503")
+        return picture(len(fetched))
+
+    monkeypatch.setattr(downloads, "_fetch", fetch)
+    monkeypatch.setattr(downloads.time, "sleep", lambda _: None)
+    lines = ["id,image,title", *(f"a{n},https://a.cn/{n}.png,红裙" for n in range(4))]
+    (tmp_path / "t.csv").write_text("\n".join(lines), "utf-8")
+    arguments = (tmp_path / "t.csv", "--out", tmp_path / "v", "--checkpoint", model,
+                 "--piece-size", 2, "--workers", 1)  # fmt: skip
+    report = run(xmr, *arguments)
+    assert (report["rows"], report["made"], report["skipped"]) == (3, 2, 1)
+    assert "t.csv:4 (a2)" in report["said"]
+    down = False
+    report = run(xmr, *arguments)
+    assert (report["rows"], report["made"], report["skipped"]) == (4, 1, 0)
+    assert len(fetched) == 6  # the failed one twice and once again; the others from the cache
+    assert run(xmr, *arguments)["made"] == 0

@@ -7,7 +7,7 @@ find the offsets at which parts of ``size`` products begin. A part then reads it
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,7 @@ class TablePart(Part):
         )
         for record in records:
             try:
-                product = _product(record, self.root, self.types)
-                yield replace(product, access=self.access)
+                yield _product(record, self.root, self.types, self.access)
             except InputError as error:
                 yield error
             if record.end >= self.end:
@@ -244,7 +243,7 @@ def _check_names(headings: Sequence[str], where: str, chosen: Mapping[str, str])
             )
 
 
-def _product(record: Record, root: Path, types: dict[str, str]) -> Product:
+def _product(record: Record, root: Path, types: dict[str, str], access: ImageAccess) -> Product:
     if record.error is not None:
         raise record.error
     values, columns = record.values, record.columns
@@ -260,7 +259,13 @@ def _product(record: Record, root: Path, types: dict[str, str]) -> Product:
     }
     path = None if image is None else place_of(image, root)
     return Product(
-        record.where, identity or image or str(record.line), path, None, title, attributes
+        record.where,
+        identity or image or str(record.line),
+        path,
+        None,
+        title,
+        attributes,
+        access,
     )
 
 
