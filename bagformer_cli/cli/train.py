@@ -24,7 +24,7 @@ app = App()
 @app.command(
     help=tr(
         "Train a model. The run folder holds best/ and last/ (model folders), metrics.jsonl, "
-        "tensorboard/ and config.yaml.\n\n"
+        "tensorboard/, config.yaml and run.json (versions, machine, command).\n\n"
         "Settings are applied in this order, later ones win: --config, --mode, then --interaction, "
         "--dataset, --seed, --checkpoint and --teacher, then --set. Ctrl-C saves last/ and stops; "
         "--resume continues exactly from there.\n\n"

@@ -33,6 +33,7 @@ from bagformer_cli.progress import SILENT, Progress, Task
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.interrupt import stop_on_signal
+from bagformer_cli.training.memory_estimate import peak_memory_mb
 from bagformer_cli.training.metrics_log import MetricsLog, NoLog
 from bagformer_cli.training.mined_batches import BatchMiner
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate
@@ -198,7 +199,7 @@ class Trainer:
         for _ in range(settings.accumulate):
             output = accumulate_gradients(
                 self.task,
-                next(stream).to(self.model.device),
+                self._next_batch(stream, figures),
                 epoch=state.step / self.steps_per_epoch,
                 number=state.batches,
                 chunk=settings.micro_batch_size,
@@ -224,10 +225,19 @@ class Trainer:
         if self.task.momentum is not None:
             self.task.momentum.update(self.model)
         state.step += 1
-        state.seconds += time.perf_counter() - start
+        figures["step_seconds"] = time.perf_counter() - start
+        state.seconds += figures["step_seconds"]
         state.add_figures(figures)
         shown = self._log(log, rate) if self._is_due(settings.log_every) else {}
         bar.advance(1, **shown)
+
+    def _next_batch(self, stream: Iterator[Batch], figures: dict[str, float]) -> Batch:
+        """Take the next batch; adds the time until it was there to ``figures``."""
+        start = time.perf_counter()
+        batch = next(stream)
+        waited = time.perf_counter() - start
+        figures["data_seconds"] = figures.get("data_seconds", 0.0) + waited
+        return batch.to(self.model.device)
 
     def _mine(self) -> bool:
         """Mine the batches of a new epoch; returns whether they changed."""
@@ -240,6 +250,9 @@ class Trainer:
         """Write the means since the last line; returns what the progress bar shows of them."""
         state = self.state
         means = state.take_means()
+        images = self.config.training.batch_size * self.config.training.accumulate
+        seconds = max(means.pop("step_seconds", 0.0), 1e-9)
+        waited = means.pop("data_seconds", 0.0)
         guess = self.task.random_guess_losses(self.config.training.batch_size)
         log.write(
             "train",
@@ -250,6 +263,9 @@ class Trainer:
                 "learning_rate": rate,
                 "epoch": state.step / self.steps_per_epoch,
                 "seconds": round(state.seconds, 3),
+                "samples_per_second": round(images / seconds, 2),
+                "data_wait_share": round(waited / seconds, 4),
+                "memory_mb": peak_memory_mb(self.model.device),
             },
         )
         return {

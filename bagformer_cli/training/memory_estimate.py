@@ -8,6 +8,7 @@ score matrices share: vectors and matrices.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 import torch
@@ -22,6 +23,18 @@ from bagformer_cli.training.encoded_batch import Context
 
 _FLOAT = 4  # bytes of a float32
 _COPIES = 4  # per direction: scores, logits, softmax and gradient of a score matrix
+
+
+def peak_memory_mb(device: torch.device) -> int:
+    """Return the most memory that this process has used so far: a GPU's if the model is on one."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts kilobytes
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
 
 
 def matrix_bytes(

@@ -2,7 +2,9 @@
 
 ``metrics.jsonl`` has one JSON object per line, ``{"step": 20, "kind": "train", "loss": 3.1, …}``.
 ``kind`` is ``train`` (means over the steps since the previous ``train`` line) or ``valid``
-(recall). The object ``chance`` of a ``train`` line holds the random-guess losses.
+(recall). The object ``chance`` of a ``train`` line holds the random-guess losses;
+``samples_per_second`` counts images, ``data_wait_share`` is the share of the time in which a step
+waited for its batch, ``memory_mb`` the most memory used so far (of the GPU, if there is one).
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ class MetricsLog:
         """Append the figures of a step."""
         self._stream.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         self._stream.flush()
-        for name, value in _flat(values):
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+        for name, value in board_scalars(kind, values):
+            self._board.add_scalar(name, value, step)
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -98,6 +100,29 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
         except (ValueError, KeyError):
             continue
     return kept
+
+
+def board_scalars(kind: str, values: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Name the figures of a line for TensorBoard, which sorts its cards by name.
+
+    Recall comes first, then losses, then speed. Constants (random-guess losses, weights, sizes of
+    the split) have no card.
+
+    >>> board_scalars("train", {"loss": 3.1, "itm_loss_weight": 0.5, "memory_mb": 900})
+    [('2_loss/loss', 3.1), ('3_speed/memory_mb', 900.0)]
+    """
+    if kind == "valid":
+        recall = _flat(values.get("stages", {}))
+        return [(f"1_recall/{name.replace('/', '_')}", value) for name, value in recall]
+    found = []
+    for name, value in _flat({k: v for k, v in values.items() if k != "chance"}):
+        if name.endswith("_weight"):
+            continue
+        group = "2_loss" if name.endswith("loss") else "4_details"
+        if name in ("samples_per_second", "data_wait_share", "memory_mb", "seconds"):
+            group = "3_speed"
+        found.append((f"{group}/{name}", value))
+    return found
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

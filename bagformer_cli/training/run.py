@@ -35,6 +35,7 @@ from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.loop import TrainData, Trainer, TrainResult
 from bagformer_cli.training.run_folder import new_run, no_run_to_resume, writing
+from bagformer_cli.training.run_record import record_resume, record_start
 
 CHANGEABLE = ("training.", "evaluation.", "data.workers", "data.cache_mb", "data.dataset")
 """Settings that a resumed run may change (a dataset may have moved); and weights of objectives, but
@@ -70,6 +71,7 @@ def start_run(
     with new_run(run) if processes.is_main else nullcontext():
         if processes.is_main:
             save_config(config, run / "config.yaml", template)
+            record_start(run, processes.world_size)
         processes.barrier()
         return trainer.train()
 
@@ -151,6 +153,7 @@ def resume_run(
         trainer = make_trainer(model, config, store, run, saved, processes, progress)
         if processes.is_main:
             save_config(config, run / "config.yaml", run / "config.yaml")
+            record_resume(run, trainer.state.step, processes.world_size)
         return trainer.train()
 
 

@@ -39,6 +39,7 @@ def weights(path: Path) -> dict[str, Tensor]:
 
 
 def losses(path: Path) -> list[dict[str, Any]]:
-    """Read the training lines of the log, without their times."""
+    """Read the training lines of the log, without times and memory."""
     lines = read_metrics(path, "train")
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+    times = {"seconds", "samples_per_second", "data_wait_share", "memory_mb"}
+    return [{k: v for k, v in line.items() if k not in times} for line in lines]

@@ -140,7 +140,7 @@ def test_a_resume_refuses_what_it_would_ignore_and_says_when_it_is_complete(
         assert refused.code == 2
         assert option[0] in refused.err
     for item in ("model.embed_dim=8", "seed=3", "training.checkpoint=r", "text.layers=2",
-                 "objectives.itm=0", "data.dataset=demo", "model.interaction=cls"):  # fmt: skip
+                 "objectives.itm=0", "model.interaction=cls"):  # fmt: skip
         refused = xmr(*resume, "--set", item)
         assert refused.code == 2
         assert f"--set {item}" in refused.err

@@ -107,6 +107,7 @@ def test_a_run_folder_holds_what_the_design_says(folder: Path, tmp_path: Path) -
         "tensorboard",
         "config.yaml",
         ".lock",
+        "run.json",
     }
     model = {"config.yaml", "model.safetensors", "vocab.txt", "lexicon.txt"}
     assert {path.name for path in (tmp_path / "run/best").iterdir()} == model

@@ -1,0 +1,95 @@
+"""``run.json``: when, where and by which command and versions a run was trained.
+
+::
+
+    {"started": {"date": "2026-05-04T10:20:30+08:00", "command": "xmr train …", "commit": "1a2b…",
+                 "versions": {"xmr": …, "torch": …}, "machine": {"cpu": …, "memory_gb": …, …}},
+     "resumed": [{…, "step": 240}]}
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import bagformer_cli
+from bagformer_cli.files import write_text
+from bagformer_cli.machine import cpu, memory
+
+FILE = "run.json"
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "numpy", "safetensors")
+
+
+def record_start(run: Path, world_size: int = 1) -> None:
+    """Write ``run.json`` of a new run."""
+    _write(run, {"started": _now(world_size), "resumed": []})
+
+
+def record_resume(run: Path, step: int, world_size: int = 1) -> None:
+    """Add a resume to ``run.json``.
+
+    Args:
+        run: The run folder. Its record is started again if it is missing or damaged.
+        step: The step that training continues from.
+        world_size: Number of processes.
+    """
+    try:
+        record = json.loads((run / FILE).read_text(encoding="utf-8"))
+        record["resumed"].append({**_now(world_size), "step": step})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        record = {"started": None, "resumed": [{**_now(world_size), "step": step}]}
+    _write(run, record)
+
+
+def _write(run: Path, record: dict[str, Any]) -> None:
+    text = json.dumps(record, ensure_ascii=False, indent=1)
+    write_text(run / FILE, text.encode("utf-8", "backslashreplace").decode() + "\n")
+
+
+def _now(world_size: int) -> dict[str, Any]:
+    package = Path(bagformer_cli.__file__).parents[1]
+    total = memory()
+    return {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join(["xmr", *sys.argv[1:]]),
+        "directory": str(Path.cwd()),
+        "commit": commit_of(Path.cwd()),
+        "xmr_commit": commit_of(package) if (package / ".git").exists() else None,
+        "processes": world_size,
+        "versions": {
+            "xmr": bagformer_cli.__version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in PACKAGES},
+        },
+        "machine": {
+            "system": platform.platform(),
+            "cpu": cpu().name,
+            "cores": cpu().cores,
+            "memory_gb": None if total is None else round(total / 1e9, 1),
+            "gpus": [
+                torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())
+            ],
+        },
+    }
+
+
+def commit_of(folder: Path) -> str | None:
+    """Return the git commit of a folder, ``+`` added if files differ; None: no repository."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+",
+             "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
