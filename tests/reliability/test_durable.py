@@ -10,7 +10,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,76 +40,6 @@ def tensors(folder: Path) -> dict[str, Any]:
     from safetensors.numpy import load_file
 
     return load_file(folder / "model.safetensors")
-
-
-# F1: resume is exact for every architecture.
-
-CNN = [
-    "text.layers=1", "text.width=32", "text.heads=2", "text.feed_forward=48",
-    "image.backbone=resnet10t", "image.size=32", "model.embed_dim=16",
-    "image.options={channels: [8, 12, 16, 24], output_stride: 8, stem_width: 8}",
-]  # fmt: skip
-ARCHITECTURES: dict[str, tuple[str, Sequence[str]]] = {
-    "cnn": ("demo", [*CNN, "objectives.itm=0"]),
-    "cnn with itm": ("demo", CNN),
-    "cnn in other layouts": ("demo", [*CNN, "image.options={channels: [8, 12, 16, 24]}"]),
-    "vit": ("demo", TINY),
-    "dropout": ("demo", [*TINY, "text.dropout=0.1"]),
-    "momentum": ("demo", [*TINY, "objectives={itm: 0.5, mlm: 0.1, momentum: {queue: 24}}"]),
-    "cnn with momentum": ("demo", [*CNN, "objectives.momentum={queue: 24}"]),
-    "captioner": ("demo", [*CNN, "objectives={itm: 0, caption: 1.0}",
-                           "model.cross={kind: captioner, layers: 1}"]),
-    "shared": ("demo_shared", ["text.layers=1", "text.width=32", "text.heads=2",
-                               "text.feed_forward=48", "image.size=32", "model.embed_dim=16"]),
-    "codes": ("demo", [*CNN, "model.codes=4", "model.interaction=tokenwise"]),
-    "accumulate": ("demo", [*CNN, "training.accumulate=2", "training.batch_size=4"]),
-    "gradient caching": ("demo", [*CNN, "training.micro_batch_size=4"]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(kind, marks=() if kind == "cnn" else pytest.mark.slow) for kind in ARCHITECTURES],
-)
-def test_f01_a_resumed_run_is_the_run_never_stopped(
-    xmr: Callable[..., Any], home: Path, kind: str
-) -> None:
-    config, items = ARCHITECTURES[kind]
-    start = ["--config", config, "--dataset", "set", *sets(*TRAIN, *items)]
-    for out, steps in (("whole", 6), ("stopped", 3)):
-        run = xmr("train", *start, "--output-dir", out, *sets(f"training.max_steps={steps}"))
-        assert run.code == 0, run.err
-    run = xmr("train", "--resume", "--output-dir", "stopped", *sets("training.max_steps=6"))
-    assert run.code == 0, run.err
-    whole, stopped = tensors(home / "whole/last"), tensors(home / "stopped/last")
-    assert whole.keys() == stopped.keys()
-    differing = [name for name in whole if not np.array_equal(whole[name], stopped[name])]
-    assert differing == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, int(time.time())], ids=["fixed", "fresh"])
-def test_f01_a_convolutional_run_killed_often_is_the_run_never_killed(
-    home: Path, seed: int
-) -> None:
-    from tests.support.killing import killed_at_random
-
-    start = ["--config", "demo", "--dataset", "set",
-             *sets(*TRAIN, *CNN, "training.save_every=2", "training.max_steps=30")]  # fmt: skip
-    began = time.monotonic()
-    whole = process("train", *start, "--output-dir", "whole", cwd=home)
-    assert whole.code == 0, whole.err
-    longest = time.monotonic() - began
-    first = process("train", *start, "--output-dir", "killed", *sets("training.max_steps=2"),
-                    cwd=home)  # fmt: skip
-    assert first.code == 0, first.err
-    resume = program("train", "--resume", "--output-dir", "killed",
-                     *sets("training.max_steps=30"))  # fmt: skip
-    killed_at_random(resume, longest, 5, seed, cwd=home, env=environment())
-    ended = process(command=resume, cwd=home)
-    assert ended.code == 0, ended.err
-    ours, theirs = tensors(home / "killed/last"), tensors(home / "whole/last")
-    assert [name for name in ours if not np.array_equal(ours[name], theirs[name])] == []
 
 
 # F5: drawing that was interrupted continues.
