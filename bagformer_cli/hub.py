@@ -82,7 +82,7 @@ def _require_hub(name: str, setting: str) -> None:
     thread = threading.Thread(target=lambda: outcome.append(_request()), daemon=True)
     thread.start()
     thread.join(SECONDS)
-    if not outcome:
+    if not outcome or isinstance(getattr(outcome[0], "reason", outcome[0]), TimeoutError):
         raise _unreachable(name, setting, tr("no answer in {n} s", n=f"{SECONDS:.0f}"))
     if outcome[0] is not None:
         raise _unreachable(name, setting, outcome[0])

@@ -41,7 +41,7 @@ def load_bert(source: str, layers: int) -> BertModel:
             do not fit its configuration.
         ConfigError: It has fewer layers.
     """
-    about_path, weights_path = bert_files(source)
+    about_path, weights_path = _files(source)
     about = _read_json(about_path)
     config = _text_config(about, about_path)
     if config.layers < layers:
@@ -126,7 +126,7 @@ def require_same_vocabulary(source: str, bert: BertModel, vocabulary: tuple[str,
     )
 
 
-def bert_files(source: str) -> tuple[Path, Path]:
+def _files(source: str) -> tuple[Path, Path]:
     """Find ``config.json`` and the weight file of a folder or hub model.
 
     Raises:

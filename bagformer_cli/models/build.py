@@ -16,7 +16,7 @@ from bagformer_cli.encoders.joint import JointEncoder, PredictionHead
 from bagformer_cli.encoders.pretrained_bert import load_bert, require_same_vocabulary, sizes_of
 from bagformer_cli.encoders.regions import BOX, RegionEncoder
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder
-from bagformer_cli.encoders.vision import VisionEncoder
+from bagformer_cli.encoders.vision import VisionEncoder, create_backbone
 from bagformer_cli.errors import CheckpointError, ConfigError
 from bagformer_cli.machine import memory
 from bagformer_cli.messages import tr
@@ -220,6 +220,22 @@ def require_memory(config: RunConfig) -> None:
             found=f"{needed / 1e9:,.0f} GB",
             expected=tr("at most {n}", n=f"{available / 1e9:,.0f} GB"),
         )
+
+
+def check_pretrained(config: RunConfig) -> None:
+    """Load the pretrained weights that a configuration names, for their errors only.
+
+    Raises:
+        ConfigError: They have too few layers or positions.
+        CheckpointError: They cannot be read or do not fit.
+    """
+    source, image = config.text.pretrained, config.image
+    if source is not None:
+        bert = load_bert(source, config.text.layers)
+        sizes_of(bert, config.text)
+        require_same_vocabulary(source, bert, Tokenizer.load(config.text.tokenizer).vocabulary)
+    if image.pretrained and image.regions is None:
+        create_backbone(image, image.pretrained)
 
 
 def _build_vision(config: RunConfig, pretrained: bool) -> VisionEncoder | RegionEncoder:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import write_text
+from bagformer_cli.hub import fetch
 from bagformer_cli.messages import tr
 from bagformer_cli.text.automaton import PrefixTree
 from bagformer_cli.text.characters import (
@@ -209,17 +210,4 @@ def _vocabulary_path(source: str | Path) -> Path:
             where=path,
             expected=tr("a vocab.txt, a model folder, or the name of a model on the hub"),
         )
-    return _from_hub(str(source))
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(name, "vocab.txt"))
-    except Exception as error:  # the hub's family of errors is wide: no net, no repo, no file
-        raise InputError(
-            tr("Cannot get the vocabulary of {name} from the hub.", name=name),
-            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            hint=tr("Check the name and the network, or give the path of a vocab.txt."),
-        ) from error
+    return fetch(str(source), ["vocab.txt"], "text.tokenizer")

@@ -7,12 +7,10 @@ from pathlib import Path
 import torch
 
 from bagformer_cli.config import RunConfig, load_config
-from bagformer_cli.encoders.pretrained_backbone import pretrained_weights
-from bagformer_cli.encoders.pretrained_bert import bert_files
 from bagformer_cli.encoders.weight_files import load_tensors
 from bagformer_cli.errors import CheckpointError
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel, build_model, require_memory
+from bagformer_cli.models.build import RetrievalModel, build_model, check_pretrained, require_memory
 from bagformer_cli.models.checkpoint import (
     check_model_folder,
     find_checkpoint,
@@ -64,24 +62,22 @@ def initial_checkpoint(config: RunConfig) -> str | None:
 
 
 def check_start(config: RunConfig) -> None:
-    """Check all that a training needs, without loading weights or a dataset.
+    """Check all that a training needs before a dataset is opened or drawn.
 
-    Pretrained weights of the hub are downloaded.
+    Pretrained weights are downloaded and tried.
 
     Raises:
         ConfigError: A teacher is needed and none is named, or the model cannot be built.
-        CheckpointError: A folder is missing or unsuitable, or the hub cannot be reached.
+        CheckpointError: A folder is missing or unsuitable, pretrained weights do not fit, or the
+            hub cannot be reached.
     """
     check_teacher(config)
     require_memory(config)
     checkpoint = initial_checkpoint(config)
     if checkpoint is not None:
         check_model_folder(find_checkpoint(checkpoint))
-        return
-    if config.text.pretrained is not None:
-        bert_files(config.text.pretrained)
-    if config.image.pretrained and config.image.regions is None:
-        pretrained_weights(config.image.backbone, config.image.pretrained)
+    else:
+        check_pretrained(config)
 
 
 def load_fitting_weights(
