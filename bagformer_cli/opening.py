@@ -17,6 +17,8 @@ from bagformer_cli.messages import tr
 # A pipe that nobody writes to would block `open` itself. Regular files ignore the flag.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
+_MOST_SHOWN = 500  # characters of a name in a message: a cell may hold a whole file in base64
+
 
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file for reading; links to regular files are followed.
@@ -110,9 +112,10 @@ def shown(path: str | Path) -> str:
     '\\xba\\xec.jpg'
     """
     try:
-        return os.fsencode(path).decode("utf-8", "backslashreplace")
+        text = os.fsencode(path).decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:
-        return ascii(str(path))
+        text = ascii(str(path))
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def is_text(name: str) -> bool:

@@ -75,5 +75,6 @@ def test_names_are_shown_as_text() -> None:
     gbk = os.fsdecode("红裙".encode("gbk"))
     assert shown("红裙.jpg") == "红裙.jpg"
     shown(gbk).encode()
+    assert len(shown("data:image/png;base64," + "A" * 100_000)) < 1000
     shown("\ud83d").encode()
     assert not is_text(gbk)

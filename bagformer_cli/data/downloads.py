@@ -16,6 +16,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from contextlib import suppress
 from email.message import Message
 from pathlib import Path
@@ -37,6 +38,10 @@ WAIT_SECONDS = 20.0
 """Time limit of a connection and of each part of the answer."""
 TOTAL_SECONDS = 120.0
 """Time limit of one image, also for a server that sends a byte now and then."""
+MOST_FAILURES = 40
+"""After this number of failures in a row, a server is not asked again by this process: a table of a million
+addresses must not wait for each when the network is down."""
+_failures: Counter[str] = Counter()  # of each server, in a row
 _TRIES = 2
 _PORTS = {"http": 80, "https": 443}
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)  # two letters or more: C:// is a disk
@@ -72,14 +77,21 @@ def download(address: str, allowed: Download = "public") -> bytes:
     cached = cache_file(url)
     with suppress(OSError):
         return cached.read_bytes()
+    host = urlsplit(url).netloc
     for attempt in range(_TRIES):
+        failures = _failures[host]
+        if failures >= MOST_FAILURES:
+            found = tr("{host} failed {n} times and is left alone", host=host, n=failures)
+            raise LaterError(tr("The image cannot be downloaded."), where=address, found=found)
         try:
             data = _fetch(url, address, allowed)
+            _failures[host] = 0
             break
         except InputError as error:
             error.where = error.where or address
             raise
         except _TemporaryError as error:
+            _failures[host] += 1
             if attempt == _TRIES - 1:
                 message = tr("The image cannot be downloaded.")
                 raise LaterError(message, where=address, found=error.found) from None

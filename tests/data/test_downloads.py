@@ -76,6 +76,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(downloads, "WAIT_SECONDS", 0.5)
     Shop.asked.clear()
+    downloads._failures.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Shop) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
@@ -119,6 +120,27 @@ def test_a_failure_names_the_address_and_is_not_cached(
         download(f"{server}/{name}", "any")
     assert name in str(caught.value)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_server_that_always_fails_is_left_alone(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads.time, "sleep", lambda _: None)
+    asked = []
+
+    def fail(url: str, *_: object) -> bytes:
+        asked.append(url)
+        raise downloads._TemporaryError("HTTP 503")
+
+    monkeypatch.setattr(downloads, "_fetch", fail)
+    for number in range(100):
+        with pytest.raises(downloads.LaterError):
+            download(f"http://a.cn/{number}.png")
+    assert len(asked) == downloads.MOST_FAILURES
+    with pytest.raises(downloads.LaterError, match=r"a\.cn failed 40 times"):
+        download("http://a.cn/100.png")
+    with pytest.raises(downloads.LaterError, match="503"):
+        download("http://b.cn/0.png")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from bagformer_cli.data.table_formats import unreadable_kind
 from bagformer_cli.data.workbook import ENDINGS
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
-from bagformer_cli.opening import is_text, shown
+from bagformer_cli.opening import is_text, require_regular, shown
 
 TABLE_ENDINGS = {".csv", ".tsv", *JSON_ENDINGS, *ENDINGS}
 
@@ -102,6 +102,8 @@ def open_catalogue(
             raise InputError(tr("This is a folder; a file was expected."), where=path)
         found = _open_folder(path, split, part_size, access)
     elif not path.is_file():
+        if path.exists():
+            require_regular(path, path.stat())
         raise InputError(
             tr("There is no such catalogue."),
             where=path,
