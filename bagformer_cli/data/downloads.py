@@ -39,7 +39,7 @@ WAIT_SECONDS = 20.0
 TOTAL_SECONDS = 120.0
 """Time limit of one image, also for a server that sends a byte now and then."""
 MOST_FAILURES = 40
-"""After this number of failures in a row, a server is not asked again by this process: a table of a million
+"""After this number of failures in a row, this process no longer asks a server: a table of a million
 addresses must not wait for each when the network is down."""
 _failures: Counter[str] = Counter()  # of each server, in a row
 _TRIES = 2
