@@ -39,8 +39,8 @@ WAIT_SECONDS = 20.0
 TOTAL_SECONDS = 120.0
 """Time limit of one image, also for a server that sends a byte now and then."""
 MOST_FAILURES = 40
-"""After this number of failures in a row, this process no longer asks a server: a table of a million
-addresses must not wait for each when the network is down."""
+"""After this number of failures in a row, this process no longer asks a server: a table of a
+million addresses must not wait for each when the network is down."""
 _failures: Counter[str] = Counter()  # of each server, in a row
 _TRIES = 2
 _PORTS = {"http": 80, "https": 443}
