@@ -9,9 +9,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -19,10 +20,9 @@ from torch import Tensor
 
 from bagformer_cli.data.batches import TextBatch, pixels_of
 from bagformer_cli.data.images import decode
-from bagformer_cli.errors import InputError
+from bagformer_cli.inputs import Images, image_list, one_title, require_vectors, title_list
 from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.machine import choose_device
-from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 from bagformer_cli.models.encode import encode_images, encode_texts
@@ -74,52 +74,62 @@ class Retriever:
     def __init__(self, model: RetrievalModel) -> None:
         self.model = model
 
-    def encode_images(self, images: Sequence[Image.Image | str | Path | bytes]) -> MultiVectors:
+    def encode_images(self, images: Images | Iterable[Any]) -> MultiVectors:
         """Encode images to vectors.
 
         Args:
-            images: Opened images, paths, or contents of image files.
+            images: Opened images, paths, or contents of image files: one, or a list, array,
+                series or generator of them.
 
         Raises:
-            InputError: An image is missing or cannot be decoded; the message names it.
+            InputError: An image is missing, cannot be decoded or is something else; the message
+                names it or its position, from 1.
         """
-        _require_list(images)
+        items = image_list(images)
         size = self.model.config.image.size
         batches = (
-            torch.stack([pixels_of(self._decode(image), size) for image in images[i : i + _BATCH]])
-            for i in range(0, len(images), _BATCH)
+            torch.stack([pixels_of(self._decode(image), size) for image in items[i : i + _BATCH]])
+            for i in range(0, len(items), _BATCH)
         )
         return encode_images(self.model, batches).vectors
 
-    def _decode(self, image: Image.Image | str | Path | bytes) -> Image.Image:
+    def _decode(self, image: Images) -> Image.Image:
         return decode(image, as_original=self.model.as_original)
 
-    def encode_texts(self, titles: Sequence[str]) -> MultiVectors:
+    def encode_texts(self, titles: str | Iterable[str]) -> MultiVectors:
         """Encode titles or queries to vectors.
 
+        Args:
+            titles: One title, or a list, array, series or generator of titles.
+
         Raises:
-            InputError: A title is empty.
+            InputError: A title is empty or no text; the message names its position, from 1.
         """
-        _require_list(titles)
-        for number, title in enumerate(titles, 1):
-            if not title.strip():
-                raise InputError(tr("The title is empty."), where=tr("title {n}", n=number))
+        texts = title_list(titles)
         pad_id = self.model.titles.tokenizer.pad_id
         batches = (
-            TextBatch.from_tokens(self.model.titles(titles[i : i + _BATCH]), pad_id)
-            for i in range(0, len(titles), _BATCH)
+            TextBatch.from_tokens(self.model.titles(texts[i : i + _BATCH]), pad_id)
+            for i in range(0, len(texts), _BATCH)
         )
         return encode_texts(self.model, batches).vectors
 
     def score(self, images: MultiVectors, titles: MultiVectors) -> Scores:
-        """Score all images against all titles by late interaction, in both directions."""
+        """Score all images against all titles by late interaction, in both directions.
+
+        Args:
+            images: From :meth:`encode_images`.
+            titles: From :meth:`encode_texts`.
+
+        Raises:
+            InputError: One of them is something else.
+        """
+        require_vectors(images, "images", "encode_images")
+        require_vectors(titles, "titles", "encode_texts")
         with torch.inference_mode():
             t2i, i2t = maxsim(titles, images)
         return Scores(t2i, i2t, titles.lengths, images.lengths)
 
-    def explain(
-        self, image: Image.Image | str | Path | bytes, titles: Sequence[str]
-    ) -> list[ScoreExplanation]:
+    def explain(self, image: Images, titles: str | Iterable[str]) -> list[ScoreExplanation]:
         """Explain the scores of an image and some titles: which bag fits which patch best.
 
         Raises:
@@ -127,18 +137,23 @@ class Retriever:
                 regions, which have no grid.
         """
         (image_vectors,) = self.encode_images([image])
+        texts = title_list(titles)
         return [
             explain_score(self.model, title, text_vectors, image_vectors)
-            for title, text_vectors in zip(titles, self.encode_texts(titles), strict=True)
+            for title, text_vectors in zip(texts, self.encode_texts(texts), strict=True)
         ]
 
     def bags(self, title: str) -> list[Bag]:
-        """Segment a title into the entity bags that its score is computed from."""
-        return self.model.titles.bags(title)
+        """Segment a title into the entity bags that its score is computed from.
+
+        Raises:
+            InputError: It is no text.
+        """
+        return self.model.titles.bags(one_title(title))
 
     def ignored_end(self, title: str) -> str:
         """Return the end of a title that is cut off, because it exceeds ``max_tokens``."""
-        bags = self.model.titles.bags(title)
+        bags = self.bags(title)
         return title[bags[-1].end :].strip() if bags else ""
 
 
@@ -155,13 +170,3 @@ def load(checkpoint: str | Path | None = None, device: str | None = None) -> Ret
     """
     device = choose_device(device)
     return Retriever(load_model(find_checkpoint(checkpoint), device))
-
-
-def _require_list(items: object) -> None:
-    """Refuse a single item: a string would be read as a list of its characters."""
-    if isinstance(items, (str, bytes, Path, Image.Image)):
-        raise InputError(
-            tr("A list of one or more items is expected."),
-            found=type(items).__name__,
-            hint=tr("Put it in brackets: [item]"),
-        )

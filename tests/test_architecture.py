@@ -41,7 +41,7 @@ LAYERS = [
     {"index"},
     {"evaluation"},
     {"training"},
-    {"demo", "datasets", "api", "bench", "cli"},
+    {"demo", "datasets", "api", "inputs", "bench", "cli"},
 ]
 """Packages and top-level modules from low to high. A package imports only lower layers and, inside
 its own layer, only in one direction (the cycle test)."""

@@ -74,10 +74,9 @@ def bags(
             tr("There is no title."),
             expected=tr("titles on the command line, --input or --gold"),
         )
-    if any(not title.strip() for title in given):
-        raise InputError(
-            tr("A title is empty."), found=repr(next(t for t in given if not t.strip()))
-        )
+    for title in given:
+        if not title.strip():
+            raise InputError(tr("A title is empty."), found=repr(title))
     lexicons = chosen_lexicons(builtin, lexicon)
     from bagformer_cli.data.title_files import bag_encoder
     from bagformer_cli.outputs import check_output

@@ -60,18 +60,8 @@ def score(
     with bars.progress() as progress:
         place = find_checkpoint(checkpoint, progress=progress)
     retriever = load(place)
-    for title in titles:
-        if ignored := retriever.ignored_end(title):
-            console.warn(
-                tr(
-                    "The title is longer than the model's {n} tokens; its last {k} characters are "
-                    "ignored.",
-                    n=retriever.model.titles.max_tokens,
-                    k=len(ignored),
-                ),
-                where=title if len(title) <= 40 else f"{title[:40]}…",
-            )
     scores = retriever.score(retriever.encode_images([image]), retriever.encode_texts(titles))
+    retriever.model.titles.warn_of_cut(console.warn)
     require_numbers(scores.t2i.cpu().numpy())
     report: dict[str, Any] = {
         "image": str(image),

@@ -145,6 +145,7 @@ def search(
         thumbnails=output is not None,
     )
     found = opened.search_many(image or queries or [], options, images=bool(image))
+    opened.model.titles.warn_of_cut(console.warn)
     if not any(map(len, found)):
         _explain_nothing(opened.engine, index, of)
     if output is not None:
@@ -180,8 +181,10 @@ def _check_queries(queries: list[str], images: list[Path]) -> None:
             where="xmr search",
             hint=tr("`{command}` shows its usage.", command="xmr search --help"),
         )
+    from bagformer_cli.text.characters import is_blank
+
     for text in queries:
-        if not text.strip():
+        if is_blank(text):
             raise InputError(tr("A query is empty."), found=repr(text))
     for path in images:
         if not path.is_file():

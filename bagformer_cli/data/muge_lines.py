@@ -13,6 +13,7 @@ from typing import Literal
 from bagformer_cli.data.byte_ranges import decode_line
 from bagformer_cli.errors import DataError
 from bagformer_cli.messages import tr
+from bagformer_cli.text.characters import is_blank
 
 Naming = Literal["query", "text"]
 
@@ -75,7 +76,7 @@ def parse_query_line(raw: bytes, *, items: bool = True) -> Query:
                 expected=", ".join(FIELDS[naming]),
             )
     title = line[text_field]
-    if not isinstance(title, str) or not title.strip() or not _is_unicode(title):
+    if not isinstance(title, str) or is_blank(title) or not _is_unicode(title):
         raise DataError(
             tr("'{field}' is not a title.", field=text_field),
             found=_shown(ascii(title).encode()),

@@ -79,6 +79,7 @@ def add_catalogue(
             added.rows += rows.num_rows
             task.advance(rows.num_rows)
     left_out.finish()
+    model.titles.warn_of_cut(progress.warn)
     return added
 
 

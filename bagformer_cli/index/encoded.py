@@ -36,6 +36,7 @@ from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.text.cut_titles import CutTitles
 from bagformer_cli.vectors.residual_codes import Codebook
 
 MANIFEST = "encoded.json"
@@ -126,6 +127,7 @@ def encode_catalogue(
     jobs = []
     rows = 0
     left_out = LeftOut(progress)
+    cut = CutTitles()
     for part, file in zip(catalogue.parts, files, strict=True):
         digest = part.current_digest()
         done = None if file.name in again else _rows_done(file, digest, layout)
@@ -137,8 +139,9 @@ def encode_catalogue(
     with progress.task(description, len(files), tr("files")) as task:
         task.advance(len(files) - len(jobs))
         results = run_jobs(encode_part, jobs, workers)
-        for job, (count, errors) in zip(jobs, results, strict=True):
+        for job, (count, errors, cut_here) in zip(jobs, results, strict=True):
             rows += count
+            cut = cut.plus(cut_here)
             again.discard(job.out.name)
             if any(isinstance(error, LaterError) for error in errors):
                 again.add(job.out.name)
@@ -147,6 +150,8 @@ def encode_catalogue(
                 left_out(error)
             task.advance(1, products=rows)
     left_out.finish()
+    if cut.number:
+        progress.warn(cut.sentence(_load_model(model).titles.max_tokens))
     record = {
         "source": source,
         "rows": rows,
@@ -158,8 +163,8 @@ def encode_catalogue(
     return Encoded(files, rows, len(jobs), len(left_out.errors))
 
 
-def encode_part(job: _Job) -> tuple[int, list[InputError]]:
-    """Encode one part into one file, in any process; return its rows and the errors."""
+def encode_part(job: _Job) -> tuple[int, list[InputError], CutTitles]:
+    """Encode one part into one file, in any process; return its rows, the errors, long titles."""
     model = _load_model(job.model)
     options, left_out = job.options, LeftOut(strict=job.options.strict)
     if job.codebook is not None:
@@ -174,7 +179,7 @@ def encode_part(job: _Job) -> tuple[int, list[InputError]]:
         for batch in encode_products(model, job.layout, job.part.products(), options, left_out):
             writer.write_batch(batch)
             rows += batch.num_rows
-    return rows, left_out.errors
+    return rows, left_out.errors, model.titles.take_cut()
 
 
 def _write_manifest(out: Path, record: dict[str, Any]) -> None:

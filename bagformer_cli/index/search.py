@@ -41,6 +41,7 @@ from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 from bagformer_cli.models.encode import encode_images, encode_texts
 from bagformer_cli.models.fingerprint import fingerprint
+from bagformer_cli.text.characters import is_blank
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -224,7 +225,7 @@ class Index:
             encoded = encode_images(self.model, [pixels])
         else:
             for title in queries:
-                if not isinstance(title, str) or not title.strip():
+                if not isinstance(title, str) or is_blank(title):
                     raise InputError(tr("The title is empty."), found=repr(title))
             titles = self.model.titles
             batch = TextBatch.from_tokens(titles(list(queries)), titles.tokenizer.pad_id)

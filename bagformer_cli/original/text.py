@@ -196,7 +196,7 @@ class CompatTitleEncoder(TitleEncoder):
 
     def __call__(self, titles: Sequence[str]) -> TokenBags:
         """Encode titles, cut to ``max_tokens``, without padding."""
-        tokens = self.tokenizer.encode_batch(titles)
+        _, tokens = self.read(titles)
         head = np.array([self.tokenizer.cls_id], np.int32)
         tail = np.array([self.tokenizer.sep_id] if self.add_sep else [], np.int32)
         ids: list[NDArray[np.int32]] = []

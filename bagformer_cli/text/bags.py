@@ -13,15 +13,17 @@ the kernels in :mod:`.alignment`) into :class:`TokenBags`. For 红色裙 and 帽
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 
 from bagformer_cli.text.alignment import Frame
 from bagformer_cli.text.cover import PackedBags
+from bagformer_cli.text.cut_titles import CutTitles
 from bagformer_cli.text.jit import kernels
 from bagformer_cli.text.segmenter import Bag, Segmenter
 from bagformer_cli.text.tokenizer import Tokenizer
@@ -99,6 +101,13 @@ def _stack(
     return np.concatenate([np.zeros(0, np.int64), *shifted]).astype(np.int64)
 
 
+CHARACTERS_A_TOKEN = 40
+"""Characters of a title that are read for each token of ``max_tokens``. Further ones are ignored
+without a look, so that a title of a million characters costs no more than a long one."""
+
+_COUNTING = Lock()  # titles are encoded by several threads
+
+
 class TitleEncoder:
     """Turns titles into token-aligned bags.
 
@@ -122,6 +131,7 @@ class TitleEncoder:
         self.segmenter = segmenter
         self.max_tokens = max_tokens
         self.add_sep = add_sep
+        self._cut = CutTitles()
 
     @property
     def room(self) -> int:
@@ -142,11 +152,48 @@ class TitleEncoder:
     def __call__(self, titles: Sequence[str]) -> TokenBags:
         """Encode titles. No title depends on another.
 
-        A title of more than ``max_tokens`` tokens is cut, and its last bag with it.
+        A title of more than ``max_tokens`` tokens is cut, and its last bag with it
+        (:meth:`take_cut` counts them).
         """
-        return self.assemble(
-            self.tokenizer.encode_batch(titles), self.segmenter.segment_batch(titles)
-        )
+        titles, tokens = self.read(titles)
+        return self.assemble(tokens, self.segmenter.segment_batch(titles))
+
+    def read(self, titles: Sequence[str]) -> tuple[Sequence[str], PackedTokens]:
+        """Cut titles into tokens, and count those that have more than the model reads.
+
+        Returns:
+            The titles, without what is certainly beyond ``max_tokens``, and all their tokens.
+        """
+        given = titles
+        most = CHARACTERS_A_TOKEN * self.max_tokens
+        if max(map(len, titles), default=0) > most:
+            # Blanks before the first character do not count, as they are no tokens.
+            titles = [
+                title if len(title) <= most else title[: len(title) - len(title.lstrip()) + most]
+                for title in titles
+            ]
+        tokens = self.tokenizer.encode_batch(titles)
+        cut = np.diff(tokens.offsets) > self.room
+        if titles is not given:
+            cut |= [len(short) < len(long) for short, long in zip(titles, given, strict=True)]
+        self._count(CutTitles.among(given, cut))
+        return titles, tokens
+
+    def _count(self, cut: CutTitles) -> None:
+        if cut.number:
+            with _COUNTING:
+                self._cut = self._cut.plus(cut)
+
+    def warn_of_cut(self, warn: Callable[[str], None]) -> None:
+        """Pass a sentence to ``warn`` if titles were cut since the last call."""
+        if sentence := self.take_cut().sentence(self.max_tokens):
+            warn(sentence)
+
+    def take_cut(self) -> CutTitles:
+        """Return the titles that were cut since the last call."""
+        with _COUNTING:
+            found, self._cut = self._cut, CutTitles()
+        return found
 
     def assemble(self, tokens: PackedTokens, bags: PackedBags) -> TokenBags:
         """Join the tokens and the character bags of the same titles."""
@@ -169,7 +216,10 @@ class TitleEncoder:
 
     def bags_batch(self, titles: Sequence[str], *, whole: bool = False) -> list[list[Bag]]:
         """Return :meth:`bags` of many titles at once."""
-        tokens = self.tokenizer.encode_batch(titles)
+        if whole:
+            tokens = self.tokenizer.encode_batch(titles)
+        else:
+            titles, tokens = self.read(titles)
         packed = self.align(tokens, self.segmenter.segment_batch(titles))
         found = self.segmenter.unpack(titles, packed)
         if whole:

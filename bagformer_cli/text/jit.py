@@ -20,17 +20,21 @@ COMPILE_FROM = 5000
 """Titles in one call from which the compiled kernels are loaded. Loading takes about as long as
 cutting that many titles in Python."""
 
+CHARACTERS_A_TITLE = 40
+"""Characters that cost as much as a title."""
+
 _MODULES = (automaton, wordpiece, patterns, cover, alignment)
 """Every public function of these modules is a kernel. Each module comes after those that it
 imports, and each function after those that it calls."""
 
 
-def kernels(titles: int) -> Any:
-    """Return all kernels by name for a call over ``titles`` titles.
+def kernels(titles: int, characters: int = 0) -> Any:
+    """Return all kernels by name for a call over ``titles`` titles of so many characters in all.
 
-    They are compiled from COMPILE_FROM titles on, and once they have been loaded.
+    They are compiled for many titles or characters, and once they have been loaded.
     """
-    if titles >= COMPILE_FROM or _compiled.cache_info().currsize:
+    many = titles >= COMPILE_FROM or characters >= CHARACTERS_A_TITLE * COMPILE_FROM
+    if many or _compiled.cache_info().currsize:
         return _compiled()
     return _PLAIN
 

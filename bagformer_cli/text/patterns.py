@@ -59,6 +59,9 @@ AT_ONCE = tuple(map(ord, "立即再就"))
 MOST_JOINED = 6
 """Numbers after the first one of a range at most: 1-2-3-4岁."""
 
+LONGEST_MODEL = 100
+"""Letters and digits without a joint in a model code at most."""
+
 MAX_FOUND = 64
 """Matches that :func:`scan` returns at most for one position."""
 
@@ -305,12 +308,15 @@ def models(
     letters = 0
     digits = 0
     for _ in range(MAX_FOUND // 4):
-        while at < stop and (classes[at] == LATIN or classes[at] == DIGIT):
+        run = min(stop, at + LONGEST_MODEL)  # a longer run is no model, and this stays linear
+        while at < run and (classes[at] == LATIN or classes[at] == DIGIT):
             if classes[at] == LATIN:
                 letters += 1
             else:
                 digits += 1
             at += 1
+        if at < stop and at == run and (classes[at] == LATIN or classes[at] == DIGIT):
+            break
         if digits > 0 and letters > 0:
             count = put(
                 count, pluses_end(at, stop, characters, classes), MODEL, found_ends, found_kinds

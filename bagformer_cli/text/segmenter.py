@@ -146,7 +146,9 @@ class Segmenter:
         return _with_invisible(self._cover(seen), kept, before, offsets)
 
     def _cover(self, titles: Titles) -> PackedBags:
-        found = kernels(len(titles.offsets) - 1).cover(titles, self.lexicon.arrays, KIND_COST)
+        found = kernels(len(titles.offsets) - 1, len(titles.characters)).cover(
+            titles, self.lexicon.arrays, KIND_COST
+        )
         return PackedBags(*found)
 
     @cached_property

@@ -115,7 +115,9 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> PackedTokens:
         """Cut texts into tokens, without special tokens and without truncation."""
-        tokens, unsure = kernels(len(texts)).wordpiece(*codes_of(texts), self._tables)
+        codes, offsets = codes_of(texts)
+        compiled = kernels(len(texts), len(codes))
+        tokens, unsure = compiled.wordpiece(codes, offsets, self._tables)
         if unsure.any():
             return self._with_oracle(tokens, texts, np.flatnonzero(unsure))
         return PackedTokens(*tokens)

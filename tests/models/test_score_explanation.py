@@ -125,8 +125,7 @@ def test_xmr_score_explains(tmp_path: Path, xmr: Callable[..., Any]) -> None:
     assert "from the left" in shown or "whole image" in shown
 
 
-def test_a_single_title_is_refused() -> None:
+def test_a_single_title_is_a_list_of_one() -> None:
     retriever = Retriever(small_model())
-    for call in (retriever.encode_texts, retriever.encode_images):
-        with pytest.raises(InputError, match="A list of one or more items is expected"):
-            call("红色")
+    single, listed = retriever.encode_texts("红色"), retriever.encode_texts(["红色"])
+    assert torch.equal(single.values, listed.values)

@@ -26,6 +26,7 @@ from bagformer_cli.data.product_ids import FILE_NAME as IDS
 from bagformer_cli.data.product_ids import ids_of
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
+from bagformer_cli.text.characters import is_blank
 
 IMAGE_BYTES, TITLE_BYTES = 32 << 20, 1 << 20  # bytes of a part
 
@@ -97,7 +98,7 @@ class TitlesPart(Part):
                 error.where = where
                 yield error
                 continue
-            if title:
+            if not is_blank(title):
                 yield Product(where, str(identity), title=title)
             else:
                 yield DataError(tr("The title is empty."), where=where)

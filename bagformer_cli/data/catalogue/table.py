@@ -29,6 +29,7 @@ from bagformer_cli.data.table import (
 )
 from bagformer_cli.errors import DataError, InputError, nearest, shortened
 from bagformer_cli.messages import tr
+from bagformer_cli.text.characters import is_blank
 
 FIXED = {"id", "title", "image"}
 """Columns that every index has."""
@@ -277,7 +278,7 @@ def _text(values: dict[str, Any], name: str | None, where: str) -> str | None:
         raise DataError(
             tr("'{field}' is not text.", field=name), where=where, found=shortened(value)
         )
-    return value.strip() or None
+    return None if is_blank(value) else value.strip()
 
 
 def _identity(values: dict[str, Any], name: str | None, where: str) -> str | None:

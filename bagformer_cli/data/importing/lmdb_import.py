@@ -35,6 +35,7 @@ from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import is_text
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.text.characters import is_blank
 
 MOST_MISSING = 1000
 """With more missing pairs an LMDB is damaged: a false count of 10^18 must not be walked through."""
@@ -159,7 +160,7 @@ def _pair(value: bytes) -> tuple[int, int, str]:
         raise _not_a_pair(record)
     image_id = parse_id(record[0], "image_id", text=True)
     text_id = parse_id(record[1], "text_id", text=True)
-    if not isinstance(record[2], str) or not record[2].strip() or not is_text(record[2]):
+    if not isinstance(record[2], str) or is_blank(record[2]) or not is_text(record[2]):
         raise _not_a_pair(record)
     return image_id, text_id, record[2]
 

@@ -13,6 +13,7 @@ from bagformer_cli.data.muge import SPLITS
 from bagformer_cli.data.table import read_records
 from bagformer_cli.errors import DataError, InputError, nearest, shortened
 from bagformer_cli.messages import tr
+from bagformer_cli.text.characters import is_blank
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def _require_image_and_title(
 def _row(values: dict[str, Any], where: str) -> Row:
     for name in ("image", "title"):
         value = values.get(name)
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or is_blank(value):
             raise DataError(tr("The {name} is empty.", name=name), found=shortened(value))
     split = values.get("split") or None
     if split is not None and split not in SPLITS:

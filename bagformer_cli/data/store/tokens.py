@@ -35,6 +35,7 @@ from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.bags import TokenBags
+from bagformer_cli.text.cut_titles import CutTitles
 
 _TITLES = 1 << 16  # titles of a chunk: encoded between two saves
 _KEEP = 3  # token folders, of different encoders, that are kept
@@ -47,8 +48,15 @@ class Encoder(Protocol):
     def fingerprint(self) -> str:
         """Identifies the encoder: equal fingerprints give equal tokens and bags."""
 
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a title that are kept at most."""
+
     def __call__(self, titles: Sequence[str]) -> TokenBags:
         """Encode titles to tokens and bags."""
+
+    def take_cut(self) -> CutTitles:
+        """Return the titles that were cut since the last call."""
 
 
 def encode_titles(
@@ -75,6 +83,7 @@ def encode_titles(
     if record.get("queries") == digest:
         if _is_whole(folder, record):
             os.utime(done)  # now the newest: a store opened without an encoder uses it
+            _warn_of_cut(record, encoder, progress)
             return
         progress.warn(tr("A file of the preprocessed dataset is damaged; it is made again: {path}",
                          path=folder))  # fmt: skip
@@ -98,6 +107,8 @@ def encode_titles(
             task.advance(state["titles"])
             for tokens in _encoded(texts, state["titles"], encoder, workers):
                 _append(arrays, tokens)
+                cut = CutTitles.from_json(state.get("cut")).plus(encoder.take_cut())
+                state["cut"] = cut._asdict()
                 state["titles"] += len(tokens)
                 _save_state(arrays, state, state_path)
                 task.advance(len(tokens))
@@ -105,10 +116,21 @@ def encode_titles(
     finally:
         for array in arrays.values():
             array.close()
-    record = {"queries": digest, "titles": len(texts), "crc32": _checksums(folder)}
+    record = {
+        "queries": digest,
+        "titles": len(texts),
+        "crc32": _checksums(folder),
+        "cut": state.get("cut"),
+    }
     write_text(done, json.dumps(record))
     state_path.unlink(missing_ok=True)
     _remove_old_tokens(split)
+    _warn_of_cut(record, encoder, progress)
+
+
+def _warn_of_cut(record: dict[str, Any], encoder: Encoder, progress: Progress) -> None:
+    if sentence := CutTitles.from_json(record.get("cut")).sentence(encoder.max_tokens):
+        progress.warn(sentence)
 
 
 def _is_whole(folder: Path, record: dict[str, Any]) -> bool:
