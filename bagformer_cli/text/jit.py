@@ -7,7 +7,6 @@ many. There is one source, so both give the same answer.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -51,12 +50,10 @@ _PLAIN = SimpleNamespace(**{f.__name__: f for module in _MODULES for f in _funct
 
 @cache
 def _compiled() -> SimpleNamespace:
-    import numba
+    from bagformer_cli.compiled import digest_of, jit
 
-    # numba finds a function that it compiled before by its file and name alone, so it would miss
-    # a change in a constant or a function of another file. The digest in the name prevents that.
     files = [Path(module.__file__ or "") for module in (characters, *_MODULES)]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    digest = digest_of(files)
     compiled: dict[Any, Any] = {}
     for module in _MODULES:
         scope = {
@@ -65,7 +62,6 @@ def _compiled() -> SimpleNamespace:
         }
         for kernel in _functions(module):
             plain = FunctionType(kernel.__code__, scope, kernel.__name__)
-            plain.__qualname__ = f"{kernel.__name__}_{digest}"
-            scope[kernel.__name__] = numba.njit(cache=True, nogil=True)(plain)
+            scope[kernel.__name__] = jit(plain, digest)
             compiled[kernel] = scope[kernel.__name__]
     return SimpleNamespace(**{kernel.__name__: function for kernel, function in compiled.items()})

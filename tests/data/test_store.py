@@ -28,6 +28,7 @@ from bagformer_cli.data.store.store import Store, default_store
 from bagformer_cli.errors import DataError, DiskFullError, InputError
 from bagformer_cli.progress import SILENT
 from bagformer_cli.text.bags import TokenBags
+from bagformer_cli.text.cut_titles import CutTitles
 from tests.support.datasets import image_line, picture, query_line, write_split
 
 QUERIES = [(7, "红色连衣裙", (30, 10)), (5, "包", ()), (9, "童鞋 男", (20,)), (1, "帽子", (10,))]
@@ -35,6 +36,8 @@ QUERIES = [(7, "红色连衣裙", (30, 10)), (5, "包", ()), (9, "童鞋 男", (
 
 class Characters:
     """A stand-in for TitleEncoder: one token and one bag a character, [CLS] first."""
+
+    max_tokens = 100
 
     def __init__(self, name: str = "characters") -> None:
         self.fingerprint = name
@@ -48,6 +51,9 @@ class Characters:
         ids = [code for title in titles for code in [1, *map(ord, title)]]
         starts = np.flatnonzero(np.array(ids) != 1)
         return TokenBags(np.array(ids, np.int32), token_offsets, starts, starts + 1, bag_offsets)
+
+    def take_cut(self) -> CutTitles:
+        return CutTitles()
 
 
 @pytest.fixture
