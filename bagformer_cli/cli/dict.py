@@ -206,8 +206,9 @@ def check(
 @app.command(
     help=tr(
         "Find words in a file of titles that the dictionaries lack: strings that are frequent, "
-        "whose parts belong together and whose neighbours vary. The file is read twice; memory "
-        "does not grow with it.\n\n"
+        "whose parts belong together, whose neighbours vary, and that are no fragments of known "
+        "words. Each is shown with a title and a type to be checked. The file is read three times; "
+        "memory does not grow with it.\n\n"
         "    xmr dict mine titles.txt --out mined.tsv --min-count 10"
     )
 )
@@ -242,8 +243,9 @@ def mine(
     """Parse, mine, print."""
     from bagformer_cli.data.title_files import read_titles
     from bagformer_cli.outputs import check_output
-    from bagformer_cli.text.tools.mine import MiningLimits, write_mined
+    from bagformer_cli.text.tools.mine import MiningLimits
     from bagformer_cli.text.tools.mine import mine as find
+    from bagformer_cli.text.tools.mined import write_mined
 
     if out is not None:
         check_output(out, [titles, *(lexicon or [])])
@@ -255,11 +257,23 @@ def mine(
         write_mined(out, words, result.pieces, titles.name)
 
     def show() -> None:
-        columns = [tr("word"), tr("count"), tr("cohesion"), tr("freedom")]
-        rows = [(word.word, word.count, word.cohesion, word.freedom) for word in words]
+        columns = [tr("word"), tr("type"), tr("count"), tr("example")]
+        rows = [
+            (word.word, word.type or "-", word.count, _around(word.example, word.word))
+            for word in words
+        ]
         console.table(columns, rows if out is None else rows[:SHOWN])
         if out is not None:
             console.say()
             console.say(tr("{n} entries written: {path}", n=f"{len(words):,}", path=out))
 
     console.result({"titles": result.titles, "words": words, "out": out}, show)
+
+
+def _around(title: str, word: str) -> str:
+    """Return the part of a title around a word."""
+    from bagformer_cli.text.characters import fold
+
+    at = max(0, fold(title).find(word))
+    begin, end = max(0, at - 8), at + len(word) + 8
+    return ("…" if begin else "") + title[begin:end] + ("…" if end < len(title) else "")

@@ -17,7 +17,9 @@ from bagformer_cli.text.segmenter import Segmenter
 from bagformer_cli.text.tools import mine as mining
 from bagformer_cli.text.tools.check import Coverage, coverage
 from bagformer_cli.text.tools.count_min import CountMinSketch
-from bagformer_cli.text.tools.mine import MiningLimits, mine, write_mined
+from bagformer_cli.text.tools.mine import MiningLimits, mine
+from bagformer_cli.text.tools.mined import MinedWord, write_mined
+from bagformer_cli.text.tools.vet import guess_type, is_fragment, vet
 
 KNOWN = ["红色", "蓝色", "连衣裙", "手机", "短袖", "包邮", "夏季", "女装", "收纳", "厨房"]
 BRANDS = ["茗熔鸿", "戚酆"]
@@ -147,7 +149,7 @@ def test_a_mined_dictionary_can_be_used(segmenter: Segmenter, tmp_path: Path) ->
     write_mined(path, found.words, found.pieces, "titles.txt")
     dictionary = read_dictionary(path)
     assert set(dictionary.words) == set(BRANDS)
-    assert all(dictionary.wholes)
+    assert all(dictionary.complete)
     grown = Segmenter(Lexicon.load([path]))
     assert [bag.source for bag in grown.segment("茗熔鸿")] == ["lexicon"]
     assert mine(lambda: titles, Segmenter(Lexicon.load([tmp_path / "known.tsv", path]))).words == []
@@ -177,3 +179,42 @@ def test_xmr_dict_mine(xmr: Callable[..., Any], tmp_path: Path) -> None:
     assert {word["word"] for word in run.json()["words"]} == set(BRANDS)
     assert set(read_dictionary(out).words) == set(BRANDS)
     assert xmr("dict", "mine", tmp_path / "missing.txt").code == 2
+
+
+KNOWN_TYPES = {"婴儿": "audience", "儿童": "audience", "彩带": "", "彩条": "", "智能": "function",
+               "日本": "place", "茶几": "category"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "fragment"),
+    [
+        ("婴儿童", True),  # two known words that overlap
+        ("手喷彩带彩条", True),  # a phrase
+        ("安卓智能", True),  # a mined word and a known one
+        ("日本购", True),  # a place and one character
+        ("小茶几", False),
+        ("茗熔鸿", False),
+        ("安卓", False),
+    ],
+)
+def test_fragments_of_known_words_are_no_words(word: str, fragment: bool) -> None:
+    assert is_fragment(word, KNOWN_TYPES, {"安卓"}) == fragment
+
+
+def test_what_is_mostly_cut_elsewhere_is_left_out(segmenter: Segmenter) -> None:
+    word = MinedWord("红色", 10, 5.0, 2.0)
+    titles = ["红色连衣裙"] * 20
+    assert vet([word], lambda: titles, segmenter.lexicon) == []
+    assert len(vet([MinedWord("色连", 10, 5.0, 2.0)], lambda: titles[:12], segmenter.lexicon)) == 1
+
+
+def test_each_word_has_an_example_and_a_type(segmenter: Segmenter) -> None:
+    titles = pile(400)
+    for word in mine(lambda: titles, segmenter).words:
+        assert word.example in titles
+        assert word.word in word.example
+    first = [f"茗熔鸿{word}" for word in KNOWN] * 5
+    (found,) = mine(lambda: first, segmenter).words
+    assert (found.word, found.type) == ("茗熔鸿", "brand")
+    assert guess_type("小茶几", KNOWN_TYPES, {}) == "category"
+    assert guess_type("东京日本", KNOWN_TYPES, {}) is None

@@ -3,11 +3,12 @@
 Candidates are the strings that the segmenter does not know: ideographs that no entry explains, and
 neighbouring bags of which one is a single character or such a string (two entries side by side
 stay two bags). A candidate becomes an entry if it is frequent, if its parts occur together more
-often than independent ones would (pointwise mutual information), and if its neighbours vary
-(branching entropy).
+often than independent ones would (pointwise mutual information), if its neighbours vary
+(branching entropy), and if it is no fragment of known words (:mod:`.vet`).
 
-The file is read twice, and memory does not grow with it: the first pass counts every string in a
-count-min sketch, the second counts the neighbours of the candidates that were frequent enough.
+The file is read three times, and memory does not grow with it: the first pass counts every string
+in a count-min sketch, the second counts the neighbours of the candidates that were frequent enough,
+the third looks for all occurrences of those that passed.
 """
 
 from __future__ import annotations
@@ -15,13 +16,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from bagformer_cli.messages import tr
-from bagformer_cli.outputs import write_output
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.characters import (
     DIGIT,
@@ -36,6 +35,8 @@ from bagformer_cli.text.patterns import LEXICON, NAME, TOKEN
 from bagformer_cli.text.segmenter import Segmenter
 from bagformer_cli.text.tools.check import chunks
 from bagformer_cli.text.tools.count_min import CountMinSketch, top_bits
+from bagformer_cli.text.tools.mined import MinedWord
+from bagformer_cli.text.tools.vet import vet
 
 BUCKET_BITS = 5
 BUCKETS = 1 << BUCKET_BITS
@@ -49,28 +50,6 @@ PIECES = 3
 
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
-
-
-@dataclass(frozen=True, slots=True)
-class MinedWord:
-    """A candidate that passed.
-
-    Args:
-        word: Its characters, folded.
-        count: Number of its occurrences.
-        cohesion: Pointwise mutual information of its parts, in nats.
-        freedom: Entropy of its neighbours on the side where it is smaller, in nats.
-    """
-
-    word: str
-    count: int
-    cohesion: float
-    freedom: float
-
-    @property
-    def score(self) -> float:
-        """The product by which words are sorted."""
-        return math.log(self.count) * self.cohesion * self.freedom
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +120,7 @@ def mine(
     """Find words that a lexicon lacks.
 
     Args:
-        titles: Returns all titles each time it is called (it is called twice).
+        titles: Returns all titles each time it is called (it is called three times).
         segmenter: The segmenter with the lexicon to be extended.
         limits: The limits for candidates.
         progress: Receives the progress.
@@ -176,21 +155,8 @@ def mine(
             followed.add(pieces, folded, sketch[pieces.hashes] >= least)
             task.advance(len(chunk))
     words = followed.words(sketch, max(1, pieces_seen), limits)
+    words = vet(words, titles, segmenter.lexicon, progress=progress)
     return Mined(words, titles_seen, pieces_seen)
-
-
-def write_mined(path: str | Path, words: Sequence[MinedWord], pieces: int, source: str) -> None:
-    """Write mined words as a typed dictionary, weights per million of the ``pieces`` seen."""
-    lines = [
-        "# " + tr("Mined from {source} by `xmr dict mine`: look through it.", source=source),
-        "# " + tr("word, type, weight, origin (occurrences, cohesion, freedom)"),
-        "# type: -",
-    ]
-    per_million = 1e6 / max(1, pieces)
-    for word in words:
-        facts = f"mined {word.count} {word.cohesion:.1f} {word.freedom:.1f}"
-        lines.append(f"{word.word}\t-\t{word.count * per_million:.4g}\t{facts}")
-    write_output(path, "".join(f"{line}\n" for line in lines))
 
 
 def _least_count(sketch: CountMinSketch, limits: MiningLimits) -> int:
