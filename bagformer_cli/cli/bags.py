@@ -31,7 +31,9 @@ app = App()
         "    xmr bags --input titles.txt --output bags.jsonl --lexicon mine.tsv\n\n"
         "    xmr bags --gold marked.txt --show-errors 20\n\n"
         "A file of marked titles has one character and its tag (B-…, I-…, O) per line and an "
-        "empty line after each title. Given as --lexicon, its marked words are entries."
+        "empty line after each title. Given as --lexicon, its marked words are entries.\n\n"
+        "Without colours (in a pipe, with NO_COLOR), titles are shown as tables, and those of a "
+        "file as one line each: 红色/colour 连衣裙/category"
     )
 )
 def bags(
@@ -137,7 +139,11 @@ def _print_lines(lines: str) -> None:
         console.print_json_lines(lines.rstrip("\n"))
         return
     for line in lines.rstrip("\n").split("\n"):  # not splitlines: a title may hold U+2028
-        show_bags([SimpleNamespace(**bag) for bag in json.loads(line)["bags"]])
+        bags = [SimpleNamespace(**bag) for bag in json.loads(line)["bags"]]
+        if console.has_colours():
+            show_bags(bags)
+        else:
+            console.say(" ".join(f"{bag.text}/{bag.type or '-'}" for bag in bags))
 
 
 def _written(output: Path, count: int) -> None:
@@ -165,10 +171,23 @@ def _show(titles: Sequence[str], encoder: TitleEncoder, output: Path | None) -> 
     for title, bags in zip(titles, found, strict=True):
         if console.wants_json():
             console.print_json(record(title, bags))
-        else:
+        elif console.has_colours():
             show_bags(bags)
+        else:
+            _show_table(title, bags)
     if not console.wants_json():
         show_bag_legend()
+
+
+def _show_table(title: str, bags: Sequence[Bag]) -> None:
+    """Print the bags of a title and what colours would say: their types and where they are from."""
+    sources = {
+        "lexicon": tr("dictionary entry"),
+        "pattern": tr("found by a pattern"),
+        "token": tr("single token"),
+    }
+    rows = [(bag.text, bag.type or "-", sources[bag.source]) for bag in bags]
+    console.table([tr("bag"), tr("type"), tr("source")], rows, title=title)
 
 
 def _compare(
