@@ -6,7 +6,7 @@ A string may be frequent, coherent and free, and still be no word. These are lef
     手喷彩带彩条    holds two known words: a phrase
     安卓智能       a mined word and a known one side by side
     日本购         a place, brand, season or marketing word and one character more
-    小胸          in titles it is mostly cut elsewhere (小│胸罩): it holds together by chance
+    小胸          in titles it is mostly cut elsewhere: 小│胸罩
 
 Each of the others gets the title in which it was seen first, and a type to be looked at.
 """
@@ -66,7 +66,7 @@ def vet(
     """Return the words that are no fragments, with an example and a type.
 
     Args:
-        words: What was mined, the best first.
+        words: The mined words, the best first.
         titles: Returns all titles.
         lexicon: The known words.
         progress: Receives the progress.
