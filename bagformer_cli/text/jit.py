@@ -28,7 +28,11 @@ imports, and each function after those that it calls."""
 
 
 def kernels(titles: int, characters: int = 0) -> Any:
-    """Return all kernels by name for a call over ``titles`` titles with ``characters`` characters in all.
+    """Return all kernels by name, for a call over some titles.
+
+    Args:
+        titles: Number of titles.
+        characters: Number of their characters, all together.
 
     They are compiled for many titles or characters, and once they have been loaded.
     """
