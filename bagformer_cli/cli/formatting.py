@@ -15,14 +15,12 @@ def duration(seconds: float) -> str:
     >>> duration(0.4), duration(12), duration(185), duration(7800)
     ('0.4 s', '12 s', '3 min 05 s', '2 h 10 min')
     """
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
     if seconds < 59.5:
-        return f"{seconds:.0f} s"
+        return tr("{n} s", n=f"{seconds:.1f}" if seconds < 9.95 else f"{seconds:.0f}")
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+        return tr("{n} min {s} s", n=minutes, s=f"{rest:02d}")
+    return tr("{n} h {m} min", n=minutes // 60, m=f"{minutes % 60:02d}")
 
 
 def format_value(value: object) -> str:

@@ -321,11 +321,16 @@ def warn_incomplete(uri: str) -> None:
 
 def show_info(report: dict[str, Any]) -> None:
     """Print the facts about an index."""
+    from bagformer_cli.config.expected import type_word
+
     layout = report["layout"]
     if report.get("unfinished"):
         warn_incomplete(report["index"])
     reduction = ", ".join(f"{step} {value}" for step, value in layout["fewer"].items())
-    attributes = ", ".join(f"{name} ({kind})" for name, kind in layout["attributes"].items())
+    attributes = ", ".join(
+        tr("{message} ({details})", message=name, details=type_word(kind))
+        for name, kind in layout["attributes"].items()
+    )
     console.facts(
         {
             tr("index"): report["index"],

@@ -59,6 +59,21 @@ def _wanted(finding: Mapping[str, Any]) -> str:
     return kinds.get(kind.split("_")[0], str(finding["msg"]))
 
 
+def type_word(kind: str) -> str:
+    """Return a type of an attribute (``bool``, ``int``, ``float``, ``str``) as a word.
+
+    >>> type_word("int")
+    'a whole number'
+    """
+    words = {
+        "bool": tr("true or false"),
+        "int": tr("a whole number"),
+        "float": tr("a number"),
+        "str": tr("a text"),
+    }
+    return words.get(kind, kind)
+
+
 def shown(value: object) -> str:
     """Write a value as a config file would: ``null``, ``true``, texts in quotes, shortened."""
     if value is None or isinstance(value, bool):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from bagformer_cli.config.expected import type_word
 from bagformer_cli.data.catalogue.catalogue import Catalogue
 from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.data.left_out import LeftOut
@@ -166,10 +167,9 @@ def _fitted(rows: pa.Table, layout: Layout) -> pa.Table:
             continue
         try:
             columns.append(rows[wanted.name].cast(wanted.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise DataError(
                 tr("The attribute '{name}' has another type in the index.", name=wanted.name),
-                found=error,
-                expected=layout.attributes.get(wanted.name, wanted.type),
+                expected=type_word(layout.attributes.get(wanted.name, str(wanted.type))),
             ) from None
     return pa.table(columns, schema=layout.schema)

@@ -312,10 +312,9 @@ def _opened(file: Path) -> Iterator[Any]:
         if Layout.from_schema(reader.schema) is None:
             raise InputError(tr("This is not a file of xmr encode."), where=file)
         yield reader
-    except (pa.ArrowInvalid, FileNotFoundError) as error:
+    except (pa.ArrowInvalid, FileNotFoundError):
         raise InputError(
             tr("The file is damaged or incomplete."),
             where=file,
-            found=str(error),
             hint=tr("Delete it and run the same xmr encode again."),
         ) from None

@@ -25,7 +25,8 @@ import sqlglot
 from sqlglot import Dialect, ParseError, Token, TokenType, exp
 from sqlglot.errors import SqlglotError
 
-from bagformer_cli.errors import InputError, nearest
+from bagformer_cli.config.expected import type_word
+from bagformer_cli.errors import InputError, nearest, with_place
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
 
@@ -324,7 +325,7 @@ class _Check:
             tr("The filter does not fit the types of its attributes."),
             where=self.where,
             found=f"{column.name}: {found}",
-            expected=f"{column.name} ({self._kind(column)})",
+            expected=with_place(type_word(self._kind(column)), column.name),
             hint=tr("Text goes in single quotes, numbers and TRUE or FALSE without quotes."),
         )
 

@@ -33,6 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bagformer_cli.config.expected import type_word
 from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
@@ -345,7 +346,7 @@ def _attribute(products: Sequence[Product], name: str, kind: str) -> pa.Array:
                 tr("The attribute '{name}' has another type in the index.", name=name),
                 where=product.where,
                 found=repr(value),
-                expected=kind,
+                expected=type_word(kind),
             ) from None
     raise AssertionError(name)  # pragma: no cover - one of them was refused above
 

@@ -144,7 +144,7 @@ def test_a_filter_selects_rows(engine: Engine, where: str, numbers: list[int]) -
     [
         ("prize < 7", "price"),
         ("price <", "price < 200"),
-        ("category = 5", "category (str)"),
+        ("category = 5", "category: a text"),
         ("price < 7 price", "price < 200"),
         ("", "price < 200"),
     ],

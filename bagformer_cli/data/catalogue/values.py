@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from bagformer_cli.config.expected import type_word
 from bagformer_cli.data.catalogue.products import Value
 from bagformer_cli.data.json_values import exact_float
 from bagformer_cli.errors import DataError, shortened
@@ -175,7 +176,7 @@ def converted(value: Any, kind: str, name: str, where: str) -> Value:
             tr("The index stores the attribute '{name}' with another type.", name=name),
             where=where,
             found=shortened(value),
-            expected=kind,
+            expected=type_word(kind),
         )
     return found
 
