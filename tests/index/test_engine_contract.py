@@ -215,6 +215,35 @@ def test_an_index_is_the_same_after_reopening(uri: str) -> None:
     again.close()
 
 
+def test_an_interrupted_add_stays_marked_until_the_same_source_is_complete(uri: str) -> None:
+    engine = create_engine(uri, LAYOUT)
+
+    def stop() -> None:
+        with engine.filling("a.csv"):
+            engine.upsert(rows(range(4)))
+            raise KeyboardInterrupt
+
+    assert not engine.incomplete
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    with engine.filling("b.csv"):
+        assert engine.unfinished_sources() == {"a.csv", "b.csv"}
+    engine.close()
+    again = open_engine(uri)
+    assert again.unfinished_sources() == {"a.csv"}
+    assert again.info()["unfinished"]
+    with again.filling("a.csv"):
+        pass
+    assert not again.incomplete
+    assert not again.info()["unfinished"]
+    again.close()
+
+
+def test_an_id_that_is_no_text_is_not_there(engine: Engine) -> None:
+    assert engine.remove(["\udcff", "p1"]) == 1
+    assert engine.count() == 39
+
+
 def test_an_empty_index_finds_nothing(uri: str) -> None:
     engine = create_engine(uri, LAYOUT)
     assert found(engine) == []

@@ -181,6 +181,44 @@ def test_products_without_a_side_are_added_to_others(tmp_path: Path, dim: int) -
     assert {row["id"] for row in made.fetch(keys, ["id"])} == expected
 
 
+def test_a_snapshot_stays_at_its_version(engine: LanceEngine) -> None:
+    before = found(engine)
+    snapshot = engine.snapshot("image")
+    engine.upsert(rows(range(20), seed=7))
+    engine.remove(["p21", "p22"])
+    engine.optimize()
+    assert found(engine) != before
+    recalled = snapshot.recall("image", query(), 100, None, "exact", candidates=100)
+    names = [row["id"] for row in snapshot.fetch(recalled.keys[0], ["id"])]
+    assert names == before
+    assert "p21" not in found(engine)
+    later = engine.snapshot("image")
+    assert found(later) == found(engine)  # type: ignore[arg-type]
+
+
+def test_what_is_acknowledged_is_flushed_to_the_disk(
+    engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Path(engine.uri) / "items.lance"
+    flushed: set[str] = set()
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda n: (flushed.add(os.readlink(f"/proc/self/fd/{n}")), fsync(n))[1]
+    )
+    for write in (lambda: engine.upsert(rows([60])), lambda: engine.remove(["p1"])):
+        before = {path: path.stat().st_mtime_ns for path in table.rglob("*")}
+        flushed.clear()
+        write()
+        made = {
+            path
+            for path in table.rglob("*")
+            if path.is_file() and before.get(path) != path.stat().st_mtime_ns
+        }
+        assert len(made) >= 2
+        assert {str(path.resolve()) for path in made} <= flushed
+        assert {str(path.parent.resolve()) for path in made} <= flushed
+
+
 def test_an_interrupted_build_marks_the_index_as_incomplete(engine: LanceEngine) -> None:
     def stop() -> None:
         with engine.filling("a.csv"):
