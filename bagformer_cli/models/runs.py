@@ -119,7 +119,7 @@ def _measured(path: Path) -> tuple[list[int], list[float]]:
             if record["kind"] == "valid":
                 recall = float(record["stages"]["recall"]["text_to_image"]["mean_recall"])
                 steps.append(step)
-                recalls.append(recall)
+                recalls.append(round(recall, 6))  # equal recalls, summed in other orders
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return (steps, recalls) if recalls else (logged, [])
