@@ -5,29 +5,31 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bagformer_cli.api import Retriever, load
-from bagformer_cli.config import load_config
+from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.catalogue.catalogue import open_catalogue
 from bagformer_cli.data.muge import MugeFolder
 from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.demo.generate import draw_once
+from bagformer_cli.errors import InputError
 from bagformer_cli.evaluation.attributes import first_image_accuracy
 from bagformer_cli.evaluation.evaluate import Evaluation, evaluate
 from bagformer_cli.files import atomic_file
 from bagformer_cli.index.build import add_catalogue
 from bagformer_cli.index.encode import EncodeOptions, layout_of
-from bagformer_cli.index.engines import create_engine
+from bagformer_cli.index.engines import create_engine, open_engine
 from bagformer_cli.index.results import QueryResults, write_page
 from bagformer_cli.index.search import Index, SearchOptions
 from bagformer_cli.index.trust import remember_model
@@ -37,11 +39,11 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.from_config import build_titles
 from bagformer_cli.training.initial_model import new_model
-from bagformer_cli.training.run import start_run
-from bagformer_cli.training.run_folder import unused_run_folder
+from bagformer_cli.training.run import resume_run, start_run
 
 EPOCHS = 20  # of training after pretraining; configs/demo.yaml alone has 26
 HITS = 6  # results of each example search
+INDEX = "index"  # in the folder of the second run
 EXAMPLES = 3  # titles that are searched for
 
 
@@ -86,7 +88,7 @@ def run_demo(
     image = _write_image(split, int(evaluation.recalled[queries[0], 0]), output_dir / "image.jpg")
     score = _score(retriever, image, _similar_titles(split, queries[0]))
     progress.info(tr("6  Building an index of the validation images and searching it"))
-    index = _build_index(retriever.model, dataset.path, run / "index", checkpoint, progress)
+    index = _build_index(retriever.model, dataset.path, run / INDEX, checkpoint, progress)
     titles = [str(split.texts[query]) for query in queries]
     search = _search(index, image, titles, output_dir / "search.html")
     return {
@@ -106,25 +108,52 @@ def run_demo(
 
 
 def _train(store: Store, runs: Path, settings: Sequence[str], progress: Progress) -> Path:
-    """Pretrain on small images, then train with the matching head; return the second run."""
-    pretrained, run = (unused_run_folder(runs, name) for name in ("demo-pretrained", "demo"))
-    start = f"training.checkpoint={pretrained / 'last'}"
-    for message, folder, template, items in (
-        (tr("3  Pretraining on small images in {run}", run=pretrained), pretrained,
-         "pretrain_demo", settings),
-        (tr("4  Training a bag-wise model in {run}", run=run), run,
-         "demo", [f"training.epochs={EPOCHS}", start, *settings]),
+    """Pretrain on small images, then train with the matching head; return the second run.
+
+    The runs of a demo that was interrupted are continued.
+    """
+    for number in count(1):
+        suffix = "" if number == 1 else f"-{number}"
+        pretrained, run = runs / f"demo-pretrained{suffix}", runs / f"demo{suffix}"
+        first = load_config("pretrain_demo", settings)
+        start = f"training.checkpoint={pretrained / 'last'}"
+        second = load_config("demo", [f"training.epochs={EPOCHS}", start, *settings])
+        if not _has_index(run) and all(map(_is_free_or_same, (pretrained, run), (first, second))):
+            break
+    for message, folder, config, template in (
+        (tr("3  Pretraining on small images in {run}", run=pretrained), pretrained, first,
+         "pretrain_demo"),
+        (tr("4  Training a bag-wise model in {run}", run=run), run, second, "demo"),
     ):  # fmt: skip
         progress.info(message)
-        config = load_config(template, items)
-        result = start_run(
-            config, store, folder, new_model(config), template=template, progress=progress
-        )
+        if folder.exists():
+            result = resume_run(config, store, folder, progress)
+        else:
+            model = new_model(config)
+            result = start_run(config, store, folder, model, template=template, progress=progress)
         if result.interrupted:
-            command = f"xmr train --resume --output-dir {folder}"
-            progress.info(tr("Continue this training with: {command}", command=command))
+            progress.info(tr("`{command}` continues from here.", command="xmr demo"))
             raise KeyboardInterrupt
     return run
+
+
+def _has_index(run: Path) -> bool:
+    """Say whether a run's index is complete: it is built after both trainings."""
+    try:
+        return (run / INDEX).exists() and not open_engine(str(run / INDEX)).incomplete
+    except InputError:
+        return False
+
+
+def _is_free_or_same(folder: Path, config: RunConfig) -> bool:
+    """Say whether a run folder does not exist, or holds a run of the same configuration."""
+    if not folder.exists():
+        return True
+    path = folder / "config.yaml"
+    try:
+        return path.is_file() and load_config(path) == config
+    except InputError:
+        return False
 
 
 def _examples(evaluation: Evaluation) -> list[int]:
@@ -187,6 +216,7 @@ def _build_index(
 ) -> _BuiltIndex:
     """Index the products of the validation split."""
     started = time.perf_counter()
+    shutil.rmtree(folder, ignore_errors=True)  # of a demo that was interrupted meanwhile
     catalogue = open_catalogue(dataset, split="valid")
     options = EncodeOptions()
     layout = layout_of(model, options, catalogue.attributes, str(checkpoint.resolve()))

@@ -46,6 +46,26 @@ def test_the_pipeline_trains_evaluates_scores_and_searches(
 
 
 @pytest.mark.slow
+def test_an_interrupted_demo_continues_and_a_finished_one_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    write_demo(tmp_path / "data" / "demo", images=300, seed=5, workers=1, size=64)
+    for step in ("start_run", "_build_index", "_search"):
+        with monkeypatch.context() as patch:
+            patch.setattr(pipeline, step, stop)
+            with pytest.raises(KeyboardInterrupt):
+                pipeline.run_demo(tmp_path, settings=SHORT)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/best")}
+    assert {path.parent.name for path in made} == {"demo-pretrained", "demo"}
+    report = pipeline.run_demo(tmp_path, settings=SHORT)
+    assert Path(report["checkpoint"]) == tmp_path / "runs/demo-2/best"
+    assert all(path.stat().st_mtime_ns == time for path, time in made.items())
+
+
+@pytest.mark.slow
 def test_an_interrupted_training_says_how_to_continue(
     tmp_path: Path, xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,8 +76,7 @@ def test_an_interrupted_training_says_how_to_continue(
     monkeypatch.setattr(pipeline, "start_run", stop)
     run = xmr("demo", "--output-dir", tmp_path)
     assert (run.code, run.out) == (130, "")
-    folder = tmp_path / "runs" / "demo-pretrained"
-    assert f"xmr train --resume --output-dir {folder}" in run.err
+    assert "`xmr demo` continues from here" in run.err
 
 
 def test_the_report_is_printed_with_commands_to_try_next(
