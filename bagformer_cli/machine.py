@@ -199,7 +199,8 @@ def hub_cache() -> Path:
     if own:
         return Path(own)
     home = os.environ.get("HF_HOME")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    # As the hub's library: without a home, "~" stays as it is.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     return (Path(home) if home else cache / "huggingface") / "hub"
 
 
