@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bagformer_cli.config import load_config
+from bagformer_cli.config import RunConfig, load_config, save_config
 from bagformer_cli.demo import pipeline, write_demo
+from bagformer_cli.progress import SILENT
 from bagformer_cli.training.loop import TrainResult
 
 SHORT = ["training.max_steps=2", "training.schedule_steps=2"]
@@ -65,12 +67,42 @@ def test_an_interrupted_demo_continues_and_a_finished_one_is_kept(
     assert all(path.stat().st_mtime_ns == time for path, time in made.items())
 
 
+def test_the_trainings_of_an_interrupted_demo_are_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    interrupted: set[str] = set()
+
+    def train(kind: str, config: RunConfig, folder: Path) -> TrainResult:
+        calls.append(f"{kind} {folder.name}")
+        save_config(config, folder / "config.yaml")
+        return TrainResult(folder, 1, 1, 0, folder.name in interrupted, None, None, 0.5)
+
+    monkeypatch.setattr(pipeline, "new_model", lambda config: None)
+    monkeypatch.setattr(pipeline, "start_run", lambda c, s, run, *_, **__: train("start", c, run))
+    monkeypatch.setattr(pipeline, "resume_run", lambda c, s, run, *_: train("resume", c, run))
+
+    def demo(seed: int = 0) -> list[str]:
+        calls.clear()
+        with suppress(KeyboardInterrupt):
+            pipeline._train(Any, tmp_path, [f"seed={seed}"], SILENT)  # type: ignore[arg-type]
+        return list(calls)
+
+    interrupted.add("demo-pretrained")
+    assert demo() == ["start demo-pretrained"]
+    assert demo() == ["resume demo-pretrained"]
+    interrupted.clear()
+    assert demo() == ["resume demo-pretrained", "start demo"]
+    assert demo(seed=1) == ["start demo-pretrained-2", "start demo-2"]  # another demo
+    assert demo() == ["resume demo-pretrained", "resume demo"]
+
+
 @pytest.mark.slow
 def test_an_interrupted_training_says_how_to_continue(
     tmp_path: Path, xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(config: Any, store: Any, folder: Path, *_: Any, **__: Any) -> TrainResult:
-        return TrainResult(folder, 1, 1, True, None, None, 0.5)
+        return TrainResult(folder, 1, 1, 0, True, None, None, 0.5)
 
     write_demo(tmp_path / "data" / "demo", images=300, seed=5, workers=1, size=64)
     monkeypatch.setattr(pipeline, "start_run", stop)

@@ -84,7 +84,7 @@ def test_a_resumed_run_counts_the_seconds_of_all_its_steps(
     (tmp_path / "last").mkdir()
     (tmp_path / "config.yaml").touch()
     (tmp_path / "last/state.json").write_text(json.dumps({"step": before}))
-    ended = TrainResult(tmp_path, 400, 400, False, None, None, 12.5)
+    ended = TrainResult(tmp_path, 400, 400, 0, False, None, None, 12.5)
     clock = iter([10.0, 15.0])
     monkeypatch.setattr(trials, "check_start", lambda config: None)
     monkeypatch.setattr(trials, "resume_run", lambda *args: ended)
