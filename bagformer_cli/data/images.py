@@ -42,6 +42,9 @@ MAX_PIXELS = 89_478_485
 MAX_FILE_BYTES = 512 << 20
 """A larger file is not read: an uncompressed image of :data:`MAX_PIXELS` is smaller."""
 
+DECODING = 2
+"""Version of :func:`decode`. Change it when pixels change: files made from them are made again."""
+
 FORMATS = {
     "JPEG": "PIL.JpegImagePlugin",
     "PNG": "PIL.PngImagePlugin",

@@ -153,9 +153,17 @@ class CentroidIndex:
         """Centroids, vectors, products, and the last offset; a damaged file differs in one."""
         return [len(self.centroids), len(self.ids), self.count, int(self.offsets[-1])]
 
+    @property
+    def dim(self) -> int:
+        """D, the dimension of the vectors."""
+        return self.centroids.shape[1]
+
     def _is_sound(self) -> bool:
         """Check all indices once: the compiled loops read without checks."""
-        rising = bool((np.diff(self.offsets) >= 0).all())
+        types = [str(array.dtype) for array in (self.centroids, self.ids, self.offsets)]
+        if types != ["torch.int8", "uint16", "int64"] or len(self.centroids) % LANES:
+            return False
+        rising = bool((self.offsets[1:] >= self.offsets[:-1]).all())
         whole = self.offsets[0] == 0 and self.offsets[-1] == len(self.ids)
         return rising and whole and int(self.ids.max(initial=0)) < len(self.centroids)
 

@@ -8,7 +8,8 @@
     vectors/codebook-<digest>.npz    the codebook of residual codes, if there are any
 
 A file appears whole. It is written again only if its part, the model or the options changed, so an
-interrupted run is continued by running the same command again.
+interrupted run is continued by running the same command again. Image files count by name, size and
+time of the last change, as for rsync: reading them all would take as long as encoding them.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from bagformer_cli.data.catalogue.catalogue import Catalogue
-from bagformer_cli.data.catalogue.products import Part
+from bagformer_cli.data.catalogue.products import Part, digest_of
 from bagformer_cli.data.downloads import LaterError
+from bagformer_cli.data.images import DECODING
 from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.data.workers import Workers, run_jobs
 from bagformer_cli.errors import InputError
@@ -78,7 +80,7 @@ class _Job:
     """One part to encode; sent to a worker process."""
 
     part: Part
-    digest: str
+    digest: str  # of the part and its image files
     out: Path
     model: ModelFolder
     layout: Layout
@@ -129,7 +131,7 @@ def encode_catalogue(
     left_out = LeftOut(progress)
     cut = CutTitles()
     for part, file in zip(catalogue.parts, files, strict=True):
-        digest = part.current_digest()
+        digest = digest_for(part)
         done = None if file.name in again else _rows_done(file, digest, layout)
         if done is None:
             jobs.append(_Job(part, digest, file, model, layout, options, codebook))
@@ -192,6 +194,11 @@ def _to_encode_again(out: Path) -> set[str]:
         return set(map(str, json.loads((out / MANIFEST).read_text("utf-8")).get("again", ())))
     except (OSError, ValueError, AttributeError, TypeError):
         return set()
+
+
+def digest_for(part: Part) -> str:
+    """Hash everything that a part's vectors depend on besides the model: content and decoding."""
+    return digest_of([part.current_digest(), DECODING])
 
 
 def _require_own(out: Path, source: str) -> None:

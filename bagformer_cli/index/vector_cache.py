@@ -4,7 +4,7 @@ The copy is derived from a table (``source``) and follows its versions. New rows
 segment; deleted and replaced rows are masked. It can be deleted at any time::
 
     table                     files in the cache's folder
-    row id  product           segments.json          {"segments": ["segment-a1", "segment-b2"]}
+    row id  product           segments.json          {"segments": [["segment-a1", CRC-32], …]}
       3     p1  replaced      segment-a1/            values, offsets, scales (vectors/storage.py)
       5     p2                segment-a1.keys.npy    row ids 3, 5, 7
       7     p3  deleted       segment-b2/
@@ -18,6 +18,8 @@ segment; deleted and replaced rows are masked. It can be deleted at any time::
 A row id is never used for two contents: a product that is written again gets a new one. A segment's
 name is never used twice, so centroids computed from one segment cannot be taken for another's.
 
+A damaged cache is found when it is opened (``segments.py``), and copied from the table again.
+
 Shapes: Q queries, n rows in the cache, k results.
 """
 
@@ -27,8 +29,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -38,14 +39,14 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from bagformer_cli.errors import InputError
-from bagformer_cli.files import atomic_file, write_text
+from bagformer_cli.files import write_text
 from bagformer_cli.index.centroids import CentroidIndex
+from bagformer_cli.index.segments import Keys, Segment
 from bagformer_cli.interaction.kernels.cpu.tiles import kernels
 from bagformer_cli.interaction.topk import topk_rescored
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.storage import open_vectors, write_vectors
 
 CENTROIDS = "tokens"  # the folder of the centroid index
 MAX_SEGMENTS = 8  # one more, and all are written again as one
@@ -58,7 +59,8 @@ MAX_NEW_SHARE = 0.2
 RESIDUAL_COST = 8
 """Decoding and multiplying one dimension of residual codes takes as long as 8 bytes of int8."""
 
-Keys = NDArray[np.uint64]
+SEGMENTS = "segments.json"
+NO_KEYS = np.zeros(0, np.uint64)
 
 
 class Source(Protocol):
@@ -74,19 +76,6 @@ class Source(Protocol):
         """Yield the vectors of rows, in order, a part at a time."""
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Rows that were copied together.
-
-    Args:
-        vectors: Their vectors, memory-mapped.
-        keys: Their row ids.
-    """
-
-    vectors: MultiVectors
-    keys: Keys
-
-
 class VectorCache:
     """The vectors of one side of an index, in segments; see the module.
 
@@ -98,12 +87,16 @@ class VectorCache:
     def __init__(self, folder: Path, source: Source) -> None:
         self.folder, self.source = folder, source
         self.segments: list[Segment] = []
-        self.names: list[str] = []
         self.keys = np.zeros(0, np.uint64)
         self.alive = np.zeros(0, np.bool_)
         self.centroids: CentroidIndex | None = None
         self._order = np.zeros(0, np.int64)  # positions by rising row id
         self._version = -1
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the segments, in order."""
+        return [segment.name for segment in self.segments]
 
     # ------------------------------------------------------------------------------- updating
 
@@ -113,7 +106,11 @@ class VectorCache:
         if version == self._version:
             return
         wanted = self.source.keys()
-        self._load()
+        if not self._load():
+            progress.warn(
+                tr("The vector cache is damaged; it is copied from the index again: {path}",
+                   path=self.folder)
+            )  # fmt: skip
         if len(np.setdiff1d(wanted, self.keys, assume_unique=True)):
             with self._locked():
                 self._load()  # another process may have copied them meanwhile
@@ -121,29 +118,40 @@ class VectorCache:
         self.alive = np.isin(self.keys, wanted, assume_unique=True)
         self._version = version
 
-    def _load(self) -> None:
-        """Map the segments that ``segments.json`` lists, if they are others than those open."""
+    def _load(self) -> bool:
+        """Map the segments that ``segments.json`` lists, if they are others than those open.
+
+        Returns:
+            False if they are damaged: the cache is empty then.
+        """
+        while True:
+            listed = self._listed()
+            if listed is not None:
+                if listed == [(segment.name, segment.checksum) for segment in self.segments]:
+                    return True
+                with suppress(InputError, OSError, ValueError, EOFError):
+                    self._set(_opened(self.folder, listed))
+                    return True
+                if listed != self._listed():  # another process replaced them meanwhile
+                    continue
+            self._set([])
+            return False
+
+    def _listed(self) -> list[tuple[str, int]] | None:
+        """Read names and checksums from ``segments.json``; None if the file is damaged."""
         try:
-            names = json.loads((self.folder / "segments.json").read_text("utf-8"))["segments"]
+            listed = json.loads((self.folder / SEGMENTS).read_text("utf-8"))["segments"]
+            if all(isinstance(one, str) for one in listed):  # of a version without checksums
+                return []
+            return [(str(name), int(checksum)) for name, checksum in listed]
+        except FileNotFoundError:
+            return []
         except (OSError, ValueError, KeyError, TypeError):
-            names = []
-        if names == self.names:
-            return
-        try:
-            self._set([self._open(name) for name in names], names)
-        except (InputError, OSError, ValueError, EOFError):  # damaged: copy everything again
-            self._set([], [])
+            return None
 
-    def _open(self, name: str) -> Segment:
-        vectors = open_vectors(self.folder / name)
-        keys = np.load(self.folder / f"{name}.keys.npy")
-        if len(keys) != len(vectors):
-            raise ValueError(name)
-        return Segment(vectors, keys)
-
-    def _set(self, segments: list[Segment], names: list[str]) -> None:
-        self.segments, self.names = segments, names
-        self.keys = np.concatenate([np.zeros(0, np.uint64), *(s.keys for s in segments)])
+    def _set(self, segments: list[Segment]) -> None:
+        self.segments = segments
+        self.keys = np.concatenate([NO_KEYS, *(s.keys for s in segments)])
         self._order = np.argsort(self.keys, kind="stable")
         self._load_centroids()
 
@@ -163,18 +171,14 @@ class VectorCache:
                     yield part
                     task.advance(len(part))
 
-            write_vectors(self.folder / name, parts())
-        with (
-            atomic_file(self.folder / f"{name}.keys.npy") as temporary,
-            open(temporary, "wb") as out,
-        ):
-            np.save(out, keys)
-        names = [name] if rewrite else [*self.names, name]
+            written = Segment.write(self.folder, name, keys, parts())
+        segments = [written] if rewrite else [*self.segments, written]
         # A reader sees the old list or the new one. Old segments are deleted after that; who has
         # them mapped keeps them.
-        write_text(self.folder / "segments.json", json.dumps({"segments": names}))
-        self._set([self._open(one) for one in names], names)
-        self._delete_all_but(names)
+        listed = [(segment.name, segment.checksum) for segment in segments]
+        write_text(self.folder / SEGMENTS, json.dumps({"segments": listed}))
+        self._set(segments)
+        self._delete_all_but(self.names)
 
     def _delete_all_but(self, names: Sequence[str]) -> None:
         for path in self.folder.glob("segment-*"):
@@ -210,7 +214,9 @@ class VectorCache:
         self._load_centroids()
 
     def _load_centroids(self) -> None:
-        self.centroids = CentroidIndex.load(self.folder / CENTROIDS, self.names, len(self))
+        found = CentroidIndex.load(self.folder / CENTROIDS, self.names, len(self))
+        fits = found is not None and found.dim == self.segments[0].vectors.dim
+        self.centroids = found if fits else None
 
     def _centroids_are_recent(self) -> bool:
         self._load_centroids()
@@ -302,6 +308,16 @@ class VectorCache:
             start = end
         inverse = np.argsort(np.concatenate(order))
         return MultiVectors.concatenate(parts).select(torch.from_numpy(inverse))
+
+
+def _opened(folder: Path, listed: Sequence[tuple[str, int]]) -> list[Segment]:
+    """Open segments, and check that they fit each other."""
+    segments = [Segment.open(folder, name, checksum) for name, checksum in listed]
+    kinds = {(segment.vectors.storage, segment.vectors.dim) for segment in segments}
+    keys = np.concatenate([NO_KEYS, *(segment.keys for segment in segments)])
+    if len(kinds) > 1 or len(np.unique(keys)) < len(keys):
+        raise ValueError(SEGMENTS)
+    return segments
 
 
 def _scan_type(vectors: MultiVectors) -> torch.dtype:

@@ -28,7 +28,8 @@ def _decode(codes: Any, centroids: Any, table: Any, out: Any, unit: Any) -> None
     """Decode ``codes`` [N, W] uint8 with ``centroids`` [C, D] and ``table`` [256, 2] to ``out``."""
     for i in range(len(codes)):
         code = codes[i]
-        c = np.int64(code[0]) | np.int64(code[1]) << 8
+        # A damaged code may name a centroid that does not exist: take the last one.
+        c = min(np.int64(code[0]) | np.int64(code[1]) << 8, np.int64(len(centroids) - 1))
         d = np.int64(0)
         for b in range(2, len(code)):
             byte = np.int64(code[b])

@@ -149,7 +149,8 @@ class Codebook:
             loops.decode(*(array.numpy() for array in arrays), self.unit)
         else:
             number = flat[:, 0].long() | flat[:, 1].long() << 8
-            out = self.centroids.to(flat.device)[number]
+            # A damaged code may name a centroid that does not exist: take the last one.
+            out = self.centroids.to(flat.device)[number.clamp_(max=len(self.centroids) - 1)]
             out += self.table.to(flat.device)[flat[:, 2:].long()].flatten(1)
             out = F.normalize(out, dim=1) if self.unit else out
         return out.view(*codes.shape[:-1], self.dim)
@@ -182,7 +183,9 @@ class Codebook:
                 unit = bool(arrays["unit"][0])
         except Exception as error:  # zipfile, zlib and numpy raise different types
             raise ValueError(f"codebook: {error}") from error
-        if centroids.ndim != 2 or len(edges) != BUCKETS - 1 or len(weights) != BUCKETS:
+        if centroids.ndim != 2 or not len(centroids) or centroids.shape[1] % 2:
+            raise ValueError("codebook: wrong shape of the centroids")
+        if len(edges) != BUCKETS - 1 or len(weights) != BUCKETS:
             raise ValueError("codebook: wrong shapes")
         return cls(centroids, edges, weights, unit)
 

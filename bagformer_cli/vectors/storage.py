@@ -18,10 +18,11 @@ import json
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from bagformer_cli.data.store.arrays import GrowingArray
@@ -38,6 +39,15 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
     RESIDUAL4: torch.uint8,
+}
+
+
+_STORED: dict[torch.dtype, DTypeLike] = {
+    torch.int8: np.int8,
+    torch.float16: np.float16,
+    torch.bfloat16: np.uint16,  # numpy has no bfloat16: the same bits
+    torch.float32: np.float32,
+    torch.uint8: np.uint8,
 }
 
 
@@ -88,8 +98,12 @@ def write_vectors(folder: str | Path, parts: Iterable[MultiVectors]) -> MultiVec
     return open_vectors(folder)
 
 
-def open_vectors(folder: str | Path) -> MultiVectors:
-    """Map the items of a folder into memory; nothing is read before it is used.
+def open_vectors(folder: str | Path, count: int | None = None) -> MultiVectors:
+    """Map the items of a folder into memory; values are not read before they are used.
+
+    Args:
+        folder: The folder.
+        count: Number of items that it must have; None: any.
 
     Raises:
         InputError: The folder was not written by :func:`write_vectors`, or is damaged.
@@ -100,40 +114,53 @@ def open_vectors(folder: str | Path) -> MultiVectors:
         if record["format"] != FORMAT:
             raise ValueError(f"format {record['format']}")
         dtype, dim, items = DTYPES[record["dtype"]], record["dim"], record["items"]
+        sizes = [dim, items, record["vectors"], record["length"] or 0]
+        if any(type(size) is not int or size < 0 for size in sizes):
+            raise ValueError("vectors.json")
+        if count is not None and items != count:
+            raise ValueError(f"{items} items ≠ {count}")
         codebook = None
         if dtype == torch.uint8:
             codebook = Codebook.from_bytes((folder / "codebook.npz").read_bytes())
             if codebook.dim != dim:
                 raise ValueError("codebook.npz")
         width = dim if codebook is None else codebook.width
-        values = _mapped(folder / "values.npy", record["vectors"] * width)
+        values = _mapped(folder / "values.npy", record["vectors"] * width, _STORED[dtype])
         values = values.view(dtype) if dtype == torch.bfloat16 else values
         if record["length"] is None:
-            offsets = torch.from_numpy(np.load(folder / "offsets.npy"))
-            if len(offsets) != items + 1:
-                raise ValueError(f"offsets.npy: {len(offsets)} ≠ {items + 1}")
+            offsets = torch.from_numpy(_loaded(folder / "offsets.npy", items + 1, np.int64))
         else:
+            if items * record["length"] != record["vectors"]:
+                raise ValueError(f"{items} items of {record['length']} vectors")
             offsets = torch.arange(items + 1) * record["length"]
-        scales = _mapped(folder / "scales.npy", items) if dtype == torch.int8 else None
+        scales = None
+        if dtype == torch.int8:
+            scales = _mapped(folder / "scales.npy", items, np.float32)
         return MultiVectors(values.view(record["vectors"], width), offsets, scales, codebook)
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(
             tr("These stored vectors cannot be read."), where=folder, found=str(error)
         ) from error
 
 
-def _mapped(path: Path, size: int) -> Tensor:
+def _mapped(path: Path, size: int, dtype: DTypeLike) -> Tensor:
     # torch requires writable memory: with copy-on-write the file is never changed.
-    array = np.load(path, mmap_mode="c") if size else np.load(path)
-    if array.shape != (size,):
-        raise ValueError(f"{path.name}: {array.shape[0]} ≠ {size}")
-    return torch.from_numpy(array)
+    return torch.from_numpy(_loaded(path, size, dtype, "c" if size else None))
+
+
+def _loaded(
+    path: Path, size: int, dtype: DTypeLike, mode: Literal["c"] | None = None
+) -> NDArray[Any]:
+    """Load an array and check what its header says."""
+    array: NDArray[Any] = np.load(path, mmap_mode=mode)
+    if array.shape != (size,) or array.dtype != dtype:
+        raise ValueError(f"{path.name}: {array.dtype} {list(array.shape)} ≠ {size}")
+    return array
 
 
 def _arrays(folder: Path, part: MultiVectors) -> dict[str, GrowingArray]:
-    stored = {torch.bfloat16: "uint16"}.get(part.dtype, str(part.dtype).removeprefix("torch."))
     arrays = {
-        "values": GrowingArray(folder / "values.npy", stored),
+        "values": GrowingArray(folder / "values.npy", _STORED[part.dtype]),
         "ends": GrowingArray(folder / "ends.npy", np.int64),
     }
     if part.scales is not None:

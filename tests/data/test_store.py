@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,10 @@ from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.split import read_batches
 from bagformer_cli.data.store.store import Store, default_store
 from bagformer_cli.errors import DataError, DiskFullError, InputError
-from bagformer_cli.progress import SILENT
 from bagformer_cli.text.bags import TokenBags
 from bagformer_cli.text.cut_titles import CutTitles
 from tests.support.datasets import image_line, picture, query_line, write_split
+from tests.support.remarks import Remarks
 
 QUERIES = [(7, "红色连衣裙", (30, 10)), (5, "包", ()), (9, "童鞋 男", (20,)), (1, "帽子", (10,))]
 
@@ -230,22 +230,6 @@ def test_another_version_of_the_store_is_made_anew(dataset: MugeFolder) -> None:
 # ------------------------------------------------------------------------------- interruptions
 
 
-@dataclass
-class Warnings:
-    """A progress display that keeps the warnings."""
-
-    texts: list[str] = field(default_factory=list)
-
-    def warn(self, message: str) -> None:
-        self.texts.append(message)
-
-    def info(self, message: str) -> None:
-        pass
-
-    def task(self, description: str, total: int | None = None, unit: str = "") -> object:
-        return SILENT.task(description, total, unit)
-
-
 class Killed(BaseException):
     """Stands for the end of the process."""
 
@@ -293,7 +277,7 @@ def test_chunks_of_titles_stand_in_order_whoever_made_them(
 
 KILLED = """
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from bagformer_cli.data.store import preprocess as stages
 from bagformer_cli.data.muge import MugeFolder
@@ -385,10 +369,10 @@ def test_damaged_tokens_are_found_and_made_again(
         path.unlink()  # what is mapped stays
         path.write_bytes(content)
         damage(path)
-        said, encoder = Warnings(), Characters()
+        said, encoder = Remarks(), Characters()
         split = preprocess(dataset, encoder=encoder, splits=["train"], progress=said).split("train")
         assert len(encoder.seen) == 4
-        (remark,) = said.texts
+        (remark,) = said.warnings
         assert "damaged" in remark
         assert str(folder) in remark
         for field_name, expected in right.items():
@@ -406,9 +390,9 @@ def test_damaged_shards_are_found_and_made_again(
     path.unlink()
     path.write_bytes(content)
     damage(path)
-    said = Warnings()
+    said = Remarks()
     preprocess(dataset, encoder=Characters(), splits=["train"], progress=said)
-    (remark,) = said.texts
+    (remark,) = said.warnings
     assert str(path) in remark
     assert path.read_bytes() == content
 
@@ -506,18 +490,18 @@ def test_a_broken_image_costs_itself_and_is_named(
     path.write_bytes(b"".join([lines[0], line, *lines[1:]]))
     queries = dataset.queries_path("train")
     queries.write_bytes(queries.read_bytes() + query_line(4, "坏", [77, 10]))
-    said = Warnings()
+    said = Remarks()
     split = preprocess(dataset, encoder=Characters(), progress=said).split("train")
     np.testing.assert_array_equal(split.image_ids, [20, 40, 10, 30])
     np.testing.assert_array_equal(split.items, [3, 2, 0, 2, 2])
     np.testing.assert_array_equal(split.item_ids, [30, 10, 20, 10, 10])
     np.testing.assert_array_equal(split.item_offsets, [0, 2, 2, 3, 4, 5])
-    (named,) = said.texts
+    (named,) = said.warnings
     assert f"{path}:2, image 77: " in named
     assert message in named
-    said = Warnings()
+    said = Remarks()
     preprocess(dataset, encoder=Characters(), progress=said)
-    (counted,) = said.texts
+    (counted,) = said.warnings
     assert f"left out of {path}: 1." in counted
 
 
@@ -537,10 +521,10 @@ def test_lines_are_counted_with_the_broken_images_before_them(tmp_path: Path) ->
         preprocess(folder, encoder=None, workers=2)
     assert caught.value.where == f"{folder.images_path('train')}:31"
     write_split(tmp_path, "train", [(1, "a", (4,))], images)
-    said = Warnings()
+    said = Remarks()
     preprocess(folder, encoder=None, progress=said)
-    assert len(said.texts) == stages.MAX_NAMED
-    assert [int(text.split(":")[2].split(",")[0]) for text in said.texts] == [*range(1, 31, 3)]
+    assert len(said.warnings) == stages.MAX_NAMED
+    assert [int(text.split(":")[2].split(",")[0]) for text in said.warnings] == [*range(1, 31, 3)]
 
 
 def test_a_file_without_any_readable_image_is_refused(tmp_path: Path) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import lancedb
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +24,7 @@ from bagformer_cli.index.engine import engine_error
 from bagformer_cli.index.lancedb import LanceEngine
 from bagformer_cli.vectors.residual_codes import Codebook
 from tests.support.index_rows import LAYOUT, best, coded, embeddings, query, rows
+from tests.support.remarks import Remarks
 
 
 @pytest.fixture
@@ -323,22 +328,68 @@ def test_compaction_changes_no_result(engine: LanceEngine) -> None:
     assert set(engine.cache("image").keys) == set(keys)
 
 
-@pytest.mark.parametrize("damage", ["values", "keys", "list", "gone"])
-def test_a_damaged_cache_is_made_again(engine: LanceEngine, damage: str) -> None:
-    before = found(engine)
-    folder = engine.cache("image").folder
-    segment = folder / engine.cache("image").names[0]
-    if damage == "values":
-        (segment / "values.npy").write_bytes(b"nonsense")
-    elif damage == "keys":
-        (folder / f"{segment.name}.keys.npy").unlink()
-    elif damage == "list":
-        (folder / "segments.json").write_text("{")
-    else:
-        import shutil
+def lies(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Change the numbers of a file; what others have mapped stays."""
+    array = np.load(path)
+    path.unlink()
+    np.save(path, change(array))
 
-        shutil.rmtree(folder)
+
+DAMAGES: dict[str, Callable[[Path, str], object]] = {
+    "values": lambda folder, name: (folder / name / "values.npy").write_bytes(b"nonsense"),
+    "values of another type": lambda folder, name: lies(
+        folder / name / "values.npy", lambda values: values.astype(np.int16)
+    ),
+    "keys gone": lambda folder, name: (folder / f"{name}.keys.npy").unlink(),
+    "keys reversed": lambda folder, name: lies(
+        folder / f"{name}.keys.npy", lambda keys: keys[::-1].copy()
+    ),
+    "keys of other rows": lambda folder, name: lies(
+        folder / f"{name}.keys.npy", lambda keys: keys + np.uint64(1)
+    ),
+    "scales": lambda folder, name: lies(
+        folder / name / "scales.npy", lambda scales: scales[::-1].copy()
+    ),
+    "count": lambda folder, name: (folder / name / "vectors.json").write_text(
+        (folder / name / "vectors.json").read_text().replace('"items": ', '"items": 1')
+    ),
+    "list": lambda folder, name: (folder / "segments.json").write_text("{"),
+    "another folder": lambda folder, name: (folder / "segments.json").write_text(
+        '{"segments": [["../../elsewhere", 0]]}'
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_made_again_with_a_remark(engine: LanceEngine, damage: str) -> None:
+    before = found(engine)
+    cache = engine.cache("image")
+    DAMAGES[damage](cache.folder, cache.names[0])
+    said = Remarks()
+    again = LanceEngine.open(engine.uri)
+    again.updated_cache("image", said)
+    assert found(again) == before
+    (remark,) = said.warnings
+    assert "damaged" in remark
+    assert str(cache.folder) in remark
     assert found(LanceEngine.open(engine.uri)) == before
+
+
+def test_a_cache_that_is_gone_or_of_an_earlier_version_is_made_without_a_remark(
+    engine: LanceEngine,
+) -> None:
+    before, said = found(engine), Remarks()
+    cache = engine.cache("image")
+    listed = {"segments": cache.names}  # without checksums
+    (cache.folder / "segments.json").write_text(json.dumps(listed))
+    again = LanceEngine.open(engine.uri)
+    again.updated_cache("image", said)
+    assert found(again) == before
+    shutil.rmtree(cache.folder)
+    again = LanceEngine.open(engine.uri)
+    again.updated_cache("image", said)
+    assert found(again) == before
+    assert not said.warnings
 
 
 def test_the_centroid_first_stage_finds_what_the_scan_finds(

@@ -451,13 +451,8 @@ def lying(path: Path, how: str) -> bool:
 # Token indexes are made for large catalogues only; this makes one for any.
 SMALL_TOKEN_INDEXES = """
 import importlib, sys
-for name in ("vector_cache", "mirror"):
-    try:
-        module = importlib.import_module(f"bagformer_cli.index.{name}")
-    except ImportError:
-        continue
-    if hasattr(module, "TOKENS_FROM"):
-        module.TOKENS_FROM = 0
+module = importlib.import_module("bagformer_cli.index.vector_cache")
+module.CENTROIDS_FROM_BYTES = 0
 from bagformer_cli.cli.main import main
 sys.exit(main())
 """

@@ -1,0 +1,26 @@
+"""A progress display that keeps what it is told."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from bagformer_cli.progress import SILENT, Task
+
+
+@dataclass
+class Remarks:
+    """Shows nothing; ``warnings`` holds the warnings in order."""
+
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def info(self, message: str) -> None:
+        pass
+
+    def task(
+        self, description: str, total: int | None = None, unit: str = ""
+    ) -> AbstractContextManager[Task]:
+        return SILENT.task(description, total, unit)
