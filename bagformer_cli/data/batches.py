@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD, decode, resize
+from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD, resize
 from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.machine import usable_cores
@@ -220,9 +220,7 @@ def image_batches(
         positions = range(begin, min(begin + batch_size, len(split.image_ids)))
         raw = np.empty((len(positions), size, size, 3), np.uint8)
         for row, position in enumerate(positions):
-            where = split.image_name(position)
-            data = split.image_bytes(position)
-            raw[row] = resize(decode(data, hint, where, as_original=as_original), size)
+            raw[row] = resize(split.image(position, hint, as_original=as_original), size)
         return normalised(torch.from_numpy(raw))
 
     if workers is None:

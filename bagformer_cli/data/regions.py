@@ -27,7 +27,6 @@ from PIL import Image
 
 from bagformer_cli.config import RegionsConfig
 from bagformer_cli.data.byte_ranges import ByteRange
-from bagformer_cli.data.images import decode
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.files import atomic_file
@@ -200,7 +199,7 @@ def crop_regions(
     labels = [f"{rows}x{columns}" for rows, columns in GRIDS for _ in range(rows * columns)]
     with progress.task(tr("Regions of {split}", split=split.name), len(split.image_ids)) as task:
         for position, number in enumerate(split.image_ids.tolist()):
-            image = decode(split.image_bytes(position), None, split.image_name(position))
+            image = split.image(position)
             crops = np.stack([_crop(image, box) for box in boxes])
             features = np.maximum((crops.reshape(len(boxes), -1) - 0.5) @ first, 0) @ second
             yield number, Regions(features.astype(np.float32), boxes, labels)

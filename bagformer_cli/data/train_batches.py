@@ -17,7 +17,7 @@ from PIL import Image
 from bagformer_cli.config import DataConfig
 from bagformer_cli.data.augment import augment, random_of_sample
 from bagformer_cli.data.batches import Batch, Masked, TextBatch, prefetch
-from bagformer_cli.data.images import decode, resize
+from bagformer_cli.data.images import resize
 from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.positives import Positives
 from bagformer_cli.data.regions import RegionFile
@@ -185,9 +185,7 @@ class DecodedImages:
         return image
 
     def _decode(self, position: int) -> Image.Image:
-        where = self._split.image_name(position)
-        data = self._split.image_bytes(position)
-        return decode(data, self._size, where, as_original=self.as_original)
+        return self._split.image(position, self._size, as_original=self.as_original)
 
 
 def _shrunk(image: Image.Image, side: int) -> Image.Image:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from bagformer_cli.config import DataConfig
-from bagformer_cli.data import train_batches as module
 from bagformer_cli.data.batches import (
     Batch,
     TextBatch,
@@ -27,6 +26,7 @@ from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD, decode, resize
 from bagformer_cli.data.positives import Positives, text_hash
 from bagformer_cli.data.sampler import Sampling
 from bagformer_cli.data.store import preprocess as stages
+from bagformer_cli.data.store import split as store_split
 from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.train_batches import TrainBatches
@@ -247,13 +247,13 @@ def test_workers_cache_and_resumption_change_nothing(split: Split) -> None:
 def test_images_that_do_not_fit_the_memory_are_decoded_each_time(
     split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded: list[str] = []
+    decoded: list[bytes] = []
 
-    def counting(data: bytes, hint: int, where: str, *, as_original: bool) -> object:
-        decoded.append(where)
-        return decode(data, hint, where, as_original=as_original)
+    def counting(data: bytes, hint: int, *, as_original: bool) -> object:
+        decoded.append(data)
+        return decode(data, hint, as_original=as_original)
 
-    monkeypatch.setattr(module, "decode", counting)
+    monkeypatch.setattr(store_split, "decode", counting)
     list(islice(make(split).iterate(), 12))
     assert len(decoded) == 9  # as many as there are images with a query
     decoded.clear()

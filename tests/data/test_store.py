@@ -414,6 +414,20 @@ def test_a_shard_whose_offsets_lie_is_refused(dataset: MugeFolder) -> None:
         read_batches(path)
 
 
+def test_an_image_damaged_inside_the_store_is_named_with_what_to_do(dataset: MugeFolder) -> None:
+    folder = preprocess(dataset, encoder=None, splits=["train"]).path / "train"
+    path = folder / "images-00000.arrow"
+    data = path.read_bytes()
+    broken = picture(10)[:80] + bytes(len(picture(10)) - 80)
+    path.unlink()
+    path.write_bytes(data.replace(picture(10), broken))
+    split = preprocess(dataset, encoder=None, splits=["train"]).split("train")
+    assert split.image(0).size == (24, 20)
+    with pytest.raises(DataError, match=r"train, image 10: .*broken") as caught:
+        split.image(2)
+    assert str(folder) in str(caught.value.hint)
+
+
 def test_arrays_shorter_than_a_killed_run_recorded_are_made_from_the_start(
     dataset: MugeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

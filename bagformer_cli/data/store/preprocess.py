@@ -13,7 +13,6 @@ is in the images file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -41,7 +40,7 @@ from bagformer_cli.data.store.convert import (
     LineLeftOutError,
     convert,
 )
-from bagformer_cli.data.store.split import items_of, positions_of, shards_of
+from bagformer_cli.data.store.split import image_hash, items_of, positions_of, shards_of
 from bagformer_cli.data.store.store import VERSION, Store, default_store, store_version
 from bagformer_cli.data.store.tokens import Encoder, encode_titles, read_json
 from bagformer_cli.data.workers import Workers
@@ -124,8 +123,7 @@ def _image_row(raw: bytes) -> tuple[int, int, bytes]:
         verify(data)
     except DataError as error:
         raise LineLeftOutError(image_id, error) from None
-    digest = hashlib.blake2b(data, digest_size=8).digest()
-    return image_id, int.from_bytes(digest, "big", signed=True), data
+    return image_id, image_hash(data), data
 
 
 def _query_row(raw: bytes, *, items: bool) -> tuple[int, str, tuple[int, ...]]:

@@ -5,6 +5,7 @@ Shapes: Q queries, N images, M answers (pairs of a query and an image).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -14,7 +15,9 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from PIL import Image
 
+from bagformer_cli.data.images import decode
 from bagformer_cli.data.store.arrays import npy_header_bytes
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
@@ -147,11 +150,24 @@ class Split:
         data: bytes = self._images.value("image", position).as_py()
         return data
 
-    def image_name(self, position: int) -> str:
-        """Name the image at a position for an error message."""
-        return tr(
-            "{split}, image {id}", split=self.path, id=self._images.value("image_id", position)
-        )
+    def image(
+        self, position: int, size_hint: int | None = None, *, as_original: bool = False
+    ) -> Image.Image:
+        """Decode the image at a position; see :func:`~bagformer_cli.data.images.decode`.
+
+        Raises:
+            DataError: It cannot be decoded: it was damaged after preprocessing.
+        """
+        data = self.image_bytes(position)
+        try:
+            return decode(data, size_hint, as_original=as_original)
+        except DataError as error:
+            number = self._images.value("image_id", position)
+            error.where = tr("{place}, image {id}", place=self.path, id=number)
+            if image_hash(data) != self.image_hash[position]:
+                error.hint = tr("Delete the folder {path} and run the command again.",
+                                path=self.path)  # fmt: skip
+            raise
 
     # --------------------------------------------------------------------------------- queries
 
@@ -200,6 +216,12 @@ class Split:
                 hint=tr("Run xmr preprocess."),
             )
         return load_tokens(self._tokens_path)
+
+
+def image_hash(data: bytes) -> int:
+    """Hash the bytes of an image file to a signed whole number of 64 bits."""
+    digest = hashlib.blake2b(data, digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 def shards_of(split: Path, name: str) -> Shards:
