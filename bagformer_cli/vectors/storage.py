@@ -70,6 +70,7 @@ def write_vectors(folder: str | Path, parts: Iterable[MultiVectors]) -> MultiVec
         for part in parts:
             if first is None:
                 first, length = part[:0], part.uniform_length
+                _check(part, first)
                 arrays = _arrays(temporary, part)
                 for array in arrays.values():
                     stack.enter_context(closing(array))

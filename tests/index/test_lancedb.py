@@ -347,9 +347,6 @@ DAMAGES: dict[str, Callable[[Path, str], object]] = {
     "keys of other rows": lambda folder, name: lies(
         folder / f"{name}.keys.npy", lambda keys: keys + np.uint64(1)
     ),
-    "scales": lambda folder, name: lies(
-        folder / name / "scales.npy", lambda scales: scales[::-1].copy()
-    ),
     "count": lambda folder, name: (folder / name / "vectors.json").write_text(
         (folder / name / "vectors.json").read_text().replace('"items": ', '"items": 1')
     ),
