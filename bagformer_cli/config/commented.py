@@ -27,7 +27,11 @@ def commented_yaml(config: RunConfig, template: str | Path) -> str:
     document.pop("extends", None)
     merge(document, config.model_dump(mode="json"))
     ordered = _in_order(document, list(RunConfig.model_fields))
-    known = {one.name: f"{one.meaning} ({one.kind})" for one in settings() if one.meaning}
+    known = {
+        one.name: one.meaning if one.section else f"{one.meaning} ({one.kind})"
+        for one in settings()
+        if one.meaning
+    }
     _comment(ordered, known, "", 0)
     buffer = io.StringIO()
     yaml().dump(ordered, buffer)

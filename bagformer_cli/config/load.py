@@ -151,7 +151,8 @@ def _config_error(error: ValidationError, where: str, overrides: Sequence[str]) 
     if first["type"] == "value_error":
         broken = str(first["ctx"]["error"])
         named = [item for item in overrides if item.partition("=")[0].strip() in broken]
-        return ConfigError(broken, where=f"--set {named[0]}" if named else place)
+        sentence = tr("{sentence}.", sentence=broken)
+        return ConfigError(sentence, where=f"--set {named[0]}" if named else place)
     return ConfigError(
         tr("The value does not fit."),
         where=place,

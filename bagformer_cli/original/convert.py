@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor
 
 from bagformer_cli.config import Compat, CrossConfig, Interaction, RunConfig
@@ -103,7 +104,10 @@ def convert_bagformer(
             found=tr("{n} entries", n=tokenizer.vocab_size),
             expected=tr("{n} entries", n=sizes.vocab),
         )
-    config = sizes.config(image_size)
+    try:
+        config = sizes.config(image_size)
+    except (ValidationError, ArithmeticError) as error:  # a size of 0, or far too large
+        raise _not_bagformer(checkpoint, str(sizes)) from error
     config.compat = compat
     config.text.tokenizer, config.text.lexicons = str(sources.vocab), [str(sources.lexicon)]
     config.text.add_sep = sources.add_sep
@@ -138,8 +142,10 @@ def online_model(content: Any, where: str | Path) -> dict[str, Tensor]:
         raise _not_bagformer(where, type(state).__name__)
     kept = {}
     for name, value in state.items():
-        if not isinstance(value, Tensor):
+        if not isinstance(name, str) or not isinstance(value, Tensor):
             raise _not_bagformer(where, f"{name}: {type(value).__name__}")
+        if value.is_quantized or value.layout != torch.strided or value.is_complex():
+            raise _not_bagformer(where, f"{name}: {value.dtype}, {value.layout}")
         if name in QUEUES or _MOMENTUM.match(name) or name.endswith(".position_ids"):
             continue
         kept[name.replace("bert.", "")] = value.float()
