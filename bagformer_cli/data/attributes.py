@@ -159,7 +159,7 @@ def read_attributes(path: str | Path, split: str | None = None) -> Attributes:
     images: dict[int, tuple[Thing, ...]] = {}
     queries: dict[int, tuple[Thing, ...]] = {}
     for number, line in enumerate(ByteRange(path).lines(), 1):
-        if number == 1:
+        if number == 1 or line.blank:
             continue
         try:
             record = json.loads(line.content)

@@ -16,7 +16,7 @@ titles, region files, catalogues, and the conversion of a dataset to its store.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -130,24 +130,35 @@ class ByteRange:
         """
         if not self.begin:
             return 0
-        before = self.begin - len(self.newline)
-        stream.seek(before)
-        read = _lf_lines if self.newline == b"\n" else partial(_other_lines, self.newline)
-        for _, size in read(stream):
-            stream.seek(before + size)
-            return before + size
-        return self.begin
+        position = self.begin - len(self.newline)
+        stream.seek(position)
+        if self.newline == b"\n":
+            # Reading stops at the end of the range: a line that fills many ranges is read once.
+            while raw := stream.readline(_CHUNK):
+                position += len(raw)
+                if raw.endswith(b"\n") or (self.end is not None and position >= self.end):
+                    break
+            return position
+        for _, size in _other_lines(self.newline, stream):
+            position += size
+            break
+        stream.seek(position)
+        return position
 
     def digest(self) -> str:
         """Hash the bytes of the range: 32 hex digits of BLAKE2b."""
         found = hashlib.blake2b(digest_size=16)
+        for chunk in self._chunks():
+            found.update(chunk)
+        return found.hexdigest()
+
+    def _chunks(self) -> Iterator[bytes]:
         with open(self.path, "rb") as stream:
             stream.seek(self.begin)
             left = (file_stamp(self.path)[0] if self.end is None else self.end) - self.begin
-            while left > 0 and (chunk := stream.read(min(left, 1 << 20))):
-                found.update(chunk)
+            while left > 0 and (chunk := stream.read(min(left, _CHUNK))):
+                yield chunk
                 left -= len(chunk)
-        return found.hexdigest()
 
 
 def byte_ranges(path: Path, size: int) -> list[ByteRange]:
@@ -172,6 +183,27 @@ def byte_ranges(path: Path, size: int) -> list[ByteRange]:
     require_regular(path, found)
     total = found.st_size
     return [ByteRange(path, begin, min(begin + size, total)) for begin in range(0, total, size)]
+
+
+def digests_and_numbers(ranges: Iterable[ByteRange]) -> Iterator[tuple[str, int]]:
+    r"""Hash all ranges of a file, and number the first line that begins in each, from 1.
+
+    >>> from tempfile import NamedTemporaryFile
+    >>> with NamedTemporaryFile() as file:
+    ...     _ = Path(file.name).write_bytes(b"abc\nde\nfghijk\nlmnop")
+    ...     [number for _, number in digests_and_numbers(byte_ranges(Path(file.name), 8))]
+    [1, 4, 5]
+    """
+    ends, last = 0, b""  # line ends before the range, and the byte before it
+    for part in ranges:
+        # The first line that begins in the range follows the first line end from that byte on.
+        number = ends + 2 - (last == b"\n") if part.begin else 1
+        found = hashlib.blake2b(digest_size=16)
+        for chunk in part._chunks():
+            found.update(chunk)
+            ends += chunk.count(b"\n")
+            last = chunk[-1:]
+        yield found.hexdigest(), number
 
 
 def file_stamp(path: Path) -> list[int]:

@@ -196,19 +196,22 @@ _Parse = Callable[[bytes], tuple[int, tuple[int, ...], int]]
 
 
 def _read_range(parse: _Parse, part: ByteRange) -> _Records:
-    """Parse the lines of one byte range; runs in any process."""
+    """Parse the lines of one byte range that are not blank; runs in any process."""
     records = _Records()
-    for line in part.lines(skip_blank_end=True):
+    for line in part.lines():
+        records.lines += 1
+        if line.blank:
+            continue
+        at = records.lines - 1
         try:
             number, items, length = parse(line.content)
         except DataError as error:
-            records.errors.append((records.lines, error))
+            records.errors.append((at, error))
         else:
             records.ids.append(number)
-            records.at.append(records.lines)
+            records.at.append(at)
             records.items.append(items)
             records.longest = max(records.longest, length)
-        records.lines += 1
     return records
 
 

@@ -20,6 +20,7 @@ A TSV has no quotes: its cells contain neither tabs nor line breaks.
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
@@ -29,6 +30,9 @@ from bagformer_cli.errors import DataError, shortened
 from bagformer_cli.messages import tr
 
 QUOTE = '"'
+_FORMULA = re.compile(r'"=""([^",;\t]*)"""|(?:(?<=[,;\t])|^)="([^",;\t]*)"(?=[,;\t]|$)')
+"""``="00123"``: how programs keep Excel from reading a code as a number."""
+
 MAX_QUOTED = 1 << 20
 """Characters of the longest cell that goes over several lines. A larger value reads further ahead
 after a stray quote."""
@@ -97,6 +101,8 @@ class RowReader(Iterator[Row]):
             return Row([text], number, number, end, error)
         if not self.quotes or QUOTE not in text:
             return Row(text.split(self.separator), number, number, end, _unusable(text))
+        if '="' in text or '"=' in text:
+            text = _FORMULA.sub(lambda found: found[1] or found[2] or "", text)
         if (cells := self._plain_csv(text)) is not None:
             return Row(cells, number, number, end)
         cutter = _Cutter(self.separator)

@@ -199,9 +199,11 @@ def may_omit_items(path: Path) -> bool:
 
 
 def _records(path: Path, parse: Callable[[bytes], T], id_of: Callable[[T], int]) -> Iterator[T]:
-    """Parse every line and refuse an id that is there twice."""
+    """Parse every line that is not blank, and refuse an id that is there twice."""
     first_line: dict[int, int] = {}
-    for number, line in enumerate(ByteRange(path).lines(skip_blank_end=True), 1):
+    for number, line in enumerate(ByteRange(path).lines(), 1):
+        if line.blank:
+            continue
         try:
             record = parse(line.content)
             first = first_line.setdefault(id_of(record), number)

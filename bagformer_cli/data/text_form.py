@@ -91,7 +91,7 @@ def encoding_hint(encoding: str) -> str:
 def _codec(encoding: str) -> str:
     """Return Python's name of an encoding."""
     try:
-        "\n".encode(encoding).decode(encoding)
+        codecs.getincrementaldecoder(encoding)("replace").decode("\n".encode(encoding))
         name = codecs.lookup(encoding).name
     except (LookupError, ValueError):  # no such codec; one of bytes; an odd name
         raise InputError(
@@ -108,8 +108,7 @@ def _encoding_of(head: bytes, given: str, path: Path) -> str:
             return encoding
     wide = given.startswith(("utf-16", "utf-32"))
     if b"\0" in head:
-        orders = [name for name in _WIDE if name.startswith(given)] if wide else _WIDE
-        for name in orders:
+        for name in sorted(_WIDE, key=lambda name: not name.startswith(given)):
             if _reads_as(head, name):
                 return name
     if not wide:

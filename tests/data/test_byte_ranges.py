@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bagformer_cli.data.byte_ranges import ByteRange, byte_ranges, decode_line, line_number
+from bagformer_cli.data import byte_ranges as module
+from bagformer_cli.data.byte_ranges import (
+    ByteRange,
+    byte_ranges,
+    decode_line,
+    digests_and_numbers,
+    line_number,
+)
 from bagformer_cli.errors import DataError, InputError
 
 LINES = st.lists(st.binary(max_size=9).map(lambda raw: raw.replace(b"\n", b"")), max_size=12)
@@ -41,6 +48,64 @@ def test_only_blank_lines_at_the_end_are_skipped(
     while expected and not expected[-1].raw.strip():
         expected.pop()
     assert list(ByteRange(path).lines(skip_blank_end=True)) == expected
+
+
+@given(LINES, st.integers(1, 40))
+def test_ranges_know_the_numbers_of_their_first_lines(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], size: int
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "file"
+    path.write_bytes(b"\n".join(lines))
+    ranges = byte_ranges(path, size)
+    for part, (digest, number) in zip(ranges, digests_and_numbers(ranges), strict=True):
+        assert digest == part.digest()
+        for line in part.lines():
+            assert number == line_number(path, line.begin)
+            break
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\r\n"), max_size=6), max_size=9),
+    st.sampled_from(["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]),
+    st.sampled_from(["\n", "\r"]),
+)
+def test_lines_of_every_encoding_are_those_of_the_decoded_file(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], encoding: str, end: str
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "file"
+    text = end.join(["", *lines])
+    path.write_bytes(text.encode(encoding))
+    newline = end.encode(encoding)
+    found = list(ByteRange(path, newline=newline).lines())
+    expected = [part + end for part in text.split(end)]
+    expected[-1] = expected[-1].removesuffix(end)  # the last line has no end
+    assert [line.raw.decode(encoding) for line in found] == [line for line in expected if line]
+    for line in found:
+        assert next(ByteRange(path, line.begin, newline=newline).lines()) == line
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\n\0"])
+def test_a_line_that_is_too_long_costs_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newline: bytes
+) -> None:
+    monkeypatch.setattr(module, "MAX_LINE", 5_000_000)
+    path = tmp_path / "file"
+    path.write_bytes(b"ab" + newline + b"x" * 12_000_000 + newline + b"cd" + newline)
+    first, long, last = ByteRange(path, newline=newline).lines()
+    assert (first.content.rstrip(b"\0\n"), last.raw) == (b"ab", b"cd" + newline)
+    assert long.end - long.begin == 12_000_000 + len(newline)
+    assert len(long.raw) < 10_000
+    with pytest.raises(DataError, match="too long"):
+        _ = long.content
+    if newline == b"\n":
+        ranges = byte_ranges(path, 1_000_000)
+        assert [line for part in ranges for line in part.lines()] == [first, long, last]
+
+
+def test_many_blank_lines_are_read_in_linear_time(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"\n" * 300_000 + b"x\n" + b"\n" * 300_000)
+    assert sum(1 for _ in ByteRange(path).lines(skip_blank_end=True)) == 300_001
 
 
 def test_line_ends_and_a_byte_order_mark_are_no_content(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from bagformer_cli.data.byte_ranges import (
     ByteRange,
     byte_ranges,
     decode_line,
+    digests_and_numbers,
     file_stamp,
-    line_number,
 )
 from bagformer_cli.data.catalogue.products import Part, Product, digest_of, part_name
 from bagformer_cli.data.muge import QUERIES_NAME, SPLITS, MugeFolder, iter_queries
@@ -37,11 +37,13 @@ class ImagesPart(Part):
 
     Args:
         lines: The byte range.
+        first: Number of the first line in the range, from 1.
         queries: The queries file that gives titles; None: no titles.
         split: The split in ``attributes.jsonl`` that gives attributes; None: no attributes.
     """
 
     lines: ByteRange
+    first: int
     queries: Path | None = None
     split: str | None = None
 
@@ -51,11 +53,13 @@ class ImagesPart(Part):
         titles = _titles(self.queries) if self.queries else {}
         known = _attributes(path.parent, self.split) if self.split else Attributes({}, {})
         shop_ids = ids_of(path.parent).images if self.queries else {}
-        for line in self.lines.lines(skip_blank_end=True):
+        for at, line in enumerate(self.lines.lines(), self.first):
+            if line.blank:
+                continue
             try:
                 number, data = parse_image_line(line.content)
             except DataError as error:
-                error.where = f"{path}:{line_number(path, line.begin)}"
+                error.where = f"{path}:{at}"
                 yield error
                 continue
             name = f"{path}#{number}"
@@ -76,18 +80,21 @@ class TitlesPart(Part):
 
     Args:
         lines: The byte range.
+        first: Number of the first line in the range, from 1.
         queries: The lines are those of a queries file.
     """
 
     lines: ByteRange
+    first: int
     queries: bool
 
     def products(self) -> Iterator[Product | InputError]:
         """Read the titles; the id is the query's, or the number of the line."""
-        path, number = self.lines.path, 0
-        for line in self.lines.lines(skip_blank_end=True):
-            number = number + 1 if number else line_number(path, line.begin)
+        path = self.lines.path
+        for number, line in enumerate(self.lines.lines(skip_blank_end=True), self.first):
             where = f"{path}:{number}"
+            if self.queries and line.blank:
+                continue
             try:
                 if self.queries:
                     query = parse_query_line(line.content, items=False)
@@ -112,8 +119,10 @@ def titles_of(path: Path) -> tuple[Part, ...]:
     # Earlier versions read a whole queries file as its first part: the other digests must differ.
     how = ["by line"] if queries and len(ranges) > 1 else []
     return tuple(
-        TitlesPart(part_name(n), digest_of([lines.digest(), how, []]), lines, queries)
-        for n, lines in enumerate(ranges)
+        TitlesPart(part_name(n), digest_of([digest, how, []]), lines, first, queries)
+        for n, (lines, (digest, first)) in enumerate(
+            zip(ranges, digests_and_numbers(ranges), strict=True)
+        )
     )
 
 
@@ -158,11 +167,12 @@ def _image_parts(path: Path, queries: Path | None, split: str | None) -> tuple[P
     stamps = [] if queries is None else [file_stamp(queries)]
     if queries is not None and (path.parent / IDS).is_file():
         stamps.append(file_stamp(path.parent / IDS))
+    ranges = byte_ranges(path, IMAGE_BYTES)
     return tuple(
-        ImagesPart(
-            part_name(n), digest_of([lines.digest(), options, stamps]), lines, queries, split
+        ImagesPart(part_name(n), digest_of([digest, options, stamps]), lines, first, queries, split)
+        for n, (lines, (digest, first)) in enumerate(
+            zip(ranges, digests_and_numbers(ranges), strict=True)
         )
-        for n, lines in enumerate(byte_ranges(path, IMAGE_BYTES))
     )
 
 

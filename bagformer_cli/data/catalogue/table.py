@@ -175,12 +175,15 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
     if shapes:
         names = list(dict.fromkeys(name for shape in shapes for name in shape))
         _check_names(names, str(path), options.chosen)
-    unnamed = seen.pop("", None)
+    unnamed = seen.pop("", None) is not None
     types = {name: options.settled.get(name, one.type) for name, one in seen.items()}
     remarks: list[str | None] = [*remarks_of(path, options.sheet)]
     remarks += [remark_of(name, one, types[name]) for name, one in seen.items()]
-    if unnamed is not None:
-        remarks.append(tr("A column without a heading is left out."))
+    if unnamed and headings is not None:
+        which = ", ".join(str(at) for at, name in enumerate(headings, 1) if not name)
+        remarks.append(tr("Column {n} has no heading and is left out.", n=which))
+    elif unnamed:
+        remarks.append(tr("Fields with an empty name are left out."))
     columns = None if json else headings or HEADLESS
     text = text_of(path, options.sheet)
     separator = separator_of(path, options.encoding) if text == path and not json else None
@@ -219,7 +222,7 @@ def _check_names(headings: Sequence[str], where: str, chosen: Mapping[str, str])
         raise InputError(
             tr("The table has neither images nor titles."),
             where=where,
-            found=shortened(", ".join(headings), 200),
+            found=", ".join(headings)[:200],
             expected=tr("one of: {names}", names=accepted_headings("image", "title")),
             hint=tr("Rename '{name}', or name the columns: --column image=…", name=near)
             if near
@@ -302,13 +305,15 @@ def _identity(values: dict[str, Any], name: str | None, where: str) -> str | Non
 
 
 def _attributes(record: Record) -> dict[str, Any]:
-    """The columns that are not empty and are neither id nor image nor title."""
+    """The columns that are not blank and are neither id nor image nor title."""
     taken = _taken(record.columns)
-    return {
-        name: value
-        for name, value in record.values.items()
-        if value is not None and value != "" and name not in taken
-    }
+    found = {}
+    for name, value in record.values.items():
+        if isinstance(value, str):
+            value = value.strip()  # a blank after a comma would make filters miss the value
+        if value is not None and value != "" and name not in taken:
+            found[name] = value
+    return found
 
 
 def _taken(columns: Mapping[str, str]) -> tuple[str | None, ...]:

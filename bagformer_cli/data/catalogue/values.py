@@ -91,7 +91,7 @@ class Seen:
         numbers: How many of them are numbers.
         truths: How many of them are truth values.
         currency: The currency of the column.
-        odd: The first value that is no number, and where it is.
+        odd: The first value that is no number, or one in another currency, and where it is.
         dressed: The first number with a currency or commas, and where it is.
     """
 
@@ -136,6 +136,15 @@ def remark_of(name: str, seen: Seen, kind: str) -> str | None:
     """
     if kind == "str" and seen.odd is not None and seen.numbers > seen.count / 2:
         value, where = seen.odd
+        if number_of(value) is not None and seen.dressed is not None:
+            return tr(
+                "'{name}' is stored as text, not numbers: {value} ({where}) is in another currency "
+                "than {other}.",
+                name=name,
+                value=shortened(value),
+                where=where,
+                other=shortened(seen.dressed[0]),
+            )
         return tr(
             "'{name}' is stored as text, not numbers: {value} ({where}) is not a number.",
             name=name,

@@ -96,6 +96,7 @@ class Shard:
         sha256: SHA-256 of the lines that it was made from.
         bytes: Size of its file.
         left_out: Lines of its byte range that have no row.
+        blank: Runs of blank lines: number of the first, counted from 0 in the shard, and length.
     """
 
     number: int
@@ -103,11 +104,12 @@ class Shard:
     sha256: str
     bytes: int
     left_out: list[LeftOut] = field(default_factory=list)
+    blank: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def lines(self) -> int:
         """Lines of its byte range."""
-        return self.rows + len(self.left_out)
+        return self.rows + len(self.left_out) + sum(length for _, length in self.blank)
 
 
 @dataclass
@@ -175,9 +177,13 @@ class ConversionRecord:
 
     def line_of(self, row: int) -> int:
         """Find the line, counted from 1, of a row of all shards, counted from 0."""
-        line = row + 1
-        for left in self.left_out:
-            line += left.line <= line
+        line, first = row + 1, 1
+        for number in sorted(self.shards):
+            shard = self.shards[number]
+            gaps = sorted([*shard.blank, *((left.line, 1) for left in shard.left_out)])
+            for begin, length in gaps:
+                line += length if first + begin <= line else 0
+            first += shard.lines
         return line
 
 
@@ -259,6 +265,8 @@ def _make_shard(folder: Path, lines: LineFormat, job: tuple[int, ByteRange]) -> 
     digest = hashlib.sha256()
     rows = 0
     left_out: list[LeftOut] = []
+    blank: list[tuple[int, int]] = []
+    blanks = 0
     path = lines.shard_path(folder, number)
     with (
         atomic_file(path) as temporary,
@@ -269,10 +277,17 @@ def _make_shard(folder: Path, lines: LineFormat, job: tuple[int, ByteRange]) -> 
             table = []
             for line in batch:
                 _add(digest, line)
+                place = rows + len(table) + len(left_out) + blanks
+                if line.blank:
+                    if blank and sum(blank[-1]) == place:
+                        blank[-1] = (blank[-1][0], blank[-1][1] + 1)
+                    else:
+                        blank.append((place, 1))
+                    blanks += 1
+                    continue
                 try:
                     table.append(lines.parse(line.content))
                 except LineLeftOutError as error:
-                    place = rows + len(table) + len(left_out)
                     left_out.append(LeftOut(place, error.key, str(error.reason)))
                 except DataError as error:
                     error.where = f"{part.path}:{line_number(part.path, line.begin)}"
@@ -281,7 +296,7 @@ def _make_shard(folder: Path, lines: LineFormat, job: tuple[int, ByteRange]) -> 
             arrays = [pa.array(c, t) for c, t in zip(columns, lines.schema.types, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=lines.schema))
             rows += len(table)
-    return Shard(number, rows, digest.hexdigest(), path.stat().st_size, left_out)
+    return Shard(number, rows, digest.hexdigest(), path.stat().st_size, left_out, blank)
 
 
 def _is_sound(path: Path, shard: Shard, schema: pa.Schema, progress: Progress) -> bool:
@@ -308,7 +323,7 @@ def _sha256(part: ByteRange) -> str:
 
 def _add(digest: hashlib._Hash, line: Line) -> None:
     # Line ends count as \n: a file copied between systems is still the same file.
-    digest.update(line.content)
+    digest.update(line.raw.rstrip(b"\r\n"))
     digest.update(b"\n")
 
 
