@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bagformer_cli.data.muge import MugeFolder, MugeImageWriter, Query, write_queries
 from bagformer_cli.data.store import convert, tokens
@@ -650,3 +652,25 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
         command = [sys.executable, "-c", script, str(folder.path)]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True).stdout))
     assert peaks[1] < peaks[0] + 40
+
+
+def _numbered(raw: bytes) -> tuple[int]:
+    if raw == b"x":
+        raise convert.LineLeftOutError(7, DataError("broken"))
+    return (int(raw),)
+
+
+@given(st.lists(st.sampled_from([b"", b" ", b"x", b"5", b"123456"]), max_size=12))
+def test_lines_keep_their_numbers_across_blank_and_broken_ones(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
+) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    (folder / "source").write_bytes(b"\n".join([*lines, b"9"]))
+    form = convert.LineFormat("rows", pa.schema({"number": pa.int64()}), _numbered, 10)
+    for _ in range(2):  # the second record is read from its file
+        record = convert.convert(folder / "source", folder, form, lambda folder, record: None)
+        assert [line.line for line in record.left_out] == [
+            at for at, line in enumerate(lines, 1) if line == b"x"
+        ]
+        rows = [at for at, line in enumerate([*lines, b"9"], 1) if line.strip().isdigit()]
+        assert [record.line_of(row) for row in range(len(rows))] == rows

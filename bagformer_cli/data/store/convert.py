@@ -136,7 +136,13 @@ class ConversionRecord:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             shards = [
-                Shard(**{**shard, "left_out": [LeftOut(*line) for line in shard["left_out"]]})
+                Shard(
+                    **{
+                        **shard,
+                        "left_out": [LeftOut(*line) for line in shard["left_out"]],
+                        "blank": [(first, length) for first, length in shard.get("blank", [])],
+                    }
+                )
                 for shard in values["spans"]
             ]
             return cls(
@@ -274,7 +280,7 @@ def _make_shard(folder: Path, lines: LineFormat, job: tuple[int, ByteRange]) -> 
         pa.ipc.new_file(sink, lines.schema) as writer,
     ):
         for batch in _batched(part.lines(skip_blank_end=True)):
-            table = []
+            table: list[Sequence[Any]] = []
             for line in batch:
                 _add(digest, line)
                 place = rows + len(table) + len(left_out) + blanks
