@@ -16,10 +16,11 @@ from __future__ import annotations
 import codecs
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from bagformer_cli.data.byte_ranges import ByteRange, decode_line
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.data.byte_ranges import ByteRange, decode_line, file_stamp
+from bagformer_cli.errors import DataError, InputError, cannot_read
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import open_regular
 
@@ -68,6 +69,14 @@ def text_form(path: Path, encoding: str) -> TextForm:
         InputError: The file cannot be read, or there is no such encoding.
         DataError: Most of its lines are not text in this encoding.
     """
+    try:
+        return _text_form(path, encoding, *file_stamp(path))
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+@lru_cache(maxsize=8)  # each part of a table asks for it
+def _text_form(path: Path, encoding: str, *stamp: int) -> TextForm:
     with open_regular(path) as stream:
         head = stream.read(_HEAD)
     name = _codec(encoding)
