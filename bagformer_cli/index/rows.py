@@ -46,6 +46,7 @@ VectorType = Literal["int8", "float16", "float32", "residual4"]
 SingleVector = Literal["cls", "mean"]
 
 VERSION = 1
+MAX_DIM = 1 << 16  # a larger number in a file is damage, and would reserve memory
 KEY = b"xmr"
 TEXT = ("id", "title", "image")
 
@@ -115,23 +116,31 @@ class Layout:
 
     @classmethod
     def from_schema(cls, schema: pa.Schema) -> Self | None:
-        """Read the layout from a schema's metadata; return None if it is missing.
+        """Read the layout from a schema's metadata; return None if it is missing or damaged.
 
         Raises:
-            InputError: The vectors have a type that this version does not know.
+            InputError: Another version wrote it, or the vectors have a type that this version does
+                not know.
         """
         raw = (schema.metadata or {}).get(KEY)
         if raw is None:
             return None
+        values: Any = None
         try:
             values = json.loads(raw)
             for name, stored in _JSON_NAMES.items():
                 values[name] = values.pop(stored)
             layout = cls(**{**values, "sides": tuple(values["sides"])})
-            known = layout.dtype in _ARROW_TYPES
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            version = values.get("version", VERSION) if isinstance(values, dict) else VERSION
+            if version == VERSION:
+                return None
+            raise _wrong_version(version) from None  # it may have other fields
+        if layout.version != VERSION:
+            raise _wrong_version(layout.version)
+        if not layout._is_sound():
             return None
-        if not known:  # residual2, for example, which earlier versions wrote
+        if layout.dtype not in _ARROW_TYPES:  # residual2, for example, which earlier versions wrote
             raise InputError(
                 tr("This version of xmr cannot read vectors of this type."),
                 found=layout.dtype,
@@ -139,6 +148,22 @@ class Layout:
                 hint=tr("Encode the catalogue again with another --dtype."),
             )
         return layout
+
+    def _is_sound(self) -> bool:
+        """Tell whether every field has a value of its type and range."""
+        texts = (self.model, self.dtype, self.checkpoint, self.codebook)
+        return (
+            all(isinstance(text, str) for text in texts)
+            and type(self.dim) is int
+            and 0 < self.dim <= MAX_DIM
+            and self.single_vector in ("cls", "mean")
+            and len(self.sides) > 0
+            and all(side in SIDES for side in self.sides)
+            and isinstance(self.reduction, dict)
+            and all(isinstance(value, (int, float)) for value in self.reduction.values())
+            and isinstance(self.attributes, dict)
+            and all(kind in list(_ATTRIBUTES) for kind in self.attributes.values())
+        )
 
     def to_stored(self, vectors: MultiVectors, codebook: Codebook | None = None) -> MultiVectors:
         """Convert vectors to the stored type, on the CPU.
@@ -203,6 +228,15 @@ class Layout:
                     if name == "codebook"
                     else tr("Encode them with the options the index was built with."),
                 )
+
+
+def _wrong_version(version: object) -> InputError:
+    return InputError(
+        tr("Another version of xmr wrote this index or these vectors."),
+        found=tr("format {version}", version=version),
+        expected=tr("format {version}", version=VERSION),
+        hint=tr("Build it again with this version, or update xmr."),
+    )
 
 
 def wrong_model(layout: Layout, found: str, where: str) -> InputError:
