@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bagformer_cli.data.muge import MugeFolder, MugeImageWriter, Query, write_queries
@@ -660,6 +660,7 @@ def _numbered(raw: bytes) -> tuple[int]:
     return (int(raw),)
 
 
+@settings(max_examples=15)
 @given(st.lists(st.sampled_from([b"", b" ", b"x", b"5", b"123456"]), max_size=12))
 def test_lines_keep_their_numbers_across_blank_and_broken_ones(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
