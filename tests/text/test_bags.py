@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from bagformer_cli.text import jit as kernels
 from bagformer_cli.text.bags import TitleEncoder, TokenBags
+from bagformer_cli.text.cut_titles import CutTitles
 from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.segmenter import Segmenter
 from bagformer_cli.text.tokenizer import Tokenizer
@@ -177,3 +179,54 @@ def test_ids_are_those_of_the_original(shared: Path) -> None:
         for i, record in enumerate(records):
             ids = bags.ids[bags.token_offsets[i] : bags.token_offsets[i + 1]].tolist()
             assert ids == record[way]["input_ids"][: record[way]["n_tokens"]]
+
+
+# --- titles that are cut --------------------------------------------------------------------------
+
+
+def test_cut_titles_are_counted_and_the_longest_is_shown() -> None:
+    made = TitleEncoder(encoder().tokenizer, encoder().segmenter, 6, True)
+    made(["红裙", "红色连衣裙", "红色连衣裙手机壳", ""])
+    made(["红" * 2000])
+    found = made.take_cut()
+    assert (found.number, found.longest) == (3, 2000)
+    assert made.take_cut() == CutTitles()
+    said = found.sentence(6)
+    assert said.startswith("3 titles are longer than the model's 6 tokens")
+    assert "2000 characters" in said
+    assert len(said) < 200
+    assert CutTitles().sentence(6) == ""
+    assert CutTitles.from_json(found._asdict()) == found
+    assert CutTitles.from_json(None) == CutTitles.from_json({"number": "x"}) == CutTitles()
+
+
+@pytest.mark.parametrize("before", ["", " " * 5000, "\u3000\n" * 900])
+def test_a_very_long_title_has_the_tokens_of_its_beginning(before: str) -> None:
+    title = "红色碎花连衣裙 2件装"
+    long, short = encoder()([before + title * 3000]), encoder()([title * 3])
+    for name in ("ids", "bag_starts", "bag_ends"):
+        assert getattr(long, name).tolist() == getattr(short, name).tolist()
+    assert encoder().bags(title * 3000) == encoder().bags(title * 3)
+
+
+PILES = {
+    "letters and digits": "a1" * 20_000,
+    "joined": "a1-" * 15_000,
+    "times": "3x" * 20_000,
+    "plus signs": "a+" * 20_000,
+    "marks": "e" + "\u0301" * 40_000,
+    "invisible": "\u200b" * 40_000 + "红",
+    "offers": "满" * 40_000,
+}
+
+
+@pytest.mark.parametrize("pile", PILES)
+def test_time_grows_with_the_length_alone(pile: str) -> None:
+    """Four times the characters take about four times as long: none of these is quadratic."""
+    title = PILES[pile]
+    times = []
+    for part in (title[: len(title) // 4], title):
+        began = time.process_time()
+        encoder().bags(part, whole=True)
+        times.append(time.process_time() - began)
+    assert times[1] < 9 * times[0] + 0.2

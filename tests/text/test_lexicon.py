@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -9,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ahocorasick
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -455,3 +460,88 @@ def test_xmr_dict_check_and_stats(xmr: Callable, write: Write) -> None:  # type:
     assert found["titles"]["bags"]["lexicon"] == 5
     assert found["titles"]["unknown"] == {"窬": 1}  # no punctuation
     assert found["titles"]["entries_used"] == 2
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+def lie(path: Path, value: int) -> bytes:
+    """The content of an array file with its first and last number replaced."""
+    array = np.load(path).copy()
+    if not array.size:
+        return path.read_bytes()
+    kind = np.iinfo(array.dtype)
+    array.flat[0] = array.flat[-1] = min(max(value, kind.min), kind.max)
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+DAMAGE: dict[str, Callable[[Path], bytes]] = {
+    "emptied": lambda path: b"",
+    "cut": lambda path: path.read_bytes()[: path.stat().st_size // 2],
+    "zeros": lambda path: bytes(path.stat().st_size),
+    "longer": lambda path: path.read_bytes() + b"\0" * 64,
+    "large numbers": lambda path: lie(path, 1 << 40),
+    "small numbers": lambda path: lie(path, -(1 << 40)),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_cache_is_noticed_and_made_again(
+    write: Write, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bagformer_cli.files._fsync", lambda path: None)  # 20 files each time
+    path = write(
+        "红色\tcolour", "件\tunit", "机\thead", "款\tsuffix", "消毒", "连衣裙\tcategory\t5"
+    )
+    right = Lexicon.load([path])
+    assert right.remarks == ()
+    for file in sorted(right.folder.rglob("*.*")):
+        if file.suffix != ".npy" and "numbers" in how:
+            continue
+        content = DAMAGE[how](file)
+        if content == file.read_bytes():
+            continue
+        file.unlink()  # what is mapped stays
+        file.write_bytes(content)
+        again = Lexicon.load([path])
+        (remark,) = again.remarks
+        assert "damaged" in remark
+        assert again.fingerprint == right.fingerprint
+        assert list(again.entries()) == list(right.entries())
+        assert again.arrays.cost.tolist() == right.arrays.cost.tolist()
+        assert Lexicon.load([path]).remarks == ()
+
+
+@pytest.mark.parametrize("value", [1 << 40, -(1 << 40), 3])
+def test_arrays_that_lie_are_noticed_even_if_their_checksums_are_right(
+    write: Write, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No loop over the arrays can leave them or run for ever, whoever wrote the cache."""
+    path = write("红色\tcolour", "红色裙", "件\tunit", "机\thead", "款\tsuffix", "消毒")
+    folder = Lexicon.load([path]).folder
+    monkeypatch.setattr("bagformer_cli.files._fsync", lambda path: None)
+    for file in sorted(folder.rglob("*.npy")):
+        content = lie(file, value)
+        file.unlink()
+        file.write_bytes(content)
+        meta = json.loads((folder / "meta.json").read_text("utf-8"))
+        meta["checksums"][str(file.relative_to(folder))] = zlib.crc32(content)
+        (folder / "meta.json").write_text(json.dumps(meta), "utf-8")
+        lexicon = Lexicon.load([path])
+        segmenter = Segmenter(lexicon)
+        bags = segmenter.segment("红色裙消毒机2件新款")
+        assert "".join(bag.text for bag in bags) == "红色裙消毒机2件新款"
+        shutil.rmtree(folder)
+        Lexicon.load([path])
+
+
+def test_without_a_cache_folder_a_temporary_one_is_used(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bagformer_cli.text.lexicon_cache.cache_folder", lambda: Path("/proc/xmr"))
+    lexicon = Lexicon.load([write("红色", "裙")])
+    (remark,) = lexicon.remarks
+    assert "XMR_CACHE" in remark
+    assert words(lexicon) == {"红色": None, "裙": None}
