@@ -79,10 +79,13 @@ def own_dataset(folder: Path) -> str:
 def find_moved(recorded: str, folder: Path, option: str) -> str:
     """Find the dataset that a run names, from any current folder.
 
+    A relative path starts from the folder in which the run was started, as ``run.json`` says. If
+    the project has been moved since, it starts from one of the folders that contain the run. The
+    current folder counts only for a model folder that was copied without its run: a folder of the
+    same name can be another dataset.
+
     Args:
-        recorded: ``data.dataset`` of the run's configuration. A relative path is looked for in the
-            folders that contain the run before it is looked for in the current folder: runs of
-            other projects can be used from anywhere.
+        recorded: ``data.dataset`` of the run's configuration.
         folder: The run folder or a model folder in it.
         option: The option that names another folder, for the message.
 
@@ -92,12 +95,20 @@ def find_moved(recorded: str, folder: Path, option: str) -> str:
     Raises:
         InputError: The dataset has been moved or deleted.
     """
+    from bagformer_cli.training.run_record import started_in  # imports torch
+
     path = folder_of(recorded)
-    if not path.is_absolute():
-        for parent in folder.resolve().parents:
-            if naming_of(parent / path) is not None:
-                return recorded if parent == Path.cwd() else str(parent / path)
-    if recorded in BUILT_IN or naming_of(path) is not None:
+    if path.is_absolute():
+        places = [Path()]
+    else:
+        run = folder.resolve()
+        start = started_in(run) or started_in(run.parent)
+        places = [*filter(None, [start]), *run.parents, *([] if start else [Path.cwd()])]
+    for place in places:
+        if naming_of(place / path) is not None:
+            is_here = path.is_absolute() or place == Path.cwd()
+            return recorded if is_here else str(place / path)
+    if recorded in BUILT_IN:
         return recorded
     raise InputError(
         tr("The dataset of this run is not there."),

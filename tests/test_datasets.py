@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ def model(run: Path, dataset: str) -> Path:
     """The model folder of a run that names a dataset."""
     best = run / "best"
     best.mkdir(parents=True)
-    (best / "config.yaml").write_text(f"data: {{dataset: {dataset}}}\n")
+    for folder in (best, run):
+        (folder / "config.yaml").write_text(f"data: {{dataset: {dataset}}}\n")
     return best
 
 
@@ -43,6 +45,20 @@ def test_the_dataset_of_another_project_is_found_beside_its_run(
     best = model(tmp_path / "other/runs/a", "shop")
     assert own_dataset(best) == str(tmp_path / "other/shop")
     assert own_dataset(Path("../other/runs/a/best")) == str(tmp_path / "other/shop")
+
+
+def test_a_folder_of_the_same_name_elsewhere_is_not_taken_for_it(
+    project: Path, tmp_path: Path
+) -> None:
+    write_split(project / "shop", "train")
+    best = model(tmp_path / "scratch/a", "shop")
+    assert own_dataset(best) == "shop"  # nothing says where the run was started
+    record = {"started": {"directory": str(tmp_path / "other")}, "resumed": []}
+    (best.parent / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="not there"):
+        own_dataset(best)
+    write_split(tmp_path / "other/shop", "train")
+    assert own_dataset(best) == own_dataset(best.parent) == str(tmp_path / "other/shop")
 
 
 def test_a_dataset_that_is_gone_is_named(project: Path) -> None:

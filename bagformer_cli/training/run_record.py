@@ -50,6 +50,15 @@ def record_resume(run: Path, step: int, world_size: int = 1) -> None:
     _write(run, record)
 
 
+def started_in(run: Path) -> Path | None:
+    """Return the folder in which a run was started; None: not recorded."""
+    try:
+        record = json.loads((run / FILE).read_text(encoding="utf-8"))
+        return Path(record["started"]["directory"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
 def _write(run: Path, record: dict[str, Any]) -> None:
     text = json.dumps(record, ensure_ascii=False, indent=1)
     write_text(run / FILE, text.encode("utf-8", "backslashreplace").decode() + "\n")

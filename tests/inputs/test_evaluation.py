@@ -131,6 +131,66 @@ def test_a_demo_model_says_that_it_has_seen_drawn_pictures_only(
     assert re.search("drawn|generated|synthetic", run.err)
 
 
+def test_a_run_is_evaluated_on_its_own_dataset_from_any_folder(
+    xmr: Callable[..., Any], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbered(home / "mine", "train", "valid")
+    assert train(xmr, Path("mine"), Path("runs/a")).code == 0
+    numbered(tmp_path / "other/mine", "valid", count=11)  # of the same name
+    monkeypatch.chdir(tmp_path / "other")
+    assert xmr("eval", "--checkpoint", home / "runs/a", "--json").json()["n_items"] == 12
+    (home / "mine").rename(home / "moved")
+    assert_refused(xmr("eval", "--checkpoint", home / "runs/a/best"), "mine", "--dataset")
+    run = xmr("eval", "--checkpoint", home / "runs/a", "--dataset", home / "moved", "--json")
+    assert run.json()["n_items"] == 12
+    monkeypatch.chdir(home)
+    resume = ["train", "--resume", "--output-dir", "runs/a"]
+    assert_refused(xmr(*resume), "mine", "data.dataset")
+    assert xmr(*resume, "--set", "data.dataset=moved").code == 0
+
+
+def test_models_of_different_datasets_are_compared_on_a_named_one_only(
+    xmr: Callable[..., Any], home: Path
+) -> None:
+    for name in ("mine", "yours"):
+        numbered(home / name, "train", "valid")
+        assert train(xmr, home / name, home / "runs" / name).code == 0
+    assert_refused(xmr("compare", "runs/mine", "runs/yours"), "mine", "yours", "--dataset")
+    assert xmr("compare", "runs/mine", "runs/yours", "--dataset", "mine").code == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--rerank 0 --tune-beta",
+        "--rerank 0 --beta 1",
+        "--tune-beta --beta 1",
+        "--products p.tsv --rerank 5",
+        "--products p.tsv --submission s.jsonl",
+        "--items k.txt --submission s.jsonl",
+        "--naming text",
+        "--check s.jsonl --rerank 5",
+        "--check s.jsonl --checkpoint r",
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(
+    xmr: Callable[..., Any], model: Path, home: Path, options: str
+) -> None:
+    numbered(home / "set", "valid")
+    checkpoint = [] if "--check" in options else ["--checkpoint", model]
+    run = xmr("eval", "--dataset", "set", *checkpoint, *options.split())
+    assert_refused(run, options.split()[0])
+    assert not (home / "s.jsonl").exists()
+
+
+def test_a_submission_is_checked_against_a_named_dataset_only(
+    xmr: Callable[..., Any], home: Path
+) -> None:
+    (home / "s.jsonl").touch()
+    assert_refused(xmr("eval", "--check", "s.jsonl"), "--dataset")
+    assert not (home / "data").exists()
+
+
 def fitting_bert(folder: Path, kind: str) -> Path:
     """A folder in transformers' form whose weights do not fit a BERT."""
     import transformers
@@ -176,6 +236,9 @@ def hidden(folder: Path, kind: str) -> tuple[Path, str]:
     if kind == "the case, empty lists":
         return copytree(DATA / "13-hidden-answers/allempty", folder), "valid"
     numbered(folder, "test", answers=False)
+    if kind == "twelve, null":
+        path = folder / "MR_test_queries.jsonl"
+        path.write_text(path.read_text("utf-8").replace('"item_ids": []', '"item_ids": null'))
     if kind == "twelve, no key":
         path = folder / "MR_test_queries.jsonl"
         lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
@@ -185,7 +248,13 @@ def hidden(folder: Path, kind: str) -> tuple[Path, str]:
     return folder, "test"
 
 
-HIDDEN = ["the case, no key", "the case, empty lists", "twelve, empty lists", "twelve, no key"]
+HIDDEN = [
+    "the case, no key",
+    "the case, empty lists",
+    "twelve, empty lists",
+    "twelve, no key",
+    "twelve, null",
+]
 
 
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "table"])
