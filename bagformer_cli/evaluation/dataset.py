@@ -68,33 +68,11 @@ def evaluate_folder(
     if request.submission is not None:
         given = (folder.path, checkpoint, request.reranker, request.items, request.products)
         check_output(request.submission, [path for path in given if path is not None])
-    device = request.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(checkpoint, device)
-    other = None
-    if request.reranker is not None:
-        other = load_model(request.reranker, device)
-        require_cross_encoder(other, request.reranker)
-    elif any(request.rerank or ()):
-        require_cross_encoder(model, checkpoint)
-    counts = EvaluationOptions(request.rerank).counts(model.config.evaluation)
-    if not (counts and (other or model).can_rerank):
-        for option, value in (("--tune-beta", request.tune_beta or None), ("--beta", request.beta)):
-            if value is not None:
-                raise _no_merged_score(checkpoint, other or model, option)
+    model, other = _load_models(checkpoint, request)
     part, options = _open(folder, model, other, request.split, request, progress)
     unanswered = _check_answers(part, folder, request, progress)
     settings = model.config.evaluation
-    key = None if request.reranker is None else reranker_key(request.reranker)
-    if key is not None:
-        settings.beta = settings.slow_betas.get(key, settings.beta)
-    if request.beta is not None:
-        settings.beta = request.beta
-    if request.tune_beta:
-        valid = _open(folder, model, other, "valid", request, progress)
-        require_answers(valid[0], folder.queries_path("valid"))
-        settings.beta = _tune_beta(model, *valid, progress)
-        save_beta(checkpoint, settings.beta, key)
-        progress.info(tr("beta {beta}, chosen on validation", beta=f"{settings.beta:g}"))
+    settings.beta = _beta(folder, checkpoint, model, other, request, progress)
     if request.products is not None:
         options = replace(options, groups=read_products(request.products, part.image_ids))
     subsets = {"": None} if request.items is None else read_subsets(request.items, part)
@@ -132,6 +110,54 @@ def evaluate_folder(
         report["submission_order"] = "merged" if first.reranked else "recall"
         report["submission_reranked"] = first.reranked
     return report
+
+
+def _load_models(
+    checkpoint: Path, request: EvaluationRequest
+) -> tuple[RetrievalModel, RetrievalModel | None]:
+    """Load the evaluated model and another one that reranks; check that they can do so."""
+    device = request.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(checkpoint, device)
+    other = None
+    if request.reranker is not None:
+        other = load_model(request.reranker, device)
+        require_cross_encoder(other, request.reranker)
+    elif any(request.rerank or ()):
+        require_cross_encoder(model, checkpoint)
+    counts = EvaluationOptions(request.rerank).counts(model.config.evaluation)
+    if not (counts and (other or model).can_rerank):
+        options = {
+            "--tune-beta": request.tune_beta,
+            "--beta": request.beta is not None,
+            "--slow": other is not None,
+        }
+        for option, given in options.items():
+            if given:
+                raise _no_merged_score(checkpoint, other or model, option)
+    return model, other
+
+
+def _beta(
+    folder: MugeFolder,
+    checkpoint: Path,
+    model: RetrievalModel,
+    other: RetrievalModel | None,
+    request: EvaluationRequest,
+    progress: Progress,
+) -> float:
+    """Return the weight of the fast score: given, tuned and saved now, or configured."""
+    settings = model.config.evaluation
+    if request.beta is not None:
+        return request.beta
+    key = None if request.reranker is None else reranker_key(request.reranker)
+    if request.tune_beta:
+        valid, options = _open(folder, model, other, "valid", request, progress)
+        require_answers(valid, folder.queries_path("valid"))
+        beta = _tune_beta(model, valid, options, progress)
+        save_beta(checkpoint, beta, key)
+        progress.info(tr("beta {beta}, chosen on validation", beta=f"{beta:g}"))
+        return beta
+    return settings.beta if key is None else settings.slow_betas.get(key, settings.beta)
 
 
 def _no_merged_score(checkpoint: Path, model: RetrievalModel, option: str) -> InputError:
