@@ -118,6 +118,20 @@ def shown(path: str | Path) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
+def require_text(path: str | Path) -> None:
+    """Check that a name is valid text: run folders and indexes store it in UTF-8.
+
+    Raises:
+        InputError: It is not UTF-8.
+    """
+    if not is_text(str(path)):
+        raise InputError(
+            tr("The file name is not UTF-8."),
+            where=shown(path),
+            hint=tr("Rename it, or choose another name."),
+        )
+
+
 def is_text(name: str) -> bool:
     r"""Say whether a string is valid text without null characters: UTF-8 and any file can hold it.
 

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from bagformer_cli.errors import InputError
-from bagformer_cli.opening import is_text, open_regular, read_regular, require_inside, shown
+from bagformer_cli.opening import (
+    is_text,
+    open_regular,
+    read_regular,
+    require_inside,
+    require_text,
+    shown,
+)
 
 
 def test_a_regular_file_is_read_also_through_a_link(tmp_path: Path) -> None:
@@ -78,3 +85,6 @@ def test_names_are_shown_as_text() -> None:
     assert len(shown("data:image/png;base64," + "A" * 100_000)) < 1000
     shown("\ud83d").encode()
     assert not is_text(gbk)
+    require_text("红裙")
+    with pytest.raises(InputError, match="not UTF-8"):
+        require_text(gbk)

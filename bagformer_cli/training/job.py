@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.store.store import Store
+from bagformer_cli.opening import require_text
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.chain import resume_chain, stage_configs, start_chain
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
@@ -91,6 +92,8 @@ def new_job(
         else:
             config.training.checkpoint = str(teacher)
     name = f"{Path(config.data.dataset).name}-{mode or config.model.interaction}"
+    if output_dir is not None:
+        require_text(output_dir)
     run = processes.broadcast_object(output_dir or unused_run_folder(RUNS, name))
     if processes.is_main:
         require_no_run(run)

@@ -28,7 +28,7 @@ from bagformer_cli.data.table_formats import unreadable_kind
 from bagformer_cli.data.workbook import ENDINGS
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
-from bagformer_cli.opening import is_text, require_regular, shown
+from bagformer_cli.opening import require_regular, require_text
 
 TABLE_ENDINGS = {".csv", ".tsv", *JSON_ENDINGS, *ENDINGS}
 
@@ -92,10 +92,7 @@ def open_catalogue(
     """
     path = Path(source)
     for name in (path, root or path):
-        if not is_text(str(name)):  # an index stores where its images are
-            raise InputError(
-                tr("The file name is not UTF-8."), where=shown(name), hint=tr("Rename it.")
-            )
+        require_text(name)
     access = ImageAccess(root, download)
     if path.is_dir():
         if titles:
