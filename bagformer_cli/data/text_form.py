@@ -100,11 +100,7 @@ def encoding_hint(encoding: str) -> str:
 def _codec(encoding: str) -> str:
     """Return Python's name of an encoding."""
     try:
-<<<<<<< HEAD
         codecs.getincrementaldecoder(encoding)("replace").decode("\n".encode(encoding))
-=======
-        "\n".encode(encoding).decode(encoding, "replace")  # idna refuses "replace"
->>>>>>> 2ef49b1 (Run folders and encodings with odd names are refused in words)
         name = codecs.lookup(encoding).name
     except (LookupError, ValueError):  # no such codec; one of bytes; an odd name
         raise InputError(
