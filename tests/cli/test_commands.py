@@ -154,7 +154,7 @@ def test_a_title_of_ten_thousand_characters_is_truncated_with_a_warning(
     long = "红色连衣裙" * 2000
     run = xmr("score", tmp_path / "image.png", long, "--checkpoint", tmp_path / "model", "--json")
     assert run.code == 0
-    assert "are ignored" in run.err
+    assert "its end is ignored. It has 10000 characters" in run.err
     assert run.json()["titles"] == [long]
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bagformer_cli.config import load_config, save_config
 from bagformer_cli.errors import InputError
 from bagformer_cli.text import jit as kernels
 from bagformer_cli.text.characters import (
@@ -19,6 +20,7 @@ from bagformer_cli.text.characters import (
     without_invisible,
     wordpiece_tables,
 )
+from bagformer_cli.text.from_config import title_encoder
 from bagformer_cli.text.tokenizer import SPECIALS, Tokenizer
 from bagformer_cli.text.tools.make_vocab import vocabulary
 
@@ -196,3 +198,22 @@ def test_every_invisible_character_is_dropped_by_tokens_and_bags() -> None:
     for character in hidden:
         if not 0xD800 <= ord(character) <= 0xDFFF:
             assert alone(FOLDING, f"红a{character}b12")[0] == expected[0], hex(ord(character))
+
+
+def test_a_stored_configuration_without_the_setting_keeps_wide_characters(tmp_path: Path) -> None:
+    """Models trained before ``text.fold_width`` existed: their titles are read as before."""
+    config = load_config("demo")
+    assert config.text.fold_width
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml", stored=True).text.fold_width
+    lines = (tmp_path / "config.yaml").read_text("utf-8").splitlines(keepends=True)
+    (tmp_path / "config.yaml").write_text(
+        "".join(line for line in lines if "fold_width" not in line), "utf-8"
+    )
+    stored = load_config(tmp_path / "config.yaml", stored=True)
+    assert not stored.text.fold_width
+    assert load_config(tmp_path / "config.yaml").text.fold_width  # as a new configuration
+    lexicon = tmp_path / "words.txt"
+    lexicon.write_text("裙\n", "utf-8")
+    for made, folds in ((config, True), (stored, False)):
+        assert title_encoder(made, TOKENIZER, [lexicon]).tokenizer.fold_width == folds
