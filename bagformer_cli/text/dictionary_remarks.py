@@ -26,8 +26,8 @@ def _lines(dictionaries: Sequence[Read]) -> Iterator[str]:
         lost = [problem for problem in dictionary.problems if not problem.harmless]
         if lost:
             yield tr(
-                "{path}: {n} of its lines cannot be used and are left out, first line {line}: "
-                "{message} `xmr dict check {path}` lists them.",
+                "{path}: {n} of its lines are left out, or read without their weight; the first "
+                "is line {line}: {message} `xmr dict check {path}` lists them.",
                 path=path,
                 n=len(lost),
                 line=lost[0].line,
