@@ -128,7 +128,8 @@ def _unused(runs: Path, name: str) -> Iterator[Path]:
     for number in count(1):
         folder = runs / (name if number == 1 else f"{name}-{number}")
         # Only a lock is left where a process was killed before it wrote anything.
-        if not folder.exists() or [entry.name for entry in folder.iterdir()] == [LOCK]:
+        left = [entry.name for entry in folder.iterdir()] if folder.is_dir() else None
+        if not folder.exists() or left == [LOCK]:
             yield folder
 
 
