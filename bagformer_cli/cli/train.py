@@ -146,6 +146,8 @@ def train(
                 "training.checkpoint": checkpoint,
             }
             given = [f"{key}={value}" for key, value in options.items() if value is not None]
+            if dataset is not None and dataset != "demo":
+                resolve(dataset)  # before anything is downloaded for it
             job = jobs.new_job(
                 config or default_config(dataset, interaction, mode),
                 given + (overrides or []),
