@@ -186,6 +186,25 @@ def test_products_without_a_side_are_added_to_others(tmp_path: Path, dim: int) -
     assert {row["id"] for row in made.fetch(keys, ["id"])} == expected
 
 
+@pytest.mark.parametrize(
+    "names", [[["../elsewhere", 1]], [["/tmp", 1]], [["segment-x", 1]], [3], "segments", 3]
+)
+def test_names_in_a_cache_are_no_paths(engine: LanceEngine, names: Any) -> None:
+    expected = found(engine)
+    folder = engine.cache("image").folder
+    (folder / "segments.json").write_text(json.dumps({"segments": names}))
+    again = LanceEngine.open(engine.uri)
+    assert found(again) == expected
+    assert json.loads((folder / "segments.json").read_text())["segments"] != names
+
+
+def test_row_ids_in_a_wrong_order_are_noticed(engine: LanceEngine) -> None:
+    expected = found(engine)
+    (keys,) = engine.cache("image").folder.glob("*.keys.npy")
+    np.save(keys, np.load(keys)[::-1])
+    assert found(LanceEngine.open(engine.uri)) == expected
+
+
 def test_a_snapshot_stays_at_its_version(engine: LanceEngine) -> None:
     before = found(engine)
     snapshot = engine.snapshot("image")
