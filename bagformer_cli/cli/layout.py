@@ -58,7 +58,7 @@ def wrap(text: str, width: int, *, cut: bool = False) -> list[str]:
                 lines.append(line.rstrip())
             line, used = "", 0
             while cut and size > width:
-                head = fitting(unit, width)
+                head = _cut(unit, width)
                 lines.append(head)
                 unit = unit[len(head) :]
                 size = display_width(unit)
@@ -107,6 +107,13 @@ def fitting(text: str, width: int) -> str:
         if used > width and at:
             return text[:at]
     return text
+
+
+def _cut(word: str, width: int) -> str:
+    """Return the beginning of a long word: a path or an address ends after one of its parts."""
+    head = fitting(word, width)
+    part = max(head.rfind(sign) for sign in "/\\_-=&?,;")
+    return head[: part + 1] if part >= len(head) // 2 else head
 
 
 def shortened(text: str, width: int) -> str:
