@@ -51,7 +51,7 @@ def test_the_pipeline_trains_evaluates_scores_and_searches(
 def test_an_interrupted_demo_continues_and_a_finished_one_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: Any) -> None:
+    def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     write_demo(tmp_path / "data" / "demo", images=300, seed=5, workers=1, size=64)
