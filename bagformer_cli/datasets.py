@@ -13,7 +13,7 @@ from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.data.store.tokens import Encoder
 from bagformer_cli.data.workers import Workers
-from bagformer_cli.errors import InputError, nearest
+from bagformer_cli.errors import InputError, PathError, nearest
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -45,13 +45,19 @@ def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
         if not MUGE.is_dir() or naming_of(MUGE) is None:
             raise muge_missing()
         return MugeFolder(MUGE)
+    expected = tr("a folder in MUGE form, or demo, or muge")
+    if path.is_file():
+        raise InputError(
+            tr("This is a file; a dataset is a folder."),
+            where=dataset,
+            expected=expected,
+            hint=tr("`{command}` makes one.", command=f"xmr data import {dataset} --out FOLDER"),
+        )
+    error = PathError(tr("There is no dataset of that name."), dataset, "missing", expected)
     near = nearest(str(dataset), ["demo", "muge"])
-    raise InputError(
-        tr("There is no dataset of that name."),
-        where=dataset,
-        expected=tr("a folder in MUGE form, or demo, or muge"),
-        hint=tr("Did you mean {name}?", name=near) if near else None,
-    )
+    if near:
+        error.hint = tr("Did you mean {name}?", name=near)
+    raise error
 
 
 def folder_of(dataset: str) -> Path:

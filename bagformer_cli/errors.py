@@ -7,6 +7,7 @@ the process exits with :attr:`XmrError.exit_code`.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -74,6 +75,31 @@ class InputError(XmrError):
     exit_code = 2
 
 
+class PathError(InputError):
+    """A file or folder that is missing, of the wrong kind, or must not be opened.
+
+    ``cli/failures.py`` adds the hint when it is printed: only then the disk is searched for a
+    similar name.
+
+    Args:
+        message: See :class:`XmrError`.
+        where: The path.
+        reason: ``missing``, ``folder`` (a file was expected), ``file`` (a folder was expected),
+            ``denied`` or ``exists``.
+        expected: What would be right.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        where: str | Path | None = None,
+        reason: str = "missing",
+        expected: str | None = None,
+    ) -> None:
+        super().__init__(message, where=where, expected=expected)
+        self.reason = reason
+
+
 class DataError(InputError):
     """A broken data file; :attr:`where` names file and line."""
 
@@ -110,15 +136,33 @@ def cannot_read(path: str | Path, error: OSError | UnicodeDecodeError) -> InputE
     """Make the error for a file that cannot be opened or is not UTF-8 text."""
     if isinstance(error, UnicodeDecodeError):
         found = error.object[error.start : error.start + 8].hex(" ").upper()
-        return InputError(tr("The file is not UTF-8 text."), where=path, found=found)
+        return InputError(
+            tr("The file is not UTF-8 text."),
+            where=path,
+            found=found,
+            hint=tr("Save the file as UTF-8."),
+        )
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return InputError(tr("No such file."), where=path)
-    if isinstance(error, IsADirectoryError):
-        return InputError(tr("This is a folder; a file was expected."), where=path)
-    if isinstance(error, PermissionError):
+        return PathError(tr("No such file."), path, "missing")
+    return path_error(path, error) or InputError(
+        tr("The file cannot be read."), where=path, found=error.strerror
+    )
+
+
+def path_error(path: str | Path, error: OSError) -> PathError | None:
+    """Make the error for a path that cannot be opened, made or replaced; None: another cause."""
+    if isinstance(error, FileNotFoundError):
+        return PathError(tr("No such file or folder."), path, "missing")
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         message = tr("This file or folder cannot be opened: permission denied.")
-        return InputError(message, where=path)
-    return InputError(tr("The file cannot be read."), where=path, found=error.strerror)
+        return PathError(message, path, "denied")
+    if isinstance(error, IsADirectoryError):
+        return PathError(tr("This is a folder; a file was expected."), path, "folder")
+    if isinstance(error, NotADirectoryError):
+        return PathError(tr("This is a file; a folder was expected."), path, "file")
+    if isinstance(error, FileExistsError):
+        return PathError(tr("A file or folder of this name already exists."), path, "exists")
+    return None
 
 
 def shortened(value: object, most: int = 60) -> str:

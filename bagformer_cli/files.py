@@ -42,7 +42,7 @@ _FULL_TEXT = re.compile(
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn 'no space left' in the block into a :class:`DiskFullError` that names ``path``."""
+    """Name ``path`` in errors of the block; 'no space left' becomes a :class:`DiskFullError`."""
     try:
         yield
     except DiskFullError:
@@ -50,6 +50,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         if is_disk_full(error):
             raise disk_full(path, error) from error
+        if isinstance(error, OSError) and str(error.filename).endswith(".part"):  # temporary
+            error.filename, error.filename2 = str(path), None
         raise
 
 

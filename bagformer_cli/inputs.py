@@ -41,7 +41,12 @@ def title_list(titles: Any) -> list[str]:
                 expected=tr("a text (str)"),
             )
         if is_blank(title):
-            raise InputError(tr("The title is empty."), where=where, found=repr(title))
+            raise InputError(
+                tr("The title is empty."),
+                where=where,
+                found=repr(title),
+                expected=tr("at least one visible character"),
+            )
         found.append(str(title))
     return found
 

@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from bagformer_cli.errors import InputError, cannot_read
+from bagformer_cli.errors import InputError, PathError, cannot_read
 from bagformer_cli.messages import tr
 
 # A pipe that nobody writes to would block `open` itself. Regular files ignore the flag.
@@ -73,7 +73,7 @@ def require_regular(path: str | Path, found: os.stat_result) -> None:
     if stat.S_ISREG(found.st_mode):
         return
     if stat.S_ISDIR(found.st_mode):
-        raise InputError(tr("This is a folder; a file was expected."), where=shown(path))
+        raise PathError(tr("This is a folder; a file was expected."), shown(path), "folder")
     kind = tr("a device")
     if stat.S_ISFIFO(found.st_mode):
         kind = tr("a pipe")

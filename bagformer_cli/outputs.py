@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, PathError
 from bagformer_cli.files import atomic_file, disk_errors
 from bagformer_cli.messages import tr
 from bagformer_cli.temporary import scratch_folder
@@ -31,17 +31,20 @@ _MOST_LINKS = 40  # more of them are a circle
 
 
 def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
-    """Refuse an output that is a folder or would overwrite an input; call it before long work.
+    """Refuse an output that cannot be written or would overwrite an input, before long work.
 
     Args:
         path: The output.
         inputs: Files that the command reads, and folders of which it reads the files.
 
     Raises:
-        InputError: The output is a folder, or the same file as an input, by whatever name.
+        InputError: The output is a folder, or the same file as an input, by whatever name; or its
+            folder cannot be made or written.
     """
     if os.path.isdir(path):
-        raise InputError(tr("This is a folder; a file was expected."), where=path)
+        raise PathError(tr("This is a folder; a file was expected."), path, "folder")
+    if _keeps_content(path):
+        check_output_folder(_followed(Path(path)).parent)
     if not os.path.exists(path):
         return
     for given in inputs:
@@ -54,6 +57,22 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
                     found=None if os.path.abspath(one) == os.path.abspath(path) else one,
                     hint=tr("Choose another name for the output."),
                 )
+
+
+def check_output_folder(path: str | Path) -> None:
+    """Check that a folder exists or can be made, and can be written; call it before long work.
+
+    Raises:
+        InputError: It or a folder above it is a file, or permissions forbid it.
+    """
+    known = Path(path)
+    while not known.exists() and known != known.parent:
+        known = known.parent
+    if not known.is_dir():
+        raise PathError(tr("This is a file; a folder was expected."), known, "file")
+    effective = os.access in os.supports_effective_ids
+    if not os.access(known, os.W_OK | os.X_OK, effective_ids=effective):
+        raise PathError(tr("This folder cannot be written: permission denied."), known, "denied")
 
 
 @contextmanager
@@ -109,7 +128,7 @@ def _keeps_content(path: str | Path) -> bool:
     """Say whether a path is a regular file or nothing yet: neither a device nor a pipe."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return True
 
 

@@ -6,14 +6,24 @@ plain function of a lower layer, and prints the result through ``console``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from bagformer_cli.cli import console
-from bagformer_cli.cli.failures import UsageError, name_parameter, to_error, unknown_command
+from bagformer_cli.cli.failures import (
+    UsageError,
+    excluding_options,
+    invalid_value,
+    name_parameter,
+    needed_option,
+    parameter_name,
+    to_error,
+    unknown_command,
+)
 from bagformer_cli.cli.help import EXAMPLE, Rows, help_page
 from bagformer_cli.messages import tr
 
@@ -39,17 +49,59 @@ Debug = Annotated[
 """``--debug``: declare it as ``debug: Debug = False``; its callback does the rest."""
 
 
+class OptionRules(NamedTuple):
+    """Which options of a command need or exclude each other; see :meth:`App.command`."""
+
+    needs: Mapping[str, Sequence[str]]
+    apart: Sequence[Sequence[str]]
+
+
+_NO_RULES = OptionRules({}, ())
+
+LARGEST = 2**31 - 1
+"""Largest value of an option that takes a whole number and names no limit of its own."""
+
+
 class Command(TyperCommand):
     """A command with a help page by :func:`help_page`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the command line; attach the command to an error, for its hint."""
+        """Parse the command line and check what Typer does not.
+
+        Raises:
+            InputError: A number is not finite or too large, or options need or exclude each other.
+        """
         try:
-            return super().parse_args(ctx, with_dashed_texts(args, self.get_params(ctx)))
+            rest = super().parse_args(ctx, with_dashed_texts(args, self.get_params(ctx)))
         except UsageError as error:
             if getattr(error, "ctx", None) is None:
-                error.ctx = ctx  # type: ignore[attr-defined]
+                error.ctx = ctx  # type: ignore[attr-defined]  # for the hint
             raise
+        given = given_options(ctx)
+        self._check_numbers(ctx, given)
+        self._check_combination(ctx, given)
+        return rest
+
+    def _check_numbers(self, ctx: Any, given: Mapping[str, Any]) -> None:
+        limits = {_key(p): _maximum(p) for p in self.get_params(ctx)}
+        for name, value in given.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise invalid_value(ctx.command_path, name, value, tr("a number"))
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if whole and limits[name] is None and abs(value) > LARGEST:
+                expected = tr("at most {n}", n=f"{LARGEST:,}")
+                raise invalid_value(ctx.command_path, name, value, expected)
+
+    def _check_combination(self, ctx: Any, given: Mapping[str, Any]) -> None:
+        rules = getattr(self.callback, "option_rules", _NO_RULES)
+        for name, others in rules.needs.items():
+            if name in given and not any(_is_given(other, given) for other in others):
+                raise needed_option(ctx.command_path, name, " | ".join(others))
+        for group in rules.apart:
+            keys = given.keys() & set(group)
+            found = [parameter_name(p) for p in self.get_params(ctx) if _key(p) in keys]
+            if len(found) > 1:
+                raise excluding_options(ctx.command_path, found)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error about a value names the option that the value came from."""
@@ -106,6 +158,35 @@ def _is_text(argument: str, with_value: set[str]) -> bool:
     return not name[:1].isalpha() or not name.isascii() or " " in name
 
 
+def _is_given(wanted: str, given: Mapping[str, Any]) -> bool:
+    """Say whether ``--gold`` is given, or ``--engine ray`` with this value."""
+    name, _, value = wanted.partition(" ")
+    return name in given and (not value or str(given[name]) == value)
+
+
+def given_options(ctx: Any) -> dict[str, Any]:
+    """Return what the command line gives: option such as ``--where``, or argument, to value."""
+    given = {}
+    for parameter in ctx.command.get_params(ctx):
+        source = ctx.get_parameter_source(parameter.name)
+        value = ctx.params.get(parameter.name)
+        if source is not None and source.name == "COMMANDLINE" and value not in (None, ()):
+            given[_key(parameter)] = value
+    return given
+
+
+def _key(parameter: Any) -> str:
+    """Return ``--where`` for an option, ``titles`` for an argument: the same in all languages."""
+    if parameter.param_type_name == "option":
+        return parameter_name(parameter)
+    return str(parameter.name)
+
+
+def _maximum(parameter: Any) -> float | None:
+    """Return the limit of a numeric parameter; Typer before 0.24 kept it in Click's type."""
+    return getattr(parameter, "max", None) or getattr(getattr(parameter, "type", None), "max", None)
+
+
 class Group(TyperGroup):
     """A command with subcommands; a misspelt one gets a suggestion."""
 
@@ -156,9 +237,30 @@ class App(typer.Typer):
         if group:
             self.callback()(lambda: None)
 
-    def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
-        """Declare a command; takes what ``typer.Typer.command`` takes."""
+    def command(
+        self,
+        name: str | None = None,
+        *,
+        needs: Mapping[str, Sequence[str]] | None = None,
+        apart: Sequence[Sequence[str]] = (),
+        **options: Any,
+    ) -> Callable[[Any], Any]:
+        """Declare a command.
+
+        Args:
+            name: Its name; None: that of the function.
+            needs: Option to others, such as ``--gold`` or ``--engine ray``; it has no effect
+                unless one of them is given. Arguments are named as the function's parameter.
+            apart: Groups of options of which at most one may be given.
+            **options: What ``typer.Typer.command`` takes.
+        """
         options.setdefault("cls", Command)
         if options.get("help"):  # Typer would strip the indentation of examples
             options["help"] = options["help"].replace("\n    ", f"\n{EXAMPLE}")
-        return super().command(name, **options)
+        declare = super().command(name, **options)
+
+        def decorate(function: Any) -> Any:
+            function.option_rules = OptionRules(needs or {}, apart)
+            return declare(function)
+
+        return decorate

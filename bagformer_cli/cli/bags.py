@@ -34,7 +34,9 @@ app = App()
         "empty line after each title. Given as --lexicon, its marked words are entries.\n\n"
         "Without colours (in a pipe, with NO_COLOR), titles are shown as tables, and those of a "
         "file as one line each: 红色/colour 连衣裙/category"
-    )
+    ),
+    needs={"--show-errors": ["--gold"], "--workers": ["--input"]},
+    apart=[("titles", "--gold"), ("titles", "--input"), ("--output", "--gold")],
 )
 def bags(
     titles: Annotated[list[str] | None, typer.Argument(help=tr("Titles."))] = None,
@@ -78,7 +80,11 @@ def bags(
         )
     for title in given:
         if not title.strip():
-            raise InputError(tr("A title is empty."), found=repr(title))
+            raise InputError(
+                tr("A title is empty."),
+                found=repr(title),
+                expected=tr("at least one visible character"),
+            )
     lexicons = chosen_lexicons(builtin, lexicon)
     from bagformer_cli.data.title_files import bag_encoder
     from bagformer_cli.outputs import check_output

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from bagformer_cli.cli import bars, console
-from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.app import App, Debug, Json, given_options
+from bagformer_cli.cli.failures import needed_option
 from bagformer_cli.cli.formatting import duration
 from bagformer_cli.cli.options import Builtin, Lexicons, chosen_lexicons
-from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
+from bagformer_cli.outputs import check_output_folder
 from bagformer_cli.progress import Progress
 
 app = App()
@@ -35,6 +37,7 @@ TITLES = 20_000  # titles of one measurement; a shorter list is repeated
     )
 )
 def bench(
+    ctx: typer.Context,
     part: Annotated[
         Literal["titles", "maxsim", "training", "search", "index"] | None,
         typer.Argument(
@@ -102,6 +105,9 @@ def bench(
     from dataclasses import asdict
 
     parts = DEFAULT_PARTS if part is None else (part,)
+    _refuse_useless(given_options(ctx), parts)
+    if folder is not None:
+        check_output_folder(folder)
     report: dict[str, Any] = {}
     with bars.progress() as progress:
         if "maxsim" in parts:
@@ -145,6 +151,30 @@ def bench(
     console.result(report, lambda: _show(report))
 
 
+def _refuse_useless(given: Iterable[str], parts: Sequence[str]) -> None:
+    """Raise if an option is given that no measured part reads."""
+    for name in given:
+        readers = _READERS.get(name)
+        if readers is not None and not set(readers) & set(parts):
+            raise needed_option("xmr bench", name, " | ".join(readers))
+
+
+_READERS = {
+    "--titles": ("titles",),
+    "--lexicon": ("titles",),
+    "--builtin": ("titles",),
+    "--items": ("search", "index"),
+    "--length": ("search", "index"),
+    "--dim": ("search", "index"),
+    "--folder": ("search", "index"),
+    "--first-stage": ("search",),
+    "--products": ("index",),
+    "--queries": ("index",),
+    "--lancedb-lists": ("index",),
+}
+"""Option to the parts that read it."""
+
+
 def _titles(file: Path | None, lexicons: list[str], progress: Progress) -> dict[str, Any]:
     """Measure cutting the titles of a file, or of the demo dataset."""
     from dataclasses import asdict
@@ -162,8 +192,6 @@ def _titles(file: Path | None, lexicons: list[str], progress: Progress) -> dict[
         texts = [query.text for query in iter_queries(folder.queries_path("train"))]
     else:
         texts = list(read_titles(file))
-    if not texts:
-        raise InputError(tr("The file has no titles."), where=file)
     config = load_config("demo")
     config.text.lexicons = lexicons
     encoder = build_titles(config)

@@ -47,7 +47,9 @@ def demo(
 ) -> None:
     """Parse, draw, print."""
     from bagformer_cli.demo import write_demo
+    from bagformer_cli.outputs import check_output_folder
 
+    check_output_folder(out)
     with bars.progress() as progress:
         write_demo(out, images=images, seed=seed, workers=workers, progress=progress)
     found = {"folder": out, "images": images, "seed": seed}
@@ -65,7 +67,8 @@ def demo(
         "image.regions. Regions are crops, encoded by a small fixed network; with --checkpoint, "
         "they are the grid cells of the model's image backbone.\n\n"
         "    xmr data regions demo --checkpoint runs/demo"
-    )
+    ),
+    apart=[("--width", "--checkpoint")],
 )
 def regions(
     folder: DatasetArgument,

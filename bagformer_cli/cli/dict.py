@@ -56,7 +56,7 @@ def stats(
     from bagformer_cli.data.title_files import read_titles
     from bagformer_cli.text.tools.check import Coverage, coverage
 
-    lexicons = [*(["builtin"] if builtin else []), *(dictionaries or [])]
+    lexicons = chosen_lexicons(builtin, dictionaries)
     covered: Coverage | None = None
     with _segmenter(lexicons) as (segmenter, progress):
         entries = list(segmenter.lexicon.entries())

@@ -31,7 +31,9 @@ from bagformer_cli.cli.options import (
     catalogue_encoder,
     chosen_columns,
 )
+from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
+from bagformer_cli.outputs import check_output_folder
 
 app = App()
 
@@ -47,7 +49,8 @@ app = App()
         "    xmr encode data/muge --split test --out vectors/\n\n"
         "    xmr encode queries.txt --titles --out vectors/\n\n"
         "`xmr index build vectors/ INDEX` builds an index from the files."
-    )
+    ),
+    needs={"--address": ["--engine ray"]},
 )
 def encode(
     source: Annotated[
@@ -97,6 +100,7 @@ def encode(
     from bagformer_cli.data.catalogue.catalogue import open_catalogue
     from bagformer_cli.data.workers import Ray
 
+    check_output_folder(out)
     catalogue = open_catalogue(
         source,
         split=split,
@@ -108,7 +112,7 @@ def encode(
         sheet=sheet,
         download=download,
     )
-    from bagformer_cli.index.encoded import ModelFolder, encode_catalogue
+    from bagformer_cli.index.encoded import ModelFolder, discard_encoded, encode_catalogue
 
     started = time.perf_counter()
     with bars.progress() as progress:
@@ -125,6 +129,13 @@ def encode(
             encoder.options,
             workers=Ray(address) if engine == "ray" else workers,
             progress=progress,
+        )
+    if not made.rows:
+        discard_encoded(out)
+        raise InputError(
+            tr("Nothing was encoded: all {n} products were left out.", n=made.skipped),
+            where=source,
+            hint=tr("The warnings above say why."),
         )
     report: dict[str, Any] = {
         "source": str(source),

@@ -68,7 +68,7 @@ def evaluate_command(
     items: Annotated[
         Path | None,
         typer.Option(
-            metavar="KEYS",
+            metavar=tr("FILE"),
             help=tr(
                 "File of image ids, one per line: evaluate on these images and their queries. "
                 "With a subset name after a tab: on each subset, and their average."
@@ -98,7 +98,7 @@ def evaluate_command(
     check: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
+            metavar=tr("FILE"),
             help=tr(
                 "Check a submission against the dataset's split, without a model, and print its "
                 "recall if the answers are known."

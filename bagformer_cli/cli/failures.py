@@ -6,12 +6,21 @@ Code that can explain a failure raises its own :class:`XmrError`. This module co
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 
 from bagformer_cli.cli.help import argument_name
-from bagformer_cli.errors import InputError, MissingDependencyError, XmrError, nearest
+from bagformer_cli.cli.path_advice import path_advice
+from bagformer_cli.errors import (
+    InputError,
+    MissingDependencyError,
+    PathError,
+    XmrError,
+    nearest,
+    path_error,
+)
 from bagformer_cli.messages import tr
 
 # Typer bundles Click's exceptions since 0.24 and imported Click's before. In both, the base class
@@ -24,7 +33,7 @@ def to_error(failure: BaseException) -> XmrError:
     from bagformer_cli.files import disk_full, is_disk_full
 
     if isinstance(failure, XmrError):
-        return failure
+        return _with_advice(failure)
     if isinstance(failure, UsageError):
         return _usage_error(failure)
     if is_disk_full(failure):
@@ -32,7 +41,7 @@ def to_error(failure: BaseException) -> XmrError:
     if isinstance(failure, OSError):
         known = _system_error(failure)
         if known is not None:
-            return known
+            return _with_advice(known)
     known = _library_error(failure)
     if known is not None:
         return known
@@ -50,16 +59,24 @@ def name_parameter(error: XmrError, context: Any) -> None:
         error: The error, changed in place: its ``where``, or else what it ``found``.
         context: Typer's context of the command.
     """
+    named: dict[str, list[str]] = {}  # value to the parameters that have it
     for parameter in context.command.get_params(context):
         given = context.params.get(parameter.name)
-        values = {str(value) for value in (given if isinstance(given, list | tuple) else [given])}
-        name = parameter_name(parameter)
-        if error.where in values - {"None"}:
-            error.where = tr("{value} (from {option})", value=error.where, option=name)
-            return
-        if error.where is None and error.found in values - {"None", "True", "False"}:
-            error.where = f"{context.command_path} {name}"
-            return
+        for value in given if isinstance(given, list | tuple) else [given]:
+            if value is not None and not isinstance(value, bool):
+                named.setdefault(str(value), []).append(parameter_name(parameter))
+    if error.where in named:
+        names = ", ".join(dict.fromkeys(named[error.where]))
+        error.where = tr("{value} (from {option})", value=error.where, option=names)
+    elif error.where is None and error.found in named:
+        error.where = f"{context.command_path} {named[error.found][0]}"
+
+
+def _with_advice(error: XmrError) -> XmrError:
+    """Add the next step to an error about a path."""
+    if isinstance(error, PathError) and error.hint is None:
+        error.hint = path_advice(str(error.where), error.reason)
+    return error
 
 
 def unknown_command(name: str, known: list[str], program: str) -> InputError:
@@ -75,10 +92,46 @@ def unknown_command(name: str, known: list[str], program: str) -> InputError:
     )
 
 
+def invalid_value(program: str, name: str, found: object, expected: str) -> InputError:
+    """Make the error for a value that an option or argument cannot have."""
+    return InputError(
+        tr("Invalid value on the command line."),
+        where=f"{program} {name}",
+        found=found,
+        expected=expected,
+        hint=_usage(program),
+    )
+
+
+def needed_option(program: str, name: str, others: str) -> InputError:
+    """Make the error for an option that has no effect without another."""
+    return InputError(
+        tr("This option has no effect without another one."),
+        where=f"{program} {name}",
+        expected=others,
+        hint=_usage(program),
+    )
+
+
+def excluding_options(program: str, names: Sequence[str]) -> InputError:
+    """Make the error for options of which only one can be given."""
+    return InputError(
+        tr("These options exclude each other."),
+        where=program,
+        found=", ".join(names),
+        expected=tr("one of: {names}", names=", ".join(names)),
+        hint=_usage(program),
+    )
+
+
+def _usage(program: str) -> str:
+    return tr("`{command}` shows its usage.", command=f"{program} --help")
+
+
 def _usage_error(failure: Any) -> InputError:
     context = failure.ctx
     program = context.command_path if context is not None else "xmr"
-    hint = tr("`{command}` shows its usage.", command=f"{program} --help")
+    hint = _usage(program)
     kind = type(failure).__name__
     if kind == "NoSuchOption":
         known = [option for p in context.command.get_params(context) for option in p.opts]
@@ -103,13 +156,7 @@ def _usage_error(failure: Any) -> InputError:
         )
     if kind == "BadParameter":
         found, wanted = _value(failure)
-        return InputError(
-            tr("Invalid value on the command line."),
-            where=f"{program} {_parameter(failure)}",
-            found=found,
-            expected=wanted,
-            hint=hint,
-        )
+        return invalid_value(program, _parameter(failure), found, wanted)
     if kind == "BadOptionUsage" and "does not take a value" in failure.message:
         return InputError(
             tr("This option takes no value."), where=f"{program} {failure.option_name}", hint=hint
@@ -193,20 +240,5 @@ def _system_error(failure: OSError) -> XmrError | None:
             found=failure.strerror,
             hint=tr("Raise the limit with `ulimit -n 4096`, then run the command again."),
         )
-    if where is None:
-        return None
-    if isinstance(failure, FileNotFoundError):
-        return InputError(tr("No such file or folder."), where=where)
-    if isinstance(failure, PermissionError) or failure.errno == errno.EROFS:
-        return InputError(
-            tr("This file or folder cannot be opened: permission denied."),
-            where=where,
-            found=None if isinstance(failure, PermissionError) else failure.strerror,
-        )
-    if isinstance(failure, IsADirectoryError):
-        return InputError(tr("This is a folder; a file was expected."), where=where)
-    if isinstance(failure, NotADirectoryError):
-        return InputError(tr("This is a file; a folder was expected."), where=where)
-    if isinstance(failure, FileExistsError):
-        return InputError(tr("A file or folder of this name already exists."), where=where)
-    return None
+    # A rename names the temporary file first and its target second.
+    return path_error(failure.filename2 or where, failure) if where is not None else None

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bagformer_cli.cli import bars, console
-from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.app import App, Debug, Json, given_options
+from bagformer_cli.cli.failures import invalid_value, needed_option
 from bagformer_cli.cli.formatting import duration
 from bagformer_cli.cli.options import (
     Batch,
@@ -35,6 +36,7 @@ from bagformer_cli.cli.options import (
 )
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
+from bagformer_cli.outputs import check_output_folder
 
 if TYPE_CHECKING:
     from bagformer_cli.index.build import Added
@@ -70,6 +72,7 @@ Uri = Annotated[
     )
 )
 def build(
+    ctx: typer.Context,
     catalogue: Source,
     uri: Uri,
     checkpoint: Checkpoint = None,
@@ -104,9 +107,15 @@ def build(
     from bagformer_cli.index.compression.codebook import layout_and_codebook
     from bagformer_cli.index.engines import create_engine
 
+    if "://" not in uri:
+        if shards is not None or replicas is not None:
+            name = "--replicas" if shards is None else "--shards"
+            raise needed_option("xmr index build", name, "qdrant://host:6333/collection (Qdrant)")
+        check_output_folder(Path(uri))
     started = time.perf_counter()
     with bars.progress() as progress:
         if _is_encoded(catalogue):
+            _refuse_encoding(ctx, catalogue)
             layout, codebook = layout_and_codebook(catalogue)
             engine = create_engine(uri, layout, codebook, shards=shards, replicas=replicas)
             added = add_encoded(engine, catalogue, progress)
@@ -139,6 +148,7 @@ def build(
     )
 )
 def add(
+    ctx: typer.Context,
     catalogue: Source,
     uri: Uri,
     checkpoint: Checkpoint = None,
@@ -167,6 +177,7 @@ def add(
     started = time.perf_counter()
     with bars.progress() as progress:
         if _is_encoded(catalogue):
+            _refuse_encoding(ctx, catalogue)
             engine = open_engine(uri)
             added = add_encoded(engine, catalogue, progress)
         else:
@@ -211,6 +222,8 @@ def remove(
     """Remove products and print how many are left."""
     from bagformer_cli.index.engines import open_engine
 
+    if any(not one.strip() for one in ids or []):
+        raise invalid_value("xmr index remove", tr("IDS"), "''", tr("ids that are not empty"))
     if not ids and where is None:
         raise InputError(
             tr("There is nothing to remove."),
@@ -252,6 +265,24 @@ def _is_encoded(catalogue: Path) -> bool:
     return catalogue.is_dir() and bool(encoded_files(catalogue))
 
 
+def _refuse_encoding(ctx: typer.Context, catalogue: Path) -> None:
+    """Raise if options are given that ``xmr encode`` has already decided."""
+    decided = [name for name in given_options(ctx) if name in _ENCODING_OPTIONS]
+    if decided:
+        raise InputError(
+            tr("These vectors are already made: the option has no effect."),
+            where=catalogue,
+            found=", ".join(decided),
+            hint=tr("Leave it out, or pass it to xmr encode."),
+        )
+
+
+_ENCODING_OPTIONS = {
+    "--checkpoint", "--split", "--root", "--encoding", "--dtype", "--one", "--keep", "--prune",
+    "--pool", "--thumbnail", "--batch-size", "--device", "--strict",
+}  # fmt: skip
+
+
 def _open(catalogue: Path, column: list[str] | None, **options: Any) -> Any:
     """Open a catalogue; the options are those of :func:`open_catalogue`."""
     from bagformer_cli.data.catalogue.catalogue import open_catalogue
@@ -267,6 +298,7 @@ def _nothing_added(added: Added, uri: str, catalogue: Path) -> InputError:
         tr("Nothing was added: all {n} products were left out.", n=len(added.skipped)),
         where=uri,
         found=added.skipped[0],
+        hint=tr("The warnings above say why."),
     )
 
 

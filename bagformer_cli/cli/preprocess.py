@@ -22,7 +22,8 @@ app = App()
         "    xmr preprocess --dataset muge --workers 8\n\n"
         "After an interruption run the same command again: it continues where it stopped. After "
         "a change of the input it only redoes the parts that changed."
-    )
+    ),
+    needs={"--address": ["--engine ray"]},
 )
 def preprocess(
     dataset: Dataset = "demo",

@@ -12,7 +12,7 @@ from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.formatting import format_value
 from bagformer_cli.cli.index import warn_incomplete
 from bagformer_cli.cli.options import Device, Trust
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, PathError
 from bagformer_cli.messages import tr
 
 app = App()
@@ -176,19 +176,27 @@ def search(
 def _check_queries(queries: list[str], images: list[Path]) -> None:
     """Raise InputError unless there are texts or images, not both, and all can be searched for."""
     if bool(queries) == bool(images):
+        message = tr("Give a text query or an image, not both.")
         raise InputError(
-            tr("Give a text query or an image, not both."),
+            message if queries else tr("There is nothing to search for."),
             where="xmr search",
+            expected=tr("a text query, or --image"),
             hint=tr("`{command}` shows its usage.", command="xmr search --help"),
         )
     from bagformer_cli.text.characters import is_blank
 
     for text in queries:
         if is_blank(text):
-            raise InputError(tr("A query is empty."), found=repr(text))
+            raise InputError(
+                tr("A query is empty."),
+                found=repr(text),
+                expected=tr("at least one visible character"),
+            )
     for path in images:
+        if path.is_dir():
+            raise PathError(tr("This is a folder; a file was expected."), path, "folder")
         if not path.is_file():
-            raise InputError(tr("No such file."), where=path)
+            raise PathError(tr("No such file."), path, "missing")
 
 
 def _require_used(

@@ -100,7 +100,7 @@ def train(
         list[str] | None,
         typer.Option(
             "--set",
-            metavar="KEY=VALUE",
+            metavar=tr("KEY=VALUE"),
             help=tr("Change one setting, for example training.max_steps=20."),
         ),
     ] = None,
@@ -139,6 +139,8 @@ def train(
                 if output_dir is None:
                     report_others(newest_runs(jobs.RUNS)[1:], "--output-dir", progress)
         else:
+            if dataset not in (None, "demo"):  # a missing dataset is said before a missing model
+                resolve(str(dataset))
             options = {
                 "model.interaction": interaction,
                 "data.dataset": dataset,

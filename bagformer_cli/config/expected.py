@@ -30,13 +30,13 @@ def wanted(findings: Iterable[Mapping[str, Any]]) -> str:
 def _wanted(finding: Mapping[str, Any]) -> str:
     kind, limits = str(finding["type"]), finding.get("ctx", {})
     if kind == "greater_than_equal":
-        return tr("at least {n}", n=limits["ge"])
+        return tr("at least {n}", n=_number(limits["ge"]))
     if kind == "greater_than":
-        return tr("above {n}", n=limits["gt"])
+        return tr("above {n}", n=_number(limits["gt"]))
     if kind == "less_than_equal":
-        return tr("at most {n}", n=limits["le"])
+        return tr("at most {n}", n=_number(limits["le"]))
     if kind == "less_than":
-        return tr("below {n}", n=limits["lt"])
+        return tr("below {n}", n=_number(limits["lt"]))
     if kind == "too_short":
         return tr("a list of at least {n}", n=limits["min_length"])
     if kind == "too_long":
@@ -72,6 +72,11 @@ def type_word(kind: str) -> str:
         "str": tr("a text"),
     }
     return words.get(kind, kind)
+
+
+def _number(limit: float) -> str:
+    """Write a limit without a needless ``.0``."""
+    return f"{limit:g}" if isinstance(limit, float) else str(limit)
 
 
 def shown(value: object) -> str:

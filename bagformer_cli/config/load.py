@@ -104,7 +104,10 @@ def _override(values: dict[str, Any], item: str) -> None:
         value = plain(parse_yaml(text)) if text.strip() else None
     except YAMLError as error:
         raise ConfigError(
-            tr("The value is not valid YAML."), where=f"--set {item}", found=text
+            tr("The value is not valid YAML."),
+            where=f"--set {item}",
+            found=text,
+            hint=tr("Close every bracket and quote, and put the value in single quotes."),
         ) from error
     if isinstance(value, str):
         value = _number(value)
@@ -151,8 +154,11 @@ def _config_error(error: ValidationError, where: str, overrides: Sequence[str]) 
     if first["type"] == "value_error":
         broken = str(first["ctx"]["error"])
         named = [item for item in overrides if item.partition("=")[0].strip() in broken]
-        sentence = tr("{sentence}.", sentence=broken)
-        return ConfigError(sentence, where=f"--set {named[0]}" if named else place)
+        return ConfigError(
+            tr("{sentence}.", sentence=broken),
+            where=f"--set {named[0]}" if named else place,
+            hint=tr("Change one of these settings, with --set or in the config file."),
+        )
     return ConfigError(
         tr("The value does not fit."),
         where=place,

@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from bagformer_cli.assets import asset_folder
-from bagformer_cli.errors import ConfigError, nearest
+from bagformer_cli.errors import ConfigError, PathError, cannot_read, nearest
 from bagformer_cli.messages import tr
 
 MAX_BYTES = 1_000_000
@@ -51,6 +51,8 @@ def find_config(name: str | Path) -> Path:
     stem = path.name.removesuffix(".yaml")
     if path.parent in (Path(), Path("configs")) and stem in builtin:
         return builtin[stem]
+    if path.is_dir():
+        raise PathError(tr("This is a folder; a file was expected."), path, "folder")
     near = nearest(stem, builtin)
     raise ConfigError(
         tr("There is no config file of that name."),
@@ -76,23 +78,36 @@ def read_document(path: Path) -> CommentedMap:
         )
     try:
         document = parse_yaml(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(tr("The file is not UTF-8 text."), where=path, found=error) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise cannot_read(path, error) from error
     except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark is not None else path
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        problem = problem.removeprefix("found ")
-        raise ConfigError(tr("The file is not valid YAML."), where=place, found=problem) from error
+        raise _not_yaml(path, error) from error
     if document is None:
         return CommentedMap()
     if not isinstance(document, CommentedMap):
         raise ConfigError(
             tr("A config file holds sections with keys and values."),
             where=path,
-            found=type(document).__name__,
+            found=tr("a list") if isinstance(document, list) else str(document)[:60],
+            hint=tr("For example: a line `training:`, below it `  batch_size: 64`."),
         )
     return document
+
+
+def _not_yaml(path: Path, error: YAMLError) -> ConfigError:
+    """Make the error for a file that is not YAML; it shows the line where reading stopped."""
+    mark = getattr(error, "problem_mark", None)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    place, found = str(path), str(getattr(error, "problem", None) or error).splitlines()[0]
+    if mark is not None and lines:
+        number = min(mark.line + 1, len(lines))
+        place, found = f"{path}:{number}", lines[number - 1].strip()
+    return ConfigError(
+        tr("The file is not valid YAML."),
+        where=place,
+        found=found,
+        hint=tr("Look for an open bracket or quote, a missing colon, or a tab, here or above."),
+    )
 
 
 def read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -213,11 +213,16 @@ def _guarded(work: Callable[[], Value], where: str | Path | None) -> Value:
     ):
         raise
     except Exception as error:
-        raise _broken(where, str(error) or type(error).__name__) from error
+        raise _broken(where) from error
 
 
-def _broken(where: str | Path | None, found: str) -> DataError:
-    return DataError(tr("The image is broken or cut off."), where=where, found=found)
+def _broken(where: str | Path | None, found: str | None = None) -> DataError:
+    return DataError(
+        tr("The image is broken or cut off."),
+        where=where,
+        found=found,
+        expected=tr("a complete image file"),
+    )
 
 
 def _not_an_image(data: bytes, where: str | Path | None) -> DataError:

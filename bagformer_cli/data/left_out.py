@@ -38,4 +38,10 @@ class LeftOut:
     def nothing_left(self, message: str, where: object) -> InputError:
         """Make the error for a source of which nothing is left; it shows the first reason."""
         first = self.errors[0] if self.errors else None
-        return InputError(message, where=str(where), found=first)
+        if first is None:
+            return InputError(
+                message, where=str(where), expected=tr("at least one product below the headings")
+            )
+        return InputError(
+            message, where=str(where), found=first, hint=tr("The warnings above say why.")
+        )

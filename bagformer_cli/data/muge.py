@@ -133,6 +133,7 @@ class MugeFolder:
                     tr("The split '{split}' is not complete: a file is missing.", split=split),
                     where=path,
                     found=tr("complete splits: {splits}", splits=", ".join(self.splits) or "-"),
+                    hint=tr("Choose one of the complete splits, or add the missing file."),
                 )
 
 

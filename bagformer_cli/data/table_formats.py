@@ -21,10 +21,16 @@ _MARKS = (
     (b"PK\x03\x04", "Excel"),  # .xlsx with another ending
     (b"\xd0\xcf\x11\xe0", "Excel 97"),
 )
+_NO_TABLES = (
+    (b"%PDF", "PDF"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG", "PNG"),
+    (b"GIF8", "GIF"),
+)
 
 
 def require_table(path: Path) -> None:
-    """Refuse a spreadsheet or an archive that has the ending of a text table.
+    """Refuse a spreadsheet, an archive, a PDF or an image where a text table is expected.
 
     Raises:
         InputError: It is one, or it cannot be read.
@@ -38,6 +44,14 @@ def require_table(path: Path) -> None:
                 where=path,
                 found=tr("a workbook of {program}, or an archive", program=program),
                 hint=tr("Rename a workbook to .xlsx; unpack an archive first."),
+            )
+    for mark, kind in _NO_TABLES:
+        if head.startswith(mark):
+            raise InputError(
+                tr("This file is not a table."),
+                where=path,
+                found=kind,
+                expected=tr("a CSV, TSV, JSONL or .xlsx table"),
             )
 
 

@@ -49,10 +49,11 @@ def read_titles(path: str | Path) -> Iterator[str]:
     """Read a text file line by line: one title per line, without line ends.
 
     Raises:
-        InputError: The file cannot be read.
+        InputError: The file cannot be read, or has no line.
         DataError: A line is not UTF-8.
     """
     path = Path(path)
+    number = 0
     for number, line in enumerate(ByteRange(path).lines(), 1):
         try:
             title = decode_line(line.content)
@@ -60,6 +61,14 @@ def read_titles(path: str | Path) -> Iterator[str]:
             error.where = f"{path}:{number}"
             raise
         yield title
+    if not number:
+        raise _no_titles(path)
+
+
+def _no_titles(path: str | Path) -> InputError:
+    return InputError(
+        tr("The file has no titles."), where=path, expected=tr("one title on each line")
+    )
 
 
 @contextmanager
@@ -131,13 +140,15 @@ def bag_lines(
         The JSON lines of one byte range, each with its line end.
 
     Raises:
-        InputError: The file, the tokenizer or a lexicon cannot be read.
+        InputError: The file, the tokenizer or a lexicon cannot be read, or the file is empty.
         DataError: A line is not UTF-8.
     """
     names = tuple(lexicons)
     bag_encoder(tokenizer, names)  # loaded here first: errors are raised, and the cache is written
     ranges = byte_ranges(Path(path), RANGE_BYTES)
-    size = ranges[-1].end or 0 if ranges else 0
+    if not ranges:
+        raise _no_titles(path)
+    size = ranges[-1].end or 0
     found = run_jobs(
         partial(_bag_range, tokenizer, names), ranges, workers if size >= ALONE_BELOW else 1
     )

@@ -60,6 +60,7 @@ def pretrained_weights(name: str, source: bool | str) -> BackboneWeights:
             tr("There is no weight file or folder for the image backbone."),
             where=SETTING,
             found=source,
+            expected=tr("a file or folder, true (timm's weights), or false (random weights)"),
         )
     files = [path / file for file in WEIGHT_FILES if (path / file).is_file()]
     if not files:

@@ -63,7 +63,7 @@ def damaged_weights(path: str | Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         tr("The weight file is damaged or cut off."),
         where=path,
-        found=error,
+        found=tr("{n} bytes", n=f"{Path(path).stat().st_size:,}"),
         hint=tr("Copy it again, or use another checkpoint."),
     )
 

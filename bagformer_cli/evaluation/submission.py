@@ -267,7 +267,7 @@ def _object(raw: bytes, where: str) -> dict[str, Any]:
         raise DataError(
             tr("The line is not UTF-8."),
             where=where,
-            found=error.reason,
+            found=raw[error.start : error.start + 8].hex(" ").upper(),
             hint=tr("Save the file as UTF-8."),
         ) from None
     except (ValueError, RecursionError):

@@ -81,5 +81,9 @@ def read_subsets(path: str | Path, split: Split) -> dict[str, Subset]:
             )
         found.setdefault(name.strip() or "items", []).append(position)
     if not found:
-        raise InputError(tr("The items file names no image."), where=path)
+        raise InputError(
+            tr("The items file names no image."),
+            where=path,
+            expected=tr("an image id (, tab, name of a subset)"),
+        )
     return {name: Subset.of(split, np.array(positions)) for name, positions in found.items()}

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -112,9 +112,9 @@ def encode_catalogue(
     Raises:
         InputError: The folder holds the vectors of another catalogue.
     """
-    out.mkdir(parents=True, exist_ok=True)
     source = str(catalogue.source.resolve())
     _require_own(out, source)
+    out.mkdir(parents=True, exist_ok=True)
     again = _to_encode_again(out)
     _write_manifest(out, {"source": source, "again": sorted(again)})  # incomplete
     for remark in catalogue.remarks:
@@ -201,8 +201,25 @@ def digest_for(part: Part) -> str:
     return digest_of([part.current_digest(), DECODING])
 
 
+def discard_encoded(out: Path) -> None:
+    """Delete the files of a run of ``xmr encode`` that encoded no product."""
+    for file in (*out.glob("part-*.arrow"), *out.glob("codebook-*.npz"), out / MANIFEST):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):  # a mounted folder cannot be deleted
+        out.rmdir()
+
+
 def _require_own(out: Path, source: str) -> None:
-    """Refuse a folder with the vectors of another catalogue: its files would be deleted."""
+    """Refuse a folder with the vectors of another catalogue, whose files would be deleted.
+
+    A folder with other files is refused too: vectors are not written among a user's photos.
+    """
+    if not (out / MANIFEST).exists() and out.is_dir() and any(out.iterdir()):
+        raise InputError(
+            tr("The folder is not empty."),
+            where=out,
+            hint=tr("Choose another folder, or delete this one first."),
+        )
     try:
         other = json.loads((out / MANIFEST).read_text("utf-8")).get("source", source)
     except (OSError, ValueError, AttributeError):

@@ -79,6 +79,8 @@ def parse_filter(where: str, layout: Layout) -> Tree:
         InputError: It is no filter, names an attribute that the index lacks, or compares an
             attribute with a value of another type.
     """
+    if not where.strip():
+        raise InputError(tr("The filter is empty."), where="--where", expected=EXAMPLE)
     try:
         tree = exp.Paren(this=_parsed(where, layout))
         for predicate in predicates(tree):

@@ -32,7 +32,7 @@ from filelock import FileLock
 from lancedb.index import BTree, IvfFlat
 from numpy.typing import NDArray
 
-from bagformer_cli.errors import InputError, XmrError
+from bagformer_cli.errors import InputError, XmrError, nearest
 from bagformer_cli.files import disk_errors
 from bagformer_cli.index.engine import engine_error
 from bagformer_cli.index.lancedb_folder import (
@@ -125,11 +125,11 @@ class LanceTable:
         if not is_remote(uri):
             path = Path(uri)
             if not path.exists():
-                raise InputError(
-                    tr("There is no index here."),
-                    where=uri,
-                    hint=tr("Create one: xmr index build CATALOGUE {uri}", uri=uri),
-                )
+                near = nearest(path.name, _indexes_in(path.parent))
+                hint = tr("Create one: xmr index build CATALOGUE {uri}", uri=uri)
+                if near is not None:
+                    hint = tr("Did you mean {name}?", name=path.parent / near)
+                raise InputError(tr("There is no index here."), where=uri, hint=hint)
             if not (path / f"{TABLE}.lance").is_dir():
                 raise not_an_index(uri)
         return cls(uri, _open_table(uri))
@@ -362,3 +362,8 @@ def lance_errors(uri: str) -> Iterator[None]:
         raise
     except (RuntimeError, ValueError) as error:
         raise engine_error(uri, error) from error
+
+
+def _indexes_in(folder: Path) -> list[str]:
+    """Name the folders of a folder that hold an index."""
+    return [found.parent.name for found in folder.glob(f"*/{TABLE}.lance")]

@@ -146,7 +146,10 @@ class Index:
         """
         engine = open_engine(str(uri))
         if model is None:
-            model = load_model(model_folder(engine, checkpoint, trust), choose_device(device))
+            folder = model_folder(engine, checkpoint, trust)
+            model = load_model(folder, choose_device(device))
+            if fingerprint(model) != engine.layout.model:
+                raise wrong_model(engine.layout, f"{fingerprint(model)} ({folder})", engine.uri)
         return cls(engine, model)
 
     def search(

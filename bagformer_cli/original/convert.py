@@ -26,7 +26,7 @@ from torch import Tensor
 
 from bagformer_cli.config import Compat, CrossConfig, Interaction, RunConfig
 from bagformer_cli.encoders.weight_files import read_pickle
-from bagformer_cli.errors import CheckpointError, InputError, nearest
+from bagformer_cli.errors import CheckpointError, InputError, cannot_read, nearest
 from bagformer_cli.files import is_empty, new_files
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
@@ -93,6 +93,11 @@ def convert_bagformer(
             where=out,
             hint=tr("Give a folder that does not exist yet."),
         )
+    try:
+        with open(sources.lexicon, "rb"):  # read last, but a wrong path is said first
+            pass
+    except OSError as error:
+        raise cannot_read(sources.lexicon, error) from error
     tokenizer = Tokenizer.load(sources.vocab)
     state = online_model(read_pickle(checkpoint), checkpoint)
     sizes = Sizes.of(state)

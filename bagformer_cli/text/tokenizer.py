@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, cannot_read
 from bagformer_cli.files import write_text
 from bagformer_cli.hub import fetch
 from bagformer_cli.messages import tr
@@ -81,9 +81,7 @@ class Tokenizer:
         try:
             lines = path.read_text(encoding="utf-8").split("\n")
         except UnicodeDecodeError as error:
-            raise InputError(
-                tr("The vocabulary is not UTF-8 text."), where=path, found=error.reason
-            ) from error
+            raise cannot_read(path, error) from error
         if lines and not lines[-1]:
             lines.pop()
         try:

@@ -26,7 +26,7 @@ from bagformer_cli.data.muge import MugeFolder, naming_of
 from bagformer_cli.data.table import JSON_ENDINGS
 from bagformer_cli.data.table_formats import unreadable_kind
 from bagformer_cli.data.workbook import ENDINGS
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, PathError
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import require_regular, require_text
 
@@ -93,21 +93,24 @@ def open_catalogue(
     path = Path(source)
     for name in (path, root or path):
         require_text(name)
+    if root is not None and not root.is_dir():
+        raise InputError(
+            tr("--root names no folder."),
+            where=root,
+            hint=tr("It is the folder that relative image paths of the table start from."),
+        )
     access = ImageAccess(root, download)
     if path.is_dir():
         if titles:
-            raise InputError(tr("This is a folder; a file was expected."), where=path)
+            raise PathError(tr("This is a folder; a file was expected."), path, "folder")
         found = _open_folder(path, split, part_size, access)
     elif not path.is_file():
         if path.exists():
             require_regular(path, path.stat())
-        raise InputError(
-            tr("There is no such catalogue."),
-            where=path,
-            expected=tr(
-                "a folder of images, a CSV, TSV, JSONL or .xlsx table, or a dataset in MUGE form"
-            ),
+        expected = tr(
+            "a folder of images, a CSV, TSV, JSONL or .xlsx table, or a dataset in MUGE form"
         )
+        raise PathError(tr("There is no such catalogue."), path, "missing", expected)
     elif titles or path.suffix.lower() == ".txt":
         found = Catalogue(path, titles_of(path), {})
     elif is_images_file(path):
@@ -128,8 +131,21 @@ def open_catalogue(
                 "a folder of images, a CSV, TSV, JSONL or .xlsx table, or a dataset in MUGE form"
             ),
         )
+    if split is not None and not path.is_dir():
+        raise InputError(
+            tr("Only a dataset in MUGE form has splits."),
+            where=path,
+            found=f"--split {split}",
+            hint=tr("Leave out --split."),
+        )
     if not found.parts:
-        raise InputError(tr("The catalogue is empty: it has no products."), where=path)
+        raise InputError(
+            tr("The catalogue is empty: it has no products."),
+            where=path,
+            expected=tr("images, with endings such as .jpg or .png")
+            if path.is_dir()
+            else tr("at least one product"),
+        )
     return found
 
 
@@ -138,7 +154,10 @@ def _open_folder(path: Path, split: str | None, part_size: int, access: ImageAcc
         return Catalogue(path, *split_of(MugeFolder(path), split))
     if split is not None:
         raise InputError(
-            tr("A folder of images has no splits."), where=path, found=f"--split {split}"
+            tr("A folder of images has no splits."),
+            where=path,
+            found=f"--split {split}",
+            hint=tr("Leave out --split."),
         )
     parts = folder_parts(path, part_size, access)
     return Catalogue(path, parts, {}, sum(len(part.files) for part in parts))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bagformer_cli.data.muge import Naming, queries_last, split_files
 from bagformer_cli.data.product_ids import FILE_NAME as IDS
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, PathError
 from bagformer_cli.files import new_files
 from bagformer_cli.messages import tr
 
@@ -54,6 +54,6 @@ def staged(out: Path, splits: Iterable[str], naming: Naming) -> Iterator[Path]:
                 hint=tr("Choose another folder, or remove it first."),
             )
     if out.exists() and not out.is_dir():
-        raise InputError(tr("This is a file; a folder was expected."), where=out)
+        raise PathError(tr("This is a file; a folder was expected."), out, "file")
     with new_files(out, queries_last) as stage:
         yield stage

@@ -91,8 +91,15 @@ def import_table(
     if not 0 <= options.valid + options.test < 1 or min(options.valid, options.test) < 0:
         raise InputError(
             tr("The shares of validation and test must leave something for training."),
-            found=f"{options.valid} + {options.test}",
+            where="--valid, --test",
+            found=f"{options.valid:g} + {options.test:g}",
             expected=tr("each at least 0, sum below 1"),
+        )
+    if options.root is not None and not options.root.is_dir():
+        raise InputError(
+            tr("--images names no folder."),
+            where=options.root,
+            hint=tr("It is the folder that relative image paths of the table start from."),
         )
     left_out = LeftOut(progress, strict=options.strict)
     if source.is_file() and (error := unreadable_kind(source)) is not None:
