@@ -86,7 +86,7 @@ class PathError(InputError):
         where: The path.
         reason: ``missing``, ``folder`` (a file was expected), ``file`` (a folder was expected),
             ``denied`` or ``exists``.
-        expected: What would be right.
+        expected: The paths that would be right.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ Debug = Annotated[
 
 
 class OptionRules(NamedTuple):
-    """Which options of a command need or exclude each other; see :meth:`App.command`."""
+    """The options of a command that need or exclude each other; see :meth:`App.command`."""
 
     needs: Mapping[str, Sequence[str]]
     apart: Sequence[Sequence[str]]
@@ -59,7 +59,7 @@ class OptionRules(NamedTuple):
 _NO_RULES = OptionRules({}, ())
 
 LARGEST = 2**31 - 1
-"""Largest value of an option that takes a whole number and names no limit of its own."""
+"""Largest value of an option that takes a whole number and declares no limit."""
 
 
 class Command(TyperCommand):
@@ -252,7 +252,7 @@ class App(typer.Typer):
             needs: Option to others, such as ``--gold`` or ``--engine ray``; it has no effect
                 unless one of them is given. Arguments are named as the function's parameter.
             apart: Groups of options of which at most one may be given.
-            **options: What ``typer.Typer.command`` takes.
+            **options: Passed to ``typer.Typer.command``.
         """
         options.setdefault("cls", Command)
         if options.get("help"):  # Typer would strip the indentation of examples

@@ -14,7 +14,6 @@ from bagformer_cli.cli.failures import needed_option
 from bagformer_cli.cli.formatting import duration
 from bagformer_cli.cli.options import Builtin, Lexicons, chosen_lexicons
 from bagformer_cli.messages import tr
-from bagformer_cli.outputs import check_output_folder
 from bagformer_cli.progress import Progress
 
 app = App()
@@ -107,6 +106,8 @@ def bench(
     parts = DEFAULT_PARTS if part is None else (part,)
     _refuse_useless(given_options(ctx), parts)
     if folder is not None:
+        from bagformer_cli.outputs import check_output_folder
+
         check_output_folder(folder)
     report: dict[str, Any] = {}
     with bars.progress() as progress:

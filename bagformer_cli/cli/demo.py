@@ -11,7 +11,6 @@ from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.options import MAX_SEED
 from bagformer_cli.messages import tr
-from bagformer_cli.outputs import check_output_folder
 
 app = App()
 
@@ -37,6 +36,7 @@ def demo(
 ) -> None:
     """Run the pipeline and print its report."""
     from bagformer_cli.demo.pipeline import run_demo
+    from bagformer_cli.outputs import check_output_folder
 
     check_output_folder(output_dir)
     with bars.progress() as progress:

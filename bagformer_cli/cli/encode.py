@@ -33,7 +33,6 @@ from bagformer_cli.cli.options import (
 )
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
-from bagformer_cli.outputs import check_output_folder
 
 app = App()
 
@@ -99,6 +98,7 @@ def encode(
 
     from bagformer_cli.data.catalogue.catalogue import open_catalogue
     from bagformer_cli.data.workers import Ray
+    from bagformer_cli.outputs import check_output_folder
 
     check_output_folder(out)
     catalogue = open_catalogue(

@@ -36,7 +36,6 @@ from bagformer_cli.cli.options import (
 )
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
-from bagformer_cli.outputs import check_output_folder
 
 if TYPE_CHECKING:
     from bagformer_cli.index.build import Added
@@ -111,6 +110,8 @@ def build(
         if shards is not None or replicas is not None:
             name = "--replicas" if shards is None else "--shards"
             raise needed_option("xmr index build", name, "qdrant://host:6333/collection (Qdrant)")
+        from bagformer_cli.outputs import check_output_folder
+
         check_output_folder(Path(uri))
     started = time.perf_counter()
     with bars.progress() as progress:

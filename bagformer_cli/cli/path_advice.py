@@ -1,4 +1,4 @@
-"""What to do about a path that is missing, of the wrong kind, or must not be opened."""
+"""Advice about a path that is missing, of the wrong kind, or must not be opened."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def discard_encoded(out: Path) -> None:
 def _require_own(out: Path, source: str) -> None:
     """Refuse a folder with the vectors of another catalogue, whose files would be deleted.
 
-    A folder with other files is refused too: vectors are not written among a user's photos.
+    A folder with other files is refused too: vectors are not written among a user's images.
     """
     if not (out / MANIFEST).exists() and out.is_dir() and any(out.iterdir()):
         raise InputError(
