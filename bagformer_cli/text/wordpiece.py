@@ -107,11 +107,12 @@ def wordpiece(
                 action = action_of[code]
             if action == DROP:
                 continue
-            special = False
-            if code == BRACKET and at + 1 < stop:  # "[MASK]" in a title is the special token
-                following = codes[begin + at + 1]
-                special = following < 128 or action_of[following] == DROP
-            if action == UNSURE or special:
+            special = (
+                code == BRACKET
+                and at + 1 < stop
+                and (codes[begin + at + 1] < 128 or action_of[codes[begin + at + 1]] == DROP)
+            )
+            if action == UNSURE or special:  # "[MASK]" in a title is the special token
                 # Take back this text's tokens; the caller gives it to the `tokenizers` library.
                 unsure[text] = True
                 total = before
