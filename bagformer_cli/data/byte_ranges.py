@@ -107,11 +107,11 @@ class ByteRange:
         """
         with open_regular(self.path) as stream:
             begin = self._seek(stream)
+            if self.end is not None and begin >= self.end:
+                return  # before a line is read that may fill many ranges
             read = _lf_lines if self.newline == b"\n" else partial(_other_lines, self.newline)
             content_end = None
             for raw, size in read(stream):
-                if self.end is not None and begin >= self.end:
-                    return
                 if begin == 0:
                     raw = raw.removeprefix(_BOM)
                 line = Line(raw, begin, begin + size)
@@ -121,6 +121,8 @@ class ByteRange:
                         return
                 yield line
                 begin += size  # counting is faster than asking the stream
+                if self.end is not None and begin >= self.end:
+                    return
 
     def _seek(self, stream: BinaryIO) -> int:
         """Go to the first line that begins in the range; return its offset.

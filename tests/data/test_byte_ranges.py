@@ -102,6 +102,18 @@ def test_a_line_that_is_too_long_costs_itself(
         assert [line for part in ranges for line in part.lines()] == [first, long, last]
 
 
+def test_a_range_in_which_no_line_begins_reads_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each range of a long line would read on to its end, which is quadratic."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 5_000 + b"\nab\n")
+    lines = [list(part.lines()) for part in byte_ranges(path, 1_000)]
+    assert [len(part) for part in lines] == [1, 0, 0, 0, 0, 1]
+    monkeypatch.setattr(module, "_lf_lines", None)
+    assert list(ByteRange(path, 1_000, 2_000).lines()) == []
+
+
 def test_many_blank_lines_are_read_in_linear_time(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"\n" * 300_000 + b"x\n" + b"\n" * 300_000)
