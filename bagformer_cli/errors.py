@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import reduce
 from pathlib import Path
 
 from bagformer_cli.messages import tr
@@ -53,11 +54,20 @@ class XmrError(Exception):
         if self.expected is not None:
             details.append(tr("expected: {value}", value=self.expected))
         if details:
-            both = details[0]
-            if len(details) > 1:
-                both = tr("{one}; {other}", one=details[0], other=details[1])
-            line = tr("{message} ({details})", message=line, details=both)
+            line = tr("{message} ({details})", message=line, details=joined(details))
         return line if self.hint is None else tr("{sentence} {hint}", sentence=line, hint=self.hint)
+
+
+def joined(parts: Iterable[str]) -> str:
+    """Join texts with the language's semicolon.
+
+    >>> joined(["found: 1", "expected: 2"])
+    'found: 1; expected: 2'
+    """
+    texts = list(parts)
+    if not texts:
+        return ""
+    return reduce(lambda one, other: tr("{one}; {other}", one=one, other=other), texts)
 
 
 def with_place(message: str, where: object) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from bagformer_cli.cli.main import app
+from bagformer_cli.cli.root import app
 from tests.support import configuration_page
 from tests.support.commands_page import PAGE, page
 

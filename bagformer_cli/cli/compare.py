@@ -56,14 +56,14 @@ def _common_dataset(runs: list[Path], checkpoints: list[Path]) -> str:
         InputError: They were trained on different datasets.
     """
     from bagformer_cli.datasets import folder_of, own_dataset
-    from bagformer_cli.errors import InputError
+    from bagformer_cli.errors import InputError, joined, with_place
 
     found = [own_dataset(checkpoint) for checkpoint in checkpoints]
     if len({folder_of(name).resolve() for name in found}) > 1:
-        pairs = [f"{run}: {name}" for run, name in zip(runs, found, strict=True)]
+        pairs = [with_place(name, run) for run, name in zip(runs, found, strict=True)]
         raise InputError(
             tr("These models were trained on different datasets."),
-            found="; ".join(pairs),
+            found=joined(pairs),
             hint=tr("Name the dataset on which all are to be measured: --dataset FOLDER"),
         )
     return found[0]

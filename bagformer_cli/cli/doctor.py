@@ -11,6 +11,7 @@ import typer
 from bagformer_cli import __version__
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.errors import joined
 from bagformer_cli.messages import language, tr
 
 app = App()
@@ -131,7 +132,7 @@ def _show(found: dict[str, Any]) -> None:
             threads=compute["threads"],
             capability=compute["capability"],
         )
-        rows[tr("accelerators")] = "; ".join(map(_device, compute["devices"])) or tr("none")
+        rows[tr("accelerators")] = joined(map(_device, compute["devices"])) or tr("none")
     console.facts(rows)
     console.heading(tr("Folders"))
     names = {"work": tr("current folder"), "cache": tr("cache"), "hub": tr("Hugging Face models")}

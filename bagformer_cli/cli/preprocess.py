@@ -18,7 +18,8 @@ app = App()
 @app.command(
     help=tr(
         "Cut the titles of a dataset into tokens and bags, and store its images for random "
-        "access. `xmr train` and `xmr eval` do this if it is not done.\n\n"
+        "access. `xmr train` and `xmr eval` do this if it is not done. Broken images are left out "
+        "and named.\n\n"
         "    xmr preprocess --dataset muge --workers 8\n\n"
         "After an interruption run the same command again: it continues where it stopped. After "
         "a change of the input it only redoes the parts that changed."

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from bagformer_cli.cli import console
+from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.formatting import format_value
 from bagformer_cli.cli.index import warn_incomplete
@@ -131,9 +131,6 @@ def search(
         if index != DEFAULT_INDEX:
             console.info(tr("Searching the index of the newest run: {index}", index=index))
     _require_used(index, recall, candidates, rerank, beta)
-    opened = Index.open(index, checkpoint, device=device, trust=trust)
-    if opened.engine.incomplete:
-        warn_incomplete(index)
     options = SearchOptions(
         k=k,
         where=where,
@@ -144,7 +141,11 @@ def search(
         beta=beta,
         thumbnails=output is not None,
     )
-    found = opened.search_many(image or queries or [], options, images=bool(image))
+    with bars.progress() as progress:
+        opened = Index.open(index, checkpoint, device=device, trust=trust, progress=progress)
+        if opened.engine.incomplete:
+            warn_incomplete(index)
+        found = opened.search_many(image or queries or [], options, images=bool(image))
     opened.model.titles.warn_of_cut(console.warn)
     if not any(map(len, found)):
         _explain_nothing(opened.engine, index, of)

@@ -24,7 +24,7 @@ from bagformer_cli.data.muge_lines import (
     split_image_line,
 )
 from bagformer_cli.data.workers import run_jobs
-from bagformer_cli.errors import DataError
+from bagformer_cli.errors import DataError, joined
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
@@ -80,7 +80,7 @@ class _Records:
     """The good records of a file or a byte range, and the errors of the other lines.
 
     ``ids``, ``at`` and ``items`` are parallel: record k has id ``ids[k]``, is on line ``at[k]``
-    (counted from 0) and names the images ``items[k]``.
+    (counted from 0) and names the images ``items[k]``. ``broken`` are the ids of broken images.
     """
 
     lines: int = 0
@@ -88,6 +88,7 @@ class _Records:
     at: list[int] = field(default_factory=list)
     items: list[tuple[int, ...]] = field(default_factory=list)
     longest: int = 0
+    broken: list[int] = field(default_factory=list)
     errors: list[tuple[int, DataError]] = field(default_factory=list)
 
     def extend(self, part: _Records) -> None:
@@ -95,6 +96,7 @@ class _Records:
         self.ids += part.ids
         self.at += [line + self.lines for line in part.at]
         self.items += part.items
+        self.broken += part.broken
         self.errors += [(line + self.lines, error) for line, error in part.errors]
         self.lines += part.lines
 
@@ -168,13 +170,22 @@ def _report_errors(report: Report, path: Path, records: _Records) -> None:
 
 
 def _report_missing_images(report: Report, queries: Path, asked: _Records, shown: _Records) -> None:
-    known = set(shown.ids)
+    known, broken = set(shown.ids), set(shown.broken)
     for line, items in zip(asked.at, asked.items, strict=True):
-        missing = [item for item in items if item not in known]
-        if missing:
-            message = tr("The query names an image that is not in the images file.")
-            some = ", ".join(map(str, missing[:10]))
-            report.problems.append(Problem(str(queries), line + 1, message, some))
+        others = [item for item in items if item not in known]
+        for message, named in (
+            (
+                tr("The query names an image that is not in the images file."),
+                [item for item in others if item not in broken],
+            ),
+            (
+                tr("The query names a broken image."),
+                [item for item in others if item in broken],
+            ),
+        ):
+            if named:
+                some = ", ".join(map(str, named[:10]))
+                report.problems.append(Problem(str(queries), line + 1, message, some))
 
 
 def _summary(asked: _Records, shown: _Records) -> SplitSummary:
@@ -195,6 +206,14 @@ _Parse = Callable[[bytes], tuple[int, tuple[int, ...], int]]
 """Parses a line to (id, ids of the images it names, length of its text)."""
 
 
+class _BrokenImageError(Exception):
+    """An image with a valid id whose content cannot be decoded."""
+
+    def __init__(self, image_id: int, reason: DataError) -> None:
+        super().__init__(image_id, reason)
+        self.image_id, self.reason = image_id, reason
+
+
 def _read_range(parse: _Parse, part: ByteRange) -> _Records:
     """Parse the lines of one byte range that are not blank; runs in any process."""
     records = _Records()
@@ -205,6 +224,9 @@ def _read_range(parse: _Parse, part: ByteRange) -> _Records:
         at = records.lines - 1
         try:
             number, items, length = parse(line.content)
+        except _BrokenImageError as broken:
+            records.errors.append((at, broken.reason))
+            records.broken.append(broken.image_id)
         except DataError as error:
             records.errors.append((at, error))
         else:
@@ -220,8 +242,8 @@ def _image(raw: bytes) -> tuple[int, tuple[int, ...], int]:
     try:
         verify(decode_base64(payload))
     except DataError as error:
-        error.found = "; ".join(filter(None, (tr("image {id}", id=image_id), error.found)))
-        raise
+        error.found = joined(filter(None, (tr("image {id}", id=image_id), error.found)))
+        raise _BrokenImageError(image_id, error) from None
     return image_id, (), 0
 
 

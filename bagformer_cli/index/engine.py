@@ -75,10 +75,15 @@ class RecallResult:
 
 
 class Engine(ABC):
-    """Rows of one layout in a database."""
+    """Rows of one layout in a database.
+
+    ``progress`` receives what a reader has to do first: copy vectors to a cache, or make a damaged
+    one again.
+    """
 
     uri: str
     layout: Layout
+    progress: Progress = SILENT
 
     @classmethod
     @abstractmethod

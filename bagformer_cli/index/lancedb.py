@@ -216,13 +216,18 @@ class LanceEngine(Engine):
             self._caches[side] = VectorCache(folder, TableSource(self.table, side))
         return self._caches[side]
 
-    def updated_cache(self, side: Side, progress: Progress = SILENT) -> VectorCache:
+    def updated_cache(self, side: Side, progress: Progress | None = None) -> VectorCache:
         """Return the vector cache at the table's version.
 
         A cache that a search may be reading is never changed: a copy, which shares its memory maps,
         takes its place. Where the index's folder cannot be written, the cache lies in this user's
         cache folder.
+
+        Args:
+            side: The side.
+            progress: Where to report. None: the engine's own.
         """
+        progress = progress or self.progress
         with self._lock:
             cache = copy(self.cache(side))
             cache.source = TableSource(self.table, side)

@@ -41,6 +41,7 @@ from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 from bagformer_cli.models.encode import encode_images, encode_texts
 from bagformer_cli.models.fingerprint import fingerprint
+from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.characters import is_blank
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class Index:
         model: RetrievalModel | None = None,
         device: str | None = None,
         trust: bool = False,
+        progress: Progress = SILENT,
     ) -> Self:
         """Open an index for searching.
 
@@ -139,12 +141,14 @@ class Index:
             model: The model, if it is already loaded.
             device: The device of a model that is loaded here. None: a GPU if there is one.
             trust: Open the model that the index names wherever it is.
+            progress: Where searches report that they copy vectors to the cache.
 
         Raises:
             InputError: There is no index, the model is another one, or the index names a model
                 that the user has not chosen (see ``index.trust``).
         """
         engine = open_engine(str(uri))
+        engine.progress = progress
         if model is None:
             folder = model_folder(engine, checkpoint, trust)
             model = load_model(folder, choose_device(device))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bagformer_cli.config import RunConfig, load_config, save_config
 from bagformer_cli.encoders.weight_files import damaged_weights, load_tensors, save_tensors, summary
-from bagformer_cli.errors import CheckpointError, NotFiniteError, nearest
+from bagformer_cli.errors import CheckpointError, NotFiniteError, joined, nearest
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model, trained_scorers
 from bagformer_cli.models.runs import WEIGHTS, last_stage, models_in, report_choice
@@ -167,7 +167,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str | P
         raise CheckpointError(
             tr("The weights do not fit the model of the configuration."),
             where=where,
-            found="; ".join(found),
+            found=joined(found),
             hint=tr("The name most like {missing} is {near}.", missing=missing[0], near=near)
             if near
             else None,
@@ -178,7 +178,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str | P
         raise NotFiniteError(
             tr("Weights of this model are not finite numbers."),
             where=where,
-            found="; ".join(summary("NaN", broken)),
+            found=joined(summary("NaN", broken)),
             hint=tr("Its training diverged. Use another model."),
         )
     model.load_state_dict(weights)

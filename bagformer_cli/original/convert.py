@@ -26,7 +26,7 @@ from torch import Tensor
 
 from bagformer_cli.config import Compat, CrossConfig, Interaction, RunConfig
 from bagformer_cli.encoders.weight_files import read_pickle
-from bagformer_cli.errors import CheckpointError, InputError, cannot_read, nearest
+from bagformer_cli.errors import CheckpointError, InputError, cannot_read, joined, nearest
 from bagformer_cli.files import is_empty, new_files
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
@@ -311,7 +311,7 @@ def _check(state: Mapping[str, Tensor], sizes: Sizes, where: str | Path) -> None
     raise CheckpointError(
         tr("The checkpoint is of another architecture than BagFormer."),
         where=where,
-        found="; ".join(found),
+        found=joined(found),
         hint=tr("The nearest name is {name}.", name=near) if near else None,
     )
 

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from bagformer_cli import __version__
-from bagformer_cli.cli.main import app
+from bagformer_cli.cli.root import app
 from tests.support.commands_page import commands
 
 HEAVY = {
@@ -194,3 +194,21 @@ def _process(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         check=False,
         env={**os.environ, **environment},
     )
+
+
+@pytest.mark.parametrize("module", ["typer", "bagformer_cli.cli.console"])
+def test_an_interrupt_while_xmr_is_imported_is_quiet(module: str) -> None:
+    program = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name == {module!r}:\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from bagformer_cli.cli.main import main\n"
+        "sys.exit(main(['doctor']))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "")

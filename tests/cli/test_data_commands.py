@@ -58,6 +58,20 @@ def test_check_finds_every_broken_line(tmp_path: Path, xmr: Xmr) -> None:
     assert "10 broken lines or files." in shown.out
 
 
+def test_check_tells_a_query_of_a_broken_image_from_one_of_no_image(
+    tmp_path: Path, xmr: Xmr
+) -> None:
+    images = [(1, picture(1)), (2, b"no image")]
+    folder = write_split(tmp_path, "valid", [(1, "红色裙", (1, 2, 3))], images)
+    shown = xmr("data", "check", folder.path, "--json").json()
+    queries = str(folder.queries_path("valid"))
+    found = {p["message"]: p["found"] for p in shown["problems"] if p["file"] == queries}
+    assert found == {
+        "The query names an image that is not in the images file.": "3",
+        "The query names a broken image.": "2",
+    }
+
+
 def test_check_of_a_good_dataset_ends_with_0(tmp_path: Path, xmr: Xmr) -> None:
     write_split(tmp_path, "train")
     run = xmr("data", "check", tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,7 @@ def test_the_results_are_written_as_a_page(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["search"], "a text query or an image"),
+        (["search"], "nothing to search for"),
         (["search", "红", "--image", "photos/1.png"], "a text query or an image"),
         (["search", " "], "A query is empty."),
         (["search", "红", "--index", "nowhere"], "xmr index build"),
@@ -331,3 +332,17 @@ def test_the_index_of_the_newest_run_is_found(
     assert find_index() == "runs/new/index"
     (tmp_path / "index").mkdir()
     assert find_index() == "index"
+
+
+def test_a_search_says_that_it_made_a_damaged_vector_cache_again(
+    here: Path, xmr: Callable[..., Any], tmp_path: Path
+) -> None:
+    copied = shutil.copytree(here / "index", tmp_path / "index")
+    before = xmr("search", "红色碎花裙", "--index", copied, "--json")
+    (segments,) = copied.rglob("image/segments.json")
+    segments.write_text("{")
+    run = xmr("search", "红色碎花裙", "--index", copied, "--json")
+    assert run.json()["results"] == before.json()["results"]
+    assert "damaged" in run.err
+    assert str(segments.parent) in run.err
+    assert xmr("search", "红色碎花裙", "--index", copied).err == ""

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from bagformer_cli.cli.main import COMMANDS, app
+from bagformer_cli.cli.root import COMMANDS, app
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
 HEADER = """\

@@ -44,7 +44,7 @@ from bagformer_cli.data.store.split import image_hash, items_of, positions_of, s
 from bagformer_cli.data.store.store import VERSION, Store, default_store, store_version
 from bagformer_cli.data.store.tokens import Encoder, encode_titles, read_json
 from bagformer_cli.data.workers import Workers
-from bagformer_cli.errors import DataError
+from bagformer_cli.errors import DataError, with_place
 from bagformer_cli.files import disk_errors, write_text
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
@@ -220,7 +220,7 @@ def _report_left_out(source: Path, images: ConversionRecord, progress: Progress)
     named = MAX_NAMED if images.made else 0
     for line in lines[:named]:
         place = tr("{place}, image {id}", place=f"{source}:{line.line}", id=line.key)
-        progress.warn(tr("left out: {error}", error=f"{place}: {line.reason}"))
+        progress.warn(tr("left out: {error}", error=with_place(line.reason, place)))
     if len(lines) > named:
         progress.warn(
             tr("Broken images that are left out of {path}: {n}. `xmr data check` lists them.",
