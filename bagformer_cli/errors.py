@@ -126,7 +126,7 @@ class NotFiniteError(CheckpointError):
     """A model that gives NaN or infinity instead of vectors."""
 
 
-class DiskFullError(XmrError):
+class DiskFullError(InputError):
     """A full disk, a quota or a limit of file sizes. Unfinished files have been removed."""
 
 

@@ -43,8 +43,9 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
     """
     if os.path.isdir(path):
         raise PathError(tr("This is a folder; a file was expected."), path, "folder")
+    target = _followed(Path(path))  # a circle of links is refused before the system follows it
     if _keeps_content(path):
-        check_output_folder(_followed(Path(path)).parent)
+        check_output_folder(target.parent)
     if not os.path.exists(path):
         return
     for given in inputs:

@@ -86,7 +86,7 @@ def test_a_full_disk_is_named_and_nothing_is_left(
     with pytest.raises(DiskFullError) as caught:
         write_text(path, "new")
     assert caught.value.where == str(path)
-    assert caught.value.exit_code == 1  # not a wrong input
+    assert caught.value.exit_code == 2  # no bug: the user can help
     assert path.read_text() == "old"
     assert not _leftovers(tmp_path)
 
