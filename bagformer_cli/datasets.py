@@ -51,7 +51,9 @@ def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
             tr("This is a file; a dataset is a folder."),
             where=dataset,
             expected=expected,
-            hint=tr("`{command}` makes one.", command=f"xmr data import {dataset} --out FOLDER"),
+            hint=tr(
+                "`{command}` makes one.", command=f"xmr data import {dataset} --out {tr('FOLDER')}"
+            ),
         )
     error = PathError(tr("There is no dataset of that name."), dataset, "missing", expected)
     near = nearest(str(dataset), ["demo", "muge"])
@@ -79,7 +81,9 @@ def own_dataset(folder: Path) -> str:
     Raises:
         InputError: The dataset has been moved or deleted, or ``config.yaml`` is missing or broken.
     """
-    return find_moved(load_config(folder / "config.yaml").data.dataset, folder, "--dataset FOLDER")
+    return find_moved(
+        load_config(folder / "config.yaml").data.dataset, folder, f"--dataset {tr('FOLDER')}"
+    )
 
 
 def find_moved(recorded: str, folder: Path, option: str) -> str:

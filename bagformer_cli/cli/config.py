@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = App(tr("Look up settings; show and copy built-in configurations."))
 
 ConfigName = Annotated[
-    str, typer.Argument(metavar="NAME", help=tr("Built-in config or config file."))
+    str, typer.Argument(metavar=tr("NAME"), help=tr("Built-in config or config file."))
 ]
 ModeName = Annotated[
     str | None,
@@ -29,7 +29,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        metavar="KEY=VALUE",
+        metavar=tr("KEY=VALUE"),
         help=tr("Change one setting, for example training.max_steps=20."),
     ),
 ]
@@ -111,7 +111,7 @@ def show(
 )
 def copy(
     name: ConfigName,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help=tr("The file to write."))],
+    file: Annotated[Path, typer.Argument(metavar=tr("FILE"), help=tr("The file to write."))],
     mode: ModeName = None,
     overrides: Overrides = None,
     as_json: Json = False,

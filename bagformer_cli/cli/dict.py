@@ -57,17 +57,19 @@ def stats(
     from bagformer_cli.text.tools.check import Coverage, coverage
 
     lexicons = chosen_lexicons(builtin, dictionaries)
+    from bagformer_cli.text.type_names import type_name
+
     covered: Coverage | None = None
     with _segmenter(lexicons) as (segmenter, progress):
         entries = list(segmenter.lexicon.entries())
         if titles is not None:
             covered = coverage(segmenter, read_titles(titles), progress=progress)
-    types = Counter(entry.type or "-" for entry in entries)
+    types = Counter(entry.type for entry in entries)
     lengths = Counter(len(entry.word) for entry in entries)
     origins = Counter(entry.origin.split(" ")[0] for entry in entries)
     found: dict[str, Any] = {
         "entries": len(entries),
-        "types": dict(types.most_common()),
+        "types": {kind or "-": n for kind, n in types.most_common()},
         "lengths": dict(sorted(lengths.items())),
         "origins": dict(origins.most_common()),
     }
@@ -82,7 +84,8 @@ def stats(
         }
 
     def show() -> None:
-        console.table([tr("type"), tr("entries")], types.most_common(), title=tr("By type"))
+        rows = [(type_name(kind), n) for kind, n in types.most_common()]
+        console.table([tr("type"), tr("entries")], rows, title=tr("By type"))
         console.say()
         console.table([tr("origin"), tr("entries")], origins.most_common(), title=tr("By origin"))
         console.say()
@@ -94,6 +97,8 @@ def stats(
 
 
 def _show_coverage(covered: Any, entries: int) -> None:
+    from bagformer_cli.text.type_names import type_name
+
     names = {
         "lexicon": tr("dictionary entry"),
         "pattern": tr("found by a pattern"),
@@ -116,7 +121,8 @@ def _show_coverage(covered: Any, entries: int) -> None:
         title=tr("{n} titles", n=f"{covered.titles:,}"),
     )
     console.say()
-    console.table([tr("type"), tr("bags")], covered.types.most_common(), title=tr("Bags by type"))
+    kinds = [(type_name(kind), n) for kind, n in covered.types.most_common()]
+    console.table([tr("type"), tr("bags")], kinds, title=tr("Bags by type"))
     console.say()
     console.facts(
         {
@@ -246,6 +252,7 @@ def mine(
     from bagformer_cli.text.tools.mine import MiningLimits
     from bagformer_cli.text.tools.mine import mine as find
     from bagformer_cli.text.tools.mined import write_mined
+    from bagformer_cli.text.type_names import type_name
 
     if out is not None:
         check_output(out, [titles, *(lexicon or [])])
@@ -259,7 +266,7 @@ def mine(
     def show() -> None:
         columns = [tr("word"), tr("type"), tr("count"), tr("example")]
         rows = [
-            (word.word, word.type or "-", word.count, _around(word.example, word.word))
+            (word.word, type_name(word.type), word.count, _around(word.example, word.word))
             for word in words
         ]
         console.table(columns, rows if out is None else rows[:SHOWN])

@@ -153,7 +153,7 @@ def _require_check_alone(dataset: str | None, others: list[str]) -> None:
         raise InputError(
             tr("--check reads a submission without a model; these options have no effect on it."),
             found=" ".join(others),
-            expected="--check FILE --dataset FOLDER --split SPLIT",
+            expected=tr("--check FILE --dataset FOLDER --split SPLIT"),
         )
     if dataset is None:
         raise InputError(
@@ -201,7 +201,10 @@ def _show_check(report: dict[str, Any], checked: CheckedSubmission) -> None:
                 n=checked.n_without_answers,
             )
         )
-    console.facts(checked.recall.percent())
+    percent = checked.recall.percent()
+    facts = {name.replace("recall", "R"): value for name, value in percent.items()}
+    facts[tr("mean recall")] = facts.pop("mean_R")
+    console.facts(facts)
 
 
 def show_evaluation(report: dict[str, Any]) -> None:

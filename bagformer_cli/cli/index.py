@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from bagformer_cli.index.build import Added
     from bagformer_cli.index.engine import Engine
 
+ENGINES = {"lancedb": "LanceDB", "qdrant": "Qdrant"}
+
 app = App(tr("Build an index over a catalogue, add to it, remove from it, show it."))
 
 Source = Annotated[
@@ -367,7 +369,7 @@ def show_info(report: dict[str, Any]) -> None:
     console.facts(
         {
             tr("index"): report["index"],
-            tr("engine"): report["engine"],
+            tr("engine"): ENGINES.get(report["engine"], report["engine"]),
             tr("products in the index"): report["rows"],
             **{
                 tr("with an image") if side == "image" else tr("with a title"): count

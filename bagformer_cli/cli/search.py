@@ -245,10 +245,31 @@ def show_results(report: dict[str, Any], profile: bool = False) -> None:
     if profile:
         for step in report["plan"]:
             what = tr("{message} ({details})", message=step["method"], details=step["note"])
-            console.say(tr("{place}: {message}", place=step["stage"], message=what))
-        console.facts({name: f"{1000 * value:.1f} ms" for name, value in report["seconds"].items()})
+            console.say(tr("{place}: {message}", place=_step_name(step["stage"]), message=what))
+        console.facts(
+            {
+                _step_name(name): f"{1000 * value:.1f} ms"
+                for name, value in report["seconds"].items()
+            }
+        )
     if "output" in report:
         console.say(tr("Results written: {path}", path=report["output"]))
+
+
+def _step_name(name: str) -> str:
+    """Name a step of a search: ``recall.filter`` is the filter of the recall stage."""
+    names = {
+        "encode": tr("encode"),
+        "recall": tr("recall"),
+        "late": tr("late interaction"),
+        "rerank": tr("rerank"),
+        "fetch": tr("read the results"),
+        "open": tr("open"),
+        "filter": tr("filter"),
+        "scan": tr("scan"),
+        "rounded": tr("rounded scores"),
+    }
+    return SEPARATOR.join(names.get(part, part) for part in name.split("."))
 
 
 def _show_hits(query: str, hits: list[dict[str, Any]]) -> None:

@@ -161,7 +161,7 @@ def train(
         with processes.main_process_first():  # the others find what it prepares
             name = job.config.data.dataset
             if resume:
-                name = find_moved(name, job.run, "--set data.dataset=FOLDER")
+                name = find_moved(name, job.run, f"--set data.dataset={tr('FOLDER')}")
             folder = resolve(name, progress=progress)
             store = ensure_store(folder, build_titles(job.config, progress), progress=progress)
         results = jobs.train(job, store, processes, progress)

@@ -108,7 +108,7 @@ def add_encoded(engine: Engine, folder: Path, progress: Progress = SILENT) -> Ad
                     left_out(_repeated(name, str(file)))
                 engine.upsert(_fitted(new, engine.layout))
                 added.rows += new.num_rows
-            task.advance(1, products=added.rows)
+            task.advance(1, **{tr("number of products"): added.rows})
     left_out.finish()
     return added
 

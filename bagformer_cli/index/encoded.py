@@ -150,7 +150,7 @@ def encode_catalogue(
                 _write_manifest(out, {"source": source, "again": sorted(again)})
             for error in errors:
                 left_out(error)
-            task.advance(1, products=rows)
+            task.advance(1, **{tr("number of products"): rows})
     left_out.finish()
     if cut.number:
         progress.warn(cut.sentence(_load_model(model).titles.max_tokens))

@@ -8,6 +8,7 @@ from pathlib import Path
 from bagformer_cli.messages import tr
 from bagformer_cli.text.dictionaries import RULES, Dictionary
 from bagformer_cli.text.lines import BYTE_ORDER_MARK_HEX
+from bagformer_cli.text.type_names import type_name
 
 Read = tuple[Path, Dictionary]
 """A dictionary and its file."""
@@ -53,8 +54,8 @@ def _types(dictionaries: Sequence[Read]) -> Iterator[str]:
             "{place} and {kind} in {other}.",
             n=len(conflicts),
             word=word,
-            known=known,
+            known=type_name(known),
             place=place,
-            kind=kind,
+            kind=type_name(kind),
             other=other,
         )

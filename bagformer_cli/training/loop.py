@@ -42,6 +42,17 @@ from bagformer_cli.training.task import RetrievalTask, StepOutput
 from bagformer_cli.training.teacher import Teacher
 from bagformer_cli.training.validation import Validation
 
+LOSS_NAMES = {
+    "itc_loss": "ITC",
+    "late_interaction_loss": tr("late interaction"),
+    "itm_loss": "ITM",
+    "mlm_loss": "MLM",
+    "mfm_loss": "MFM",
+    "caption_loss": tr("captioning"),
+    "distill_loss": tr("distillation"),
+}
+"""Names of the losses next to the progress bar; ``metrics.jsonl`` has the keys."""
+
 
 @dataclass
 class TrainResult:
@@ -269,7 +280,7 @@ class Trainer:
             },
         )
         return {
-            name.removesuffix("_loss"): tr(
+            LOSS_NAMES.get(name, name.removesuffix("_loss")): tr(
                 "{value} (random guess {guess})", value=f"{means[name]:.3f}", guess=f"{value:.2f}"
             )
             for name, value in guess.items()

@@ -21,6 +21,7 @@ from bagformer_cli.text.lines import Problem, read_lines
 from bagformer_cli.text.merging import fold_all
 from bagformer_cli.text.patterns import LEXICON, TOKEN
 from bagformer_cli.text.segmenter import Segmenter
+from bagformer_cli.text.type_names import type_name
 
 CHUNK = 20_000
 
@@ -125,7 +126,10 @@ def _conflicts(
                 "conflict",
                 word,
                 tr(
-                    "It is {kind} here and {other} in {where}.", kind=kind, other=other, where=where
+                    "It is {kind} here and {other} in {where}.",
+                    kind=type_name(kind),
+                    other=type_name(other),
+                    where=where,
                 ),
             )
 
