@@ -220,7 +220,7 @@ def import_data(
         typer.Option(
             min=0,
             max=1,
-            help=tr("Share of those rows, 0 to 1, that goes to validation."),
+            help=tr("Share (0 to 1) of the rows without a split value that goes to validation."),
             rich_help_panel=tr("Tables"),
         ),
     ] = 0.0,
@@ -229,7 +229,7 @@ def import_data(
         typer.Option(
             min=0,
             max=1,
-            help=tr("Share of those rows, 0 to 1, that goes to test."),
+            help=tr("Share (0 to 1) of the rows without a split value that goes to testing."),
             rich_help_panel=tr("Tables"),
         ),
     ] = 0.0,

@@ -55,10 +55,9 @@ def stats(
 
     from bagformer_cli.data.title_files import read_titles
     from bagformer_cli.text.tools.check import Coverage, coverage
-
-    lexicons = chosen_lexicons(builtin, dictionaries)
     from bagformer_cli.text.type_names import type_name
 
+    lexicons = chosen_lexicons(builtin, dictionaries)
     covered: Coverage | None = None
     with _segmenter(lexicons) as (segmenter, progress):
         entries = list(segmenter.lexicon.entries())
@@ -211,10 +210,10 @@ def check(
 
 @app.command(
     help=tr(
-        "Find words in a file of titles that the dictionaries lack: strings that are frequent, "
-        "whose parts belong together, whose neighbours vary, and that are no fragments of known "
-        "words. Each is shown with a title and a type to be checked. The file is read three times; "
-        "memory does not grow with it.\n\n"
+        "Find words in a file of titles that the dictionaries lack. A word is kept if it is "
+        "frequent, its parts occur together more often than by chance, many different characters "
+        "stand next to it, and it is no fragment of a known word. Check the example title and the "
+        "guessed type of each. The file is read three times; memory does not grow with it.\n\n"
         "    xmr dict mine titles.txt --out mined.tsv --min-count 10"
     )
 )

@@ -39,7 +39,8 @@ app = App()
 
 @app.command(
     help=tr(
-        "Encode many images or titles to vector files, one Arrow file per part of the input.\n\n"
+        "Encode many images or titles to vector files in Arrow format, each of --piece-size "
+        "products.\n\n"
         "Products are streamed, so the input may be larger than memory. After an interruption run "
         "the same command again: it writes only the files that are missing. Several machines can "
         "share the work through Ray.\n\n"
@@ -80,7 +81,10 @@ def encode(
     pool: Pool = None,
     thumbnail: Thumbnail = 256,
     piece_size: Annotated[
-        int, typer.Option(min=1, help=tr("Products per file (a MUGE images file: 32 MiB)."))
+        int,
+        typer.Option(
+            min=1, help=tr("Products per file. A MUGE images file is divided by size: 32 MiB each.")
+        ),
     ] = 2048,
     batch_size: Batch = 64,
     workers: Annotated[

@@ -23,8 +23,10 @@ app = App()
 @app.command(
     name="eval",
     help=tr(
-        "Measure recall over the full pool, text to image and image to text: of the recall stage, "
-        "of the cross-encoder's rerank of the best K, and of the merged score.\n\n"
+        "Measure recall: the share of texts whose right image is among the first 1, 5 and 10, and "
+        "of images whose right text is. All images of the split are candidates.\n\n"
+        "Each stage has a row: the recall stage, the cross-encoder's rerank of its best K, and the "
+        "merged score of both.\n\n"
         "Without --dataset, the dataset that the model was trained on is used.\n\n"
         "    xmr eval --checkpoint runs/demo\n\n"
         "    xmr eval --checkpoint runs/fast --slow runs/captioner --rerank 50,100 --tune-beta\n\n"

@@ -160,7 +160,10 @@ Pool = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help=tr("Token pooling: merge every N vectors of an image into one (Ward clustering)."),
+        help=tr(
+            "Token pooling: cluster an image's vectors (Ward) and merge N on average into one. "
+            "Larger values take less space and are less exact."
+        ),
         show_default=False,
     ),
 ]

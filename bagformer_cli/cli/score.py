@@ -23,9 +23,9 @@ app = App()
 @app.command(
     help=tr(
         "Score an image against titles in both directions, and show the titles' bags.\n\n"
-        "text → image: for each bag of the title, the best cosine with a patch of the image; the "
-        "mean over the bags. image → text: for each patch, the best cosine with a bag; the mean "
-        "over the patches. Both are from −1 to 1 and do not grow with the title's length.\n\n"
+        "text → image is a mean over the title's bags: each counts its highest cosine with any "
+        "patch of the image. image → text is a mean over the patches: each counts its highest "
+        "cosine with any bag. Both are from −1 to 1 and do not grow with the title's length.\n\n"
         "--explain shows the sums, and the patch that each bag fits best. Patches attend to each "
         "other in the encoder, so the best patch need not lie on the object itself. --json has "
         "sums (text_to_image) and means (text_to_image_mean).\n\n"

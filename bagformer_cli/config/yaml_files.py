@@ -163,7 +163,7 @@ def parse_yaml(text: str) -> Any:
     try:
         return yaml().load(text)
     except ValueError as error:  # a number of thousands of digits, a date that does not exist
-        raise YAMLError(str(error).split(";")[0]) from error
+        raise YAMLError(tr("a number or a date that cannot be read")) from error
 
 
 def plain(value: Any) -> Any:

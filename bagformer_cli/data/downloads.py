@@ -314,4 +314,4 @@ def _words(error: object) -> str:
         return tr("the certificate or the encryption is refused: {reason}", reason=error.reason)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error) or type(error).__name__
+    return tr("the connection ended before the image was complete")

@@ -155,7 +155,7 @@ def open_image(data: bytes, where: str | Path | None = None) -> Image.Image:
         raise _not_an_image(data, where) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         pixels = re.search(r"(\d+) pixels", str(error))
-        found = tr("{n} million pixels", n=int(pixels[1]) // 10**6) if pixels else str(error)
+        found = tr("{n} million pixels", n=int(pixels[1]) // 10**6) if pixels else None
         raise _too_large(where, found) from None
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -247,7 +247,7 @@ def _not_an_image(data: bytes, where: str | Path | None) -> DataError:
     )  # fmt: skip
 
 
-def _too_large(where: str | Path | None, found: str) -> DataError:
+def _too_large(where: str | Path | None, found: str | None) -> DataError:
     return DataError(
         tr("The image is too large to decode safely."),
         where=where,

@@ -165,10 +165,10 @@ def decode_base64(payload: bytes) -> bytes:
     text += b"=" * (-len(text) % 4)
     try:
         data = binascii.a2b_base64(text, strict_mode=True)
-    except binascii.Error as error:
+    except binascii.Error:
         raise DataError(
             tr("The image is broken: this is not base64."),
-            found=f"{_shown(payload)} ({error})",
+            found=_shown(payload),
             hint=tr("The file may have been cut off while it was copied."),
         ) from None
     if not data:

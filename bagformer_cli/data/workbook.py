@@ -205,7 +205,7 @@ def _convert(path: Path, sheet: str | None, file: Path) -> Sheet:
         except (InputError, OSError, MemoryError):
             raise
         except Exception as error:  # XML, zip, numbers, dates: the library raises whatever comes
-            raise _not_a_workbook(path, f"{type(error).__name__}: {error}"[:200]) from error
+            raise _not_a_workbook(path, tr("a part of it is damaged")) from error
     others = tuple(one for one in names if one != name)
     return Sheet(file, name, others, notes.no_values, writer.long_number, writer.wide_row)
 

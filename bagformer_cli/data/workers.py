@@ -151,5 +151,7 @@ def _connect(ray: Any, address: str | None) -> None:
                  else None, logging_level="error")  # fmt: skip
     except ConnectionError as error:
         raise InputError(
-            tr("There is no Ray cluster at this address."), found=address, expected=str(error)
-        ) from None
+            tr("There is no Ray cluster at this address."),
+            found=address,
+            hint=tr("Start Ray there, or leave out --address to use this machine alone."),
+        ) from error

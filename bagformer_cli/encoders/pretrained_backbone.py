@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import timm
 from torch import Tensor, nn
 
-from bagformer_cli.encoders.weight_files import read_state_dict, summary
+from bagformer_cli.encoders.weight_files import not_json, read_state_dict, summary
 from bagformer_cli.errors import CheckpointError
 from bagformer_cli.hub import fetch
 from bagformer_cli.messages import tr
@@ -183,9 +183,7 @@ def _about(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            tr("The file is not valid JSON."), where=path, found=str(error).splitlines()[0]
-        ) from error
+        raise not_json(path, error) from error
     return content if isinstance(content, dict) else {}
 
 

@@ -18,7 +18,7 @@ from transformers import BertModel
 
 from bagformer_cli.config import TextConfig
 from bagformer_cli.encoders.text import bert_config
-from bagformer_cli.encoders.weight_files import load_tensors, read_state_dict, summary
+from bagformer_cli.encoders.weight_files import load_tensors, not_json, read_state_dict, summary
 from bagformer_cli.errors import CheckpointError, ConfigError
 from bagformer_cli.hub import cached_file, fetch, is_hub_name
 from bagformer_cli.messages import tr
@@ -173,9 +173,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            tr("The file is not valid JSON."), where=path, found=str(error).splitlines()[0]
-        ) from error
+        raise not_json(path, error) from error
     if not isinstance(content, dict):
         raise CheckpointError(
             tr("The file is not valid JSON."), where=path, found=type(content).__name__
@@ -216,7 +214,7 @@ def _text_config(about: Mapping[str, Any], where: Path) -> TextConfig:
         raise CheckpointError(
             tr("The configuration of the pretrained BERT is not usable."),
             where=where,
-            found=f"{shown}: {first['input']}" if first else error,
+            found=f"{shown}: {first['input']}" if first else f"vocab_size: {about['vocab_size']}",
         ) from error
 
 

@@ -239,20 +239,22 @@ def create_backbone(config: ImageConfig, source: bool | str) -> Any:
     options: dict[str, Any] = {"num_classes": 0, "global_pool": "", **config.options}
     if _has_fixed_size(name):
         options.setdefault("img_size", config.size)
+    given = [f"{key}: {value}" for key, value in config.options.items()]
     try:
         backbone = timm.create_model(name, pretrained=False, **options)
     except (TypeError, KeyError, AttributeError, IndexError, AssertionError) as error:
         raise ConfigError(
             tr("The backbone does not take these options."),
             where="image.options",
-            found=", ".join(f"{key}: {value}" for key, value in config.options.items()) or name,
+            found=", ".join(given) or name,
             expected=tr("options of {name}", name=name),
         ) from error
     except (RuntimeError, OSError, ValueError, ArithmeticError) as error:
         raise ConfigError(
             tr("The backbone cannot be built with these settings."),
             where="image",
-            found=str(error).splitlines()[0],
+            found=", ".join([f"backbone: {name}", f"size: {config.size}", *given]),
+            hint=tr("Sizes must fit each other: the image, its patches, widths and heads."),
         ) from error
     if weights is not None:
         load_pretrained(backbone, name, weights)

@@ -5,6 +5,7 @@ Nothing in a weight file is ever run as code.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import pickletools
@@ -66,6 +67,12 @@ def damaged_weights(path: str | Path, error: Exception) -> CheckpointError:
         found=tr("{n} bytes", n=f"{Path(path).stat().st_size:,}"),
         hint=tr("Copy it again, or use another checkpoint."),
     )
+
+
+def not_json(path: Path, error: Exception) -> CheckpointError:
+    """Make the error for a JSON file of a model that cannot be read."""
+    line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+    return CheckpointError(tr("The file is not valid JSON."), where=f"{path}{line}")
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:

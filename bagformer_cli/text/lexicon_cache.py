@@ -103,7 +103,7 @@ def open_cached(digest: str, write: Callable[[Path], None]) -> Cached:
             "The cache folder {path} cannot be used ({error}). Dictionaries are prepared again by "
             "every command, which takes seconds. Set XMR_CACHE to a folder that can be written.",
             path=folder.parent.parent,
-            error=getattr(error, "strerror", None) or error,
+            error=getattr(error, "strerror", None) or tr("a file is damaged"),
         )
     return _open(_temporary(write))._replace(remark=remark)
 

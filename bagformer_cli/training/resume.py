@@ -149,7 +149,7 @@ def load_state(
         state = TrainState(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(
-            tr("There is no training state to resume from."), where=path, found=error
+            tr("There is no training state to resume from."), where=path
         ) from error
     tensors = load_tensors(folder / TENSORS)
     suffix = "" if rank == 0 else f".rank{rank}"

@@ -140,7 +140,9 @@ def open_vectors(folder: str | Path, count: int | None = None) -> MultiVectors:
         return MultiVectors(values.view(record["vectors"], width), offsets, scales, codebook)
     except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(
-            tr("These stored vectors cannot be read."), where=folder, found=str(error)
+            tr("These stored vectors cannot be read."),
+            where=folder,
+            hint=tr("They are damaged or incomplete. Copy or write them again."),
         ) from error
 
 

@@ -165,11 +165,15 @@ def _pair(value: bytes) -> tuple[int, int, str]:
     return image_id, text_id, record[2]
 
 
+class _ForbiddenError(pickle.UnpicklingError):
+    """A pickle names a class or function."""
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """An unpickler of plain values (tuples, strings, numbers); it looks up no class."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"{module}.{name}")
+        raise _ForbiddenError(f"{module}.{name}")
 
 
 def unpickle(value: bytes) -> Any:
@@ -184,9 +188,9 @@ def unpickle(value: bytes) -> Any:
     except Exception as error:
         raise DataError(
             tr("The pickle is broken or contains more than plain values; it was not loaded."),
-            found=(str(error) or type(error).__name__)[:60],
+            found=str(error)[:60] if isinstance(error, _ForbiddenError) else None,
             expected="(image_id, text_id, text)",
-        ) from None
+        ) from error
 
 
 def _count(records: LmdbFile, key: bytes) -> int:

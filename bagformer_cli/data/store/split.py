@@ -244,7 +244,7 @@ def load_tokens(folder: Path) -> TokenBags:
             empty = path.stat().st_size <= npy_header_bytes(dtype)
             array = np.asarray(np.load(path, mmap_mode=None if empty else "r"))
         except (OSError, ValueError, EOFError) as error:
-            raise damaged(path, str(error)) from None
+            raise damaged(path) from error
         if array.dtype != dtype or array.ndim != 1:
             raise damaged(path, f"{array.dtype} {list(array.shape)}")
         arrays[name] = array
@@ -317,11 +317,11 @@ def read_batches(path: Path) -> list[pa.RecordBatch]:
         for batch in batches:
             batch.validate(full=True)  # Arrow itself follows offsets without a check
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise damaged(path, str(error)) from None
+        raise damaged(path) from error
     return batches
 
 
-def damaged(path: Path, found: str) -> DataError:
+def damaged(path: Path, found: str | None = None) -> DataError:
     """Make the error for a file of a store that cannot be used."""
     return DataError(
         tr("A file of the preprocessed dataset is damaged."),
