@@ -211,7 +211,7 @@ def check(
 @app.command(
     help=tr(
         "Find words in a file of titles that the dictionaries lack. A word is kept if it is "
-        "frequent, its parts occur together more often than by chance, many different characters "
+        "frequent, its parts occur together more often than at random, many different characters "
         "stand next to it, and it is no fragment of a known word. Check the example title and the "
         "guessed type of each. The file is read three times; memory does not grow with it.\n\n"
         "    xmr dict mine titles.txt --out mined.tsv --min-count 10"

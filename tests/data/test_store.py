@@ -660,7 +660,7 @@ def _numbered(raw: bytes) -> tuple[int]:
     return (int(raw),)
 
 
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)  # times vary on a loaded machine
 @given(st.lists(st.sampled_from([b"", b" ", b"x", b"5", b"123456"]), max_size=12))
 def test_lines_keep_their_numbers_across_blank_and_broken_ones(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
