@@ -111,7 +111,7 @@ def train(
     from bagformer_cli.config import default_config
     from bagformer_cli.datasets import ensure_store, find_moved, resolve
     from bagformer_cli.models.build import trained_scorers
-    from bagformer_cli.models.runs import best_model, report_others
+    from bagformer_cli.models.runs import report_others
     from bagformer_cli.progress import SILENT
     from bagformer_cli.text.from_config import build_titles
     from bagformer_cli.training import job as jobs
@@ -134,8 +134,7 @@ def train(
             )
             job = jobs.resume_job(output_dir, overrides or [], processes)
             if processes.is_main:
-                facts = best_model(job.run)
-                console.info(tr("Resuming {run} ({facts})", run=job.run, facts=facts))
+                console.info(_resuming(job.run))
                 if output_dir is None:
                     report_others(newest_runs(jobs.RUNS)[1:], "--output-dir", progress)
         else:
@@ -196,6 +195,20 @@ def train(
     else:
         reranks = "slow" in trained_scorers(job.config)
         console.result(_report(results[0]), lambda: _show(results[0], evaluate, reranks))
+
+
+def _resuming(run: Path) -> str:
+    """Say where a run continues, which need not be where its best model was saved."""
+    from bagformer_cli.models.runs import best_model
+    from bagformer_cli.training.resume import saved_step
+
+    step = saved_step(run / "last")
+    if step is None:  # a chain, or a run that was killed before its first save
+        return tr("Resuming {run}", run=run)
+    facts = best_model(run)
+    return tr(
+        "Resuming {run} at step {step} (best model: {facts})", run=run, step=step, facts=facts
+    )
 
 
 def _refuse_with_resume(options: dict[str, object]) -> None:

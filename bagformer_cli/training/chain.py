@@ -29,7 +29,7 @@ from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.loop import TrainResult
-from bagformer_cli.training.run import resume_run, start_run, train_split
+from bagformer_cli.training.run import refuse_other_model, resume_run, start_run, train_split
 from bagformer_cli.training.run_folder import new_run, writing
 from bagformer_cli.training.teacher import check_teacher
 
@@ -162,6 +162,7 @@ def _train_stages(
         config = load_config(path, overrides, stored=True)
         folder = run / path.stem
         if processes.broadcast_object((folder / "config.yaml").exists()):
+            refuse_other_model(folder, config, path, overrides)
             result = resume_run(config, store, folder, progress, processes)
         else:
             model = new_model(config, None, progress)

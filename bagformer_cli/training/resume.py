@@ -161,6 +161,18 @@ def load_state(
     return state, tensors_under(tensors, _TASK)
 
 
+def saved_step(folder: Path) -> int | None:
+    """Read the step that a run continues from; None: nothing was saved, or it cannot be read.
+
+    Args:
+        folder: ``last/`` of a run.
+    """
+    try:
+        return int(json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
 def _restore_optimizer(
     model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor], where: Path
 ) -> None:

@@ -12,9 +12,10 @@ From Python::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -85,39 +86,62 @@ def resume_config(run: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises:
         InputError: The folder holds no run.
-        ConfigError: An override changes what the saved model or its data already determine.
+        ConfigError: An override, or an edit of the run's ``config.yaml``, changes what the saved
+            model or its data already determine.
     """
     if not (run / "config.yaml").exists():
         raise no_run_to_resume(run)
     config = load_config(run / "config.yaml", overrides, stored=True)
-    _refuse_other_model(load_config(run / "config.yaml", stored=True), config, overrides)
+    refuse_other_model(run, config, run / "config.yaml", overrides)
     return config
 
 
-def _refuse_other_model(before: RunConfig, after: RunConfig, overrides: Sequence[str]) -> None:
-    """Raise if an override would be ignored: the saved model and batches decide."""
-    for item in overrides:
-        path = item.partition("=")[0].strip()
+def refuse_other_model(
+    run: Path, config: RunConfig, file: Path, overrides: Sequence[str] = ()
+) -> None:
+    """Raise if a setting would be ignored or would not fit: the saved model and batches decide.
+
+    Args:
+        run: The run folder; without a saved model, ``file`` without the overrides is compared.
+        config: What the run is to continue with.
+        file: The file that ``config`` was read from; the user may have edited it.
+        overrides: ``section.key=value`` items that were applied to it.
+
+    Raises:
+        ConfigError: A setting differs that a resumed run cannot change.
+    """
+    saved = run / "last" / "config.yaml"
+    before = load_config(saved if saved.is_file() else file, stored=True)
+    for path, was, wanted in _changes(before.model_dump(), config.model_dump()):
         if path.startswith(CHANGEABLE) and path not in _FIXED:
             continue
-        was, wanted = (_setting(config, path) for config in (before, after))
         weight = path.startswith("objectives.") and bool(was) and bool(wanted)
-        if was != wanted and not (weight and isinstance(wanted, float)):
-            raise ConfigError(
-                tr("This setting cannot change when a run is resumed."),
-                where=f"--set {item}",
-                found=wanted,
-                expected=was if was is not None else "null",
-                hint=tr("Start a new run from its weights: --checkpoint {run}", run="RUN/last"),
-            )
+        if weight and isinstance(wanted, float):
+            continue
+        items = [item for item in overrides if f"{path}.".startswith(f"{_key(item)}.")]
+        raise ConfigError(
+            tr("This setting cannot change when a run is resumed."),
+            where=f"--set {items[-1]}" if items else f"{file}: {path}",
+            found="null" if wanted is None else wanted,
+            expected="null" if was is None else was,
+            hint=tr("Start a new run from its weights: --checkpoint {run}", run="RUN/last"),
+        )
 
 
-def _setting(config: RunConfig, path: str) -> object:
-    """Return the value at a dotted path."""
-    value: object = config
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, dict) else getattr(value, key, None)
-    return value
+def _changes(
+    before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted path and both values of each setting that differs."""
+    for key in {**before, **after}:
+        path, was, now = f"{prefix}{key}", before.get(key), after.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            yield from _changes(was, now, f"{path}.")
+        elif was != now:
+            yield path, was, now
+
+
+def _key(item: str) -> str:
+    return item.partition("=")[0].strip()
 
 
 def resume_run(
@@ -145,8 +169,10 @@ def resume_run(
             recover_folder(run / "best")
         processes.barrier()
         saved = (run / "last").is_dir()
+        images = _images_per_step(config)
         if saved:
             model = load_model(run / "last", "cuda" if torch.cuda.is_available() else "cpu")
+            images = _images_per_step(model.config)
             model.config.training, model.config.evaluation = config.training, config.evaluation
         else:
             model = new_model(config)
@@ -154,7 +180,29 @@ def resume_run(
         if processes.is_main:
             save_config(config, run / "config.yaml", run / "config.yaml")
             record_resume(run, trainer.state.step, processes.world_size)
+            if images != _images_per_step(config):
+                _warn_of_steps(trainer, images, progress)
         return trainer.train()
+
+
+def _images_per_step(config: RunConfig) -> int:
+    return config.training.batch_size * config.training.accumulate
+
+
+def _warn_of_steps(trainer: Trainer, before: int, progress: Progress) -> None:
+    """Say where a run continues whose steps had another number of images."""
+    step = trainer.state.step
+    progress.warn(
+        tr(
+            "A step now has {now} images, before it had {before}. The {step} steps done count as "
+            "steps of {now}: the run continues in epoch {epoch} of {epochs}.",
+            now=_images_per_step(trainer.config),
+            before=before,
+            step=step,
+            epoch=f"{step / trainer.steps_per_epoch:.2f}",
+            epochs=trainer.config.training.epochs,
+        )
+    )
 
 
 def make_trainer(

@@ -151,3 +151,45 @@ def test_a_resume_refuses_what_it_would_ignore_and_says_when_it_is_complete(
     longer = xmr(*resume, "--set", "training.max_steps=3", "--set", "objectives.itc=0.5", "--json")
     assert longer.json()["steps"] == 3
     assert "already complete" not in longer.err
+
+
+def test_an_edit_of_the_runs_config_that_a_resume_would_ignore_is_refused(
+    xmr: Callable[..., Any], trained: list[str]
+) -> None:
+    resume = ("train", "--resume", "--output-dir", "r", "--json")
+    config = Path("r/config.yaml")
+    before = config.read_text(encoding="utf-8")
+    for was, now, key in (
+        ("interaction: bagwise", "interaction: cls", "model.interaction"),
+        ("seed: 0", "seed: 5", "seed"),
+        ("augment: null", "augment: {flip: true}", "data.augment"),
+        ("momentum: null", "momentum: {queue: 8}", "objectives.momentum"),
+    ):
+        edited = before.replace(was, now, 1)
+        assert edited != before
+        config.write_text(edited, encoding="utf-8")
+        refused = xmr(*resume)
+        assert refused.code == 2
+        assert f"r/config.yaml: {key}" in refused.err
+        assert config.read_text(encoding="utf-8") == edited
+    # A resume can change the length of training and the learning rate, also in the file.
+    config.write_text(before.replace("max_steps: 2", "max_steps: 3", 1), encoding="utf-8")
+    assert xmr(*resume).json()["steps"] == 3
+
+
+def test_a_resume_says_its_step_and_warns_of_steps_of_another_size(
+    xmr: Callable[..., Any], trained: list[str]
+) -> None:
+    resume = ("train", "--resume", "--output-dir", "r")
+    set_steps = ("--set", "training.max_steps=4")
+    same = xmr(*resume, *set_steps)
+    assert same.code == 0
+    assert "Resuming r at step 2 " in same.err
+    assert "A step now has" not in same.err
+    smaller = xmr(*resume, "--set", "training.max_steps=5", "--set", "training.batch_size=2")
+    assert smaller.code == 0
+    assert "Resuming r at step 4 " in smaller.err
+    assert "A step now has 2 images" in smaller.err
+    assert "continues in epoch 1.00 of" in smaller.err  # 8 images: 4 steps an epoch
+    again = xmr(*resume, "--set", "training.max_steps=6")
+    assert "A step now has" not in again.err

@@ -251,7 +251,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(folder: Path, tmp_path: Pa
 def test_a_full_disk_loses_nothing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bagformer_cli.models import checkpoint
+    from bagformer_cli.encoders import weight_files
 
     out = tmp_path / "run"
     run(folder, out, "training.max_steps=2", "training.schedule_steps=8")
@@ -262,7 +262,7 @@ def test_a_full_disk_loses_nothing(
     config = resume_config(out, ["training.max_steps=8", "training.save_every=1"])
     _, store = prepared(folder, config)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full)
+        patch.setattr(weight_files, "save_file", full)
         with pytest.raises(DiskFullError):
             resume_run(config, store, out)
     assert not list(out.glob(".*.part"))
