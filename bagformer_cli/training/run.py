@@ -103,7 +103,7 @@ def refuse_other_model(
 
     Args:
         run: The run folder; without a saved model, ``file`` without the overrides is compared.
-        config: What the run is to continue with.
+        config: The settings to continue with.
         file: The file that ``config`` was read from; the user may have edited it.
         overrides: ``section.key=value`` items that were applied to it.
 
