@@ -39,6 +39,9 @@ ID_COLUMNS = (
 )  # fmt: skip
 """Accepted headings of the id of a product."""
 
+LOOKED_AT = 10
+"""Rows at the beginning of a table that are searched for headings if the first one has none."""
+
 ROLES = {"id": ID_COLUMNS, **COLUMNS}
 
 _REQUIRED = re.compile(r"[(（\[【]?必填(项)?[)）\]】]?|[*＊]")
@@ -71,6 +74,20 @@ def columns_of(headings: Iterable[str], chosen: Mapping[str, str] | None = None)
     {'id': '货', 'image': 'Image_Path', 'title': '宝贝 标题*'}
     """
     return dict(_columns_of(tuple(headings), tuple((chosen or {}).items())))
+
+
+def are_headings(cells: Iterable[str], chosen: Mapping[str, str] | None = None) -> bool:
+    """Say whether a row has at least two known headings: one alone may be a title such as 主图.
+
+    >>> are_headings(["商品ID", "商品名称", "售价"]), are_headings(["a.jpg", "主图"])
+    (True, False)
+    """
+    return len(columns_of((clean_heading(cell) for cell in cells), chosen)) > 1
+
+
+def looks_like_heading(cell: str) -> bool:
+    """True for an unknown heading (``name``, ``名称``), False for an image path."""
+    return cell.isidentifier() and not any(character.isdigit() for character in cell)
 
 
 def check_headings(headings: Sequence[str], where: str, chosen: Mapping[str, str]) -> None:

@@ -82,5 +82,13 @@ ANYWHERE = ImageAccess()
 
 
 def place_of(cell: str, root: Path) -> str:
-    """Return where a table's image is: an address as it is, a path from ``root``."""
-    return cell if is_address(cell) else str(root / cell)
+    r"""Return where a table's image is: an address as it is, a path from ``root``.
+
+    A path as Windows writes it (``图片\a.jpg``) is read with ``/``, unless a file has that name.
+    """
+    if is_address(cell):
+        return cell
+    path = root / cell
+    if "\\" in cell and not path.exists():
+        path = root / cell.replace("\\", "/")
+    return str(path)

@@ -17,6 +17,7 @@ The first line is a header. Then comes one line per image, and one per query tha
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -28,7 +29,25 @@ from bagformer_cli.errors import DataError
 from bagformer_cli.messages import tr
 
 FILE_NAME = "ids.jsonl"
+_SHORTENED = re.compile(r"\d(\.\d+)?[Ee]\+\d\d")
 _FORMAT, _VERSION = "xmr-ids", 1
+
+
+def require_all_digits(identity: str, where: str | None = None) -> None:
+    """Refuse an id whose last digits Excel replaced with an exponent when it saved a CSV.
+
+    >>> require_all_digits("3E10")
+
+    Raises:
+        DataError: It is such an id: different products would have the same one.
+    """
+    if identity[-4:-2] in {"E+", "e+"} and _SHORTENED.fullmatch(identity):
+        raise DataError(
+            tr("Excel has shortened this id; its last digits are lost."),
+            where=where,
+            found=identity,
+            hint=tr("In Excel, format the column as text before the ids are put in."),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,19 +22,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from bagformer_cli.data.byte_ranges import ByteRange, decode_line
-from bagformer_cli.data.columns import check_headings, clean_heading, columns_of
+from bagformer_cli.data.columns import (
+    LOOKED_AT,
+    are_headings,
+    check_headings,
+    clean_heading,
+    columns_of,
+    looks_like_heading,
+)
 from bagformer_cli.data.csv_cells import IsRow, Row, RowReader, TextLine
 from bagformer_cli.data.json_values import json_object
 from bagformer_cli.data.table_formats import require_table
 from bagformer_cli.data.text_form import encoding_hint, text_form
 from bagformer_cli.data.workbook import SheetReader, is_workbook, open_sheet
-from bagformer_cli.errors import DataError
+from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
 
 HEADLESS = ["image", "title"]
@@ -112,11 +120,12 @@ def read_records(
         sheet: Name or number of a workbook's sheet; None: the first one.
 
     Raises:
-        InputError: The file cannot be read, its headings leave open which column is meant, or
-            ``check`` refuses them.
+        InputError: The file cannot be read, its headings are not in the first row or leave open
+            which column is meant, or ``check`` refuses them.
         DataError: Most lines are in another encoding, or the file is no JSONL.
     """
-    table = _Table(source, chosen or {}, check)
+    first_rows = partial(_first_rows, source, encoding, sheet)
+    table = _Table(source, chosen or {}, check, first_rows)
     if is_workbook(source):
         rows = ByteRange(open_sheet(source, sheet).file, start.offset).lines()
         return _row_records(table, SheetReader(rows, start.line), start.headings)
@@ -169,11 +178,25 @@ def separator_of(source: Path, encoding: str = "utf-8") -> str:
 
 
 class _Table(NamedTuple):
-    """A table, the columns that the user named, and the caller's check of its headings."""
+    """A table, the columns that the user named, the caller's check of headings, its first rows."""
 
     source: Path
     chosen: Mapping[str, str]
     check: Check | None
+    first_rows: Callable[[], Iterator[tuple[int, list[str]]]]
+
+
+def _first_rows(source: Path, encoding: str, sheet: str | None) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the cells of each of the first rows, by every separator in turn."""
+    if is_workbook(source):
+        for row in islice(
+            SheetReader(ByteRange(open_sheet(source, sheet).file).lines()), LOOKED_AT
+        ):
+            yield row.first, row.cells
+        return
+    for line in islice(_lines(source, encoding, Start()), LOOKED_AT):
+        for separator in SEPARATORS:
+            yield line.number, [cell.strip(' "') for cell in line.text.split(separator)]
 
 
 def _lines(source: Path, encoding: str, start: Start) -> Iterator[TextLine]:
@@ -241,8 +264,10 @@ def _headings(row: Row, table: _Table) -> list[str] | None:
     found = [clean_heading(cell) for cell in row.cells]
     while len(found) > 1 and not found[-1]:
         found.pop()  # spreadsheets write empty cells at the end of every row
+    if not columns_of(found, table.chosen):
+        _refuse_headings_below(row.first, table)
     named = bool(table.chosen or columns_of(found))
-    unknown = _looks_like_heading(found[0]) or len(found) > 2
+    unknown = looks_like_heading(found[0]) or len(found) > 2
     if not named and (not unknown or _IMAGE_PATH.search(found[0])):
         return None
     if row.error is not None:
@@ -254,9 +279,20 @@ def _headings(row: Row, table: _Table) -> list[str] | None:
     return found if named else None
 
 
-def _looks_like_heading(cell: str) -> bool:
-    """True for an unknown heading (``name``, ``名称``), False for an image path."""
-    return cell.isidentifier() and not any(character.isdigit() for character in cell)
+def _refuse_headings_below(first: int, table: _Table) -> None:
+    """Refuse a table with a title or a version above its headings: its rows would be misread.
+
+    Raises:
+        InputError: The error names the row of the headings.
+    """
+    for number, cells in table.first_rows():
+        if number > first and are_headings(cells, table.chosen):
+            raise InputError(
+                tr("The headings of the table are not in its first row."),
+                where=f"{table.source}:{number}",
+                found=", ".join(cell for cell in map(clean_heading, cells) if cell)[:200],
+                hint=tr("Delete the rows above the headings."),
+            )
 
 
 def _row_test(headings: Sequence[str], columns: Mapping[str, str]) -> IsRow:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bagformer_cli.data.byte_ranges import Line, file_stamp
+from bagformer_cli.data.columns import LOOKED_AT, are_headings
 from bagformer_cli.data.csv_cells import Row
 from bagformer_cli.data.workbook_xml import Merged, sheet_notes
 from bagformer_cli.errors import DataError, InputError
@@ -41,7 +42,7 @@ MOST_BYTES = 4 << 30
 """Size limit of the unpacked workbook: a zip file of some megabytes can unpack to terabytes."""
 _SURE_DIGITS = 10**15  # Excel stores 15 digits of a number
 _KEPT_FILES = 16
-_VERSION = 1  # of the rows in the cache
+_VERSION = 2  # of the rows in the cache
 _ZEROS = re.compile(r"0{2,}")
 
 
@@ -292,7 +293,8 @@ class _Rows:
             if not cells:
                 blank += 1
                 continue
-            self._width = self._width or len(cells)
+            if not self._width or (number <= LOOKED_AT and are_headings(cells)):
+                self._width = max(self._width, len(cells))
             if len(cells) > self._width and not self.wide_row:
                 self.wide_row = number
             yield "[]\n" * blank + json.dumps(cells[: self._width], ensure_ascii=False) + "\n"

@@ -19,25 +19,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import sqlglot
 from sqlglot import Dialect, ParseError, Token, TokenType, exp
 from sqlglot.errors import SqlglotError
 
-from bagformer_cli.config.expected import type_word
-from bagformer_cli.errors import InputError, nearest, with_place
+from bagformer_cli.errors import InputError
+from bagformer_cli.index.filter_errors import (
+    EXAMPLE,
+    MAX_SHOWN,
+    misfit,
+    not_an_expression,
+    short,
+    unknown_attribute,
+)
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
 
-EXAMPLE = "price < 200 AND category = '连衣裙'"
 GRAMMAR = "= != < <= > >= IN BETWEEN LIKE IS NULL AND OR NOT ( )"
 KEYWORDS = {"AND", "OR", "NOT", "IN", "BETWEEN", "LIKE", "IS", "NULL", "TRUE", "FALSE"}
 MAX_DEPTH = 20  # nested brackets; the parser uses about twenty Python frames for each
 MAX_INT = 2**63 - 1
 MAX_LENGTH = 100_000  # characters of a filter; parsing takes seconds for more
 MAX_WILDCARDS = 20  # of a LIKE pattern: each multiplies the time to find that a text does not match
-MAX_SHOWN = 120  # characters of a filter in an error
 
 Value = str | int | float | bool
 Tree = exp.Expr
@@ -87,7 +92,7 @@ def parse_filter(where: str, layout: Layout) -> Tree:
             predicate.replace(_Check(where, layout).predicate(predicate))
         return tree
     except RecursionError:
-        raise _wrong(where, tr("It is nested too deeply.")) from None
+        raise not_an_expression(where, tr("It is nested too deeply.")) from None
 
 
 def predicates(tree: Tree) -> Iterator[Tree]:
@@ -115,22 +120,6 @@ def value_of(node: Tree) -> Value:
     return str(node.this) if node.is_string else _number_of(node)
 
 
-def unknown_attribute(name: str, layout: Layout, where: str) -> InputError:
-    """Return the error for an attribute that no product has, with the nearest existing name."""
-    names = ["id", "title", *layout.attributes]
-    near = nearest(name, names)
-    if near is None:
-        hint = tr("Text goes in single quotes: '{text}'", text=name)
-    else:
-        hint = tr("Did you mean {name}?", name=near if near.isidentifier() else f"`{near}`")
-    return InputError(
-        tr("The index has no attribute '{name}'.", name=name),
-        where=where,
-        expected=", ".join(names),
-        hint=hint,
-    )
-
-
 @cache
 def _dialect() -> Dialect:
     return _FilterDialect()
@@ -150,11 +139,11 @@ def _parsed(where: str, layout: Layout) -> Tree:
         parsed = _dialect().parser().parse_into(exp.Condition, tokens, where)
     except ParseError as error:
         at = error.errors[0] if error.errors else {}
-        raise _wrong(where, at.get("highlight") or None) from None
+        raise not_an_expression(where, at.get("highlight") or None) from None
     except (SqlglotError, UnicodeEncodeError):
-        raise _wrong(where, None) from None
+        raise not_an_expression(where, None) from None
     if len(parsed) != 1 or parsed[0] is None or any(token.comments for token in tokens):
-        raise _wrong(where, None)
+        raise not_an_expression(where, None)
     return parsed[0]
 
 
@@ -172,13 +161,7 @@ def _check_depth(where: str, tokens: list[Token]) -> None:
         depth += token.token_type == TokenType.L_PAREN
         depth -= token.token_type == TokenType.R_PAREN
         if depth > MAX_DEPTH:
-            raise _wrong(where, tr("It is nested too deeply."))
-
-
-def _wrong(where: str, found: str | None) -> InputError:
-    return InputError(
-        tr("The filter is not an expression."), where=_short(where), found=found, expected=EXAMPLE
-    )
+            raise not_an_expression(where, tr("It is nested too deeply."))
 
 
 def _number_of(node: Tree) -> int | float:
@@ -193,12 +176,6 @@ def _never(column: exp.Column) -> Tree:
     return exp.Between(this=column, low=one, high=zero)
 
 
-def _short(text: str) -> str:
-    """Shorten a filter for an error; bytes that are not UTF-8 become question marks."""
-    text = text.encode("utf-8", "replace").decode()
-    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
-
-
 class _Check:
     """Check one predicate of a filter.
 
@@ -208,12 +185,12 @@ class _Check:
     """
 
     def __init__(self, where: str, layout: Layout) -> None:
-        self.where, self.layout = _short(where), layout
+        self.where, self.layout = short(where), layout
 
     def predicate(self, node: Tree) -> Tree:
         """Return the predicate with its attribute on the left and its values in canonical form."""
-        for known in node.find_all(exp.Column):
-            self._kind(known)  # an unknown name is the likeliest mistake: it is named first
+        for known in node.find_all(exp.Column):  # an unknown name is the likeliest mistake
+            self._kind(known, is_value=isinstance(node.this, exp.Column) and known is not node.this)
         if isinstance(node, exp.Column):  # a truth value alone: `in_stock`, `NOT in_stock`
             return self._comparison(exp.EQ(this=node.copy(), expression=exp.true()))
         parts = {name for name, part in node.args.items() if part}
@@ -234,7 +211,7 @@ class _Check:
             low = self._value(column, node.args["low"], exp.GTE)
             high = self._value(column, node.args["high"], exp.LTE)
             if isinstance(low, exp.Null) or isinstance(high, exp.Null):
-                raise self._misfit(column, _short(node.sql()))
+                raise self._misfit(column, short(node.sql()))
             return exp.Between(this=column, low=low, high=high)
         if self._kind(column) != "str":
             raise self._misfit(column, "LIKE")
@@ -273,14 +250,14 @@ class _Check:
             raise self._unsupported(predicate)
         return exp.column(inner.name, quoted=True)
 
-    def _kind(self, column: exp.Column) -> str:
-        """Return the type of an attribute."""
+    def _kind(self, column: exp.Column, *, is_value: bool = False) -> str:
+        """Return the type of an attribute; ``is_value``: the name stands where values stand."""
         name = ".".join(part.name for part in column.parts)
         qualified = len(column.parts) > 1  # `a.b` names an attribute only in quotes
         if name in {"id", "title"}:
             return "str"
         if qualified or name not in self.layout.attributes:
-            raise unknown_attribute(name, self.layout, self.where)
+            raise unknown_attribute(name, self.layout, self.where, is_value=is_value)
         return self.layout.attributes[name]
 
     def _value(self, column: exp.Column, node: Tree, comparison: type[Tree]) -> Tree:
@@ -302,12 +279,12 @@ class _Check:
         if type(literal) is not exp.Literal or (negative and literal.is_string):
             raise self._unsupported(node)
         if kind == "bool" or literal.is_string != (kind == "str"):
-            raise self._misfit(column, _short(node.sql()))
+            raise self._misfit(column, short(node.sql()))
         return literal.copy() if kind == "str" else self._number(column, node, comparison)
 
     def _number(self, column: exp.Column, node: Tree, comparison: type[Tree]) -> Tree:
         """Return a finite number: for an attribute of type int a whole one of 64 bits, or NULL."""
-        text = _short(node.sql())
+        text = short(node.sql())
         number = _number_of(node) if len(text) <= MAX_SHOWN else math.inf
         whole = self._kind(column) == "int"
         if not whole:
@@ -322,21 +299,15 @@ class _Check:
             raise self._misfit(column, text)
         return exp.Literal.number(repr(number))
 
-    def _misfit(self, column: exp.Column, found: Any) -> InputError:
-        return InputError(
-            tr("The filter does not fit the types of its attributes."),
-            where=self.where,
-            found=f"{column.name}: {found}",
-            expected=with_place(type_word(self._kind(column)), column.name),
-            hint=tr("Text goes in single quotes, numbers and TRUE or FALSE without quotes."),
-        )
+    def _misfit(self, column: exp.Column, found: str) -> InputError:
+        return misfit(column.name, self._kind(column), found, self.where)
 
     def _unsupported(self, node: Tree) -> InputError:
         text = node.sql(dialect=_FilterDialect, comments=False)
         return InputError(
             tr("A filter compares attributes with values and cannot do this."),
             where=self.where,
-            found=_short(text),
+            found=short(text),
             expected=GRAMMAR,
             hint=tr("For example: {example}", example=EXAMPLE),
         )

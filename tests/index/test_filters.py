@@ -231,6 +231,13 @@ def test_a_filter_finds_the_same_rows_in_every_engine(
         ("prise < 3", "Did you mean price?"),
         ("`a c` < 3", "Did you mean `a b`?"),
         ("category = 灰色", "single quotes: '灰色'"),
+        ("category = ‘灰色’", "English keyboard"),
+        ("price ＜ 3", "English keyboard"),
+        ("category = '灰色'，price < 3", "English keyboard"),
+        ("库存 < 3", "xmr index info"),  # '库存' < 3 would be no help
+        ("商品名称 LIKE '%裙%'", "Did you mean title?"),
+        ("商品ID = '7'", "Did you mean id?"),
+        ("category < 99.5", "Not all its values were numbers"),
         ("category = 5", "category: a text"),
         ("price = 'x'", "price: a number"),
         ("price", "price: a number"),

@@ -14,21 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from bagformer_cli.data.catalogue.folder import folder_parts
 from bagformer_cli.data.catalogue.lines import images_of, is_images_file, split_of, titles_of
 from bagformer_cli.data.catalogue.products import Part, Product
 from bagformer_cli.data.catalogue.table import TableOptions, open_table
+from bagformer_cli.data.columns import are_headings
 from bagformer_cli.data.downloads import Download
 from bagformer_cli.data.image_files import ImageAccess
 from bagformer_cli.data.muge import MugeFolder, naming_of
-from bagformer_cli.data.table import JSON_ENDINGS
+from bagformer_cli.data.table import JSON_ENDINGS, SEPARATORS
 from bagformer_cli.data.table_formats import unreadable_kind
 from bagformer_cli.data.workbook import ENDINGS
 from bagformer_cli.errors import InputError, PathError
 from bagformer_cli.messages import tr
-from bagformer_cli.opening import require_regular, require_text
+from bagformer_cli.opening import open_regular, require_regular, require_text
 
 TABLE_ENDINGS = {".csv", ".tsv", *JSON_ENDINGS, *ENDINGS}
 
@@ -112,6 +114,8 @@ def open_catalogue(
         )
         raise PathError(tr("There is no such catalogue."), path, "missing", expected)
     elif titles or path.suffix.lower() == ".txt":
+        if not titles:
+            _refuse_table(path)
         found = Catalogue(path, titles_of(path), {})
     elif is_images_file(path):
         found = Catalogue(path, images_of(path), {})
@@ -147,6 +151,26 @@ def open_catalogue(
             else tr("at least one product"),
         )
     return found
+
+
+def _refuse_table(path: Path) -> None:
+    """Refuse a ``.txt`` that is a table, as Excel's "Unicode text": each row would be a title.
+
+    Raises:
+        InputError: The first line has headings.
+    """
+    with open_regular(path) as stream:
+        head = stream.read(1 << 14)
+    for encoding, separator in product(("utf-8-sig", "utf-16", "gb18030"), SEPARATORS):
+        lines = head.decode(encoding, "replace").splitlines()
+        cells = [cell.strip(' "') for cell in lines[0].split(separator)] if lines else []
+        if are_headings(cells):
+            raise InputError(
+                tr("This text file is a table; a .txt is read as one title per line."),
+                where=f"{path}:1",
+                found=", ".join(cells)[:200],
+                hint=tr("Rename it to {name}.", name=path.with_suffix(".csv").name),
+            )
 
 
 def _open_folder(path: Path, split: str | None, part_size: int, access: ImageAccess) -> Catalogue:

@@ -17,6 +17,7 @@ from bagformer_cli.data.catalogue.values import Seen, converted, remark_of, show
 from bagformer_cli.data.columns import accepted_headings, columns_of, require_chosen
 from bagformer_cli.data.image_files import ANYWHERE, ImageAccess, place_of
 from bagformer_cli.data.json_values import JsonText
+from bagformer_cli.data.product_ids import require_all_digits
 from bagformer_cli.data.table import (
     HEADLESS,
     JSON_ENDINGS,
@@ -301,6 +302,7 @@ def _identity(values: dict[str, Any], name: str | None, where: str) -> str | Non
     identity = "" if value is None else shown(value).strip()
     if not identity:
         raise DataError(tr("The {name} is empty.", name=name), where=where)
+    require_all_digits(identity, where)
     return identity
 
 

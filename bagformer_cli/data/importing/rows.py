@@ -10,6 +10,7 @@ from typing import Any
 
 from bagformer_cli.data.columns import accepted_headings, columns_of, require_chosen
 from bagformer_cli.data.muge import SPLITS
+from bagformer_cli.data.product_ids import require_all_digits
 from bagformer_cli.data.table import read_records
 from bagformer_cli.errors import DataError, InputError, nearest, shortened
 from bagformer_cli.messages import tr
@@ -144,4 +145,6 @@ def _id(values: dict[str, Any], name: str) -> str | None:
         raise DataError(
             tr("The {name} is neither text nor a whole number.", name=name), found=shortened(value)
         )
-    return str(value).strip() or None
+    identity = str(value).strip()
+    require_all_digits(identity)
+    return identity or None
