@@ -268,7 +268,10 @@ def mine(
             (word.word, type_name(word.type), word.count, _around(word.example, word.word))
             for word in words
         ]
-        console.table(columns, rows if out is None else rows[:SHOWN])
+        if rows:
+            console.table(columns, rows if out is None else rows[:SHOWN])
+        else:
+            console.say(tr("No new words. Lower limits (--min-count …) or more titles find more."))
         if out is not None:
             console.say()
             console.say(tr("{n} entries written: {path}", n=f"{len(words):,}", path=out))

@@ -152,11 +152,11 @@ def encode(
         "checkpoint": str(encoder.checkpoint),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    console.result(report, lambda: show_encoded(report))
+    console.result(report, lambda: show_encoded(report, titles))
 
 
-def show_encoded(report: dict[str, Any]) -> None:
-    """Print what was written."""
+def show_encoded(report: dict[str, Any], titles: bool = False) -> None:
+    """Print what was written: vectors of products, or of ``titles``."""
     files = tr(
         "{n} in {folder} ({made} written now)",
         n=report["files"],
@@ -165,7 +165,7 @@ def show_encoded(report: dict[str, Any]) -> None:
     )
     console.facts(
         {
-            tr("products encoded"): report["rows"],
+            tr("titles encoded") if titles else tr("products encoded"): report["rows"],
             tr("left out"): report["skipped"],
             tr("vector files"): files,
             tr("megabytes"): report["bytes"] / 1e6,

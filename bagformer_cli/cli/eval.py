@@ -10,6 +10,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.formatting import duration
 from bagformer_cli.cli.options import Checkpoint, EvaluatedSplit, TrainedDataset
 from bagformer_cli.cli.views import show_recall
 from bagformer_cli.messages import tr
@@ -242,7 +243,7 @@ def show_evaluation(report: dict[str, Any]) -> None:
             [[names.get(name, name), share] for name, share in report["attributes"].items()],
         )
     parts = {"encode": tr("encode"), "recall": tr("recall"), "rerank": tr("rerank")}
-    facts = {parts.get(name, name): f"{value:.1f} s" for name, value in report["seconds"].items()}
+    facts = {parts.get(name, name): duration(value) for name, value in report["seconds"].items()}
     if "beta" in report:
         facts[tr("beta: merged score = slow + beta × fast")] = f"{report['beta']:g}"
     console.facts(facts)

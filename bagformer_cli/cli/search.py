@@ -287,9 +287,9 @@ def _show_hits(query: str, hits: list[dict[str, Any]]) -> None:
     for hit in hits:
         facts = dict(hit["attributes"])
         if reranked:
-            facts[tr("late interaction")] = hit["fast"]
+            facts[tr("fast")] = format_value(hit["fast"])
             if hit["slow"] is not None:
-                facts[tr("slow")] = hit["slow"]
+                facts[tr("slow")] = format_value(hit["slow"])
         notes.append(SEPARATOR.join(f"{name} {_shown(value)}" for name, value in facts.items()))
     columns = [tr("rank"), tr("score"), tr("id"), tr("title")]
     console.table(columns, rows, title=query, notes=notes)

@@ -158,7 +158,8 @@ def _read_images(path: Path, workers: int, progress: Progress) -> _Records:
     with progress.task(path.name, len(ranges) * (RANGE_BYTES >> 20), "MB") as task:
         for part in run_jobs(partial(_read_range, _image), ranges, workers):
             records.extend(part)
-            task.advance(RANGE_BYTES >> 20, **{tr("broken lines"): len(records.errors)})
+            broken = len(records.errors)
+            task.advance(RANGE_BYTES >> 20, **({tr("broken lines"): broken} if broken else {}))
     return records
 
 

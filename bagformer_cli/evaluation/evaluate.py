@@ -379,7 +379,7 @@ def score_pairs(
     text_rows, image_rows = map(torch.from_numpy, pairs)
     scores: list[Tensor] = []
     step = 4 * batch_size
-    with progress.task(tr("Reranking"), len(rows)) as task:
+    with progress.task(tr("Reranking"), len(rows), tr("pairs")) as task:
         for start in range(0, len(rows), step):
             some = slice(start, start + step)
             scored = model.cross.score(

@@ -189,8 +189,9 @@ def check_submission(
             found[prediction.query_id] = prediction
     if errors:
         if len(errors) > 1:
-            more = tr("{n} more lines are wrong.", n=len(errors) - 1)
-            errors[0].hint = f"{errors[0].hint} {more}" if errors[0].hint else more
+            more = tr("{n} more lines are wrong.", n=f"{len(errors) - 1:,}")
+            hint = errors[0].hint
+            errors[0].hint = tr("{sentence} {hint}", sentence=hint, hint=more) if hint else more
         raise errors[0]
     if queries is None:
         return CheckedSubmission(naming, len(found))

@@ -144,7 +144,8 @@ def raise_first(
     first, more = problems[0], len(problems) - 1
     message = first.message
     if more:
-        message += " " + tr("({count} more problems follow.)", count=more)
+        follow = tr("({count} more problems follow.)", count=f"{more:,}")
+        message = tr("{sentence} {hint}", sentence=message, hint=follow)
     raise DataError(
         message, where=f"{path}:{first.line}", found=first.found, expected=expected, hint=hint
     )
