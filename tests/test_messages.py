@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from bagformer_cli import messages
+from bagformer_cli.errors import DataError
 from bagformer_cli.messages import catalogue, language, tr
+from bagformer_cli.text.lines import Problem, raise_first
 
 VARIABLES = ("XMR_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
 
@@ -75,3 +77,12 @@ def test_an_untranslated_sentence_is_said_in_english(monkeypatch: pytest.MonkeyP
 
 def test_a_value_may_hold_braces() -> None:
     assert tr("found {text}", text="{x}") == "found {x}"
+
+
+def test_chinese_sentences_follow_each_other_without_a_space(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XMR_LANG", "zh")
+    wrong = [Problem(line, "坏。", "x") for line in range(1, 1003)]
+    with pytest.raises(DataError, match=r"坏。（后面还有 1,001 处问题。）"):
+        raise_first("a.txt", wrong, "y")

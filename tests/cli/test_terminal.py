@@ -278,3 +278,11 @@ def test_ascii_signs_replace_those_that_a_stream_lacks(monkeypatch: pytest.Monke
     console.say("text → image │ 5 × – 红")
     out.flush()
     assert out.buffer.getvalue() == b"text -> image | 5 x - \\u7ea2\n"  # type: ignore[attr-defined]
+
+
+def test_mining_that_finds_nothing_says_so(xmr: Callable[..., Any], tmp_path: Path) -> None:
+    titles = tmp_path / "titles.txt"
+    titles.write_text("红色连衣裙\n", "utf-8")
+    run = xmr("dict", "mine", str(titles))
+    assert run.code == 0
+    assert run.out.startswith("No new words.")

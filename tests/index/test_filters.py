@@ -284,3 +284,19 @@ def test_a_predicate_that_matches_too_many_values_is_refused() -> None:
     tree = parse_filter("title > 'a'", LAYOUT)
     with pytest.raises(InputError, match="Too many values"):
         qdrant_filter(tree, lambda name: (f"b{n}" for n in range(MAX_LISTED + 1)))
+
+
+@pytest.mark.parametrize(
+    ("where", "quotes"),
+    [
+        ("flavour = 'red'", False),
+        ("flavour IN ('red', 'blue')", False),
+        ("category = 灰色", True),
+        ("灰色 = category", True),
+        ("category IN (灰色)", True),
+    ],
+)
+def test_quotes_are_proposed_for_text_and_not_for_an_attribute(where: str, quotes: bool) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_filter(where, LAYOUT)
+    assert ("single quotes" in str(caught.value)) is quotes
