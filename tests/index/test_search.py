@@ -175,7 +175,7 @@ def test_the_results_are_written_as_a_page(
     ("arguments", "says"),
     [
         (["search"], "nothing to search for"),
-        (["search", "红", "--image", "photos/1.png"], "a text query or an image"),
+        (["search", "红", "--image", "photos/1.png"], "a text query, or --image"),
         (["search", " "], "A query is empty."),
         (["search", "红", "--index", "nowhere"], "xmr index build"),
         (["search", "红", "--index", "photos"], "not an index"),

@@ -161,7 +161,7 @@ def test_a_queue_that_does_not_fit_is_refused_before_it_is_allocated() -> None:
     objective = next(o for o in build_objectives(Context(model, config)) if o.name == "itc_loss")
     needed = objective.memory(config.training.batch_size)
     assert needed["queues (cls)"] == 100_000_000 * (2 * 16 * 4 + 32)  # one vector of 16 a side
-    config.objectives.momentum.queue = 10**12
+    config.objectives.momentum.queue = 2**31 - 1
     with pytest.raises(ConfigError, match="more memory") as caught:
         RetrievalTask(model, config)
     assert "queues" in str(caught.value.found)
