@@ -41,6 +41,15 @@ def load_bert(source: str, layers: int) -> BertModel:
             do not fit its configuration.
         ConfigError: It has fewer layers.
     """
+    try:
+        return _load(source, layers)
+    except CheckpointError as error:
+        where = error.where or source
+        error.where = where if where.startswith(SETTING) else f"{SETTING}: {where}"
+        raise
+
+
+def _load(source: str, layers: int) -> BertModel:
     about_path, weights_path = _files(source)
     about = _read_json(about_path)
     config = _text_config(about, about_path)
