@@ -257,7 +257,7 @@ def test_a_suggestion_is_similar(xmr: Callable[..., Any]) -> None:
         ("bags 红裙 >&-", "0", "", ""),
         ("bags --input gone.txt 2>&1 | true", "2", "", ""),
         ("bags --input gone.txt 2>&-", "2", "", ""),
-        ("bags 红裙 >/dev/full", "1", "", "disk is full"),
+        ("bags 红裙 >/dev/full", "2", "", "disk is full"),
     ],
 )
 def test_broken_streams_end_quietly(command: str, code: str, out: str, err: str) -> None:

@@ -292,7 +292,6 @@ def test_a_predicate_that_matches_too_many_values_is_refused() -> None:
         ("flavour = 'red'", False),
         ("flavour IN ('red', 'blue')", False),
         ("category = 灰色", True),
-        ("灰色 = category", True),
         ("category IN (灰色)", True),
     ],
 )
