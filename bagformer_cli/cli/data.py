@@ -56,7 +56,7 @@ def demo(
 
     def show() -> None:
         console.say(tr("Drawn: {folder}", folder=out))
-        console.next_steps([(f"xmr train --dataset {out}", tr("train on it"))])
+        console.next_steps([(f"xmr train --config demo --dataset {out}", tr("train on it"))])
 
     console.result(found, show)
 
