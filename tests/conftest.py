@@ -68,7 +68,8 @@ def _cache_of_shared_fixtures(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _private_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Use an empty cache folder instead of the user's."""
+    """Use an empty cache folder instead of the user's, and no width that a shell exported."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("XMR_CACHE", str(tmp_path_factory.getbasetemp() / "xmr-cache"))
 
 
