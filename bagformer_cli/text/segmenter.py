@@ -43,7 +43,7 @@ from bagformer_cli.text.patterns import (
     TOKEN,
 )
 
-VERSION = "segmenter 3"
+VERSION = "segmenter 4"
 """Part of the fingerprint. Change it with every rule or cost that changes bags."""
 
 Source = Literal["lexicon", "pattern", "token"]
