@@ -50,7 +50,7 @@ def load_config(
         source: A file, a built-in name, a mapping, or None for the defaults.
         overrides: ``a.b=c`` items, applied in order; ``c`` is read as YAML.
         mode: Name or file of a mode, laid over ``source`` before the overrides.
-        stored: ``source`` is the complete file of a run or a model. A setting that it lacks was
+        stored: ``source`` is complete, as a run or a model stored it. A setting that it lacks was
             added later, and takes the value that repeats what was done before (ADDED_LATER).
 
     Raises:
@@ -67,10 +67,10 @@ def load_config(
         path = find_config(source)
         values = plain(read_with_parents(path))
         where = str(path)
-        if stored:
-            for (section, key), before in ADDED_LATER.items():
-                if isinstance(values.get(section), dict):
-                    values[section].setdefault(key, before)
+    if stored:
+        for (section, key), before in ADDED_LATER.items():
+            if isinstance(values.get(section), dict):
+                values[section].setdefault(key, before)
     if mode is not None:
         path = find_mode(mode)
         merge(values, read_mode(path).settings)

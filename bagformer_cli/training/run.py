@@ -36,7 +36,7 @@ from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.loop import TrainData, Trainer, TrainResult
 from bagformer_cli.training.run_folder import new_run, no_run_to_resume, writing
-from bagformer_cli.training.run_record import record_resume, record_start
+from bagformer_cli.training.run_record import record_resume, record_start, settings_at_start
 
 CHANGEABLE = ("training.", "evaluation.", "data.workers", "data.cache_mb", "data.dataset")
 """Settings that a resumed run may change (a dataset may have moved); and weights of objectives, but
@@ -72,7 +72,7 @@ def start_run(
     with new_run(run) if processes.is_main else nullcontext():
         if processes.is_main:
             save_config(config, run / "config.yaml", template)
-            record_start(run, processes.world_size)
+            record_start(run, config, processes.world_size)
         processes.barrier()
         return trainer.train()
 
@@ -101,8 +101,11 @@ def refuse_other_model(
 ) -> None:
     """Raise if a setting would be ignored or would not fit: the saved model and batches decide.
 
+    The settings are compared with those the run was started with, not with those of its model:
+    a model's own have been completed from pretrained weights, and its unused parts left out.
+
     Args:
-        run: The run folder; without a saved model, ``file`` without the overrides is compared.
+        run: The run folder. If it does not record its settings, ``file`` is compared.
         config: The settings to continue with.
         file: The file that ``config`` was read from; the user may have edited it.
         overrides: ``section.key=value`` items that were applied to it.
@@ -110,8 +113,7 @@ def refuse_other_model(
     Raises:
         ConfigError: A setting differs that a resumed run cannot change.
     """
-    saved = run / "last" / "config.yaml"
-    before = load_config(saved if saved.is_file() else file, stored=True)
+    before = load_config(settings_at_start(run) or file, stored=True)
     for path, was, wanted in _changes(before.model_dump(), config.model_dump()):
         if path.startswith(CHANGEABLE) and path not in _FIXED:
             continue

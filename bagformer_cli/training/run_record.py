@@ -1,9 +1,10 @@
-"""``run.json``: when, where and by which command and versions a run was trained.
+"""``run.json``: when, where, how and with which settings a run was trained.
 
 ::
 
     {"started": {"date": "2026-05-04T10:20:30+08:00", "command": "xmr train …", "commit": "1a2b…",
-                 "versions": {"xmr": …, "torch": …}, "machine": {"cpu": …, "memory_gb": …, …}},
+                 "versions": {"xmr": …, "torch": …}, "machine": {"cpu": …, "memory_gb": …, …},
+                 "config": {"seed": 0, "data": {…}, …}},
      "resumed": [{…, "step": 240}]}
 """
 
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 import bagformer_cli
+from bagformer_cli.config import RunConfig
 from bagformer_cli.files import write_text
 from bagformer_cli.machine import cpu, memory
 
@@ -29,9 +31,10 @@ FILE = "run.json"
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "numpy", "safetensors")
 
 
-def record_start(run: Path, world_size: int = 1) -> None:
+def record_start(run: Path, config: RunConfig, world_size: int = 1) -> None:
     """Write ``run.json`` of a new run."""
-    _write(run, {"started": _now(world_size), "resumed": []})
+    started = {**_now(world_size), "config": config.model_dump(mode="json")}
+    _write(run, {"started": started, "resumed": []})
 
 
 def record_resume(run: Path, step: int, world_size: int = 1) -> None:
@@ -52,11 +55,22 @@ def record_resume(run: Path, step: int, world_size: int = 1) -> None:
 
 def started_in(run: Path) -> Path | None:
     """Return the folder in which a run was started; None: not recorded."""
+    folder = _started(run).get("directory")
+    return Path(folder) if isinstance(folder, str) else None
+
+
+def settings_at_start(run: Path) -> dict[str, Any] | None:
+    """Return the configuration that a run was started with; None: not recorded."""
+    config = _started(run).get("config")
+    return config if isinstance(config, dict) else None
+
+
+def _started(run: Path) -> dict[str, Any]:
     try:
-        record = json.loads((run / FILE).read_text(encoding="utf-8"))
-        return Path(record["started"]["directory"])
+        started = json.loads((run / FILE).read_text(encoding="utf-8"))["started"]
     except (OSError, ValueError, TypeError, KeyError):
-        return None
+        return {}
+    return started if isinstance(started, dict) else {}
 
 
 def _write(run: Path, record: dict[str, Any]) -> None:

@@ -75,6 +75,26 @@ def test_every_way_of_training_resumes_to_the_bit(store: Store, tmp_path: Path, 
     assert_resume_is_exact(store, tmp_path, "demo", None, *WAYS[way])
 
 
+def test_a_run_that_took_its_sizes_from_a_pretrained_bert_resumes_to_the_bit(
+    store: Store, tmp_path: Path
+) -> None:
+    """Its model's own settings are not those of the run: width and heads are the BERT's."""
+    from transformers import BertConfig, BertModel
+
+    from bagformer_cli.text.tokenizer import Tokenizer
+
+    words = Tokenizer.load("builtin").vocab_size
+    sizes = BertConfig(
+        vocab_size=words,
+        hidden_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=64,
+    )
+    BertModel(sizes, add_pooling_layer=False).save_pretrained(tmp_path / "bert")
+    assert_resume_is_exact(store, tmp_path, "demo", None, f"text.pretrained={tmp_path / 'bert'}")
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(("name", "mode"), [*QUICK, ("fast_slow", "captioner")])
 def test_a_run_on_a_gpu_resumes_to_the_bit(
