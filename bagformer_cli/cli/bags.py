@@ -10,7 +10,17 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Builtin, Lexicons, chosen_lexicons, warn_of_lexicon
+from bagformer_cli.cli.options import (
+    TITLES,
+    Builtin,
+    Columns,
+    Encoding,
+    Lexicons,
+    SheetName,
+    chosen_columns,
+    chosen_lexicons,
+    warn_of_lexicon,
+)
 from bagformer_cli.cli.views import show_bag_legend, show_bags
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
@@ -22,28 +32,38 @@ if TYPE_CHECKING:
 
 app = App()
 
+TITLE_FILES = (".txt", ".csv", ".tsv", ".jsonl", ".xlsx")
+
 
 @app.command(
     help=tr(
-        "Cut titles into entity bags. Titles come from the command line or from a file with one "
-        "title per line. With --gold, the bags are compared with marked titles.\n\n"
+        "Cut titles into entity bags. Titles come from the command line, from a file with one "
+        "title per line, or from a table. With --gold, the bags are compared with marked titles."
+        "\n\n"
         "    xmr bags '红色碎花连衣裙 2件装'\n\n"
         "    xmr bags --input titles.txt --output bags.jsonl --lexicon mine.tsv\n\n"
+        "    xmr bags --input products.csv --column title=品名 --output bags.jsonl\n\n"
         "    xmr bags --gold marked.txt --show-errors 20\n\n"
         "A file of marked titles has one character and its tag (B-…, I-…, O) per line and an "
         "empty line after each title. Given as --lexicon, its marked words are entries.\n\n"
         "Without colours (in a pipe, with NO_COLOR), titles are shown as tables, and those of a "
         "file as one line each: 红色/colour 连衣裙/category"
     ),
-    needs={"--show-errors": ["--gold"], "--workers": ["--input"]},
+    needs={
+        "--show-errors": ["--gold"],
+        **{name: ["--input"] for name in ("--workers", "--column", "--encoding", "--sheet")},
+    },
     apart=[("titles", "--gold"), ("titles", "--input"), ("--output", "--gold")],
 )
 def bags(
     titles: Annotated[list[str] | None, typer.Argument(help=tr("Titles."))] = None,
     source: Annotated[
         Path | None,
-        typer.Option("--input", help=tr("A file with one title per line; - reads standard input.")),
+        typer.Option("--input", help=TITLES),
     ] = None,
+    column: Columns = None,
+    encoding: Encoding = "utf-8",
+    sheet: SheetName = None,
     output: Annotated[
         Path | None, typer.Option(help=tr("Write JSON lines here instead of showing them."))
     ] = None,
@@ -85,6 +105,14 @@ def bags(
                 found=repr(title),
                 expected=tr("at least one visible character"),
             )
+        if title.endswith(TITLE_FILES) and Path(title).is_file():
+            console.warn(
+                tr(
+                    "'{name}' is taken as a title. The titles in the file of this name: "
+                    "xmr bags --input {name}",
+                    name=title,
+                )
+            )
     lexicons = chosen_lexicons(builtin, lexicon)
     from bagformer_cli.data.title_files import bag_encoder
     from bagformer_cli.outputs import check_output
@@ -98,9 +126,13 @@ def bags(
         _compare(gold, source, lexicons, tokenizer, show_errors)
         return
     if source is not None:
-        from bagformer_cli.data.title_files import seekable
+        from bagformer_cli.data.title_sources import title_file
 
-        with seekable(source) as file:
+        chosen = chosen_columns(column)
+        with (
+            bars.progress() as progress,
+            title_file(source, encoding, chosen=chosen, sheet=sheet, progress=progress) as file,
+        ):
             given += _of_file(file, output, lexicons, tokenizer, workers)
     if given:
         _show(given, bag_encoder(tokenizer, tuple(lexicons)), output)

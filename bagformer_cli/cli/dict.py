@@ -11,7 +11,15 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Builtin, Lexicons, chosen_lexicons, warn_of_lexicon
+from bagformer_cli.cli.options import (
+    TITLES,
+    Builtin,
+    Columns,
+    Lexicons,
+    chosen_columns,
+    chosen_lexicons,
+    warn_of_lexicon,
+)
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -39,13 +47,15 @@ def _segmenter(lexicons: list[str]) -> Iterator[tuple[Segmenter, Any]]:
         "cover.\n\n"
         "    xmr dict stats\n\n"
         "    xmr dict stats mine.tsv --no-builtin --titles titles.txt"
-    )
+    ),
+    needs={"--column": ["--titles"]},
 )
 def stats(
     dictionaries: Annotated[
         list[str] | None, typer.Argument(help=tr("Further dictionaries."))
     ] = None,
-    titles: Annotated[Path | None, typer.Option(help=tr("A file with one title per line."))] = None,
+    titles: Annotated[Path | None, typer.Option(help=TITLES)] = None,
+    column: Columns = None,
     builtin: Builtin = True,
     as_json: Json = False,
     debug: Debug = False,
@@ -54,6 +64,7 @@ def stats(
     from collections import Counter
 
     from bagformer_cli.data.title_files import read_titles
+    from bagformer_cli.data.title_sources import title_file
     from bagformer_cli.text.tools.check import Coverage, coverage
     from bagformer_cli.text.type_names import type_name
 
@@ -62,7 +73,9 @@ def stats(
     with _segmenter(lexicons) as (segmenter, progress):
         entries = list(segmenter.lexicon.entries())
         if titles is not None:
-            covered = coverage(segmenter, read_titles(titles), progress=progress)
+            chosen = chosen_columns(column)
+            with title_file(titles, chosen=chosen, progress=progress) as file:
+                covered = coverage(segmenter, read_titles(file), progress=progress)
     types = Counter(entry.type for entry in entries)
     lengths = Counter(len(entry.word) for entry in entries)
     origins = Counter(entry.origin.split(" ")[0] for entry in entries)
@@ -218,7 +231,8 @@ def check(
     )
 )
 def mine(
-    titles: Annotated[Path, typer.Argument(help=tr("A file with one title per line."))],
+    titles: Annotated[Path, typer.Argument(help=TITLES)],
+    column: Columns = None,
     out: Annotated[Path | None, typer.Option(help=tr("The dictionary to write."))] = None,
     min_count: Annotated[
         int, typer.Option(min=2, help=tr("Minimum number of occurrences of an entry."))
@@ -247,6 +261,7 @@ def mine(
 ) -> None:
     """Parse, mine, print."""
     from bagformer_cli.data.title_files import read_titles
+    from bagformer_cli.data.title_sources import title_file
     from bagformer_cli.outputs import check_output
     from bagformer_cli.text.tools.mine import MiningLimits
     from bagformer_cli.text.tools.mine import mine as find
@@ -256,8 +271,11 @@ def mine(
     if out is not None:
         check_output(out, [titles, *(lexicon or [])])
     limits = MiningLimits(count=min_count, cohesion=min_cohesion, freedom=min_freedom)
-    with _segmenter(chosen_lexicons(builtin, lexicon)) as (segmenter, progress):
-        result = find(lambda: read_titles(titles), segmenter, limits, progress=progress)
+    with (
+        _segmenter(chosen_lexicons(builtin, lexicon)) as (segmenter, progress),
+        title_file(titles, chosen=chosen_columns(column), progress=progress) as file,
+    ):
+        result = find(lambda: read_titles(file), segmenter, limits, progress=progress)
     words = result.words[:most]
     if out is not None:
         write_mined(out, words, result.pieces, titles.name)

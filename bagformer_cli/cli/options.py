@@ -107,6 +107,10 @@ Encoding = Annotated[
         callback=_known_encoding,
     ),
 ]
+TITLES = tr(
+    "A file with one title per line, or a CSV, TSV, JSONL or Excel table with a column of titles; "
+    "- reads lines from standard input."
+)
 Columns = Annotated[
     list[str] | None,
     typer.Option(

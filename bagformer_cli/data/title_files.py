@@ -7,23 +7,17 @@ into byte ranges; each process loads the encoder once and turns ranges into JSON
 from __future__ import annotations
 
 import json
-import os
-import select
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cache, partial
 from json.encoder import encode_basestring
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bagformer_cli.data.byte_ranges import ByteRange, byte_ranges, decode_line, line_number
 from bagformer_cli.data.workers import run_jobs
-from bagformer_cli.errors import DataError, InputError, cannot_read
-from bagformer_cli.files import disk_errors
+from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.temporary import scratch_folder
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.segmenter import Bag, Segmenter
@@ -34,9 +28,6 @@ RANGE_BYTES = 1 << 20
 
 ALONE_BELOW = 8 << 20
 """Files of fewer bytes are segmented in this process: starting others would take longer."""
-
-PIPE_SECONDS = 10
-"""How long a named pipe is read before its first byte."""
 
 
 @cache
@@ -69,45 +60,6 @@ def _no_titles(path: str | Path) -> InputError:
     return InputError(
         tr("The file has no titles."), where=path, expected=tr("one title on each line")
     )
-
-
-@contextmanager
-def seekable(path: Path) -> Iterator[Path]:
-    """Give the file itself, or a temporary copy of a pipe; ``-`` is the standard input.
-
-    Raises:
-        InputError: The pipe cannot be read, or nobody writes to it.
-    """
-    if str(path) != "-" and not path.is_fifo() and not path.is_socket():
-        yield path  # devices are refused where the file is read
-        return
-    with scratch_folder() as folder:
-        copy = folder / "titles.txt"
-        try:
-            with disk_errors(copy), _stream(path) as stream, open(copy, "wb") as out:
-                shutil.copyfileobj(stream, out)
-        except OSError as error:
-            raise cannot_read(path, error) from error
-        yield copy
-
-
-def _stream(path: Path) -> BinaryIO:
-    """Open the standard input, a pipe of the shell (``<(command)``) or a named pipe."""
-    if str(path) == "-":
-        return open(0, "rb", closefd=False)
-    if str(path).startswith(("/dev/", "/proc/")):
-        return open(path, "rb")  # its writer runs: the shell made both
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # without the flag it waits for a writer
-    stream = os.fdopen(handle, "rb")
-    if not select.select([handle], [], [], PIPE_SECONDS)[0]:
-        stream.close()
-        raise InputError(
-            tr("Nobody writes to this pipe."),
-            where=path,
-            found=tr("nothing for {n} seconds", n=PIPE_SECONDS),
-        )
-    os.set_blocking(handle, True)
-    return stream
 
 
 def record(title: str, bags: Sequence[Bag]) -> dict[str, Any]:
