@@ -73,17 +73,40 @@ def folder_of(dataset: str) -> Path:
 
 
 def own_dataset(folder: Path) -> str:
-    """Find the dataset that a run or a model was trained on; see :func:`find_moved`.
+    """Find the dataset that a run of this user was trained on; see :func:`find_moved`.
 
     Args:
         folder: A run folder or model folder; its ``config.yaml`` names the dataset.
 
     Raises:
-        InputError: The dataset has been moved or deleted, or ``config.yaml`` is missing or broken.
+        InputError: The run does not lie where it was started, or there is no run around the model:
+            a configuration from elsewhere may name any folder. Or the dataset has been moved or
+            deleted, or ``config.yaml`` is missing or broken.
     """
-    return find_moved(
-        load_config(folder / "config.yaml").data.dataset, folder, f"--dataset {tr('FOLDER')}"
-    )
+    from bagformer_cli.training.run_record import is_where_it_was_started  # imports torch
+
+    recorded, option = recorded_dataset(folder), f"--dataset {tr('FOLDER')}"
+    run = folder.resolve()
+    if not (is_where_it_was_started(run) or is_where_it_was_started(run.parent)):
+        raise InputError(
+            tr(
+                "This model was not trained in this place, so the dataset in its configuration "
+                "is not used unasked."
+            ),
+            where=folder,
+            found=recorded,
+            hint=tr("Name the dataset: {option}", option=option),
+        )
+    return find_moved(recorded, folder, option)
+
+
+def recorded_dataset(folder: Path) -> str:
+    """Return the dataset that a run or model folder names, which may be a stranger's.
+
+    Raises:
+        InputError: ``config.yaml`` is missing or broken.
+    """
+    return load_config(folder / "config.yaml").data.dataset
 
 
 def find_moved(recorded: str, folder: Path, option: str) -> str:
@@ -140,10 +163,11 @@ def is_drawn(folder: Path) -> bool:
 def saw_drawn_pictures_only(model: Path) -> bool:
     """Say whether a model folder was trained on drawn images."""
     try:
-        dataset = own_dataset(model)
-    except InputError:  # the dataset is gone: nothing is known
+        if recorded_dataset(model) in ("demo", str(DEMO)):
+            return True
+        return is_drawn(folder_of(own_dataset(model)))
+    except InputError:  # the dataset is gone, or not this user's: nothing is known
         return False
-    return dataset == "demo" or is_drawn(folder_of(dataset))
 
 
 def muge_missing() -> InputError:

@@ -17,10 +17,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 TESTS = Path(__file__).resolve().parent
 SHARED = TESTS.parents[1] / "shared"
 CORE = [TESTS / name for name in ("losses", "interaction", "text", "evaluation/test_metrics.py")]
-ACCEPTANCE = [TESTS / "inputs", TESTS / "reliability"]
+ACCEPTANCE = [TESTS / "reliability"]
 """Tests of faults that are known and not mended yet. They run only if their folder is named
-(``pytest tests/inputs``), with any marker. When a fault is mended, its test moves to the suite of
-its package, or the whole folder leaves this list."""
+(``pytest tests/reliability``), with any marker. When a fault is mended, its test moves to the suite
+of its package, or the whole folder leaves this list."""
 OFF_BY_DEFAULT = ("slow", "browser", "gpu", "net", "shared")
 
 

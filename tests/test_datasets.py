@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
@@ -13,12 +14,20 @@ from bagformer_cli.errors import InputError
 from tests.support.datasets import write_split
 
 
-def model(run: Path, dataset: str) -> Path:
-    """The model folder of a run that names a dataset."""
+def model(run: Path, dataset: str, started_in: Path | None = None) -> Path:
+    """The model folder of a run that names a dataset.
+
+    Args:
+        run: The run folder.
+        dataset: Value of ``data.dataset``.
+        started_in: The directory in which the run was started; None: the run's grandparent.
+    """
     best = run / "best"
     best.mkdir(parents=True)
     for folder in (best, run):
         (folder / "config.yaml").write_text(f"data: {{dataset: {dataset}}}\n")
+    started = {"directory": str(started_in or run.resolve().parents[1]), "run": str(run.resolve())}
+    (run / "run.json").write_text(json.dumps({"started": started, "resumed": []}))
     return best
 
 
@@ -51,14 +60,41 @@ def test_a_folder_of_the_same_name_elsewhere_is_not_taken_for_it(
     project: Path, tmp_path: Path
 ) -> None:
     write_split(project / "shop", "train")
-    best = model(tmp_path / "scratch/a", "shop")
-    assert own_dataset(best) == "shop"  # nothing says where the run was started
-    record = {"started": {"directory": str(tmp_path / "other")}, "resumed": []}
-    (best.parent / "run.json").write_text(json.dumps(record))
+    best = model(tmp_path / "scratch/a", "shop", started_in=tmp_path / "other")
     with pytest.raises(InputError, match="not there"):
         own_dataset(best)
     write_split(tmp_path / "other/shop", "train")
     assert own_dataset(best) == own_dataset(best.parent) == str(tmp_path / "other/shop")
+
+
+@pytest.mark.parametrize("part", ["the run", "the model", "a run that names another folder"])
+@pytest.mark.parametrize("name", ["shop", "../project/shop", "ABSOLUTE", "demo"])
+def test_a_model_from_elsewhere_chooses_no_dataset(
+    project: Path, tmp_path: Path, part: str, name: str
+) -> None:
+    shop = write_split(project / "shop", "train").path
+    dataset = str(shop) if name == "ABSOLUTE" else name
+    best = model(tmp_path / "theirs/runs/a", dataset, started_in=project)
+    if part == "the run":
+        found = copytree(best.parent, project / "a")
+    elif part == "the model":
+        found = copytree(best, project / "a")
+    else:
+        record = {"started": {"directory": "/home/them"}, "resumed": []}
+        (best.parent / "run.json").write_text(json.dumps(record))
+        found = best
+    with pytest.raises(InputError, match="not trained in this place") as caught:
+        own_dataset(found)
+    assert caught.value.found == dataset
+    assert "--dataset" in (caught.value.hint or "")
+
+
+def test_records_of_older_versions_do_not_name_the_run(project: Path) -> None:
+    write_split(project / "shop", "train")
+    best = model(project / "runs/a", "shop")
+    record = {"started": {"directory": str(project)}, "resumed": []}
+    (best.parent / "run.json").write_text(json.dumps(record))
+    assert own_dataset(best) == "shop"
 
 
 def test_a_dataset_that_is_gone_is_named(project: Path) -> None:

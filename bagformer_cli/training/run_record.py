@@ -33,7 +33,8 @@ PACKAGES = ("torch", "torchvision", "timm", "transformers", "numpy", "safetensor
 
 def record_start(run: Path, config: RunConfig, world_size: int = 1) -> None:
     """Write ``run.json`` of a new run."""
-    started = {**_now(world_size), "config": config.model_dump(mode="json")}
+    place = str(run.resolve())
+    started = {**_now(world_size), "run": place, "config": config.model_dump(mode="json")}
     _write(run, {"started": started, "resumed": []})
 
 
@@ -57,6 +58,19 @@ def started_in(run: Path) -> Path | None:
     """Return the folder in which a run was started; None: not recorded."""
     folder = _started(run).get("directory")
     return Path(folder) if isinstance(folder, str) else None
+
+
+def is_where_it_was_started(run: Path) -> bool:
+    """Tell whether a run folder lies where its record says that it was started.
+
+    A run that was copied, downloaded or unpacked does not: its configuration is somebody else's.
+    """
+    started = _started(run)
+    place, directory = started.get("run"), started.get("directory")
+    if isinstance(place, str):
+        return Path(place) == run.resolve()
+    # Records of older versions lack the place of the run, which is mostly below the directory.
+    return isinstance(directory, str) and run.resolve().is_relative_to(directory)
 
 
 def settings_at_start(run: Path) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 from typing import Any
 
 import pytest
@@ -87,7 +87,10 @@ def test_compare_takes_the_dataset_of_the_runs(xmr: Callable[..., Any], home: Pa
     assert not (home / "data/demo").exists()
 
 
-@pytest.mark.parametrize("command", ["eval", "score", "encode", "index build"])
+@pytest.mark.parametrize(
+    "command", ["eval", *(pytest.param(name, marks=pytest.mark.slow)
+                          for name in ("score", "encode", "index build"))],
+)  # fmt: skip
 def test_the_newest_run_is_named_with_its_step_and_recall_and_others_are_listed(
     xmr: Callable[..., Any], home: Path, command: str
 ) -> None:
@@ -147,6 +150,21 @@ def test_a_run_is_evaluated_on_its_own_dataset_from_any_folder(
     resume = ["train", "--resume", "--output-dir", "runs/a"]
     assert_refused(xmr(*resume), "mine", "data.dataset")
     assert xmr(*resume, "--set", "data.dataset=moved").code == 0
+
+
+@pytest.mark.parametrize("command", ["eval --checkpoint", "compare"])
+@pytest.mark.parametrize("part", ["runs/a", "runs/a/best"])
+def test_a_model_from_elsewhere_does_not_choose_the_dataset(
+    xmr: Callable[..., Any], home: Path, part: str, command: str
+) -> None:
+    numbered(home / "mine", "train", "valid")
+    assert train(xmr, home / "mine", home / "runs/a").code == 0
+    copytree(home / part, home / "theirs")
+    rmtree(home / "mine/.xmr")
+    assert_refused(xmr(*command.split(), home / "theirs"), "mine", "--dataset")
+    assert not (home / "mine/.xmr").exists()
+    run = xmr(*command.split(), home / "theirs", "--dataset", "mine", "--json")
+    assert run.code == 0, run.err
 
 
 def test_models_of_different_datasets_are_compared_on_a_named_one_only(

@@ -135,7 +135,15 @@ def test_half_an_emoji_costs_its_own_row(shop: Shop, command: str, file: str) ->
 
 
 @pytest.mark.parametrize("broken", ["title", "id", "image", "brand", "the name of a field"])
-@pytest.mark.parametrize("half", ["\\ud800", "\\udfff", "\\ud83d", "\\u0000"])
+@pytest.mark.parametrize(
+    "half",
+    [
+        "\\ud800",
+        pytest.param("\\udfff", marks=pytest.mark.slow),
+        pytest.param("\\ud83d", marks=pytest.mark.slow),
+        "\\u0000",
+    ],
+)
 def test_half_a_character_in_any_field_costs_its_own_row(
     shop: Shop, half: str, broken: str
 ) -> None:
@@ -182,7 +190,10 @@ ENTRIES = {
 }
 
 
-@pytest.mark.parametrize("builtin", [True, False], ids=["with built-in", "alone"])
+# Each dictionary is merged with the built-in one, which takes seconds.
+@pytest.mark.parametrize(
+    "builtin", [pytest.param(True, marks=pytest.mark.slow), False], ids=["with built-in", "alone"]
+)
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_line_of_a_jieba_dictionary_is_an_entry(
     xmr: Callable[..., Any], name: str, builtin: bool
@@ -264,7 +275,9 @@ def test_a_word_list_of_one_word_wins(xmr: Callable[..., Any], tmp_path: Path) -
         ("\ufeff空军一号\n \n空军一号\n奶盖杯\n\n", "all of them"),
     ],
 )
-@pytest.mark.parametrize("command", ["bags", "dict check", "dict stats"])
+@pytest.mark.parametrize(
+    "command", ["bags", pytest.param("dict check", marks=pytest.mark.slow), "dict stats"]
+)
 def test_what_harms_nobody_in_a_dictionary_is_a_warning(
     xmr: Callable[..., Any], tmp_path: Path, command: str, content: str, kind: str
 ) -> None:

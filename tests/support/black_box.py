@@ -196,7 +196,8 @@ class Shop:
 
     def search(self, *arguments: object) -> Any:
         """Search the index; return how the command ended."""
-        gc.collect()  # a local Qdrant folder stays locked until its last client is gone
+        if str(self.index).startswith("qdrant:"):
+            gc.collect()  # a local folder stays locked until its last client is gone
         return self.xmr("search", "商品", "--index", self.index, "-k", 1000, "--json", *arguments)
 
     def products(self, where: str | None = None) -> dict[str, dict[str, Any]]:
