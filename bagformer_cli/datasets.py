@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bagformer_cli.config import load_config
 from bagformer_cli.data.attributes import FILE_NAME, read_header
@@ -158,6 +159,32 @@ def is_drawn(folder: Path) -> bool:
         return header.is_file() and "seed" in read_header(header)
     except InputError:
         return False
+
+
+def recall_before_training(model: Path, dataset: str, split: str) -> dict[str, Any] | None:
+    """Return the recall that a model's run had before its first step, on the same split.
+
+    Args:
+        model: The model folder.
+        dataset: The value of ``--dataset`` that the model is evaluated on.
+        split: The split that it is evaluated on.
+
+    Returns:
+        Direction to metrics, in percent. None: the model is in no run folder, or its run measured
+        another dataset or split.
+    """
+    from bagformer_cli.models.runs import stages_at_start
+
+    stages = stages_at_start(model.resolve().parent)
+    if split != "valid" or stages is None or "recall" not in stages:
+        return None
+    try:
+        own = own_dataset(model)
+    except InputError:  # moved or deleted
+        return None
+    if folder_of(own).resolve() != folder_of(dataset).resolve():
+        return None
+    return dict(stages["recall"])
 
 
 def saw_drawn_pictures_only(model: Path) -> bool:

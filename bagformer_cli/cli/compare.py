@@ -33,7 +33,7 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Parse, compare, print."""
-    from bagformer_cli.datasets import resolve
+    from bagformer_cli.datasets import recall_before_training, resolve
     from bagformer_cli.evaluation.compare import compare_folders
     from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint
 
@@ -45,6 +45,9 @@ def compare(
         folder = resolve(name, progress=progress)
         measured = compare_folders(checkpoints, folder, split, progress)
     rows = [{"run": str(run), **row} for run, row in zip(runs, measured, strict=True)]
+    for row, checkpoint in zip(rows, checkpoints, strict=True):
+        if (start := recall_before_training(checkpoint, name, split)) is not None:
+            row["before_training"] = start
     report = {"dataset": name, "split": split, "runs": rows}
     console.result(report, lambda: _show(report))
 
@@ -73,9 +76,11 @@ def _show(report: dict[str, Any]) -> None:
     """Print two tables that fit a terminal of 80 columns: recall, then the cost of each model."""
     rows = report["runs"]
     names = _short_names([row["run"] for row in rows])
+    has_start = any(_start(row) is not None for row in rows)
     console.table(
         [
             tr("run"),
+            *([tr("before training")] if has_start else []),
             tr("text → image"),
             tr("image → text"),
             *([tr("difference (95 %)")] if len(rows) > 1 else []),
@@ -83,6 +88,7 @@ def _show(report: dict[str, Any]) -> None:
         [
             [
                 name,
+                *([_start(row)] if has_start else []),
                 row["text_to_image"]["mean_recall"],
                 row["image_to_text"]["mean_recall"],
                 *([_interval(row.get("difference"))] if len(rows) > 1 else []),
@@ -95,6 +101,8 @@ def _show(report: dict[str, Any]) -> None:
             split=report["split"],
         ),
     )
+    if has_start:
+        console.say(tr("before training: text → image before the first step of the run."))
     if len(rows) > 1:
         console.say(
             tr(
@@ -136,6 +144,12 @@ def _short_names(runs: list[str]) -> list[str]:
     while all(len(one) > shared and one[shared] == parents[0][shared] for one in parents):
         shared += 1
     return [str(Path(*Path(run).parts[shared:])) for run in runs]
+
+
+def _start(row: dict[str, Any]) -> float | None:
+    """Return the mean recall before training, text to image, in percent; None: unknown."""
+    start = row.get("before_training")
+    return None if start is None else start["text_to_image"]["mean_recall"]
 
 
 def _interval(difference: dict[str, float] | None) -> str:

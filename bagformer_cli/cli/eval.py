@@ -112,7 +112,7 @@ def evaluate_command(
     debug: Debug = False,
 ) -> None:
     """Parse, evaluate or check, print."""
-    from bagformer_cli.datasets import own_dataset, resolve
+    from bagformer_cli.datasets import own_dataset, recall_before_training, resolve
     from bagformer_cli.evaluation.dataset import check_folder, evaluate_folder
     from bagformer_cli.evaluation.request import EvaluationRequest, check_request
     from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint
@@ -145,6 +145,9 @@ def evaluate_command(
         folder = folder or resolve(name, progress=progress)
         request = replace(request, reranker=reranker)
         report = {"dataset": name, **evaluate_folder(folder, model, request, progress)}
+        start = recall_before_training(model, name, split)
+        if start is not None and items is None and products is None:
+            report["before_training"] = start
     console.result(report, lambda: show_evaluation(report))
 
 
@@ -224,7 +227,8 @@ def show_evaluation(report: dict[str, Any]) -> None:
         console.say(title)
         console.say(tr("Recall is unknown: the answers of this split are hidden."))
     else:
-        show_recall(report["stages"], title=title)
+        start = {name: report[name] for name in ("before_training",) if name in report}
+        show_recall({**start, **report["stages"]}, title=title)
         _explain_stages(report)
     if report.get("attributes"):
         names = {

@@ -180,7 +180,15 @@ def train(
             )
         )
         raise typer.Exit(130)
-    if job.resume and last.resumed_at >= last.total_steps:
+    if job.resume and last.stopped_early and last.resumed_at == last.steps:
+        console.info(
+            tr(
+                "This run had stopped early at step {n}: recall no longer rose. To train longer: "
+                "--set training.early_stopping=null, or a larger training.early_stopping.patience.",
+                n=last.steps,
+            )
+        )
+    elif job.resume and last.resumed_at >= last.total_steps:
         console.info(
             tr(
                 "This run was already complete: {n} steps. To train longer: --set "
@@ -231,19 +239,28 @@ def _report(result: TrainResult) -> dict[str, Any]:
         "checkpoint": str(result.run / "best"),
         "steps": result.steps,
         "total_steps": result.total_steps,
+        "start_mean_recall": None if result.start is None else 100 * result.start,
         "mean_recall": None if result.best is None else 100 * result.best,
         "best_step": result.best_step,
+        "stopped_early": result.stopped_early,
         "seconds": round(result.seconds, 3),
     }
 
 
 def _show_chain(results: list[TrainResult], evaluate: str) -> None:
     console.table(
-        [tr("stage"), tr("training steps"), tr("mean recall, %"), tr("seconds")],
+        [
+            tr("stage"),
+            tr("training steps"),
+            tr("before training, %"),
+            tr("mean recall, %"),
+            tr("seconds"),
+        ],
         [
             [
                 result.run.name,
                 result.steps,
+                None if result.start is None else 100 * result.start,
                 None if result.best is None else 100 * result.best,
                 round(result.seconds, 1),
             ]
@@ -258,11 +275,18 @@ def _show(result: TrainResult, evaluate: str, reranks: bool) -> None:
     if result.best is not None:
         recall = f"{100 * result.best:.2f}"
         best = tr("{recall} % at step {step}", recall=recall, step=result.best_step)
+    start = None if result.start is None else f"{100 * result.start:.2f} %"
+    steps: int | str = result.steps
+    if result.stopped_early:
+        steps = tr(
+            "{n} of {total}: recall no longer rose", n=result.steps, total=result.total_steps
+        )
     console.facts(
         {
             tr("run folder"): result.run,
             tr("best model"): result.run / "best",
-            tr("training steps"): result.steps,
+            tr("training steps"): steps,
+            tr("validation mean recall before training, text to image"): start,
             tr("best validation mean recall, text to image"): best,
             tr("seconds of training"): round(result.seconds, 1),
         }

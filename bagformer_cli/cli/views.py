@@ -71,14 +71,19 @@ def show_recall(
     Args:
         stages: The ``"stages"`` of ``xmr eval --json``: stage (``recall``, ``rerank``,
             ``merged``) to direction (``text_to_image``, ``image_to_text``) to metric
-            (``recall@1``, …, ``mean_recall``).
+            (``recall@1``, …, ``mean_recall``). The stage ``before_training`` may come first.
         title: A line above the table.
     """
     directions = {
         "text_to_image": tr("text → image"),
         "image_to_text": tr("image → text"),
     }
-    names = {"recall": tr("recall"), "rerank": tr("rerank"), "merged": tr("merged")}
+    names = {
+        "before_training": tr("before training"),
+        "recall": tr("recall"),
+        "rerank": tr("rerank"),
+        "merged": tr("merged"),
+    }
     metrics = ("recall@1", "recall@5", "recall@10", "mean_recall")
     rows = [
         [

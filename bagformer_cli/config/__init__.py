@@ -1,10 +1,10 @@
 """The configuration of a run: a pydantic schema, YAML files and ``a.b=c`` overrides.
 
-``schema.py`` lists every key, ``rules.py`` the settings that exclude each other, ``load.py`` reads
-and writes files, ``modes.py`` the training recipes of ``--mode``. A config file may start from
-another one (``extends: muge_bagformer.yaml``) and then states only what differs. An unknown key, a
-wrong type and settings that exclude each other are a :class:`~bagformer_cli.errors.ConfigError`
-that names the place.
+``schema.py`` and ``training.py`` list every key, ``rules.py`` the settings that exclude each other,
+``load.py`` reads and writes files, ``modes.py`` the training recipes of ``--mode``. A config file
+may start from another one (``extends: muge_bagformer.yaml``) and then states only what differs. An
+unknown key, a wrong type and settings that exclude each other are a
+:class:`~bagformer_cli.errors.ConfigError` that names the place.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from bagformer_cli.config.schema import (
     Compat,
     CrossConfig,
     DataConfig,
-    DistillConfig,
-    EvaluationConfig,
     HeadConfig,
     ImageConfig,
     Interaction,
@@ -31,6 +29,11 @@ from bagformer_cli.config.schema import (
     SharedConfig,
     TemperatureConfig,
     TextConfig,
+)
+from bagformer_cli.config.training import (
+    DistillConfig,
+    EarlyStoppingConfig,
+    EvaluationConfig,
     TrainingConfig,
 )
 from bagformer_cli.config.yaml_files import builtin_configs, find_config, yaml
@@ -41,6 +44,7 @@ __all__ = [
     "CrossConfig",
     "DataConfig",
     "DistillConfig",
+    "EarlyStoppingConfig",
     "EvaluationConfig",
     "HeadConfig",
     "ImageConfig",

@@ -2,7 +2,7 @@
 
 ``load_config`` lays the sources over each other, later ones win::
 
-    defaults of config.schema < a file it extends < the file < --mode < --set a.b=c
+    defaults of the schema < a file it extends < the file < --mode < --set a.b=c
 """
 
 from __future__ import annotations

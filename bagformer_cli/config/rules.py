@@ -10,15 +10,13 @@ from pydantic import Field, model_validator
 from bagformer_cli.config.schema import (
     Compat,
     DataConfig,
-    DistillConfig,
-    EvaluationConfig,
     ImageConfig,
     ModelConfig,
     ObjectivesConfig,
-    Section,
     TextConfig,
-    TrainingConfig,
 )
+from bagformer_cli.config.section import Section
+from bagformer_cli.config.training import DistillConfig, EvaluationConfig, TrainingConfig
 from bagformer_cli.messages import tr
 
 

@@ -1,31 +1,30 @@
-"""The sections of a configuration file: every key with its type, default, meaning and range."""
+"""The sections about data, model and objectives: every key with its type, default, meaning, range.
+
+``training.py`` has the sections of the training loop.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from bagformer_cli.config.options import ImageOptions, TextOptions
+from bagformer_cli.config.section import (
+    Channels,
+    Layers,
+    NonNegative,
+    Positive,
+    Section,
+    Share,
+    Spreads,
+    Width,
+)
 from bagformer_cli.messages import tr
 
 Interaction = Literal["cls", "tokenwise", "bagwise"]
 Pooling = Literal["each", "text", "image", "both", "mean"]
 Compat = Literal["bagformer", "bagformer-readme"]
-Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Layers = Annotated[int, Field(ge=1, le=1000)]
-Width = Annotated[int, Field(ge=1, le=65536)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Above0 = Annotated[float, Field(gt=0)]
-Channels = tuple[Share, Share, Share]
-Spreads = tuple[Above0, Above0, Above0]
-
-
-class Section(BaseModel):
-    """Base of all sections. Unknown keys are errors; values are checked whenever they are set."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
 
 class AugmentConfig(Section):
@@ -300,97 +299,3 @@ class ObjectivesConfig(Section):
     share_positives: bool = True
     """Treat every pair that matches by id, equal title or equal image as a positive. False: only
     the sampled pairs are positives."""
-
-
-class DistillConfig(Section):
-    """Distillation: a teacher's score matrix trains the student's scorer."""
-
-    weight: NonNegative = 1.0
-    """Weight of the distillation loss. 0: off."""
-    teacher: str | None = None
-    """Model folder of the frozen teacher. Null: the model's ``alignment`` scorer teaches."""
-    scorer: Literal["fast", "slow"] = "fast"
-    """Scorer of the teacher: its vectors (fast) or its cross-encoder (slow)."""
-    loss: Literal["cross_entropy", "mse", "ordinal"] = "cross_entropy"
-    """``cross_entropy``: between the softmaxes of teacher and student (Inflate and Shrink,
-    ListNet). ``mse``: between the scores. ``ordinal``: the order of every two candidates."""
-    teacher_temperature: Annotated[float, Field(gt=0)] = 0.0625
-    """The teacher's scores are divided by it before the softmax."""
-    student_temperature: Annotated[float, Field(gt=0)] = 0.0625
-    """The student's scores are divided by it before the softmax."""
-    hard_loss_weight: NonNegative = 0.0
-    """Weight of the student scorer's loss on labels; replaces its weight in ``objectives``."""
-    activate_distillation_after: NonNegative = 0.0
-    """Epochs of training on labels alone before distillation begins."""
-    start_from_teacher: bool = True
-    """Initialize the student with the teacher's weights where names and shapes match."""
-    candidates: Positive | None = None
-    """Images compared for each title: its match and the student's best others in the batch.
-    Null: all images of the batch."""
-    mined: bool = False
-    """Build batches from groups of ``candidates`` images: one, and the student's nearest images
-    to its title in the whole training set."""
-
-
-class TrainingConfig(Section):
-    """The training loop: length, batches, optimizer, precision, evaluation."""
-
-    epochs: Positive = 6
-    """Passes over the training images."""
-    max_steps: Positive | None = None
-    """Stop after this many optimizer steps. The length of the schedule does not change."""
-    schedule_steps: Positive | None = None
-    """Length of the learning-rate schedule in steps. Null: the steps of all epochs."""
-    batch_size: Annotated[int, Field(ge=2, le=2**24)] = 32
-    """Images in one contrastive score matrix, over all processes; each process takes an equal
-    part. Larger batches have more negatives and use more memory."""
-    micro_batch_size: Positive | None = None
-    """Images encoded per forward pass (gradient caching). Smaller values use less memory and do
-    not change the gradients of contrastive losses. Null: the whole batch."""
-    processes: Positive | None = None
-    """Required number of processes (torchrun). Null: any number."""
-    accumulate: Positive = 1
-    """Batches whose gradients are summed for one optimizer step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
-    """Highest learning rate of AdamW, after the warm-up."""
-    min_learning_rate: NonNegative = 0.0
-    """Learning rate at the end of the cosine."""
-    schedule: Literal["cosine", "step"] = "cosine"
-    """After the warm-up: ``cosine`` decay to ``min_learning_rate``, or one ``step`` down by
-    ``decay_factor`` at ``decay_at``."""
-    decay_at: Share = 0.5
-    """Position of the step, as a share of the schedule (0.5: epoch 20 of 40)."""
-    decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """The learning rate after the step, as a share of that before."""
-    weight_decay: NonNegative = 0.02
-    """Weight decay of AdamW; biases and norms have none."""
-    warmup_steps: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
-    """Steps in which the learning rate rises linearly from 0."""
-    clip: Annotated[float, Field(gt=0)] | None = None
-    """Maximum norm of the gradient. Null: no clipping."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto``: bf16 on devices that support it, otherwise fp32."""
-    compile: bool = False
-    """Reserved for compiling the towers; true is an error in this version."""
-    evaluate_every: Positive | None = None
-    """Steps between evaluations on the validation split. Null: once per epoch."""
-    save_every: Positive | None = None
-    """Steps between saves of ``last/``. Null: at every evaluation."""
-    log_every: Positive = 10
-    """Steps between lines of ``metrics.jsonl``."""
-    checkpoint: str | None = None
-    """Model folder whose weights to start from, where names and shapes match."""
-
-
-class EvaluationConfig(Section):
-    """Evaluation: batch size, rerank and merged score."""
-
-    batch_size: Positive = 64
-    """Images or titles encoded per forward pass. Does not change results."""
-    candidates: Annotated[int, Field(ge=0, le=2**31 - 1)] = 256
-    """Best K of the recall stage that the cross-encoder reranks. 0: no rerank."""
-    beta: NonNegative = 1.0
-    """Merged score = cross-encoder score + beta x recall-stage score."""
-    slow_betas: dict[str, NonNegative] = {}
-    """beta for the cross-encoders of other model folders, by the first 16 digits of their
-    weights' SHA-256, as ``xmr eval --slow … --tune-beta`` chose it."""

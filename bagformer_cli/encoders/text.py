@@ -5,6 +5,7 @@ Shapes: B batch, L tokens (with [CLS], [SEP] and padding), W width, n code token
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from bagformer_cli.config import TextConfig
+
+_LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
 
 
 class TextEncoder(nn.Module):
@@ -97,6 +100,15 @@ class TextEncoder(nn.Module):
             added = torch.where(mask.bool(), 0.0, least).to(hidden.dtype)[:, None, None, :]
         output: Tensor = self.bert.encoder(hidden, attention_mask=added).last_hidden_state
         return output
+
+    def layer_depths(self) -> dict[str, int]:
+        """Return the depth of each parameter's layer: 1 for the top layer, most for embeddings."""
+        layers = len(self.bert.encoder.layer)
+        depths = {}
+        for name, _ in self.bert.named_parameters():
+            found = _LAYER.match(name)
+            depths[f"bert.{name}"] = layers - int(found[1]) if found else layers + 1
+        return depths
 
     def checkpoint_gradients(self) -> None:
         """Recompute activations in the backward pass instead of storing them."""

@@ -27,6 +27,10 @@ from bagformer_cli.errors import ConfigError, nearest
 from bagformer_cli.messages import tr
 
 Channels = tuple[float, float, float]
+_INPUTS = ("cls_token", "pos_embed", "reg_token")
+"""Parameters of the input layer that some of timm's models do not count among it."""
+_ENDS = ("norm.", "fc_norm.", "head.")
+"""Parts after the last layer."""
 
 
 class VisionEncoder(nn.Module):
@@ -139,6 +143,33 @@ class VisionEncoder(nn.Module):
         """Recompute activations in the backward pass instead of storing them."""
         self.backbone.set_grad_checkpointing(True)
 
+    def layer_depths(self) -> dict[str, int]:
+        """Return the depth of each parameter's layer: 1 for the top layer, most for the input's.
+
+        A layer is what timm's ``group_matcher`` says: a block of a transformer or of a
+        convolutional network. A norm after the last one counts as a part of it.
+        """
+        if not hasattr(self.backbone, "group_matcher"):
+            raise ConfigError(
+                tr(
+                    "This backbone does not name its layers, so their learning rates cannot differ."
+                ),
+                where="training.layer_decay",
+                expected="1",
+            )
+        groups = group_parameters(self.backbone, self.backbone.group_matcher(coarse=False))
+        layers = [list(groups[number]) for number in sorted(groups)]
+        if len(layers) > 1 and all(name.startswith(_ENDS) for name in layers[-1]):
+            layers[-2:] = [layers[-2] + layers[-1]]
+        depths = {
+            f"backbone.{name}": len(layers) - number
+            for number, names in enumerate(layers)
+            for name in names
+        }
+        return depths | {
+            name: len(layers) for name in depths if name.removeprefix("backbone.") in _INPUTS
+        }
+
     def train(self, mode: bool = True) -> Self:
         """Set training mode; batch normalisation of frozen layers keeps its running statistics."""
         super().train(mode)
@@ -210,7 +241,7 @@ def freeze_layers(backbone: Any, layers: int) -> None:
         )
     names = {name for group in range(layers + 1) for name in groups[group]}
     for name, parameter in backbone.named_parameters():
-        if name in names or name in ("cls_token", "pos_embed", "reg_token"):
+        if name in names or name in _INPUTS:
             parameter.requires_grad_(False)
 
 

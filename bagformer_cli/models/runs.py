@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bagformer_cli.config import load_config
 from bagformer_cli.errors import XmrError
@@ -97,6 +98,25 @@ def best_model(run: Path) -> BestModel:
     # Without a trained fast scorer, recall says nothing: best/ is the latest model.
     at = len(recalls) - 1 if not _trains_fast_scorer(run) else recalls.index(max(recalls))
     return BestModel(steps[at], recalls[at])
+
+
+def stages_at_start(run: Path) -> dict[str, Any] | None:
+    """Read the validation recall of a run before its first step; None: not measured.
+
+    Args:
+        run: A run folder.
+
+    Returns:
+        ``stages`` as ``xmr eval --json`` prints them: ``recall``, direction, metric, in percent.
+    """
+    try:
+        with open(run / METRICS, encoding="utf-8") as lines:
+            record = json.loads(next(lines))
+        if record["kind"] == "valid" and record["step"] == 0:
+            return dict(record["stages"])
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
+        pass
+    return None
 
 
 def _measured(path: Path) -> tuple[list[int], list[float]]:

@@ -4,7 +4,7 @@ One optimizer step (:meth:`Trainer._step`)::
 
     learning rate → for each of ``accumulate`` batches: accumulate_gradients()
                   → sum gradients over processes → clip → AdamW → clamp temperature
-                  → update the momentum encoder → log
+                  → update the momentum encoder and the average of the weights → log
 
 A run folder is written by the main process only.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import save_model
+from bagformer_cli.models.momentum import tensors_under
 from bagformer_cli.progress import SILENT, Progress, Task
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.gradient_cache import accumulate_gradients
@@ -36,11 +38,12 @@ from bagformer_cli.training.interrupt import stop_on_signal
 from bagformer_cli.training.memory_estimate import peak_memory_mb
 from bagformer_cli.training.metrics_log import MetricsLog, NoLog
 from bagformer_cli.training.mined_batches import BatchMiner
-from bagformer_cli.training.optimizer import build_optimizer, learning_rate
+from bagformer_cli.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from bagformer_cli.training.resume import TrainState, load_state, rng_state, save_state
 from bagformer_cli.training.task import RetrievalTask, StepOutput
 from bagformer_cli.training.teacher import Teacher
 from bagformer_cli.training.validation import Validation
+from bagformer_cli.training.weight_average import WeightAverage
 
 LOSS_NAMES = {
     "itc_loss": "ITC",
@@ -67,6 +70,8 @@ class TrainResult:
         best: Best validation mean recall, in [0, 1]; None without a validation split.
         best_step: The step of ``best``.
         seconds: Time spent in training steps, including those before a resume.
+        start: Validation mean recall before the first step, in [0, 1]; None: not measured.
+        stopped_early: Whether ``training.early_stopping`` ended it.
     """
 
     run: Path
@@ -77,6 +82,8 @@ class TrainResult:
     best: float | None
     best_step: int | None
     seconds: float
+    start: float | None = None
+    stopped_early: bool = False
 
 
 @dataclass
@@ -131,6 +138,8 @@ class Trainer:
         distill = config.distill
         candidates = distill.candidates if distill is not None and distill.mined else None
         self.miner = BatchMiner(model, self.batches, candidates, processes, self.progress)
+        decay = config.training.ema
+        self.average = None if decay is None else WeightAverage(model, decay)
         self.state = TrainState()
         self._resumed = resume
         if processes.rank:
@@ -139,7 +148,9 @@ class Trainer:
         if resume:
             last = run / "last"
             self.state, kept = load_state(last, model, self.optimizer, processes.rank)
-            self.task.load_state_dict_of_objectives(kept)
+            self.task.load_state_dict_of_objectives(tensors_under(kept, "task"))
+            if self.average is not None:
+                self.average.load_state_dict(tensors_under(kept, "ema"))
             self.miner.restore(last, self.state)
         settings = config.training
         self.steps_per_epoch = max(1, self.batches.per_epoch // settings.accumulate)
@@ -168,7 +179,8 @@ class Trainer:
             with self.progress.task(tr("Training"), self.total_steps, tr("steps")) as bar:
                 bar.advance(state.step)
                 stream: Iterator[Batch] | None = None
-                while state.step < self.total_steps:
+                exhausted = self.validation.is_exhausted(state)
+                while state.step < self.total_steps and not exhausted:
                     mined = self._mine()
                     if mined or stream is None:
                         stream = self.batches.iterate(state.batches)
@@ -176,13 +188,21 @@ class Trainer:
                     evaluate = self._is_due(settings.evaluate_every or self.steps_per_epoch)
                     if evaluate:
                         self._evaluate(log)
+                        # Only the main process has measured recall.
+                        exhausted = self.processes.broadcast_object(
+                            self.validation.is_exhausted(state)
+                        )
+                    if exhausted and state.window:  # steps since the last line of the log
+                        self._log(log, learning_rate(state.step, self.schedule_steps, settings))
                     # Ctrl-C may reach one process only, but all must leave the loop together.
                     stopped = self.processes.all_reduce_sum(float(stop.is_set())) > 0
                     if evaluate or stopped or self._is_due(settings.save_every):
                         self._save_last()
-                    if stopped and state.step < self.total_steps:
+                    if stopped and state.step < self.total_steps and not exhausted:
                         interrupted = True
                         break
+            if not interrupted:
+                self.validation.warn_if_not_above_start(state)
         return TrainResult(
             self.run,
             state.step,
@@ -192,6 +212,8 @@ class Trainer:
             state.best,
             state.best_step,
             state.seconds,
+            start=state.first,
+            stopped_early=exhausted and state.step < self.total_steps,
         )
 
     def _is_due(self, every: int | None) -> bool:
@@ -204,8 +226,7 @@ class Trainer:
         start = time.perf_counter()
         settings, state = self.config.training, self.state
         rate = learning_rate(state.step, self.schedule_steps, settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         figures: dict[str, float] = {}
         for _ in range(settings.accumulate):
             output = accumulate_gradients(
@@ -235,6 +256,8 @@ class Trainer:
         self.model.clamp_temperature()
         if self.task.momentum is not None:
             self.task.momentum.update(self.model)
+        if self.average is not None:
+            self.average.update()
         state.step += 1
         figures["step_seconds"] = time.perf_counter() - start
         state.seconds += figures["step_seconds"]
@@ -306,9 +329,11 @@ class Trainer:
         )
 
     def _evaluate(self, log: MetricsLog) -> float | None:
-        """Let the main process evaluate while the others wait."""
+        """Let the main process evaluate, the average if there is one, while the others wait."""
+        applied = nullcontext() if self.average is None else self.average.applied()
         try:
-            return self.validation.measure(self.state, log) if self.processes.is_main else None
+            with applied:
+                return self.validation.measure(self.state, log) if self.processes.is_main else None
         except NotFiniteError as error:  # before last/ and best/ are written
             raise self._diverged(error.message) from error
         finally:
@@ -320,7 +345,11 @@ class Trainer:
         if self.processes.is_main:
             with atomic_folder(self.run / "last") as folder:
                 save_model(self.model, folder)
-                kept = self.task.state_dict_of_objectives()
+                of_task = self.task.state_dict_of_objectives()
+                kept = {f"task.{name}": value for name, value in of_task.items()}
+                if self.average is not None:
+                    average = self.average.state_dict()
+                    kept |= {f"ema.{name}": value for name, value in average.items()}
                 save_state(folder, self.model, self.optimizer, self.state, rng_states, kept)
                 self.miner.save(folder)
         self.processes.barrier()

@@ -2,9 +2,11 @@
 
 ``metrics.jsonl`` has one JSON object per line, ``{"step": 20, "kind": "train", "loss": 3.1, …}``.
 ``kind`` is ``train`` (means over the steps since the previous ``train`` line) or ``valid``
-(recall). The object ``chance`` of a ``train`` line holds the random-guess losses;
-``samples_per_second`` counts images, ``data_wait_share`` is the share of the time in which a step
-waited for its batch, ``memory_mb`` the most memory used so far (of the GPU, if there is one).
+(recall). The ``valid`` line of step 0 is the recall before training; ``above_start`` of the later
+ones is the difference from it in mean recall, text to image, in percentage points. The object
+``chance`` of a ``train`` line holds the random-guess losses; ``samples_per_second`` counts images,
+``data_wait_share`` is the share of the time in which a step waited for its batch, ``memory_mb`` the
+most memory used so far (of the GPU, if there is one).
 """
 
 from __future__ import annotations
@@ -113,6 +115,7 @@ def board_scalars(kind: str, values: Mapping[str, Any]) -> list[tuple[str, float
     """
     if kind == "valid":
         recall = _flat(values.get("stages", {}))
+        recall += [(name, values[name]) for name in ("above_start",) if name in values]
         return [(f"1_recall/{name.replace('/', '_')}", value) for name, value in recall]
     found = []
     for name, value in _flat({k: v for k, v in values.items() if k != "chance"}):

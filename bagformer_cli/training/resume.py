@@ -11,6 +11,7 @@
         optimizer.exp_avg_sq.NAME
         optimizer.step.NAME
         task.…                              momentum encoder and queues
+        ema.NAME                            average of weight NAME (training.ema)
 
 ``run.resume_run`` loads the model from ``last/``, ``loop.Trainer`` calls :func:`load_state`.
 Batches need no state: each follows from the seed and its number (``data.train_batches``).
@@ -35,7 +36,6 @@ from bagformer_cli.models.momentum import tensors_under
 
 TENSORS = "state.safetensors"
 NUMBERS = "state.json"
-_TASK = "task"
 
 
 @dataclass
@@ -49,6 +49,8 @@ class TrainState:
         best_step: The step of ``best``.
         seconds: Time spent in training steps, including those before a resume.
         first: Validation mean recall before the first step.
+        compared: Recall that the next gain is compared with (``training.early_stopping``).
+        stale: Evaluations in a row without a gain.
         mined: Epoch for which the images of each batch were mined last; -1: never.
         window: Sums of figures since the last line of the log, and ``steps``, their number.
         counts: Number of those steps that had each figure.
@@ -60,6 +62,8 @@ class TrainState:
     best_step: int | None = None
     seconds: float = 0.0
     first: float | None = None
+    compared: float | None = None
+    stale: int = 0
     mined: int = -1
     window: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -93,7 +97,7 @@ def save_state(
     optimizer: Optimizer,
     state: TrainState,
     rng_states: Sequence[Mapping[str, Tensor]],
-    task: Mapping[str, Tensor],
+    kept: Mapping[str, Tensor],
 ) -> None:
     """Write the training state into a model folder.
 
@@ -103,14 +107,14 @@ def save_state(
         optimizer: Its moments are saved.
         state: How far the run has come.
         rng_states: :func:`rng_state` of each process, in rank order.
-        task: Momentum encoder and queues (``RetrievalTask.state_dict_of_objectives``).
+        kept: Tensors that others keep, by name (``task.…``, ``ema.…``).
     """
     tensors = {
         name if rank == 0 else f"{name}.rank{rank}": value
         for rank, states in enumerate(rng_states)
         for name, value in states.items()
     }
-    tensors |= {f"{_TASK}.{name}": value for name, value in task.items()}
+    tensors |= kept
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     for parameter, values in optimizer.state.items():
         for key, value in values.items():
@@ -139,7 +143,8 @@ def load_state(
         rank: This process. One that the saved run did not have keeps its RNG state.
 
     Returns:
-        How far the run had come, and what objectives saved (``task`` of :func:`save_state`).
+        How far the run had come, and all tensors of the file (``kept`` of :func:`save_state`
+        among them).
 
     Raises:
         CheckpointError: The state is missing, incomplete or belongs to another model.
@@ -158,7 +163,7 @@ def load_state(
     if f"rng.cuda{suffix}" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors[f"rng.cuda{suffix}"])
     _restore_optimizer(model, optimizer, tensors_under(tensors, "optimizer"), folder / TENSORS)
-    return state, tensors_under(tensors, _TASK)
+    return state, tensors
 
 
 def saved_step(folder: Path) -> int | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bagformer_cli.config import RunConfig
 from bagformer_cli.data.store.split import Split
+from bagformer_cli.errors import ConfigError
 from bagformer_cli.evaluation.answers import without_answers
 from bagformer_cli.evaluation.evaluate import Evaluation, EvaluationOptions, evaluate
 from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.models.checkpoint import save_model
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.training.initial_model import initial_checkpoint
 from bagformer_cli.training.metrics_log import MetricsLog
 from bagformer_cli.training.resume import TrainState
 from bagformer_cli.training.task import RetrievalTask
@@ -28,6 +31,9 @@ class Validation:
         split: The validation split; None: none.
         run: The run folder.
         progress: Where to report.
+
+    Raises:
+        ConfigError: ``training.early_stopping`` is set, but no recall is measured that could rise.
     """
 
     def __init__(
@@ -43,6 +49,21 @@ class Validation:
             )
             split = None
         self.split = split
+        if task.config.training.early_stopping is not None:
+            self._require_recall()
+
+    def _require_recall(self) -> None:
+        """Raise unless recall is measured and trained."""
+        if self.split is not None and self.task.trains_fast_scorer:
+            return
+        raise ConfigError(
+            tr("Early stopping compares validation recall, and this run has none to compare."),
+            where="training.early_stopping",
+            found=tr("no validation split whose queries name their images")
+            if self.split is None
+            else tr("only the cross-encoder is trained"),
+            hint=tr("Train without it: --set training.early_stopping=null"),
+        )
 
     def measure(self, state: TrainState, log: MetricsLog) -> float | None:
         """Measure recall, log it and write ``best/`` if this is the best model so far.
@@ -57,29 +78,70 @@ class Validation:
         no_rerank = EvaluationOptions(rerank=())
         found = evaluate(self.task.model, self.split, config.evaluation, no_rerank, self.progress)
         mean = found.mean_recall
-        log.write("valid", state.step, found.to_json())
-        self.progress.info(_recall_line(state.step, found))
-        pretrained = config.text.pretrained is not None or config.image.pretrained is not False
-        if pretrained and state.first is not None and mean < state.first:
-            self.progress.warn(
-                tr(
-                    "Recall is below that of the pretrained model before training ({first}): "
-                    "try a lower learning rate or a larger batch.",
-                    first=f"{100 * state.first:.2f}",
-                )
-            )
+        report = found.to_json()
+        if state.first is not None:
+            report["above_start"] = round(100 * (mean - state.first), 6)
+        log.write("valid", state.step, report)
+        self.progress.info(_recall_line(state, found))
+        self._note_gain(state, mean)
         if state.best is None or mean > state.best or not self.task.trains_fast_scorer:
             state.best, state.best_step = mean, state.step
             self._save_best()
         return mean
+
+    def is_exhausted(self, state: TrainState) -> bool:
+        """Tell whether recall has not risen for the evaluations that early stopping waits."""
+        early = self.task.config.training.early_stopping
+        return early is not None and state.stale >= early.patience
+
+    def warn_if_not_above_start(self, state: TrainState) -> None:
+        """Warn if no evaluation of a training was above the one before its first step."""
+        if state.best_step or not state.step or state.first is None:
+            return
+        if self.task.trains_fast_scorer and starts_from_weights(self.task.config):
+            self.progress.warn(
+                tr(
+                    "Training did not raise validation recall: it was highest before the first "
+                    "step ({start} %), and best/ is the model of that time. Try a lower "
+                    "training.learning_rate, training.layer_decay=0.75, frozen layers "
+                    "(text.frozen_layers, image.frozen_layers), or a larger batch.",
+                    start=f"{100 * state.first:.2f}",
+                )
+            )
+
+    def _note_gain(self, state: TrainState, mean: float) -> None:
+        """Count the evaluations without a gain, for early stopping."""
+        early = self.task.config.training.early_stopping
+        least = 0.0 if early is None else early.min_delta
+        # Rounded, because equal recalls may be summed in other orders.
+        gain = None if state.compared is None else round(100 * (mean - state.compared), 6)
+        if gain is None or (gain > 0 and gain >= least):
+            state.compared, state.stale = mean, 0
+        else:
+            state.stale += 1
 
     def _save_best(self) -> None:
         with atomic_folder(self.run / "best") as folder:
             save_model(self.task.model, folder)
 
 
-def _recall_line(step: int, found: Evaluation) -> str:
-    recall = found.stages["recall"]
+def starts_from_weights(config: RunConfig) -> bool:
+    """Tell whether a run starts from trained weights: a checkpoint, or a pretrained tower."""
+    tower = config.text.pretrained is not None or config.image.pretrained is not False
+    return tower or initial_checkpoint(config) is not None
+
+
+def _recall_line(state: TrainState, found: Evaluation) -> str:
+    recall, step = found.stages["recall"], state.step
+    if state.first is not None:
+        return tr(
+            "step {step}: validation mean recall {t2i} text to image (start {start}), {i2t} image "
+            "to text",
+            step=step,
+            t2i=f"{100 * recall['text_to_image'].mean:.2f}",
+            start=f"{100 * state.first:.2f}",
+            i2t=f"{100 * recall['image_to_text'].mean:.2f}",
+        )
     return tr(
         "step {step}: validation mean recall {t2i} text to image, {i2t} image to text",
         step=step,

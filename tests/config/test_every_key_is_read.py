@@ -11,14 +11,15 @@ import ast
 
 import pytest
 
-from bagformer_cli.config import RunConfig, load_config, schema
+from bagformer_cli.config import RunConfig, load_config, schema, training
+from bagformer_cli.config.section import Section
 from bagformer_cli.errors import ConfigError
 from tests.support.sources import modules
 
 SECTIONS = {
     name: value
-    for name, value in [*vars(schema).items(), ("RunConfig", RunConfig)]
-    if isinstance(value, type) and issubclass(value, schema.Section) and value is not schema.Section
+    for name, value in [*vars(schema).items(), *vars(training).items(), ("RunConfig", RunConfig)]
+    if isinstance(value, type) and issubclass(value, Section) and value is not Section
 }
 SECTION_OF_KEY = {
     key: name

@@ -10,15 +10,16 @@ from bagformer_cli.progress import SILENT, Task
 
 @dataclass
 class Remarks:
-    """Shows nothing; ``warnings`` holds the warnings in order."""
+    """Shows nothing; ``warnings`` and ``notes`` hold what was said, in order."""
 
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
 
     def info(self, message: str) -> None:
-        pass
+        self.notes.append(message)
 
     def task(
         self, description: str, total: int | None = None, unit: str = ""
