@@ -87,7 +87,7 @@ class TrainingConfig(Section):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Exponential moving average of the weights: the share of its value that the average keeps at
     each step, so that it covers about 1 / (1 - ema) steps (0.999: 1000). Recall is measured with
-    the average, and ``best/`` holds it; training goes on with the weights themselves. Null: no
+    the average, and ``best/`` holds it; the weights themselves are trained. Null: no
     average."""
     weight_decay: NonNegative = 0.02
     """Weight decay of AdamW; biases and norms have none."""

@@ -110,3 +110,15 @@ def test_a_batch_that_cannot_be_divided_equally_is_refused() -> None:
     assert images_per_process(12, Processes(1, 4)) == 3
     with pytest.raises(ConfigError, match="multiple of 4"):
         images_per_process(10, Processes(0, 4))
+
+
+@pytest.mark.slow
+def test_two_processes_stop_early_together(folder: Path, tmp_path: Path) -> None:
+    """Only the main process measures recall; the other would wait for it at the next step."""
+    ensure_store(folder, new_model(settings("itc")).titles, workers=1)
+    more = ["training.early_stopping={patience: 1, min_delta: 100}", "training.evaluate_every=2",
+            "training.max_steps=12", "training.ema=0.5"]  # fmt: skip
+    sets = [part for item in [*TINY, *more] for part in ("--set", item)]
+    train = ["-m", "bagformer_cli.cli.main", "train", "--output-dir", tmp_path / "two"]
+    start(*train, "--config", "demo", "--dataset", folder, *sets)
+    assert [line["step"] for line in read_metrics(tmp_path / "two", "valid")] == [0, 2]
