@@ -10,6 +10,7 @@ import os
 import re
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from bagformer_cli.errors import CheckpointError
@@ -17,6 +18,9 @@ from bagformer_cli.messages import tr
 
 SECONDS = 2.0
 """How long the hub has to answer the first request."""
+_WEIGHTS = {".safetensors", ".bin"}
+_UNREAD = ["*.onnx", "onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.gguf", "coreml/*"]
+"""Weights in formats that nothing here reads."""
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
@@ -40,7 +44,7 @@ def fetch(name: str, files: Sequence[str], setting: str) -> Path:
     cached = [path for file in files if (path := cached_file(name, file)) is not None]
     if cached:
         return cached[0]
-    _require_hub(name, setting)
+    require_hub(name, setting)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
@@ -50,12 +54,7 @@ def fetch(name: str, files: Sequence[str], setting: str) -> Path:
         except EntryNotFoundError:
             continue
         except RepositoryNotFoundError as error:
-            raise CheckpointError(
-                tr("The hub has no model of that name, or it is not public."),
-                where=f"{setting}: {name}",
-                found=_endpoint(),
-                hint=_advice(setting),
-            ) from error
+            raise _no_such_model(name, setting) from error
         except Exception as error:  # the hub's family of errors is wide
             raise _unreachable(name, setting, error) from error
     raise CheckpointError(
@@ -63,6 +62,35 @@ def fetch(name: str, files: Sequence[str], setting: str) -> Path:
         where=f"{setting}: {name}",
         expected=tr("one of: {names}", names=", ".join(files)),
     )
+
+
+def snapshot(name: str, setting: str) -> Path:
+    """Return a folder with all files of a model on the hub: configuration, tokenizer, weights.
+
+    Args:
+        name: The model, ``owner/name``. If its weights are in the cache, nothing is requested.
+        setting: The setting that names the model, for the message.
+
+    Raises:
+        CheckpointError: The hub cannot be reached, or has no such model.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+    with suppress(LocalEntryNotFoundError):
+        cached = Path(snapshot_download(name, local_files_only=True))
+        if any(path.suffix in _WEIGHTS for path in cached.rglob("*")):
+            return cached
+    require_hub(name, setting)
+    try:
+        files = HfApi().list_repo_files(name)
+        has_safe = any(file.endswith(".safetensors") for file in files)
+        unread = [*_UNREAD, *(["*.bin", "*.pt", "*.pth"] if has_safe else [])]
+        return Path(snapshot_download(name, ignore_patterns=unread))
+    except RepositoryNotFoundError as error:
+        raise _no_such_model(name, setting) from error
+    except Exception as error:  # the hub's family of errors is wide
+        raise _unreachable(name, setting, error) from error
 
 
 def cached_file(name: str, file: str) -> Path | None:
@@ -73,8 +101,12 @@ def cached_file(name: str, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _require_hub(name: str, setting: str) -> None:
-    """Raise unless the hub answers one request in :data:`SECONDS`."""
+def require_hub(name: str, setting: str) -> None:
+    """Check that the hub answers one request in :data:`SECONDS`.
+
+    Raises:
+        CheckpointError: It does not; the message names the model and the setting.
+    """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         raise _unreachable(name, setting, "HF_HUB_OFFLINE")
     outcome: list[Exception | None] = []
@@ -108,6 +140,15 @@ def _endpoint() -> str:
     return str(constants.ENDPOINT)
 
 
+def _no_such_model(name: str, setting: str) -> CheckpointError:
+    return CheckpointError(
+        tr("The hub has no model of that name, or it is not public."),
+        where=f"{setting}: {name}",
+        found=_endpoint(),
+        hint=_advice(setting),
+    )
+
+
 def _unreachable(name: str, setting: str, why: object) -> CheckpointError:
     reason = str(getattr(why, "reason", why)).strip().splitlines() or [type(why).__name__]
     return CheckpointError(
@@ -120,7 +161,9 @@ def _unreachable(name: str, setting: str, why: object) -> CheckpointError:
 
 def _advice(setting: str) -> str:
     return tr(
-        "Download the model elsewhere, for example from ModelScope, and give its folder: --set "
-        "{setting}=FOLDER. Or set HF_ENDPOINT to another address of the hub.",
-        setting=setting,
+        "Download the model elsewhere, for example from ModelScope, and give its folder: {option}. "
+        "Or set HF_ENDPOINT to another address of the hub.",
+        option=f"{setting} {tr('FOLDER')}"
+        if setting.startswith("--")
+        else f"--set {setting}={tr('FOLDER')}",
     )

@@ -37,8 +37,8 @@ LAYERS = [
     {"vectors", "data"},
     {"encoders"},
     {"interaction", "losses"},
-    {"models", "original"},
-    {"index"},
+    {"models", "original", "adapters"},
+    {"index", "export"},
     {"evaluation"},
     {"training"},
     {"demo", "datasets", "api", "inputs", "bench", "cli"},
@@ -54,8 +54,8 @@ ENTRANCES = {
 
 HEAVY = {"torch", "torchvision", "transformers", "timm", "lancedb", "numba", "tensorboard"}
 IMPORT_TORCH_FREELY = {
-    "vectors", "encoders", "interaction", "losses", "models", "original", "index", "evaluation",
-    "training", "bench", "api", "compiled",
+    "vectors", "encoders", "interaction", "losses", "models", "original", "adapters", "index",
+    "export", "evaluation", "training", "bench", "api", "compiled",
 }  # fmt: skip
 TORCH_MODULES = {"data.batches", "data.train_batches"}
 

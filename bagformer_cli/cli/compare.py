@@ -22,11 +22,20 @@ app = App()
         "(paired bootstrap over the queries).\n\n"
         "Without --dataset, the models must have been trained on the same dataset, which is used."
         "\n\n"
-        "    xmr compare runs/fast runs/shrinktofast runs/inflate"
+        "    xmr compare runs/fast runs/shrinktofast runs/inflate\n\n"
+        "    xmr compare runs/fast hf:OFA-Sys/chinese-clip-vit-base-patch16 vectors/ --dataset muge"
     )
 )
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help=tr("Run folders or model folders."))],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help=tr(
+                "Run folders or model folders; hf:NAME, st:NAME or open_clip:NAME for models of "
+                "other libraries; folders with the vector files texts.* and images.*."
+            )
+        ),
+    ],
     dataset: TrainedDataset = None,
     split: EvaluatedSplit = "valid",
     as_json: Json = False,
@@ -35,41 +44,50 @@ def compare(
     """Parse, compare, print."""
     from bagformer_cli.datasets import recall_before_training, resolve
     from bagformer_cli.evaluation.compare import compare_folders
-    from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint
+    from bagformer_cli.evaluation.open_source import own_folder
 
-    checkpoints = [find_checkpoint(run) for run in runs]
-    for checkpoint in checkpoints:
-        check_model_folder(checkpoint)
-    name = dataset or _common_dataset(runs, checkpoints)
+    own = {run: own_folder(run) for run in runs}
+    name = dataset or _common_dataset(own)
     with bars.progress() as progress:
         folder = resolve(name, progress=progress)
-        measured = compare_folders(checkpoints, folder, split, progress)
-    rows = [{"run": str(run), **row} for run, row in zip(runs, measured, strict=True)]
-    for row, checkpoint in zip(rows, checkpoints, strict=True):
-        if (start := recall_before_training(checkpoint, name, split)) is not None:
+        measured = compare_folders([own[run] or run for run in runs], folder, split, progress)
+    rows = [{"run": run, **row} for run, row in zip(runs, measured, strict=True)]
+    for row in rows:
+        checkpoint = own[str(row["run"])]
+        if checkpoint is not None and (start := recall_before_training(checkpoint, name, split)):
             row["before_training"] = start
     report = {"dataset": name, "split": split, "runs": rows}
     console.result(report, lambda: _show(report))
 
 
-def _common_dataset(runs: list[Path], checkpoints: list[Path]) -> str:
+def _common_dataset(own: dict[str, Path | None]) -> str:
     """Return the dataset that all models were trained on.
 
+    Args:
+        own: The model folder of each run; None: it is no model of this project.
+
     Raises:
-        InputError: They were trained on different datasets.
+        InputError: They were trained on different datasets, or some by another program.
     """
     from bagformer_cli.datasets import folder_of, own_dataset
     from bagformer_cli.errors import InputError, joined, with_place
 
-    found = [own_dataset(checkpoint) for checkpoint in checkpoints]
-    if len({folder_of(name).resolve() for name in found}) > 1:
-        pairs = [with_place(name, run) for run, name in zip(runs, found, strict=True)]
+    others = [run for run, folder in own.items() if folder is None]
+    if others:
+        raise InputError(
+            tr("The dataset of a model that another program trained is not known."),
+            found=", ".join(others),
+            hint=tr("Name the dataset on which all are to be measured: --dataset FOLDER"),
+        )
+    found = {run: own_dataset(folder) for run, folder in own.items() if folder is not None}
+    if len({folder_of(name).resolve() for name in found.values()}) > 1:
+        pairs = [with_place(name, run) for run, name in found.items()]
         raise InputError(
             tr("These models were trained on different datasets."),
             found=joined(pairs),
             hint=tr("Name the dataset on which all are to be measured: --dataset FOLDER"),
         )
-    return found[0]
+    return next(iter(found.values()))
 
 
 def _show(report: dict[str, Any]) -> None:

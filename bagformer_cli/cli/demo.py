@@ -45,7 +45,7 @@ def demo(
 
 
 def _show(report: dict[str, Any], output_dir: Path) -> None:
-    from bagformer_cli.cli.eval import show_evaluation
+    from bagformer_cli.cli.evaluation_view import show_evaluation
     from bagformer_cli.cli.score import show_scores
     from bagformer_cli.cli.search import show_results
 

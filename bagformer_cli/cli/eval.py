@@ -10,13 +10,15 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.formatting import duration
+from bagformer_cli.cli.evaluation_view import show_evaluation
+from bagformer_cli.cli.failures import excluding_options, needed_option
 from bagformer_cli.cli.options import Checkpoint, EvaluatedSplit, TrainedDataset
-from bagformer_cli.cli.views import show_recall
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
+    from bagformer_cli.evaluation.request import EvaluationRequest
     from bagformer_cli.evaluation.submission import CheckedSubmission
+    from bagformer_cli.progress import Progress
 
 app = App()
 
@@ -32,6 +34,8 @@ app = App()
         "    xmr eval --checkpoint runs/demo\n\n"
         "    xmr eval --checkpoint runs/fast --slow runs/captioner --rerank 50,100 --tune-beta\n\n"
         "    xmr eval --dataset muge --split test --submission predictions.jsonl\n\n"
+        "    xmr eval --model hf:OFA-Sys/chinese-clip-vit-base-patch16 --dataset muge\n\n"
+        "    xmr eval --features texts.jsonl images.jsonl --dataset muge\n\n"
         "    xmr eval --dataset muge --split valid --check predictions.jsonl"
     ),
 )
@@ -39,6 +43,27 @@ def evaluate_command(
     dataset: TrainedDataset = None,
     split: EvaluatedSplit = "valid",
     checkpoint: Checkpoint = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="hf:|st:|open_clip:NAME",
+            help=tr(
+                "Model of another library, by its folder or name: hf (transformers), st "
+                "(sentence-transformers) or open_clip. Only the recall stage is measured."
+            ),
+        ),
+    ] = None,
+    features: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar=tr("TEXTS IMAGES"),
+            help=tr(
+                "Files with the vectors of the split's texts and images, made by any program: "
+                ".jsonl in Chinese-CLIP's form, .parquet, .npz, .npy or .safetensors. Vectors are "
+                "scaled to length 1; many vectors per item are compared by MaxSim."
+            ),
+        ),
+    ] = None,
     slow: Annotated[
         Path | None,
         typer.Option(
@@ -119,9 +144,10 @@ def evaluate_command(
 
     if check is not None:
         options = {
-            "--checkpoint": checkpoint, "--slow": slow, "--rerank": rerank, "--beta": beta,
-            "--tune-beta": tune_beta or None, "--items": items, "--products": products,
-            "--submission": submission, "--naming": naming,
+            "--checkpoint": checkpoint, "--model": model, "--features": features,
+            "--slow": slow, "--rerank": rerank,
+            "--beta": beta, "--tune-beta": tune_beta or None, "--items": items,
+            "--products": products, "--submission": submission, "--naming": naming,
         }  # fmt: skip
         _require_check_alone(
             dataset, [name for name, value in options.items() if value is not None]
@@ -134,21 +160,56 @@ def evaluate_command(
         split, slow, _counts(rerank), beta, tune_beta, items, products, submission, naming
     )
     check_request(request)
+    chosen = {"--model": model, "--features": features, "--checkpoint": checkpoint}
+    given = [name for name, value in chosen.items() if value is not None]
+    if len(given) > 1:
+        raise excluding_options("xmr eval", given)
+    if model is not None:
+        from bagformer_cli.evaluation.open_source import own_folder
+
+        checkpoint = own_folder(model)
+    if features is not None or (model is not None and checkpoint is None):
+        with bars.progress() as progress:
+            report = _evaluate_other(features or str(model), dataset, request, progress)
+        console.result(report, lambda: show_evaluation(report))
+        return
     with bars.progress() as progress:
         # Errors come before long work: a missing dataset first, then the model folders.
         folder = None if dataset in (None, "demo") else resolve(str(dataset), progress=progress)
-        model = find_checkpoint(checkpoint, progress=progress)
+        own = find_checkpoint(checkpoint, progress=progress)
         reranker = None if slow is None else find_checkpoint(slow)
-        for model_folder in filter(None, (model, reranker)):
+        for model_folder in filter(None, (own, reranker)):
             check_model_folder(model_folder)
-        name = dataset or own_dataset(model)
+        name = dataset or own_dataset(own)
         folder = folder or resolve(name, progress=progress)
         request = replace(request, reranker=reranker)
-        report = {"dataset": name, **evaluate_folder(folder, model, request, progress)}
-        start = recall_before_training(model, name, split)
+        report = {"dataset": name, **evaluate_folder(folder, own, request, progress)}
+        start = recall_before_training(own, name, split)
         if start is not None and items is None and products is None:
             report["before_training"] = start
     console.result(report, lambda: show_evaluation(report))
+
+
+def _evaluate_other(
+    given: str | tuple[Path, Path],
+    dataset: str | None,
+    request: EvaluationRequest,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Evaluate the model of another library, or files of vectors."""
+    from bagformer_cli.datasets import resolve
+    from bagformer_cli.evaluation.dataset import evaluate_source
+    from bagformer_cli.evaluation.open_source import open_source
+    from bagformer_cli.evaluation.request import refuse_reranking
+    from bagformer_cli.evaluation.stored_vectors import StoredVectors
+
+    option = "--model" if isinstance(given, str) else "--features"
+    if dataset is None:
+        raise needed_option("xmr eval", option, tr("--dataset FOLDER"))
+    refuse_reranking(request, "xmr eval")  # before long work
+    folder = resolve(dataset, progress=progress)
+    source = StoredVectors(*given) if isinstance(given, tuple) else open_source(given)
+    return {"dataset": dataset, **evaluate_source(folder, source, request, progress)}
 
 
 def _require_check_alone(dataset: str | None, others: list[str]) -> None:
@@ -211,90 +272,3 @@ def _show_check(report: dict[str, Any], checked: CheckedSubmission) -> None:
     facts = {name.replace("recall", "R"): value for name, value in percent.items()}
     facts[tr("mean recall")] = facts.pop("mean_R")
     console.facts(facts)
-
-
-def show_evaluation(report: dict[str, Any]) -> None:
-    """Print the report of an evaluation."""
-    title = tr(
-        "{dataset} {split}: {queries} queries, {items} images; {checkpoint}",
-        dataset=report["dataset"],
-        split=report["split"],
-        queries=report["n_queries"],
-        items=report["n_items"],
-        checkpoint=report["checkpoint"],
-    )
-    if _mean_recall(report, "recall") is None:
-        console.say(title)
-        console.say(tr("Recall is unknown: the answers of this split are hidden."))
-    else:
-        start = {name: report[name] for name in ("before_training",) if name in report}
-        show_recall({**start, **report["stages"]}, title=title)
-        _explain_stages(report)
-    if report.get("attributes"):
-        names = {
-            "kind": tr("kind"),
-            "colour": tr("colour"),
-            "pattern": tr("pattern"),
-            "part": tr("colour of a part"),
-            "binding": tr("binding (which object has which attribute)"),
-            "all": tr("all attributes"),
-        }
-        console.table(
-            [
-                tr("first-image accuracy by attribute"),
-                tr("% of queries that mention it"),
-            ],
-            [[names.get(name, name), share] for name, share in report["attributes"].items()],
-        )
-    parts = {"encode": tr("encode"), "recall": tr("recall"), "rerank": tr("rerank")}
-    facts = {parts.get(name, name): duration(value) for name, value in report["seconds"].items()}
-    if "beta" in report:
-        facts[tr("beta: merged score = slow + beta × fast")] = f"{report['beta']:g}"
-    console.facts(facts)
-    if "submission" in report:
-        _show_submission(report)
-
-
-def _mean_recall(report: dict[str, Any], stage: str) -> float | None:
-    value: float | None = report["stages"][stage]["text_to_image"]["mean_recall"]
-    return value
-
-
-def _explain_stages(report: dict[str, Any]) -> None:
-    """Say what the rows rerank and merged are, and whether reranking alone is worse."""
-    stages = [name for name in report["stages"] if name.startswith("rerank")]
-    if not stages:
-        return
-    console.say(
-        tr(
-            "rerank: the best candidates in the order of the cross-encoder alone. merged: in the "
-            "order of slow + beta × fast, which is the order of a search with --rerank."
-        )
-    )
-    last = stages[-1].removeprefix("rerank")  # "@100" where several K were measured
-    recall = _mean_recall(report, "recall") or 0.0
-    if (_mean_recall(report, f"rerank{last}") or 0.0) >= recall:
-        return
-    console.say(
-        tr(
-            "rerank is lower than recall: the cross-encoder alone orders these candidates worse "
-            "than the recall stage."
-        )
-    )
-    if (_mean_recall(report, f"merged{last}") or 0.0) < recall:
-        console.say(tr("So is merged: choose beta with --tune-beta, or do not rerank."))
-
-
-def _show_submission(report: dict[str, Any]) -> None:
-    """Print where a submission was written and in which order its images are."""
-    if report["submission_order"] == "recall":
-        order = tr("order of the recall stage")
-    elif report["submission_reranked"] >= 10:  # as many as a line of the file has
-        order = tr("merged order")
-    else:
-        order = tr(
-            "merged order of the best {n}, then the order of the recall stage",
-            n=report["submission_reranked"],
-        )
-    path = report["submission"]
-    console.say(tr("Submission written: {path} ({order})", path=path, order=order))

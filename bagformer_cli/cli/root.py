@@ -49,6 +49,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "compare": tr("Compare trained models"),
         "score": tr("Score an image against titles"),
         "convert": tr("Convert published weights to a model folder"),
+        "export": tr("Write models and vectors in other programs' formats"),
         "bench": tr("Benchmark against reference implementations"),
     },
 }

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bagformer_cli.config import EvaluationConfig
 from bagformer_cli.data.muge import MugeFolder
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.evaluation.answers import require_answers, warn_without_answers
-from bagformer_cli.evaluation.dataset import open_split
-from bagformer_cli.evaluation.evaluate import encode_split, score_matrices
 from bagformer_cli.evaluation.metrics import KS, NO_POSITIVE, Positives, Recall, best_ranks, recall
+from bagformer_cli.evaluation.open_source import open_source
+from bagformer_cli.evaluation.sources import VectorSource, as_source
 from bagformer_cli.interaction.topk import topk
 from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
@@ -67,12 +67,13 @@ class Measured:
 
 
 def compare_folders(
-    checkpoints: Sequence[Path], folder: MugeFolder, split: str, progress: Progress = SILENT
+    compared: Sequence[str | Path], folder: MugeFolder, split: str, progress: Progress = SILENT
 ) -> list[dict[str, Any]]:
     """Measure several models on one split, and compare each with the first.
 
     Args:
-        checkpoints: Model folders.
+        compared: Model folders, models of other libraries, folders of vector files; see
+            ``open_source.py``.
         folder: The dataset. Its store is made or updated first.
         split: ``train``, ``valid`` or ``test``.
         progress: Where progress is reported.
@@ -86,13 +87,13 @@ def compare_folders(
     """
     rows: list[dict[str, Any]] = []
     first: NDArray[np.int64] | None = None
-    for checkpoint in checkpoints:
-        model = load_model(checkpoint)
-        part = open_split(folder, model, split, progress)
+    for one in compared:
+        source = open_source(str(one), "cpu")
+        part = source.open(folder, split, progress)
         if first is None:
             require_answers(part, folder.queries_path(split))
             warn_without_answers(part, folder.queries_path(split), progress)
-        found = measure(model, part, progress)
+        found = measure(source, part, progress)
         row = found.to_json()
         if first is None:
             first = found.ranks
@@ -103,12 +104,15 @@ def compare_folders(
     return rows
 
 
-def measure(model: RetrievalModel, split: Split, progress: Progress = SILENT) -> Measured:
+def measure(
+    model: RetrievalModel | VectorSource, split: Split, progress: Progress = SILENT
+) -> Measured:
     """Measure recall of the fast scorer, size of the vectors, and query time."""
-    images, texts = encode_split(
-        model, split, model.config.evaluation.batch_size, states=False, progress=progress
-    )
-    t2i, i2t = score_matrices(texts, images, model.config)
+    source = as_source(model)
+    settings = EvaluationConfig() if source.model is None else source.model.config.evaluation
+    encoded = source.encode(split, settings.batch_size, progress=progress)
+    images, texts = encoded
+    t2i, i2t = source.score(encoded)
     positives = Positives(split.item_offsets, split.items, len(split.image_ids))
     ranks = best_ranks(t2i, positives)
     image_vectors = len(images.vectors.values) / max(1, len(images))

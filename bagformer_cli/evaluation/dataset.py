@@ -1,6 +1,7 @@
 """Evaluate a model folder on a dataset: all that ``xmr eval`` does, as plain functions.
 
-:func:`evaluate_folder` opens the split, applies the settings, evaluates and writes the submission.
+:func:`evaluate_folder` opens the split, applies the settings, evaluates and writes the submission;
+:func:`evaluate_source` does the same for vectors that another library made.
 :func:`check_folder` checks a submission against the dataset's files.
 """
 
@@ -12,17 +13,22 @@ from typing import Any
 
 import torch
 
-from bagformer_cli.config import load_config, save_config
+from bagformer_cli.config import EvaluationConfig, load_config, save_config
 from bagformer_cli.data.muge import MugeFolder, Naming, Query, iter_images, iter_queries
 from bagformer_cli.data.product_ids import ProductIds, ids_of
-from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.errors import InputError
 from bagformer_cli.evaluation.answers import require_answers, warn_without_answers
 from bagformer_cli.evaluation.attributes import first_image_accuracy
 from bagformer_cli.evaluation.evaluate import Evaluation, EvaluationOptions, Reranker, evaluate
 from bagformer_cli.evaluation.products import read_products
-from bagformer_cli.evaluation.request import DEFAULTS, EvaluationRequest, check_request
+from bagformer_cli.evaluation.request import (
+    DEFAULTS,
+    EvaluationRequest,
+    check_request,
+    refuse_reranking,
+)
+from bagformer_cli.evaluation.sources import OwnModel, VectorSource, open_split
 from bagformer_cli.evaluation.submission import (
     CheckedSubmission,
     check_submission,
@@ -31,7 +37,6 @@ from bagformer_cli.evaluation.submission import (
 )
 from bagformer_cli.evaluation.subsets import read_subsets
 from bagformer_cli.files import sha256_of
-from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
 from bagformer_cli.models.checkpoint import load_model
@@ -65,30 +70,84 @@ def evaluate_folder(
         DataError: A file of the dataset is wrong.
     """
     check_request(request)
-    if request.submission is not None:
-        given = (folder.path, checkpoint, request.reranker, request.items, request.products)
-        check_output(request.submission, [path for path in given if path is not None])
+    _check_outputs(request, folder.path, checkpoint)
     model, other = _load_models(checkpoint, request)
-    part, options = _open(folder, model, other, request.split, request, progress)
+    source = OwnModel(model, str(checkpoint))
+    part = source.open(folder, request.split, progress)
     unanswered = _check_answers(part, folder, request, progress)
     settings = model.config.evaluation
     settings.beta = _beta(folder, checkpoint, model, other, request, progress)
+    options = _options(folder, other, request.split, request, progress)
+    found = _evaluate(source, part, settings, (request, options), progress)
+    report = _report(found, part, folder, request)
+    report |= {"n_without_answers": unanswered, "checkpoint": str(checkpoint)}
+    if request.reranker is not None:
+        report["slow"] = str(request.reranker)
+    return report
+
+
+def evaluate_source(
+    folder: MugeFolder,
+    source: VectorSource,
+    request: EvaluationRequest = DEFAULTS,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Evaluate another library's model, or vectors, on a split of a dataset.
+
+    The report is that of :func:`evaluate_folder`; nothing is reranked.
+
+    Args:
+        folder: The dataset. Its store is made or updated first.
+        source: The model or the vectors.
+        request: The settings, without those of a rerank.
+        progress: Where progress is reported.
+
+    Raises:
+        InputError: As :func:`evaluate_folder`; or the settings ask for a rerank.
+        DataError: A file of the dataset, or of the vectors, is wrong.
+    """
+    check_request(request)
+    refuse_reranking(request, source.name)
+    _check_outputs(request, folder.path)
+    part = source.open(folder, request.split, progress)
+    unanswered = _check_answers(part, folder, request, progress)
+    settings = EvaluationConfig(candidates=0)
+    found = _evaluate(source, part, settings, (request, EvaluationOptions(())), progress)
+    report = _report(found, part, folder, request)
+    return report | {"n_without_answers": unanswered, "checkpoint": source.name, **source.facts()}
+
+
+def _check_outputs(request: EvaluationRequest, *inputs: Path) -> None:
+    """Check that the submission can be written and overwrites nothing that is read."""
+    if request.submission is not None:
+        given = (*inputs, request.reranker, request.items, request.products)
+        check_output(request.submission, [path for path in given if path is not None])
+
+
+def _evaluate(
+    source: VectorSource,
+    part: Split,
+    settings: EvaluationConfig,
+    how: tuple[EvaluationRequest, EvaluationOptions],
+    progress: Progress,
+) -> dict[str, Evaluation]:
+    """Evaluate on the whole split, under the name "", or on each subset of the request."""
+    request, options = how
     if request.products is not None:
         options = replace(options, groups=read_products(request.products, part.image_ids))
     subsets = {"": None} if request.items is None else read_subsets(request.items, part)
-    found = {
-        name: evaluate(model, part, settings, replace(options, subset=subset), progress)
+    return {
+        name: evaluate(source, part, settings, replace(options, subset=subset), progress)
         for name, subset in subsets.items()
     }
+
+
+def _report(
+    found: dict[str, Evaluation], part: Split, folder: MugeFolder, request: EvaluationRequest
+) -> dict[str, Any]:
+    """Make the report of an evaluation, and write its submission."""
     first = next(iter(found.values()))
-    report = {
-        "split": request.split,
-        **first.to_json(),
-        "n_without_answers": unanswered,
-        "checkpoint": str(checkpoint),
-    }
-    if request.reranker is not None:
-        report["slow"] = str(request.reranker)
+    report = {"split": request.split, **first.to_json()}
     if request.items is not None:
         reports = {name: one.to_json() for name, one in found.items()}
         report["stages"] = _mean_stages([one["stages"] for one in reports.values()])
@@ -151,7 +210,8 @@ def _beta(
         return request.beta
     key = None if request.reranker is None else reranker_key(request.reranker)
     if request.tune_beta:
-        valid, options = _open(folder, model, other, "valid", request, progress)
+        valid = open_split(folder, model, "valid", progress)
+        options = _options(folder, other, "valid", request, progress)
         require_answers(valid, folder.queries_path("valid"))
         beta = _tune_beta(model, valid, options, progress)
         save_beta(checkpoint, beta, key)
@@ -229,30 +289,18 @@ def save_beta(folder: Path, beta: float, key: str | None) -> None:
     save_config(config, path, path)
 
 
-def open_split(
-    folder: MugeFolder, model: RetrievalModel, split: str, progress: Progress = SILENT
-) -> Split:
-    """Open a split of a dataset with the tokens that a model reads, preprocessing if needed."""
-    store = preprocess(
-        folder, encoder=model.titles, splits=[split], workers=usable_cores(), progress=progress
-    )
-    return store.split(split)
-
-
-def _open(
+def _options(
     folder: MugeFolder,
-    model: RetrievalModel,
     other: RetrievalModel | None,
     split: str,
     request: EvaluationRequest,
     progress: Progress,
-) -> tuple[Split, EvaluationOptions]:
-    """Open a split for the evaluated model and for another one that reranks."""
-    part = open_split(folder, model, split, progress)
+) -> EvaluationOptions:
+    """Say what is reranked, and open a split for another model that reranks."""
     if other is None:
-        return part, EvaluationOptions(request.rerank)
+        return EvaluationOptions(request.rerank)
     reranker = Reranker(other, open_split(folder, other, split, progress))
-    return part, EvaluationOptions(request.rerank, reranker)
+    return EvaluationOptions(request.rerank, reranker)
 
 
 def _tune_beta(

@@ -23,10 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bagformer_cli.config import EvaluationConfig, RunConfig
-from bagformer_cli.data.batches import image_batches, region_batches, text_batches
-from bagformer_cli.data.regions import RegionFile
+from bagformer_cli.config import EvaluationConfig
 from bagformer_cli.data.store.split import Split
+from bagformer_cli.evaluation.encoded_split import EncodedSplit
 from bagformer_cli.evaluation.merge import Reranked, choose_beta
 from bagformer_cli.evaluation.metrics import (
     Candidates,
@@ -38,11 +37,10 @@ from bagformer_cli.evaluation.metrics import (
     recall,
     top_k,
 )
+from bagformer_cli.evaluation.sources import OwnModel, VectorSource, as_source
 from bagformer_cli.evaluation.subsets import Subset
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
-from bagformer_cli.models.encode import EncodedItems, encode_images, encode_texts
-from bagformer_cli.models.scorers import pooled_maxsim
 from bagformer_cli.progress import SILENT, Progress
 
 SUBMITTED = 10
@@ -137,19 +135,6 @@ class EvaluationOptions:
         return [count for count in counts if count > 0]
 
 
-class EncodedSplit(NamedTuple):
-    """Both sides of a split, encoded by one model."""
-
-    images: EncodedItems
-    texts: EncodedItems
-
-    def restricted(self, subset: Subset | None) -> EncodedSplit:
-        """Take the images and queries of a subset; None: all."""
-        if subset is None:
-            return self
-        return EncodedSplit(self.images.select(subset.images), self.texts.select(subset.queries))
-
-
 class Direction(NamedTuple):
     """The fast scores of one direction.
 
@@ -163,16 +148,16 @@ class Direction(NamedTuple):
 
 
 def evaluate(
-    model: RetrievalModel,
+    model: RetrievalModel | VectorSource,
     split: Split,
     config: EvaluationConfig,
     options: EvaluationOptions = EvaluationOptions(),
     progress: Progress = SILENT,
 ) -> Evaluation:
-    """Evaluate a model on a split, over the full pool.
+    """Evaluate a model, or vectors made elsewhere, on a split, over the full pool.
 
     Args:
-        model: The model.
+        model: The model, or the source of the vectors.
         split: Queries, images, and the images that answer each query.
         config: Batch size, number of candidates, beta.
         options: Reranking, grouping by product, subset.
@@ -183,33 +168,34 @@ def evaluate(
             trained cross-encoder.
     """
     seconds: dict[str, float] = {}
+    source = as_source(model)
     counts = options.counts(config)
     other = options.reranker
-    if other is not None:
-        require_cross_encoder(other.model)
-    elif counts and options.rerank is not None:
-        require_cross_encoder(model)
-    reranks = bool(counts) and options.groups is None and (other is not None or model.can_rerank)
+    judging = source.model if other is None else other.model
+    if other is not None or (counts and options.rerank is not None):
+        require_cross_encoder(judging)
+    reranks = bool(counts) and options.groups is None and judging is not None and judging.can_rerank
     size = config.batch_size
     with _timed(seconds, "encode"):
-        encoded = encode_split(
-            model, split, size, states=reranks and other is None, progress=progress
+        encoded = source.encode(
+            split, size, states=reranks and other is None, progress=progress
         ).restricted(options.subset)
     with _timed(seconds, "recall"):
-        directions = _score_all(model.config, split, encoded, options)
+        directions = _score_all(source, split, encoded, options)
         ranks = {name: best_ranks(*direction) for name, direction in directions.items()}
         stages = {"recall": {name: recall(found) for name, found in ranks.items()}}
         recalled = top_k(directions["text_to_image"].scores, SUBMITTED)
     sizes = len(encoded.texts), len(encoded.images)
     positions = recalled.positions
     found = Evaluation(*sizes, stages, seconds, positions, positions, ranks=ranks)
-    if reranks:
+    if reranks and judging is not None:
         with _timed(seconds, "rerank"):
-            judging = model if other is None else other.model
             if other is not None:
-                encoded = encode_split(
-                    other.model, other.split, size, states=True, progress=progress
-                ).restricted(options.subset)
+                encoded = (
+                    OwnModel(judging)
+                    .encode(other.split, size, states=True, progress=progress)
+                    .restricted(options.subset)
+                )
             reranked = {
                 name: _rerank(judging, encoded, name, direction, max(counts), size, progress)
                 for name, direction in directions.items()
@@ -224,7 +210,7 @@ def evaluate(
 
 
 def _score_all(
-    config: RunConfig, split: Split, encoded: EncodedSplit, options: EvaluationOptions
+    source: VectorSource, split: Split, encoded: EncodedSplit, options: EvaluationOptions
 ) -> dict[str, Direction]:
     """Compute the fast scores of all pairs, with one column per product if there are groups."""
     subset, groups = options.subset, options.groups
@@ -232,7 +218,7 @@ def _score_all(
         positives = Positives(split.item_offsets, split.items, len(split.image_ids))
     else:
         positives = subset.positives(split)
-    t2i, i2t = score_matrices(encoded.texts, encoded.images, config)
+    t2i, i2t = source.score(encoded)
     if groups is not None:
         t2i, i2t = group_scores(t2i, groups, axis=1), group_scores(i2t, groups, axis=0)
         positives = positives.grouped(groups)
@@ -284,64 +270,6 @@ def _add_stages(
             merged = orders["merged"].positions[:, :SUBMITTED]
             found.best = np.concatenate([merged, recalled.positions[:, count:]], axis=1)
             found.reranked = candidates.positions.shape[1]
-
-
-def encode_split(
-    model: RetrievalModel,
-    split: Split,
-    batch_size: int,
-    *,
-    states: bool,
-    progress: Progress = SILENT,
-) -> EncodedSplit:
-    """Encode all images and all queries of a split, in its order.
-
-    Args:
-        model: The model.
-        split: The split.
-        batch_size: Items per forward pass.
-        states: Keep what the cross-encoder reads.
-        progress: Where progress is reported.
-    """
-    images = encode_images(
-        model,
-        input_batches(model, split, batch_size),
-        states=states,
-        total=len(split.image_ids),
-        description=tr("Encoding images"),
-        progress=progress,
-    )
-    texts = encode_texts(
-        model,
-        text_batches(split.tokens, batch_size, model.titles.tokenizer.pad_id),
-        states=states,
-        total=len(split.query_ids),
-        description=tr("Encoding titles"),
-        progress=progress,
-    )
-    return EncodedSplit(images, texts)
-
-
-def input_batches(model: RetrievalModel, split: Split, batch_size: int) -> Iterator[Tensor]:
-    """Read a split's images in batches: pixels, or regions if the model reads these."""
-    if model.config.image.regions is not None:
-        regions = RegionFile.of(split, model.config.image.regions)
-        return region_batches(split, regions, batch_size)
-    size = model.config.image.size
-    return image_batches(split, size, batch_size, as_original=model.as_original)
-
-
-@torch.inference_mode()
-def score_matrices(
-    texts: EncodedItems, images: EncodedItems, config: RunConfig
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Compute the fast scores of all pairs, t2i [Q, N] and i2t [N, Q], pooled as configured."""
-    pooling = config.model.pooling
-    # Each direction alone is ranked equally by sums and by means. A score that both directions
-    # share is not: the sum over one side's vectors changes the other side's order.
-    mean = pooling != "each" and config.objectives.late_scale == "mean"
-    t2i, i2t = pooled_maxsim(texts.vectors, images.vectors, pooling, mean=mean)
-    return t2i.cpu().numpy(), i2t.cpu().numpy()
 
 
 @torch.inference_mode()

@@ -82,3 +82,28 @@ def check_request(request: EvaluationRequest) -> None:
             where="xmr eval",
             hint=tr("Add --submission FILE, or leave out --naming."),
         )
+
+
+def refuse_reranking(request: EvaluationRequest, where: str) -> None:
+    """Refuse settings of a rerank for vectors that no model of this project made.
+
+    Args:
+        request: The settings.
+        where: The model or the vectors, for the message.
+
+    Raises:
+        InputError: The settings ask for a rerank; the error names them.
+    """
+    given = {
+        "--rerank": any(request.rerank or ()),
+        "--slow": request.reranker is not None,
+        "--beta": request.beta is not None,
+        "--tune-beta": request.tune_beta,
+    }
+    if any(given.values()):
+        raise InputError(
+            tr("Only a model that xmr trained can be reranked; here the recall stage is measured."),
+            where=where,
+            found=" ".join(name for name, is_given in given.items() if is_given),
+            hint=tr("Leave it out."),
+        )

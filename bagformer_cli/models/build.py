@@ -127,17 +127,17 @@ def trains_cross_encoder(config: RunConfig) -> bool:
     return weights.itm + weights.caption + weights.mlm + weights.mfm > 0
 
 
-def require_cross_encoder(model: RetrievalModel, where: str | Path | None = None) -> None:
+def require_cross_encoder(model: RetrievalModel | None, where: str | Path | None = None) -> None:
     """Refuse to rerank with a model that has no trained cross-encoder.
 
     Args:
-        model: The model that is to rerank.
+        model: The model that is to rerank; None is refused.
         where: Its folder, for the message.
 
     Raises:
         CheckpointError: It has none, or its cross-encoder was not trained.
     """
-    if not model.can_rerank:
+    if model is None or not model.can_rerank:
         raise CheckpointError(
             tr("This model has no trained cross-encoder, so it cannot rerank."),
             where=where,

@@ -127,13 +127,25 @@ def _encode(
             advance(len(encoded.cls))
     finally:
         model.train(was_training)
-    found = MultiVectors.concatenate(vectors)
-    single = torch.cat(cls)
+    items = EncodedItems(
+        MultiVectors.concatenate(vectors),
+        torch.cat(cls),
+        States.concatenate(states) if states else None,
+    )
+    require_finite(items)
+    return items
+
+
+def require_finite(items: EncodedItems) -> None:
+    """Check that vectors of a model are numbers.
+
+    Raises:
+        NotFiniteError: A vector has NaN or infinity.
+    """
     # Unit vectors: a sum is finite exactly if all are, and needs no further memory.
-    total = found.values.sum(dtype=torch.float32) + single.sum(dtype=torch.float32)
+    total = items.vectors.values.sum(dtype=torch.float32) + items.cls.sum(dtype=torch.float32)
     if not math.isfinite(float(total)):
         raise NotFiniteError(
             tr("The model gives vectors that are not finite numbers."),
             hint=tr("Its training diverged. Use another model."),
         )
-    return EncodedItems(found, single, States.concatenate(states) if states else None)

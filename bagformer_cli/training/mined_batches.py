@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.train_batches import TrainBatches
 from bagformer_cli.encoders.weight_files import load_tensors, save_tensors
-from bagformer_cli.evaluation.evaluate import encode_split
+from bagformer_cli.evaluation.encoded_split import encode_split
 from bagformer_cli.interaction.topk import topk
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.progress import SILENT, Progress

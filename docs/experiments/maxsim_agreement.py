@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bagformer_cli.bench.maxsim import Workload
 from bagformer_cli.datasets import ensure_store, resolve
-from bagformer_cli.evaluation.evaluate import encode_split
+from bagformer_cli.evaluation.encoded_split import encode_split
 from bagformer_cli.interaction.topk import topk, topk_rescored
 from bagformer_cli.models.checkpoint import find_checkpoint, load_model
 from bagformer_cli.vectors.multi_vectors import MultiVectors

@@ -20,7 +20,7 @@ import torch
 
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.datasets import ensure_store, resolve
-from bagformer_cli.evaluation.evaluate import encode_split
+from bagformer_cli.evaluation.encoded_split import encode_split
 from bagformer_cli.evaluation.metrics import Positives, best_ranks, recall
 from bagformer_cli.files import write_text
 from bagformer_cli.index.compression.token_pooling import VectorReduction

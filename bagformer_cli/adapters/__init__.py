@@ -1,0 +1,1 @@
+"""Models of other libraries, all with the same two methods; see :mod:`.protocol`."""
