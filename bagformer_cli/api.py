@@ -24,8 +24,9 @@ from bagformer_cli.inputs import Images, image_list, one_title, require_vectors,
 from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.machine import choose_device
 from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.checkpoint import find_checkpoint, load_model
+from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.models.encode import encode_images, encode_texts
+from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.models.score_explanation import ScoreExplanation, explain_score
 from bagformer_cli.text.segmenter import Bag
 from bagformer_cli.vectors.multi_vectors import MultiVectors
@@ -123,8 +124,8 @@ class Retriever:
         Raises:
             InputError: One of them is something else.
         """
-        require_vectors(images, "images", "encode_images")
-        require_vectors(titles, "titles", "encode_texts")
+        require_vectors(images, MultiVectors, "images", "encode_images")
+        require_vectors(titles, MultiVectors, "titles", "encode_texts")
         with torch.inference_mode():
             t2i, i2t = maxsim(titles, images)
         return Scores(t2i, i2t, titles.lengths, images.lengths)

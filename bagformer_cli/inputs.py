@@ -16,7 +16,6 @@ from PIL import Image
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 from bagformer_cli.text.characters import is_blank
-from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 Images: TypeAlias = Image.Image | str | Path | bytes
 """An opened image, the path of a file, or its content."""
@@ -91,13 +90,19 @@ def image_list(images: Any) -> list[Any]:
     return found
 
 
-def require_vectors(vectors: Any, name: str, method: str) -> None:
+def require_vectors(vectors: Any, kind: type, name: str, method: str) -> None:
     """Check that a value is the vectors that a method returned.
+
+    Args:
+        vectors: The value.
+        kind: The class of vectors.
+        name: The argument that it was passed as.
+        method: The method that makes such vectors.
 
     Raises:
         InputError: It is something else.
     """
-    if not isinstance(vectors, MultiVectors):
+    if not isinstance(vectors, kind):
         raise InputError(
             tr("These are not vectors: {name}.", name=name),
             found=_described(vectors),

@@ -34,14 +34,14 @@ LAYERS = [
         "config",
     },
     {"text", "original.text"},
-    {"vectors", "data"},
-    {"encoders"},
+    {"vectors", "data", "inputs"},
+    {"encoders", "runtime"},
     {"interaction", "losses"},
     {"models", "original", "adapters"},
     {"index", "export"},
     {"evaluation"},
     {"training"},
-    {"demo", "datasets", "api", "inputs", "bench", "cli"},
+    {"demo", "datasets", "api", "bench", "cli"},
 ]
 """Packages and top-level modules from low to high. A package imports only lower layers and, inside
 its own layer, only in one direction (the cycle test)."""

@@ -11,6 +11,7 @@ from PIL import Image
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.inputs import image_list, one_title, require_vectors, title_list
+from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 PICTURE = Image.new("RGB", (2, 2))
 
@@ -86,5 +87,5 @@ def test_an_item_that_is_no_image_is_named_by_position(wrong: Any) -> None:
 
 def test_scores_are_of_vectors() -> None:
     with pytest.raises(InputError, match="images") as caught:
-        require_vectors(["a.jpg"], "images", "encode_images")
+        require_vectors(["a.jpg"], MultiVectors, "images", "encode_images")
     assert "encode_images" in str(caught.value.expected)

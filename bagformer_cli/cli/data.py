@@ -87,7 +87,8 @@ def regions(
 
     model = None
     if checkpoint is not None:
-        from bagformer_cli.models.checkpoint import find_checkpoint, load_model
+        from bagformer_cli.models.checkpoint import load_model
+        from bagformer_cli.models.runs import find_checkpoint
 
         model = load_model(find_checkpoint(checkpoint))
     written = {}

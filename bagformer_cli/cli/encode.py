@@ -23,6 +23,7 @@ from bagformer_cli.cli.options import (
     RayAddress,
     Root,
     RunBy,
+    Runtime,
     SheetName,
     SplitName,
     Strict,
@@ -64,6 +65,7 @@ def encode(
     ],
     out: Annotated[Path, typer.Option("--out", help=tr("Output folder."))],
     checkpoint: Checkpoint = None,
+    runtime: Runtime = "torch",
     split: SplitName = None,
     titles: Annotated[
         bool,
@@ -117,18 +119,19 @@ def encode(
         download=download,
     )
     from bagformer_cli.index.encoded import ModelFolder, discard_encoded, encode_catalogue
+    from bagformer_cli.models.load_encoder import runtime_folder
 
     started = time.perf_counter()
     with bars.progress() as progress:
         encoder = catalogue_encoder(
-            catalogue, checkpoint, device, keep=keep, prune=prune, pool=pool,
+            catalogue, checkpoint, device, runtime, keep=keep, prune=prune, pool=pool,
             progress=progress, folder=out, dtype=dtype, single_vector=one, thumbnail=thumbnail,
             batch_size=batch_size, strict=strict,
         )  # fmt: skip
         made = encode_catalogue(
             catalogue,
             out,
-            ModelFolder(str(encoder.checkpoint.resolve()), str(encoder.model.device)),
+            ModelFolder(str(runtime_folder(encoder.checkpoint, runtime).resolve()), device),
             encoder.layout,
             encoder.options,
             workers=Ray(address) if engine == "ray" else workers,

@@ -140,7 +140,8 @@ def evaluate_command(
     from bagformer_cli.datasets import own_dataset, recall_before_training, resolve
     from bagformer_cli.evaluation.dataset import check_folder, evaluate_folder
     from bagformer_cli.evaluation.request import EvaluationRequest, check_request
-    from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint
+    from bagformer_cli.models.checkpoint import check_model_folder
+    from bagformer_cli.models.runs import find_checkpoint
 
     if check is not None:
         options = {

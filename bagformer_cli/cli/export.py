@@ -10,6 +10,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.export_models import app as models
 from bagformer_cli.cli.options import Device, EvaluatedSplit
 from bagformer_cli.messages import tr
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from bagformer_cli.progress import Progress
 
 app = App(tr("Write models and vectors in other programs' formats."), group=True)
+app.registered_commands.extend(models.registered_commands)
 
 
 class VectorFormat(StrEnum):

@@ -136,7 +136,7 @@ def build(
             engine = create_engine(
                 uri, encoder.layout, options.codebook, shards=shards, replicas=replicas
             )
-            added = add_catalogue(engine, encoder.model, products, options, progress=progress)
+            added = add_catalogue(engine, encoder.encoder, products, options, progress=progress)
         if not added.rows:
             _discard(uri)
             raise _nothing_added(added, uri, catalogue)
@@ -196,7 +196,7 @@ def add(
                 batch_size=batch_size,
                 strict=strict,
             )
-            added = add_catalogue(engine, index.model, products, options, progress=progress)
+            added = add_catalogue(engine, index.encoder, products, options, progress=progress)
         if added.skipped and not added.rows:
             raise _nothing_added(added, uri, catalogue)
         engine.optimize(progress)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bagformer_cli.data.catalogue.catalogue import Catalogue
     from bagformer_cli.index.encode import EncodeOptions
     from bagformer_cli.index.rows import Layout
-    from bagformer_cli.models.build import RetrievalModel
+    from bagformer_cli.models.item_encoder import ItemEncoder
     from bagformer_cli.progress import Progress
 
 
@@ -76,6 +76,15 @@ Builtin = Annotated[
 Checkpoint = Annotated[
     Path | None,
     typer.Option(help=tr("Model folder or run folder. Default: the newest run under runs/.")),
+]
+Runtime = Annotated[
+    Literal["torch", "onnx"],
+    typer.Option(
+        help=tr(
+            "onnx: run the model that `xmr export onnx` wrote, without torch's start-up time. "
+            "--checkpoint may also name its folder."
+        )
+    ),
 ]
 SplitName = Annotated[
     str | None,
@@ -262,13 +271,13 @@ class CatalogueEncoder:
 
     Attributes:
         checkpoint: The model folder.
-        model: The model.
+        encoder: The loaded model.
         options: How products become vectors.
         layout: The columns of the encoded rows.
     """
 
     checkpoint: Path
-    model: RetrievalModel
+    encoder: ItemEncoder
     options: EncodeOptions
     layout: Layout
 
@@ -277,6 +286,7 @@ def catalogue_encoder(
     catalogue: Catalogue,
     checkpoint: Path | None,
     device: str | None,
+    runtime: Literal["torch", "onnx"] = "torch",
     *,
     keep: int | None,
     prune: float | None,
@@ -291,6 +301,7 @@ def catalogue_encoder(
         catalogue: The products to encode. A codebook of residual codes is trained on them.
         checkpoint: Value of ``--checkpoint``.
         device: Value of ``--device``.
+        runtime: Value of ``--runtime``.
         keep: Value of ``--keep``.
         prune: Value of ``--prune``.
         pool: Value of ``--pool``.
@@ -298,13 +309,13 @@ def catalogue_encoder(
         folder: Output folder of an earlier run, whose codebook is used again.
         **options: Other fields of ``EncodeOptions``.
     """
-    from bagformer_cli.api import load
     from bagformer_cli.datasets import is_drawn, saw_drawn_pictures_only
     from bagformer_cli.index.compression.codebook import with_codebook
     from bagformer_cli.index.compression.token_pooling import VectorReduction
     from bagformer_cli.index.encode import EncodeOptions, layout_of
     from bagformer_cli.index.trust import remember_model
-    from bagformer_cli.models.checkpoint import find_checkpoint
+    from bagformer_cli.models.load_encoder import load_encoder, runtime_folder
+    from bagformer_cli.models.runs import find_checkpoint
 
     path = find_checkpoint(checkpoint, progress=progress)
     if saw_drawn_pictures_only(path) and not is_drawn(catalogue.source):
@@ -315,8 +326,8 @@ def catalogue_encoder(
             )
         )
     remember_model(path)
-    model = load(path, device).model
+    encoder = load_encoder(runtime_folder(path, runtime), device)
     encoding = EncodeOptions(reduction=VectorReduction(keep, prune, pool), **options)
-    encoding = with_codebook(encoding, model, catalogue, folder=folder, progress=progress)
-    layout = layout_of(model, encoding, catalogue.attributes, str(path.resolve()))
-    return CatalogueEncoder(path, model, encoding, layout)
+    encoding = with_codebook(encoding, encoder, catalogue, folder=folder, progress=progress)
+    layout = layout_of(encoder, encoding, catalogue.attributes, str(path.resolve()))
+    return CatalogueEncoder(path, encoder, encoding, layout)

@@ -55,7 +55,7 @@ def score(
     decode(image)  # first, so that a wrong path is reported before torch is imported
     from bagformer_cli.api import load
     from bagformer_cli.evaluation.metrics import require_numbers
-    from bagformer_cli.models.checkpoint import find_checkpoint
+    from bagformer_cli.models.runs import find_checkpoint
 
     with bars.progress() as progress:
         place = find_checkpoint(checkpoint, progress=progress)

@@ -11,7 +11,7 @@ from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.formatting import format_value
 from bagformer_cli.cli.index import warn_incomplete
-from bagformer_cli.cli.options import Device, Trust
+from bagformer_cli.cli.options import Device, Runtime, Trust
 from bagformer_cli.errors import InputError, PathError
 from bagformer_cli.messages import tr
 
@@ -110,6 +110,7 @@ def search(
             show_default=False,
         ),
     ] = None,
+    runtime: Runtime = "torch",
     trust: Trust = False,
     device: Device = None,
     as_json: Json = False,
@@ -142,11 +143,13 @@ def search(
         thumbnails=output is not None,
     )
     with bars.progress() as progress:
-        opened = Index.open(index, checkpoint, device=device, trust=trust, progress=progress)
+        opened = Index.open(
+            index, checkpoint, device=device, runtime=runtime, trust=trust, progress=progress
+        )
         if opened.engine.incomplete:
             warn_incomplete(index)
         found = opened.search_many(image or queries or [], options, images=bool(image))
-    opened.model.titles.warn_of_cut(console.warn)
+    opened.encoder.titles.warn_of_cut(console.warn)
     if not any(map(len, found)):
         _explain_nothing(opened.engine, index, of)
     if output is not None:

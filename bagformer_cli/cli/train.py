@@ -110,8 +110,8 @@ def train(
     """Parse the options, train, print the result."""
     from bagformer_cli.config import default_config
     from bagformer_cli.datasets import ensure_store, find_moved, resolve
-    from bagformer_cli.models.build import trained_scorers
     from bagformer_cli.models.runs import report_others
+    from bagformer_cli.models.trained import trained_scorers
     from bagformer_cli.progress import SILENT
     from bagformer_cli.text.from_config import build_titles
     from bagformer_cli.training import job as jobs

@@ -1,7 +1,7 @@
 """Batches: the tensors that models take, and the images and titles of a split in order.
 
-Here numpy ends and torch begins. A :class:`TextBatch` is the only place where titles are padded;
-its indexes say where the tokens of every bag are, so nothing after it needs to know about padding.
+Here numpy ends and torch begins. A :class:`TextBatch` holds padded titles (``text/padding.py``).
+Its indexes say where the tokens of every bag are, so nothing after it needs to know about padding.
 Two titles, the first with two bags of 2 and 1 tokens, the second with one bag of 1 token::
 
     input_ids      [[CLS] 5     6     7  [SEP]]     L = 5 tokens of the longest title
@@ -38,6 +38,7 @@ from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.text.bags import TokenBags
+from bagformer_cli.text.padding import pad_titles
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -76,25 +77,13 @@ class TextBatch:
         >>> batch.token_index.tolist(), batch.bag_starts.tolist()
         ([1, 2, 3, 6], [0, 2, 3])
         """
-        count = len(tokens)
-        lengths = np.diff(tokens.token_offsets)
-        longest = int(lengths.max(initial=0))
-        mask = np.arange(longest) < lengths[:, None]
-        ids = np.full((count, longest), pad_id, np.int64)
-        ids[mask] = tokens.ids
-        positions = np.flatnonzero(mask)  # position of every token, with the special ones
-        sizes = tokens.bag_ends - tokens.bag_starts
-        starts = np.zeros(len(sizes) + 1, np.int64)
-        np.cumsum(sizes, out=starts[1:])
-        within = np.arange(starts[-1]) - np.repeat(starts[:-1], sizes)
-        # Token j of bag g is packed token bag_starts[g] + j; look up where padding has put it.
-        index = positions[np.repeat(tokens.bag_starts, sizes) + within]
+        padded = pad_titles(tokens, pad_id)
         return cls(
-            torch.from_numpy(ids),
-            torch.from_numpy(mask),
-            torch.from_numpy(index),
-            torch.from_numpy(starts[:-1].copy()),
-            torch.tensor(tokens.bag_offsets, dtype=torch.int64),
+            torch.from_numpy(padded.input_ids),
+            torch.from_numpy(padded.attention_mask),
+            torch.from_numpy(padded.token_index),
+            torch.from_numpy(padded.bag_starts),
+            torch.tensor(padded.bag_offsets, dtype=torch.int64),
         )
 
     def part(self, first: int, end: int) -> TextBatch:

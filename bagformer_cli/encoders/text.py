@@ -91,7 +91,7 @@ class TextEncoder(nn.Module):
             [B, L (+ n), W].
         """
         if codes is not None:
-            items, n = len(hidden), len(codes)
+            items, n = hidden.shape[0], len(codes)  # len() of a tensor fixes a traced batch size
             hidden = torch.cat([hidden, codes.expand(items, -1, -1)], dim=1)
             mask = None if mask is None else F.pad(mask.bool(), (0, n), value=True)
         added = None
@@ -149,7 +149,7 @@ class BagOfWords(nn.Module):
         for number in self.special:
             kept = kept & (input_ids != number)
         # A title of special tokens only: average these, so that nothing is divided by zero.
-        kept = torch.where(kept.any(dim=1, keepdim=True), kept, attention_mask.bool())
+        kept = kept | (attention_mask.bool() & ~kept.any(dim=1, keepdim=True))
         weights = kept.to(words.dtype)[:, :, None]
         mean = (words * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
         return torch.cat([mean, words[:, 1:]], dim=1)

@@ -203,7 +203,7 @@ class VisionEncoder(nn.Module):
         tokens = backbone.norm_pre(
             backbone.patch_drop(backbone._pos_embed(backbone.patch_embed(pixels)))
         )
-        tokens = torch.cat([tokens, codes.expand(len(tokens), -1, -1)], dim=1)
+        tokens = torch.cat([tokens, codes.expand(tokens.shape[0], -1, -1)], dim=1)
         if backbone.grad_checkpointing:
             tokens = checkpoint_seq(backbone.blocks, tokens)
         else:

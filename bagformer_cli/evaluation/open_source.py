@@ -15,7 +15,8 @@ from bagformer_cli.adapters.names import library_of, open_other
 from bagformer_cli.evaluation.sources import AdaptedModel, OwnModel, VectorSource
 from bagformer_cli.evaluation.stored_vectors import StoredVectors
 from bagformer_cli.machine import choose_device
-from bagformer_cli.models.checkpoint import check_model_folder, find_checkpoint, load_model
+from bagformer_cli.models.checkpoint import check_model_folder, load_model
+from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.vectors.vector_readers import READERS
 
 

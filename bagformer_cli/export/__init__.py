@@ -1,1 +1,1 @@
-"""Writers of other programs' formats."""
+"""Write vectors and models in the formats of other programs."""

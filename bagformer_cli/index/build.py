@@ -18,7 +18,7 @@ from bagformer_cli.index.encoded import encoded_files, layout_of_file, read_rows
 from bagformer_cli.index.engine import Engine
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.item_encoder import AnyEncoder, encoder_of
 from bagformer_cli.progress import SILENT, Progress
 
 ROWS_PER_COMMIT = 2048  # a commit takes some ten milliseconds
@@ -41,7 +41,7 @@ class Added:
 
 def add_catalogue(
     engine: Engine,
-    model: RetrievalModel,
+    model: AnyEncoder,
     catalogue: Catalogue,
     options: EncodeOptions,
     *,
@@ -66,7 +66,8 @@ def add_catalogue(
     layout = engine.layout
     added.unknown = sorted(set(catalogue.attributes) - set(layout.attributes))
     products = _unique(catalogue)
-    batches = encode_products(model, layout, products, options, left_out)
+    encoder = encoder_of(model)
+    batches = encode_products(encoder, layout, products, options, left_out)
     description = tr("Encoding {source}", source=catalogue.source)
     for remark in catalogue.remarks:
         progress.warn(remark)
@@ -80,7 +81,7 @@ def add_catalogue(
             added.rows += rows.num_rows
             task.advance(rows.num_rows)
     left_out.finish()
-    model.titles.warn_of_cut(progress.warn)
+    encoder.titles.warn_of_cut(progress.warn)
     return added
 
 

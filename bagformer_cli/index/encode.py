@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from bagformer_cli.data.batches import TextBatch, normalised, prefetch
+from bagformer_cli.data.batches import prefetch
 from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.data.colour import is_shown_as_stored
 from bagformer_cli.data.image_files import ANYWHERE, image_error
@@ -40,9 +40,8 @@ from bagformer_cli.index.rows import (
     to_rows,
 )
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.encode import EncodedItems, encode_images, encode_texts
-from bagformer_cli.models.fingerprint import fingerprint
+from bagformer_cli.models.encode import EncodedItems
+from bagformer_cli.models.item_encoder import AnyEncoder, ItemEncoder, encoder_of
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from bagformer_cli.vectors.residual_codes import Codebook
 
@@ -88,7 +87,7 @@ class EncodeOptions:
 
 
 def layout_of(
-    model: RetrievalModel, options: EncodeOptions, attributes: dict[str, str], checkpoint: str = ""
+    model: AnyEncoder, options: EncodeOptions, attributes: dict[str, str], checkpoint: str = ""
 ) -> Layout:
     """Return the layout of the rows that a model makes with these options.
 
@@ -98,9 +97,10 @@ def layout_of(
         attributes: Name and type of each attribute of the catalogue.
         checkpoint: The model's folder.
     """
+    encoder = encoder_of(model)
     return Layout(
-        fingerprint(model),
-        model.config.model.embed_dim,
+        encoder.fingerprint,
+        encoder.dim,
         options.dtype,
         options.single_vector,
         options.sides,
@@ -121,7 +121,7 @@ class _Read:
 
 
 def encode_products(
-    model: RetrievalModel,
+    model: AnyEncoder,
     layout: Layout,
     products: Iterable[Product | InputError],
     options: EncodeOptions,
@@ -136,7 +136,8 @@ def encode_products(
         options: How products become rows.
         left_out: Receives these errors, and products whose image cannot be read.
     """
-    size, as_original = model.config.image.size, model.as_original
+    encoder = encoder_of(model)
+    size, as_original = encoder.image_size, encoder.as_original
     read = partial(_read_all, size=size, as_original=as_original, options=options)
     source = iter(products)
     chunks = iter(lambda: list(islice(source, options.batch_size)), [])
@@ -148,7 +149,7 @@ def encode_products(
             else:
                 readable.append(result)
         if readable:
-            yield _encode_batch(model, layout, readable, options)
+            yield _encode_batch(encoder, layout, readable, options)
 
 
 def _read_all(
@@ -232,21 +233,19 @@ def make_thumbnail(data: bytes, image: Image.Image, side: int) -> bytes | None:
 
 
 def _encode_batch(
-    model: RetrievalModel, layout: Layout, items: list[_Read], options: EncodeOptions
+    encoder: ItemEncoder, layout: Layout, items: list[_Read], options: EncodeOptions
 ) -> pa.RecordBatch:
     sides: dict[Side, SideRows] = {}
     pixels = [item.pixels for item in items if item.pixels is not None]
     if pixels:
-        batch = normalised(torch.from_numpy(np.stack(pixels)))
         present = np.array([item.pixels is not None for item in items])
-        encoded = encode_images(model, [batch])
+        encoded = encoder.encode_pixels(np.stack(pixels))
         sides["image"] = _side_rows(encoded, present, options.single_vector, options.reduction)
     titles = [item.product.title if "title" in options.sides else None for item in items]
     texts = [title for title in titles if title is not None]
     if texts:
-        text = TextBatch.from_tokens(model.titles(texts), model.titles.tokenizer.pad_id)
         present = np.array([title is not None for title in titles])
-        encoded = encode_texts(model, [text])
+        encoded = encoder.encode_titles(texts)
         sides["title"] = _side_rows(encoded, present, options.single_vector, VectorReduction())
     products, thumbnails = [item.product for item in items], [item.thumbnail for item in items]
     return to_rows(layout, products, thumbnails, sides, options.codebook)

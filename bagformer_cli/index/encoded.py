@@ -36,7 +36,8 @@ from bagformer_cli.files import atomic_file, write_text
 from bagformer_cli.index.encode import EncodeOptions, encode_products
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.item_encoder import ItemEncoder
+from bagformer_cli.models.load_encoder import load_encoder
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.cut_titles import CutTitles
 from bagformer_cli.vectors.residual_codes import Codebook
@@ -50,12 +51,12 @@ class ModelFolder(NamedTuple):
     """A model that every worker process loads.
 
     Args:
-        path: Its folder.
-        device: Where it runs.
+        path: Its folder, or that of an exported model.
+        device: Where it runs; None: on a GPU if there is one.
     """
 
     path: str
-    device: str = "cpu"
+    device: str | None = "cpu"
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def encode_catalogue(
 
 def encode_part(job: _Job) -> tuple[int, list[InputError], CutTitles]:
     """Encode one part into one file, in any process; return its rows, the errors, long titles."""
-    model = _load_model(job.model)
+    encoder = _load_model(job.model)
     options, left_out = job.options, LeftOut(strict=job.options.strict)
     if job.codebook is not None:
         options = replace(options, codebook=_load_codebook(job.codebook))
@@ -178,10 +179,10 @@ def encode_part(job: _Job) -> tuple[int, list[InputError], CutTitles]:
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, schema.with_metadata(_metadata(schema, job.digest))) as writer,
     ):
-        for batch in encode_products(model, job.layout, job.part.products(), options, left_out):
+        for batch in encode_products(encoder, job.layout, job.part.products(), options, left_out):
             writer.write_batch(batch)
             rows += batch.num_rows
-    return rows, left_out.errors, model.titles.take_cut()
+    return rows, left_out.errors, encoder.titles.take_cut()
 
 
 def _write_manifest(out: Path, record: dict[str, Any]) -> None:
@@ -267,10 +268,8 @@ def _load_codebook(file: Path) -> Codebook:
 
 
 @lru_cache(maxsize=1)
-def _load_model(model: ModelFolder) -> RetrievalModel:
-    from bagformer_cli.models.checkpoint import load_model
-
-    return load_model(model.path, model.device)
+def _load_model(model: ModelFolder) -> ItemEncoder:
+    return load_encoder(model.path, model.device)
 
 
 # ---------------------------------------------------------------------------------------- reading

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from bagformer_cli.data.batches import TextBatch, pixels_of
 from bagformer_cli.data.images import decode
 from bagformer_cli.errors import InputError
-from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.encode import EncodedItems, encode_images, encode_texts
+
+if TYPE_CHECKING:
+    from bagformer_cli.models.build import RetrievalModel
 
 PAIRS_AT_ONCE = 64
 

@@ -2,7 +2,7 @@
 
 The stages, and the file of each::
 
-    encode   query → vectors                                    models/encode.py
+    encode   query → vectors                                    models/item_encoder.py
     recall   best rows, or candidates by single vectors         lancedb.py / qdrant.py
     late     order such candidates by late interaction          (skipped after an exact recall)
     rerank   a cross-encoder scores the best few                rerank.py   (only with rerank > 0)
@@ -24,10 +24,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bagformer_cli.data.batches import TextBatch, pixels_of
 from bagformer_cli.data.catalogue.values import whole_numbers
-from bagformer_cli.data.images import decode
-from bagformer_cli.errors import InputError
+from bagformer_cli.data.images import decode, resize
+from bagformer_cli.errors import CheckpointError, InputError
 from bagformer_cli.index.encode import single_vectors_of
 from bagformer_cli.index.engine import Engine, Queries, RecallMethod
 from bagformer_cli.index.engines import open_engine
@@ -35,17 +34,17 @@ from bagformer_cli.index.rerank import cross_encoder_scores
 from bagformer_cli.index.results import Hit, Results
 from bagformer_cli.index.rows import Side, wrong_model
 from bagformer_cli.index.trust import is_own_model, remember_model
-from bagformer_cli.machine import choose_device
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
-from bagformer_cli.models.checkpoint import find_checkpoint, load_model
-from bagformer_cli.models.encode import encode_images, encode_texts
-from bagformer_cli.models.fingerprint import fingerprint
+from bagformer_cli.models.item_encoder import AnyEncoder, ModelEncoder, encoder_of
+from bagformer_cli.models.load_encoder import Runtime, load_encoder, runtime_folder
+from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.characters import is_blank
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from bagformer_cli.models.build import RetrievalModel
 
 MANY = 10_000  # results, from which on the number of products is counted first
 CANDIDATES = 200  # of a first stage by single vectors, unless the caller says otherwise
@@ -110,17 +109,31 @@ class Index:
 
     Args:
         engine: The index.
-        model: The model that its rows were encoded with.
+        model: The model that its rows were encoded with, or an encoder of it.
 
     Raises:
         InputError: It is another model.
     """
 
-    def __init__(self, engine: Engine, model: RetrievalModel) -> None:
-        found = fingerprint(model)
-        if found != engine.layout.model:
-            raise wrong_model(engine.layout, found, engine.uri)
-        self.engine, self.model = engine, model
+    def __init__(self, engine: Engine, model: AnyEncoder) -> None:
+        encoder = encoder_of(model)
+        if encoder.fingerprint != engine.layout.model:
+            raise wrong_model(engine.layout, encoder.fingerprint, engine.uri)
+        self.engine, self.encoder = engine, encoder
+
+    @property
+    def model(self) -> RetrievalModel:
+        """The loaded model, which a rerank needs.
+
+        Raises:
+            CheckpointError: Queries are encoded by an exported model.
+        """
+        if not isinstance(self.encoder, ModelEncoder):
+            raise CheckpointError(
+                tr("An exported model has no cross-encoder, so it cannot rerank."),
+                hint=tr("Leave out --rerank, or leave out --runtime onnx."),
+            )
+        return self.encoder.model
 
     @classmethod
     def open(
@@ -128,8 +141,9 @@ class Index:
         uri: str | Path,
         checkpoint: str | Path | None = None,
         *,
-        model: RetrievalModel | None = None,
+        model: AnyEncoder | None = None,
         device: str | None = None,
+        runtime: Runtime = "torch",
         trust: bool = False,
         progress: Progress = SILENT,
     ) -> Self:
@@ -140,6 +154,7 @@ class Index:
             checkpoint: The model folder. None: the one the index was built with.
             model: The model, if it is already loaded.
             device: The device of a model that is loaded here. None: a GPU if there is one.
+            runtime: ``onnx``: encode queries with the exported model; nothing can be reranked.
             trust: Open the model that the index names wherever it is.
             progress: Where searches report that they copy vectors to the cache.
 
@@ -150,10 +165,10 @@ class Index:
         engine = open_engine(str(uri))
         engine.progress = progress
         if model is None:
-            folder = model_folder(engine, checkpoint, trust)
-            model = load_model(folder, choose_device(device))
-            if fingerprint(model) != engine.layout.model:
-                raise wrong_model(engine.layout, f"{fingerprint(model)} ({folder})", engine.uri)
+            folder = runtime_folder(model_folder(engine, checkpoint, trust), runtime)
+            model = load_encoder(folder, device)
+            if model.fingerprint != engine.layout.model:
+                raise wrong_model(engine.layout, f"{model.fingerprint} ({folder})", engine.uri)
         return cls(engine, model)
 
     def search(
@@ -225,18 +240,14 @@ class Index:
             InputError: A title is empty, or an image cannot be read.
         """
         if images:
-            size = self.model.config.image.size
-            images_as_original = self.model.as_original
-            decoded = (decode(image, as_original=images_as_original) for image in queries)
-            pixels = torch.stack([pixels_of(image, size) for image in decoded])
-            encoded = encode_images(self.model, [pixels])
+            size, as_original = self.encoder.image_size, self.encoder.as_original
+            decoded = (decode(image, as_original=as_original) for image in queries)
+            encoded = self.encoder.encode_pixels(np.stack([resize(one, size) for one in decoded]))
         else:
             for title in queries:
                 if not isinstance(title, str) or is_blank(title):
                     raise InputError(tr("The title is empty."), found=repr(title))
-            titles = self.model.titles
-            batch = TextBatch.from_tokens(titles(list(queries)), titles.tokenizer.pad_id)
-            encoded = encode_texts(self.model, [batch])
+            encoded = self.encoder.encode_titles(list(queries))
         vectors = encoded.vectors.to("cpu", torch.float32)
         single = single_vectors_of(encoded, self.engine.layout.single_vector)
         return Queries(vectors, single.float())
@@ -246,6 +257,8 @@ class Index:
             raise InputError(tr("k must be at least 1."), found=options.k)
         if not options.rerank:
             return
+        from bagformer_cli.models.build import require_cross_encoder
+
         require_cross_encoder(self.model, self.engine.layout.checkpoint)
         if images == (options.of == "image"):
             raise InputError(

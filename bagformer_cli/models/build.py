@@ -1,4 +1,4 @@
-"""Build a model from a configuration; which scorers a configuration trains."""
+"""Build a model from a configuration."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from bagformer_cli.machine import memory
 from bagformer_cli.messages import tr
 from bagformer_cli.models.cross_encoders import Captioner, CrossEncoder, MatchingHead
 from bagformer_cli.models.dual import DualEncoder, Encoded
+from bagformer_cli.models.trained import trained_scorers, trains_cross_encoder
 from bagformer_cli.original.model import build_dual_encoder, build_matching_head
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.from_config import build_titles, title_encoder
@@ -101,30 +102,6 @@ class RetrievalModel(nn.Module):
         """Bring the temperature back between its bounds and return it."""
         bounds = self.config.objectives.temperature
         return self.temperature.clamp_(bounds.minimum, bounds.maximum)
-
-
-def trained_scorers(config: RunConfig) -> frozenset[str]:
-    """Name the scorers that a configuration's objectives train.
-
-    Returns:
-        A subset of ``cls`` (one vector a side), ``late`` (late interaction) and ``slow``
-        (cross-encoder). MLM and MFM train layers of the cross-encoder, but not its score.
-    """
-    weights, model, distill = config.objectives, config.model, config.distill
-    losses = {
-        "cls": weights.itc,
-        "late": weights.late_interaction if model.late is not None else 0.0,
-        "slow": weights.itm + weights.caption,
-    }
-    if distill is not None and distill.weight > 0:
-        losses["cls" if model.single else "late"] += distill.weight
-    return frozenset(name for name, weight in losses.items() if weight > 0)
-
-
-def trains_cross_encoder(config: RunConfig) -> bool:
-    """Tell whether any objective trains weights of the cross-encoder."""
-    weights = config.objectives
-    return weights.itm + weights.caption + weights.mlm + weights.mfm > 0
 
 
 def require_cross_encoder(model: RetrievalModel | None, where: str | Path | None = None) -> None:

@@ -17,9 +17,9 @@ from bagformer_cli.config import RunConfig, load_config, save_config
 from bagformer_cli.encoders.weight_files import damaged_weights, load_tensors, save_tensors, summary
 from bagformer_cli.errors import CheckpointError, NotFiniteError, joined, nearest
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel, build_model, trained_scorers
-from bagformer_cli.models.runs import WEIGHTS, last_stage, models_in, report_choice
-from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.models.build import RetrievalModel, build_model
+from bagformer_cli.models.runs import WEIGHTS
+from bagformer_cli.models.trained import trained_scorers
 from bagformer_cli.text.from_config import title_encoder
 from bagformer_cli.text.tokenizer import Tokenizer
 
@@ -77,40 +77,6 @@ def trained_in(folder: Path, config: RunConfig) -> frozenset[str]:
     if TRAINED not in metadata:
         return trained_scorers(config)
     return frozenset(metadata[TRAINED].split())
-
-
-def find_checkpoint(
-    given: str | Path | None = None, runs: str | Path = "runs", progress: Progress = SILENT
-) -> Path:
-    """Find a model folder.
-
-    Args:
-        given: A model folder, a run folder with a ``best/``, or the folder of a chain, whose last
-            trained stage is taken; None: the newest ``best/`` under ``runs``. Any other path is
-            returned unchanged.
-        runs: Folder of the runs.
-        progress: Receives the name, step and recall of the newest run if ``given`` is None.
-
-    Raises:
-        CheckpointError: ``given`` is None and no run has a model.
-    """
-    if given is not None:
-        folder = Path(given)
-        if (folder / WEIGHTS).exists():
-            return folder
-        if (folder / "best" / WEIGHTS).exists():
-            return folder / "best"
-        return last_stage(folder) or folder
-    found = models_in(Path(runs))
-    if not found:
-        raise CheckpointError(
-            tr("There is no trained model yet."),
-            where=Path(runs),
-            expected=tr("a folder {example}", example=f"{runs}/NAME/best"),
-            hint=tr("Train one with: xmr train, or try: xmr demo; or name one with --checkpoint."),
-        )
-    report_choice(found, progress)
-    return found[0]
 
 
 def check_model_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,10 +19,12 @@ from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.encoders.states import States
 from bagformer_cli.errors import NotFiniteError
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.dual import Encoded
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.multi_vectors import MultiVectors
+
+if TYPE_CHECKING:
+    from bagformer_cli.models.build import RetrievalModel
+    from bagformer_cli.models.dual import Encoded
 
 
 @dataclass

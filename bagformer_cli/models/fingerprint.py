@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import torch
 
-from bagformer_cli.models.build import RetrievalModel
+if TYPE_CHECKING:
+    from bagformer_cli.models.build import RetrievalModel
 
 
 def fingerprint(model: RetrievalModel) -> str:

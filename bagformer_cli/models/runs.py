@@ -1,4 +1,4 @@
-"""Find the newest trained model among run folders, and say which one was taken.
+"""Find the model folder that a command uses: a given one, or the newest among run folders.
 
 A run folder has ``best/``; the folder of a chain has one run folder for each stage::
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from bagformer_cli.config import load_config
-from bagformer_cli.errors import XmrError
+from bagformer_cli.errors import CheckpointError, XmrError
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import trained_scorers
-from bagformer_cli.progress import Progress
+from bagformer_cli.models.trained import trained_scorers
+from bagformer_cli.progress import SILENT, Progress
 
 WEIGHTS = "model.safetensors"
 METRICS = "metrics.jsonl"
@@ -48,6 +48,40 @@ class BestModel:
             step=self.step,
             recall=f"{self.recall:.2f}",
         )
+
+
+def find_checkpoint(
+    given: str | Path | None = None, runs: str | Path = "runs", progress: Progress = SILENT
+) -> Path:
+    """Find a model folder.
+
+    Args:
+        given: A model folder, a run folder with a ``best/``, or the folder of a chain, whose last
+            trained stage is taken; None: the newest ``best/`` under ``runs``. Any other path is
+            returned unchanged.
+        runs: Folder of the runs.
+        progress: Receives the name, step and recall of the newest run if ``given`` is None.
+
+    Raises:
+        CheckpointError: ``given`` is None and no run has a model.
+    """
+    if given is not None:
+        folder = Path(given)
+        if (folder / WEIGHTS).exists():
+            return folder
+        if (folder / "best" / WEIGHTS).exists():
+            return folder / "best"
+        return last_stage(folder) or folder
+    found = models_in(Path(runs))
+    if not found:
+        raise CheckpointError(
+            tr("There is no trained model yet."),
+            where=Path(runs),
+            expected=tr("a folder {example}", example=f"{runs}/NAME/best"),
+            hint=tr("Train one with: xmr train, or try: xmr demo; or name one with --checkpoint."),
+        )
+    report_choice(found, progress)
+    return found[0]
 
 
 def models_in(runs: Path) -> list[Path]:

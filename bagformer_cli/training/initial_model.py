@@ -11,12 +11,8 @@ from bagformer_cli.encoders.weight_files import load_tensors
 from bagformer_cli.errors import CheckpointError
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model, check_pretrained, require_memory
-from bagformer_cli.models.checkpoint import (
-    check_model_folder,
-    find_checkpoint,
-    trained_in,
-)
-from bagformer_cli.models.runs import WEIGHTS
+from bagformer_cli.models.checkpoint import check_model_folder, trained_in
+from bagformer_cli.models.runs import WEIGHTS, find_checkpoint
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.teacher import check_teacher
 

@@ -15,13 +15,9 @@ from bagformer_cli.data.batches import Batch
 from bagformer_cli.errors import CheckpointError, ConfigError
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.checkpoint import (
-    check_model_folder,
-    find_checkpoint,
-    load_model,
-    trained_in,
-)
+from bagformer_cli.models.checkpoint import check_model_folder, load_model, trained_in
 from bagformer_cli.models.dual import Encoded
+from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.models.scorers import ScoreMatrix, Scorer, own_scorer, score_matrix
 from bagformer_cli.text.tokenizer import Tokenizer
 

@@ -20,7 +20,8 @@ from bagformer_cli.bench.maxsim import Workload
 from bagformer_cli.datasets import ensure_store, resolve
 from bagformer_cli.evaluation.encoded_split import encode_split
 from bagformer_cli.interaction.topk import topk, topk_rescored
-from bagformer_cli.models.checkpoint import find_checkpoint, load_model
+from bagformer_cli.models.checkpoint import load_model
+from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 BATCH_SIZE = 64

@@ -27,7 +27,8 @@ from bagformer_cli.datasets import ensure_store, resolve
 from bagformer_cli.evaluation.evaluate import EvaluationOptions, Reranker, evaluate
 from bagformer_cli.files import write_text
 from bagformer_cli.models.backbone_regions import grid_regions
-from bagformer_cli.models.checkpoint import find_checkpoint, load_model
+from bagformer_cli.models.checkpoint import load_model
+from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.text.from_config import build_titles
 from trials import (
     Result,

@@ -26,7 +26,8 @@ from bagformer_cli.files import write_text
 from bagformer_cli.index.compression.token_pooling import VectorReduction
 from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.checkpoint import find_checkpoint, load_model
+from bagformer_cli.models.checkpoint import load_model
+from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook

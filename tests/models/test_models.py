@@ -20,7 +20,8 @@ from bagformer_cli.encoders.text import TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.errors import CheckpointError, ConfigError
 from bagformer_cli.models.build import RetrievalModel, build_model
-from bagformer_cli.models.checkpoint import find_checkpoint, load_model, save_model
+from bagformer_cli.models.checkpoint import load_model, save_model
+from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.from_config import build_titles
 from bagformer_cli.training.initial_model import new_model

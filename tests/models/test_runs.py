@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bagformer_cli.models.checkpoint import find_checkpoint
-from bagformer_cli.models.runs import BestModel, best_model, models_in
+from bagformer_cli.models.runs import BestModel, best_model, find_checkpoint, models_in
 from bagformer_cli.progress import SILENT
 
 

@@ -12,7 +12,7 @@ from bagformer_cli.config import builtin_modes, load_config
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.errors import CheckpointError
 from bagformer_cli.evaluation.evaluate import EvaluationOptions, Reranker, evaluate
-from bagformer_cli.models.build import build_model, trained_scorers
+from bagformer_cli.models.build import build_model
 from bagformer_cli.models.checkpoint import (
     load_model,
     load_tensors,
@@ -20,6 +20,7 @@ from bagformer_cli.models.checkpoint import (
     save_tensors,
 )
 from bagformer_cli.models.runs import WEIGHTS
+from bagformer_cli.models.trained import trained_scorers
 from bagformer_cli.training.initial_model import new_model
 from tests.support.datasets import write_split
 from tests.support.small_model import TINY, saved_model

@@ -17,7 +17,7 @@ from bagformer_cli.index.encode import EncodeOptions, encode_products, layout_of
 from bagformer_cli.index.encoded import codebook_file, encoded_files, layout_of_file
 from bagformer_cli.index.rows import Layout, side_vectors
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.item_encoder import AnyEncoder
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
 
@@ -27,7 +27,7 @@ SAMPLE_VECTORS = 1 << 17
 
 def with_codebook(
     options: EncodeOptions,
-    model: RetrievalModel,
+    model: AnyEncoder,
     catalogue: Catalogue,
     *,
     folder: Path | None = None,
@@ -56,7 +56,7 @@ def with_codebook(
 
 
 def train_codebook(
-    model: RetrievalModel, catalogue: Catalogue, options: EncodeOptions, progress: Progress = SILENT
+    model: AnyEncoder, catalogue: Catalogue, options: EncodeOptions, progress: Progress = SILENT
 ) -> Codebook:
     """Encode up to 2,048 products from all parts of a catalogue and train a codebook on them.
 

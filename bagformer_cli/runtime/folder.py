@@ -1,0 +1,99 @@
+"""The folder that ``xmr export onnx`` writes, and that the runtime reads.
+
+::
+
+    text.onnx      titles → vectors       config.yaml   settings of the model
+    image.onnx     pixels → vectors       vocab.txt     WordPiece vocabulary
+    export.json    this file's Manifest   lexicon.txt   entity dictionary
+    README.md      model card
+
+Both graphs have the outputs ``vectors`` [n, M, D] float32 (unit length), ``mask`` [n, M] bool and
+``cls`` [n, D]; ``vectors[i][mask[i]]`` are the vectors of item i. The inputs of ``text.onnx`` are
+``input_ids`` [n, L] int64, ``attention_mask`` [n, L] bool and ``bag_tokens`` [n, G, L] bool (which
+tokens each bag holds); that of ``image.onnx`` is ``pixels`` [n, S, S, 3] uint8.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bagformer_cli.errors import CheckpointError
+from bagformer_cli.files import write_text
+from bagformer_cli.messages import tr
+
+MANIFEST = "export.json"
+TEXT, IMAGE = "text.onnx", "image.onnx"
+FILES = (MANIFEST, TEXT, IMAGE, "config.yaml", "vocab.txt", "lexicon.txt")
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Facts about an exported model.
+
+    Args:
+        model: Fingerprint of the model; indexes that were built with the model name the same.
+        dim: D.
+        image_size: S, in pixels.
+        precision: ``fp32``, ``fp16``, ``int8-dynamic`` or ``int8-static``.
+        opset: Version of the ONNX operators.
+        version: Version of this format.
+    """
+
+    model: str
+    dim: int
+    image_size: int
+    precision: str = "fp32"
+    opset: int = 18
+    version: int = VERSION
+
+    def save(self, folder: Path) -> None:
+        """Write ``export.json``."""
+        write_text(folder / MANIFEST, json.dumps(asdict(self), indent=2) + "\n")
+
+
+def is_exported(folder: str | Path) -> bool:
+    """Tell whether a folder was written by ``xmr export onnx``."""
+    return (Path(folder) / MANIFEST).is_file()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read ``export.json`` and check that the other files are there.
+
+    Raises:
+        CheckpointError: The folder is not an exported model, or a file is missing or damaged.
+    """
+    if not is_exported(folder):
+        raise CheckpointError(
+            tr("There is no exported model here."),
+            where=folder,
+            expected=tr("a folder with {names}", names=", ".join(FILES[:3])),
+            hint=tr("Write one with: xmr export onnx CHECKPOINT OUT/"),
+        )
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            tr("The exported model is incomplete."),
+            where=folder,
+            found=tr("missing: {names}", names=", ".join(missing)),
+            expected=", ".join(FILES),
+        )
+    try:
+        values: Any = json.loads((folder / MANIFEST).read_text("utf-8"))
+        version = values["version"]
+        if version != VERSION:
+            raise CheckpointError(
+                tr("Another version of xmr wrote this exported model."),
+                where=folder,
+                found=tr("format {version}", version=version),
+                expected=tr("format {version}", version=VERSION),
+                hint=tr("Export it again with this version, or update xmr."),
+            )
+        return Manifest(**values)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            tr("The file is damaged or incomplete."), where=folder / MANIFEST
+        ) from error

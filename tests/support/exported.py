@@ -1,0 +1,49 @@
+"""A small model and its ONNX export, made once per test session; titles and images to encode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bagformer_cli.config import load_config
+from bagformer_cli.export.onnx_folder import Examples, Precision, export_onnx
+from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.checkpoint import save_model
+from bagformer_cli.training.initial_model import new_model
+from tests.support.small_model import TINY
+
+TITLES = [
+    "红色碎花连衣裙", "女包", "加绒加厚男士保暖衬衫 2023新款 XL码 秋冬季韩版修身打底衫潮流外套上衣",
+    "\u200b!", "手机壳 iPhone 14 Pro", "一", "黑色T恤", "ＡＢＣ全角", "한국어 옷", "123",
+    "儿童 书包", "不锈钢保温杯 500ml", "a", "🎁 礼盒", "[MASK] 面膜", "北欧风 沙发", "糖",
+]  # fmt: skip
+"""17 titles: long and short, a title without any token, characters outside the vocabulary."""
+
+
+def images(count: int = len(TITLES)) -> list[Image.Image]:
+    """Draw noise of different sizes."""
+    random = np.random.default_rng(0)
+    sizes = random.integers(8, 40, (count, 2))
+    return [Image.fromarray(random.integers(0, 256, (h, w, 3), np.uint8)) for h, w in sizes]
+
+
+def model_of(*overrides: str, seed: int = 0) -> RetrievalModel:
+    torch.manual_seed(seed)
+    return new_model(load_config("demo", [*TINY, *overrides])).eval()
+
+
+def exported(
+    make_folder: Callable[[str], Path], *overrides: str, precision: Precision = "fp32"
+) -> tuple[RetrievalModel, Path, Path]:
+    """Return a model, its model folder, and the folder of its export."""
+    model = model_of(*overrides)
+    place = make_folder("exported")
+    save_model(model, place / "model")
+    size = model.config.image.size
+    pixels = np.stack([np.asarray(image.resize((size, size))) for image in images()])
+    export_onnx(model, place / "onnx", precision, Examples(TITLES, pixels))
+    return model, place / "model", place / "onnx"
