@@ -19,6 +19,7 @@ from bagformer_cli.models.checkpoint import (
     save_model,
     save_tensors,
 )
+from bagformer_cli.models.item_encoder import ModelEncoder
 from bagformer_cli.models.runs import WEIGHTS
 from bagformer_cli.models.trained import trained_scorers
 from bagformer_cli.training.initial_model import new_model
@@ -125,7 +126,8 @@ def test_a_search_refuses_to_rerank_with_it(tmp_path: Path) -> None:
         uri = "index"
 
     index = object.__new__(Index)
-    index.engine, index.model = Engine(), load_model(written_before(tmp_path, *NO_ITM))  # type: ignore[assignment]
+    index.engine = Engine()  # type: ignore[assignment]
+    index.encoder = ModelEncoder(load_model(written_before(tmp_path, *NO_ITM)))
     with pytest.raises(CheckpointError, match="no trained cross-encoder"):
         index.search("红裙", rerank=3)
 
