@@ -148,7 +148,7 @@ def _traced_pixels(size: int) -> NDArray[np.uint8]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide warnings and log lines of the exporters, which speak of their own insides."""
+    """Hide the exporters' warnings and log lines: they are about internals, not about the model."""
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     try:
         for name in _LOGGERS:
