@@ -114,7 +114,7 @@ def _examples(model: RetrievalModel, data: Any, progress: Progress) -> Examples:
     import numpy as np
 
     from bagformer_cli.data.images import resize
-    from bagformer_cli.evaluation.dataset import open_split
+    from bagformer_cli.evaluation.sources import open_split
     from bagformer_cli.export.onnx_folder import Examples
 
     train = open_split(data, model, "train", progress)
@@ -129,8 +129,8 @@ def _compared(
     model: RetrievalModel, folder: Path, data: Any, split: str, progress: Progress
 ) -> dict[str, Any]:
     from bagformer_cli.evaluation.answers import require_answers
-    from bagformer_cli.evaluation.dataset import open_split
     from bagformer_cli.evaluation.exported import compare_encoders
+    from bagformer_cli.evaluation.sources import open_split
     from bagformer_cli.models.item_encoder import ModelEncoder
     from bagformer_cli.models.load_encoder import load_encoder
 

@@ -16,7 +16,7 @@ import torch
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.images import resize
 from bagformer_cli.data.store.split import Split
-from bagformer_cli.evaluation.evaluate import score_matrices
+from bagformer_cli.evaluation.encoded_split import score_matrices
 from bagformer_cli.evaluation.metrics import Positives, Recall, best_ranks, recall
 from bagformer_cli.messages import tr
 from bagformer_cli.models.encode import EncodedItems
