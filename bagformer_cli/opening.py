@@ -6,13 +6,18 @@ are opened here, so that reading always ends.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
+import tokenize
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bagformer_cli.errors import InputError, PathError, cannot_read
 from bagformer_cli.messages import tr
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # A pipe that nobody writes to would block `open` itself. Regular files ignore the flag.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
@@ -62,6 +67,70 @@ def read_regular(path: str | Path, most: int) -> bytes:
             expected=tr("at most {n} MB", n=most // 10**6),
         )
     return data
+
+
+def load_array(path: str | Path, *, mapped: bool = False, writable: bool = False) -> NDArray[Any]:
+    """Read a ``.npy`` file that may be damaged or made by a stranger.
+
+    Args:
+        path: The file.
+        mapped: Map it into memory instead of reading it. An array without elements is read.
+        writable: The mapped memory can be written; the file does not change.
+
+    Raises:
+        InputError, OSError: It cannot be opened, or is no regular file.
+        ValueError: It is no such file, it holds Python objects, or it is shorter than it says.
+    """
+    import numpy as np
+    from numpy.lib import format as npy
+
+    headers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    with open_regular(path) as stream:
+        try:
+            shape, is_fortran, dtype = headers[npy.read_magic(stream)](stream)
+            elements, start = math.prod(shape), stream.tell()
+        except (LookupError, SyntaxError, TypeError, RecursionError, MemoryError,
+                tokenize.TokenError) as error:  # fmt: skip
+            raise ValueError(f"{path}: {error}") from error
+        size = os.fstat(stream.fileno()).st_size
+        if dtype.hasobject or min(shape, default=0) < 0:
+            raise ValueError(f"{path}: {dtype} {shape}")
+        if start + elements * dtype.itemsize > size:
+            raise ValueError(f"{path}: {size} bytes are not {dtype} {shape}")
+        if mapped and elements:
+            order, mode = ("F" if is_fortran else "C"), ("c" if writable else "r")
+            return np.memmap(stream, dtype, mode, start, shape, order)  # type: ignore[call-overload, no-any-return]
+        stream.seek(0)
+        array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
+        return array
+
+
+def require_plain_folder(folder: str | Path) -> None:
+    """Check that a folder, at any depth, holds only regular files and folders.
+
+    An index or a store is written and read by libraries that follow links and open whatever has
+    the right name. In a folder of somebody else a link could lead to any file of the user's, and a
+    pipe would block for ever.
+
+    Raises:
+        InputError: It holds a link, a pipe, a device or a socket.
+    """
+    folders = [os.fspath(folder)]
+    while folders:
+        try:
+            entries = list(os.scandir(folders.pop()))
+        except OSError:  # missing, or removed meanwhile
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+            elif not entry.is_file(follow_symlinks=False) and os.path.lexists(entry.path):
+                raise InputError(
+                    tr("This folder may hold only files and folders."),
+                    where=shown(entry.path),
+                    found=tr("a link") if entry.is_symlink() else tr("a pipe or a device"),
+                    hint=tr("Remove it, or make this folder again."),
+                )
 
 
 def require_regular(path: str | Path, found: os.stat_result) -> None:

@@ -234,7 +234,7 @@ def _row_records(
     unnamed = [at for at, name in enumerate(headings) if not name]
     for row in rows:
         cells, error = row.cells, row.error
-        if not cells[0].strip() and not "".join(cells).strip():
+        if not (cells and cells[0].strip()) and not "".join(cells).strip():
             continue
         if error is None and len(cells) != len(headings):
             error = _wrong_count(cells, len(headings))

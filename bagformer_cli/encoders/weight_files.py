@@ -10,6 +10,7 @@ import os
 import pickle
 import pickletools
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bagformer_cli.errors import CheckpointError, cannot_read
+from bagformer_cli.errors import CheckpointError
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import open_regular, require_regular
 
 _MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # starts files of torch before 1.6
 
@@ -51,6 +53,7 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: It is missing, cut off, or not a safetensors file.
     """
     try:
+        require_regular(path, os.stat(path))
         tensors: dict[str, Tensor] = load_file(path)
     except FileNotFoundError as error:
         raise CheckpointError(tr("There is no such weight file."), where=path) from error
@@ -131,21 +134,22 @@ def read_pickle(path: str | Path) -> Any:
         CheckpointError: It is cut off, not a torch checkpoint, or holds code.
     """
     path = Path(path)
-    try:
-        with open(path, "rb") as stream:
-            head = stream.read(4)
-    except OSError as error:
-        raise cannot_read(path, error) from error
+    with open_regular(path) as stream:
+        head = stream.read(4)
     is_zip = head.startswith(b"PK")
-    if is_zip and not zipfile.is_zipfile(path):
-        raise _damaged(path)
+    try:
+        if is_zip and not zipfile.is_zipfile(path):
+            raise _damaged(path)
+    except zipfile.BadZipFile:  # "zipfiles that span multiple disks are not supported"
+        raise _damaged(path) from None
     if not is_zip and not head.startswith(b"\x80"):
         raise _not_torch(path, repr(head))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of pickles that it refuses right after
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError) as error:
+    except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError,
+            TypeError, AttributeError, struct.error, zipfile.BadZipFile) as error:  # fmt: skip
         raise _refused(path, error) from error
     return content
 

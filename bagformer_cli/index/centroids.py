@@ -37,11 +37,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_folder, write_text
 from bagformer_cli.interaction.kernels.avx512.scores import LANES, pack, supported
 from bagformer_cli.interaction.kernels.cpu.tiles import kernels
 from bagformer_cli.interaction.kernels.threads import split_evenly
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import load_array
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.kmeans import CentroidTree
 from bagformer_cli.vectors.multi_vectors import MultiVectors
@@ -137,15 +139,15 @@ class CentroidIndex:
             if record["format"] != FORMAT or segments[: len(covered)] != covered:
                 return None
             found = cls(
-                torch.from_numpy(np.load(folder / "centroids.npy")),
-                np.load(folder / "numbers.npy", mmap_mode="r"),
-                np.load(folder / "offsets.npy"),
+                torch.from_numpy(load_array(folder / "centroids.npy")),
+                load_array(folder / "numbers.npy", mapped=True),
+                load_array(folder / "offsets.npy"),
             )
             if (folder / RECORD).read_text("utf-8") != text:  # replaced while it was read
                 return cls.load(folder, segments, count)
             fits = record["shape"] == found._shape and found.count <= count
             return found if fits and found._is_sound() else None
-        except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
+        except (InputError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
             return None
 
     @property

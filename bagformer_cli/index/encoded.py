@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import ItemEncoder
 from bagformer_cli.models.load_encoder import load_encoder
+from bagformer_cli.opening import require_plain_folder
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.cut_titles import CutTitles
 from bagformer_cli.vectors.residual_codes import Codebook
@@ -279,10 +281,13 @@ def encoded_files(folder: Path) -> list[Path]:
     """Return the files of a completed ``xmr encode``, in order; empty if the folder holds none.
 
     Raises:
-        InputError: The encoding was interrupted.
+        InputError: The encoding was interrupted, or the folder holds links or pipes.
     """
+    require_plain_folder(folder)
     try:
         names = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        if not all(re.fullmatch(r"part-\d+\.arrow", name) for name in names):  # no other paths
+            raise ValueError(MANIFEST)
     except (OSError, ValueError, KeyError, TypeError):
         if not any(folder.glob("part-*.arrow")):
             return []
@@ -302,7 +307,9 @@ def read_rows(file: Path) -> Iterator[pa.RecordBatch]:
     """
     with _opened(file) as reader:
         for index in range(reader.num_record_batches):
-            yield reader.get_batch(index)
+            batch = reader.get_batch(index)
+            batch.validate(full=True)  # offsets that lead out of the file
+            yield batch
 
 
 def layout_of_file(file: Path) -> Layout:

@@ -28,6 +28,7 @@ from filelock import FileLock
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import cache_folder, disk_errors, write_text
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import require_plain_folder
 
 TABLE, CODEBOOK = "items", "codebook"
 NEW, WRITE_LOCK, INCOMPLETE = ".new-", "write.lock", "unfinished"
@@ -55,6 +56,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and (not path.is_dir() or any(map(_is_foreign, path.iterdir()))):
         raise already_exists(str(path))
+    require_plain_folder(path)
     path.mkdir(parents=True, exist_ok=True)
     with disk_errors(path), FileLock(path / WRITE_LOCK):
         for left in path.iterdir():

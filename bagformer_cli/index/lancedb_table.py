@@ -50,6 +50,7 @@ from bagformer_cli.index.lancedb_folder import (
 )
 from bagformer_cli.index.rows import Layout, Side
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import require_plain_folder
 from bagformer_cli.vectors.residual_codes import Codebook
 
 Keys = NDArray[np.uint64]
@@ -132,6 +133,7 @@ class LanceTable:
                 raise InputError(tr("There is no index here."), where=uri, hint=hint)
             if not (path / f"{TABLE}.lance").is_dir():
                 raise not_an_index(uri)
+            require_plain_folder(path)
         return cls(uri, _open_table(uri))
 
     @cached_property

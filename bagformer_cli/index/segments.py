@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bagformer_cli.files import atomic_file
+from bagformer_cli.opening import load_array
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from bagformer_cli.vectors.storage import open_vectors, write_vectors
 
@@ -65,7 +66,7 @@ class Segment:
         """
         if not _NAME.fullmatch(name):
             raise ValueError(name)
-        keys = np.load(_keys_file(folder, name))
+        keys = load_array(_keys_file(folder, name))
         if keys.dtype != np.uint64 or keys.ndim != 1 or (keys[1:] <= keys[:-1]).any():
             raise ValueError(f"{name}: row ids")
         if _checksum(folder, name) != checksum:

@@ -44,6 +44,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from bagformer_cli.opening import load_array
 from bagformer_cli.text.characters import CODE_POINTS, codes_of
 
 Array: TypeAlias = Any
@@ -273,7 +274,7 @@ def _open(folder: Path, types: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
     """Map arrays; ValueError if one has another type than it should, or more dimensions."""
     arrays = []
     for name, kind in types.items():
-        array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        array = load_array(folder / f"{name}.npy", mapped=True)
         if array.dtype != kind or array.ndim != 1:
             raise ValueError(f"{name}.npy has another type")
         arrays.append(np.asarray(array))

@@ -30,6 +30,7 @@ import numpy.typing as npt
 from bagformer_cli.errors import DiskFullError, InputError
 from bagformer_cli.files import atomic_folder, cache_folder
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import load_array
 from bagformer_cli.text.automaton import (
     AUTOMATON_FILES,
     TREE_FILES,
@@ -153,7 +154,7 @@ def _open(folder: Path) -> Cached:
         types = tuple(str(name) for name in meta["types"])
         arrays = _arrays(folder, len(types))
         fingerprint, remarkable = str(meta["fingerprint"]), bool(meta["remarkable"])
-    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (InputError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
         raise _DamagedError(str(error)) from error
     return Cached(folder, arrays, types, fingerprint, remarkable)
 
@@ -165,8 +166,7 @@ def _arrays(folder: Path, types: int) -> LexiconArrays:
         ValueError: One could.
     """
     cost, kind, follows, heads, suffixes = (
-        np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-        for name in BY_ENTRY
+        np.asarray(load_array(folder / f"{name}.npy", mapped=True)) for name in BY_ENTRY
     )
     entries, units = Automaton.open(folder / "entries"), PrefixTree.open(folder / "units")
     check_automaton(entries, len(cost))

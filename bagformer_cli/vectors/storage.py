@@ -29,6 +29,7 @@ from bagformer_cli.data.store.arrays import GrowingArray
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_folder, write_text
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import load_array
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
 
@@ -155,7 +156,7 @@ def _loaded(
     path: Path, size: int, dtype: DTypeLike, mode: Literal["c"] | None = None
 ) -> NDArray[Any]:
     """Load an array and check what its header says."""
-    array: NDArray[Any] = np.load(path, mmap_mode=mode)
+    array = load_array(path, mapped=mode is not None, writable=True)
     if array.shape != (size,) or array.dtype != dtype:
         raise ValueError(f"{path.name}: {array.dtype} {list(array.shape)} ≠ {size}")
     return array

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,16 @@ from tests.support.black_box import case_folder
 from tests.support.datasets import picture, write_split
 
 __all__ = ["home", "model", "retriever", "shop"]
+
+
+@pytest.fixture
+def count(record_property: Callable[[str, Any], None]) -> Callable[[str, int, int], None]:
+    """Count tries of an attack: ``count("index add", 20, 20)`` (see ``attacks.py``)."""
+
+    def add(detail: str, tries: int, survived: int) -> None:
+        record_property("attack", (detail, tries, survived))
+
+    return add
 
 
 @pytest.fixture

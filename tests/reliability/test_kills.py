@@ -1,8 +1,8 @@
 """Twenty kills at random moments for each command that writes; then it is run to its end.
 
 The end must be that of a run that was never killed, and nothing temporary may stay. Moments come
-from a fixed seed and from a fresh one, which the test's output names. ``XMR_KILLS`` sets how
-often; with few kills this is a quick check, with twenty it is the attack of the report.
+from fixed seeds and from fresh ones, which a failure names. ``XMR_KILLS`` sets how often; with few
+kills this is a quick check, with twenty it is the attack of the report.
 """
 
 from __future__ import annotations
@@ -12,23 +12,21 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.black_box import (
-    assert_no_bug,
-    case_folder,
-    environment,
-    process,
-    program,
-)
+from tests.support import warm
+from tests.support.black_box import assert_no_bug, case_folder, environment, process
 from tests.support.datasets import picture, write_split
 from tests.support.killing import killed_at_random
 from tests.support.small_model import TINY
 
 KILLS = int(os.environ.get("XMR_KILLS", "20"))
+KILLS_OF_A_LIFE = 5
+"""After so many kills the command runs to its end, and another folder is attacked."""
 SEEDS = [0, time.time_ns() % 10**9]
 TRAIN = [part for item in [*TINY, "training.batch_size=8", "training.save_every=2",
                            "training.evaluate_every=1000", "training.schedule_steps=60",
@@ -43,7 +41,7 @@ class Attack(NamedTuple):
     Args:
         prepare: Commands that are run once, before.
         command: The command that is killed.
-        again: The command that continues it where the same one is refused; None: the same one.
+        again: The command that continues it if the same one is refused; None: the same one.
         outcome: Reduces a folder in which it ran to something that can be compared.
     """
 
@@ -157,32 +155,41 @@ def run(folder: Path, model: Path, arguments: list[str]) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("seed", SEEDS, ids=["fixed", f"fresh {SEEDS[1]}"])
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_command_killed_twenty_times_ends_as_if_never_killed(
-    model: Path, tmp_path: Path, name: str, seed: int
+def test_kill_at_random_moments_and_the_end_is_that_of_a_run_never_killed(
+    model: Path, tmp_path: Path, count: Callable[[str, int, int], None], name: str
 ) -> None:
     attack = ATTACKS[name]
-    whole, killed = workplace(tmp_path / "whole"), workplace(tmp_path / "killed")
-    for folder in (whole, killed):
-        for prepared in attack.prepare:
-            assert run(folder, model, prepared).code == 0
+    prepared = workplace(tmp_path / "prepared")
+    for words in attack.prepare:
+        assert run(prepared, model, words).code == 0
+    whole = shutil.copytree(prepared, tmp_path / "whole")
     ended = run(whole, model, attack.command)
     assert ended.code == 0, ended.err
+    right = attack.outcome(whole, model)
     words = [str(model) if part == "MODEL" else part for part in attack.command]
-    kills = killed_at_random(program(*words), max(1.0, ended.seconds), KILLS, seed, cwd=killed,
-                             env=environment())  # fmt: skip
-    again = attack.command
-    ended = run(killed, model, again)
+    kills = lives = 0
+    while kills < KILLS and lives < KILLS:
+        killed = shutil.copytree(prepared, tmp_path / "killed")
+        times = min(KILLS_OF_A_LIFE, KILLS - kills)
+        seed = SEEDS[lives % 2] + lives
+        lives += 1
+        kills += killed_at_random(
+            partial(warm.start, words, environment(), killed), ended.seconds, times, seed
+        )
+        about = f"{name}: life {lives}, seed {seed}, {kills} kills until now"
+        finish(killed, model, attack, about)
+        assert attack.outcome(killed, model) == right, about
+        left = [str(path) for path in killed.rglob("*") if path.name.endswith(TEMPORARY)]
+        assert left == [], about
+        shutil.rmtree(killed)
+    assert kills == KILLS, (lives, kills)
+    count(name, kills, kills)
+
+
+def finish(folder: Path, model: Path, attack: Attack, about: str) -> None:
+    """Run the command to its end; it may say that it was done already."""
+    ended = run(folder, model, attack.command)
     if ended.code and attack.again is not None:  # the index is there: `add` goes on
-        ended = run(killed, model, attack.again)
-    elif ended.code and kills < KILLS:  # it was done before, and says so
-        assert "already" in ended.err or "exists" in ended.err, ended.err
-        ended = None
-    assert ended is None or ended.code == 0, ended.err
-    assert attack.outcome(killed, model) == attack.outcome(whole, model)
-    left = [str(path) for path in killed.rglob("*") if path.name.endswith(TEMPORARY)]
-    assert left == []
-    shutil.rmtree(whole)
-    shutil.rmtree(killed)
-    print(f"{name}: {kills} of {KILLS} runs were killed before they ended, seed {seed}")
+        ended = run(folder, model, attack.again)
+    assert ended.code == 0 or "already" in ended.err or "exists" in ended.err, (about, ended.err)

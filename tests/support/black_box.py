@@ -14,12 +14,15 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copy, copytree
 from typing import Any
+
+from tests.support import warm
 
 DATA = Path(__file__).resolve().parents[1] / "inputs" / "data"
 PHOTOS = DATA / "photos"
@@ -79,6 +82,9 @@ def process(
 ) -> Ended:
     """Run ``xmr`` in a new process group and kill the group at the timeout.
 
+    It is forked from a process that has imported the libraries (``tests/support/warm.py``), unless
+    ``stdin``, ``prepare``, ``command``, or a variable that libraries read is given.
+
     Args:
         arguments: Arguments after ``xmr``.
         cwd: Working directory.
@@ -90,6 +96,13 @@ def process(
         prepare: Called in the child before the program starts.
         command: Another command than ``xmr``.
     """
+
+    if stdin is None and prepare is None and command is None and set(env or {}) <= {"XMR_CACHE"}:
+        sizes = {resource.RLIMIT_AS: memory, resource.RLIMIT_FSIZE: file_size}
+        return _warm(
+            arguments, environment(**(env or {})), cwd, timeout,
+            {kind: size for kind, size in sizes.items() if size is not None},
+        )  # fmt: skip
 
     def limits() -> None:
         if memory is not None:
@@ -122,6 +135,31 @@ def process(
         out, err = started.communicate()
         code = None
     return Ended(code, out, err, time.monotonic() - began)
+
+
+def _warm(
+    arguments: tuple[object, ...],
+    variables: dict[str, str],
+    cwd: Path | None,
+    timeout: float,
+    limits: dict[int, int],
+) -> Ended:
+    began = time.monotonic()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        files = (out.fileno(), err.fileno())
+        started = warm.start([str(one) for one in arguments], variables, cwd, files, limits)
+        code: int | None
+        try:
+            code = started.wait(timeout)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            code = None
+        seconds = time.monotonic() - began
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode("utf-8", "backslashreplace").replace("\r\n", "\n"))
+    return Ended(code, *texts, seconds)
 
 
 def warm_seconds(cwd: Path) -> float:

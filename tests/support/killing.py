@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
+
+from tests.support.warm import Started
 
 
 def killed_often(
@@ -41,18 +41,15 @@ def killed_often(
     return kills
 
 
-def killed_at_random(
-    command: Sequence[str], longest: float, times: int, seed: int, **popen: Any
-) -> int:
+def killed_at_random(start: Callable[[], Started], longest: float, times: int, seed: int) -> int:
     """Start a program ``times`` times and SIGKILL its process group at a random moment.
 
     Args:
-        command: The command, the same each time.
-        longest: Seconds that an undisturbed run takes; moments are drawn from its last 70 %, since
-            a program only imports modules before.
+        start: Starts the program, the same each time.
+        longest: Seconds that an undisturbed run takes: moments are drawn between 0.1 of it, when
+            a program has imported its modules, and the end.
         times: How often.
         seed: Seed of the moments.
-        popen: Further arguments of ``subprocess.Popen``.
 
     Returns:
         How many runs were killed before they ended.
@@ -60,17 +57,10 @@ def killed_at_random(
     random = Random(seed)
     kills = 0
     for _ in range(times):
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            **popen,
-        )
+        process = start()
         try:
-            process.wait(timeout=random.uniform(0.3 * longest, longest))
+            process.wait(timeout=random.uniform(0.1 * longest, longest))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.kill()
             kills += 1
     return kills

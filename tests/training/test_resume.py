@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from bagformer_cli.data.store.store import Store
 from bagformer_cli.encoders.weight_files import load_tensors
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.run import resume_config, resume_run, start_run
-from tests.support.black_box import environment, process, program
+from tests.support.black_box import environment, process
 from tests.support.datasets import write_split
 from tests.support.killing import killed_at_random
 from tests.support.small_architectures import architectures, small_config, small_store
+from tests.support.warm import start as start_warm
 
 QUICK = [("demo", None), ("pretrain_albef", None), ("demo_regions", None)]
 """A convolutional network; a vision transformer with momentum encoder and MLM; regions and one
@@ -149,10 +151,9 @@ def test_a_convolutional_run_killed_often_is_the_run_never_killed(
     first = process("train", *start, "--output-dir", "killed", "--set", "training.max_steps=2",
                     cwd=tmp_path)  # fmt: skip
     assert first.code == 0, first.err
-    resume = program("train", "--resume", "--output-dir", "killed",
-                     "--set", "training.max_steps=30")  # fmt: skip
-    killed_at_random(resume, longest, 5, seed, cwd=tmp_path, env=environment())
-    ended = process(command=resume, cwd=tmp_path)
+    resume = ["train", "--resume", "--output-dir", "killed", "--set", "training.max_steps=30"]
+    killed_at_random(partial(start_warm, resume, environment(), tmp_path), longest, 5, seed)
+    ended = process(*resume, cwd=tmp_path)
     assert ended.code == 0, ended.err
     ours, theirs = (load_tensors(tmp_path / out / "last/model.safetensors")
                     for out in ("killed", "whole"))  # fmt: skip

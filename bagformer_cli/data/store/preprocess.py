@@ -44,11 +44,13 @@ from bagformer_cli.data.store.split import image_hash, items_of, positions_of, s
 from bagformer_cli.data.store.store import VERSION, Store, default_store, store_version
 from bagformer_cli.data.store.tokens import Encoder, encode_titles, read_json
 from bagformer_cli.data.workers import Workers
-from bagformer_cli.errors import DataError, with_place
+from bagformer_cli.errors import DataError, InputError, with_place
 from bagformer_cli.files import disk_errors, write_text
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import require_plain_folder
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.temporary import is_temporary
 
 MAX_NAMED = 10
 """Broken images that are named one by one in warnings."""
@@ -100,6 +102,7 @@ def preprocess(
         folder.require("train")
     for name in names:
         folder.require(name, images=not text_only)
+    _require_own(out)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     options = _Options(encoder, text_only, workers, progress)
@@ -241,6 +244,26 @@ def _check_items(source: Path, split: Path, left_out: set[int]) -> None:
             found=tr("id {id}; {n} missing in total", id=wanted[missing[0]], n=len(missing)),
             hint=tr("`xmr data check` lists all of them."),
         )
+
+
+def _require_own(out: Path) -> None:
+    """Refuse a folder that holds something else: a store of another version is deleted.
+
+    A dataset from somebody else could have a link to any folder here, also inside the store.
+    """
+    require_plain_folder(out)
+    is_store = not out.is_dir() or (out / "store.json").exists()
+    if not is_store and any(map(_is_foreign, out.iterdir())):
+        raise InputError(
+            tr("This folder holds something else than a preprocessed dataset."),
+            where=out,
+            hint=tr("Choose another folder, or remove it."),
+        )
+
+
+def _is_foreign(found: Path) -> bool:
+    """Say whether a file is not what a preprocessing leaves that was killed at its beginning."""
+    return found.name != "lock" and not is_temporary(found)
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bagformer_cli.data.images import decode
-from bagformer_cli.data.store.arrays import npy_header_bytes
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import load_array
 from bagformer_cli.text.bags import TokenBags
 
 TOKEN_ARRAYS = {
@@ -239,11 +239,9 @@ def load_tokens(folder: Path) -> TokenBags:
     for name, dtype in TOKEN_ARRAYS.items():
         path = folder / f"{name}.npy"
         try:
-            # A plain array over the same mapping; np.memmap itself is slow to index. An empty file
-            # cannot be mapped.
-            empty = path.stat().st_size <= npy_header_bytes(dtype)
-            array = np.asarray(np.load(path, mmap_mode=None if empty else "r"))
-        except (OSError, ValueError, EOFError) as error:
+            # A plain array over the same mapping; np.memmap itself is slow to index.
+            array = np.asarray(load_array(path, mapped=True))
+        except (InputError, OSError, ValueError, EOFError) as error:
             raise damaged(path) from error
         if array.dtype != dtype or array.ndim != 1:
             raise damaged(path, f"{array.dtype} {list(array.shape)}")

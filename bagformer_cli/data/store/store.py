@@ -29,6 +29,7 @@ from bagformer_cli.data.store.tokens import Encoder, read_json
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import cache_folder
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import require_plain_folder
 
 VERSION = 2
 
@@ -50,8 +51,9 @@ class Store:
         """Open a store.
 
         Raises:
-            InputError: The folder holds no store, or one of another version.
+            InputError: The folder holds no store, one of another version, or links and pipes.
         """
+        require_plain_folder(path)
         store = cls(Path(path), None if encoder is None else encoder.fingerprint)
         if store_version(store.path) != VERSION or not store.splits:
             raise InputError(
