@@ -17,21 +17,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 TESTS = Path(__file__).resolve().parent
 SHARED = TESTS.parents[1] / "shared"
 CORE = [TESTS / name for name in ("losses", "interaction", "text", "evaluation/test_metrics.py")]
-ACCEPTANCE = [TESTS / "reliability"]
-"""Tests of faults that are known and not mended yet. They run only if their folder is named
-(``pytest tests/reliability``), with any marker. When a fault is mended, its test moves to the suite
-of its package, or the whole folder leaves this list."""
 OFF_BY_DEFAULT = ("slow", "browser", "gpu", "net", "shared")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Skip acceptance tests that are not named and, with ``-m core``, all files but the core's."""
-    named = [Path(argument.split("::")[0]).resolve() for argument in config.args]
-    for folder in ACCEPTANCE:
-        if collection_path == folder and not any(
-            folder == one or folder in one.parents for one in named
-        ):
-            return True
+    """With ``-m core``, skip all files but the core's."""
     # Importing the other test files would take half of the time.
     if config.option.markexpr != "core" or collection_path.suffix != ".py":
         return None

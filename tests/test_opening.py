@@ -6,14 +6,17 @@ import os
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.opening import (
     is_text,
+    load_array,
     open_regular,
     read_regular,
     require_inside,
+    require_plain_folder,
     require_text,
     shown,
 )
@@ -88,3 +91,65 @@ def test_names_are_shown_as_text() -> None:
     require_text("红裙")
     with pytest.raises(InputError, match="not UTF-8"):
         require_text(gbk)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize(
+    "array",
+    [np.arange(6).reshape(2, 3), np.zeros((0, 4), np.float16), np.asfortranarray(np.eye(3)),
+     np.float32(3)],
+    ids=["numbers", "empty", "fortran", "scalar"],
+)  # fmt: skip
+def test_an_array_is_read_or_mapped(tmp_path: Path, array: np.ndarray, mapped: bool) -> None:
+    np.save(tmp_path / "a.npy", array)
+    found = load_array(tmp_path / "a.npy", mapped=mapped)
+    assert found.dtype == array.dtype
+    assert np.array_equal(found, array)
+
+
+def test_a_mapped_array_that_can_be_written_does_not_change_the_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    load_array(tmp_path / "a.npy", mapped=True, writable=True)[0] = 1
+    assert not load_array(tmp_path / "a.npy").any()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b"(3,)", b"(9,)"), (b"(3,)", b"(-3"), (b"(3,)", b"(3,("), (b"<f8", b"<zz"), (b"<f8", b"|O8"),
+     (b"NUMPY", b"PK\3\4!"), (b"'descr'", b"'other'"), (b"\x01\x00", b"\x09\x00")],
+    ids=str,
+)  # fmt: skip
+def test_an_array_that_lies_is_a_value_error(
+    tmp_path: Path, old: bytes, new: bytes, mapped: bool
+) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros(3))
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    with pytest.raises(ValueError):  # noqa: PT011 - of numpy's or our own
+        load_array(path, mapped=mapped)
+
+
+def test_an_array_longer_than_its_file_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros(3))
+    path.write_bytes(
+        path.read_bytes().replace(b"(3,), }" + b" " * 11, b"(3" + b"0" * 11 + b",), }")
+    )
+    with pytest.raises(ValueError, match="bytes are not"):
+        load_array(path)
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "dangling"])
+def test_a_plain_folder_holds_only_files_and_folders(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/file").touch()
+    require_plain_folder(tmp_path)
+    require_plain_folder(tmp_path / "missing")
+    if kind == "fifo":
+        os.mkfifo(tmp_path / "a/b/odd")
+    else:
+        (tmp_path / "a/b/odd").symlink_to(tmp_path / ("a" if kind == "link" else "gone"))
+    with pytest.raises(InputError, match="only files and folders") as caught:
+        require_plain_folder(tmp_path)
+    assert caught.value.where == str(tmp_path / "a/b/odd")

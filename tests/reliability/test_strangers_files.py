@@ -164,6 +164,81 @@ def forged(index: Path, name: str, pa: Any) -> None:
     lancedb.connect(str(index)).create_table("items", table.replace_schema_metadata(metadata))
 
 
+@pytest.mark.parametrize("command", ["search", "index add", "index remove", "index info"])
+def test_f03_a_link_in_an_index_leads_nowhere(shop: Shop, tmp_path: Path, command: str) -> None:
+    table = shop.write("t.csv", "id,image,title\na0,p0.jpg,红裙\n")
+    shop.built(table)
+    victim = tmp_path / "victim"
+    (victim / "segment-precious").mkdir(parents=True)
+    (victim / "notes.txt").write_text("mine")
+    before = sorted(victim.rglob("*"))
+    index = Path(shop.index)
+    (cache,) = (index / "vector_cache").iterdir()
+    links = {
+        index / "write.lock": victim / "notes.txt",  # a lock is opened for writing
+        cache / "image": victim,  # old segments are deleted here
+        index / "unfinished": victim / "notes.txt",
+    }
+    arguments = {
+        "search": ["search", "红", "--index", index],
+        "index add": ["index", "add", table, index],
+        "index remove": ["index", "remove", index, "a0"],
+        "index info": ["index", "info", index],
+    }[command]
+    for link, target in links.items():
+        kept = tmp_path / "kept"
+        if link.exists():
+            link.rename(kept)
+        link.symlink_to(target)
+        assert_refused(shop.xmr(*arguments), link.name)
+        assert sorted(victim.rglob("*")) == before
+        assert (victim / "notes.txt").read_text() == "mine"
+        link.unlink()
+        if kept.exists():
+            kept.rename(link)
+    assert set(shop.products()) == {"a0"}
+
+
+@pytest.mark.parametrize("place", ["the store", "a split", "the lock"])
+def test_f03_a_link_in_a_dataset_deletes_nothing(
+    xmr: Callable[..., Any], home: Path, place: str
+) -> None:
+    victim = home / "victim"
+    (victim / "train").mkdir(parents=True)
+    (victim / "train/thesis.txt").write_text("mine")
+    store = home / "set/.xmr"
+    if place == "the store":
+        store.symlink_to(victim)
+    else:
+        store.mkdir()
+        (store / "store.json").write_text('{"version": 1}')
+        name, target = ("train", "train") if place == "a split" else ("lock", "train/thesis.txt")
+        (store / name).symlink_to(victim / target)
+    assert_refused(xmr("preprocess", "--dataset", "set"), ".xmr")
+    assert [path.name for path in victim.rglob("*")] == ["train", "thesis.txt"]
+    assert (victim / "train/thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("form", ["absolute", "relative", "a link"])
+def test_f03_encoded_vectors_name_no_files_outside_their_folder(
+    shop: Shop, tmp_path: Path, form: str
+) -> None:
+    table = shop.write("t.csv", "id,image,title\na0,p0.jpg,红裙\n")
+    folder, outside = tmp_path / "v", tmp_path / "outside.arrow"
+    run = shop.xmr("encode", table, "--out", folder, "--checkpoint", shop.model)
+    assert run.code == 0, run.err
+    (part,) = folder.glob("part-*.arrow")
+    part.rename(outside)
+    if form == "a link":
+        part.symlink_to(outside)
+    else:
+        record = json.loads((folder / "encoded.json").read_text("utf-8"))
+        record["files"] = [str(outside) if form == "absolute" else "../outside.arrow"]
+        (folder / "encoded.json").write_text(json.dumps(record), "utf-8")
+        part.write_bytes(b"")
+    assert_refused(shop.xmr("index", "build", folder, shop.index))
+
+
 # F8: only regular files are opened, with a limit.
 
 HOSTILE = ["fifo", "zero", "link to zero"]
@@ -249,6 +324,41 @@ def test_f08_a_command_refuses_what_is_no_regular_file(
     assert ended.code == 2, (ended.code, ended.err[-500:])
     assert_no_bug(ended)
     assert f"evil{ending}" in ended.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fifo", "link to zero"])
+@pytest.mark.parametrize(
+    "file",
+    ["items.lance/_versions/*.manifest", "items.lance/data/*.lance", "vector_cache/*/image/*.json",
+     "vector_cache/*/image/segment-*/values.npy", "write.lock"],
+)  # fmt: skip
+def test_f08_an_index_that_holds_no_regular_files_is_refused(
+    shop: Shop, file: str, kind: str
+) -> None:
+    shop.built(shop.write("t.csv", "id,image,title\na0,p0.jpg,红裙\n"))
+    path = next(Path(shop.index).glob(file))
+    path.unlink()
+    hostile(path.parent, kind, path.name)
+    ended = process("search", "红", "--index", shop.index, timeout=60, memory=MEMORY)
+    assert_refused(ended, path.name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fifo", "link to zero"])
+@pytest.mark.parametrize(
+    "file", ["config.yaml", "model.safetensors", "vocab.txt", "lexicon.txt", "beta.json"]
+)
+def test_f08_a_model_folder_that_holds_no_regular_files_is_refused(
+    model: Path, home: Path, file: str, kind: str
+) -> None:
+    copytree(model, home / "m")
+    (home / "m" / file).unlink(missing_ok=True)
+    hostile(home / "m", kind, file)
+    ended = process("score", "p0.jpg", "红", "--checkpoint", "m", cwd=home, timeout=60,
+                    memory=MEMORY)  # fmt: skip
+    assert_no_bug(ended)
+    assert ended.code == 2 or (file == "beta.json" and ended.code == 0), ended.err
 
 
 @pytest.mark.parametrize("kind", ["absolute", "parent", "link", "linked folder"])
