@@ -124,5 +124,7 @@ class ImageOptions(TypedDict, total=False):
     """Channels of the first layers (ResNet)."""
     use_grn: bool
     """Global response normalisation (ConvNeXt V2)."""
+    width_factor: Ratio
+    """Channels of all stages, as a multiple of the usual ones (CLIP's ResNet)."""
     window_size: Sizes
     """Cells of an attention window, per side (Swin)."""

@@ -114,6 +114,9 @@ class ImageConfig(Section):
     """Images are resized to ``size`` x ``size`` pixels."""
     options: ImageOptions = {}
     """Further arguments of ``timm.create_model`` (``patch_size``, ``embed_dim``, ``depth`` …)."""
+    attention_pool: bool = False
+    """Use the attention pooling of the backbone (timm's ``resnet50_clip``): its outputs are the
+    class vector and the patches. False: the class vector is the mean of the last feature map."""
     mean: Channels | None = None
     """Mean of each colour channel (0 to 1) that pixels are normalised with. Null: the value that
     the pretrained backbone was trained with; CLIP's for a backbone trained from scratch."""
@@ -175,6 +178,8 @@ class ModelConfig(Section):
     """Sum the tokens of a bag before (early) or after (late) the text encoder."""
     embed_dim: Width = 256
     """Dimension of every vector."""
+    projection_bias: bool = True
+    """Give the two projections to vectors a bias. CLIP has none."""
     keep: Positive | Literal["all"] = "all"
     """Vectors per side. ``all``: as ``interaction`` says. 1: position 0 alone (single-vector). n:
     position 0 and the first positions after it; a patch grid is average-pooled to n patches."""

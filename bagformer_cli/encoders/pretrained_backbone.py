@@ -172,7 +172,7 @@ def _other_weights(file: Path, name: str, found: str) -> CheckpointError:
         expected=tr("all weights of {name} with image.options", name=name),
         hint=tr(
             "Set image.backbone and image.options as in the training of these weights. Weights of "
-            "BagFormer: convert them with `xmr convert bagformer`."
+            "BagFormer, ALBEF or Chinese-CLIP: convert them with `xmr convert`."
         ),
     )
 

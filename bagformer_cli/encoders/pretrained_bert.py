@@ -22,6 +22,8 @@ from bagformer_cli.encoders.weight_files import load_tensors, not_json, read_sta
 from bagformer_cli.errors import CheckpointError, ConfigError
 from bagformer_cli.hub import cached_file, fetch, is_hub_name
 from bagformer_cli.messages import tr
+from bagformer_cli.text.vocabulary import FILES as VOCABULARIES
+from bagformer_cli.text.vocabulary import read_vocabulary
 
 SETTING = "text.pretrained"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -51,8 +53,8 @@ def load_bert(source: str, layers: int) -> BertModel:
 
 def _load(source: str, layers: int) -> BertModel:
     about_path, weights_path = _files(source)
-    about = _read_json(about_path)
-    config = _text_config(about, about_path)
+    about = read_json(about_path)
+    config = text_settings(about, about_path)
     if config.layers < layers:
         raise ConfigError(
             tr("The pretrained BERT has too few layers."),
@@ -115,7 +117,7 @@ def require_same_vocabulary(source: str, bert: BertModel, vocabulary: tuple[str,
     Raises:
         CheckpointError: The vocabularies differ.
     """
-    theirs = _vocabulary(source)
+    theirs = vocabulary_of(source)
     rows = int(bert.config.vocab_size)
     if theirs is not None and theirs == vocabulary and rows >= len(vocabulary):
         return
@@ -166,8 +168,8 @@ def _no_bert(place: Path, found: str) -> CheckpointError:
         )
     elif place.is_file():
         hint = tr(
-            "Weights of BagFormer or ALBEF: convert them with `xmr convert bagformer`, then start "
-            "from the result with --checkpoint."
+            "Weights of BagFormer, ALBEF or Chinese-CLIP: convert them with `xmr convert`, then "
+            "start from the result with --checkpoint."
         )
     return CheckpointError(
         tr("This is not a pretrained BERT."),
@@ -178,7 +180,12 @@ def _no_bert(place: Path, found: str) -> CheckpointError:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: The file cannot be read or holds something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -190,12 +197,21 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _text_config(about: Mapping[str, Any], where: Path) -> TextConfig:
-    """Read the sizes of a BERT out of its ``config.json``."""
-    kind = about.get("model_type", "bert")
-    if kind != "bert":
+def text_settings(about: Mapping[str, Any], where: Path, kind: str = "bert") -> TextConfig:
+    """Read the sizes of a BERT out of its ``config.json``.
+
+    Args:
+        about: The object that describes it.
+        where: The file, for messages.
+        kind: The ``model_type`` that it must have, if it has one.
+
+    Raises:
+        CheckpointError: It describes another kind of model, or a size is missing or impossible.
+    """
+    found = about.get("model_type", kind)
+    if found != kind:
         raise CheckpointError(
-            tr("This is another kind of model."), where=where, found=kind, expected="bert"
+            tr("This is another kind of model."), where=where, found=found, expected=kind
         )
     names = {
         "width": "hidden_size",
@@ -275,9 +291,9 @@ def _require_fitting(bert: BertModel, weights: Mapping[str, Tensor], where: Path
         )
 
 
-def _vocabulary(source: str) -> tuple[str, ...] | None:
+def vocabulary_of(source: str) -> tuple[str, ...] | None:
     """Read the tokens of a pretrained BERT; None: it names none."""
-    for name in ("vocab.txt", "tokenizer.json"):
+    for name in VOCABULARIES:
         path = Path(source) / name
         if not Path(source).is_dir():
             try:
@@ -286,10 +302,5 @@ def _vocabulary(source: str) -> tuple[str, ...] | None:
                 continue
         if not path.is_file():
             continue
-        if name == "vocab.txt":
-            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-            return tuple(line.rstrip("\r") for line in (lines[:-1] if not lines[-1] else lines))
-        ids = _read_json(path).get("model", {}).get("vocab")
-        if isinstance(ids, dict):
-            return tuple(sorted(ids, key=ids.__getitem__))
+        return read_vocabulary(path)[0]
     return None

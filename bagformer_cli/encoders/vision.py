@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import timm
 import torch
+import torch.nn.functional as F
+from timm.layers.attention_pool2d import AttentionPool2d
 from timm.models import VisionTransformer, checkpoint_seq, group_parameters
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -66,6 +68,16 @@ class VisionEncoder(nn.Module):
         self.size = config.size
         self._prefix_tokens: int = getattr(self.backbone, "num_prefix_tokens", 0)
         self._convolutional = not _has_fixed_size(config.backbone)
+        self._attention_pool = config.attention_pool
+        if config.attention_pool and not isinstance(
+            getattr(self.backbone, "head", None), AttentionPool2d
+        ):
+            raise ConfigError(
+                tr("This backbone has no attention pooling."),
+                where="image.attention_pool",
+                found=config.backbone,
+                expected="resnet50_clip, resnet101_clip …",
+            )
         if self._convolutional:  # measured twice as fast on a CPU; cuDNN prefers it too
             self.backbone.to(memory_format=torch.channels_last)
         self._set_normalisation(config, source)
@@ -188,6 +200,8 @@ class VisionEncoder(nn.Module):
 
     def _states(self, features: Tensor) -> Tensor:
         """Turn the output of any backbone into [B, 1 + P, W]."""
+        if self._attention_pool:
+            return attention_states(self.backbone.head, features)
         if features.ndim == 4:  # a feature map: channels first (ResNet) or last (Swin)
             if features.shape[1] != self.width:
                 features = features.movedim(-1, 1)
@@ -243,6 +257,29 @@ def freeze_layers(backbone: Any, layers: int) -> None:
     for name, parameter in backbone.named_parameters():
         if name in names or name in _INPUTS:
             parameter.requires_grad_(False)
+
+
+def attention_states(pool: AttentionPool2d, features: Tensor) -> Tensor:
+    """Return all outputs of CLIP's attention pooling: the class vector, then the cells.
+
+    CLIP itself uses only the output of the class vector, whose query is the mean of the map.
+
+    Args:
+        pool: The pooling, without its output projection.
+        features: The last feature map, [B, C, h, w].
+
+    Returns:
+        [B, 1 + h * w, C].
+    """
+    cells = features.flatten(2).transpose(1, 2)
+    inputs = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1) + pool.pos_embed
+    batch, count, _ = inputs.shape
+    query, key, value = (
+        project(inputs).reshape(batch, count, pool.num_heads, pool.head_dim).transpose(1, 2)
+        for project in (pool.q, pool.k, pool.v)
+    )
+    outputs = F.scaled_dot_product_attention(query, key, value)
+    return outputs.transpose(1, 2).reshape(batch, count, -1)
 
 
 def create_backbone(config: ImageConfig, source: bool | str) -> Any:

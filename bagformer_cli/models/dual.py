@@ -84,8 +84,10 @@ class DualEncoder(nn.Module):
         self.text_encoder: Any = text
         self.vision_encoder: Any = vision
         self.image_width = vision.width if config.shared is None else text.width
-        self.text_proj = nn.Linear(text.width, config.embed_dim)
-        self.vision_proj = nn.Linear(self.image_width, config.embed_dim)
+        self.text_proj = nn.Linear(text.width, config.embed_dim, bias=config.projection_bias)
+        self.vision_proj = nn.Linear(
+            self.image_width, config.embed_dim, bias=config.projection_bias
+        )
         self.interaction = config.interaction
         self.early = config.bag_fusion == "early"
         self.config = config

@@ -10,16 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bagformer_cli.errors import InputError, cannot_read
+from bagformer_cli.errors import InputError
 from bagformer_cli.files import write_text
-from bagformer_cli.hub import fetch
 from bagformer_cli.messages import tr
 from bagformer_cli.text.automaton import PrefixTree
 from bagformer_cli.text.characters import (
@@ -32,6 +30,7 @@ from bagformer_cli.text.characters import (
     wordpiece_tables,
 )
 from bagformer_cli.text.jit import kernels
+from bagformer_cli.text.vocabulary import read_vocabulary
 from bagformer_cli.text.wordpiece import PackedTokens, Vocabulary
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -71,21 +70,15 @@ class Tokenizer:
         """Read a vocabulary.
 
         Args:
-            source: ``"builtin"``, a ``vocab.txt``, a folder that holds one, or the name of a
-                model on the Hugging Face hub.
+            source: ``"builtin"``, a ``vocab.txt`` or ``tokenizer.json``, a folder that holds one,
+                or the name of a model on the Hugging Face hub.
 
         Raises:
             InputError: There is no such vocabulary, or it is not one.
         """
-        path = _vocabulary_path(source)
+        entries, path = read_vocabulary(source)
         try:
-            lines = path.read_text(encoding="utf-8").split("\n")
-        except UnicodeDecodeError as error:
-            raise cannot_read(path, error) from error
-        if lines and not lines[-1]:
-            lines.pop()
-        try:
-            return cls([line.rstrip("\r") for line in lines])
+            return cls(entries)
         except InputError as error:
             error.where = str(path)
             raise
@@ -193,21 +186,3 @@ class Tokenizer:
             for wide, usual in width_forms().items()
             if usual.lower() in self._ids or wide not in self._ids
         }
-
-
-def _vocabulary_path(source: str | Path) -> Path:
-    if source == "builtin":
-        return Path(str(resources.files("bagformer_cli"))) / "text" / "builtin_vocab.txt"
-    path = Path(source)
-    if path.is_dir():
-        path = path / "vocab.txt"
-    if path.is_file():
-        return path
-    named = isinstance(source, str) and source.count("/") <= 1 and not source.startswith((".", "/"))
-    if path.suffix or not named:
-        raise InputError(
-            tr("There is no vocabulary here."),
-            where=path,
-            expected=tr("a vocab.txt, a model folder, or the name of a model on the hub"),
-        )
-    return fetch(str(source), ["vocab.txt"], "text.tokenizer")

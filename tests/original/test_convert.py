@@ -8,6 +8,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,23 @@ from torch import Tensor
 
 from bagformer_cli.encoders.weight_files import read_pickle
 from bagformer_cli.errors import CheckpointError, InputError
+from bagformer_cli.models.build import build_model
 from bagformer_cli.models.checkpoint import FILES, load_model
-from bagformer_cli.original.convert import (
+from bagformer_cli.models.convert.albef import (
+    IGNORED,
+    NO_MLM,
     CheckpointSources,
     Sizes,
+    checkpoint_tensors,
+    convert_albef,
     convert_bagformer,
-    interpolate_positions,
-    online_model,
-    rename_tensors,
 )
+from bagformer_cli.models.convert.albef import weights_of as sources_of
+from bagformer_cli.models.convert.report import ConversionError, Shape, TensorReport
+from bagformer_cli.models.convert.tensors import assemble, interpolate_positions, source_shapes
 from bagformer_cli.original.model import CompatDualEncoder
+from bagformer_cli.text.from_config import title_encoder
+from bagformer_cli.text.tokenizer import Tokenizer
 from tests.original.test_published_weights import VOCABULARY, weights_of
 
 SMALL = Sizes(
@@ -39,9 +47,27 @@ SMALL = Sizes(
 
 def weights(sizes: Sizes = SMALL) -> dict[str, Tensor]:
     torch.manual_seed(0)
-    return {name: torch.randn(shape) * 0.02 for name, shape in sizes.shapes()} | {
+    named = source_shapes(sources_of(our_shapes(sizes), sizes), our_shapes(sizes))
+    return {name: torch.randn(shape) * 0.02 for name, shape in named.items()} | {
         "temp": torch.tensor(0.07)
     }
+
+
+@cache
+def our_shapes(sizes: Sizes) -> dict[str, Shape]:
+    """The weights of a model of these sizes, by our names."""
+    config = sizes.config(None, Path("x"))
+    titles = title_encoder(
+        config, Tokenizer([*VOCABULARY, *map(str, range(sizes.vocab - len(VOCABULARY)))]), []
+    )
+    with torch.device("meta"):
+        model = build_model(config, titles, pretrained=False, keep_cross=True)
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def made_of(state: dict[str, Tensor], sizes: Sizes) -> tuple[dict[str, Tensor], TensorReport]:
+    shapes = our_shapes(sizes)
+    return assemble(sources_of(shapes, sizes), shapes, state, (*IGNORED, NO_MLM))
 
 
 def published(state: dict[str, Tensor]) -> dict[str, Any]:
@@ -79,7 +105,7 @@ def test_the_folder_is_whole_and_gives_the_same_model(
     checkpoint: Path, sources: CheckpointSources, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    made = convert_bagformer(checkpoint, out, sources)
+    made = convert_bagformer(checkpoint, out, sources).model
     assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
     assert (out / "lexicon.txt").read_text(encoding="utf-8") == "动车\n头盔\n"
     loaded = load_model(out)
@@ -95,7 +121,7 @@ def test_the_folder_is_whole_and_gives_the_same_model(
 
 def test_queries_keys_and_values_of_a_fusion_layer_are_stacked_in_this_order() -> None:
     state = weights()
-    ours = rename_tensors(state, SMALL, 32)
+    ours, _ = made_of(state, SMALL)
     layer = "text_encoder.encoder.layer.2"
     for kind, name in (("attention", "self_attn"), ("crossattention", "multihead_attn")):
         stacked = ours[f"cross.fusion.layers.0.{name}.in_proj_weight"].split(64)
@@ -103,25 +129,42 @@ def test_queries_keys_and_values_of_a_fusion_layer_are_stacked_in_this_order() -
             assert torch.equal(part, state[f"{layer}.{kind}.self.{own}.weight"])
 
 
-def test_names_of_a_pretraining_checkpoint_lose_their_bert() -> None:
+def test_names_of_a_pretraining_checkpoint_lose_their_bert(tmp_path: Path) -> None:
     plain = weights()
     renamed = {
         name.replace("text_encoder.", "text_encoder.bert."): value for name, value in plain.items()
     }
     assert renamed.keys() != plain.keys()
-    assert online_model(published(renamed), "x").keys() == plain.keys()
-    assert online_model(plain, "x").keys() == plain.keys()  # without the dict around it
+    for content in (published(renamed), {f"module.{name}": plain[name] for name in plain}):
+        torch.save(content, tmp_path / "x.pth")
+        made, report = made_of(checkpoint_tensors(tmp_path / "x.pth"), SMALL)
+        assert report.complete
+        assert made.keys() == our_shapes(SMALL).keys()
+
+
+def test_every_tensor_is_accounted_for(
+    checkpoint: Path, sources: CheckpointSources, tmp_path: Path
+) -> None:
+    report = convert_bagformer(checkpoint, tmp_path / "out", sources).report
+    given = published(weights())["model"]
+    assert report.total == len(given)
+    assert len(report.loaded) == len(weights())
+    assert set(report.ignored) == {
+        "momentum copy", "queues of the training", "numbers of positions, not weights",
+    }  # fmt: skip
 
 
 def test_half_precision_becomes_single() -> None:
     half = {name: value.half() for name, value in weights().items()}
-    assert all(value.dtype == torch.float32 for value in online_model(half, "x").values())
+    assert all(value.dtype == torch.float32 for value in made_of(half, SMALL)[0].values())
 
 
 def test_another_image_size_gets_interpolated_positions(
     checkpoint: Path, sources: CheckpointSources, tmp_path: Path
 ) -> None:
-    model = convert_bagformer(checkpoint, tmp_path / "out", sources, image_size=64)
+    converted = convert_bagformer(checkpoint, tmp_path / "out", sources, image_size=64)
+    model = converted.model
+    assert converted.report.resized == {"visual_encoder.pos_embed": "4 × 4 → 8 × 8"}
     assert model.config.image.size == 64
     assert model.state_dict()["dual.vision_encoder.backbone.pos_embed"].shape == (1, 65, 64)
     assert load_model(tmp_path / "out").dual.encode_images(
@@ -171,8 +214,8 @@ def damaged(name: str, path: Path) -> Path:
         ("empty", "not a torch checkpoint"),
         ("a web page", "not a torch checkpoint"),
         ("a pickle of something else", "not a torch checkpoint"),
-        ("a list", "not a BagFormer model. \\(found: list"),
-        ("names without tensors", "not a BagFormer model. \\(found: temp: str"),
+        ("a list", "holds no weights. \\(found: list"),
+        ("names without tensors", "holds no weights. \\(found: temp: str"),
     ],
 )
 def test_a_damaged_file_is_refused(
@@ -220,34 +263,36 @@ def test_an_old_form_is_read(sources: CheckpointSources, tmp_path: Path) -> None
     assert read_pickle(path)["epoch"] == 5
 
 
-def refused(
-    state: dict[str, Tensor], sources: CheckpointSources, tmp_path: Path
-) -> CheckpointError:
+def refused(state: dict[str, Tensor], sources: CheckpointSources, tmp_path: Path) -> TensorReport:
     torch.save({"model": state}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="another architecture") as caught:
+    with pytest.raises(ConversionError, match="not those of the model") as caught:
         convert_bagformer(tmp_path / "other.pth", tmp_path / "out", sources)
-    return caught.value
+    return caught.value.report
 
 
-def test_another_architecture_is_named_with_the_nearest_name(
-    sources: CheckpointSources, tmp_path: Path
-) -> None:
+def test_every_wrong_tensor_is_named(sources: CheckpointSources, tmp_path: Path) -> None:
     state = weights()
-    state["text_projection.weight"] = state.pop("text_proj.weight")
-    error = refused(state, sources, tmp_path)
-    assert error.found == "missing: text_proj.weight; unexpected: text_projection.weight"
-    assert error.hint == "The nearest name is text_projection.weight."
-
-    state = weights()
+    renamed = {
+        "text_proj.weight": "text_projection.weight",
+        "visual_encoder.norm.bias": "visual_encoder.last_norm.bias",
+        "text_encoder.encoder.layer.2.crossattention.self.key.weight":
+            "text_encoder.encoder.layer.2.crossattention.self.keys.weight",
+    }  # fmt: skip
+    for name, wrong in renamed.items():
+        state[wrong] = state.pop(name)
     state["itm_head.weight"] = torch.zeros(3, 64)
-    error = refused(state, sources, tmp_path)
-    assert error.found == "shape: itm_head.weight [3, 64] / [2, 64]"
+    del state["visual_encoder.cls_token"]
+    report = refused(state, sources, tmp_path)
+    assert {expected: found for found, expected in report.renamed.items()} == renamed
+    assert report.guessed == set(renamed.values())
+    assert report.missing == ["visual_encoder.cls_token"]
+    assert report.misshapen == {"itm_head.weight": ((3, 64), (2, 64))}
+    assert report.unknown == []
 
     other = {"conv1.weight": torch.zeros(3), "fc.bias": torch.zeros(3)}
-    error = refused(other, sources, tmp_path)
-    assert error.found is not None
-    assert error.found.startswith("missing: temp (+")
-    assert "unexpected: conv1.weight (+1)" in error.found
+    report = refused(other, sources, tmp_path)
+    assert report.unknown == ["conv1.weight", "fc.bias"]
+    assert "temp" in report.missing
 
 
 def test_another_vocabulary_is_refused(
@@ -313,15 +358,66 @@ def test_the_command(
     assert str(tmp_path / "early") in early.out
 
 
+# ------------------------------------------------------------------------------------------ ALBEF
+
+
+def test_an_albef_of_pretraining_keeps_its_mlm_head(
+    sources: CheckpointSources, tmp_path: Path, xmr: Callable[..., Any]
+) -> None:
+    plain = weights()
+    state = {
+        name.replace("text_encoder.", "text_encoder.bert."): value for name, value in plain.items()
+    }
+    head, table = "text_encoder.cls.predictions", "text_encoder.embeddings.word_embeddings.weight"
+    shape = plain[table].shape
+    state |= {
+        f"{head}.transform.dense.weight": torch.ones(64, 64),
+        f"{head}.transform.dense.bias": torch.zeros(64),
+        f"{head}.transform.LayerNorm.weight": torch.ones(64),
+        f"{head}.transform.LayerNorm.bias": torch.zeros(64),
+        f"{head}.bias": torch.zeros(shape[0]),
+        f"{head}.decoder.weight": plain[table],
+        f"{head}.decoder.bias": torch.zeros(shape[0]),
+    }
+    torch.save(published(state), tmp_path / "ALBEF.pth")
+    out = tmp_path / "out"
+    run = xmr("convert", "albef", tmp_path / "ALBEF.pth", out, "--vocab", sources.vocab, "--json")
+    assert run.code == 0, run.err
+    report = run.json()["tensors"]
+    assert report["tensors"] == len(published(state)["model"])
+    assert report["loaded"] == len(plain) + 5
+    model = load_model(out)
+    assert model.config.compat is None
+    assert model.config.text.max_tokens == 30
+    assert torch.equal(model.state_dict()["cross.mlm_head.dense.weight"], torch.ones(64, 64))
+
+
+def test_an_albef_of_another_task_is_refused(sources: CheckpointSources, tmp_path: Path) -> None:
+    state = weights() | {"text_decoder.bert.embeddings.word_embeddings.weight": torch.zeros(3, 4)}
+    del state["itm_head.weight"]
+    state["itm_heads.weight"] = torch.zeros(2, 64)
+    state["text_proj.bias"] = torch.zeros(3)
+    torch.save({"model": state}, tmp_path / "vqa.pth")
+    with pytest.raises(ConversionError) as caught:
+        convert_albef(tmp_path / "vqa.pth", tmp_path / "out", sources.vocab)
+    report = caught.value.report
+    assert report.renamed == {"itm_heads.weight": "itm_head.weight"}
+    assert report.misshapen == {"text_proj.bias": ((3,), (16,))}
+    assert report.unknown == ["text_decoder.bert.embeddings.word_embeddings.weight"]
+
+
+# --------------------------------------------------------------------------------- published files
+
+
 @pytest.mark.shared
 def test_the_names_and_shapes_are_the_published_ones(shared: Path) -> None:
     text = (shared / "reference/state_dict_keys.json").read_text(encoding="utf-8")
     keys = json.loads(text)["keys"]
     online = {key["name"]: tuple(key["shape"]) for key in keys if key["role"] == "model"}
-    assert dict(Sizes().shapes()) == online
+    shapes = our_shapes(Sizes())
+    assert source_shapes(sources_of(shapes, Sizes()), shapes) == online
     meta = {key["name"]: torch.empty(key["shape"], device="meta") for key in keys}
-    assert online_model({"model": meta}, "x").keys() == online.keys()
-    assert Sizes.of(online_model({"model": meta}, "x")) == Sizes()
+    assert Sizes.of(meta) == Sizes()
 
 
 @pytest.mark.shared

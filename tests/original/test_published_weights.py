@@ -26,13 +26,11 @@ from bagformer_cli.encoders.states import States
 from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.checkpoint import load_weights
+from bagformer_cli.models.convert.albef import Sizes
+from bagformer_cli.models.convert.albef import weights_of as sources_of
+from bagformer_cli.models.convert.tensors import assemble, interpolate_positions
 from bagformer_cli.models.cross_encoders import MatchingHead
 from bagformer_cli.models.dual import DualEncoder, Encoded
-from bagformer_cli.original.convert import (
-    Sizes,
-    interpolate_positions,
-    rename_tensors,
-)
 from bagformer_cli.original.model import (
     CompatDualEncoder,
     CompatMatchingHead,
@@ -271,10 +269,13 @@ class Original:
         self.figures, self.record = reference(shared)
         self.state = weights_of(shared)
         sizes = Sizes.of(self.state)
-        config = sizes.config(None)
+        config = sizes.config(None, shared)
         config.compat = "bagformer"
         self.model = build_model(config, titles[False], pretrained=False).eval()
-        load_weights(self.model, rename_tensors(self.state, sizes, 256), "reference")
+        shapes = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
+        made, report = assemble(sources_of(shapes, sizes), shapes, self.state)
+        assert report.complete
+        load_weights(self.model, made, "reference")
         self.titles = titles
         files = [
             shared / "data/bagformer/rumble_roller.jpeg",

@@ -1,0 +1,1 @@
+"""Conversion of other projects' checkpoints to model folders; every tensor is accounted for."""
