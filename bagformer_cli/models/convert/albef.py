@@ -79,7 +79,7 @@ _PREFIXES = {
 
 @dataclass(frozen=True)
 class CheckpointSources:
-    """The files and settings of a published BagFormer that its tensors do not tell.
+    """The files and settings of a published BagFormer that its tensors do not show.
 
     Attributes:
         vocab: The WordPiece vocabulary.
@@ -328,7 +328,7 @@ _AXES = {
 
 
 def _lengths(shapes: Mapping[str, Shape]) -> Iterator[tuple[str, int]]:
-    """Yield each size that a tensor's shape tells."""
+    """Yield the sizes that each tensor's shape shows."""
     for name, shape in shapes.items():
         for pattern, axes in _AXES.items():
             if re.match(pattern, name):

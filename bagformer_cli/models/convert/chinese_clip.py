@@ -55,7 +55,7 @@ class ChineseClip:
         file: The weight file.
         settings: The settings of a model that its weights fit.
         vocabulary: Entries of its tokenizer; None: it comes without them, as a ``.pt`` does.
-        remarks: What differs from its own preprocessing, for the user.
+        remarks: Differences from its preprocessing, for the user.
         tensors: The checkpoint.
         original: Whether it has the names of the original repository.
     """

@@ -162,7 +162,7 @@ class _VisionSizes:
     size: int
 
     def config(self) -> ImageConfig:
-        """Choose timm's model: one of its own sizes, or the base model with options."""
+        """Choose timm's model: the one of these sizes, or the base model with options."""
         name = _NAMED.get((self.patch, self.width, self.layers, self.heads))
         if name is not None and self.feed_forward == 4 * self.width:
             if name.endswith("patch14_clip_quickgelu_224") and "large" in name and self.size == 336:

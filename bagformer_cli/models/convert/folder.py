@@ -31,7 +31,7 @@ class Converted:
 
     Attributes:
         model: The model, in evaluation mode.
-        report: What became of every tensor.
+        report: The account of every tensor.
     """
 
     model: RetrievalModel

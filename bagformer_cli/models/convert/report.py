@@ -13,7 +13,7 @@ Shape = tuple[int, ...]
 
 @dataclass
 class TensorReport:
-    """What became of each tensor of a checkpoint, by the names that the checkpoint has.
+    """The account of every tensor of a checkpoint, by the names that the checkpoint has.
 
     Attributes:
         loaded: Tensors that became weights of the model.
@@ -98,7 +98,7 @@ class ConversionError(CheckpointError):
 
     Args:
         message: See :class:`XmrError`.
-        report: What is wrong with its tensors.
+        report: The account of its tensors.
         where: The checkpoint.
     """
 

@@ -126,7 +126,7 @@ def assemble(
     """Make weights of tensors, and account for every tensor.
 
     Args:
-        weights: What each weight of the model is made of.
+        weights: The sources of each weight of the model.
         shapes: The shape of each weight of the model, by our names.
         tensors: The checkpoint.
         ignored: Tensors that may be there although no weight needs them.
@@ -205,7 +205,7 @@ def source_shapes(weights: Sequence[Weight], shapes: Mapping[str, Shape]) -> dic
     """Return the shape that each tensor of a checkpoint must have, by its name.
 
     Args:
-        weights: What each weight of the model is made of.
+        weights: The sources of each weight of the model.
         shapes: The shape of each weight of the model, by our names.
     """
     return {
