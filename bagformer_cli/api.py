@@ -28,6 +28,7 @@ from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.models.encode import encode_images, encode_texts
 from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.models.score_explanation import ScoreExplanation, explain_score
+from bagformer_cli.progress import LOGGED, Progress
 from bagformer_cli.text.segmenter import Bag
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
@@ -158,16 +159,21 @@ class Retriever:
         return title[bags[-1].end :].strip() if bags else ""
 
 
-def load(checkpoint: str | Path | None = None, device: str | None = None) -> Retriever:
+def load(
+    checkpoint: str | Path | None = None,
+    device: str | None = None,
+    progress: Progress = LOGGED,
+) -> Retriever:
     """Load a model folder.
 
     Args:
         checkpoint: A model folder or run folder; None: the newest run under ``runs/``.
         device: ``"cpu"``, ``"cuda"`` …; None: a GPU if there is one.
+        progress: Receives the name of the run if ``checkpoint`` is None. Default: Python's log.
 
     Raises:
         CheckpointError: The folder does not exist, or it is broken.
         InputError: This machine has no such device.
     """
     device = choose_device(device)
-    return Retriever(load_model(find_checkpoint(checkpoint), device))
+    return Retriever(load_model(find_checkpoint(checkpoint, progress=progress), device))

@@ -30,13 +30,24 @@ def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
     Args:
         dataset: A folder in MUGE form. If no folder has this name: ``demo`` is ``data/demo/``
             in the current folder, drawn if it does not exist, and ``muge`` is ``data/muge/``.
-        progress: Receives the number of images drawn.
+        progress: Receives the number of images drawn, and which of two folders was taken.
 
     Raises:
         InputError: The dataset does not exist; for ``muge`` the error says where to get it.
     """
     path = Path(dataset)
-    if path.is_dir() and (naming_of(path) is not None or str(dataset) not in {"demo", "muge"}):
+    if path.is_dir() and (naming_of(path) is not None or str(dataset) not in BUILT_IN):
+        other = BUILT_IN.get(str(dataset))
+        if other is not None and naming_of(other) is not None:
+            progress.warn(
+                tr(
+                    "There are two datasets of the name {name}: {folder} was taken. For the other "
+                    "one: --dataset {other}",
+                    name=dataset,
+                    folder=f"{path}{os.sep}",
+                    other=other,
+                )
+            )
         return MugeFolder(path)
     if str(dataset) == "demo":
         from bagformer_cli.demo import draw_once
@@ -86,9 +97,12 @@ def own_dataset(folder: Path) -> str:
     """
     from bagformer_cli.training.run_record import is_where_it_was_started  # imports torch
 
-    recorded, option = recorded_dataset(folder), f"--dataset {tr('FOLDER')}"
-    run = folder.resolve()
-    if not (is_where_it_was_started(run) or is_where_it_was_started(run.parent)):
+    option = f"--dataset {tr('FOLDER')}"
+    # The run's own settings come first: best/ may be older than a resume with a moved dataset.
+    places = (folder.resolve().parent, folder.resolve())
+    run = next(filter(is_where_it_was_started, places), None)
+    recorded = recorded_dataset(run or folder)
+    if run is None:
         raise InputError(
             tr(
                 "This model was not trained in this place, so the dataset in its configuration "

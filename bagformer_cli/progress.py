@@ -6,6 +6,7 @@ passes one that draws bars (``cli/bars.py``); tests and library users pass nothi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -50,4 +51,15 @@ class _Silent:
         pass
 
 
+class _Logged(_Silent):
+    def info(self, message: str) -> None:
+        _LOG.warning(message)  # not info: Python shows warnings without any set-up
+
+    def warn(self, message: str) -> None:
+        _LOG.warning(message)
+
+
+_LOG = logging.getLogger("bagformer_cli")
 SILENT: Progress = _Silent()
+LOGGED: Progress = _Logged()
+"""Logs messages and warnings as warnings of the logger ``bagformer_cli``; tasks are silent."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from shutil import copytree
+from typing import cast
 
 import pytest
 
 from bagformer_cli.data.attributes import header_line
 from bagformer_cli.datasets import is_drawn, own_dataset, resolve, saw_drawn_pictures_only
 from bagformer_cli.errors import InputError
+from bagformer_cli.progress import Progress
 from tests.support.datasets import write_split
 
 
@@ -114,6 +116,31 @@ def test_a_built_in_name_stays_a_name(project: Path, tmp_path: Path) -> None:
     write_split(tmp_path / "other/data/demo", "train")
     found = own_dataset(model(tmp_path / "other/runs/a", "demo"))
     assert resolve(found).path == tmp_path / "other/data/demo"
+
+
+@pytest.mark.parametrize("name", ["demo", "muge"])
+def test_of_two_datasets_of_one_name_the_taken_one_is_named(project: Path, name: str) -> None:
+    class Said:
+        def warn(self, message: str) -> None:
+            said.append(message)
+
+    said: list[str] = []
+    progress = cast(Progress, Said())
+    write_split(project / "data" / name, "train")
+    assert resolve(name, progress).path == Path("data") / name
+    assert said == []
+    write_split(project / name, "train")
+    assert resolve(name, progress).path == Path(name)
+    assert len(said) == 1
+    assert f"{name}/ was taken" in said[0]
+    assert f"--dataset data/{name}" in said[0]
+
+
+def test_the_run_says_where_its_dataset_is_now(project: Path) -> None:
+    best = model(project / "runs/a", "shop")
+    write_split(project / "moved", "train")
+    (best.parent / "config.yaml").write_text("data: {dataset: moved}\n")  # by a later resume
+    assert own_dataset(best) == "moved"
 
 
 def test_a_model_of_drawn_images_is_known(project: Path) -> None:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from bagformer_cli.cli import console
 from bagformer_cli.cli.formatting import duration, format_value
-from bagformer_cli.cli.layout import GAP, display_width, shortened
+from bagformer_cli.cli.layout import GAP, shortened
 from bagformer_cli.cli.printable import one_line
 from bagformer_cli.cli.tables import Spans, hanging
 from bagformer_cli.errors import with_place
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import Progress, Task
+from bagformer_cli.wrapping import display_width
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bagformer_cli.cli.formatting import to_json_value, truncate
-from bagformer_cli.cli.layout import display_width, padded
+from bagformer_cli.cli.layout import padded
 from bagformer_cli.cli.printable import (
     adapt_streams,
     discard_output,
@@ -29,6 +29,7 @@ from bagformer_cli.cli.printable import (
 from bagformer_cli.cli.tables import Spans, fact_lines, flowing, hanging, table_lines
 from bagformer_cli.errors import XmrError, with_place
 from bagformer_cli.messages import tr
+from bagformer_cli.wrapping import display_width
 
 if TYPE_CHECKING:
     from rich.console import Console

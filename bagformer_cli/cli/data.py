@@ -170,6 +170,15 @@ def check(
         console.heading(str(dataset.path))
         console.table(columns, rows)
         console.say()
+        hidden = [name for name, split in report.splits.items() if split.answers_hidden]
+        if hidden:
+            console.say(
+                tr(
+                    "The answers of {splits} are hidden: no query names its images. Recall cannot "
+                    "be measured on it; `xmr eval --submission` writes what a model finds.",
+                    splits=", ".join(hidden),
+                )
+            )
         if report.ok:
             console.say(tr("Nothing is broken."))
         else:

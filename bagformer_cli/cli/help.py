@@ -12,8 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from bagformer_cli.cli.layout import display_width, wrap
 from bagformer_cli.messages import tr
+from bagformer_cli.wrapping import display_width, wrap
 
 MAX_WIDTH = 100
 EXAMPLE = "\u2060    "  # marks a line of an example: Typer would strip spaces, not a word joiner

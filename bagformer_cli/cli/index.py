@@ -184,7 +184,7 @@ def add(
             engine = open_engine(uri)
             added = add_encoded(engine, catalogue, progress)
         else:
-            index = Index.open(uri, checkpoint, device=device, trust=trust)
+            index = Index.open(uri, checkpoint, device=device, trust=trust, progress=progress)
             engine = index.engine
             products = _open(
                 catalogue, column, split=split, root=root, encoding=encoding, sheet=sheet,
@@ -361,7 +361,8 @@ def show_info(report: dict[str, Any]) -> None:
     layout = report["layout"]
     if report.get("unfinished"):
         warn_incomplete(report["index"])
-    reduction = ", ".join(f"{step} {value}" for step, value in layout["fewer"].items())
+    steps = {"keep": tr("keep"), "prune": tr("prune"), "pool": tr("pool")}
+    reduction = ", ".join(f"{steps[name]} {value}" for name, value in layout["fewer"].items())
     attributes = ", ".join(
         tr("{message} ({details})", message=name, details=type_word(kind))
         for name, kind in layout["attributes"].items()

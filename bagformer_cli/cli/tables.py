@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from bagformer_cli.cli.formatting import format_value, truncate
-from bagformer_cli.cli.layout import GAP, column_widths, display_width, padded, row_lines, wrap
+from bagformer_cli.cli.layout import GAP, column_widths, padded, row_lines
 from bagformer_cli.cli.printable import one_line, printable
+from bagformer_cli.wrapping import display_width, wrap
 
 Spans: TypeAlias = list[tuple[str, str]]
 """A line: texts, each with a Rich style such as ``bold green``."""

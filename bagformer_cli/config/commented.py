@@ -9,11 +9,14 @@ from typing import Any
 
 from ruamel.yaml.comments import CommentedMap
 
+from bagformer_cli.config.builtin import CONFIGS
 from bagformer_cli.config.rules import RunConfig
 from bagformer_cli.config.settings import settings
 from bagformer_cli.config.yaml_files import find_config, merge, read_document, yaml
+from bagformer_cli.messages import language, tr
+from bagformer_cli.wrapping import wrap
 
-_WIDTH = 96
+_WIDTH = 94
 
 
 def commented_yaml(config: RunConfig, template: str | Path) -> str:
@@ -21,14 +24,16 @@ def commented_yaml(config: RunConfig, template: str | Path) -> str:
 
     Args:
         config: The configuration.
-        template: Config file or built-in name whose own comments are kept.
+        template: Config file or built-in name whose own comments are kept. Those of a built-in
+            one are English; in another language its line of ``xmr config list`` stands instead.
     """
-    document = read_document(find_config(template))
-    document.pop("extends", None)
+    document = _document(template)
     merge(document, config.model_dump(mode="json"))
     ordered = _in_order(document, list(RunConfig.model_fields))
     known = {
-        one.name: one.meaning if one.section else f"{one.meaning} ({one.kind})"
+        one.name: one.meaning
+        if one.section
+        else tr("{message} ({details})", message=one.meaning, details=one.kind)
         for one in settings()
         if one.meaning
     }
@@ -36,6 +41,17 @@ def commented_yaml(config: RunConfig, template: str | Path) -> str:
     buffer = io.StringIO()
     yaml().dump(ordered, buffer)
     return buffer.getvalue()
+
+
+def _document(template: str | Path) -> CommentedMap:
+    """Return an empty document, or the template with its comments."""
+    if language() != "en" and str(template) in CONFIGS:
+        document = CommentedMap()
+        document.yaml_set_start_comment("\n".join(wrap(CONFIGS[str(template)], _WIDTH)))
+        return document
+    document = read_document(find_config(template))
+    document.pop("extends", None)
+    return document
 
 
 def _in_order(document: CommentedMap, keys: list[str]) -> CommentedMap:
@@ -52,34 +68,8 @@ def _comment(section: CommentedMap, known: Mapping[str, str], prefix: str, depth
         if isinstance(value, dict) and not isinstance(value, CommentedMap):
             value = section[key] = CommentedMap(value)
         if name in known:
-            text = _wrapped(known[name], _WIDTH - 2 * depth)
+            text = "\n".join(wrap(known[name], _WIDTH - 2 * depth))
             section.yaml_set_comment_before_after_key(key, before=text, indent=2 * depth)
         if isinstance(value, CommentedMap) and value and not name.endswith("options"):
             value.fa.set_block_style()
             _comment(value, known, f"{name}.", depth + 1)
-
-
-def _wrapped(text: str, width: int) -> str:
-    """Break a comment into lines; Chinese characters take two columns."""
-    lines, line, used = [], "", 0
-    for word in _words(text):
-        size = sum(2 if ord(character) > 0x2E80 else 1 for character in word)
-        if line and used + size > width - 2:
-            lines.append(line.rstrip())
-            line, used = "", 0
-        line += word if line else word.lstrip()
-        used += size
-    return "\n".join([*lines, line.rstrip()])
-
-
-def _words(text: str) -> list[str]:
-    """Split where a line may break: before blanks and around wide characters."""
-    words: list[str] = []
-    for character in text:
-        wide = ord(character) > 0x2E80
-        joins = character in "，。；：）、" if wide else character != " "
-        if words and joins and (wide or ord(words[-1][-1]) <= 0x2E80):
-            words[-1] += character
-        else:
-            words.append(character)
-    return words

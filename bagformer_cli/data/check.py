@@ -49,15 +49,19 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class SplitSummary:
-    """Counts of a split, without its broken lines; ``longest_query`` is in characters."""
+    """Counts of a split, without its broken lines; ``longest_query`` is in characters.
+
+    If the answers are hidden, because no query names an image, what depends on them is None.
+    """
 
     queries: int
     images: int
-    pairs: int
-    images_without_query: int
-    queries_without_image: int
-    queries_with_several_images: int
+    pairs: int | None
+    images_without_query: int | None
+    queries_without_image: int | None
+    queries_with_several_images: int | None
     longest_query: int
+    answers_hidden: bool = False
 
 
 @dataclass
@@ -192,6 +196,17 @@ def _report_missing_images(report: Report, queries: Path, asked: _Records, shown
 def _summary(asked: _Records, shown: _Records) -> SplitSummary:
     counts: NDArray[np.int64] = np.array([len(items) for items in asked.items], np.int64)
     named = {item for items in asked.items for item in items}
+    if asked.ids and not named:
+        return SplitSummary(
+            queries=len(asked.ids),
+            images=len(shown.ids),
+            pairs=None,
+            images_without_query=None,
+            queries_without_image=None,
+            queries_with_several_images=None,
+            longest_query=asked.longest,
+            answers_hidden=True,
+        )
     return SplitSummary(
         queries=len(asked.ids),
         images=len(shown.ids),

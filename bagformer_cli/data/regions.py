@@ -82,7 +82,7 @@ class RegionFile:
     def of(cls, split: Split, config: RegionsConfig) -> RegionFile:
         """Open the file of a split: in the dataset's folder, or where the configuration says."""
         name = config.files.format(split=split.name)
-        return cls(split.path.parent.parent / name, config)
+        return cls(split.dataset / name, config)
 
     @cached_property
     def _offsets(self) -> dict[int, int]:

@@ -94,7 +94,7 @@ class PairSampler:
         if not self.per_epoch:
             raise InputError(
                 tr("There are not enough pairs of query and image for one batch."),
-                where=split.path,
+                where=tr("{dataset}, split {split}", dataset=split.dataset, split=split.name),
                 found=len(self._samples),
                 expected=tr("at least {n}", n=whole),
                 hint=tr("Try a smaller batch: --set training.batch_size=N"),

@@ -165,7 +165,7 @@ class Index:
         engine = open_engine(str(uri))
         engine.progress = progress
         if model is None:
-            folder = runtime_folder(model_folder(engine, checkpoint, trust), runtime)
+            folder = runtime_folder(model_folder(engine, checkpoint, trust, progress), runtime)
             model = load_encoder(folder, device)
             if model.fingerprint != engine.layout.model:
                 raise wrong_model(engine.layout, f"{model.fingerprint} ({folder})", engine.uri)
@@ -354,13 +354,19 @@ class Index:
         return hits
 
 
-def model_folder(engine: Engine, checkpoint: str | Path | None, trust: bool = False) -> Path:
+def model_folder(
+    engine: Engine,
+    checkpoint: str | Path | None,
+    trust: bool = False,
+    progress: Progress = SILENT,
+) -> Path:
     """Return the model folder for searching: the given one, or the one the index was built with.
 
     Args:
         engine: The index.
         checkpoint: The given folder.
         trust: Accept any folder that the index names.
+        progress: Receives the name of the newest run, which is used if the index names no model.
 
     Raises:
         InputError: None was given and the index's model has been moved or deleted, or is not among
@@ -383,7 +389,7 @@ def model_folder(engine: Engine, checkpoint: str | Path | None, trust: bool = Fa
             )
         return Path(known)
     if not known:
-        return find_checkpoint(None)
+        return find_checkpoint(None, progress=progress)
     raise InputError(
         tr("The model that the index was built with is no longer there."),
         where=known,

@@ -35,6 +35,12 @@ _NAMES = {
 }
 
 
+def as_written(kind: str) -> str:
+    """Return a type as a dictionary has it, and its Chinese name after it."""
+    name = type_name(kind)
+    return kind if name == kind else tr("{message} ({details})", message=kind, details=name)
+
+
 def type_name(kind: str | None) -> str:
     """Return a type as a table shows it; ``-`` for none."""
     if kind is None:

@@ -27,11 +27,17 @@ from bagformer_cli.data.store.store import Store
 from bagformer_cli.files import write_text
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
-from bagformer_cli.training.initial_model import new_model
+from bagformer_cli.training.initial_model import check_start, new_model
 from bagformer_cli.training.loop import TrainResult
-from bagformer_cli.training.run import refuse_other_model, resume_run, start_run, train_split
+from bagformer_cli.training.run import (
+    check_data,
+    refuse_other_model,
+    resume_run,
+    start_run,
+    train_split,
+)
 from bagformer_cli.training.run_folder import new_run, writing
-from bagformer_cli.training.teacher import check_teacher
+from bagformer_cli.training.teacher import ModelFacts
 
 SUMMARY = "summary.json"
 
@@ -75,8 +81,10 @@ def stage_configs(
 
     Raises:
         ConfigError: A mode does not exist, or its configuration is impossible.
+        CheckpointError: The first teacher is missing, or a stage cannot learn from its teacher.
     """
     configs: dict[str, RunConfig] = {}
+    trained: ModelFacts | None = None  # by the stage before
     teacher = chain.training.checkpoint
     if chain.distill is not None and chain.distill.teacher is not None:
         teacher = chain.distill.teacher
@@ -85,11 +93,10 @@ def stage_configs(
         config.chain = []
         if config.distill is not None:
             config.distill.teacher = teacher
-            if number == 1:  # the teachers of later runs do not exist yet
-                check_teacher(config)
         elif teacher is not None:
             config.training.checkpoint = teacher
         name = f"{number}-{Path(mode).stem}"
+        trained = check_start(config, trained)  # all of them before the first one starts
         configs[name] = config
         teacher = str(run / name / "best")
     return configs
@@ -116,6 +123,8 @@ def start_chain(
     Raises:
         InputError: The folder already holds a run.
     """
+    for config in configs.values():
+        check_data(config, store, processes)
     with new_run(run) if processes.is_main else nullcontext():
         if processes.is_main:
             for name, config in configs.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,10 +12,10 @@ from bagformer_cli.encoders.weight_files import load_tensors
 from bagformer_cli.errors import CheckpointError
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model, check_pretrained, require_memory
-from bagformer_cli.models.checkpoint import check_model_folder, trained_in
+from bagformer_cli.models.checkpoint import check_model_folder
 from bagformer_cli.models.runs import WEIGHTS, find_checkpoint
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.training.teacher import check_teacher
+from bagformer_cli.training.teacher import ModelFacts, check_teacher, inherits_cross_encoder
 
 
 def new_model(
@@ -38,7 +39,10 @@ def new_model(
     if folder is not None:
         config = _normalised_like(config, folder)
     torch.manual_seed(config.seed)  # the random weights, and later the dropout of rank 0
-    inherits = folder is not None and _inherits_cross_encoder(config, folder)
+    inherits = False
+    if folder is not None:
+        theirs = ModelFacts.of(folder)
+        inherits = inherits_cross_encoder(config, theirs.config, theirs.trained)
     model = build_model(config, pretrained=folder is None, keep_cross=inherits)
     missing = [] if folder is None else load_fitting_weights(model, folder, progress)
     if inherits and all(name.startswith("dual.head.") for name in missing):
@@ -57,23 +61,35 @@ def initial_checkpoint(config: RunConfig) -> str | None:
     return config.training.checkpoint
 
 
-def check_start(config: RunConfig) -> None:
+def check_start(config: RunConfig, origin: ModelFacts | None = None) -> ModelFacts:
     """Check all that a training needs before a dataset is opened or drawn.
 
     Pretrained weights are downloaded and tried.
+
+    Args:
+        config: The run's configuration.
+        origin: The model that teacher and checkpoint name, if it is trained before this run, as
+            in a chain; None: they are there now.
+
+    Returns:
+        The facts of the model that the run will train.
 
     Raises:
         ConfigError: A teacher is needed and none is named, or the model cannot be built.
         CheckpointError: A folder is missing or unsuitable, pretrained weights do not fit, or the
             hub cannot be reached.
     """
-    check_teacher(config)
+    check_teacher(config, origin)
     require_memory(config)
     checkpoint = initial_checkpoint(config)
-    if checkpoint is not None:
-        check_model_folder(find_checkpoint(checkpoint))
-    else:
+    if checkpoint is None:
         check_pretrained(config)
+        return ModelFacts.after(config, None)
+    folder = find_checkpoint(checkpoint)
+    before = ModelFacts.of(folder) if origin is None or (folder / WEIGHTS).exists() else origin
+    after = ModelFacts.after(config, before)
+    _require_same_vocabulary(after.vocabulary, before.vocabulary, folder)
+    return after
 
 
 def load_fitting_weights(
@@ -104,13 +120,8 @@ def load_fitting_weights(
                 path=folder / "config.yaml",
             ),
         )
-    vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    if vocabulary != list(model.titles.tokenizer.vocabulary):
-        raise CheckpointError(
-            tr("The checkpoint was trained with another vocabulary."),
-            where=folder / "vocab.txt",
-            hint=tr("Use the same one: --set text.tokenizer={path}", path=folder / "vocab.txt"),
-        )
+    theirs = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    _require_same_vocabulary(model.titles.tokenizer.vocabulary, theirs, folder)
     model.load_state_dict(fitting, strict=False)
     missing = [name for name in own if name not in fitting]
     if missing:
@@ -126,19 +137,13 @@ def load_fitting_weights(
     return missing
 
 
-def _inherits_cross_encoder(config: RunConfig, folder: Path) -> bool:
-    """Say whether a run that does not train its cross-encoder takes it over from ``folder``.
-
-    It does if the towers are frozen: the cross-encoder still reads the states it was trained on.
-    """
-    check_model_folder(folder)
-    theirs = load_config(folder / "config.yaml")
-    return (
-        config.model.freeze_towers
-        and theirs.model.cross is not None
-        and config.model.cross == theirs.model.cross
-        and "slow" in trained_in(folder, theirs)
-    )
+def _require_same_vocabulary(own: Sequence[str], theirs: Sequence[str], folder: Path) -> None:
+    if list(own) != list(theirs):
+        raise CheckpointError(
+            tr("The checkpoint was trained with another vocabulary."),
+            where=folder / "vocab.txt",
+            hint=tr("Use the same one: --set text.tokenizer={path}", path=folder / "vocab.txt"),
+        )
 
 
 def _normalised_like(config: RunConfig, folder: Path) -> RunConfig:

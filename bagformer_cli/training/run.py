@@ -22,7 +22,7 @@ import torch
 from bagformer_cli.config import RunConfig, load_config, save_config
 from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.regions import RegionFile
-from bagformer_cli.data.sampler import Sampling
+from bagformer_cli.data.sampler import PairSampler, Sampling
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.data.train_batches import TrainBatches
@@ -175,7 +175,7 @@ def resume_run(
         if saved:
             model = load_model(run / "last", "cuda" if torch.cuda.is_available() else "cpu")
             images = _images_per_step(model.config)
-            model.config.training, model.config.evaluation = config.training, config.evaluation
+            _take_changeable(model.config, config)
         else:
             model = new_model(config)
         trainer = make_trainer(model, config, store, run, saved, processes, progress)
@@ -185,6 +185,15 @@ def resume_run(
             if images != _images_per_step(config):
                 _warn_of_steps(trainer, images, progress)
         return trainer.train()
+
+
+def _take_changeable(stored: RunConfig, config: RunConfig) -> None:
+    """Write what a resume may change into a model's configuration, which ``last/`` then records.
+
+    The other sections stay as stored: the model completed them from its pretrained weights.
+    """
+    stored.training, stored.evaluation = config.training, config.evaluation
+    stored.data, stored.objectives = config.data, config.objectives
 
 
 def _images_per_step(config: RunConfig) -> int:
@@ -233,11 +242,10 @@ def make_trainer(
     if objectives.mlm or objectives.mfm:
         settings = objectives.masking
         masking = TokenMasking.of(words, settings.tokens, whole_bags=settings.whole_bags)
-    size = images_per_process(config.training.batch_size, processes)
     batches = TrainBatches(
         split,
         config.data,
-        Sampling(size, config.seed, processes.rank, processes.world_size),
+        _sampling(config, processes),
         image_size=config.image.size,
         pad_id=words.pad_id,
         regions=None if regions is None else RegionFile.of(split, regions),
@@ -256,6 +264,25 @@ def make_trainer(
     )
 
 
+def check_data(config: RunConfig, store: Store, processes: Processes = SINGLE_PROCESS) -> None:
+    """Check that a dataset has what a run needs, before an earlier stage of a chain is trained.
+
+    Raises:
+        ConfigError: The batch cannot be divided among the processes.
+        InputError: There is no training split, it has fewer pairs than one batch, or a file of
+            regions is missing.
+    """
+    split = train_split(store)
+    PairSampler(split, _sampling(config, processes), config.data.titles_per_image)
+    if config.image.regions is not None:
+        RegionFile.of(split, config.image.regions)
+
+
+def _sampling(config: RunConfig, processes: Processes) -> Sampling:
+    size = images_per_process(config.training.batch_size, processes)
+    return Sampling(size, config.seed, processes.rank, processes.world_size)
+
+
 def train_split(store: Store) -> Split:
     """Open the training split.
 
@@ -265,7 +292,7 @@ def train_split(store: Store) -> Split:
     if "train" not in store.splits:
         raise InputError(
             tr("The dataset has no training split."),
-            where=store.path,
+            where=store.dataset,
             found=", ".join(store.splits),
             expected="train",
         )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from bagformer_cli.models.checkpoint import check_model_folder, load_model, trai
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.models.scorers import ScoreMatrix, Scorer, own_scorer, score_matrix
+from bagformer_cli.models.trained import trained_scorers
 from bagformer_cli.text.tokenizer import Tokenizer
 
 
@@ -69,8 +71,66 @@ class Teacher:
         return score_matrix(self.model, self.scorer, texts, images, known)
 
 
-def check_teacher(config: RunConfig) -> None:
+@dataclass(frozen=True)
+class ModelFacts:
+    """Facts about a model that need no weights; it may not be trained yet.
+
+    Attributes:
+        config: Its configuration.
+        trained: The scorers that are trained.
+        vocabulary: The word pieces of its tokenizer.
+    """
+
+    config: RunConfig
+    trained: frozenset[str]
+    vocabulary: tuple[str, ...]
+
+    @classmethod
+    def of(cls, folder: Path) -> ModelFacts:
+        """Read a model folder.
+
+        Raises:
+            CheckpointError: It is no model folder.
+        """
+        check_model_folder(folder)
+        config = load_config(folder / "config.yaml")
+        vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        return cls(config, trained_in(folder, config), tuple(vocabulary))
+
+    @classmethod
+    def after(cls, config: RunConfig, before: ModelFacts | None) -> ModelFacts:
+        """Return those of the model that a run will train.
+
+        Args:
+            config: The run's configuration.
+            before: The model whose weights it starts from; None: none.
+        """
+        trained = trained_scorers(config)
+        if before is not None and inherits_cross_encoder(config, before.config, before.trained):
+            trained |= {"slow"}
+        return cls(config, trained, tuple(Tokenizer.load(config.text.tokenizer).vocabulary))
+
+
+def inherits_cross_encoder(config: RunConfig, theirs: RunConfig, trained: frozenset[str]) -> bool:
+    """Say whether a run that does not train its cross-encoder takes over that of its checkpoint.
+
+    It does if the towers are frozen: the cross-encoder still reads the states it was trained on.
+    """
+    return (
+        config.model.freeze_towers
+        and theirs.model.cross is not None
+        and config.model.cross == theirs.model.cross
+        and "slow" in trained
+    )
+
+
+def check_teacher(config: RunConfig, teacher: ModelFacts | None = None) -> None:
     """Check the teacher of a configuration without loading its weights.
+
+    Args:
+        config: The student's configuration.
+        teacher: The model that ``distill.teacher`` will hold when the run starts; None: it is
+            there now.
 
     Raises:
         ConfigError: A teacher is needed and none is named.
@@ -89,9 +149,7 @@ def check_teacher(config: RunConfig) -> None:
             )
         return
     folder = find_checkpoint(distill.teacher)
-    check_model_folder(folder)
-    teacher = load_config(folder / "config.yaml")
-    wrong = _unsuitable(config, teacher, folder)
+    wrong = _unsuitable(config, teacher or ModelFacts.of(folder))
     if wrong is not None:
         found, expected = wrong
         raise CheckpointError(
@@ -102,11 +160,12 @@ def check_teacher(config: RunConfig) -> None:
         )
 
 
-def _unsuitable(student: RunConfig, teacher: RunConfig, folder: Path) -> tuple[str, str] | None:
+def _unsuitable(student: RunConfig, facts: ModelFacts) -> tuple[str, str] | None:
     """Return what the teacher has and what it should have; None if it is suitable."""
     assert student.distill is not None
+    teacher = facts.config
     # Both read the same batch of token ids and pixels, so sizes and vocabulary must be equal.
-    if student.distill.scorer == "slow" and "slow" not in trained_in(folder, teacher):
+    if student.distill.scorer == "slow" and "slow" not in facts.trained:
         return (
             tr("no trained cross-encoder"),
             tr("a model with a trained cross-encoder (distill.scorer: slow)"),
@@ -122,7 +181,6 @@ def _unsuitable(student: RunConfig, teacher: RunConfig, folder: Path) -> tuple[s
         own, theirs = getattr(student.text, name), getattr(teacher.text, name)
         if own != theirs:
             return f"text.{name}: {theirs}", f"text.{name}: {own}"
-    vocabulary = tuple((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())
-    if vocabulary != tuple(Tokenizer.load(student.text.tokenizer).vocabulary):
+    if facts.vocabulary != tuple(Tokenizer.load(student.text.tokenizer).vocabulary):
         return tr("another vocabulary"), f"text.tokenizer: {student.text.tokenizer}"
     return None

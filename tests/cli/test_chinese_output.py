@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bagformer_cli.config import load_config
 from tests.support.commands_page import commands
 
 _ALLOWED = """
@@ -102,6 +103,8 @@ OUTPUTS = [
     "search --image photos/1.png --of titles --where 尺码=1",
     "index remove index/ sku1",
     "encode products.csv --out encoded/ --pool 2 --prune 0.5",
+    "index build encoded/ packed/",
+    "index info packed/",
     "data import products.csv --out imported",
     "bags 红色碎花连衣裙2件装KFR-35满100减20耐克",
     "dict stats words.tsv --no-builtin --titles titles.txt",
@@ -110,7 +113,7 @@ OUTPUTS = [
     "config list",
     "demo --seed x",
 ]
-DATA = {"price", "category", "T", *(f"sku{n}" for n in range(6))}
+DATA = {"price", "category", "brand", "colour", "T", *(f"sku{n}" for n in range(6))}
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +133,19 @@ def test_outputs_hold_no_english(outputs: dict[str, str], command: str) -> None:
     shown = outputs[command]
     assert re.search(r"[一-鿿]", shown)
     assert english(shown, also=[*DATA, *re.findall(r"[\w-]+", command, re.A)]) == [], shown
+
+
+@pytest.mark.parametrize("name", ["muge_bagformer", "fast_slow"])
+def test_a_copied_configuration_has_chinese_comments(tmp_path: Path, name: str) -> None:
+    run("-m", "bagformer_cli.cli.main", "config", "copy", name, str(tmp_path / "mine.yaml"))
+    text = (tmp_path / "mine.yaml").read_text("utf-8")
+    assert load_config(tmp_path / "mine.yaml") == load_config(name)
+    blocks = re.findall(r"(?:^ *#.*\n)+", text, re.M)
+    assert len(blocks) > 50
+    for block in blocks:
+        assert re.search("[一-鿿]", block), block
+        assert not re.search("[（“]$|^ *# [）”，。、；：]", block, re.M), block
+    assert not re.search(r"[^#\s]+ # ", text)  # a comment of the built-in file itself
 
 
 def run(*arguments: str, cwd: Path | None = None) -> tuple[str, str]:

@@ -15,8 +15,8 @@ import pytest
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.formatting import duration
-from bagformer_cli.cli.layout import display_width, wrap
 from bagformer_cli.cli.views import show_bag_legend, show_bags, show_recall
+from bagformer_cli.wrapping import display_width, wrap
 
 
 @pytest.fixture(autouse=True)

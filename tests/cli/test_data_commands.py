@@ -49,6 +49,7 @@ def test_check_finds_every_broken_line(tmp_path: Path, xmr: Xmr) -> None:
         "queries_without_image": 0,
         "queries_with_several_images": 2,
         "longest_query": 5,
+        "answers_hidden": False,
     }
     shown = xmr("data", "check", folder.path, "--workers", "1")
     assert shown.code == 2
@@ -70,6 +71,19 @@ def test_check_tells_a_query_of_a_broken_image_from_one_of_no_image(
         "The query names an image that is not in the images file.": "3",
         "The query names a broken image.": "2",
     }
+
+
+def test_check_says_that_answers_are_hidden(tmp_path: Path, xmr: Xmr) -> None:
+    write_split(tmp_path, "valid", [(1, "红色裙", (1,))], [(1, picture(1)), (2, picture(2))])
+    queries = [(1, "红色裙", ()), (2, "包", ())]
+    folder = write_split(tmp_path, "test", queries, [(1, picture(1)), (2, picture(2))])
+    found = xmr("data", "check", folder.path, "--json").json()["splits"]
+    assert [found[name]["images_without_query"] for name in ("valid", "test")] == [1, None]
+    assert [found[name]["pairs"] for name in ("valid", "test")] == [1, None]
+    assert [found[name]["answers_hidden"] for name in ("valid", "test")] == [False, True]
+    shown = xmr("data", "check", folder.path)
+    assert shown.code == 0
+    assert "answers of test are hidden" in " ".join(shown.out.split())
 
 
 def test_check_of_a_good_dataset_ends_with_0(tmp_path: Path, xmr: Xmr) -> None:

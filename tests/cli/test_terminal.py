@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 import bagformer_cli
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import with_dashed_texts
-from bagformer_cli.cli.layout import column_widths, display_width, wrap
+from bagformer_cli.cli.layout import column_widths
 from bagformer_cli.cli.printable import one_line, printable, printable_json
 from bagformer_cli.cli.tables import fact_lines, hanging, table_lines
+from bagformer_cli.wrapping import display_width, wrap
 
 CLOSING = "，。、；：？！）》”’％…」』】"
 CATALOGUE = Path(bagformer_cli.__file__).parent / "locales/zh/LC_MESSAGES/xmr.po"

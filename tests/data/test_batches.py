@@ -280,8 +280,10 @@ def test_ranks_share_the_batches_of_one_process(split: Split) -> None:
 
 
 def test_too_few_pairs_for_a_batch_is_a_clear_error(split: Split) -> None:
-    with pytest.raises(InputError, match="not enough pairs"):
+    with pytest.raises(InputError, match="not enough pairs") as caught:
         make(split, batch_size=19)
+    assert caught.value.where == f"{split.dataset}, split train"
+    assert ".xmr" not in str(caught.value)
 
 
 def test_an_image_that_breaks_only_when_decoded_is_named(

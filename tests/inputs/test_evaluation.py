@@ -115,6 +115,19 @@ def test_the_newest_run_is_named_with_its_step_and_recall_and_others_are_listed(
     assert "recall" in said.lower()
 
 
+def test_load_without_a_name_says_which_run_it_took(
+    xmr: Callable[..., Any], home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from bagformer_cli import load
+
+    numbered(home / "mine", "train", "valid")
+    assert train(xmr, home / "mine", home / "runs/only").code == 0
+    assert load(device="cpu").encode_texts(["红裙"]).values.shape[0]
+    (said,) = [record.message for record in caplog.records if record.name == "bagformer_cli"]
+    assert "runs/only" in said
+    assert "recall" in said
+
+
 @pytest.mark.slow
 def test_a_demo_model_says_that_it_has_seen_drawn_pictures_only(
     xmr: Callable[..., Any], home: Path

@@ -217,6 +217,25 @@ def test_a_training_that_diverges_gives_the_advice_about_nan(
 # Damaged input.
 
 
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("MR_train_imgs.tsv", "no tab\n"),
+        ("MR_train_imgs.tsv", "x\tAAAA\n"),
+        ("MR_train_queries.jsonl", "oops\n"),
+        ("MR_train_queries.jsonl", '{"query_id": 1, "query_text": "红", "item_ids": [1]}\n'),
+        ("MR_train_queries.jsonl", '{"query_id": 99, "query_text": "红", "item_ids": [77]}\n'),
+    ],
+)
+def test_a_broken_line_that_stops_training_is_named_with_what_to_do(
+    xmr: Callable[..., Any], home: Path, file: str, line: str
+) -> None:
+    with (home / "set" / file).open("a") as stream:
+        stream.write(line)
+    run = xmr("train", "--config", "demo", "--dataset", "set", *SETS)
+    assert_refused(run, f"{file}:9", "xmr data check set")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.1, 1 / 3, 0.9, 0.999])
 def test_a_cut_lmdb_is_refused_before_it_is_mapped(tmp_path: Path, share: float) -> None:

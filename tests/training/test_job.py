@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from bagformer_cli.config import load_config
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.datasets import ensure_store
-from bagformer_cli.errors import ConfigError, InputError
+from bagformer_cli.errors import ConfigError, InputError, XmrError
 from bagformer_cli.models.build import build_titles
 from bagformer_cli.training import job as jobs
 from bagformer_cli.training.distributed import Processes
@@ -70,6 +71,57 @@ def test_a_chain_has_a_configuration_for_each_run(folder: Path) -> None:
     second = job.stages["2-shrinktobase"].distill
     assert second is not None
     assert second.teacher == str(job.run / "1-inflate/best")
+
+
+@pytest.mark.parametrize(
+    ("last", "message", "where"),
+    [
+        ("distill: {}\ntext: {max_tokens: 9}", "cannot be the teacher", "2-inflate/best"),
+        ("distill: {scorer: slow, weight: 1.0}", "cannot be the teacher", "2-inflate/best"),
+        (
+            "distill: {start_from_teacher: false}\ntext: {pretrained: /nowhere}",
+            "no such folder",
+            "text.pretrained",
+        ),
+    ],
+)
+def test_a_stage_that_cannot_be_trained_is_found_before_the_first_one_is(
+    folder: Path, last: str, message: str, where: str
+) -> None:
+    (folder / "last.yaml").write_text(f"{last}\n")
+    (folder / "chain.yaml").write_text(f"chain: [inflate, inflate, {folder / 'last.yaml'}]\n")
+    with pytest.raises(XmrError, match=message) as caught:
+        jobs.new_job("demo_shared", SHORT, mode="chain.yaml")
+    assert where in str(caught.value)
+    assert not (folder / "runs").exists()
+
+
+def test_a_stage_whose_batch_is_too_large_is_found_before_the_first_one_is_trained(
+    folder: Path,
+) -> None:
+    (folder / "last.yaml").write_text("distill: {weight: 1.0}\ntraining: {batch_size: 64}\n")
+    (folder / "chain.yaml").write_text(f"chain: [inflate, {folder / 'last.yaml'}]\n")
+    short = [item for item in SHORT if not item.startswith("training.batch_size")]
+    job = jobs.new_job("demo_shared", short, mode="chain.yaml")
+    with pytest.raises(InputError, match="not enough pairs"):
+        jobs.train(job, store_of(job, folder))
+    assert not list((folder / "runs").rglob("*.yaml"))
+
+
+def test_last_records_the_settings_that_a_resume_changed(folder: Path) -> None:
+    job = jobs.new_job("demo", SHORT)
+    store = store_of(job, folder)
+    jobs.train(job, store)
+    before = load_config(job.run / "last/config.yaml")
+    changes = ["training.max_steps=3", "data.workers=2", "evaluation.candidates=7"]
+    changes += ["objectives.itc=0.25", "objectives.itm=0.75"]
+    again = jobs.resume_job(overrides=changes)
+    jobs.train(again, store)
+    for file in ("config.yaml", "last/config.yaml"):
+        stored = load_config(job.run / file)
+        for section in ("data", "objectives", "training", "evaluation"):
+            assert getattr(stored, section) == getattr(again.config, section), (file, section)
+    assert load_config(job.run / "last/config.yaml").model == before.model
 
 
 def test_without_a_run_there_is_nothing_to_resume(folder: Path) -> None:

@@ -14,6 +14,7 @@ is in the images file.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -112,8 +113,16 @@ def preprocess(
                 shutil.rmtree(out / name, ignore_errors=True)
             write_text(out / "store.json", json.dumps({"version": VERSION}))
         for name in names:
-            _preprocess_split(out / name, folder, options)
-    return Store(out, None if encoder is None else encoder.fingerprint)
+            try:
+                _preprocess_split(out / name, folder, options)
+            except DataError as error:
+                command = f"xmr data check {shlex.quote(str(folder.path))}"
+                error.hint = error.hint or tr(
+                    "`{command}` lists all broken lines. Correct them, or delete them.",
+                    command=command,
+                )
+                raise
+    return Store(out, None if encoder is None else encoder.fingerprint, folder.path)
 
 
 # ---------------------------------------------------------------------------------------- stages
@@ -242,7 +251,6 @@ def _check_items(source: Path, split: Path, left_out: set[int]) -> None:
             tr("The query names an image that is not in the images file."),
             where=f"{source}:{row + 1}",
             found=tr("id {id}; {n} missing in total", id=wanted[missing[0]], n=len(missing)),
-            hint=tr("`xmr data check` lists all of them."),
         )
 
 

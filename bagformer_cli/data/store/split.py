@@ -108,15 +108,19 @@ class Split:
         path: Folder of the split in the store.
         tokens: Folder of its tokens; None: it has none.
         name: ``train``, ``valid`` or ``test``.
+        dataset: The dataset's folder; None: the folder that the store is in.
     """
 
-    def __init__(self, path: Path, tokens: Path | None, name: str) -> None:
+    def __init__(
+        self, path: Path, tokens: Path | None, name: str, dataset: Path | None = None
+    ) -> None:
         self.path, self.name = path, name
+        self.dataset = path.parents[1] if dataset is None else dataset
         self._tokens_path = tokens
         self._queries = shards_of(path, "queries")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Split, (self.path, self._tokens_path, self.name)
+        return Split, (self.path, self._tokens_path, self.name, self.dataset)
 
     @cached_property
     def _has_images(self) -> bool:

@@ -41,10 +41,12 @@ class Store:
         path: Folder of the store.
         encoder: Fingerprint of the title encoder whose tokens :attr:`Split.tokens` gives; None:
             the tokens that were made last.
+        dataset: The dataset's folder; None: the folder that the store is in.
     """
 
-    def __init__(self, path: Path, encoder: str | None = None) -> None:
+    def __init__(self, path: Path, encoder: str | None = None, dataset: Path | None = None) -> None:
         self.path, self._encoder = path, encoder
+        self.dataset = path.parent if dataset is None else dataset
 
     @classmethod
     def open(cls, path: str | Path, encoder: Encoder | None = None) -> Store:
@@ -77,10 +79,10 @@ class Store:
         if name not in self.splits:
             raise InputError(
                 tr("The dataset has no split '{split}'.", split=name),
-                where=self.path,
+                where=self.dataset,
                 found=", ".join(self.splits),
             )
-        return Split(self.path / name, self._tokens(self.path / name), name)
+        return Split(self.path / name, self._tokens(self.path / name), name, self.dataset)
 
     def _tokens(self, split: Path) -> Path | None:
         if self._encoder is not None:

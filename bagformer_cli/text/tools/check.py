@@ -21,7 +21,7 @@ from bagformer_cli.text.lines import Problem, read_lines
 from bagformer_cli.text.merging import fold_all
 from bagformer_cli.text.patterns import LEXICON, TOKEN
 from bagformer_cli.text.segmenter import Segmenter
-from bagformer_cli.text.type_names import type_name
+from bagformer_cli.text.type_names import as_written
 
 CHUNK = 20_000
 
@@ -127,8 +127,8 @@ def _conflicts(
                 word,
                 tr(
                     "It is {kind} here and {other} in {where}.",
-                    kind=type_name(kind),
-                    other=type_name(other),
+                    kind=as_written(kind),
+                    other=as_written(other),
                     where=where,
                 ),
             )
