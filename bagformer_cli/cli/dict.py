@@ -20,6 +20,7 @@ from bagformer_cli.cli.options import (
     chosen_lexicons,
     warn_of_lexicon,
 )
+from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -304,3 +305,68 @@ def _around(title: str, word: str) -> str:
     at = max(0, fold(title).find(word))
     begin, end = max(0, at - 8), at + len(word) + 8
     return ("…" if begin else "") + title[begin:end] + ("…" if end < len(title) else "")
+
+
+@app.command(
+    help=tr(
+        "Learn where bags begin and end from titles that you marked. The file that is written is "
+        "used like a dictionary. Quality is measured on titles that are held out, then all titles "
+        "are learned from.\n\n"
+        "    xmr dict train marked.txt --out learned.safetensors\n\n"
+        "    xmr bags '红色碎花连衣裙 2件装' --lexicon learned.safetensors\n\n"
+        "A file of marked titles has one character and its tag (B-…, I-…, O) per line and an "
+        "empty line after each title."
+    )
+)
+def train(
+    marked: Annotated[Path, typer.Argument(help=tr("Marked titles."))],
+    out: Annotated[Path, typer.Option(help=tr("The file to write: NAME.safetensors."))],
+    lexicon: Lexicons = None,
+    builtin: Builtin = True,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Parse, learn, print."""
+    from bagformer_cli.outputs import check_output
+    from bagformer_cli.text.bio import read_marked
+    from bagformer_cli.text.boundaries import ENDING
+    from bagformer_cli.text.tools.learn import HELD_OUT, held_out_quality, learn
+
+    if out.suffix != ENDING:
+        raise InputError(
+            tr("Learned boundaries are a .safetensors file."),
+            where="--out",
+            found=out.name,
+            expected=f"{out.stem}{ENDING}",
+        )
+    check_output(out, [marked, *(lexicon or [])])
+    titles = read_marked(marked)
+    with _segmenter(chosen_lexicons(builtin, lexicon)) as (segmenter, progress):
+        before, after = held_out_quality(titles, segmenter.lexicon, progress)
+        learn(titles, segmenter.lexicon, progress).save(out)
+    found = {
+        "out": out,
+        "titles": len(titles),
+        "held_out": {
+            name: {"exact": quality.exact_share, "crossing": quality.crossing_share}
+            for name, quality in (("before", before), ("after", after))
+        },
+    }
+
+    def show() -> None:
+        console.table(
+            ["", tr("marked spans that are exactly one bag"), tr("bags that cross a boundary")],
+            [
+                (name, f"{quality.exact_share:.3f}", f"{quality.crossing_share:.3f}")
+                for name, quality in ((tr("before"), before), (tr("learned"), after))
+            ],
+            title=tr(
+                "Every {n}th title, held out: {spans} marked spans",
+                n=HELD_OUT,
+                spans=f"{before.spans.total():,}",
+            ),
+        )
+        console.say()
+        console.say(tr("Boundaries of {n} titles written: {path}", n=f"{len(titles):,}", path=out))
+
+    console.result(found, show)

@@ -1,7 +1,8 @@
 """Save and load model folders.
 
-A model folder holds ``config.yaml``, ``model.safetensors``, ``vocab.txt`` and ``lexicon.txt``: all
-that is needed to repeat a score on any machine. Nothing in it is code.
+A model folder holds ``config.yaml``, ``model.safetensors``, ``vocab.txt`` and ``lexicon.txt`` (and
+``boundaries.safetensors`` where they were learned): all that is needed to repeat a score on any
+machine. Nothing in it is code.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.runs import WEIGHTS
 from bagformer_cli.models.trained import trained_scorers
 from bagformer_cli.text.from_config import title_encoder
+from bagformer_cli.text.lexicon import saved_lexicon
 from bagformer_cli.text.tokenizer import Tokenizer
 
 TRAINED = "trained"
@@ -49,7 +51,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Retrie
     check_model_folder(folder)
     config = load_config(folder / "config.yaml", stored=True)
     tokenizer = Tokenizer.load(folder / "vocab.txt")
-    titles = title_encoder(config, tokenizer, [folder / "lexicon.txt"])
+    titles = title_encoder(config, tokenizer, saved_lexicon(folder / "lexicon.txt"))
     model = build_model(config, titles, pretrained=False, keep_cross=True)
     load_weights(model, load_tensors(folder / WEIGHTS), folder / WEIGHTS)
     model.trained = trained_in(folder, config)

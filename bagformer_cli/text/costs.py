@@ -64,6 +64,9 @@ KIND_COST = np.array([_KIND_COST[kind] for kind in range(len(_KIND_COST))], np.i
 """Cost of a bag by what made it. An entry has its own cost; a compound adds that of its head or
 suffix."""
 
+NO_CUTS = np.zeros(0, np.int32)
+"""The boundaries between bags cost nothing."""
+
 SINGLE_COST, PAIR_COST, LONGER_COST = 7000, -1750, 2500
 """Costs by length: of one untyped character, of two, of each beyond three."""
 
@@ -139,7 +142,7 @@ def raise_entries(
         costs[group] = OUT_OF_REACH
         codes, offsets = codes_of([words[i] for i in group])
         titles = Titles(codes, class_table()[codes], offsets)
-        parts = kernels(len(chosen)).cover(titles, lexicon._replace(cost=costs), KIND_COST)
+        parts = kernels(len(chosen)).cover(titles, lexicon._replace(cost=costs), KIND_COST, NO_CUTS)
         cheapest = np.maximum(1, parts.costs - MARGIN)
         costs[group] = np.minimum(own, cheapest)
     return costs

@@ -63,8 +63,9 @@ NO_BAG = -1
 TAKES_SUFFIX, TAKES_HEAD = 1, 2
 """Bits of ``LexiconArrays.follows``."""
 
-LONGEST_NAME = 4
-"""Ideographs of a name at most."""
+LONGEST_NAME, LONGEST_LEARNED = 4, 12
+"""Ideographs of a name at most; pieces (ideographs, words, numbers, signs) of one whose ends are
+learned."""
 
 ENDLESS = 1 << 60
 """Cost of a cover that does not exist."""
@@ -155,13 +156,15 @@ def relax(
         made_entry[end] = entry
 
 
-def cover(titles: Titles, lexicon: LexiconArrays, costs: Array) -> PackedBags:
+def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> PackedBags:
     """Find the cheapest cover of each title.
 
     Args:
         titles: The titles; none changes the answer for another.
         lexicon: Entries, units, heads and suffixes.
         costs: [GLUED + 1] int64, by kind and further costs.
+        cuts: [C] int32, what a boundary between two bags before each character costs, besides the
+            bags; may be negative. Empty: nothing.
 
     Returns:
         The bags of all titles. Bags do not overlap and cover everything but whitespace.
@@ -199,6 +202,7 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array) -> PackedBags:
     edge = [True] * (longest + 2)  # whether a bag may begin or end at a boundary
     found_ends = [0] * MAX_FOUND
     found_kinds = [0] * MAX_FOUND
+    learned = len(cuts) > 0
     total = 0
     for title in range(count):
         begin = offsets[title]
@@ -254,6 +258,8 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array) -> PackedBags:
             # best[at] is final now: offer everything else that begins here.
             if at == stop:
                 break
+            if learned and at > 0:
+                best[at] += cuts[begin + at]
             here = best[at]
             kind = classes[at]
             character = characters[at]
@@ -314,6 +320,17 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array) -> PackedBags:
                 end += 1
                 cost = here + costs[NAME] + (end - at) * costs[NAME_CHARACTER]
                 relax(at, end, cost, NAME, -1, best, back, made_kind, made_entry)
+            # where boundaries are learned, anything without a space: they say where it ends
+            end = at
+            for pieces in range(1, LONGEST_LEARNED + 1 if learned else 0):
+                if end == stop or classes[end] == SPACE:
+                    break
+                end += 1
+                while not edge[end]:
+                    end += 1
+                if pieces > 1:
+                    cost = here + costs[NAME] + pieces * costs[NAME_CHARACTER]
+                    relax(at, end, cost, NAME, -1, best, back, made_kind, made_entry)
             # one character, with the marks that belong to it
             end = at + 1
             while not edge[end]:

@@ -13,7 +13,15 @@ from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
-from bagformer_cli.text import alignment, automaton, characters, cover, patterns, wordpiece
+from bagformer_cli.text import (
+    alignment,
+    automaton,
+    boundary_features,
+    characters,
+    cover,
+    patterns,
+    wordpiece,
+)
 
 COMPILE_FROM = 5000
 """Titles in one call from which the compiled kernels are loaded. Loading takes about as long as
@@ -22,7 +30,7 @@ cutting that many titles in Python."""
 CHARACTERS_A_TITLE = 40
 """Characters that cost as much as a title."""
 
-_MODULES = (automaton, wordpiece, patterns, cover, alignment)
+_MODULES = (automaton, wordpiece, patterns, cover, boundary_features, alignment)
 """Every public function of these modules is a kernel. Each module comes after those that it
 imports, and each function after those that it calls."""
 

@@ -20,6 +20,7 @@ from bagformer_cli.errors import MissingDependencyError
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import read_regular, shown
+from bagformer_cli.text.boundaries import ENDING, NEXT_TO_LEXICON, Boundaries, only_one
 from bagformer_cli.text.cover import LexiconArrays
 from bagformer_cli.text.dictionaries import BACKGROUND, Dictionary, read_dictionary
 from bagformer_cli.text.dictionary_lines import UNTYPED
@@ -50,6 +51,7 @@ class Lexicon:
         arrays: The automaton over the entries, their costs and types, units, heads, suffixes.
         fingerprint: Identifies the content: equal fingerprints give equal bags.
         remarks: Sentences for the user: lines left out, words with two types, an unusable cache.
+        boundaries: Learned boundaries; None: costs alone decide.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class Lexicon:
     arrays: LexiconArrays
     fingerprint: str
     remarks: tuple[str, ...] = ()
+    boundaries: Boundaries | None = None
 
     @classmethod
     def load(cls, sources: Sequence[str | Path] = ("builtin",)) -> Lexicon:
@@ -66,13 +69,21 @@ class Lexicon:
 
         Args:
             sources: Dictionary files; ``"builtin"`` is what ships with the project,
-                ``"jieba"`` the word list of the installed ``jieba`` package.
+                ``"jieba"`` the word list of the installed ``jieba`` package. One of them may be
+                a file of learned boundaries (ending ``.safetensors``).
 
         Raises:
             InputError: A file or package is missing.
             DataError: No line of a dictionary can be used.
         """
-        files = [file for source in sources for file in _files_of(source)]
+        learned = [Path(source) for source in sources if str(source).endswith(ENDING)]
+        boundaries = only_one(learned)
+        files = [
+            file
+            for source in sources
+            if not str(source).endswith(ENDING)
+            for file in _files_of(source)
+        ]
         digest = hashlib.sha256(FORMAT.encode())
         for name, path, shipped in files:
             content = hashlib.sha256(read_regular(path, MOST_BYTES)).digest()
@@ -87,7 +98,10 @@ class Lexicon:
         remarks = [found.remark] if found.remark else []
         if found.remarkable:  # read again: the remarks are in the language of this process
             remarks += remarks_on(_read(files, shipped=False))
-        return cls(found.folder, found.types, found.arrays, found.fingerprint, tuple(remarks))
+        fingerprint = found.fingerprint
+        if boundaries is not None:
+            fingerprint = f"{fingerprint} {boundaries.fingerprint}"
+        return cls(found.folder, found.types, found.arrays, fingerprint, tuple(remarks), boundaries)
 
     def __len__(self) -> int:
         return len(self.arrays.cost)
@@ -102,9 +116,20 @@ class Lexicon:
                 yield Entry(word, None if kind == UNTYPED else kind, float(weight), origin)
 
     def save(self, path: str | Path) -> None:
-        """Write ``lexicon.txt``. A lexicon loaded from it gives the same bags on any machine."""
+        """Write ``lexicon.txt``, and learned boundaries next to it.
+
+        A lexicon loaded from :func:`saved_lexicon` gives the same bags on any machine.
+        """
         with atomic_file(path) as temporary:
             temporary.write_bytes((self.folder / "lexicon.txt").read_bytes())
+        if self.boundaries is not None:
+            self.boundaries.save(Path(path).with_name(NEXT_TO_LEXICON))
+
+
+def saved_lexicon(path: Path) -> list[Path]:
+    """Return the sources of a lexicon that was saved to ``path``."""
+    learned = path.with_name(NEXT_TO_LEXICON)
+    return [path, learned] if learned.exists() else [path]
 
 
 def jieba_words() -> Path:

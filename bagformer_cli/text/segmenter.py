@@ -11,6 +11,9 @@
    being how often the bag is expected among all bags, so the cheapest cover is the most probable
    one under a unigram model.
 
+4. Where boundaries were learned (:mod:`.boundaries`), they look at this cover and at the characters
+   and say what a cut costs at each boundary; the cheapest cover with these costs is taken.
+
 A title is cut by itself: no batch, order or neighbour changes its bags.
 """
 
@@ -25,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bagformer_cli.text.characters import INVISIBLE, class_table, codes_of, fold_table
-from bagformer_cli.text.costs import KIND_COST
+from bagformer_cli.text.costs import KIND_COST, NO_CUTS
 from bagformer_cli.text.cover import PackedBags, Titles
 from bagformer_cli.text.jit import kernels
 from bagformer_cli.text.lexicon import Lexicon
@@ -146,10 +149,13 @@ class Segmenter:
         return _with_invisible(self._cover(seen), kept, before, offsets)
 
     def _cover(self, titles: Titles) -> PackedBags:
-        found = kernels(len(titles.offsets) - 1, len(titles.characters)).cover(
-            titles, self.lexicon.arrays, KIND_COST
-        )
-        return PackedBags(*found)
+        kernel = kernels(len(titles.offsets) - 1, len(titles.characters))
+        arrays, boundaries = self.lexicon.arrays, self.lexicon.boundaries
+        found = PackedBags(*kernel.cover(titles, arrays, KIND_COST, NO_CUTS))
+        if boundaries is None:
+            return found
+        cuts = kernel.boundary_costs(titles, found, boundaries.costs)
+        return PackedBags(*kernel.cover(titles, arrays, KIND_COST, cuts))
 
     @cached_property
     def fingerprint(self) -> str:
