@@ -127,13 +127,14 @@ def load(folder: str | Path, providers: Sequence[str] | None = None) -> OnnxRetr
     """
     from bagformer_cli.config import load_config
     from bagformer_cli.text.from_config import title_encoder
+    from bagformer_cli.text.lexicon import saved_lexicon
     from bagformer_cli.text.tokenizer import Tokenizer
 
     folder = Path(folder)
     manifest = read_manifest(folder)
     config = load_config(folder / "config.yaml", stored=True)
     tokenizer = Tokenizer.load(folder / "vocab.txt")
-    titles = title_encoder(config, tokenizer, [folder / "lexicon.txt"])
+    titles = title_encoder(config, tokenizer, saved_lexicon(folder / "lexicon.txt"))
     sessions = [_session(folder / name, providers) for name in (TEXT, IMAGE)]
     return OnnxRetriever(manifest, titles, *sessions)
 
