@@ -20,7 +20,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -35,18 +35,12 @@ _cleaned: set[str] = set()
 def temporary_file(path: Path) -> Iterator[Path]:
     """Make an empty temporary file next to ``path``; it is removed at the end if still there."""
     clean(path.parent)
-    while True:
-        temporary = _name(path)
-        with suppress(FileExistsError), _about(path):
-            handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            if _claim(handle, temporary):
-                break
-            os.close(handle)
-    try:
+
+    def make(temporary: Path) -> int:
+        return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+
+    with _claimed(path, path, make) as temporary:
         yield temporary
-    finally:
-        remove(temporary)
-        os.close(handle)
 
 
 @contextmanager
@@ -60,14 +54,31 @@ def temporary_folder(path: Path, inside: bool = False) -> Iterator[Path]:
     """
     parent = path if inside else path.parent
     clean(parent)
+
+    def make(temporary: Path) -> int:
+        temporary.mkdir(0o700)
+        return os.open(temporary, os.O_RDONLY)
+
+    with _claimed(parent / path.name, path, make) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _claimed(place: Path, path: Path, make: Callable[[Path], int]) -> Iterator[Path]:
+    """Make a temporary and hold its lock until the end of the block, which removes it.
+
+    Args:
+        place: Where it is made, and the beginning of its name.
+        path: The file or folder that an error names.
+        make: Makes it under a name that is not taken, and opens it.
+    """
     while True:
-        temporary = _name(parent / path.name)
+        temporary = _name(place)
         with suppress(FileExistsError), _about(path):
-            temporary.mkdir(0o700)
-            handle = os.open(temporary, os.O_RDONLY)
+            handle = make(temporary)
             if _claim(handle, temporary):
                 break
-            os.close(handle)
+            os.close(handle)  # another process removed it before it was locked
     try:
         yield temporary
     finally:

@@ -217,7 +217,17 @@ def _beta(
         save_beta(checkpoint, beta, key)
         progress.info(tr("beta {beta}, chosen on validation", beta=f"{beta:g}"))
         return beta
-    return settings.beta if key is None else settings.slow_betas.get(key, settings.beta)
+    if key is None or key in settings.slow_betas:
+        return settings.beta if key is None else settings.slow_betas[key]
+    progress.info(
+        tr(
+            "No beta was chosen for the cross-encoder of {slow}: {beta} of the configuration is "
+            "used. Choose one with --tune-beta.",
+            slow=request.reranker,
+            beta=f"{settings.beta:g}",
+        )
+    )
+    return settings.beta
 
 
 def _no_merged_score(checkpoint: Path, model: RetrievalModel, option: str) -> InputError:

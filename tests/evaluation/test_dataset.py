@@ -18,6 +18,7 @@ from bagformer_cli.evaluation.dataset import (
     check_folder,
     evaluate_folder,
     reranker_key,
+    save_beta,
 )
 from bagformer_cli.evaluation.request import EvaluationRequest
 from bagformer_cli.models.checkpoint import save_model
@@ -31,10 +32,14 @@ REQUEST = EvaluationRequest(rerank=[2], device="cpu")
 
 
 class Warnings(type(SILENT)):  # type: ignore[misc]
-    """A silent progress that keeps the warnings."""
+    """A silent progress that keeps the warnings and the messages."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.infos: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.infos.append(message)
 
     def warn(self, message: str) -> None:
         self.texts.append(message)
@@ -75,6 +80,25 @@ def test_another_model_reranks_with_the_beta_that_was_tuned_for_it(
     assert again["slow"] == str(slow)
     assert again["beta"] == tuned["beta"]
     assert again["stages"] == tuned["stages"]
+
+
+def test_each_cross_encoder_has_its_own_beta(
+    folder: MugeFolder, tmp_path: Path, warnings: Warnings
+) -> None:
+    fast, *others = (saved_model(tmp_path / f"m{n}", seed=n) for n in range(3))
+    for slow, beta in zip((None, *others), (3.0, 5.0, None), strict=True):
+        key = None if slow is None else reranker_key(slow)
+        if beta is not None:
+            save_beta(fast, beta, key)
+    found = [
+        evaluate_folder(folder, fast, replace(REQUEST, reranker=slow), warnings)["beta"]
+        for slow in (None, *others)
+    ]
+    assert found[:2] == [3.0, 5.0]
+    notes = [note for note in warnings.infos if "No beta was chosen" in note]
+    assert len(notes) == 1
+    assert str(others[1]) in notes[0]
+    assert f"{found[2]:g} of the configuration" in notes[0]
 
 
 def test_beta_cannot_be_tuned_without_candidates(folder: MugeFolder, model: Path) -> None:
