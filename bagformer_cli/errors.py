@@ -8,7 +8,7 @@ the process exits with :attr:`XmrError.exit_code`.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
@@ -70,6 +70,24 @@ def joined(parts: Iterable[str]) -> str:
     return reduce(lambda one, other: tr("{one}; {other}", one=one, other=other), texts)
 
 
+def listed(parts: Iterable[object]) -> str:
+    """Join names with the language's comma: ``, `` or ``、``.
+
+    >>> listed(["image", "title"])
+    'image, title'
+    """
+    return tr("{one}, {other}", one="", other="").join(map(str, parts))
+
+
+def first_few(names: Sequence[object], most: int = 5) -> str:
+    """Join the first names of a list that may be long.
+
+    >>> first_few(["a", "b", "c"], 2)
+    'a, b …'
+    """
+    return listed(names[:most]) + (" …" if len(names) > most else "")
+
+
 def with_place(message: str, where: object) -> str:
     """Prefix a message with the place it is about, unless that is None or empty.
 
@@ -83,6 +101,8 @@ class InputError(XmrError):
     """A wrong input of the user: a missing file, an empty title, an impossible option."""
 
     exit_code = 2
+    product: str | None = None
+    """Id of the product that this error leaves out, where it is known."""
 
 
 class PathError(InputError):

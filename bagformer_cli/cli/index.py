@@ -34,7 +34,7 @@ from bagformer_cli.cli.options import (
     catalogue_encoder,
     chosen_columns,
 )
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, first_few, listed
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -197,6 +197,14 @@ def add(
                 strict=strict,
             )
             added = add_catalogue(engine, index.encoder, products, options, progress=progress)
+        if added.unchanged:
+            progress.warn(
+                tr(
+                    "Products that were left out and stay in the index as they were: {n} ({ids})",
+                    n=len(added.unchanged),
+                    ids=first_few(added.unchanged),
+                )
+            )
         if added.skipped and not added.rows:
             raise _nothing_added(added, uri, catalogue)
         engine.optimize(progress)
@@ -234,10 +242,14 @@ def remove(
             hint=tr("`{command}` shows its usage.", command="xmr index remove --help"),
         )
     engine = open_engine(uri)
+    stored = engine.stored(ids or [])
+    unknown = [name for name in dict.fromkeys(ids or []) if name not in stored]
     removed = engine.remove(ids or [], where)
-    if ids and where is None and removed < len(set(ids)):
-        console.warn(tr("{n} of the ids are not in the index.", n=len(set(ids)) - removed))
-    report = {"index": uri, "removed": removed, "rows": engine.count()}
+    if unknown:
+        console.warn(
+            tr("Ids that are not in the index: {n} ({ids})", n=len(unknown), ids=first_few(unknown))
+        )
+    report = {"index": uri, "removed": removed, "unknown": unknown, "rows": engine.count()}
     console.result(
         report,
         lambda: console.facts({tr("removed"): removed, tr("products left"): report["rows"]}),
@@ -275,7 +287,7 @@ def _refuse_encoding(ctx: typer.Context, catalogue: Path) -> None:
         raise InputError(
             tr("These vectors are already made: the option has no effect."),
             where=catalogue,
-            found=", ".join(decided),
+            found=listed(decided),
             hint=tr("Leave it out, or pass it to xmr encode."),
         )
 
@@ -326,6 +338,7 @@ def _report(engine: Engine, added: Added, started: float) -> None:
         "index": engine.uri,
         "added": added.rows,
         "skipped": [str(error) for error in added.skipped],
+        "unchanged": added.unchanged,
         "rows": engine.count(),
         "seconds": round(time.perf_counter() - started, 3),
     }
@@ -362,8 +375,8 @@ def show_info(report: dict[str, Any]) -> None:
     if report.get("unfinished"):
         warn_incomplete(report["index"])
     steps = {"keep": tr("keep"), "prune": tr("prune"), "pool": tr("pool")}
-    reduction = ", ".join(f"{steps[name]} {value}" for name, value in layout["fewer"].items())
-    attributes = ", ".join(
+    reduction = listed(f"{steps[name]} {value}" for name, value in layout["fewer"].items())
+    attributes = listed(
         tr("{message} ({details})", message=name, details=type_word(kind))
         for name, kind in layout["attributes"].items()
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bagformer_cli.cli import console
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, listed
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ Columns = Annotated[
         "--column",
         help=tr(
             "Column of a table that is not recognised by its heading, for example image=主图; may "
-            "be repeated. Names: image, title, id."
+            "be repeated. Names: id, image, title; for xmr data import also image_id, query_id, "
+            "split."
         ),
         show_default=False,
     ),
@@ -249,7 +250,7 @@ def chosen_columns(options: list[str] | None) -> dict[str, str]:
             raise InputError(
                 tr("This is not a column and its heading."),
                 found=f"--column {option}",
-                expected=tr("NAME=HEADING with one of the names {names}", names=", ".join(ROLES)),
+                expected=tr("NAME=HEADING with one of the names {names}", names=listed(ROLES)),
             )
         if chosen.setdefault(role.strip(), heading.strip()) != heading.strip():
             raise InputError(

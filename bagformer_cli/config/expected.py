@@ -60,7 +60,7 @@ def _wanted(finding: Mapping[str, Any]) -> str:
 
 
 def type_word(kind: str) -> str:
-    """Return a type of an attribute (``bool``, ``int``, ``float``, ``str``) as a word.
+    """Return a type of an attribute (``bool``, ``int``, ``float``, ``date``, ``str``) as a word.
 
     >>> type_word("int")
     'a whole number'
@@ -69,6 +69,7 @@ def type_word(kind: str) -> str:
         "bool": tr("true or false"),
         "int": tr("a whole number"),
         "float": tr("a number"),
+        "date": tr("a date"),
         "str": tr("a text"),
     }
     return words.get(kind, kind)

@@ -24,7 +24,7 @@ from bagformer_cli.data.muge_lines import (
     split_image_line,
 )
 from bagformer_cli.data.workers import run_jobs
-from bagformer_cli.errors import DataError, joined
+from bagformer_cli.errors import DataError, joined, listed
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
@@ -189,7 +189,7 @@ def _report_missing_images(report: Report, queries: Path, asked: _Records, shown
             ),
         ):
             if named:
-                some = ", ".join(map(str, named[:10]))
+                some = listed(named[:10])
                 report.problems.append(Problem(str(queries), line + 1, message, some))
 
 

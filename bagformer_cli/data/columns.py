@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from bagformer_cli.errors import InputError, nearest
+from bagformer_cli.errors import InputError, listed, nearest
 from bagformer_cli.messages import tr
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -51,7 +51,7 @@ _INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060\u00ad"
 
 def accepted_headings(*roles: str) -> str:
     """List the first accepted headings of columns, for a message."""
-    return ", ".join(name for role in roles for name in ROLES[role][:7]) + " …"
+    return listed(name for role in roles for name in ROLES[role][:7]) + " …"
 
 
 def clean_heading(cell: str) -> str:
@@ -88,6 +88,33 @@ def are_headings(cells: Iterable[str], chosen: Mapping[str, str] | None = None) 
 def looks_like_heading(cell: str) -> bool:
     """True for an unknown heading (``name``, ``名称``), False for an image path."""
     return cell.isidentifier() and not any(character.isdigit() for character in cell)
+
+
+def repeats_headings(
+    headings: Sequence[str], columns: Mapping[str, str], cells: Sequence[str]
+) -> bool:
+    """Say whether a row has headings again: shops export English names below the Chinese ones.
+
+    Args:
+        headings: The headings of the table.
+        columns: Role to heading.
+        cells: The row.
+
+    >>> found = ["商品图片", "商品名称", "售价"]
+    >>> repeats_headings(found, columns_of(found), ["pic_url", "title", "price"])
+    True
+    >>> repeats_headings(found, columns_of(found), ["a.jpg", "红裙", "99"])
+    False
+    """
+    names = [clean_heading(cell) for cell in cells]
+    if not all(looks_like_heading(name) or columns_of([name]) for name in names if name):
+        return False
+    places = dict(zip(headings, names, strict=False))
+    return any(
+        role in columns_of([places[heading]])
+        for role, heading in columns.items()
+        if places.get(heading)
+    )
 
 
 def check_headings(headings: Sequence[str], where: str, chosen: Mapping[str, str]) -> None:
@@ -134,7 +161,7 @@ def require_chosen(headings: Iterable[str], where: str, chosen: Mapping[str, str
             raise InputError(
                 tr("There is no column '{name}'.", name=heading),
                 where=where,
-                found=", ".join(names),
+                found=listed(names),
                 hint=tr("Did you mean --column {role}={name}?", role=role, name=near)
                 if near
                 else None,

@@ -7,7 +7,6 @@ redirection; and a download has a limit of size and of time.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import ipaddress
 import re
@@ -19,14 +18,13 @@ import urllib.request
 from collections import Counter
 from contextlib import suppress
 from email.message import Message
-from pathlib import Path
 from typing import IO, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from bagformer_cli import __version__
+from bagformer_cli.data.download_cache import cache_file, store
 from bagformer_cli.data.images import open_image
 from bagformer_cli.errors import DataError, InputError, XmrError
-from bagformer_cli.files import atomic_file, cache_folder
 from bagformer_cli.messages import tr
 
 Download = Literal["public", "any", "never"]
@@ -74,9 +72,8 @@ def download(address: str, allowed: Download = "public") -> bytes:
     url = _checked(address)
     if allowed == "never":
         raise _failed(address, tr("an address; downloads are switched off (--download never)"))
-    cached = cache_file(url)
     with suppress(OSError):
-        return cached.read_bytes()
+        return cache_file(url).read_bytes()
     host = urlsplit(url).netloc
     for attempt in range(_TRIES):
         failures = _failures[host]
@@ -97,15 +94,8 @@ def download(address: str, allowed: Download = "public") -> bytes:
                 raise LaterError(message, where=address, found=error.found) from None
             time.sleep(0.5)
     open_image(data, address)  # a page that says "not found" must not stay in the cache
-    with suppress(OSError, XmrError), atomic_file(cached) as temporary:  # no cache is no error
-        temporary.write_bytes(data)
+    store(url, data)
     return data
-
-
-def cache_file(url: str) -> Path:
-    """Return the place of a downloaded image in the cache."""
-    name = hashlib.sha256(url.encode()).hexdigest()
-    return cache_folder() / "images" / name[:2] / name
 
 
 class LaterError(DataError):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from bagformer_cli.data.downloads import Download, LaterError, download, is_address
 from bagformer_cli.data.images import read_image_file
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, InputError, with_place
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import require_inside
 
@@ -43,6 +43,15 @@ class ImageAccess:
         """
         if is_address(place):
             return download(place, self.download)
+        if is_windows_path(place) and not Path(place).exists():
+            raise DataError(
+                tr("This is a path of a Windows machine; there is no such file here."),
+                where=place,
+                hint=tr(
+                    "Copy the images to this machine and write their paths from the folder of the "
+                    "table, or of --root: photos/a.jpg"
+                ),
+            )
         if self.within is not None:
             require_inside(place, self.within)
         return read_image_file(place)
@@ -70,25 +79,38 @@ class ImageAccess:
 
 def image_error(where: str, error: InputError) -> DataError:
     """Make the error for a row whose image cannot be used, from the error of the image."""
-    reason = copy(error)
-    reason.hint = None  # it stands at the end, once
-    message = tr("The image of this row cannot be used.")
+    reason = with_place(error.message, error.where)
+    message = tr("The image of this row cannot be used. {reason}", reason=reason)
     kind = LaterError if isinstance(error, LaterError) else DataError
-    return kind(message, where=where, found=reason, hint=error.hint)
+    return kind(message, where=where, found=error.found, expected=error.expected, hint=error.hint)
 
 
 ANYWHERE = ImageAccess()
 """Files anywhere, and public addresses."""
 
 
+def is_windows_path(text: str) -> bool:
+    r"""Say whether a path starts with a drive or a server of Windows and this is another system.
+
+    >>> [is_windows_path(text) for text in (r"D:\a.jpg", r"\\nas\a.jpg", "images/a.jpg")]
+    [True, True, False]
+    """
+    return os.name != "nt" and (
+        (text[1:3] in (":\\", ":/") and text[0].isalpha()) or text.startswith("\\\\")
+    )
+
+
 def place_of(cell: str, root: Path) -> str:
     r"""Return where a table's image is: an address as it is, a path from ``root``.
 
-    A path as Windows writes it (``图片\a.jpg``) is read with ``/``, unless a file has that name.
+    A path as Windows writes it (``图片\a.jpg``) is read with ``/``, unless a file has that name;
+    one with a drive or a server (``D:\a.jpg``) stays, and reading it says what to do.
     """
     if is_address(cell):
         return cell
     path = root / cell
+    if is_windows_path(cell) and not path.exists():
+        return cell
     if "\\" in cell and not path.exists():
         path = root / cell.replace("\\", "/")
     return str(path)

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from bagformer_cli.data.colour import scale_transparent_grey, shown_rgb
-from bagformer_cli.data.jpeg import grey_end, is_cut_off
-from bagformer_cli.errors import DataError
+from bagformer_cli.data.jpeg import grey_end, is_cut_off, lacks_scans
+from bagformer_cli.errors import DataError, listed
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import read_regular
 
@@ -76,6 +76,7 @@ _OTHERS = (
     (b"\0\0\0\x0cJXL ", "JPEG XL"),
 )
 _KNOWN = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+_HEIF_BRANDS = (b"hei", b"hev", b"mif", b"msf")
 
 
 @cache
@@ -99,6 +100,19 @@ def readable_endings() -> frozenset[str]:
     """Return the endings of the files that can be read, in lower case: ``.jpg`` and others."""
     formats = (*readable_formats(), "MPO")  # a JPEG with a second image; the first one is read
     return frozenset(ending for ending, name in Image.EXTENSION.items() if name in formats)
+
+
+def has_image_mark(head: bytes) -> bool:
+    """Say whether the first 16 bytes of a file are those of JPEG, PNG, WebP, GIF, HEIC or AVIF.
+
+    A file is read by its content, whatever its ending says. Other formats are known by their
+    ending alone: the raw images of cameras begin as TIFF files do.
+    """
+    if head[:4] == b"RIFF":
+        return head[8:12] == b"WEBP"
+    if head[4:8] == b"ftyp":
+        return head[8:11].lower() in _HEIF_BRANDS or head[8:12] in (b"avif", b"avis")
+    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8"))
 
 
 def decode(
@@ -140,6 +154,8 @@ def decode(
     # A decoder that reaches the end of a JPEG too early fills the rest with grey, without an error.
     if image.format in ("JPEG", "MPO") and grey_end(image) and is_cut_off(source):
         raise _broken(where, tr("the pixels end before the end of the file"))
+    if image.info.get("progressive") and lacks_scans(source):
+        raise _broken(where, tr("a progressive JPEG without its last scans"))
     return rgb
 
 
@@ -230,7 +246,7 @@ def _not_an_image(data: bytes, where: str | Path | None) -> DataError:
     if data.startswith(_KNOWN):
         return _broken(where, tr("a header that cannot be read"))
     brand = data[8:12].lower() if data[4:8] == b"ftyp" else b""
-    if brand[:3] in (b"hei", b"hev", b"mif", b"msf") and "HEIF" not in readable_formats():
+    if brand[:3] in _HEIF_BRANDS and "HEIF" not in readable_formats():
         return DataError(
             tr("HEIC images need the package pillow-heif."),
             where=where,
@@ -243,7 +259,7 @@ def _not_an_image(data: bytes, where: str | Path | None) -> DataError:
         where=where,
         found=tr("an empty file") if not data else tr("a file of type {type}", type=kind) if kind
         else None,
-        expected=tr("one of: {names}", names=", ".join(readable_formats())),
+        expected=tr("one of: {names}", names=listed(readable_formats())),
     )  # fmt: skip
 
 

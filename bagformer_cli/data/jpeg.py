@@ -7,15 +7,22 @@ libjpeg fills what is missing with grey and only warns, and Pillow does not pass
 
 A grey end alone is no proof: the image may be grey there. So other data is inserted before the end
 mark. A decoder that needs no more data ignores it; one that does decodes it, and its pixels change.
+
+A progressive JPEG has the whole image in every scan, first blurred, then finer. Without its last
+scans it stays blurred, also without an error. Its scan headers say which bits each one adds.
 """
 
 from __future__ import annotations
 
 import io
+import re
 
 from PIL import Image
 
 _START_OF_SCAN, _END = 0xDA, b"\xff\xd9"
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # ends the data of a scan
+_COEFFICIENTS = 64  # of a block
+_ALL_BITS = 16  # more than a scan can leave out
 _OTHER_DATA = bytes(range(1, 255)) * 64
 _GREY = {127, 128}  # 127 in CMYK, which Pillow inverts
 
@@ -44,6 +51,34 @@ def is_cut_off(data: bytes) -> bool:
         return _pixels(data) != _pixels(data[:end] + _OTHER_DATA + _END)
     except Exception:  # the end mark was part of a segment between two scans
         return False
+
+
+def lacks_scans(data: bytes) -> bool:
+    """Say whether a progressive JPEG ends before the scans that complete it.
+
+    Args:
+        data: A file that can be decoded.
+    """
+    missing_bits: dict[int, list[int]] = {}  # component: of each coefficient of its blocks
+    at = _first_scan(data)
+    while 0 <= at < len(data) - 4 and data[at : at + 2] != _END:
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == _START_OF_SCAN:
+            # length, n, n × (component, tables), first and last coefficient, bits: before, missing
+            count = data[at + 4]
+            parameters = data[at + 5 + 2 * count : at + 8 + 2 * count]
+            if len(parameters) < 3:
+                return True
+            begin, end, bits = parameters
+            for component in data[at + 5 : at + 5 + 2 * count : 2]:
+                missing = missing_bits.setdefault(component, [_ALL_BITS] * _COEFFICIENTS)
+                for coefficient in range(begin, min(end, _COEFFICIENTS - 1) + 1):
+                    missing[coefficient] = bits & 15
+        found = _MARKER.search(data, at + 2 + size)
+        if found is None:
+            break
+        at = found.start()
+    return any(any(missing) for missing in missing_bits.values())
 
 
 def _first_scan(data: bytes) -> int:

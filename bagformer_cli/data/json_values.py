@@ -18,6 +18,7 @@ from bagformer_cli.errors import DataError, shortened
 from bagformer_cli.messages import tr
 
 _NOT_ZERO = re.compile(r"[-0.]*[1-9]")
+_INFINITE = (math.inf, -math.inf)
 _SURE_DIGITS = 15  # decimal digits that a float always holds
 
 
@@ -38,8 +39,11 @@ def json_object(text: str) -> dict[str, Any]:
             caller adds file and line.
     """
     try:
-        values = _DECODER.decode(text)
-        if isinstance(values, dict):
+        text = text.strip(" \t\r\n")  # the blanks of JSON
+        values, end = _DECODER.raw_decode(text)
+        if end != len(text):
+            values = None
+        elif isinstance(values, dict) and ("[" in text or text.count("{") > 1):
             values = {name: _flat(value) for name, value in values.items()}
     except (ValueError, RecursionError):
         values = None
@@ -81,6 +85,10 @@ def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _number(text: str) -> float | str:
+    if len(text) <= _SURE_DIGITS:  # most numbers, without another call
+        found = float(text)
+        if found and found not in _INFINITE:
+            return found
     value = exact_float(text)
     return text if value is None else value
 

@@ -39,7 +39,7 @@ from bagformer_cli.data.muge_lines import (
     parse_query_line,
     repeated,
 )
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, InputError, listed
 from bagformer_cli.files import atomic_file, disk_errors
 from bagformer_cli.messages import tr
 
@@ -132,7 +132,7 @@ class MugeFolder:
                 raise InputError(
                     tr("The split '{split}' is not complete: a file is missing.", split=split),
                     where=path,
-                    found=tr("complete splits: {splits}", splits=", ".join(self.splits) or "-"),
+                    found=tr("complete splits: {splits}", splits=listed(self.splits) or "-"),
                     hint=tr("Choose one of the complete splits, or add the missing file."),
                 )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bagformer_cli.data.byte_ranges import decode_line
-from bagformer_cli.errors import DataError
+from bagformer_cli.errors import DataError, listed
 from bagformer_cli.messages import tr
 from bagformer_cli.text.characters import is_blank
 
@@ -72,8 +72,8 @@ def parse_query_line(raw: bytes, *, items: bool = True) -> Query:
         if field not in line and (field != items_field or items):
             raise DataError(
                 tr("The field '{field}' is missing.", field=field),
-                found=", ".join(map(str, line)) or "{}",
-                expected=", ".join(FIELDS[naming]),
+                found=listed(line) or "{}",
+                expected=listed(FIELDS[naming]),
             )
     title = line[text_field]
     if not isinstance(title, str) or is_blank(title) or not _is_unicode(title):
@@ -82,16 +82,16 @@ def parse_query_line(raw: bytes, *, items: bool = True) -> Query:
             found=_shown(ascii(title).encode()),
             expected=tr("a string that is not empty"),
         )
-    listed = line.get(items_field, [])
-    if listed is None and not items:  # hidden answers, written as null
-        listed = []
-    if not isinstance(listed, list):
+    given = line.get(items_field, [])
+    if given is None and not items:  # hidden answers, written as null
+        given = []
+    if not isinstance(given, list):
         raise DataError(
             tr("'{field}' is not a list.", field=items_field),
-            found=_shown(ascii(listed).encode()),
+            found=_shown(ascii(given).encode()),
             expected=tr("a list of image ids (whole numbers)"),
         )
-    item_ids = (parse_id(item, items_field) for item in listed)
+    item_ids = (parse_id(item, items_field) for item in given)
     return Query(parse_id(line[id_field], id_field), title, tuple(dict.fromkeys(item_ids)))
 
 

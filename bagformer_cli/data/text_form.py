@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
-from bagformer_cli.data.byte_ranges import ByteRange, decode_line, file_stamp
+from bagformer_cli.data.byte_ranges import MAX_LINE, ByteRange, decode_line, file_stamp
 from bagformer_cli.errors import DataError, InputError, cannot_read
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import open_regular
@@ -88,6 +90,50 @@ def _text_form(path: Path, encoding: str, *stamp: int) -> TextForm:
     if found not in _WIDE:
         _require_text(path, head, form)
     return form
+
+
+class TextLine(NamedTuple):
+    """A decoded line.
+
+    Args:
+        text: Its text without the line end; the first characters if there is an error.
+        number: Its number in the file, from 1.
+        end: Offset of the next line.
+        error: Why it is not text; None: it is.
+    """
+
+    text: str
+    number: int
+    end: int
+    error: DataError | None = None
+
+
+def text_lines(source: Path, encoding: str, offset: int = 0, number: int = 0) -> Iterator[TextLine]:
+    """Read the lines of a text file; one that is no text has an error.
+
+    Args:
+        source: The file.
+        encoding: The encoding that the user gave.
+        offset: Offset of the first byte of a line, at which to start.
+        number: Number of lines before it.
+
+    Raises:
+        InputError: The file cannot be read, or there is no such encoding.
+        DataError: Most of its lines are not text in this encoding.
+    """
+    form = text_form(source, encoding)
+    codec, hint = form.encoding, encoding_hint(form.encoding)
+    for line in form.byte_range(source, offset).lines():
+        raw, begin, end = line
+        number += 1
+        error = None
+        try:
+            if end - begin > MAX_LINE:
+                line.require_whole()
+            text = decode_line(raw, None, codec, hint)
+        except DataError as caught:
+            text, error = raw[:60].decode(codec, "replace"), caught
+        yield TextLine(text.rstrip("\r\n").lstrip("\ufeff"), number, end, error)
 
 
 def encoding_hint(encoding: str) -> str:

@@ -31,7 +31,7 @@ from bagformer_cli.data.byte_ranges import Line, file_stamp
 from bagformer_cli.data.columns import LOOKED_AT, are_headings
 from bagformer_cli.data.csv_cells import Row
 from bagformer_cli.data.workbook_xml import Merged, sheet_notes
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, InputError, listed
 from bagformer_cli.files import atomic_file, cache_folder, sha256_of
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import open_regular
@@ -80,7 +80,7 @@ class Sheet:
                     "{path}: the first sheet '{name}' is read; --sheet names another: {others}",
                     path=path.name,
                     name=self.name,
-                    others=", ".join(self.others),
+                    others=listed(self.others),
                 )
             )
         if self.no_values:
@@ -263,7 +263,7 @@ def _chosen(names: list[str], sheet: str | None, path: Path) -> str:
         tr("The workbook has no such sheet."),
         where=path,
         found=f"--sheet {sheet}",
-        expected=", ".join(names),
+        expected=listed(names),
     )
 
 

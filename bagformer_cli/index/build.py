@@ -32,11 +32,14 @@ class Added:
         rows: The number of products added or replaced.
         skipped: The products left out, as errors.
         unknown: Attributes of the catalogue that the index does not have; they were left out.
+        unchanged: Ids of products that were left out and are in the index: it keeps an older
+            version of them.
     """
 
     rows: int = 0
     skipped: list[InputError] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
 
 
 def add_catalogue(
@@ -81,6 +84,9 @@ def add_catalogue(
             added.rows += rows.num_rows
             task.advance(rows.num_rows)
     left_out.finish()
+    missed = [error.product for error in left_out.errors if error.product is not None]
+    stored = engine.stored(list(dict.fromkeys(missed)))
+    added.unchanged = [name for name in dict.fromkeys(missed) if name in stored]
     encoder.titles.warn_of_cut(progress.warn)
     return added
 
@@ -107,7 +113,7 @@ def add_encoded(engine: Engine, folder: Path, progress: Progress = SILENT) -> Ad
                 new, repeated = _split_repeated(rows, seen)
                 for name in repeated:
                     left_out(_repeated(name, str(file)))
-                engine.upsert(_fitted(new, engine.layout))
+                engine.upsert(_fitted(new, layout, engine.layout))
                 added.rows += new.num_rows
             task.advance(1, **{tr("number of products"): added.rows})
     left_out.finish()
@@ -129,14 +135,24 @@ def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _unique(products: Iterable[Product | InputError]) -> Iterator[Product | InputError]:
-    """Yield the products; an error in place of each one whose id occurred before."""
+    """Yield the products; an error in place of each one whose id occurred before.
+
+    An error of a product that another row of the catalogue does give loses the product's id.
+    """
     seen: set[str] = set()
+    broken: dict[str, list[InputError]] = {}
     for product in products:
-        if isinstance(product, Product) and product.id in seen:
-            yield _repeated(product.id, product.where)
-            continue
-        if isinstance(product, Product):
+        if isinstance(product, InputError):
+            if product.product in seen:
+                product.product = None
+            elif product.product is not None:
+                broken.setdefault(product.product, []).append(product)
+        elif product.id in seen:
+            product = _repeated(product.id, product.where)
+        else:
             seen.add(product.id)
+            for error in broken.pop(product.id, ()):
+                error.product = None
         yield product
 
 
@@ -159,14 +175,23 @@ def _repeated(name: str, where: str) -> DataError:
     )
 
 
-def _fitted(rows: pa.Table, layout: Layout) -> pa.Table:
-    """Return the rows with the index's columns: extra ones are dropped, missing ones are null."""
+def _fitted(rows: pa.Table, given: Layout, layout: Layout) -> pa.Table:
+    """Return rows with the columns of an index: extra ones are dropped, missing ones are null.
+
+    Args:
+        rows: The rows.
+        given: Their layout.
+        layout: The index's.
+    """
     columns = []
     for wanted in layout.schema:
         if wanted.name not in rows.schema.names:
             columns.append(pa.nulls(rows.num_rows, wanted.type))
             continue
+        kinds = [one.attributes.get(wanted.name) for one in (given, layout)]
         try:
+            if kinds == ["str", "date"]:  # both are text, but of different forms
+                raise pa.ArrowInvalid
             columns.append(rows[wanted.name].cast(wanted.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise DataError(

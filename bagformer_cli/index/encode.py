@@ -206,8 +206,10 @@ def _unusable(product: Product, error: InputError) -> InputError:
     """Name the product in an error of its image; a row of a table also names the image."""
     if product.image == product.where:
         error.where = product.place
-        return error
-    return image_error(product.place, error)
+    else:
+        error = image_error(product.place, error)
+    error.product = product.id
+    return error
 
 
 def make_thumbnail(data: bytes, image: Image.Image, side: int) -> bytes | None:

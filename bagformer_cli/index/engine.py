@@ -163,6 +163,10 @@ class Engine(ABC):
         """Delete rows by id, or by a filter; return how many were deleted."""
 
     @abstractmethod
+    def stored(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that products of the index have."""
+
+    @abstractmethod
     def count(self, where: str | None = None) -> int:
         """Count all rows, or those that match a filter."""
 

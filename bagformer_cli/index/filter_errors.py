@@ -6,7 +6,7 @@ import re
 
 from bagformer_cli.config.expected import type_word
 from bagformer_cli.data.columns import columns_of
-from bagformer_cli.errors import InputError, nearest, with_place
+from bagformer_cli.errors import InputError, listed, nearest, with_place
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
 
@@ -52,7 +52,7 @@ def unknown_attribute(
     return InputError(
         tr("The index has no attribute '{name}'.", name=name),
         where=where,
-        expected=", ".join(names),
+        expected=listed(names),
         hint=hint,
     )
 
@@ -62,16 +62,14 @@ def misfit(name: str, kind: str, found: str, where: str) -> InputError:
 
     Args:
         name: The attribute.
-        kind: Its type, one of ``bool``, ``float``, ``int``, ``str``.
+        kind: Its type, one of ``bool``, ``float``, ``int``, ``date``, ``str``.
         found: The value, as it was written.
         where: The filter, shortened.
     """
     if kind == "str" and name not in {"id", "title"}:
-        hint = tr(
-            "Not all its values were numbers when the index was built, so it is compared as "
-            "text, in single quotes. To compare numbers, correct the table and build the "
-            "index again."
-        )
+        hint = _not_numbers()
+    elif kind == "date":
+        hint = tr("Dates go in single quotes: {name} >= '2024-06-15'", name=name)
     else:
         hint = tr("Text goes in single quotes, numbers and TRUE or FALSE without quotes.")
     return InputError(
@@ -80,6 +78,30 @@ def misfit(name: str, kind: str, found: str, where: str) -> InputError:
         found=f"{name}: {found}",
         expected=with_place(type_word(kind), name),
         hint=hint,
+    )
+
+
+def letters(name: str, found: str, where: str) -> InputError:
+    """Return the error for ``price < '100'`` where prices are text: '1000' would be less.
+
+    Args:
+        name: The attribute.
+        found: The value, as it was written.
+        where: The filter, shortened.
+    """
+    return InputError(
+        tr("'{name}' is text: a comparison by letters would put '1000' before '99'.", name=name),
+        where=where,
+        found=found,
+        hint=_not_numbers(),
+    )
+
+
+def _not_numbers() -> str:
+    return tr(
+        "Not all its values were numbers when the index was built, so it is compared as "
+        "text, in single quotes. To compare numbers, correct the table and build the "
+        "index again."
     )
 
 

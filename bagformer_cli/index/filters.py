@@ -17,6 +17,7 @@ compares one attribute, on its left side, with values of the attribute's type.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import ClassVar
@@ -25,10 +26,13 @@ import sqlglot
 from sqlglot import Dialect, ParseError, Token, TokenType, exp
 from sqlglot.errors import SqlglotError
 
+from bagformer_cli.data.catalogue.dates import date_of
+from bagformer_cli.data.catalogue.values import number_of
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.filter_errors import (
     EXAMPLE,
     MAX_SHOWN,
+    letters,
     misfit,
     not_an_expression,
     short,
@@ -55,6 +59,8 @@ SWAPPED: dict[type[Tree], type[Tree]] = {
 ROUNDED: dict[type[Tree], Callable[[float], int]] = {
     exp.LT: math.ceil, exp.LTE: math.floor, exp.GT: math.floor, exp.GTE: math.ceil,
 }  # fmt: skip
+ORDERED = {exp.LT, exp.LTE, exp.GT, exp.GTE}
+_DATE_PATTERN = re.compile(r"[-0-9:. %_]*")  # of LIKE: no other character is in a stored date
 PARTS: dict[type[Tree], set[str]] = {
     **{kind: {"this", "expression"} for kind in COMPARISONS},
     exp.In: {"this", "expressions"},
@@ -213,9 +219,7 @@ class _Check:
             if isinstance(low, exp.Null) or isinstance(high, exp.Null):
                 raise self._misfit(column, short(node.sql()))
             return exp.Between(this=column, low=low, high=high)
-        if self._kind(column) != "str":
-            raise self._misfit(column, "LIKE")
-        pattern = self._value(column, node.expression, exp.EQ)
+        pattern = self._pattern(column, node.expression)
         if pattern.this.count("%") > MAX_WILDCARDS:
             raise InputError(
                 tr("The pattern of LIKE has too many wildcards."),
@@ -224,6 +228,21 @@ class _Check:
             )
         like = exp.Like(this=column, expression=pattern)
         return exp.Not(this=like) if node.args.get("negate") else like
+
+    def _pattern(self, column: exp.Column, node: Tree) -> Tree:
+        """Return the pattern of ``LIKE``; one for dates must be able to match a stored date.
+
+        Raises:
+            InputError: The attribute is no text and no date, or the pattern is no such text.
+        """
+        kind, literal = self._kind(column), node.unnest()
+        if kind not in {"str", "date"}:
+            raise self._misfit(column, "LIKE")
+        if type(literal) is not exp.Literal:
+            raise self._unsupported(literal)
+        if not literal.is_string or (kind == "date" and not _DATE_PATTERN.fullmatch(literal.this)):
+            raise self._misfit(column, short(f"LIKE {literal.sql()}"))
+        return literal.copy()
 
     def _comparison(self, node: Tree) -> Tree:
         left, right = node.this.unnest(), node.expression.unnest()
@@ -264,7 +283,7 @@ class _Check:
         """Return a literal of the attribute's type; NULL for a fraction that no whole number is.
 
         Raises:
-            InputError: The value has another type.
+            InputError: The value has another type, or is a number whose letters would be compared.
         """
         node = node.unnest()
         kind = self._kind(column)
@@ -278,9 +297,19 @@ class _Check:
         literal = node.this if negative else node
         if type(literal) is not exp.Literal or (negative and literal.is_string):
             raise self._unsupported(node)
-        if kind == "bool" or literal.is_string != (kind == "str"):
+        if kind == "bool" or literal.is_string != (kind in {"str", "date"}):
             raise self._misfit(column, short(node.sql()))
-        return literal.copy() if kind == "str" else self._number(column, node, comparison)
+        if kind == "date":
+            date = date_of(literal.this)
+            if date is None:
+                raise self._misfit(column, short(node.sql()))
+            return exp.Literal.string(date)
+        if kind == "str":
+            number = comparison in ORDERED and number_of(literal.this) is not None
+            if number and column.name not in {"id", "title"}:
+                raise letters(column.name, short(node.sql()), self.where)
+            return literal.copy()
+        return self._number(column, node, comparison)
 
     def _number(self, column: exp.Column, node: Tree, comparison: type[Tree]) -> Tree:
         """Return a finite number: for an attribute of type int a whole one of 64 bits, or NULL."""

@@ -106,6 +106,11 @@ class LanceEngine(Engine):
 
     # -------------------------------------------------------------------------------- reading
 
+    def stored(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that rows have."""
+        self._follow()
+        return self.table.stored(storable(ids))
+
     def count(self, where: str | None = None) -> int:
         """Count all rows, or those that match a filter."""
         self._follow()

@@ -56,7 +56,7 @@ from bagformer_cli.vectors.residual_codes import Codebook
 Keys = NDArray[np.uint64]
 
 NAME = b"xmr_index"  # metadata: the unique name of the index
-IDS_PER_DELETE = 1000
+IDS_AT_ONCE = 1000
 MIN_INDEXED_ROWS = 20_000
 """Rows from which single vectors and ids are indexed; below, scanning them is as fast."""
 MIN_PROBES = 32  # partitions of the vector index that every search reads
@@ -212,10 +212,7 @@ class LanceTable:
 
     def remove(self, ids: Sequence[str], condition: str | None) -> int:
         """Delete rows by id, and those that match a condition; return how many were deleted."""
-        conditions = [] if condition is None else [condition]
-        for begin in range(0, len(ids), IDS_PER_DELETE):
-            part = ids[begin : begin + IDS_PER_DELETE]
-            conditions.append(f"id IN ({', '.join(map(_quoted, part))})")
+        conditions = [*([] if condition is None else [condition]), *_conditions(ids)]
         removed = 0
         with lance_errors(self.uri), self.writing() as table:
             for one in conditions:
@@ -264,6 +261,15 @@ class LanceTable:
                 database.drop_table(INCOMPLETE)
 
     # -------------------------------------------------------------------------------- reading
+
+    def stored(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that rows have."""
+        found: set[str] = set()
+        with lance_errors(self.uri):
+            for condition in _conditions(ids):
+                rows = self._table.search().where(condition).select(["id"]).to_arrow()
+                found.update(rows["id"].to_pylist())
+        return found
 
     def count(self, condition: str | None = None) -> int:
         """Count the rows, or those that match a condition."""
@@ -349,6 +355,12 @@ def _open_table(uri: str, name: str = TABLE) -> Any:
 def has_side(side: Side) -> str:
     """Return the condition that a row has a side."""
     return f"{side}_count IS NOT NULL"
+
+
+def _conditions(ids: Sequence[str]) -> Iterator[str]:
+    """Yield conditions that together match the rows with these ids."""
+    for begin in range(0, len(ids), IDS_AT_ONCE):
+        yield f"id IN ({', '.join(map(_quoted, ids[begin : begin + IDS_AT_ONCE]))})"
 
 
 def _quoted(text: str) -> str:

@@ -53,6 +53,7 @@ _SCHEMA = {
     "int": q.PayloadSchemaType.INTEGER,
     "float": q.PayloadSchemaType.FLOAT,
     "bool": q.PayloadSchemaType.BOOL,
+    "date": q.PayloadSchemaType.DATETIME,
 }
 
 
@@ -212,6 +213,18 @@ class QdrantEngine(Engine):
 
     # ------------------------------------------------------------------------------- reading
 
+    def stored(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that rows have."""
+        points = {point_id(name): name for name in storable(ids)}
+        keys: list[Any] = list(points)
+        found: set[str] = set()
+        with _errors(self.uri):
+            for begin in range(0, len(keys), VALUES_AT_ONCE):
+                part = keys[begin : begin + VALUES_AT_ONCE]
+                records = self._client.retrieve(self._collection, part, with_payload=False)
+                found.update(points[str(record.id)] for record in records)
+        return found
+
     def count(self, where: str | None = None) -> int:
         """Count all rows, or those that match a filter."""
         condition = None if where is None else self._filter(where)
@@ -327,7 +340,8 @@ class QdrantEngine(Engine):
     # -------------------------------------------------------------------------------- inside
 
     def _filter(self, where: str) -> q.Filter:
-        return qdrant_filter(parse_filter(where, self.layout), self._values)
+        dates = [name for name, kind in self.layout.attributes.items() if kind == "date"]
+        return qdrant_filter(parse_filter(where, self.layout), self._values, dates)
 
     def _values(self, name: str) -> Iterator[Any]:
         """Yield an attribute's value of every row; reads the whole collection."""

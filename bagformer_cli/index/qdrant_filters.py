@@ -17,7 +17,8 @@ becomes the list of the values that match::
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
 from typing import Any
 
 from qdrant_client import models as q
@@ -37,17 +38,18 @@ Values = Callable[[str], Iterable[Any]]
 RANGES: dict[type[Tree], str] = {exp.LT: "lt", exp.LTE: "lte", exp.GT: "gt", exp.GTE: "gte"}
 
 
-def qdrant_filter(tree: Tree, values: Values) -> q.Filter:
+def qdrant_filter(tree: Tree, values: Values, dates: Collection[str] = ()) -> q.Filter:
     """Render a checked tree.
 
     Args:
         tree: The tree.
         values: Reads the values of an attribute; called only for predicates that Qdrant lacks.
+        dates: The attributes that are dates.
 
     Raises:
         InputError: A predicate that Qdrant lacks matches too many values.
     """
-    return q.Filter(must=[_Renderer(values).condition(tree, negated=False)])
+    return q.Filter(must=[_Renderer(values, dates).condition(tree, negated=False)])
 
 
 def key_of(name: str) -> str:
@@ -61,8 +63,8 @@ def key_of(name: str) -> str:
 
 
 class _Renderer:
-    def __init__(self, values: Values) -> None:
-        self._values = values
+    def __init__(self, values: Values, dates: Collection[str]) -> None:
+        self._values, self._dates = values, dates
 
     def condition(self, tree: Tree, *, negated: bool) -> Any:
         if isinstance(tree, exp.Paren):
@@ -88,7 +90,7 @@ class _Renderer:
 
     def _predicate(self, tree: Tree, key: str) -> Any:
         if isinstance(tree, exp.In):
-            values = [value_of(value) for value in tree.expressions]
+            values = [self._value(tree, value) for value in tree.expressions]
             if all(isinstance(value, str) for value in values) or all(
                 type(value) is int for value in values
             ):
@@ -98,16 +100,26 @@ class _Renderer:
             pattern = str(value_of(tree.expression))
             return _like(key, pattern) or self._listed(tree, key, like_pattern(pattern).fullmatch)
         if isinstance(tree, exp.EQ):
-            return _equal(key, value_of(tree.expression))
+            return _equal(key, self._value(tree, tree.expression))
         if isinstance(tree, exp.Between):
-            limits = {"gte": value_of(tree.args["low"]), "lte": value_of(tree.args["high"])}
+            limits = {
+                "gte": self._value(tree, tree.args["low"]),
+                "lte": self._value(tree, tree.args["high"]),
+            }
         else:
-            limits = {RANGES[type(tree)]: value_of(tree.expression)}
+            limits = {RANGES[type(tree)]: self._value(tree, tree.expression)}
+        if tree.this.name in self._dates:
+            return q.FieldCondition(key=key, range=q.DatetimeRange(**limits))
         if all(not isinstance(v, str) and abs(v) <= MAX_EXACT for v in limits.values()):
             return q.FieldCondition(
                 key=key, range=q.Range(**{name: float(value) for name, value in limits.items()})
             )
         return self._listed(tree, key, lambda value: _in_range(value, limits))
+
+    def _value(self, tree: Tree, literal: Tree) -> Any:
+        """Return a literal's value; for an attribute of dates, which Qdrant orders, its time."""
+        value = value_of(literal)
+        return datetime.fromisoformat(str(value)) if tree.this.name in self._dates else value
 
     def _listed(self, tree: Tree, key: str, matches: Callable[[Any], Any]) -> Any:
         """Render a predicate that Qdrant lacks as the list of the values that match."""
@@ -124,7 +136,9 @@ class _Renderer:
         return q.FieldCondition(key=key, match=q.MatchAny(any=sorted(found)))
 
 
-def _equal(key: str, value: Value) -> Any:
+def _equal(key: str, value: Value | datetime) -> Any:
+    if isinstance(value, datetime):
+        return q.FieldCondition(key=key, range=q.DatetimeRange(gte=value, lte=value))
     if isinstance(value, float):
         return q.FieldCondition(key=key, range=q.Range(gte=value, lte=value))
     return q.FieldCondition(key=key, match=q.MatchValue(value=value))

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from bagformer_cli.config.expected import type_word
 from bagformer_cli.data.catalogue.products import Product
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, InputError, listed
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook, code_width
@@ -57,7 +57,13 @@ _ARROW_TYPES = {
     RESIDUAL4: pa.uint8(),
 }
 _TORCH_TYPES = {"int8": torch.int8, "float16": torch.float16, "float32": torch.float32}
-_ATTRIBUTES = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "str": pa.string()}
+_ATTRIBUTES = {
+    "bool": pa.bool_(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "date": pa.string(),  # as 2024-06-01 or 2024-06-01 08:30:00: see data/catalogue/dates.py
+    "str": pa.string(),
+}
 _JSON_NAMES = {"single_vector": "one", "reduction": "fewer"}  # fields with another name on disk
 
 
@@ -73,7 +79,8 @@ class Layout:
         sides: Which sides rows may have.
         reduction: How images got fewer vectors, for example ``{"pool": 4}``; see
             ``compression/token_pooling.py``.
-        attributes: Name and type (``bool``, ``int``, ``float``, ``str``) of each attribute.
+        attributes: Name and type (``bool``, ``int``, ``float``, ``date``, ``str``) of each
+            attribute.
         checkpoint: The model's folder when the first row was made; used to find it again.
         codebook: The digest of the codebook of residual codes; empty for other types.
         version: The version of this format.
@@ -144,7 +151,7 @@ class Layout:
             raise InputError(
                 tr("This version of xmr cannot read vectors of this type."),
                 found=layout.dtype,
-                expected=", ".join(_ARROW_TYPES),
+                expected=listed(_ARROW_TYPES),
                 hint=tr("Encode the catalogue again with another --dtype."),
             )
         return layout
@@ -199,7 +206,7 @@ class Layout:
             raise InputError(
                 tr("The index holds no {side}s.", side=side),
                 where=where,
-                expected=", ".join(self.sides),
+                expected=listed(self.sides),
             )
 
     def require_same(self, other: Layout, where: str) -> None:

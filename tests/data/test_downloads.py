@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from bagformer_cli.data import downloads
+from bagformer_cli.data import download_cache, downloads
+from bagformer_cli.data.download_cache import delete_oldest
 from bagformer_cli.data.downloads import download, is_address
 from bagformer_cli.data.image_files import ImageAccess, place_of
 from bagformer_cli.data.importing.table_import import ImportOptions, import_table
@@ -190,6 +192,32 @@ def test_other_addresses_are_refused(address: str) -> None:
         ImageAccess().read(place_of(address, Path("/root")) if is_address(address) else address)
 
 
+def test_the_oldest_images_leave_the_cache(tmp_path: Path) -> None:
+    for number in range(10):
+        path = tmp_path / f"{number % 3}" / f"{number}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(100))
+        os.utime(path, (number, number))
+    delete_oldest(tmp_path, 1000)
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 10
+    delete_oldest(tmp_path, 999)
+    left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["3", "4", "5", "6", "7", "8", "9"]  # 80 % of the limit at most
+
+
+def test_a_full_cache_is_noticed_while_images_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+    monkeypatch.setenv("XMR_CACHE", str(tmp_path))
+    monkeypatch.setattr(download_cache, "_SIZED_EVERY", 2)
+    monkeypatch.setattr(download_cache, "_stored", 0)
+    monkeypatch.setattr(download_cache, "delete_oldest", looks.append)
+    for number in range(5):
+        download_cache.store(f"https://a.cn/{number}", b"x")
+    assert looks == [tmp_path / "images"] * 3
+
+
 def test_paths_are_no_addresses() -> None:
     for path in (
         "a.jpg",
@@ -212,7 +240,7 @@ def test_every_address_costs_its_own_row(server: str, tmp_path: Path) -> None:
     done = import_table(tmp_path / "t.csv", tmp_path / "o", ImportOptions(download="any"))
     assert done.splits["train"].images == 42
     (error,) = done.left_out
-    assert "t.csv:3 (B)" in str(error)
+    assert "t.csv:3 (id B)" in str(error)
     assert f"{server}/gone.png" in str(error)
     assert "HTTP 404" in str(error)
     images = dict(iter_images(MugeFolder(tmp_path / "o").images_path("train")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -100,6 +101,24 @@ def test_what_cannot_be_decoded_is_a_clear_error(
         check(data, where="imgs.tsv:7")
     assert caught.value.where == "imgs.tsv:7"
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("check", [decode, verify])
+def test_a_progressive_jpeg_without_its_last_scans_is_cut_off(
+    check: Callable[[bytes], object], mode: str
+) -> None:
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+    Image.fromarray(noise).convert(mode).save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    check(data)
+    scans = [found.start() for found in re.finditer(b"\xff\xda", data)]
+    assert len(scans) > 4
+    for scan in scans[1:]:  # without an end mark Pillow itself says that the file is cut off
+        for end in (b"", b"\xff\xd9"):
+            with pytest.raises(DataError, match="cut off"):
+                check(data[:scan] + end)
 
 
 def test_a_bomb_is_the_same_error_where_warnings_are_errors() -> None:

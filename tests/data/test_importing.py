@@ -150,12 +150,14 @@ def test_broken_rows_are_left_out_named_and_counted_or_stop_a_strict_import(
     assert run.code == 0, run.err
     assert run.json()["splits"]["train"] == {"queries": 1, "images": 1, "pairs": 1}
     assert len(run.json()["skipped"]) == 4
+    lines = [text.partition("t.csv:")[2].partition(" ")[0] for text in run.json()["skipped"]]
+    assert lines == ["3", "4", "5", "6"]  # rows are read before images, but named in their order
     for line, identity in enumerate("BCDE", 3):
-        assert f"t.csv:{line} ({identity})" in run.err
-        assert any(f"t.csv:{line} ({identity})" in text for text in run.json()["skipped"])
+        assert f"t.csv:{line} (id {identity})" in run.err
+        assert any(f"t.csv:{line} (id {identity})" in text for text in run.json()["skipped"])
     strict = xmr("data", "import", tmp_path / "t.csv", "--out", tmp_path / "s", "--strict")
     assert strict.code == 2
-    assert "(D)" in strict.err  # rows are read before images
+    assert "(id D)" in strict.err  # rows are read before images
     assert not (tmp_path / "s").exists()
 
 

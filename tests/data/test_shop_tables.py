@@ -9,8 +9,11 @@ from openpyxl import Workbook
 
 from bagformer_cli.data.catalogue.catalogue import open_catalogue
 from bagformer_cli.data.catalogue.products import Product
-from bagformer_cli.data.importing.rows import read_rows
+from bagformer_cli.data.image_cells import first_image
+from bagformer_cli.data.image_files import ImageAccess, place_of
+from bagformer_cli.data.importing.rows import Row, read_rows
 from bagformer_cli.errors import DataError, InputError
+from tests.support.datasets import picture
 
 HEADINGS = ["商品ID", "商品名称", "主图"]
 ABOVE = [["2024年秋季商品表"], ["version 1.00"], ["商品价目表", "", ""], ["a.b", "x"]]
@@ -67,6 +70,98 @@ def test_an_id_that_excel_shortened_costs_its_row(tmp_path: Path, identity: str)
         assert isinstance(rows[0], DataError)
         assert "last digits are lost" in str(rows[0])
         assert not isinstance(rows[1], InputError)
+
+
+@pytest.mark.parametrize("cell", ["D:\\photos\\a.jpg", "d:/photos/a.jpg", "\\\\nas\\photos\\a.jpg"])
+def test_a_drive_of_windows_is_one_sentence_that_says_what_to_do(tmp_path: Path, cell: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(f"image,title\n{cell},红裙\n", "utf-8")
+    (product,) = open_catalogue(path)
+    assert isinstance(product, Product)
+    assert product.image == cell
+    for within in (None, tmp_path):
+        with pytest.raises(InputError, match="path of a Windows machine") as caught:
+            ImageAccess(within).read(cell)
+        assert "Copy the images" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "first", "count"),
+    [
+        ("a.jpg", "a.jpg", 1),
+        ("红裙, 大码.jpg", "红裙, 大码.jpg", 1),
+        ("a.jpg;b.png", "a.jpg", 2),
+        ("图/a.jpg，图/b.webp,", "图/a.jpg", 2),
+        ("a.jpg\nb.jpg", "a.jpg", 2),
+        ("https://a.cn/1.jpg", "https://a.cn/1.jpg", 1),
+        ("https://a.cn/1,2;3.jpg?a=b|c", "https://a.cn/1,2;3.jpg?a=b|c", 1),
+        ("https://a.cn/1.jpg,https://a.cn/2.jpg", "https://a.cn/1.jpg", 2),
+        ("//a.cn/1.jpg; //a.cn/2.jpg | HTTPS://a.cn/3.jpg", "//a.cn/1.jpg", 3),
+        ("https://a.cn/1.jpg https://a.cn/2.jpg", "https://a.cn/1.jpg", 2),
+        ("abc:1:0:|https://a.cn/1.jpg;def:1:1:|https://a.cn/2.jpg;", "https://a.cn/1.jpg", 2),
+        ("abc:1:0:|https://a.cn/1.jpg", "https://a.cn/1.jpg", 1),
+        ("abc:1:0:|;def:1:1:|https://a.cn/2.jpg", "https://a.cn/2.jpg", 1),
+        ("abc:2:0:1627207:28320|https://a.cn/1;1.jpg;", "https://a.cn/1;1.jpg", 1),
+    ],
+)
+def test_the_first_of_several_pictures_is_read(
+    tmp_path: Path, cell: str, first: str, count: int
+) -> None:
+    assert first_image(cell) == (first, count)
+    path = tmp_path / "table.csv"
+    path.write_text(f'id,主图,标题\n1,a.jpg,蓝裙\n2,"{cell}",红裙\n3,"{cell}",红裙\n', "utf-8")
+    catalogue = open_catalogue(path)
+    product = list(catalogue)[1]
+    assert isinstance(product, Product)
+    assert product.image == place_of(first, tmp_path)
+    row = list(read_rows(path))[1]
+    assert isinstance(row, Row)
+    assert row.image == first
+    remarks = [one for one in catalogue.remarks if "several images" in one]
+    assert len(remarks) == (count > 1)
+    assert all(f"2, the first is {path}:3" in one for one in remarks)
+
+
+def test_pictures_of_a_taobao_export_without_addresses_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("id,主图,标题\n1,abc:1:0:|;def:1:1:|;,红裙\n2,a.jpg,蓝裙\n", "utf-8")
+    for rows in (list(open_catalogue(path)), list(read_rows(path))):
+        assert isinstance(rows[0], DataError)
+        assert "without their addresses" in str(rows[0])
+        assert f"{path}:2 (id 1)" in str(rows[0])
+        assert not isinstance(rows[1], InputError)
+
+
+@pytest.mark.parametrize(
+    "again", ["num_iid,title,pic_url,price", ",title,,", "商品ID,商品名称,主图,售价"]
+)
+def test_a_second_row_of_headings_is_no_product(tmp_path: Path, again: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(f"商品ID,商品名称,主图,售价\n{again}\n1,红裙,a.jpg,99\n", "utf-8")
+    catalogue = open_catalogue(path)
+    assert catalogue.attributes == {"售价": "float"}
+    for rows in (list(catalogue), list(read_rows(path))):
+        assert len(rows) == 2
+        assert "repeats the headings" in str(rows[0])
+        assert not isinstance(rows[1], InputError)
+
+
+def test_headings_in_the_middle_of_a_table_are_no_product_and_titles_stay(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("image,title\na.jpg,title\nimage,title\nb.jpg,红裙\n", "utf-8")
+    products = list(open_catalogue(path))
+    assert [isinstance(one, Product) for one in products] == [True, False, True]
+    path.write_text("title,price\ncaption,9\n红裙,9\n", "utf-8")
+    assert all(isinstance(one, Product) for one in open_catalogue(path))
+
+
+def test_files_of_a_folder_are_images_by_their_content(tmp_path: Path) -> None:
+    for name in ("a.heic", "b", "c.jpg_large", "d.tbi"):
+        (tmp_path / name).write_bytes(picture(1, form="JPEG"))
+    (tmp_path / "e.raw").write_bytes(b"II*\0 the beginning of a camera's raw image")
+    (tmp_path / "f.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    found = [one.id if isinstance(one, Product) else None for one in open_catalogue(tmp_path)]
+    assert found == ["a.heic", "b", "c.jpg_large", "d.tbi", None, "f.heic"]
 
 
 def test_a_path_of_windows_is_found(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bagformer_cli.data.catalogue.dates import date_of
 from bagformer_cli.data.catalogue.values import (
     MAX_WHOLE,
     Number,
@@ -85,6 +87,10 @@ def test_a_number_that_is_read_is_the_one_that_is_written(value: Any) -> None:
         (("true", "1"), "str"),
         ((1, 2.5, "7"), "float"),
         ((MAX_WHOLE + 1, 0.5), "str"),
+        (("2024/6/1", "2024-06-15", "2024年7月1日", "2024-6-1 8:30"), "date"),
+        (("2024/6/1", "待定"), "str"),
+        (("2024/6/1", 20240601), "str"),
+        (("6/1/2024", "6/15/2024"), "str"),
     ],
 )
 def test_the_type_of_a_column_is_that_of_all_its_values(values: Any, kind: str) -> None:
@@ -97,7 +103,7 @@ def test_a_reading_that_may_surprise_is_said() -> None:
     assert "'¥1,299' (t.csv:3) is 1299" in dressed
     odd = remark_of("price", seen("1", "2", "面议"), "str")
     assert odd is not None
-    assert "'面议' (t.csv:4) is not a number" in odd
+    assert "not numbers, because of 1 of 3 values: '面议' (t.csv:4). Correct" in odd
     currency = remark_of("price", seen("¥1", "$2", "3"), "str")
     assert currency is not None
     assert "'$2' (t.csv:3) is in another currency than '¥1'" in currency
@@ -106,6 +112,67 @@ def test_a_reading_that_may_surprise_is_said() -> None:
     long = remark_of("x", seen("1", "2", "长" * 1000), "str")
     assert long is not None
     assert len(long) < 200
+
+
+def test_the_values_that_make_a_column_text_are_counted_and_the_first_are_named() -> None:
+    one_of_two = remark_of("price", seen("199", "面议"), "str")
+    assert one_of_two is not None
+    many = remark_of("price", seen(*["1"] * 5, *["面议"] * 5), "str")
+    assert many is not None
+    assert (
+        "because of 5 of 10 values: '面议' (t.csv:7), '面议' (t.csv:8), '面议' (t.csv:9) …" in many
+    )
+    dates = remark_of("上架", seen("2024/6/1", "2024/6/2", 7, "待定"), "str")
+    assert dates is not None
+    assert "not dates, because of 2 of 4 values: 7 (t.csv:4), '待定' (t.csv:5)" in dates
+
+
+def test_dates_are_written_in_one_form_and_a_date_that_may_be_misread_stays_text() -> None:
+    rewritten = remark_of("上架", seen("2024-06-01", "2024/6/2"), "date")
+    assert rewritten is not None
+    assert "is read as dates: '2024/6/2' (t.csv:3) is 2024-06-02" in rewritten
+    assert remark_of("上架", seen("2024-06-01", "2024-06-02"), "date") is None
+    month_first = remark_of("上架", seen("6/1/2024", "13/6/2024"), "str")
+    assert month_first is not None
+    assert "nothing says which number is the month" in month_first
+    assert converted("2024年6月1日", "date", "上架", "t:1") == "2024-06-01"
+    assert converted("2024/6/1", "str", "上架", "t:1") == "2024/6/1"  # an index made before
+    with pytest.raises(DataError, match="expected: a date"):
+        converted("待定", "date", "上架", "t:1")
+
+
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        ("2024/6/1", "2024-06-01"), ("2024-06-01", "2024-06-01"), ("2024.6.1", "2024-06-01"),
+        ("2024年6月1日", "2024-06-01"), ("２０２４/６/１", "2024-06-01"),
+        ("2024年06月01号", "2024-06-01"),
+        ("2024/6/1 8:05", "2024-06-01 08:05:00"), ("2024-06-01T08:05:09", "2024-06-01 08:05:09"),
+        ("2024年6月1日8:05", "2024-06-01 08:05:00"), ("2024-6-1 00:00", "2024-06-01"),
+        ("2024-06-01 08:05:09.250", "2024-06-01 08:05:09.25"), ("2024-2-29", "2024-02-29"),
+    ],
+)  # fmt: skip
+def test_dates(text: str, date: str) -> None:
+    assert date_of(text) == date
+    assert date_of(date) == date
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2024-2-30", "2023/2/29", "2024/13/1", "6/1/2024", "2024/6-1", "2024-06", "20240601", "",
+        "1000-2-3", "2024-06-01Z", "2024-06-01T08:30:00Z", "2024-06-01 25:00", "2024-6-112:30",
+        "2024-6-1-2", "a2024-6-1", 20240601, None, True, "2024-06-01 8", "9" * 5000,
+    ],
+)  # fmt: skip
+def test_other_values_are_no_dates(value: Any) -> None:
+    assert date_of(value) is None
+
+
+@given(st.lists(st.datetimes(datetime(1900, 1, 1), datetime(2199, 12, 31)), min_size=2))
+def test_the_order_of_dates_as_text_is_the_order_of_the_times(times: list[datetime]) -> None:
+    texts = {time: date_of(str(time)) for time in times}
+    assert [texts[time] for time in sorted(texts)] == sorted(str(text) for text in texts.values())
 
 
 def test_values_get_the_type_of_their_column() -> None:

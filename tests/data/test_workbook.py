@@ -178,7 +178,7 @@ def test_a_workbook_is_imported(tmp_path: Path) -> None:
     assert [
         query.text for query in iter_queries(MugeFolder(tmp_path / "out").queries_path("train"))
     ]
-    assert f"{path}:3 (60013)" in str(done.left_out[0])
+    assert f"{path}:3 (id 60013)" in str(done.left_out[0])
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_failed_downloads_are_tried_again_by_the_next_run(
                  "--piece-size", 2, "--workers", 1)  # fmt: skip
     report = run(xmr, *arguments)
     assert (report["rows"], report["made"], report["skipped"]) == (3, 2, 1)
-    assert "t.csv:4 (a2)" in report["said"]
+    assert "t.csv:4 (id a2)" in report["said"]
     down = False
     report = run(xmr, *arguments)
     assert (report["rows"], report["made"], report["skipped"]) == (4, 1, 0)

@@ -169,6 +169,11 @@ def test_an_upsert_replaces(engine: Engine) -> None:
     assert alone.scores[0][0] == pytest.approx(expected, abs=0.02)
 
 
+def test_the_ids_that_are_stored_are_known(engine: Engine) -> None:
+    assert engine.stored(["p1", "nobody", "p39", "\udcff", "it's"]) == {"p1", "p39"}
+    assert engine.stored([]) == set()
+
+
 def test_removed_rows_are_gone(engine: Engine) -> None:
     assert engine.remove(["p1", "p2", "nobody"]) == 2
     assert engine.count() == 38

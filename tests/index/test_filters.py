@@ -29,6 +29,7 @@ ATTRIBUTES = {
     "order": "str",
     "select": "int",
     "Price": "int",
+    "上架": "date",
 }
 LAYOUT = Layout("model", 8, attributes=ATTRIBUTES)
 ROWS: dict[str, list[Any]] = {
@@ -46,6 +47,7 @@ ROWS: dict[str, list[Any]] = {
     "order": ["a", "b", "c", "d", None],
     "select": [0, 1, 2, 3, None],
     "Price": [0, 1, 2, 3, None],
+    "上架": ["2024-06-01", "2024-06-01 08:30:00", "2024-11-02", "2024-06-15", None],
 }
 Find = Callable[[str], list[int]]
 
@@ -81,7 +83,8 @@ def find(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     client.upsert("t", points)
 
     def in_qdrant(where: str) -> list[int]:
-        condition = qdrant_filter(parse_filter(where, LAYOUT), lambda name: ROWS[name])
+        tree = parse_filter(where, LAYOUT)
+        condition = qdrant_filter(tree, lambda name: ROWS[name], dates=["上架"])
         return sorted(int(point.id) for point in client.scroll("t", condition)[0])
 
     return in_qdrant
@@ -184,6 +187,19 @@ def find(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         ("NOT (price < 0 OR stock > 5)", [0, 1]),
         ("NOT (NOT (price = 2))", [2]),
         (" and ".join(["price < 1"] * 2000), [0, 3]),
+        # Dates are compared as dates, however they are written.
+        ("上架 > '2024/6/15'", [2]),
+        ("上架 > '2024-6-1'", [1, 2, 3]),
+        ("上架 >= '2024年6月1日' AND 上架 < '2024.6.2'", [0, 1]),
+        ("上架 = '2024/06/01'", [0]),
+        ("上架 = '2024-06-01 8:30'", [1]),
+        ("上架 != '2024-06-01 00:00:00'", [1, 2, 3]),
+        ("NOT 上架 > '2024/6/15'", [0, 1, 3]),
+        ("'2024/6/15' >= 上架", [0, 1, 3]),
+        ("上架 IN ('2024年11月2日', '2024-6-15')", [2, 3]),
+        ("上架 BETWEEN '2024-6-1' AND '2024-6-15'", [0, 1, 3]),
+        ("上架 LIKE '2024-06%'", [0, 1, 3]),
+        ("上架 IS NULL", [4]),
     ],
     ids=lambda value: ascii(value)[:60],
 )
@@ -239,6 +255,14 @@ def test_a_filter_finds_the_same_rows_in_every_engine(
         ("商品ID = '7'", "Did you mean id?"),
         ("category < 99.5", "Not all its values were numbers"),
         ("category = 5", "category: a text"),
+        ("category < '99.5'", "'1000' before '99'"),
+        ("'￥1,299' <= category", "Not all its values were numbers"),
+        ("category BETWEEN '1' AND '2'", "'1000' before '99'"),
+        ("上架 > 20240615", "上架: a date"),
+        ("上架 > '6/1/2024'", "Dates go in single quotes"),
+        ("上架 = '2024-02-30'", "上架: a date"),
+        ("上架 LIKE '2024/6%'", "found: 上架: LIKE '2024/6%'"),
+        ("title LIKE 5", "title: a text"),
         ("price = 'x'", "price: a number"),
         ("price", "price: a number"),
         ("new = 1", "new: true or false"),

@@ -225,8 +225,10 @@ def test_a_catalogue_changes(tmp_path: Path, place: Path, xmr: Callable[..., Any
     found = xmr("search", "新标题", "--index", where, "--where", "price = 99", "--json").json()
     assert [(h["id"], h["title"]) for h in found["results"][0]["hits"]] == [("sku1", "新标题")]
     gone = xmr("index", "remove", where, "sku0", "nobody", "--json")
-    assert gone.json() == {"index": str(where), "removed": 1, "rows": 3}
-    assert "1 of the ids" in gone.err
+    assert gone.json() == {
+        "index": str(where), "removed": 1, "unknown": ["nobody"], "rows": 3
+    }  # fmt: skip
+    assert "Ids that are not in the index: 1 (nobody)" in gone.err
     about = xmr("index", "info", where, "--json").json()
     assert about["rows"] == 3
     assert about["layout"]["attributes"] == {"price": "float", "category": "str", "编码": "str"}
@@ -237,6 +239,36 @@ def test_a_catalogue_changes(tmp_path: Path, place: Path, xmr: Callable[..., Any
     assert run.code == 0  # the first of them came in
     assert "twice.csv:3: The id sku1 occurs twice" in run.err
     assert xmr("index", "add", twice, where, "--strict").code == 2
+
+
+def test_dates_are_compared_as_dates_and_an_old_version_that_stays_is_named(
+    tmp_path: Path, place: Path, xmr: Callable[..., Any]
+) -> None:
+    write_table(tmp_path, 4)
+    rows = [("2024/6/1", 0), ("2024-11-2", 1), ("2024年6月20日", 2)]
+    lines = ["id,image,title,上架", *(f"s{n},photos/{n}.png,红裙,{date}" for date, n in rows)]
+    (tmp_path / "t.csv").write_text("\n".join(lines), "utf-8")
+    where = tmp_path / "index"
+    built = xmr("index", "build", tmp_path / "t.csv", where, "--checkpoint", place / "runs" / "a")
+    assert "'上架' is read as dates: '2024/6/1'" in " ".join(built.err.split())
+    lines = [
+        "上架,title,image,id",
+        "2024/7/1,红裙,photos/gone.png,s1",  # an older version stays
+        "2024/7/2,,,s9",  # it was never there
+        "待定,红裙,photos/2.png,s2",  # another type than the index has
+        ",,,s0",  # no product, but the next row is
+        "2024/6/1,红裙,photos/3.png,s0",
+    ]
+    (tmp_path / "more.csv").write_text("\n".join(lines), "utf-8")
+    added = xmr("index", "add", tmp_path / "more.csv", where, "--json")
+    assert (added.json()["added"], added.json()["unchanged"]) == (1, ["s1", "s2"])
+    assert "stay in the index as they were: 2 (s1, s2)" in " ".join(added.err.split())
+    for condition, ids in [("上架 > '2024-06-15'", {"s1", "s2"}), ("上架 = '2024/6/1'", {"s0"})]:
+        found = xmr("search", "红裙", "--index", where, "--where", condition, "--json").json()
+        assert {hit["id"] for hit in found["results"][0]["hits"]} == ids
+        assert {hit["attributes"]["上架"] for hit in found["results"][0]["hits"]} <= {
+            "2024-06-01", "2024-11-02", "2024-06-20"
+        }  # fmt: skip
 
 
 def test_a_catalogue_without_readable_products_makes_no_index(

@@ -25,10 +25,11 @@ from bagformer_cli.data.columns import are_headings
 from bagformer_cli.data.downloads import Download
 from bagformer_cli.data.image_files import ImageAccess
 from bagformer_cli.data.muge import MugeFolder, naming_of
-from bagformer_cli.data.table import JSON_ENDINGS, SEPARATORS
+from bagformer_cli.data.table import JSON_ENDINGS
 from bagformer_cli.data.table_formats import unreadable_kind
+from bagformer_cli.data.table_headings import SEPARATORS
 from bagformer_cli.data.workbook import ENDINGS
-from bagformer_cli.errors import InputError, PathError
+from bagformer_cli.errors import InputError, PathError, listed
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import open_regular, require_regular, require_text
 
@@ -42,7 +43,7 @@ class Catalogue:
     Args:
         source: The file or folder.
         parts: Its parts, in order.
-        attributes: Attribute to its type, one of ``bool``, ``float``, ``str``.
+        attributes: Attribute to its type, one of ``bool``, ``float``, ``date``, ``str``.
         count: Number of products; None: known only after reading.
         remarks: Sentences about values that look like mistakes but are no errors.
     """
@@ -168,7 +169,7 @@ def _refuse_table(path: Path) -> None:
             raise InputError(
                 tr("This text file is a table; a .txt is read as one title per line."),
                 where=f"{path}:1",
-                found=", ".join(cells)[:200],
+                found=listed(cells)[:200],
                 hint=tr("Rename it to {name}.", name=path.with_suffix(".csv").name),
             )
 

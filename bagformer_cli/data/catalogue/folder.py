@@ -10,10 +10,10 @@ from pathlib import Path, PurePath
 
 from bagformer_cli.data.catalogue.products import Part, Product, digest_of, image_stamp, part_name
 from bagformer_cli.data.image_files import ImageAccess
-from bagformer_cli.data.images import readable_endings
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.data.images import has_image_mark, readable_endings
+from bagformer_cli.errors import DataError, InputError, listed
 from bagformer_cli.messages import tr
-from bagformer_cli.opening import is_text, shown
+from bagformer_cli.opening import is_text, open_regular, shown
 
 NO_IMAGES = {
     ".txt", ".md", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xlsx", ".xls", ".xml", ".html",
@@ -44,7 +44,7 @@ class FolderPart(Part):
         for name in self.files:
             path = str(self.folder / name)
             ending = PurePath(name).suffix.lower()
-            if ending not in endings:
+            if ending not in endings and not _is_image(path):
                 yield _not_read(path, ending)
             elif not is_text(name):
                 yield DataError(
@@ -63,7 +63,7 @@ def folder_parts(folder: Path, part_size: int, access: ImageAccess) -> tuple[Fol
     (:data:`NO_IMAGES`). Links to folders are not followed.
 
     Raises:
-        InputError: No file has the ending of an image that can be read.
+        InputError: No file is an image, by its ending or by its first bytes.
     """
     endings = readable_endings()
     names = []
@@ -78,24 +78,32 @@ def folder_parts(folder: Path, part_size: int, access: ImageAccess) -> tuple[Fol
                 names.append(os.path.relpath(os.path.join(base, name), folder))
             if ending not in endings:
                 others[shown(ending) or tr("no ending")] += 1
-    if not any(PurePath(name).suffix.lower() in endings for name in names):
+    names.sort()
+    if not any(
+        PurePath(name).suffix.lower() in endings or _is_image(str(folder / name)) for name in names
+    ):
         raise InputError(
             tr("The folder has no images that can be read."),
             where=shown(folder),
-            found=", ".join(f"{n} × {ending}" for ending, n in others.most_common(5)) or None,
-            expected=", ".join(sorted(endings)),
+            found=listed(f"{n} × {ending}" for ending, n in others.most_common(5)) or None,
+            expected=listed(sorted(endings)),
         )
-    names.sort()
     return tuple(
         _part(number, folder, tuple(names[begin : begin + part_size]), access)
         for number, begin in enumerate(range(0, len(names), part_size))
     )
 
 
+def _is_image(path: str) -> bool:
+    """Say whether a file with another ending is an image: a JPEG may be called ``a.heic``."""
+    try:
+        with open_regular(path) as stream:
+            return has_image_mark(stream.read(16))
+    except InputError:
+        return False
+
+
 def _not_read(path: str, ending: str) -> DataError:
-    if ending in (".heic", ".heif", ".hif"):
-        message = tr("HEIC images need the package pillow-heif.")
-        return DataError(message, where=shown(path), hint='pip install "bagformer-cli[heif]"')
     return DataError(
         tr("Files with this ending are not read as images."),
         where=shown(path),

@@ -16,6 +16,7 @@ from typing import Any
 
 from bagformer_cli.data.image_files import ANYWHERE, ImageAccess
 from bagformer_cli.errors import InputError
+from bagformer_cli.messages import tr
 
 Value = str | int | float | bool
 
@@ -45,7 +46,7 @@ class Product:
     @property
     def place(self) -> str:
         """File, line and id, for errors."""
-        return self.where if self.id in self.where else f"{self.where} ({self.id})"
+        return self.where if self.id in self.where else row_place(self.where, self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,15 @@ class Part(ABC):
     @abstractmethod
     def products(self) -> Iterator[Product | InputError]:
         """Read the products; a broken one gives its error in its place."""
+
+
+def row_place(where: str, identity: object) -> str:
+    """Name a row by file, line and id, for errors.
+
+    >>> row_place("t.csv:5", "A-7"), row_place("t.csv:5", None)
+    ('t.csv:5 (id A-7)', 't.csv:5')
+    """
+    return tr("{place} (id {id})", place=where, id=identity) if identity else where
 
 
 def part_name(number: int) -> str:

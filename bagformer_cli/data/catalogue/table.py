@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from bagformer_cli.data.byte_ranges import ByteRange
-from bagformer_cli.data.catalogue.products import Part, Product, digest_of, image_stamp, part_name
+from bagformer_cli.data.catalogue.products import (
+    Part,
+    Product,
+    digest_of,
+    image_stamp,
+    part_name,
+    row_place,
+)
 from bagformer_cli.data.catalogue.values import Seen, converted, remark_of, shown
 from bagformer_cli.data.columns import accepted_headings, columns_of, require_chosen
+from bagformer_cli.data.image_cells import SeveralImages, first_image
 from bagformer_cli.data.image_files import ANYWHERE, ImageAccess, place_of
 from bagformer_cli.data.json_values import JsonText
 from bagformer_cli.data.product_ids import require_all_digits
@@ -25,10 +33,10 @@ from bagformer_cli.data.table import (
     Start,
     read_records,
     remarks_of,
-    separator_of,
     text_of,
 )
-from bagformer_cli.errors import DataError, InputError, nearest, shortened
+from bagformer_cli.data.table_headings import separator_of
+from bagformer_cli.errors import DataError, InputError, listed, nearest, shortened
 from bagformer_cli.messages import tr
 from bagformer_cli.text.characters import is_blank
 
@@ -82,6 +90,7 @@ class TablePart(Part):
             try:
                 yield _product(record, self.root, self.types, self.access)
             except InputError as error:
+                error.product = _known_id(record)
                 yield error
             if record.end >= self.end:
                 return
@@ -144,6 +153,7 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
     bounds: list[tuple[int, int, int]] = []  # of each part: begin, end, lines before
     shapes: dict[tuple[str, ...], None] = {}  # the different lists of fields
     headings: list[str] | None = None
+    several = SeveralImages()
     json = path.suffix.lower() in JSON_ENDINGS
 
     def check(found: Sequence[str], where: str) -> None:
@@ -160,6 +170,7 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
         if record.error is None:
             if json:
                 shapes[tuple(record.values)] = None
+            several.add(_cell(record.values, record.columns.get("image")), record.where)
             for name, value in _attributes(record).items():
                 found = seen.get(name)
                 if found is None:
@@ -180,8 +191,9 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
     types = {name: options.settled.get(name, one.type) for name, one in seen.items()}
     remarks: list[str | None] = [*remarks_of(path, options.sheet)]
     remarks += [remark_of(name, one, types[name]) for name, one in seen.items()]
+    remarks.append(several.remark)
     if unnamed and headings is not None:
-        which = ", ".join(str(at) for at, name in enumerate(headings, 1) if not name)
+        which = listed(at for at, name in enumerate(headings, 1) if not name)
         remarks.append(tr("Column {n} has no heading and is left out.", n=which))
     elif unnamed:
         remarks.append(tr("Fields with an empty name are left out."))
@@ -223,7 +235,7 @@ def _check_names(headings: Sequence[str], where: str, chosen: Mapping[str, str])
         raise InputError(
             tr("The table has neither images nor titles."),
             where=where,
-            found=", ".join(headings)[:200],
+            found=listed(headings)[:200],
             expected=tr("one of: {names}", names=accepted_headings("image", "title")),
             hint=tr("Rename '{name}', or name the columns: --column image=…", name=near)
             if near
@@ -262,7 +274,14 @@ def _product(record: Record, root: Path, types: dict[str, str], access: ImageAcc
         for name, value in _attributes(record).items()
         if name
     }
-    path = None if image is None else place_of(image, root)
+    path = None
+    if image is not None:
+        try:
+            image, _ = first_image(image)
+        except DataError as error:
+            error.where = row_place(record.where, identity)
+            raise
+        path = place_of(image, root)
     return Product(
         record.where,
         identity or image or str(record.line),
@@ -304,6 +323,18 @@ def _identity(values: dict[str, Any], name: str | None, where: str) -> str | Non
         raise DataError(tr("The {name} is empty.", name=name), where=where)
     require_all_digits(identity, where)
     return identity
+
+
+def _cell(values: dict[str, Any], name: str | None) -> str:
+    value = None if name is None else values.get(name)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _known_id(record: Record) -> str | None:
+    """Return the id of a row that is no product; None if it is not known."""
+    name = record.columns.get("id") or record.columns.get("image")
+    value = None if record.error is not None or name is None else record.values.get(name)
+    return shown(value).strip() or None if isinstance(value, (str, int, float)) else None
 
 
 def _attributes(record: Record) -> dict[str, Any]:

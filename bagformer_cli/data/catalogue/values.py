@@ -6,6 +6,7 @@ value                                     read as
 ``199``, ``-7``, ``19.90``, ``.5``        a number
 ``¥1,299``, ``￥１２９９``, ``89.00元``       a number, with a remark; one currency in a column
 ``true``, ``FALSE``                       a truth value, if the whole column is
+``2024/6/1``, ``2024年6月1日``               a date, if the whole column is; see ``dates.py``
 ``007``, ``3E10``, ``1_000``, ``nan``     text: a code
 ``1234567890123456789``                   text: a float does not hold all its digits
 ``1,2``, ``12,34,5``                      text: a list
@@ -13,23 +14,30 @@ value                                     read as
 
 One value of another type makes the column text, so that no value is changed or lost. Numbers are
 stored as float64, which holds whole numbers up to 2^53 exactly: a column of whole numbers takes
-decimals later. ``int`` columns exist in indexes of earlier versions only.
+decimals later. Dates are stored as text in one form, so that they are compared as dates. ``int``
+columns exist in indexes of earlier versions only.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from bagformer_cli.config.expected import type_word
+from bagformer_cli.data.catalogue.dates import date_of, is_other_order
 from bagformer_cli.data.catalogue.products import Value
 from bagformer_cli.data.json_values import exact_float
-from bagformer_cli.errors import DataError, shortened
+from bagformer_cli.errors import DataError, listed, shortened
 from bagformer_cli.messages import tr
 
-Type = Literal["bool", "int", "float", "str"]
+Type = Literal["bool", "int", "float", "date", "str"]
+Found = tuple[Any, str]
+"""A value, and where it is."""
+
+NAMED = 3
+"""How many values that decided the type of a column are named."""
 
 MAX_WHOLE = 2**53
 _PLAIN = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?|\.[0-9]+)")
@@ -90,17 +98,23 @@ class Seen:
         count: How many values there are.
         numbers: How many of them are numbers.
         truths: How many of them are truth values.
+        dates: How many of them are dates.
         currency: The currency of the column.
-        odd: The first value that is no number, or one in another currency, and where it is.
-        dressed: The first number with a currency or commas, and where it is.
+        no_numbers: The first values that are no numbers, or numbers in another currency.
+        no_dates: The first values that are no dates.
+        dressed: The first number with a currency or commas.
+        rewritten: The first date in another form than it is stored in.
     """
 
     count: int = 0
     numbers: int = 0
     truths: int = 0
+    dates: int = 0
     currency: str = ""
-    odd: tuple[Any, str] | None = None
-    dressed: tuple[Any, str] | None = None
+    no_numbers: list[Found] = field(default_factory=list)
+    no_dates: list[Found] = field(default_factory=list)
+    dressed: Found | None = None
+    rewritten: Found | None = None
 
     def add(self, value: Any, where: str) -> None:
         """Take in one value."""
@@ -114,15 +128,27 @@ class Seen:
                 self.dressed = self.dressed or (value, where)
         if number is not None:
             self.numbers += 1
+            if self.dates and len(self.no_dates) < NAMED:
+                self.no_dates.append((value, where))
             return
         self.truths += truth_of(value) is not None
-        self.odd = self.odd or (value, where)
+        if len(self.no_numbers) < NAMED:
+            self.no_numbers.append((value, where))
+        date = date_of(value)
+        if date is not None:
+            self.dates += 1
+            if self.rewritten is None and date != value:
+                self.rewritten = (value, where)
+        elif len(self.no_dates) < NAMED:
+            self.no_dates.append((value, where))
 
     @property
     def type(self) -> Type:
         """The type of the column."""
         if self.numbers == self.count:
             return "float"
+        if self.dates == self.count:
+            return "date"
         return "bool" if self.truths == self.count else "str"
 
 
@@ -134,24 +160,18 @@ def remark_of(name: str, seen: Seen, kind: str) -> str | None:
         seen: Its values.
         kind: The type that it got.
     """
-    if kind == "str" and seen.odd is not None and seen.numbers > seen.count / 2:
-        value, where = seen.odd
-        if number_of(value) is not None and seen.dressed is not None:
-            return tr(
-                "'{name}' is stored as text, not numbers: {value} ({where}) is in another currency "
-                "than {other}.",
-                name=name,
-                value=shortened(value),
-                where=where,
-                other=shortened(seen.dressed[0]),
-            )
+    if kind == "str":
+        return _text_remark(name, seen)
+    if kind == "date" and seen.rewritten is not None:
+        value, where = seen.rewritten
         return tr(
-            "'{name}' is stored as text, not numbers: {value} ({where}) is not a number.",
+            "'{name}' is read as dates: {value} ({where}) is {date}.",
             name=name,
-            where=where,
             value=shortened(value),
+            where=where,
+            date=date_of(value),
         )
-    if kind != "str" and seen.dressed is not None:
+    if kind in ("int", "float") and seen.dressed is not None:
         value, where = seen.dressed
         number = number_of(value)
         return tr(
@@ -162,6 +182,59 @@ def remark_of(name: str, seen: Seen, kind: str) -> str | None:
             number="" if number is None else shown(number.value),
         )
     return None
+
+
+def _text_remark(name: str, seen: Seen) -> str | None:
+    """Say which values make a column text of which at least half are numbers or dates."""
+    if 0 < seen.count <= 2 * seen.numbers and seen.numbers < seen.count:
+        value, where = seen.no_numbers[0]
+        if number_of(value) is not None and seen.dressed is not None:
+            return tr(
+                "'{name}' is stored as text, not numbers: {value} ({where}) is in another currency "
+                "than {other}.",
+                name=name,
+                value=shortened(value),
+                where=where,
+                other=shortened(seen.dressed[0]),
+            )
+        return tr(
+            "'{name}' is stored as text, not numbers, because of {n} of {count} values: {values}. "
+            "Correct or empty these cells if filters shall compare numbers.",
+            name=name,
+            n=seen.count - seen.numbers,
+            count=seen.count,
+            values=_named(seen.no_numbers, seen.count - seen.numbers),
+        )
+    if 0 < seen.count <= 2 * seen.dates and seen.dates < seen.count:
+        return tr(
+            "'{name}' is stored as text, not dates, because of {n} of {count} values: {values}. "
+            "Correct or empty these cells if filters shall compare dates.",
+            name=name,
+            n=seen.count - seen.dates,
+            count=seen.count,
+            values=_named(seen.no_dates, seen.count - seen.dates),
+        )
+    if seen.no_dates and all(is_other_order(value) for value, _ in seen.no_dates):
+        value, where = seen.no_dates[0]
+        return tr(
+            "'{name}' is stored as text, not dates: in {value} ({where}) nothing says which number "
+            "is the month. Write dates as 2024-06-01.",
+            name=name,
+            value=shortened(value),
+            where=where,
+        )
+    return None
+
+
+def _named(values: list[Found], count: int) -> str:
+    """List the first values and their places; ``count``: how many there are in all."""
+    named = listed(
+        [
+            tr("{message} ({details})", message=shortened(value), details=where)
+            for value, where in values
+        ]
+    )
+    return named if len(values) == count else f"{named} …"
 
 
 def converted(value: Any, kind: str, name: str, where: str) -> Value:
@@ -175,6 +248,8 @@ def converted(value: Any, kind: str, name: str, where: str) -> Value:
         return value if isinstance(value, str) else shown(value)
     if kind == "bool":
         found = truth_of(value)
+    elif kind == "date":
+        found = date_of(value)
     elif kind == "int":
         found = _whole(value)
     else:

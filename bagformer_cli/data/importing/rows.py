@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bagformer_cli.data.catalogue.products import row_place
 from bagformer_cli.data.columns import accepted_headings, columns_of, require_chosen
+from bagformer_cli.data.image_cells import SeveralImages, first_image
 from bagformer_cli.data.muge import SPLITS
 from bagformer_cli.data.product_ids import require_all_digits
 from bagformer_cli.data.table import read_records
-from bagformer_cli.errors import DataError, InputError, nearest, shortened
+from bagformer_cli.errors import DataError, InputError, listed, nearest, shortened
 from bagformer_cli.messages import tr
 from bagformer_cli.text.characters import is_blank
 
@@ -45,6 +47,7 @@ def read_rows(
     encoding: str = "utf-8",
     chosen: Mapping[str, str] | None = None,
     sheet: str | None = None,
+    several: SeveralImages | None = None,
 ) -> Iterator[Row | DataError]:
     """Read the (image, title) rows of a table.
 
@@ -54,6 +57,7 @@ def read_rows(
         chosen: Role (``image``, ``title``, ``id``) to the heading of its column, where the user
             named it.
         sheet: Name or number of a workbook's sheet; None: the first one.
+        several: Counts the rows that name several images.
 
     Yields:
         The rows; a broken one gives its error in its place.
@@ -71,15 +75,13 @@ def read_rows(
         try:
             if record.error is not None:
                 raise record.error
-            yield _row(values, record.where)
+            row = _row(values, record.where)
+            if several is not None:
+                several.add(str(values["image"]).strip(), row.where)
+            yield row
         except DataError as error:
-            error.where = named(record.where, values.get("id"))
+            error.where = row_place(record.where, values.get("id"))
             yield error
-
-
-def named(where: str, identity: object) -> str:
-    """Add the id of a row to its place, for errors."""
-    return f"{where} ({identity})" if identity else where
 
 
 def _require_image_and_title(
@@ -91,7 +93,7 @@ def _require_image_and_title(
         raise InputError(
             tr("The table has neither images nor titles."),
             where=where,
-            found=shortened(", ".join(headings), 200),
+            found=shortened(listed(headings), 200),
             expected=tr(
                 "a column of image paths ({images}) and one of titles ({titles})",
                 images=accepted_headings("image"),
@@ -105,7 +107,7 @@ def _require_image_and_title(
             raise InputError(
                 tr("There is no column '{name}'.", name=name),
                 where=where,
-                found=shortened(", ".join(headings), 200),
+                found=shortened(listed(headings), 200),
                 expected=tr("one of: {names}", names=accepted_headings(name)),
                 hint=tr("Rename '{name}', or name the column: --column {role}=…",
                         name=near, role=name)
@@ -121,11 +123,12 @@ def _row(values: dict[str, Any], where: str) -> Row:
             raise DataError(tr("The {name} is empty.", name=name), found=shortened(value))
     split = values.get("split") or None
     if split is not None and split not in SPLITS:
-        raise DataError(tr("There is no such split."), found=split, expected=", ".join(SPLITS))
+        raise DataError(tr("There is no such split."), found=split, expected=listed(SPLITS))
     product, image_id, query_id = (_id(values, name) for name in ("id", "image_id", "query_id"))
+    image, _ = first_image(values["image"].strip())
     return Row(
-        named(where, product),
-        values["image"].strip(),
+        row_place(where, product),
+        image,
         values["title"].strip(),
         product,
         image_id,

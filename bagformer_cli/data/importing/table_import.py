@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bagformer_cli.data.downloads import Download
+from bagformer_cli.data.image_cells import SeveralImages
 from bagformer_cli.data.image_files import ImageAccess, image_error, place_of
 from bagformer_cli.data.images import verify
 from bagformer_cli.data.importing.numbering import Names, ids_to_keep, image_names, numbers_of
@@ -101,12 +102,14 @@ def import_table(
             where=options.root,
             hint=tr("It is the folder that relative image paths of the table start from."),
         )
-    left_out = LeftOut(progress, strict=options.strict)
+    left_out = LeftOut(progress, strict=options.strict, in_order_of=source)
     if source.is_file() and (error := unreadable_kind(source)) is not None:
         raise error
-    rows, image_ids, query_ids = _read(source, options, left_out)
-    for remark in remarks_of(source, options.sheet):
-        progress.warn(remark)
+    several = SeveralImages()
+    rows, image_ids, query_ids = _read(source, options, left_out, several)
+    for remark in (*remarks_of(source, options.sheet), several.remark):
+        if remark is not None:
+            progress.warn(remark)
     parts = divide(rows, left_out, options.split, options.valid, options.test)
     if not parts:
         raise left_out.nothing_left(
@@ -157,12 +160,12 @@ class _Work(NamedTuple):
 
 
 def _read(
-    source: Path, options: ImportOptions, left_out: LeftOut
+    source: Path, options: ImportOptions, left_out: LeftOut, several: SeveralImages
 ) -> tuple[list[Row], Names, Names]:
     """Read the good rows, and the ids that they give to images and to queries."""
     rows: list[Row] = []
     image_ids, query_ids = Names("image_id"), Names("query_id")
-    for row in read_rows(source, options.encoding, options.columns, options.sheet):
+    for row in read_rows(source, options.encoding, options.columns, options.sheet, several):
         try:
             if isinstance(row, DataError):
                 raise row

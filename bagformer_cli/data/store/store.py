@@ -26,7 +26,7 @@ from pathlib import Path
 from bagformer_cli.data.muge import SPLITS
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.store.tokens import Encoder, read_json
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, listed
 from bagformer_cli.files import cache_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import require_plain_folder
@@ -80,7 +80,7 @@ class Store:
             raise InputError(
                 tr("The dataset has no split '{split}'.", split=name),
                 where=self.dataset,
-                found=", ".join(self.splits),
+                found=listed(self.splits),
             )
         return Split(self.path / name, self._tokens(self.path / name), name, self.dataset)
 
