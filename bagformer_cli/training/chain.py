@@ -91,6 +91,7 @@ def stage_configs(
     for number, mode in enumerate(chain.chain, 1):
         config = load_config(source, overrides, mode)
         config.chain = []
+        config.training.checkpoint = None  # an override of it is for the first stage: ``teacher``
         if config.distill is not None:
             config.distill.teacher = teacher
         elif teacher is not None:

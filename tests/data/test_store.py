@@ -236,16 +236,19 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+class Mortal(Characters):
+    """Ends the process at the third title."""
+
+    def __call__(self, titles: Sequence[str]) -> TokenBags:
+        if len(self.seen) == 2:
+            raise Killed
+        return super().__call__(titles)
+
+
 def test_titles_go_on_where_a_killed_run_was(
     dataset: MugeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokens, "_TITLES", 2)
-
-    class Mortal(Characters):
-        def __call__(self, titles: Sequence[str]) -> TokenBags:
-            if len(self.seen) == 2:
-                raise Killed
-            return super().__call__(titles)
 
     with pytest.raises(Killed):
         preprocess(dataset, encoder=Mortal(), splits=["train"])
@@ -434,12 +437,6 @@ def test_arrays_shorter_than_a_killed_run_recorded_are_made_from_the_start(
     dataset: MugeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokens, "_TITLES", 2)
-
-    class Mortal(Characters):
-        def __call__(self, titles: Sequence[str]) -> TokenBags:
-            if len(self.seen) == 2:
-                raise Killed
-            return super().__call__(titles)
 
     with pytest.raises(Killed):
         preprocess(dataset, encoder=Mortal(), splits=["train"])

@@ -63,6 +63,15 @@ def test_a_teacher_is_distilled_or_the_weights_to_start_from(folder: Path) -> No
     assert student.config.training.checkpoint is None
     plain = jobs.new_job("demo", SHORT, mode="fast", teacher=teacher)
     assert plain.config.training.checkpoint == str(teacher)
+    # The first run of a chain starts from a checkpoint; the others start from their teachers.
+    start = [*SHORT, f"training.checkpoint={teacher}"]
+    (folder / "chain.yaml").write_text("chain: [fast, shrinktofast]\n")
+    chain = jobs.new_job("demo", start, mode=str(folder / "chain.yaml")).stages
+    first, second = chain["1-fast"], chain["2-shrinktofast"]
+    assert first.training.checkpoint == str(teacher)
+    assert second.training.checkpoint is None
+    assert second.distill is not None
+    assert second.distill.teacher.endswith("1-fast/best")
 
 
 def test_a_chain_has_a_configuration_for_each_run(folder: Path) -> None:
