@@ -15,6 +15,7 @@ CONFIGS = {
     "muge_bagformer_24gb": tr("muge_bagformer for a card of 24 GB: 64 pairs"),
     "muge_bagformer_80gb": tr("muge_bagformer for a card of 80 GB: 256 pairs"),
     "muge_bagformer_8gb": tr("muge_bagformer for a card of 8 GB: twice 16 pairs"),
+    "muge_chinese_clip": tr("Bag-wise fine-tuning on MUGE from Chinese-CLIP ViT-B/16"),
     "muge_cls": tr("Baseline with one vector for a title and for an image"),
     "muge_tokenwise": tr("Baseline with one vector for each token"),
     "pretrain_albef": tr("ALBEF's pretraining: ITC, ITM, MLM, momentum encoder"),

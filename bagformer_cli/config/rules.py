@@ -51,6 +51,7 @@ def broken_rules(config: RunConfig) -> Iterator[str]:
     yield from _objectives_without_their_model(config)
     yield from _nothing_to_train(config)
     yield from _model_conflicts(config)
+    yield from _two_starts(config)
     if config.text.width % config.text.heads:
         yield tr("text.width must be a multiple of text.heads")
     if config.text.max_tokens > config.text.options.get("max_position_embeddings", 512):
@@ -117,3 +118,18 @@ def _model_conflicts(config: RunConfig) -> Iterator[str]:
         yield tr("text.encoder: words excludes model.codes, model.shared and bag_fusion: early")
     if model.cross is not None and model.cross.kind == "captioner" and not text.add_sep:
         yield tr("the captioner requires text.add_sep: it reads backwards from [SEP]")
+
+
+def _two_starts(config: RunConfig) -> Iterator[str]:
+    """Towers of a Chinese-CLIP together with what excludes them."""
+    text, image = config.text, config.image
+    if text.chinese_clip is not None:
+        if text.pretrained is not None:
+            yield tr("text.chinese_clip and text.pretrained exclude each other: set one to null")
+        if text.encoder == "words" or config.compat is not None:
+            yield tr("text.chinese_clip requires text.encoder: bert and compat: null")
+    if image.chinese_clip is not None:
+        if image.pretrained is not False:
+            yield tr("image.chinese_clip requires image.pretrained: false")
+        if image.regions is not None or config.model.shared or config.compat is not None:
+            yield tr("image.chinese_clip excludes image.regions, model.shared and compat")

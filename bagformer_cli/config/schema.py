@@ -71,6 +71,10 @@ class TextConfig(Section):
     """End each title with [SEP], as in BERT's training."""
     pretrained: str | None = None
     """Pretrained BERT to start from: a model folder or a hub name. Null: random weights."""
+    chinese_clip: str | None = None
+    """Chinese-CLIP whose text tower and projection to start from: a folder of transformers, a
+    ``.pt`` of the original repository, or a hub name. All sizes of the tower are its own; with
+    ``tokenizer: builtin`` so is the vocabulary. Null: ``pretrained`` decides."""
     layers: Layers = 6
     """Transformer layers. A pretrained BERT contributes its first ``layers`` layers."""
     width: Width = 768
@@ -87,6 +91,14 @@ class TextConfig(Section):
     """Freeze the embeddings and the first ``frozen_layers`` layers. 0: train everything."""
     encoder: Literal["bert", "words"] = "bert"
     """``words``: no BERT; a title is the mean of its word embeddings (Thinking Fast and Slow)."""
+
+    @property
+    def vocabulary(self) -> str:
+        """Where the vocabulary comes from: ``tokenizer``, or a Chinese-CLIP that brings one."""
+        brought = self.chinese_clip
+        if self.tokenizer != "builtin" or brought is None or brought.endswith((".pt", ".pth")):
+            return self.tokenizer
+        return brought
 
 
 class RegionsConfig(Section):
@@ -110,6 +122,10 @@ class ImageConfig(Section):
     """A timm model name."""
     pretrained: bool | str = False
     """``true``: timm's pretrained weights of that name. A path: a weight file or a timm folder."""
+    chinese_clip: str | None = None
+    """Chinese-CLIP whose image tower and projection to start from, as ``text.chinese_clip``. It
+    decides ``backbone``, ``options`` and ``attention_pool``; position embeddings are interpolated
+    to ``size``. Null: ``pretrained`` decides."""
     size: Annotated[int, Field(ge=1, le=4096)] = 256
     """Images are resized to ``size`` x ``size`` pixels."""
     options: ImageOptions = {}

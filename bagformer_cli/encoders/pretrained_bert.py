@@ -117,8 +117,25 @@ def require_same_vocabulary(source: str, bert: BertModel, vocabulary: tuple[str,
     Raises:
         CheckpointError: The vocabularies differ.
     """
-    theirs = vocabulary_of(source)
+    where = f"{SETTING}: {source}"
     rows = int(bert.config.vocab_size)
+    require_equal_vocabulary(where, vocabulary_of(source), rows, vocabulary)
+
+
+def require_equal_vocabulary(
+    where: str, theirs: tuple[str, ...] | None, rows: int, vocabulary: tuple[str, ...]
+) -> None:
+    """Raise unless the vocabulary of a pretrained BERT is that of the tokenizer.
+
+    Args:
+        where: Setting and value that name the model, ``text.pretrained: …``.
+        theirs: The vocabulary of the model; None: only its number of word embeddings is known.
+        rows: Number of its word embeddings.
+        vocabulary: The tokenizer's tokens in the order of their ids.
+
+    Raises:
+        CheckpointError: The vocabularies differ.
+    """
     if theirs is not None and theirs == vocabulary and rows >= len(vocabulary):
         return
     if theirs is None and rows == len(vocabulary):
@@ -128,12 +145,13 @@ def require_same_vocabulary(source: str, bert: BertModel, vocabulary: tuple[str,
         pairs = enumerate(zip(theirs, vocabulary, strict=True))
         place = next(number for number, (their, our) in pairs if their != our)
         found = f"{place}: {theirs[place]} / {vocabulary[place]}"
+    own = where.partition(": ")[2] if theirs is not None else "vocab.txt"
     raise CheckpointError(
         tr("The pretrained BERT was trained with another vocabulary."),
-        where=f"{SETTING}: {source}",
+        where=where,
         found=found,
         expected=tr("the {n} tokens of text.tokenizer", n=f"{len(vocabulary):,}"),
-        hint=tr("Use its own vocabulary: --set text.tokenizer={source}", source=source),
+        hint=tr("Use its own vocabulary: --set text.tokenizer={source}", source=own),
     )
 
 

@@ -20,6 +20,7 @@ from bagformer_cli.encoders.vision import VisionEncoder, create_backbone
 from bagformer_cli.errors import CheckpointError, ConfigError
 from bagformer_cli.machine import memory
 from bagformer_cli.messages import tr
+from bagformer_cli.models.convert.clip_start import ClipStart
 from bagformer_cli.models.cross_encoders import Captioner, CrossEncoder, MatchingHead
 from bagformer_cli.models.dual import DualEncoder, Encoded
 from bagformer_cli.models.trained import trained_scorers, trains_cross_encoder
@@ -158,8 +159,11 @@ def build_model(
     if pretrained and config.text.pretrained is not None:
         bert = load_bert(config.text.pretrained, config.text.layers)
         config.text = sizes_of(bert, config.text)
+    start = ClipStart.of(config) if pretrained else ClipStart(None, None)
+    config = start.settings(config)
     if titles is None:
         titles = build_titles(config)
+    start.require_same_vocabulary(titles.tokenizer.vocabulary)
     if bert is not None and config.text.pretrained is not None:
         require_same_vocabulary(config.text.pretrained, bert, titles.tokenizer.vocabulary)
     # The order of construction is part of a seeded run: each part draws its random weights in
@@ -173,7 +177,15 @@ def build_model(
     if config.model.gradient_checkpointing:
         text.checkpoint_gradients()
         vision.checkpoint_gradients()
-    return RetrievalModel(config, titles, dual, cross)
+    model = RetrievalModel(config, titles, dual, cross)
+    if start.text is not None or start.image is not None:
+        model.load_state_dict(start.weights(shapes_of(model)), strict=False)
+    return model
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model's weights by name."""
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
 def require_memory(config: RunConfig) -> None:
@@ -203,7 +215,7 @@ def check_pretrained(config: RunConfig) -> None:
     """Load the pretrained weights that a configuration names, for their errors only.
 
     Raises:
-        ConfigError: They have too few layers or positions.
+        ConfigError: They have too few layers or positions, or vectors of different dimensions.
         CheckpointError: They cannot be read or do not fit.
     """
     source, image = config.text.pretrained, config.image
@@ -213,6 +225,13 @@ def check_pretrained(config: RunConfig) -> None:
         require_same_vocabulary(source, bert, Tokenizer.load(config.text.tokenizer).vocabulary)
     if image.pretrained and image.regions is None:
         create_backbone(image, image.pretrained)
+    start = ClipStart.of(config)
+    if start.text is not None or start.image is not None:
+        titles = title_encoder(config, Tokenizer.load(config.text.vocabulary), [])
+        start.require_same_vocabulary(titles.tokenizer.vocabulary)
+        with torch.device("meta"):  # sizes only
+            model = build_model(start.settings(config), titles, pretrained=False)
+        start.weights(shapes_of(model))
 
 
 def _build_vision(config: RunConfig, pretrained: bool) -> VisionEncoder | RegionEncoder:

@@ -24,7 +24,7 @@ def build_titles(config: RunConfig, progress: Progress = SILENT) -> TitleEncoder
         config: The configuration.
         progress: Receives a warning for dictionary lines that are left out.
     """
-    titles = title_encoder(config, Tokenizer.load(config.text.tokenizer), config.text.lexicons)
+    titles = title_encoder(config, Tokenizer.load(config.text.vocabulary), config.text.lexicons)
     if config.compat is None:
         for remark in titles.segmenter.lexicon.remarks:
             progress.warn(remark)

@@ -127,7 +127,9 @@ class Validation:
 
 def starts_from_weights(config: RunConfig) -> bool:
     """Tell whether a run starts from trained weights: a checkpoint, or a pretrained tower."""
-    tower = config.text.pretrained is not None or config.image.pretrained is not False
+    text, image = config.text, config.image
+    tower = text.pretrained is not None or image.pretrained is not False
+    tower |= text.chinese_clip is not None or image.chinese_clip is not None
     return tower or initial_checkpoint(config) is not None
 
 

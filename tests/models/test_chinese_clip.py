@@ -15,12 +15,14 @@ from torch import Tensor
 from transformers import ChineseCLIPModel
 
 from bagformer_cli.api import Retriever
+from bagformer_cli.config import load_config
 from bagformer_cli.data.batches import pixels_of
-from bagformer_cli.errors import CheckpointError, InputError
+from bagformer_cli.errors import CheckpointError, ConfigError, InputError
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.models.convert.folder import convert_chinese_clip
 from bagformer_cli.models.convert.report import ConversionError
+from bagformer_cli.training.initial_model import check_start, new_model
 from tests.support.chinese_clip import (
     DIM,
     SIZE,
@@ -30,6 +32,7 @@ from tests.support.chinese_clip import (
     save_tiny,
     theirs,
 )
+from tests.support.datasets import write_split
 
 
 @pytest.fixture(scope="module")
@@ -248,3 +251,88 @@ def test_the_command_accounts_for_every_tensor(
     shown = xmr("convert", "chinese-clip", folder, tmp_path / "bags", "--interaction", "bagwise")
     assert shown.code == 0, shown.err
     assert "loaded" in shown.out
+
+
+# ------------------------------------------------------------------------------ start of a training
+
+
+def started(folder: Path, *overrides: str) -> RetrievalModel:
+    size, tower = f"image.size={SIZE}", folder
+    items = [f"text.chinese_clip={tower}", f"image.chinese_clip={tower}", size, *overrides]
+    config = load_config("muge_chinese_clip", [*items, "text.fold_width=false"])
+    check_start(config)
+    return new_model(config).eval()
+
+
+def test_a_training_starts_with_the_scores_of_the_model(
+    tiny: tuple[Path, ChineseCLIPModel], images: list[Image.Image]
+) -> None:
+    folder, model = tiny
+    begun = started(folder, "model.interaction=cls")
+    expected = theirs(model, folder, images)
+    torch.testing.assert_close(ours(begun, images), expected, atol=1e-5, rtol=0)
+    assert begun.config.text.layers == 2
+    assert begun.config.text.width == 128
+    assert begun.config.model.embed_dim == DIM
+    assert begun.temperature.item() == pytest.approx(0.01)
+
+
+def test_a_training_can_start_with_one_tower_or_another_image_size(
+    tiny: tuple[Path, ChineseCLIPModel], images: list[Image.Image]
+) -> None:
+    folder, model = tiny
+    config = load_config("demo", [f"image.chinese_clip={folder}", "image.size=64"])
+    begun = new_model(config)
+    assert begun.config.image.options["embed_dim"] == 128
+    assert begun.state_dict()["dual.vision_encoder.backbone.pos_embed"].shape == (1, 65, 128)
+    assert torch.equal(begun.dual.vision_proj.weight, model.visual_projection.weight)
+    assert begun.config.text.layers == config.text.layers
+
+
+def test_settings_that_contradict_a_chinese_clip_are_refused(
+    tiny: tuple[Path, ChineseCLIPModel], tmp_path: Path
+) -> None:
+    folder = tiny[0]
+    for other in ("text.pretrained=x", "text.encoder=words", "image.pretrained=true"):
+        with pytest.raises(ConfigError):
+            load_config("muge_chinese_clip", [other])
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n红\n")
+    with pytest.raises(InputError, match="another vocabulary"):
+        started(folder, f"text.tokenizer={tmp_path / 'vocab.txt'}")
+    with pytest.raises(CheckpointError, match="No such file or folder"):
+        started(tmp_path / "none.pt")
+
+
+@pytest.mark.slow
+def test_convert_evaluate_fine_tune_with_bags_evaluate(
+    tiny: tuple[Path, ChineseCLIPModel], tmp_path: Path, xmr: Callable[..., Any]
+) -> None:
+    folder, model = tiny
+    save_original(original_names(model), tmp_path / "clip.pt")
+    data = tmp_path / "data"
+    for split in ("train", "valid"):
+        write_split(data, split, [(n, f"红色碎花连衣裙{n}号", (100 + n,)) for n in range(16)])
+    given = {"tiny": folder, "pt": tmp_path / "clip.pt"}
+    ranked = {}
+    for name, source in given.items():
+        out = tmp_path / f"{name}-model"
+        vocab = () if name == "tiny" else ("--vocab", folder / "vocab.txt")
+        run = xmr("convert", "chinese-clip", source, out, *vocab, "--interaction", "bagwise")
+        assert run.code == 0, run.err
+        run = xmr("eval", "--dataset", data, "--checkpoint", out, "--json")
+        assert run.code == 0, run.err
+        ranked[name] = run.json()
+        settings = [
+            f"text.chinese_clip={source}", f"image.chinese_clip={source}",
+            f"text.tokenizer={folder / 'vocab.txt'}", f"image.size={SIZE}", "data.workers=0",
+            "training.batch_size=8", "training.micro_batch_size=4", "training.max_steps=3",
+        ]  # fmt: skip
+        sets = [part for item in settings for part in ("--set", item)]
+        trained = tmp_path / f"{name}-run"
+        run = xmr("train", "--dataset", data, "--config", "muge_chinese_clip", *sets,
+                  "--output-dir", trained)  # fmt: skip
+        assert run.code == 0, run.err
+        run = xmr("eval", "--dataset", data, "--checkpoint", trained, "--json")
+        assert run.code == 0, run.err
+        assert load_model(trained / "best").config.model.interaction == "bagwise"
+    assert ranked["tiny"]["stages"] == ranked["pt"]["stages"]

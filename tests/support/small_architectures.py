@@ -21,6 +21,7 @@ REGION_WIDTH = 12
 BACKBONES = {
     "resnet10t": "{channels: [8, 12, 16, 24], output_stride: 8, stem_width: 8}",
     "resnet50": "{channels: [8, 12, 16, 24], layers: [1, 1, 1, 1]}",
+    "vit_base_patch16_clip_quickgelu_224": "{patch_size: 8, embed_dim: 24, depth: 1, num_heads: 2}",
     "vit_base_patch16_224": "{patch_size: 8, embed_dim: 24, depth: 1, num_heads: 2}",
 }
 TEACHERS = {
@@ -45,7 +46,8 @@ def architectures() -> list[tuple[str, str | None]]:
 
 def small_config(name: str, mode: str | None, folder: Path, *overrides: str) -> RunConfig:
     """Shrink a configuration; a teacher that it needs is made below ``folder``."""
-    items = ["text.pretrained=null", "text.tokenizer=builtin", "image.pretrained=false"]
+    items = ["text.pretrained=null", "text.tokenizer=builtin", "image.pretrained=false",
+             "text.chinese_clip=null", "image.chinese_clip=null"]  # fmt: skip
     full = load_config(name, items, mode)
     items += ["text.layers=1", "text.width=32", "text.heads=2", "text.feed_forward=48",
               "text.frozen_layers=0", "image.frozen_layers=0", "image.size=32",

@@ -93,19 +93,19 @@ class ChineseClip:
     def _heads(self) -> list[Weight]:
         """List the projections and the temperature."""
         scale = Weight("temperature", ("logit_scale",), "temperature")
+        # CLIP's projections have no bias, except that of the ResNet. Zeros add nothing.
+        zeros = [Weight(f"dual.{tower}_proj.bias", (), "zeros") for tower in ("text", "vision")]
         if not self.original:
             text, vision = ("text_projection.weight",), ("visual_projection.weight",)
             return [Weight("dual.text_proj.weight", text),
-                    Weight("dual.vision_proj.weight", vision), scale]  # fmt: skip
-        heads = [Weight("dual.text_proj.weight", ("text_projection",), "transposed"), scale]
+                    Weight("dual.vision_proj.weight", vision), scale, *zeros]  # fmt: skip
+        heads = [
+            *zeros, scale, Weight("dual.text_proj.weight", ("text_projection",), "transposed")
+        ]  # fmt: skip
         if not self.settings.image.attention_pool:
             return [*heads, Weight("dual.vision_proj.weight", ("visual.proj",), "transposed")]
         pool = "visual.attnpool.c_proj."
-        return [
-            *heads,
-            Weight("dual.text_proj.bias", (), "zeros"),  # CLIP's text projection has none
-            *(Weight(f"dual.vision_proj.{n}", (pool + n,)) for n in ("weight", "bias")),
-        ]
+        return [*heads, *(Weight(f"dual.vision_proj.{n}", (pool + n,)) for n in ("weight", "bias"))]
 
     def assemble(self, shapes: Mapping[str, Shape]) -> tuple[dict[str, Tensor], TensorReport]:
         """Make weights, and account for every tensor.

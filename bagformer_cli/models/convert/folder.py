@@ -13,7 +13,7 @@ from bagformer_cli.config import Interaction, RunConfig
 from bagformer_cli.errors import CheckpointError, InputError
 from bagformer_cli.files import is_empty, new_files
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel, build_model
+from bagformer_cli.models.build import RetrievalModel, build_model, shapes_of
 from bagformer_cli.models.checkpoint import load_weights, save_model
 from bagformer_cli.models.convert.chinese_clip import open_chinese_clip
 from bagformer_cli.models.convert.report import ConversionError, Shape, TensorReport
@@ -70,8 +70,7 @@ def build_converted(
     """
     with torch.device("meta"):  # no memory for sizes that the checkpoint does not have
         empty = build_model(config, titles, pretrained=False, keep_cross=True)
-    shapes = {name: tuple(value.shape) for name, value in empty.state_dict().items()}
-    weights, report = assemble(shapes)
+    weights, report = assemble(shapes_of(empty))
     if not report.complete:
         raise ConversionError(
             tr("The tensors of the checkpoint are not those of the model."), report, where
