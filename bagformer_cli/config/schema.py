@@ -94,7 +94,7 @@ class TextConfig(Section):
 
     @property
     def vocabulary(self) -> str:
-        """Where the vocabulary comes from: ``tokenizer``, or a Chinese-CLIP that brings one."""
+        """Source of the vocabulary: ``tokenizer``, or a Chinese-CLIP that brings one."""
         brought = self.chinese_clip
         if self.tokenizer != "builtin" or brought is None or brought.endswith((".pt", ".pth")):
             return self.tokenizer

@@ -70,7 +70,7 @@ def _from_json(text: str, path: Path) -> tuple[str, ...]:
     found = model.get("vocab")
     ids: dict[str, int] = found if isinstance(found, dict) else {}
     if (
-        model.get("type") != "WordPiece"
+        model.get("type", "WordPiece") != "WordPiece"
         or not ids
         or sorted(map(str, ids.values())) != sorted(map(str, range(len(ids))))
     ):
