@@ -29,6 +29,7 @@ from bagformer_cli.models.encode import encode_images, encode_texts
 from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.models.score_explanation import ScoreExplanation, explain_score
 from bagformer_cli.progress import LOGGED, Progress
+from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.segmenter import Bag
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
@@ -75,6 +76,11 @@ class Retriever:
 
     def __init__(self, model: RetrievalModel) -> None:
         self.model = model
+
+    @property
+    def titles(self) -> TitleEncoder:
+        """Turns titles into tokens and bags."""
+        return self.model.titles
 
     def encode_images(self, images: Images | Iterable[Any]) -> MultiVectors:
         """Encode images to vectors.

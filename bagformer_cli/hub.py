@@ -13,14 +13,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from bagformer_cli.errors import CheckpointError
+from bagformer_cli.errors import CheckpointError, XmrError
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import read_regular
 
 SECONDS = 2.0
 """How long the hub has to answer the first request."""
 _WEIGHTS = {".safetensors", ".bin"}
 _UNREAD = ["*.onnx", "onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.gguf", "coreml/*"]
 """Weights in formats that nothing here reads."""
+_CARD_BYTES = 1 << 20
+_LICENCE = re.compile(r"^license:\s*[\"']?([\w.+-]+)[\"']?\s*$", re.MULTILINE)
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
@@ -99,6 +102,64 @@ def cached_file(name: str, file: str) -> Path | None:
 
     found = try_to_load_from_cache(name, file)
     return Path(found) if isinstance(found, str) else None
+
+
+def upload(folder: Path, name: str, *, private: bool = False) -> str:
+    """Upload a folder to the hub, as a model; make the model there if it does not exist.
+
+    Args:
+        folder: The folder. State of a training that can be resumed is left out.
+        name: ``owner/name``.
+        private: Make a new model private.
+
+    Returns:
+        The address of the model.
+
+    Raises:
+        CheckpointError: The hub cannot be reached or refuses the upload.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        require_hub(name, "xmr push")
+    except CheckpointError as error:
+        raise CheckpointError(
+            tr("The hub cannot be reached, so nothing was uploaded."),
+            where=name,
+            found=error.found,
+            hint=tr("Try again with a network, or set HF_ENDPOINT to another address of the hub."),
+        ) from error
+    try:
+        api = HfApi()
+        made = api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            commit_message="Upload with xmr push",
+            ignore_patterns=["state.*", ".*"],
+        )
+    except Exception as error:  # the hub's family of errors is wide
+        raise CheckpointError(
+            tr("The hub refused the upload."),
+            where=name,
+            found=(str(error).strip().splitlines() or [type(error).__name__])[0][:200],
+            hint=tr("Log in with `hf auth login`; the name must be yours: OWNER/NAME."),
+        ) from error
+    return str(made)
+
+
+def licence_of(folder: Path) -> str | None:
+    """Read the licence from the header of a model folder's ``README.md``; None: it names none."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    try:
+        text = read_regular(card, _CARD_BYTES).decode("utf-8", "replace")
+    except XmrError:
+        return None
+    header = text.split("---", 2)[1] if text.startswith("---") and text.count("---") > 1 else ""
+    found = _LICENCE.search(header)
+    return found[1] if found else None
 
 
 def require_hub(name: str, setting: str) -> None:

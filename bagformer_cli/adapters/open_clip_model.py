@@ -11,12 +11,11 @@ from PIL import Image
 
 from bagformer_cli.adapters.protocol import (
     import_library,
-    licence_of,
     loading,
     one_vector_each,
 )
 from bagformer_cli.errors import CheckpointError, nearest
-from bagformer_cli.hub import cached_file, require_hub
+from bagformer_cli.hub import cached_file, licence_of, require_hub
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import importlib
 import logging
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -24,11 +22,7 @@ from torch import Tensor
 
 from bagformer_cli.errors import CheckpointError, MissingDependencyError, XmrError, shortened
 from bagformer_cli.messages import tr
-from bagformer_cli.opening import read_regular
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-
-_CARD_BYTES = 1 << 20
-_LICENCE = re.compile(r"^license:\s*[\"']?([\w.+-]+)[\"']?\s*$", re.MULTILINE)
 
 
 class OtherModel(Protocol):
@@ -59,20 +53,6 @@ def one_vector_each(features: Tensor) -> MultiVectors:
     """
     unit = torch.nn.functional.normalize(features.float(), dim=-1)
     return MultiVectors(unit, torch.arange(len(unit) + 1))
-
-
-def licence_of(folder: Path) -> str | None:
-    """Read the licence from the header of a model folder's ``README.md``; None: it names none."""
-    card = folder / "README.md"
-    if not card.is_file():
-        return None
-    try:
-        text = read_regular(card, _CARD_BYTES).decode("utf-8", "replace")
-    except XmrError:
-        return None
-    header = text.split("---", 2)[1] if text.startswith("---") and text.count("---") > 1 else ""
-    found = _LICENCE.search(header)
-    return found[1] if found else None
 
 
 def import_library(module: str, package: str) -> Any:

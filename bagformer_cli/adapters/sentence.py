@@ -13,7 +13,6 @@ from torch import Tensor
 
 from bagformer_cli.adapters.protocol import (
     import_library,
-    licence_of,
     loading,
     not_a_dual_encoder,
     one_vector_each,
@@ -21,6 +20,7 @@ from bagformer_cli.adapters.protocol import (
 )
 from bagformer_cli.adapters.transformers_dual import left_random
 from bagformer_cli.errors import CheckpointError, XmrError
+from bagformer_cli.hub import licence_of
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import read_regular
 from bagformer_cli.vectors.multi_vectors import MultiVectors

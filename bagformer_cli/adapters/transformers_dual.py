@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from bagformer_cli.adapters.protocol import (
-    licence_of,
     loading,
     not_a_dual_encoder,
     one_vector_each,
     require_loaded,
 )
+from bagformer_cli.hub import licence_of
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 _CONTEXT = {"chinese_clip": 52}

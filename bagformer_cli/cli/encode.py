@@ -119,7 +119,7 @@ def encode(
         download=download,
     )
     from bagformer_cli.index.encoded import ModelFolder, discard_encoded, encode_catalogue
-    from bagformer_cli.models.load_encoder import runtime_folder
+    from bagformer_cli.runtime.folder import runtime_folder
 
     started = time.perf_counter()
     with bars.progress() as progress:

@@ -79,8 +79,8 @@ def onnx(
     from bagformer_cli.datasets import resolve
     from bagformer_cli.export.onnx_folder import export_onnx
     from bagformer_cli.models.checkpoint import load_model
-    from bagformer_cli.models.load_encoder import EXPORTED
     from bagformer_cli.models.runs import find_checkpoint
+    from bagformer_cli.runtime.folder import EXPORTED
 
     precision: Precision = "fp16" if fp16 else "fp32"
     if int8 is not None:
@@ -168,3 +168,34 @@ def show_export(report: dict[str, Any]) -> None:
     console.table(columns, rows, title=title)
     difference = report["compared"]["onnx"]["score_difference"]
     console.say(tr("Largest difference of a score: {value}", value=f"{difference:.2g}"))
+
+
+@app.command(
+    name="sentence-transformers",
+    help=tr(
+        "Write a model folder that sentence-transformers opens, with the same scores.\n\n"
+        "    xmr export sentence-transformers runs/demo st/\n\n"
+        "A model with one vector a side opens as SentenceTransformer, others as "
+        "MultiVectorEncoder (version 6 and later), where this package is installed: "
+        "MultiVectorEncoder('st/', trust_remote_code=True). The folder holds no code, and xmr "
+        "opens it too."
+    ),
+)
+def sentence_transformers(
+    checkpoint: Annotated[Path, typer.Argument(help=tr("Model folder or run folder."))],
+    out: Annotated[Path, typer.Argument(help=tr("The folder to write to."))],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Export and print which class opens the folder."""
+    from bagformer_cli.export.sentence_folder import export_sentence_transformers
+    from bagformer_cli.models.checkpoint import load_model
+    from bagformer_cli.models.runs import find_checkpoint
+    from bagformer_cli.outputs import check_output_folder
+
+    check_output_folder(out)
+    place = find_checkpoint(checkpoint)
+    kind = export_sentence_transformers(load_model(place), out)
+    report = {"checkpoint": str(place), "folder": str(out), "class": kind}
+    labels = {"checkpoint": tr("model"), "folder": tr("exported model"), "class": tr("opens as")}
+    console.result(report, lambda: console.facts({labels[key]: report[key] for key in report}))

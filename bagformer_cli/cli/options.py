@@ -315,8 +315,9 @@ def catalogue_encoder(
     from bagformer_cli.index.compression.token_pooling import VectorReduction
     from bagformer_cli.index.encode import EncodeOptions, layout_of
     from bagformer_cli.index.trust import remember_model
-    from bagformer_cli.models.load_encoder import load_encoder, runtime_folder
+    from bagformer_cli.models.load_encoder import load_encoder
     from bagformer_cli.models.runs import find_checkpoint
+    from bagformer_cli.runtime.folder import runtime_folder
 
     path = find_checkpoint(checkpoint, progress=progress)
     if saw_drawn_pictures_only(path) and not is_drawn(catalogue.source):

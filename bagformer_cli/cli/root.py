@@ -50,6 +50,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "score": tr("Score an image against titles"),
         "convert": tr("Convert published weights to a model folder"),
         "export": tr("Write models and vectors in other programs' formats"),
+        "push": tr("Upload a model folder to the Hugging Face hub"),
         "bench": tr("Benchmark against reference implementations"),
     },
 }

@@ -10,8 +10,9 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Checkpoint
+from bagformer_cli.cli.options import Checkpoint, Runtime
 from bagformer_cli.cli.views import show_bag_legend, show_bags
+from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def score(
     image: Annotated[Path, typer.Argument(help=tr("An image file."))],
     titles: Annotated[list[str], typer.Argument(help=tr("One or more titles."))],
     checkpoint: Checkpoint = None,
+    runtime: Runtime = "torch",
     explain: Annotated[
         bool,
         typer.Option(
@@ -50,19 +52,21 @@ def score(
     debug: Debug = False,
 ) -> None:
     """Parse, score, print."""
+    import numpy as np
+
     from bagformer_cli.data.images import decode
 
     decode(image)  # first, so that a wrong path is reported before torch is imported
-    from bagformer_cli.api import load
     from bagformer_cli.evaluation.metrics import require_numbers
     from bagformer_cli.models.runs import find_checkpoint
+    from bagformer_cli.runtime.folder import runtime_folder
 
     with bars.progress() as progress:
-        place = find_checkpoint(checkpoint, progress=progress)
-    retriever = load(place)
+        place = runtime_folder(find_checkpoint(checkpoint, progress=progress), runtime)
+    retriever: Any = _load(place, explain)
     scores = retriever.score(retriever.encode_images([image]), retriever.encode_texts(titles))
-    retriever.model.titles.warn_of_cut(console.warn)
-    require_numbers(scores.t2i.cpu().numpy())
+    retriever.titles.warn_of_cut(console.warn)
+    require_numbers(np.asarray(scores.t2i))
     report: dict[str, Any] = {
         "image": str(image),
         "titles": titles,
@@ -77,6 +81,25 @@ def score(
         report["explained"] = [[_part_to_json(part) for part in one.parts] for one in found]
     report["checkpoint"] = str(place)
     console.result(report, lambda: show_scores(report))
+
+
+def _load(folder: Path, explain: bool) -> Any:
+    """Load a model folder, or without torch an exported model."""
+    from bagformer_cli.runtime.folder import is_exported
+
+    if not is_exported(folder):
+        from bagformer_cli.api import load
+
+        return load(folder)
+    if explain:
+        raise InputError(
+            tr("An exported model cannot explain its scores."),
+            where=folder,
+            hint=tr("Leave out --explain, or name the model folder and leave out --runtime onnx."),
+        )
+    from bagformer_cli.runtime import load as load_exported
+
+    return load_exported(folder)
 
 
 def _part_to_json(part: ScorePart) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from bagformer_cli.export.towers import ImageTower, TextTower
 from bagformer_cli.files import new_files
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.card import write_card
 from bagformer_cli.models.fingerprint import fingerprint
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.runtime.folder import IMAGE, TEXT, Manifest
@@ -100,8 +101,22 @@ def export_onnx(
         model.titles.segmenter.lexicon.save(folder / "lexicon.txt")
         save_config(config, folder / "config.yaml")
         manifest.save(folder)
+        write_card(folder, config, use=_USE)
     return manifest
 
+
+_USE = """\
+```python
+from bagformer_cli import runtime  # numpy and onnxruntime, no torch
+
+retriever = runtime.load("FOLDER")
+images = retriever.encode_images(["photo.jpg"])
+titles = retriever.encode_texts(["红色碎花连衣裙"])
+print(retriever.score(images, titles).t2i_mean)
+```
+
+On the command line: `xmr search 红色碎花连衣裙 --checkpoint FOLDER`.
+`text.onnx` and `image.onnx` can be run by any program that reads ONNX."""
 
 # --------------------------------------------------------------------------------------- tracing
 

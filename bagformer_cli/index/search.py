@@ -36,9 +36,10 @@ from bagformer_cli.index.rows import Side, wrong_model
 from bagformer_cli.index.trust import is_own_model, remember_model
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import AnyEncoder, ModelEncoder, encoder_of
-from bagformer_cli.models.load_encoder import Runtime, load_encoder, runtime_folder
+from bagformer_cli.models.load_encoder import load_encoder
 from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.runtime.folder import Runtime, runtime_folder
 from bagformer_cli.text.characters import is_blank
 
 if TYPE_CHECKING:

@@ -2,13 +2,14 @@
 
 A model folder holds ``config.yaml``, ``model.safetensors``, ``vocab.txt`` and ``lexicon.txt`` (and
 ``boundaries.safetensors`` where they were learned): all that is needed to repeat a score on any
-machine. Nothing in it is code.
+machine; and ``README.md``, its model card. Nothing in it is code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +20,7 @@ from bagformer_cli.encoders.weight_files import damaged_weights, load_tensors, s
 from bagformer_cli.errors import CheckpointError, NotFiniteError, joined, nearest
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
+from bagformer_cli.models.card import write_card
 from bagformer_cli.models.runs import WEIGHTS
 from bagformer_cli.models.trained import trained_scorers
 from bagformer_cli.text.from_config import title_encoder
@@ -30,8 +32,16 @@ TRAINED = "trained"
 FILES = ("config.yaml", WEIGHTS, "vocab.txt", "lexicon.txt")
 
 
-def save_model(model: RetrievalModel, folder: str | Path) -> None:
-    """Write a model to a folder; each file appears whole."""
+def save_model(
+    model: RetrievalModel, folder: str | Path, figures: Mapping[str, Any] | None = None
+) -> None:
+    """Write a model to a folder; each file appears whole.
+
+    Args:
+        model: The model.
+        folder: The folder. A model card that it has stays.
+        figures: Recall for the model card; see :func:`~bagformer_cli.models.card.write_card`.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.titles.tokenizer.save(folder / "vocab.txt")
@@ -39,6 +49,7 @@ def save_model(model: RetrievalModel, folder: str | Path) -> None:
     save_config(model.config, folder / "config.yaml")
     trained = {TRAINED: " ".join(sorted(model.trained))}
     save_tensors(model.state_dict(), folder / WEIGHTS, trained)
+    write_card(folder, model.config, figures)
 
 
 def load_model(folder: str | Path, device: str | torch.device = "cpu") -> RetrievalModel:

@@ -6,40 +6,13 @@ Importing this module imports neither transformers nor timm; loading a model fol
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-from bagformer_cli.errors import CheckpointError, InputError
+from bagformer_cli.errors import InputError
 from bagformer_cli.machine import choose_device
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import ItemEncoder, ModelEncoder, OnnxEncoder
 from bagformer_cli.runtime import load
 from bagformer_cli.runtime.folder import is_exported
-
-Runtime = Literal["torch", "onnx"]
-EXPORTED = "onnx"
-"""Folder in a model folder where ``xmr export onnx`` writes, and where ``--runtime onnx`` looks."""
-
-
-def runtime_folder(folder: Path, runtime: Runtime) -> Path:
-    """Return the folder to load: the model folder, or its exported model.
-
-    Args:
-        folder: A model folder, or an exported model, which is returned unchanged.
-        runtime: ``onnx``: the exported model is wanted.
-
-    Raises:
-        CheckpointError: The model has not been exported.
-    """
-    if runtime == "torch" or is_exported(folder):
-        return folder
-    if not is_exported(folder / EXPORTED):
-        raise CheckpointError(
-            tr("This model has not been exported to ONNX."),
-            where=folder,
-            expected=str(folder / EXPORTED),
-            hint=tr("Export it: {command}", command=f"xmr export onnx {folder}"),
-        )
-    return folder / EXPORTED
 
 
 def load_encoder(folder: str | Path, device: str | None = None) -> ItemEncoder:

@@ -16,6 +16,7 @@ from typing import Any
 
 from bagformer_cli.config import load_config
 from bagformer_cli.errors import CheckpointError, XmrError
+from bagformer_cli.hub import is_hub_name, snapshot
 from bagformer_cli.messages import tr
 from bagformer_cli.models.trained import trained_scorers
 from bagformer_cli.progress import SILENT, Progress
@@ -57,16 +58,19 @@ def find_checkpoint(
 
     Args:
         given: A model folder, a run folder with a ``best/``, or the folder of a chain, whose last
-            trained stage is taken; None: the newest ``best/`` under ``runs``. Any other path is
-            returned unchanged.
+            trained stage is taken; or the name of a model on the hub, ``owner/name``. None: the
+            newest ``best/`` under ``runs``. Any other path is returned unchanged.
         runs: Folder of the runs.
         progress: Receives the name, step and recall of the newest run if ``given`` is None.
 
     Raises:
-        CheckpointError: ``given`` is None and no run has a model.
+        CheckpointError: ``given`` is None and no run has a model; or it is a name on the hub,
+            which cannot be reached or has no such model.
     """
     if given is not None:
         folder = Path(given)
+        if _is_on_hub(given):
+            folder = snapshot(str(given), "--checkpoint")
         if (folder / WEIGHTS).exists():
             return folder
         if (folder / "best" / WEIGHTS).exists():
@@ -82,6 +86,16 @@ def find_checkpoint(
         )
     report_choice(found, progress)
     return found[0]
+
+
+def _is_on_hub(given: str | Path) -> bool:
+    """Tell whether a checkpoint is the name of a model on the hub, ``owner/name``.
+
+    ``runs/typo`` is a path: its folder ``runs`` exists here.
+    """
+    parts = str(given).split("/")
+    named = len(parts) == 2 and is_hub_name(str(given)) and not Path(given).suffix
+    return named and not Path(parts[0]).exists()
 
 
 def models_in(runs: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bagformer_cli.errors import CheckpointError
 from bagformer_cli.files import write_text
@@ -58,6 +58,33 @@ class Manifest:
 def is_exported(folder: str | Path) -> bool:
     """Tell whether a folder was written by ``xmr export onnx``."""
     return (Path(folder) / MANIFEST).is_file()
+
+
+Runtime = Literal["torch", "onnx"]
+EXPORTED = "onnx"
+"""Folder in a model folder where ``xmr export onnx`` writes, and where ``--runtime onnx`` looks."""
+
+
+def runtime_folder(folder: Path, runtime: Runtime) -> Path:
+    """Return the folder to load: the model folder, or its exported model.
+
+    Args:
+        folder: A model folder, or an exported model, which is returned unchanged.
+        runtime: ``onnx``: the exported model is wanted.
+
+    Raises:
+        CheckpointError: The model has not been exported.
+    """
+    if runtime == "torch" or is_exported(folder):
+        return folder
+    if not is_exported(folder / EXPORTED):
+        raise CheckpointError(
+            tr("This model has not been exported to ONNX."),
+            where=folder,
+            expected=str(folder / EXPORTED),
+            hint=tr("Export it: {command}", command=f"xmr export onnx {folder}"),
+        )
+    return folder / EXPORTED
 
 
 def read_manifest(folder: Path) -> Manifest:

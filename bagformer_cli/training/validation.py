@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.store.split import Split
@@ -72,7 +73,7 @@ class Validation:
             Mean recall, text to image, in [0, 1]; None without a validation split.
         """
         if self.split is None:
-            self._save_best()
+            self._save_best(None)
             return None
         config = self.task.config
         no_rerank = EvaluationOptions(rerank=())
@@ -86,7 +87,7 @@ class Validation:
         self._note_gain(state, mean)
         if state.best is None or mean > state.best or not self.task.trains_fast_scorer:
             state.best, state.best_step = mean, state.step
-            self._save_best()
+            self._save_best(report)
         return mean
 
     def is_exhausted(self, state: TrainState) -> bool:
@@ -120,9 +121,9 @@ class Validation:
         else:
             state.stale += 1
 
-    def _save_best(self) -> None:
+    def _save_best(self, report: dict[str, Any] | None) -> None:
         with atomic_folder(self.run / "best") as folder:
-            save_model(self.task.model, folder)
+            save_model(self.task.model, folder, report)
 
 
 def starts_from_weights(config: RunConfig) -> bool:

@@ -20,15 +20,7 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.fingerprint import fingerprint
 from tests.support.exported import TITLES, exported, images, model_of
 
-pytest.importorskip("onnxscript")
-pytest.importorskip("onnxruntime")
-
 Made = tuple[RetrievalModel, Path, Path]
-
-
-@pytest.fixture(scope="module")
-def bagwise(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return exported(tmp_path_factory.mktemp)
 
 
 def assert_same_scores(made: Made, count: int, tolerance: float = 1e-4) -> None:

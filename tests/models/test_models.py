@@ -389,6 +389,7 @@ def test_a_model_folder_gives_the_same_scores_again(titles: TitleEncoder, tmp_pa
         "model.safetensors",
         "vocab.txt",
         "lexicon.txt",
+        "README.md",
     }
     pixels = torch.randn(2, 3, 32, 32)
     for mine, theirs in (

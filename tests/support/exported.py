@@ -45,5 +45,5 @@ def exported(
     save_model(model, place / "model")
     size = model.config.image.size
     pixels = np.stack([np.asarray(image.resize((size, size))) for image in images()])
-    export_onnx(model, place / "onnx", precision, Examples(TITLES, pixels))
-    return model, place / "model", place / "onnx"
+    export_onnx(model, place / "model" / "onnx", precision, Examples(TITLES, pixels))
+    return model, place / "model", place / "model" / "onnx"

@@ -109,7 +109,7 @@ def test_a_run_folder_holds_what_the_design_says(folder: Path, tmp_path: Path) -
         ".lock",
         "run.json",
     }
-    model = {"config.yaml", "model.safetensors", "vocab.txt", "lexicon.txt"}
+    model = {"config.yaml", "model.safetensors", "vocab.txt", "lexicon.txt", "README.md"}
     assert {path.name for path in (tmp_path / "run/best").iterdir()} == model
     assert {path.name for path in (tmp_path / "run/last").iterdir()} == {
         *model,
