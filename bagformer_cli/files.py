@@ -24,6 +24,7 @@ from pathlib import Path
 from bagformer_cli.errors import DiskFullError
 from bagformer_cli.messages import tr
 from bagformer_cli.temporary import (
+    SUFFIX,
     folder_lock,
     is_temporary,
     remove,
@@ -45,7 +46,9 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Name ``path`` in errors of the block; 'no space left' becomes a :class:`DiskFullError`."""
     try:
         yield
-    except DiskFullError:
+    except DiskFullError as error:
+        if SUFFIX in (error.where or ""):  # of a file inside a temporary folder, which is gone
+            error.where = str(path)
         raise
     except Exception as error:
         if is_disk_full(error):

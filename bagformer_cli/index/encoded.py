@@ -283,14 +283,14 @@ def encoded_files(folder: Path) -> list[Path]:
     Raises:
         InputError: The encoding was interrupted, or the folder holds links or pipes.
     """
+    if not any(path.name == MANIFEST or path.match("part-*.arrow") for path in folder.glob("*")):
+        return []
     require_plain_folder(folder)
     try:
         names = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
         if not all(re.fullmatch(r"part-\d+\.arrow", name) for name in names):  # no other paths
             raise ValueError(MANIFEST)
     except (OSError, ValueError, KeyError, TypeError):
-        if not any(folder.glob("part-*.arrow")):
-            return []
         raise InputError(
             tr("The encoding is incomplete: xmr encode was interrupted."),
             where=folder,

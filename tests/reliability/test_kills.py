@@ -160,6 +160,7 @@ def test_kill_at_random_moments_and_the_end_is_that_of_a_run_never_killed(
     model: Path, tmp_path: Path, count: Callable[[str, int, int], None], name: str
 ) -> None:
     attack = ATTACKS[name]
+    process("--version")  # starts the server of warm processes, whose time is not the command's
     prepared = workplace(tmp_path / "prepared")
     for words in attack.prepare:
         assert run(prepared, model, words).code == 0
@@ -188,8 +189,8 @@ def test_kill_at_random_moments_and_the_end_is_that_of_a_run_never_killed(
 
 
 def finish(folder: Path, model: Path, attack: Attack, about: str) -> None:
-    """Run the command to its end; it may say that it was done already."""
+    """Run the command to its end; it may be refused because it was done already."""
     ended = run(folder, model, attack.command)
     if ended.code and attack.again is not None:  # the index is there: `add` goes on
         ended = run(folder, model, attack.again)
-    assert ended.code == 0 or "already" in ended.err or "exists" in ended.err, (about, ended.err)
+    assert ended.code in (0, 2), (about, ended.err)  # the outcome shows whether it was done

@@ -292,7 +292,8 @@ def test_f24_blank_lines_are_read_in_linear_time(home: Path, command: str, file:
     path = home / "set" / file
     path.write_bytes(b"\n" * 400_000 + path.read_bytes())
     option = [] if command == "data check" else ["--dataset"]
-    ended = process(*command.split(), *option, "set", "--workers", 1, cwd=home, timeout=40)
+    ended = process(*command.split(), *option, "set", "--workers", 1, cwd=home, timeout=300,
+                    cpu=40)  # fmt: skip
     assert ended.code in (0, 2), (ended.code, ended.seconds)
     assert_no_bug(ended)
     assert len(ended.err) + len(ended.out) < 100_000
@@ -303,28 +304,33 @@ def test_f24_blank_lines_are_read_in_linear_time(home: Path, command: str, file:
 def test_f24_a_title_of_a_million_characters_takes_no_longer_than_a_long_one(
     shop: Shop, retriever: Any, command: str
 ) -> None:
-    title = "红色碎花连衣裙" * 150_000
+    title, long = "红色碎花连衣裙" * 150_000, "红色碎花连衣裙" * 5_000
     table = shop.write("t.csv", "id,image,title\na0,p0.jpg,红裙\n")
     if command == "search":
         shop.built(table)
-    (shop.folder / "t.txt").write_text(title + "\n", "utf-8")
-    long = shop.write("l.jsonl", json.dumps({"id": 1, "image": "p1.jpg", "title": title}) + "\n")
-    retriever.encode_texts(["红裙"])
-    shop.xmr("bags", "红裙")
-    began = time.monotonic()
-    run = {
-        "bags": lambda: shop.xmr("bags", "--input", shop.folder / "t.txt", "--json"),
-        "score": lambda: shop.xmr("score", shop.folder / "p0.jpg", title, "--checkpoint",
-                                  shop.model, "--json"),
-        "index build": lambda: shop.xmr("index", "build", long, shop.folder / "li",
-                                        "--checkpoint", shop.model, "--json"),
-        "search": lambda: shop.xmr("search", title, "--index", shop.index, "--json"),
-        "encode_texts": lambda: retriever.encode_texts([title]),
-    }[command]()  # fmt: skip
-    assert time.monotonic() - began < 6
+    _read_title(shop, retriever, command, long)  # compiles loops, if they are not yet
+    began = time.process_time()
+    run = _read_title(shop, retriever, command, title)
+    assert time.process_time() - began < 6  # a quadratic reader took 18
     if command != "encode_texts":
         assert_no_bug(run)
         assert run.code in (0, 2)
+
+
+def _read_title(shop: Shop, retriever: Any, command: str, title: str) -> Any:
+    (shop.folder / "t.txt").write_text(title + "\n", "utf-8")
+    row = {"id": 1, "image": "p1.jpg", "title": title}
+    table = shop.write("l.jsonl", json.dumps(row) + "\n")
+    index = shop.folder / f"index of {len(title)}"
+    return {
+        "bags": lambda: shop.xmr("bags", "--input", shop.folder / "t.txt", "--json"),
+        "score": lambda: shop.xmr("score", shop.folder / "p0.jpg", title, "--checkpoint",
+                                  shop.model, "--json"),
+        "index build": lambda: shop.xmr("index", "build", table, index, "--checkpoint", shop.model,
+                                        "--json"),
+        "search": lambda: shop.xmr("search", title, "--index", shop.index, "--json"),
+        "encode_texts": lambda: retriever.encode_texts([title]),
+    }[command]()  # fmt: skip
 
 
 @pytest.mark.slow
@@ -347,7 +353,7 @@ def test_f24_a_line_of_300_megabytes_is_refused_in_bounded_memory(
         "dict check": ["dict", "check", "d.txt"],
         "encode": ["encode", "t.txt", "--titles", "--out", "v", "--checkpoint", model],
     }[command]
-    ended = process(*arguments, cwd=home, timeout=60, memory=10 * GIB)
+    ended = process(*arguments, cwd=home, timeout=300, memory=10 * GIB, cpu=60)
     assert ended.code in (0, 2), (ended.code, ended.seconds, ended.err[-300:])
     assert_no_bug(ended)
     assert len(ended.err) < 10_000
@@ -461,7 +467,7 @@ def test_f30_records_of_an_lmdb_are_refused_in_time(home: Path, content: bytes) 
         with lmdb.open(str(folder), map_size=1 << 20) as opened, opened.begin(write=True) as write:
             for key, value in records.items():
                 write.put(key, value)
-    ended = process("data", "import", "lmdb", "--out", "o", cwd=home, timeout=60)
+    ended = process("data", "import", "lmdb", "--out", "o", cwd=home, timeout=240, cpu=60)
     assert ended.code == 2, (ended.code, ended.err[-300:])
     assert_no_bug(ended)
     assert len(ended.err) < 3000

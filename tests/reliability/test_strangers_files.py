@@ -274,7 +274,7 @@ def test_f08_a_cell_that_names_no_regular_file_costs_its_own_row(
         "encode": ["encode", "h.csv", "--out", "v", "--checkpoint", model],
         "data import": ["data", "import", "h.csv", "--out", "d"],
     }[command]
-    ended = process(*arguments, cwd=home, timeout=60, memory=MEMORY)
+    ended = process(*arguments, cwd=home, timeout=240, memory=MEMORY)
     assert ended.code == 0, (ended.code, ended.err[-500:])
     assert "evil.jpg" in ended.err
     assert_no_bug(ended)
@@ -287,7 +287,7 @@ def test_f08_a_folder_of_photos_may_hold_something_else(model: Path, home: Path,
     (home / "photos/a.jpg").write_bytes((home / "p0.jpg").read_bytes())
     hostile(home / "photos", kind, "evil.jpg")
     ended = process("index", "build", "photos", "i", "--checkpoint", model, "--json", cwd=home,
-                    timeout=60, memory=MEMORY)  # fmt: skip
+                    timeout=240, memory=MEMORY)  # fmt: skip
     assert ended.code == 0, (ended.code, ended.err[-500:])
     assert ended.json()["rows"] == 1
     assert "evil.jpg" in ended.err
@@ -319,7 +319,7 @@ def test_f08_a_command_refuses_what_is_no_regular_file(
     ending = {"index": ".csv", "data": ".csv", "train": ".yaml"}.get(command.split()[0], ".jpg")
     evil = hostile(home, kind, f"evil{ending}")
     words = {"EVIL": str(evil), "MODEL": str(model)}
-    ended = process(*[words.get(part, part) for part in command.split()], cwd=home, timeout=60,
+    ended = process(*[words.get(part, part) for part in command.split()], cwd=home, timeout=240,
                     memory=MEMORY)  # fmt: skip
     assert ended.code == 2, (ended.code, ended.err[-500:])
     assert_no_bug(ended)
@@ -340,7 +340,7 @@ def test_f08_an_index_that_holds_no_regular_files_is_refused(
     path = next(Path(shop.index).glob(file))
     path.unlink()
     hostile(path.parent, kind, path.name)
-    ended = process("search", "红", "--index", shop.index, timeout=60, memory=MEMORY)
+    ended = process("search", "红", "--index", shop.index, timeout=240, memory=MEMORY)
     assert_refused(ended, path.name)
 
 
@@ -355,7 +355,7 @@ def test_f08_a_model_folder_that_holds_no_regular_files_is_refused(
     copytree(model, home / "m")
     (home / "m" / file).unlink(missing_ok=True)
     hostile(home / "m", kind, file)
-    ended = process("score", "p0.jpg", "红", "--checkpoint", "m", cwd=home, timeout=60,
+    ended = process("score", "p0.jpg", "红", "--checkpoint", "m", cwd=home, timeout=240,
                     memory=MEMORY)  # fmt: skip
     assert_no_bug(ended)
     assert ended.code == 2 or (file == "beta.json" and ended.code == 0), ended.err
@@ -485,7 +485,7 @@ def test_f22_a_hostile_config_is_refused_in_bounded_time_and_memory(home: Path, 
         (home / "evil.yaml").write_text(CONFIGS[kind])
         arguments = ["--config", "evil.yaml"]
     ended = process("train", "--dataset", "set", *arguments, "--set", "training.max_steps=1",
-                    cwd=home, timeout=60, memory=MEMORY)  # fmt: skip
+                    cwd=home, timeout=240, memory=MEMORY, cpu=60)  # fmt: skip
     assert not (home / "ran").exists()
     assert ended.code == 2, (ended.code, ended.err[-600:])
     assert_no_bug(ended)
@@ -518,7 +518,7 @@ def test_f23_a_filter_is_bounded_before_an_engine_sees_it(
         shop.index = f"qdrant://{shop.folder}/q/items"
     shop.built(shop.write("t.csv", "id,image,title,price\na0,p0.jpg,红裙,3\n"))
     ended = process("search", "红", "--index", shop.index, "--where", BOMBS[number], "--json",
-                    timeout=60, memory=MEMORY)  # fmt: skip
+                    timeout=240, memory=MEMORY, cpu=60)  # fmt: skip
     assert ended.code in (0, 2), (ended.code, ended.err[-300:])
     assert_no_bug(ended)
     assert "damaged" not in ended.err
@@ -589,7 +589,7 @@ def test_f25_arrays_of_an_index_that_lie_crash_no_search(shop: Shop, how: str) -
         if not path.exists() or not lying(path, how):
             continue
         for recall in ("exact", "tokens"):
-            ended = process(command=[*search, recall], timeout=60)
+            ended = process(command=[*search, recall], timeout=240)
             assert ended.code in (0, 2), (path.relative_to(index), recall, ended.code)
             assert_no_bug(ended)
             if ended.code == 0:
@@ -615,7 +615,7 @@ def test_f25_arrays_of_a_shared_cache_that_lie_crash_no_command(home: Path, how:
     for path in files:
         if not path.exists() or not lying(path, how):
             continue
-        ended = process(*arguments, cwd=home, env=env, timeout=60)
+        ended = process(*arguments, cwd=home, env=env, timeout=240)
         assert ended.code in (0, 2), (path.name, ended.code, ended.err[-300:])
         assert_no_bug(ended)
         path.parent.mkdir(parents=True, exist_ok=True)

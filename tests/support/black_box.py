@@ -76,6 +76,7 @@ def process(
     env: dict[str, str | None] | None = None,
     stdin: str | None = None,
     memory: int | None = None,
+    cpu: int | None = None,
     file_size: int | None = None,
     prepare: Callable[[], None] | None = None,
     command: list[str] | None = None,
@@ -92,13 +93,17 @@ def process(
         env: Changes of the environment; None removes a variable.
         stdin: Text for the standard input; None: no input.
         memory: Limit of the address space in bytes (``RLIMIT_AS``).
+        cpu: Limit of the processor time in seconds (``RLIMIT_CPU``), which other processes on a
+            busy machine do not change. The process is killed beyond.
         file_size: Limit of the size of a written file in bytes (``RLIMIT_FSIZE``).
         prepare: Called in the child before the program starts.
         command: Another command than ``xmr``.
     """
 
     if stdin is None and prepare is None and command is None and set(env or {}) <= {"XMR_CACHE"}:
-        sizes = {resource.RLIMIT_AS: memory, resource.RLIMIT_FSIZE: file_size}
+        sizes = {
+            resource.RLIMIT_AS: memory, resource.RLIMIT_CPU: cpu, resource.RLIMIT_FSIZE: file_size,
+        }  # fmt: skip
         return _warm(
             arguments, environment(**(env or {})), cwd, timeout,
             {kind: size for kind, size in sizes.items() if size is not None},
@@ -107,6 +112,8 @@ def process(
     def limits() -> None:
         if memory is not None:
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        if cpu is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
         if file_size is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
