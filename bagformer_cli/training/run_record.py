@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -120,13 +121,21 @@ def _now(world_size: int) -> dict[str, Any]:
 
 
 def commit_of(folder: Path) -> str | None:
-    """Return the git commit of a folder, ``+`` added if files differ; None: no repository."""
+    """Return the git commit of a folder, ``+`` added if files differ; None: no repository.
+
+    Git locks nothing for it: a run that is killed here would leave ``.git/index.lock``, and git
+    would refuse to work until somebody removes it.
+    """
     try:
         found = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+",
-             "--exclude=*"],
-            capture_output=True, text=True, timeout=10, check=False,
+            ["git", "--no-optional-locks", "-C", str(folder), "status", "--porcelain=v2",
+             "--branch", "--untracked-files=no"],
+            capture_output=True, text=True, errors="replace", timeout=10, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    commit = re.search(r"^# branch\.oid ([0-9a-f]{40,64})$", found.stdout, re.MULTILINE)
+    if commit is None:
+        return None
+    changed = any(not line.startswith("#") for line in found.stdout.splitlines())
+    return commit[1] + ("+" if changed else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,20 @@ def test_the_commit_of_a_folder_is_named_with_a_plus_for_changed_files(tmp_path:
     assert len(commit) == 40
     (tmp_path / "a").write_text("2")
     assert commit_of(tmp_path) == f"{commit}+"
+
+
+def test_the_index_of_git_is_only_read(tmp_path: Path) -> None:
+    """Git would lock it to write it; a run killed there would leave the lock, and git refuse."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "a").write_text("1")
+    for command in (["init", "-q"], ["add", "a"], ["commit", "-qm", "a"]):
+        subprocess.run([*git, *command], check=True)
+    os.utime(tmp_path / "a", (1, 1))  # so that git compares the content, and would note that
+    before = (tmp_path / ".git/index").read_bytes()
+    commit = commit_of(tmp_path)
+    assert commit is not None
+    assert len(commit) == 40
+    assert (tmp_path / ".git/index").read_bytes() == before
 
 
 def test_the_first_cards_of_tensorboard_are_recall_and_loss() -> None:
