@@ -80,6 +80,7 @@ def process(
     file_size: int | None = None,
     prepare: Callable[[], None] | None = None,
     command: list[str] | None = None,
+    code: str = "",
 ) -> Ended:
     """Run ``xmr`` in a new process group and kill the group at the timeout.
 
@@ -98,6 +99,7 @@ def process(
         file_size: Limit of the size of a written file in bytes (``RLIMIT_FSIZE``).
         prepare: Called in the child before the program starts.
         command: Another command than ``xmr``.
+        code: Python code that runs first, in the new process.
     """
 
     if stdin is None and prepare is None and command is None and set(env or {}) <= {"XMR_CACHE"}:
@@ -106,7 +108,7 @@ def process(
         }  # fmt: skip
         return _warm(
             arguments, environment(**(env or {})), cwd, timeout,
-            {kind: size for kind, size in sizes.items() if size is not None},
+            {kind: size for kind, size in sizes.items() if size is not None}, code,
         )  # fmt: skip
 
     def limits() -> None:
@@ -133,15 +135,15 @@ def process(
         start_new_session=True,
         preexec_fn=limits,
     )
-    code: int | None
+    ended: int | None
     try:
         out, err = started.communicate(stdin, timeout=timeout)
-        code = started.returncode
+        ended = started.returncode
     except subprocess.TimeoutExpired:
         os.killpg(started.pid, signal.SIGKILL)
         out, err = started.communicate()
-        code = None
-    return Ended(code, out, err, time.monotonic() - began)
+        ended = None
+    return Ended(ended, out, err, time.monotonic() - began)
 
 
 def _warm(
@@ -150,23 +152,24 @@ def _warm(
     cwd: Path | None,
     timeout: float,
     limits: dict[int, int],
+    code: str,
 ) -> Ended:
     began = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         files = (out.fileno(), err.fileno())
-        started = warm.start([str(one) for one in arguments], variables, cwd, files, limits)
-        code: int | None
+        started = warm.start([str(one) for one in arguments], variables, cwd, files, limits, code)
+        ended: int | None
         try:
-            code = started.wait(timeout)
+            ended = started.wait(timeout)
         except subprocess.TimeoutExpired:
             started.kill()
-            code = None
+            ended = None
         seconds = time.monotonic() - began
         texts = []
         for file in (out, err):
             file.seek(0)
             texts.append(file.read().decode("utf-8", "backslashreplace").replace("\r\n", "\n"))
-    return Ended(code, *texts, seconds)
+    return Ended(ended, *texts, seconds)
 
 
 def warm_seconds(cwd: Path) -> float:

@@ -79,6 +79,7 @@ def start(
     cwd: str | Path | None = None,
     output: tuple[int, int] | None = None,
     limits: dict[int, int] | None = None,
+    code: str = "",
 ) -> Started:
     """Start ``xmr`` with arguments.
 
@@ -88,8 +89,9 @@ def start(
         cwd: Working directory.
         output: Open files for stdout and stderr; None: both are thrown away.
         limits: Values of ``resource.setrlimit`` by resource.
+        code: Python code that runs first.
     """
-    request = json.dumps([arguments, environment, str(cwd or Path.cwd()), limits or {}])
+    request = json.dumps([arguments, environment, str(cwd or Path.cwd()), limits or {}, code])
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(_server())
     with open(os.devnull, "r+b") as null:
@@ -174,7 +176,7 @@ def serve(address: str) -> Any:
 
 def become(request: list[Any], handles: list[int]) -> None:
     """Turn this process into the one that was asked for."""
-    arguments, environment, cwd, limits = request
+    arguments, environment, cwd, limits, code = request
     with suppress(PermissionError):  # its parent was faster
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -189,6 +191,7 @@ def become(request: list[Any], handles: list[int]) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     for kind, value in limits.items():
         resource.setrlimit(int(kind), (value, value))
+    exec(code)
 
 
 def run() -> int:
