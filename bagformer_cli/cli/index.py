@@ -68,6 +68,7 @@ Uri = Annotated[
         "    xmr index build products.csv index/\n\n"
         "    xmr index build photos/ index/ --checkpoint runs/muge\n\n"
         "    xmr index build data/muge s3://bucket/index --split test\n\n"
+        "    xmr index build products.csv index/ --features images.parquet\n\n"
         "For a very large catalogue run `xmr encode` first, which can be interrupted and spread "
         "over several machines; then build the index from its folder."
     )
@@ -76,6 +77,17 @@ def build(
     ctx: typer.Context,
     catalogue: Source,
     uri: Uri,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help=tr(
+                "File with the vectors of the products' images, made by any program (see `xmr eval "
+                "--help`); ids as in the catalogue. Give the file itself as CATALOGUE if there is "
+                "no other."
+            ),
+            show_default=False,
+        ),
+    ] = None,
     checkpoint: Checkpoint = None,
     split: SplitName = None,
     root: Root = None,
@@ -117,7 +129,22 @@ def build(
         check_output_folder(Path(uri))
     started = time.perf_counter()
     with bars.progress() as progress:
-        if _is_encoded(catalogue):
+        if features is not None:
+            from bagformer_cli.index.features import add_features, features_layout
+            from bagformer_cli.vectors.vector_files import read_vector_file
+
+            _refuse_options(ctx, features, _MODEL_OPTIONS, tr("Leave it out."))
+            items = read_vector_file(features, "image")
+            products = None
+            if not (catalogue.exists() and catalogue.samefile(features)):
+                products = _open(
+                    catalogue, column, split=split, root=root, encoding=encoding, sheet=sheet,
+                    download=download,
+                )  # fmt: skip
+            layout, codebook = features_layout(items, dtype, products)
+            engine = create_engine(uri, layout, codebook, shards=shards, replicas=replicas)
+            added = add_features(engine, items, products, strict=strict, progress=progress)
+        elif _is_encoded(catalogue):
             _refuse_encoding(ctx, catalogue)
             layout, codebook = layout_and_codebook(catalogue)
             engine = create_engine(uri, layout, codebook, shards=shards, replicas=replicas)
@@ -282,16 +309,26 @@ def _is_encoded(catalogue: Path) -> bool:
 
 def _refuse_encoding(ctx: typer.Context, catalogue: Path) -> None:
     """Raise if options are given that ``xmr encode`` has already decided."""
-    decided = [name for name in given_options(ctx) if name in _ENCODING_OPTIONS]
+    hint = tr("Leave it out, or pass it to xmr encode.")
+    _refuse_options(ctx, catalogue, _ENCODING_OPTIONS, hint)
+
+
+def _refuse_options(ctx: typer.Context, source: Path, options: set[str], hint: str) -> None:
+    """Raise if any of these options are given, for vectors that are already made."""
+    decided = [name for name in given_options(ctx) if name in options]
     if decided:
         raise InputError(
             tr("These vectors are already made: the option has no effect."),
-            where=catalogue,
+            where=source,
             found=listed(decided),
-            hint=tr("Leave it out, or pass it to xmr encode."),
+            hint=hint,
         )
 
 
+_MODEL_OPTIONS = {
+    "--checkpoint", "--one", "--keep", "--prune", "--pool", "--thumbnail", "--batch-size",
+    "--device",
+}  # fmt: skip
 _ENCODING_OPTIONS = {
     "--checkpoint", "--split", "--root", "--encoding", "--dtype", "--one", "--keep", "--prune",
     "--pool", "--thumbnail", "--batch-size", "--device", "--strict",

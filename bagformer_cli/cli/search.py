@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.failures import excluding_options
 from bagformer_cli.cli.formatting import format_value
 from bagformer_cli.cli.index import warn_incomplete
 from bagformer_cli.cli.options import Device, Runtime, Trust
 from bagformer_cli.errors import InputError, PathError
 from bagformer_cli.messages import tr
+
+if TYPE_CHECKING:
+    from bagformer_cli.index.features import StoredQueries
 
 app = App()
 
@@ -27,6 +31,7 @@ SEPARATOR = "\u00a0· "  # no line begins with the dot
         "    xmr search --image photo.jpg\n\n"
         "    xmr search --image photo.jpg --of titles\n\n"
         "    xmr search '红色碎花裙' --output results.html\n\n"
+        "    xmr search --features queries.jsonl\n\n"
         "Search is exact for small indexes; larger ones preselect candidates first. --profile "
         "shows which was used.\n\n"
         "--where compares attributes with values: = != < <= > >= IN BETWEEN LIKE IS NULL, joined "
@@ -51,6 +56,16 @@ def search(
     image: Annotated[
         list[Path] | None,
         typer.Option(help=tr("Search by this image instead of by text."), show_default=False),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help=tr(
+                "Search by the vectors of this file, made by the program that made those of the "
+                "index (see `xmr eval --help`)."
+            ),
+            show_default=False,
+        ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help=tr("Number of results per query."))] = 10,
     where: Annotated[
@@ -117,7 +132,10 @@ def search(
     debug: Debug = False,
 ) -> None:
     """Search, write the page, print the results."""
-    _check_queries(queries or [], image or [])
+    if features is None:
+        _check_queries(queries or [], image or [])
+    elif queries or image:
+        raise excluding_options("xmr search", ["--features", "--image" if image else tr("QUERIES")])
     names = [str(query) for query in image or queries or []]
     from bagformer_cli.index.engines import DEFAULT_INDEX, find_index
     from bagformer_cli.index.results import QueryResults, require_page, write_page
@@ -143,13 +161,19 @@ def search(
         thumbnails=output is not None,
     )
     with bars.progress() as progress:
+        encoder = None
+        if features is not None:
+            encoder = _query_vectors(features, index, rerank)
+            names = queries = encoder.names
         opened = Index.open(
-            index, checkpoint, device=device, runtime=runtime, trust=trust, progress=progress
-        )
+            index, checkpoint, model=encoder, device=device, runtime=runtime, trust=trust,
+            progress=progress,
+        )  # fmt: skip
         if opened.engine.incomplete:
             warn_incomplete(index)
         found = opened.search_many(image or queries or [], options, images=bool(image))
-    opened.encoder.titles.warn_of_cut(console.warn)
+    if features is None:
+        opened.encoder.titles.warn_of_cut(console.warn)
     if not any(map(len, found)):
         _explain_nothing(opened.engine, index, of)
     if output is not None:
@@ -175,6 +199,16 @@ def search(
     if output is not None:
         report["output"] = str(output)
     console.result(report, lambda: show_results(report, profile))
+
+
+def _query_vectors(features: Path, index: str, rerank: int) -> StoredQueries:
+    """Read the queries of ``--features``."""
+    from bagformer_cli.index.engines import open_engine
+    from bagformer_cli.index.features import read_queries
+
+    if rerank:
+        raise excluding_options("xmr search", ["--features", "--rerank"])
+    return read_queries(features, open_engine(index))
 
 
 def _check_queries(queries: list[str], images: list[Path]) -> None:

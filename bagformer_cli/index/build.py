@@ -68,7 +68,7 @@ def add_catalogue(
     added = Added(0, left_out.errors)
     layout = engine.layout
     added.unknown = sorted(set(catalogue.attributes) - set(layout.attributes))
-    products = _unique(catalogue)
+    products = unique_products(catalogue)
     encoder = encoder_of(model)
     batches = encode_products(encoder, layout, products, options, left_out)
     description = tr("Encoding {source}", source=catalogue.source)
@@ -134,7 +134,7 @@ def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(group)
 
 
-def _unique(products: Iterable[Product | InputError]) -> Iterator[Product | InputError]:
+def unique_products(products: Iterable[Product | InputError]) -> Iterator[Product | InputError]:
     """Yield the products; an error in place of each one whose id occurred before.
 
     An error of a product that another row of the catalogue does give loses the product's id.

@@ -45,6 +45,8 @@ SIDES: tuple[Side, ...] = ("image", "title")
 VectorType = Literal["int8", "float16", "float32", "residual4"]
 SingleVector = Literal["cls", "mean"]
 
+FEATURES = "features"
+"""``Layout.model`` of an index of vectors that another program made."""
 VERSION = 1
 MAX_DIM = 1 << 16  # a larger number in a file is damage, and would reserve memory
 KEY = b"xmr"
@@ -248,6 +250,12 @@ def _wrong_version(version: object) -> InputError:
 
 def wrong_model(layout: Layout, found: str, where: str) -> InputError:
     """Return the error for vectors or queries of another model than the index's."""
+    if layout.model == FEATURES:
+        return InputError(
+            tr("Another program made the vectors of this index, so xmr encodes nothing for it."),
+            where=where,
+            hint=tr("Search it by vectors of that program: xmr search --features FILE"),
+        )
     folder = f" ({layout.checkpoint})" if layout.checkpoint else ""
     return InputError(
         tr("The index was built with another model, so its vectors cannot be compared."),

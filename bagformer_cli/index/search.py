@@ -32,7 +32,7 @@ from bagformer_cli.index.engine import Engine, Queries, RecallMethod
 from bagformer_cli.index.engines import open_engine
 from bagformer_cli.index.rerank import cross_encoder_scores
 from bagformer_cli.index.results import Hit, Results
-from bagformer_cli.index.rows import Side, wrong_model
+from bagformer_cli.index.rows import FEATURES, Side, wrong_model
 from bagformer_cli.index.trust import is_own_model, remember_model
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import AnyEncoder, ModelEncoder, encoder_of
@@ -165,6 +165,8 @@ class Index:
         """
         engine = open_engine(str(uri))
         engine.progress = progress
+        if model is None and engine.layout.model == FEATURES:
+            raise wrong_model(engine.layout, "", engine.uri)
         if model is None:
             folder = runtime_folder(model_folder(engine, checkpoint, trust, progress), runtime)
             model = load_encoder(folder, device)
