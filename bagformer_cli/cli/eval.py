@@ -46,7 +46,7 @@ def evaluate_command(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="hf:|st:|open_clip:NAME",
+            metavar=tr("hf:NAME|st:NAME|open_clip:NAME"),
             help=tr(
                 "Model of another library, by its folder or name: hf (transformers), st "
                 "(sentence-transformers) or open_clip. Only the recall stage is measured."
