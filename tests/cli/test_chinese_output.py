@@ -21,8 +21,8 @@ hf st open_clip timm torch tensorboard transformers AdamW BertConfig RandAugment
 README and FILIP ListNet QQ LayerScale DropBlock ResNeXt InfoNCE MaxSim ITC ITM MLM MFM CLS SEP
 MASK WordPiece jieba Ward dropout softmax soft-max hinge logit late interaction R beta K N x n
 # formats, databases, machines
-CSV TSV JSON JSONL Lines YAML HTML LMDB Arrow TSV Excel SQL UTF-8 gb18030 base64 float32 int8
-jsonl LanceDB Qdrant Ray Hugging Face CPU GPU GB MB MiB SHA-256 ms s http https cpu cuda bf16 fp32 LIKE
+CSV TSV JSON JSONL jsonl Lines YAML HTML LMDB Arrow Excel SQL UTF-8 gb18030 base64 float32 int8
+LanceDB Qdrant Ray Hugging Face CPU GPU GB MB MiB SHA-256 ms s http https cpu cuda bf16 fp32 LIKE
 IN BETWEEN IS NULL AND OR NOT Ctrl-C NO_COLOR Chinese-CLIP null true false
 # columns of tables, keys of files, values of options
 id ID image title price split query text image_id query_id item_ids text_id image_ids train valid
