@@ -17,7 +17,8 @@ from tests.support.commands_page import commands
 _ALLOWED = """
 # the program, models, methods, losses
 xmr demo muge MUGE CLIP BagFormer ALADIN ALBEF BERT ViT ResNet ResNet-50 ConvNeXt Swin Transformer
-hf st open_clip timm torch tensorboard transformers AdamW BertConfig RandAugment Inflate Shrink Thinking Fast Slow
+timm torch tensorboard transformers AdamW BertConfig RandAugment Inflate Shrink Thinking Fast Slow
+hf st open_clip
 README and FILIP ListNet QQ LayerScale DropBlock ResNeXt InfoNCE MaxSim ITC ITM MLM MFM CLS SEP
 MASK WordPiece jieba Ward dropout softmax soft-max hinge logit late interaction R beta K N x n
 # formats, databases, machines
