@@ -221,6 +221,11 @@ def _unreachable(name: str, setting: str, why: object) -> CheckpointError:
 
 
 def _advice(setting: str) -> str:
+    if "." not in setting:  # an argument of a command, not a setting
+        return tr(
+            "Download the model elsewhere, for example from ModelScope, and give its folder "
+            "instead of the name. Or set HF_ENDPOINT to another address of the hub."
+        )
     return tr(
         "Download the model elsewhere, for example from ModelScope, and give its folder: {option}. "
         "Or set HF_ENDPOINT to another address of the hub.",

@@ -16,6 +16,7 @@ and of the checkpoint's image.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -278,20 +279,29 @@ def _pair_renamed(
     weights: Sequence[Weight],
     shapes: Mapping[str, Shape],
 ) -> None:
-    """Move missing tensors that are there under a similar name to the renamed ones.
+    """Move missing tensors that are there under another name to the renamed ones.
+
+    Two tensors of one shape belong together if their names are similar, or if no other missing or
+    unknown tensor has that shape.
 
     They are not loaded: the shape of a query matrix is also that of a key matrix.
     """
+    if len(report.missing) * len(report.unknown) > _MOST_PAIRS:
+        return
     wanted = source_shapes(weights, shapes)
     pairs = [
-        (likeness, missing, found)
+        (SequenceMatcher(None, missing, found).ratio(), missing, found)
         for missing in report.missing
         for found in report.unknown
         if tuple(tensors[found].shape) == wanted[missing]
-        and (likeness := SequenceMatcher(None, missing, found).ratio()) >= SIMILAR
-    ] if len(report.missing) * len(report.unknown) <= _MOST_PAIRS else []  # fmt: skip
-    for _, missing, found in sorted(pairs, key=lambda pair: -pair[0]):
-        if missing in report.missing and found in report.unknown:
+    ]
+    of_missing = Counter(missing for _, missing, _ in pairs)
+    of_found = Counter(found for _, _, found in pairs)
+    for likeness, missing, found in sorted(pairs, key=lambda pair: -pair[0]):
+        alone = of_missing[missing] == of_found[found] == 1  # the only two of their shape
+        if (likeness < SIMILAR and not alone) or missing not in report.missing:
+            continue
+        if found in report.unknown:
             report.missing.remove(missing)
             report.unknown.remove(found)
             report.renamed[found] = missing
