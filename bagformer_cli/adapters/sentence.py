@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,12 @@ class SentenceModel:
             )
         self._many = _kind(folder) == "MultiVectorEncoder"
         kind = library.MultiVectorEncoder if self._many else library.SentenceTransformer
-        with loading(self.library, name):
+        with loading(self.library, name), _watched() as missing:
             model = kind(str(folder), device=device, trust_remote_code=False, local_files_only=True)
         for modality in ("text", "image"):
             if not model.supports(modality):
                 raise not_a_dual_encoder(name, ", ".join(map(str, model.modalities)))
-        with loading(self.library, name):
-            require_loaded(_missing(model), name)
+        require_loaded(missing, name)
         self._similarity = str(model.similarity_fn_name)
         known = ("cosine", "dot", "maxsim", "meanmaxsim")
         if self._similarity not in known:
@@ -108,22 +108,26 @@ def _kind(folder: Path) -> str:
         return ""  # older folders have no such file: they are a SentenceTransformer
 
 
-def _missing(model: Any) -> list[str]:
-    """Name the weights of its transformers models that are in no file, by loading these again.
+@contextmanager
+def _watched() -> Iterator[list[str]]:
+    """Collect the names of weights that transformers finds in no file while the block loads models.
 
-    The library does not pass on what transformers reports while it loads.
+    sentence-transformers loads its parts with ``from_pretrained`` and does not pass on this report.
     """
-    from transformers import PreTrainedModel
+    import transformers
 
+    kind: Any = transformers.PreTrainedModel
+    original = kind.__dict__["from_pretrained"]
     missing: list[str] = []
-    inside: list[str] = []  # a transformers model may be a part of another one
-    for name, module in model.named_modules():
-        if not isinstance(module, PreTrainedModel) or any(name.startswith(one) for one in inside):
-            continue
-        inside.append(f"{name}.")
-        kind: Any = type(module)
-        _, found = kind.from_pretrained(
-            module.name_or_path, output_loading_info=True, local_files_only=True
-        )
-        missing += left_random(module, found)
-    return missing
+
+    def recording(cls: Any, *given: Any, **options: Any) -> Any:
+        wanted = options.pop("output_loading_info", False)
+        model, found = original.__func__(cls, *given, output_loading_info=True, **options)
+        missing.extend(left_random(model, found))
+        return (model, found) if wanted else model
+
+    kind.from_pretrained = classmethod(recording)
+    try:
+        yield missing
+    finally:
+        kind.from_pretrained = original

@@ -18,8 +18,15 @@ from bagformer_cli.adapters.names import library_of, open_other
 from bagformer_cli.data.muge import MugeFolder
 from bagformer_cli.errors import CheckpointError, InputError
 from bagformer_cli.evaluation.sources import AdaptedModel
+from bagformer_cli.models.scorers import pooled_maxsim
 from tests.support.datasets import picture, write_split
-from tests.support.other_models import TITLES, save_dual, save_open_clip, save_sentence
+from tests.support.other_models import (
+    TITLES,
+    many_vectors,
+    save_dual,
+    save_open_clip,
+    save_sentence,
+)
 
 QUERIES = [(n, title, (100 + n,)) for n, title in enumerate(TITLES)]
 IMAGES = [(100 + n, picture(n)) for n in range(9)]
@@ -202,3 +209,41 @@ def test_models_and_vectors_are_compared_and_exported(
     run = xmr("compare", files, models["clip"])
     assert run.code == 2
     assert "is not known" in run.err
+
+
+def test_sentence_transformers_with_a_folder_for_each_module(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    """Models of earlier versions have this layout, clip-ViT-B-32 for example."""
+    folder = tmp_path / "older"
+    inner = folder / "0_CLIPModel"
+    shutil.copytree(models["st"], inner)
+    (inner / "modules.json").unlink()
+    (inner / "config_sentence_transformers.json").rename(
+        folder / "config_sentence_transformers.json"
+    )
+    kind = "sentence_transformers.sentence_transformer.modules.CLIPModel"
+    record = [{"idx": 0, "name": "0", "path": "0_CLIPModel", "type": kind}]
+    (folder / "modules.json").write_text(json.dumps(record))
+    older, newer = (open_other("st", str(one), "cpu") for one in (folder, models["st"]))
+    assert torch.equal(older.encode_texts(TITLES).values, newer.encode_texts(TITLES).values)
+    images = older.encode_images(pictures()).values
+    assert torch.equal(images, newer.encode_images(pictures()).values)
+
+
+def test_many_vectors_of_sentence_transformers_are_scored_as_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sentence_transformers
+
+    encoder = many_vectors(tmp_path)
+    (tmp_path / "modules.json").write_text("[]")
+    record = json.dumps({"model_type": "MultiVectorEncoder"})
+    (tmp_path / "config_sentence_transformers.json").write_text(record)
+    monkeypatch.setattr(sentence_transformers, "MultiVectorEncoder", lambda *_, **__: encoder)
+    other = open_other("st", str(tmp_path), "cpu")
+    texts, images = other.encode_texts(TITLES), other.encode_images(pictures())
+    wanted = encoder.similarity(encoder.encode_query(TITLES), encoder.encode_document(pictures()))
+    assert torch.allclose(pooled_maxsim(texts, images)[0], wanted, atol=1e-4)
+    assert images.lengths.tolist() == [5] * len(IMAGES)  # class token and 2 x 2 patches
+    assert len(set(texts.lengths.tolist())) > 1

@@ -102,3 +102,32 @@ def save_sentence(folder: Path, clip: Path) -> Path:
 
     SentenceTransformer(modules=[Transformer(str(clip))], device="cpu").save_pretrained(str(folder))
     return folder
+
+
+def many_vectors(folder: Path) -> Any:
+    """A ``MultiVectorEncoder`` with a BERT for titles and a ViT for images.
+
+    It works in this process only: the library loads no module class of a test from a folder.
+    """
+    import transformers as library
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Router, Transformer
+
+    class Patches(Transformer):  # type: ignore[misc]
+        """All patches of an image count."""
+
+        def forward(self, features: Any, **options: Any) -> Any:
+            found = super().forward(features, **options)
+            shape = found["token_embeddings"].shape[:2]
+            found["attention_mask"] = torch.ones(shape, dtype=torch.int64)
+            return found
+
+    torch.manual_seed(3)
+    sizes = _tower(vocab_size=len(WORDS), max_position_embeddings=12)
+    library.BertModel(library.BertConfig(**sizes)).save_pretrained(folder / "bert")
+    save_tokenizer(folder / "bert")
+    library.CLIPVisionModel(library.CLIPVisionConfig(**_vision())).save_pretrained(folder / "vit")
+    size = {"height": SIZE, "width": SIZE}
+    library.CLIPImageProcessor(size=size, crop_size=size).save_pretrained(folder / "vit")
+    towers = [Transformer(str(folder / "bert"))], [Patches(str(folder / "vit"))]
+    return MultiVectorEncoder(modules=[Router.for_query_document(*towers)], device="cpu")
