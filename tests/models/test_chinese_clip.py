@@ -336,3 +336,28 @@ def test_convert_evaluate_fine_tune_with_bags_evaluate(
         assert run.code == 0, run.err
         assert load_model(trained / "best").config.model.interaction == "bagwise"
     assert ranked["tiny"]["stages"] == ranked["pt"]["stages"]
+
+
+@pytest.mark.parametrize("interaction", ["cls", "bagwise"])
+def test_an_exported_model_ranks_as_the_converted_one(
+    tiny: tuple[Path, ChineseCLIPModel],
+    images: list[Image.Image],
+    interaction: str,
+    tmp_path: Path,
+) -> None:
+    """From transformers' folder to the runtime without torch."""
+    pytest.importorskip("onnxscript")
+    from bagformer_cli import runtime
+    from bagformer_cli.export.onnx_folder import export_onnx
+
+    folder, model = tiny
+    converted = convert_chinese_clip(str(folder), tmp_path / "out", interaction=interaction)
+    export_onnx(load_model(tmp_path / "out"), tmp_path / "onnx")
+    retriever = runtime.load(tmp_path / "onnx")
+    encoded = retriever.encode_images(images), retriever.encode_texts(TITLES)
+    found = retriever.score(*encoded).t2i
+    np.testing.assert_allclose(found, ours(converted.model, images).numpy(), atol=1e-4)
+    if interaction == "cls":
+        expected = theirs(model, folder, images).numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert (found.argsort(axis=1) == expected.argsort(axis=1)).all()
