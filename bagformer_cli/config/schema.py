@@ -85,6 +85,9 @@ class TextConfig(Section):
     """Size of the feed-forward layers."""
     dropout: Share = 0.1
     """Dropout of hidden states and attention weights."""
+    summary: Literal["first", "mean"] = "first"
+    """State that stands for the whole title (``cls``). ``first``: [CLS]. ``mean``: the mean of all
+    tokens, as sentence encoders (e5, gte) are trained."""
     options: TextOptions = {}
     """Further arguments of transformers' ``BertConfig`` (``layer_norm_eps``, ``hidden_act`` …)."""
     frozen_layers: Annotated[int, Field(ge=0, le=1000)] = 0
@@ -133,6 +136,10 @@ class ImageConfig(Section):
     attention_pool: bool = False
     """Use the attention pooling of the backbone (timm's ``resnet50_clip``): its outputs are the
     class vector and the patches. False: the class vector is the mean of the last feature map."""
+    classes: Annotated[float, Field(gt=0)] | None = None
+    """Read each position as the class probabilities of the pretrained backbone's own classifier, at
+    this temperature. Names of the classes then give a model that works before any training. Null:
+    the backbone's features."""
     mean: Channels | None = None
     """Mean of each colour channel (0 to 1) that pixels are normalised with. Null: the value that
     the pretrained backbone was trained with; CLIP's for a backbone trained from scratch."""

@@ -116,6 +116,38 @@ def load_pretrained(backbone: Any, name: str, weights: BackboneWeights) -> None:
     backbone.load_state_dict(tensors, strict=False)
 
 
+def own_classifier(name: str, width: int, source: bool | str) -> nn.Linear:
+    """Build the classifier that a backbone was pretrained with, frozen.
+
+    Args:
+        name: timm's name of the backbone.
+        width: Features of the backbone.
+        source: See :func:`pretrained_weights`; False: random weights, replaced by a model folder's.
+
+    Raises:
+        CheckpointError: The weight file has no linear classifier of these features.
+    """
+    about = timm.get_pretrained_cfg(name)
+    classes = int(getattr(about, "num_classes", 0) or 0)
+    layer = str(getattr(about, "classifier", "") or "")
+    linear = nn.Linear(width, max(1, classes))
+    linear.requires_grad_(False)
+    if not source:
+        return linear
+    tensors = read_state_dict(pretrained_weights(name, source).file)
+    weight, bias = tensors.get(f"{layer}.weight"), tensors.get(f"{layer}.bias")
+    if weight is None or bias is None or weight.shape != linear.weight.shape:
+        raise CheckpointError(
+            tr("The pretrained backbone has no classifier to take classes from."),
+            where="image.classes",
+            found=tr("missing") if weight is None else f"{layer}.weight {list(weight.shape)}",
+            expected=f"{layer}.weight {list(linear.weight.shape)}",
+            hint=tr("Leave it out: --set image.classes=null"),
+        )
+    linear.load_state_dict({"weight": weight, "bias": bias})
+    return linear
+
+
 def _published(name: str) -> Path:
     """Download the weights that timm names for a backbone."""
     about = timm.get_pretrained_cfg(name)

@@ -23,7 +23,7 @@ from bagformer_cli.errors import CheckpointError, ConfigError
 from bagformer_cli.hub import cached_file, fetch, is_hub_name
 from bagformer_cli.messages import tr
 from bagformer_cli.text.vocabulary import FILES as VOCABULARIES
-from bagformer_cli.text.vocabulary import read_vocabulary
+from bagformer_cli.text.vocabulary import pieces_of, read_vocabulary
 
 SETTING = "text.pretrained"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -320,5 +320,5 @@ def vocabulary_of(source: str) -> tuple[str, ...] | None:
                 continue
         if not path.is_file():
             continue
-        return read_vocabulary(path)[0]
+        return pieces_of(read_vocabulary(path)[0])
     return None

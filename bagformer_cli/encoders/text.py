@@ -34,6 +34,7 @@ class TextEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.width = config.width
+        self.averages = config.summary == "mean"
         if bert is None:
             self.bert = BertModel(
                 bert_config(config, vocab_size, pad_id, config.layers), add_pooling_layer=False
@@ -69,15 +70,23 @@ class TextEncoder(nn.Module):
             codes: [n, W] code tokens, appended to each title without position embeddings.
 
         Returns:
-            [B, L (+ n), W]; states of padding are meaningless.
+            [B, L (+ n), W]; states of padding are meaningless. With ``summary: mean``, position 0
+            is the mean of the title's states.
         """
+        output: Tensor
         if codes is not None:
             hidden = self.bert.embeddings(input_ids=input_ids, inputs_embeds=inputs_embeds)
-            return self.layers(hidden, attention_mask, codes)
-        output: Tensor = self.bert(
-            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds
-        ).last_hidden_state
-        return output
+            output = self.layers(hidden, attention_mask, codes)
+        else:
+            output = self.bert(
+                input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds
+            ).last_hidden_state
+        if not self.averages:
+            return output
+        weights = attention_mask.to(output.dtype)[:, :, None]
+        length = attention_mask.shape[1]
+        mean = (output[:, :length] * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+        return torch.cat([mean, output[:, 1:]], dim=1)
 
     def layers(self, hidden: Tensor, mask: Tensor | None, codes: Tensor | None = None) -> Tensor:
         """Run the transformer layers over any sequence of the encoder's width.

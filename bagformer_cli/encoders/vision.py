@@ -24,7 +24,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bagformer_cli.config import ImageConfig
 from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD
-from bagformer_cli.encoders.pretrained_backbone import load_pretrained, pretrained_weights
+from bagformer_cli.encoders.pretrained_backbone import (
+    load_pretrained,
+    own_classifier,
+    pretrained_weights,
+)
 from bagformer_cli.errors import ConfigError, nearest
 from bagformer_cli.messages import tr
 
@@ -46,7 +50,8 @@ class VisionEncoder(nn.Module):
             come from a model folder.
 
     Attributes:
-        width: W.
+        width: W; with ``config.classes`` the number of classes.
+        classifier: The backbone's own classifier, never trained; None: features only.
         mean: Mean of each colour channel that the backbone expects; None: CLIP's.
         std: Standard deviation of each colour channel that it expects; None: CLIP's.
 
@@ -65,6 +70,11 @@ class VisionEncoder(nn.Module):
         source = config.pretrained if pretrained else False
         self.backbone = create_backbone(config, source)
         self.width: int = self.backbone.num_features
+        self.classifier: nn.Linear | None = None
+        if config.classes is not None:
+            self.classifier = own_classifier(config.backbone, self.width, source)
+            self.width = self.classifier.out_features
+        self._class_temperature = config.classes
         self.size = config.size
         self._prefix_tokens: int = getattr(self.backbone, "num_prefix_tokens", 0)
         self._convolutional = not _has_fixed_size(config.backbone)
@@ -203,13 +213,16 @@ class VisionEncoder(nn.Module):
         if self._attention_pool:
             return attention_states(self.backbone.head, features)
         if features.ndim == 4:  # a feature map: channels first (ResNet) or last (Swin)
-            if features.shape[1] != self.width:
+            if features.shape[1] != self.backbone.num_features:
                 features = features.movedim(-1, 1)
             features = features.flatten(2).transpose(1, 2)
         patches = features[:, self._prefix_tokens :]
-        if self._prefix_tokens:
-            return torch.cat([features[:, :1], patches], dim=1)
-        return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
+        whole = features[:, :1] if self._prefix_tokens else patches.mean(dim=1, keepdim=True)
+        states = torch.cat([whole, patches], dim=1)
+        if self.classifier is None:
+            return states
+        classes: Tensor = (self.classifier(states) / self._class_temperature).softmax(dim=-1)
+        return classes
 
     def _forward_with_codes(self, pixels: Tensor, codes: Tensor) -> Tensor:
         """``VisionTransformer.forward_features`` with code tokens before the first block."""

@@ -67,7 +67,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, source: str | Path = "builtin") -> Tokenizer:
-        """Read a vocabulary.
+        """Read a vocabulary: of WordPiece, or of SentencePiece if its lines hold probabilities.
 
         Args:
             source: ``"builtin"``, a ``vocab.txt`` or ``tokenizer.json``, a folder that holds one,
@@ -78,6 +78,10 @@ class Tokenizer:
         """
         entries, path = read_vocabulary(source)
         try:
+            if entries and "\t" in entries[0]:
+                from bagformer_cli.text.unigram import UnigramTokenizer
+
+                return UnigramTokenizer.parse(entries)
             return cls(entries)
         except InputError as error:
             error.where = str(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,15 @@ def read_vocabulary(source: str | Path = "builtin") -> tuple[tuple[str, ...], Pa
     if not lines[-1]:
         lines.pop()
     return tuple(line.rstrip("\r") for line in lines), path
+
+
+def pieces_of(lines: Sequence[str]) -> tuple[str, ...]:
+    r"""Leave out the log-probability that SentencePiece's vocabularies have after each piece.
+
+    >>> pieces_of(["红色\\t-9.5", "裙"])
+    ('红色', '裙')
+    """
+    return tuple(line.partition("\t")[0] for line in lines)
 
 
 def _vocabulary_file(source: str | Path) -> Path:

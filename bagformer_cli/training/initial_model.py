@@ -15,6 +15,7 @@ from bagformer_cli.models.build import RetrievalModel, build_model, check_pretra
 from bagformer_cli.models.checkpoint import check_model_folder
 from bagformer_cli.models.runs import WEIGHTS, find_checkpoint
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.text.tokenizer import Tokenizer
 from bagformer_cli.training.teacher import ModelFacts, check_teacher, inherits_cross_encoder
 
 
@@ -120,7 +121,7 @@ def load_fitting_weights(
                 path=folder / "config.yaml",
             ),
         )
-    theirs = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    theirs = list(Tokenizer.load(folder / "vocab.txt").vocabulary)
     _require_same_vocabulary(model.titles.tokenizer.vocabulary, theirs, folder)
     model.load_state_dict(fitting, strict=False)
     missing = [name for name in own if name not in fitting]

@@ -94,8 +94,8 @@ class ModelFacts:
         """
         check_model_folder(folder)
         config = load_config(folder / "config.yaml")
-        vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-        return cls(config, trained_in(folder, config), tuple(vocabulary))
+        vocabulary = Tokenizer.load(folder / "vocab.txt").vocabulary
+        return cls(config, trained_in(folder, config), vocabulary)
 
     @classmethod
     def after(cls, config: RunConfig, before: ModelFacts | None) -> ModelFacts:
