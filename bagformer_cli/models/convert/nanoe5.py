@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +82,7 @@ class PackedBert(NamedTuple):
     sizes: Sizes
     pieces: tuple[str, ...]
     scores: npt.NDArray[np.float32]
-    tensors: dict[str, npt.NDArray[np.float32] | npt.NDArray[np.uint8]]
+    tensors: dict[str, npt.NDArray[Any]]
 
 
 def read_packed(path: Path) -> PackedBert:
@@ -111,9 +111,10 @@ def _parse(data: bytes) -> PackedBert:
     """Read header, vocabulary and directory; raise one of several errors if anything is amiss."""
     if data[:4] != b"E5S1":
         raise ValueError("another kind of file")
-    *whole, eps, block = struct.unpack_from("<7ifi", data, 8)
+    header = struct.unpack_from("<7ifi", data, 8)
+    sizes, block = Sizes._make(header[:8]), header[8]
     count = struct.unpack_from("<i", data, 44)[0]
-    if block != BLOCK or not all(0 < size < _LARGEST for size in (*whole, count)):
+    if block != BLOCK or not all(0 < size < _LARGEST for size in (*header[:7], count)):
         raise ValueError("sizes out of range")
     (text_bytes,) = struct.unpack_from("<Q", data, 64)
     at = 72
@@ -128,7 +129,7 @@ def _parse(data: bytes) -> PackedBert:
     at += 8 + map_bytes
     (number,) = struct.unpack_from("<i", data, at)
     at += 4
-    tensors: dict[str, npt.NDArray[np.float32] | npt.NDArray[np.uint8]] = {}
+    tensors: dict[str, npt.NDArray[Any]] = {}
     for _ in range(number):
         (length,) = struct.unpack_from("<H", data, at)
         name = data[at + 2 : at + 2 + length].decode("ascii")
@@ -141,7 +142,7 @@ def _parse(data: bytes) -> PackedBert:
             blocks = numbers // BLOCK
             raw = np.frombuffer(data, np.uint8, blocks * _BLOCK_BYTES, offset)
             tensors[name] = raw.reshape(blocks, _BLOCK_BYTES)
-    return PackedBert(Sizes(*whole, eps), pieces, scores, tensors)
+    return PackedBert(sizes, pieces, scores, tensors)
 
 
 def dequantise(blocks: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
