@@ -48,7 +48,7 @@ def run_photos(output_dir: Path, *, seed: int = 0, progress: Progress = SILENT) 
 
     Args:
         output_dir: Folder that gets ``models/`` (the two towers and the zero-shot model),
-            ``data/photos``, a run under ``runs/``, and ``photos.html``. What is there already is
+            ``data/photos``, a run under ``runs/``, and ``photos.html``. Folders that exist are
             used again.
         seed: Random seed of the training.
         progress: Receives the stages and their progress.
