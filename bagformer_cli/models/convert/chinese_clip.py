@@ -41,7 +41,7 @@ from bagformer_cli.text.vocabulary import read_vocabulary, require_lower_case
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 IGNORED = (
     Ignored(re.compile(r"(bert|text_model)\.pooler\."), tr("the pooled state is not used")),
-    Ignored(re.compile(r".*\.position_ids$"), tr("numbers of positions, not weights")),
+    Ignored(re.compile(r".*\.(position|token_type)_ids$"), tr("numbers of positions, not weights")),
 )
 BICUBIC = 3  # Pillow's number, in preprocessor_config.json
 
