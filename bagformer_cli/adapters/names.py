@@ -24,6 +24,9 @@ PREFIXES = ("hf", "st", "open_clip")
 _SIGNS = {"modules.json": "st", "open_clip_config.json": "open_clip", "config.json": "hf"}
 """A file that only a folder of this library has; ``config.json`` comes last: others have it too."""
 
+_OWN = ("config.yaml", "best", "last")
+"""Files and folders of a model folder or run folder of this project."""
+
 
 def library_of(spec: str) -> tuple[str, str] | None:
     """Split a value of ``--model`` into the library's prefix and the name or folder.
@@ -56,9 +59,10 @@ def library_of(spec: str) -> tuple[str, str] | None:
         raise PathError(
             tr("There is no such model folder."), spec, "missing", "hf:NAME, st:NAME, open_clip:…"
         )
-    if any((folder / one).exists() for one in ("config.yaml", "best", "last")):
-        return None
     for file, library in _SIGNS.items():
+        # A model that xmr exported may keep a config.yaml next to the library's files.
+        if file == "config.json" and any((folder / one).exists() for one in _OWN):
+            return None
         if (folder / file).is_file():
             return library, spec
     raise CheckpointError(

@@ -112,11 +112,17 @@ def test_the_licence_is_that_of_the_readme(models: dict[str, Path]) -> None:
     assert open_other("hf", str(models["clip"]), "cpu").licence == "apache-2.0"
 
 
-def test_a_folder_says_its_library(models: dict[str, Path]) -> None:
+def test_a_folder_says_its_library(models: dict[str, Path], tmp_path: Path) -> None:
     found = {kind: library_of(str(folder)) for kind, folder in models.items()}
     assert {kind: one[0] for kind, one in found.items() if one} == {
         "clip": "hf", "siglip": "hf", "chinese_clip": "hf", "open_clip": "open_clip", "st": "st",
     }  # fmt: skip
+    for own in (["config.yaml", "config.json"], ["config.yaml"]):
+        for name in own:
+            (tmp_path / name).touch()
+        assert library_of(str(tmp_path)) is None
+    (tmp_path / "modules.json").touch()  # as a model that xmr exported
+    assert library_of(str(tmp_path)) == ("st", str(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["clip", "open_clip", "st"])
