@@ -116,6 +116,14 @@ def test_the_runtime_imports_neither_torch_nor_transformers_nor_timm(
     np.testing.assert_allclose(json.loads(done.stdout), want.numpy(), atol=1e-4)
 
 
+def test_the_runtime_is_imported_in_half_a_second() -> None:
+    """Processor time, because the machine may be busy: about 0.2 s."""
+    code = "import time, bagformer_cli.runtime; print(time.process_time())"
+    command = [sys.executable, "-c", code]
+    times = [float(subprocess.check_output(command, text=True)) for _ in range(3)]
+    assert min(times) < 0.5
+
+
 def test_wrong_inputs_are_refused_as_by_the_model(bagwise: Made) -> None:
     retriever = runtime.load(bagwise[2])
     with pytest.raises(InputError, match="empty"):
