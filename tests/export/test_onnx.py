@@ -182,6 +182,8 @@ VARIANTS = {
     "one BERT, code tokens": ["model.shared.cells=3", "model.codes=2"],
     "head": ["model.interaction=cls", "model.head={layers: 1, heads: 2, feed_forward: 48}"],
     "alignment": ["model.interaction=cls", "model.alignment=bagwise"],
+    "mean of the title": ["text.summary=mean"],
+    "mean of the title, early fusion": ["text.summary=mean", "model.bag_fusion=early"],
     "bag of words": ["text.encoder=words"],
     "no class token": ["model.image_first=false"],
     "own mean": ["image.mean=[0.5, 0.5, 0.5]", "image.std=[0.5, 0.5, 0.5]"],
