@@ -108,7 +108,7 @@ class ModelFacts:
         trained = trained_scorers(config)
         if before is not None and inherits_cross_encoder(config, before.config, before.trained):
             trained |= {"slow"}
-        return cls(config, trained, tuple(Tokenizer.load(config.text.tokenizer).vocabulary))
+        return cls(config, trained, tuple(Tokenizer.load(config.text.vocabulary).vocabulary))
 
 
 def inherits_cross_encoder(config: RunConfig, theirs: RunConfig, trained: frozenset[str]) -> bool:
@@ -181,6 +181,6 @@ def _unsuitable(student: RunConfig, facts: ModelFacts) -> tuple[str, str] | None
         own, theirs = getattr(student.text, name), getattr(teacher.text, name)
         if own != theirs:
             return f"text.{name}: {theirs}", f"text.{name}: {own}"
-    if facts.vocabulary != tuple(Tokenizer.load(student.text.tokenizer).vocabulary):
+    if facts.vocabulary != tuple(Tokenizer.load(student.text.vocabulary).vocabulary):
         return tr("another vocabulary"), f"text.tokenizer: {student.text.tokenizer}"
     return None
