@@ -35,7 +35,7 @@ SPLIT = "test"  # the product photos, held out
 HITS = 6
 QUERIES = (
     "笔记本电脑",
-    "红色的高跟鞋和运动鞋",
+    "透气跑步鞋",
     "户外露营帐篷",
     "真皮沙发",
     "复古胶片相机",
