@@ -58,7 +58,9 @@ def photo_dataset(folder: Path, progress: Progress = SILENT) -> Path:
     photos = _cached("photos", _fetch_photos)
     rows = list(_photo_rows(photos))
     try:
-        rows += _stamp_rows(_cached("stamps", _fetch_stamps))
+        held_out = {title for _, title, _ in rows}  # no title may be in two splits
+        stamps = _stamp_rows(_cached("stamps", _fetch_stamps))
+        rows += [row for row in stamps if row[1] not in held_out]
     except InputError as error:
         progress.warn(
             tr("There are no photographs to train on: {reason}", reason=f"{error} {error.found}")
