@@ -21,13 +21,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bagformer_cli.errors import InputError, PathError
-from bagformer_cli.files import atomic_file, disk_errors
+from bagformer_cli.files import atomic_file, disk_errors, is_empty
 from bagformer_cli.messages import tr
 from bagformer_cli.temporary import scratch_folder
 
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self|proc/thread-self)/fd/(\d+)")
 _MOST_LINKS = 40  # more of them are a circle
+
+
+def require_empty(out: Path) -> None:
+    """Refuse a folder to write that holds anything.
+
+    Raises:
+        InputError: It is a file, or a folder that is not empty.
+    """
+    if out.exists() and (not out.is_dir() or not is_empty(out)):
+        raise InputError(
+            tr("The output folder is not empty."),
+            where=out,
+            hint=tr("Give a folder that does not exist yet."),
+        )
 
 
 def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:

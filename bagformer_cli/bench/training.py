@@ -108,7 +108,7 @@ def _steps(
         split,
         data,
         Sampling(config.training.batch_size, config.seed),
-        image_size=config.image.size,
+        image_size=model.config.image.size,
         pad_id=model.titles.tokenizer.pad_id,
     )
     batch: Batch

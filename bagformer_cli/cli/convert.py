@@ -100,6 +100,38 @@ def chinese_clip(
 
 
 @app.command(
+    name="merge-lora",
+    help=tr(
+        "Merge the LoRA adapters of a run into its weights: an ordinary model folder.\n\n"
+        "Evaluation, search and export read a LoRA model without this step. It is for programs "
+        "that read model.safetensors themselves, and for a start of another LoRA training.\n\n"
+        "    xmr convert merge-lora runs/shop models/shop"
+    ),
+)
+def merge_lora(
+    run: Annotated[Path, typer.Argument(help=tr("Run folder or model folder with adapters."))],
+    out: Out,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Parse, merge, print."""
+    from bagformer_cli.models.checkpoint import merge_adapters
+    from bagformer_cli.models.runs import find_checkpoint
+
+    folder = find_checkpoint(run)
+    model = merge_adapters(folder, out)
+    report = {
+        "folder": str(out),
+        "from": str(folder),
+        "numbers": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    names = {
+        "folder": tr("model folder"), "from": tr("merged from"), "numbers": tr("parameters")
+    }  # fmt: skip
+    console.result(report, lambda: console.facts({names[key]: report[key] for key in report}))
+
+
+@app.command(
     help=tr(
         "Convert a published BagFormer checkpoint to a model folder that reproduces its scores.\n\n"
         "The scores include the habits of the original code (compat: bagformer). The momentum copy "

@@ -44,6 +44,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     tr("Models"): {
         "train": tr("Train a model"),
+        "mine": tr("Find hard negatives of titles for training"),
         "config": tr("Look up settings, show and copy built-in configurations"),
         "eval": tr("Measure recall in both directions, write a submission"),
         "compare": tr("Compare trained models"),

@@ -239,6 +239,8 @@ def _report(result: TrainResult) -> dict[str, Any]:
         "checkpoint": str(result.run / "best"),
         "steps": result.steps,
         "total_steps": result.total_steps,
+        "trained_parameters": result.parameters[0],
+        "parameters": result.parameters[1],
         "start_mean_recall": None if result.start is None else 100 * result.start,
         "mean_recall": None if result.best is None else 100 * result.best,
         "best_step": result.best_step,

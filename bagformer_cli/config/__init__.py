@@ -34,6 +34,7 @@ from bagformer_cli.config.training import (
     DistillConfig,
     EarlyStoppingConfig,
     EvaluationConfig,
+    LoraConfig,
     TrainingConfig,
 )
 from bagformer_cli.config.yaml_files import builtin_configs, find_config, yaml
@@ -49,6 +50,7 @@ __all__ = [
     "HeadConfig",
     "ImageConfig",
     "Interaction",
+    "LoraConfig",
     "MaskingConfig",
     "ModelConfig",
     "MomentumConfig",

@@ -52,6 +52,7 @@ def broken_rules(config: RunConfig) -> Iterator[str]:
     yield from _nothing_to_train(config)
     yield from _model_conflicts(config)
     yield from _two_starts(config)
+    yield from _frozen_towers_with_adapters(config)
     if config.text.width % config.text.heads:
         yield tr("text.width must be a multiple of text.heads")
     if config.text.max_tokens > config.text.options.get("max_position_embeddings", 512):
@@ -102,8 +103,16 @@ def _nothing_to_train(config: RunConfig) -> Iterator[str]:
         yield tr("distill.activate_distillation_after must be 0 when no objective trains on labels")
     if distill is not None and distill.mined and distill.candidates is None:
         yield tr("distill.mined requires distill.candidates")
+    if distill is not None and distill.mined and config.data.hard_negatives is not None:
+        yield tr("distill.mined and data.hard_negatives exclude each other: both fill the batches")
     if model.freeze_towers and model.head is None and model.cross is None:
         yield tr("model.freeze_towers leaves nothing to train: set model.head or model.cross")
+
+
+def _frozen_towers_with_adapters(config: RunConfig) -> Iterator[str]:
+    """Adapters in towers that are not trained."""
+    if config.model.freeze_towers and config.training.lora is not None:
+        yield tr("training.lora trains the towers, which model.freeze_towers freezes")
 
 
 def _model_conflicts(config: RunConfig) -> Iterator[str]:

@@ -48,6 +48,13 @@ class DataConfig(Section):
     titles_per_image: Annotated[int, Field(ge=1, le=1000)] = 1
     """Titles of each image in a batch. 1: (title, image) pairs, as in the original. More titles
     share the cost of encoding the image."""
+    hard_negatives: str | None = None
+    """File of hard negatives that ``xmr mine`` wrote. Batches then consist of groups: a pair, and
+    pairs of images from the file that resemble its title. Null: random batches."""
+    negatives_per_title: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Hard negatives in a group, drawn from those of the title in each epoch. A batch of 32 with 3
+    of them has 8 groups, so an epoch begins a group for every fourth pair. Larger values make
+    batches harder and less varied."""
     workers: Annotated[int, Field(ge=0, le=256)] = 2
     """Threads that decode images ahead of the training step. 0: decode in the main thread."""
     cache_mb: Annotated[int, Field(ge=0, le=2**31 - 1)] = 512
@@ -124,13 +131,15 @@ class ImageConfig(Section):
     backbone: str = "vit_base_patch16_224"
     """A timm model name."""
     pretrained: bool | str = False
-    """``true``: timm's pretrained weights of that name. A path: a weight file or a timm folder."""
+    """``true``: timm's pretrained weights of that name. A path: a weight file or a timm folder. A
+    hub name (``timm/vit_base_patch16_224.augreg_in21k``): such a folder on the hub."""
     chinese_clip: str | None = None
     """Chinese-CLIP whose image tower and projection to start from, as ``text.chinese_clip``. It
     decides ``backbone``, ``options`` and ``attention_pool``; position embeddings are interpolated
     to ``size``. Null: ``pretrained`` decides."""
-    size: Annotated[int, Field(ge=1, le=4096)] = 256
-    """Images are resized to ``size`` x ``size`` pixels."""
+    size: Annotated[int, Field(ge=0, le=4096)] = 256
+    """Images are resized to ``size`` x ``size`` pixels. 0: the size that the pretrained backbone
+    was trained with."""
     options: ImageOptions = {}
     """Further arguments of ``timm.create_model`` (``patch_size``, ``embed_dim``, ``depth`` …)."""
     attention_pool: bool = False

@@ -49,6 +49,24 @@ class EarlyStoppingConfig(Section):
     """Smallest rise of mean recall, text to image, that counts as a gain, in percentage points."""
 
 
+class LoraConfig(Section):
+    """LoRA: small trained matrices beside linear layers, whose own weights are frozen."""
+
+    rank: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Width of the two matrices of a layer. Larger values can change the model more."""
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    """The product of the two matrices is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout of the inputs of the matrices."""
+    towers: Literal["both", "text", "image"] = "both"
+    """Towers with adapters; all other weights of such a tower are frozen. The other tower is
+    trained in full (``frozen_layers`` freezes it). Projections and cross-encoder are trained."""
+    targets: list[str] | None = None
+    """Names of linear layers that get an adapter: the end of a dotted name, with ``*`` as in
+    ``blocks.1?.attn.*``. Null: query and value of each attention (``query``, ``value`` of a BERT;
+    ``qkv``, ``q_proj``, ``v_proj`` of a timm backbone)."""
+
+
 class TrainingConfig(Section):
     """The training loop: length, batches, optimizer, precision, evaluation."""
 
@@ -79,6 +97,9 @@ class TrainingConfig(Section):
     """Position of the step, as a share of the schedule (0.5: epoch 20 of 40)."""
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     """The learning rate after the step, as a share of that before."""
+    lora: LoraConfig | None = None
+    """Train LoRA adapters instead of the towers' weights: a small share of the gradients and of
+    AdamW's moments. Needs ``peft``. Null: train the weights."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Learning rate of a layer as a share of that of the layer above it, in both towers (ELECTRA,
     BEiT): lr x layer_decay^d, where d is 1 for the top layer and largest for the embeddings.

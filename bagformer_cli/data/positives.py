@@ -105,6 +105,17 @@ class Positives:
         found[rows[match], order[columns]] = True
         return found
 
+    def contain(
+        self, text_groups: NDArray[np.int64], image_groups: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Tell for pairs of groups, of any shapes that fit each other, whether they match."""
+        wanted = text_groups * self.image_group_count + image_groups
+        place = np.searchsorted(self.keys, wanted).clip(max=max(0, len(self.keys) - 1))
+        if not len(self.keys):
+            return np.zeros(wanted.shape, bool)
+        found: NDArray[np.bool_] = self.keys[place] == wanted
+        return found
+
 
 def _runs(
     ascending: NDArray[np.int64], lowest: NDArray[np.int64], highest: NDArray[np.int64]

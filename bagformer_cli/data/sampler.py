@@ -33,6 +33,7 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
 Integers = NDArray[np.int64]
+_NEIGHBOURS = 2  # keeps the random numbers of this draw apart from others
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +101,18 @@ class PairSampler:
                 hint=tr("Try a smaller batch: --set training.batch_size=N"),
             )
 
-    def batch(self, number: int, neighbours: Integers | None = None) -> Sample:
+    def batch(
+        self, number: int, neighbours: Integers | None = None, drawn: int | None = None
+    ) -> Sample:
         """Choose the pairs of one batch of this process.
 
         Args:
             number: Number of the batch, counted over all epochs.
-            neighbours: [Q, K - 1] positions of the images nearest to each title, without its own.
-                The batch is then made of groups of K images: one and its neighbours.
+            neighbours: [Q, K - 1] positions of the images nearest to each title, without its own;
+                -1 where a title has fewer. The batch is then made of groups of K images: one and
+                its neighbours.
+            drawn: Number of neighbours that a group has, drawn from the title's in each epoch.
+                None: all of them, in their order.
         """
         epoch, step = divmod(number, self.per_epoch)
         size, rank, world_size = (
@@ -118,7 +124,7 @@ class PairSampler:
         samples = self._epoch(epoch)[begin : begin + size]
         pairs = self._pairs_of(samples, epoch)
         if neighbours is not None:
-            pairs = self._grouped(pairs, neighbours, epoch)
+            pairs = self._grouped(pairs, neighbours, drawn, epoch)
         return Sample(epoch, samples, pairs)
 
     def _epoch(self, epoch: int) -> Integers:
@@ -144,20 +150,31 @@ class PairSampler:
             pairs[row] = self._by_image[first + np.resize(random.permutation(own), count)]
         return pairs
 
-    def _grouped(self, pairs: Integers, neighbours: Integers, epoch: int) -> Integers:
+    def _grouped(
+        self, pairs: Integers, neighbours: Integers, drawn: int | None, epoch: int
+    ) -> Integers:
         """Replace pairs by neighbours: every K-th pair starts a group, the others make room.
 
         With K = 3, pairs p0 … p5 become p0 n n p3 n n, where n are pairs of the images nearest to
-        the (first) title of the group's first pair.
+        the (first) title of the group's first pair. A title that has one neighbour gives
+        p0 n p2 p3 n n.
         """
-        size = neighbours.shape[1] + 1
+        size = (neighbours.shape[1] if drawn is None else drawn) + 1
         rows = []
         for begin in range(0, len(pairs), size):
             room = min(size, len(pairs) - begin) - 1
-            near = neighbours[self.queries[pairs[begin, 0]]][:room]
+            query = self.queries[pairs[begin, 0]]
+            near = neighbours[query][neighbours[query] >= 0]
+            if drawn is not None:
+                random = np.random.default_rng(
+                    [self.sampling.seed % 2**64, epoch, int(query), _NEIGHBOURS]
+                )
+                near = random.permutation(near)
+            near = near[:room]
             if self.titles_per_image > 1:
                 others = self._pairs_of(near, epoch)
             else:
                 others = self._by_image[self._first[np.searchsorted(self._shown, near)]][:, None]
-            rows += [pairs[begin : begin + 1], others]
+            rest = pairs[begin + 1 + len(near) : begin + 1 + room]
+            rows += [pairs[begin : begin + 1], others, rest]
         return np.concatenate(rows)

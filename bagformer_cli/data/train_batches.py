@@ -46,7 +46,9 @@ class TrainBatches:
 
     Attributes:
         neighbours: [titles of the split, K - 1] positions of the images nearest to each title,
-            without its own. If set, batches are made of groups of K images.
+            without its own; -1 where a title has fewer. If set, batches are made of groups of K
+            images.
+        drawn: Neighbours of a group, drawn from the title's in each epoch; None: all.
         decoded: The images. Set ``decoded.as_original`` for a model with ``compat``.
 
     Raises:
@@ -69,6 +71,7 @@ class TrainBatches:
         self.regions, self.masking = regions, masking
         self.positives = Positives.of(split)
         self.neighbours: NDArray[np.int64] | None = None
+        self.drawn: int | None = None
         self._sampler = PairSampler(split, sampling, config.titles_per_image)
         self.decoded = DecodedImages(split, self._useful_size(), config.cache_mb << 20)
 
@@ -83,7 +86,7 @@ class TrainBatches:
 
     def batch(self, number: int) -> Batch:
         """Make one batch, by its number counted over all epochs."""
-        epoch, samples, pairs = self._sampler.batch(number, self.neighbours)
+        epoch, samples, pairs = self._sampler.batch(number, self.neighbours, self.drawn)
         queries = self._sampler.queries[pairs.reshape(-1)]
         images = self._sampler.images[pairs[:, 0]]
         text_groups = self.positives.text_groups[queries]

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from bagformer_cli.encoders.weight_files import not_json, read_state_dict, summary
 from bagformer_cli.errors import CheckpointError
-from bagformer_cli.hub import fetch
+from bagformer_cli.hub import fetch, is_hub_name
 from bagformer_cli.messages import tr
 
 SETTING = "image.pretrained"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_FILE_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".npz"}
 
 
 class BackboneWeights(NamedTuple):
@@ -31,11 +32,13 @@ class BackboneWeights(NamedTuple):
         file: A safetensors, torch or ``.npz`` (JAX) file.
         mean: Mean of each colour channel; None: the value that timm knows for the backbone.
         std: Standard deviation of each colour channel; None: as for ``mean``.
+        size: Pixels per side that the model was trained with; None: as for ``mean``.
     """
 
     file: Path
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    size: int | None = None
 
 
 def pretrained_weights(name: str, source: bool | str) -> BackboneWeights:
@@ -44,7 +47,7 @@ def pretrained_weights(name: str, source: bool | str) -> BackboneWeights:
     Args:
         name: timm's name of the backbone.
         source: True: the weights that timm names, from the hub; a path: a weight file, or a folder
-            that timm saved.
+            that timm saved; else the name of such a folder on the hub.
 
     Raises:
         CheckpointError: There is no such file or folder, it is of another backbone, or the hub
@@ -56,12 +59,18 @@ def pretrained_weights(name: str, source: bool | str) -> BackboneWeights:
     if path.is_file():
         return BackboneWeights(path)
     if not path.is_dir():
-        raise CheckpointError(
-            tr("There is no weight file or folder for the image backbone."),
-            where=SETTING,
-            found=source,
-            expected=tr("a file or folder, true (timm's weights), or false (random weights)"),
-        )
+        if path.suffix in _FILE_SUFFIXES or not is_hub_name(source):
+            raise CheckpointError(
+                tr("There is no weight file or folder for the image backbone."),
+                where=SETTING,
+                found=source,
+                expected=tr(
+                    "a file, a folder, the name of a timm model on the hub, true (timm's weights), "
+                    "or false (random weights)"
+                ),
+            )
+        about = fetch(source, ["config.json"], SETTING)
+        return _described(name, fetch(source, WEIGHT_FILES, SETTING), about, source)
     files = [path / file for file in WEIGHT_FILES if (path / file).is_file()]
     if not files:
         raise CheckpointError(
@@ -70,19 +79,25 @@ def pretrained_weights(name: str, source: bool | str) -> BackboneWeights:
             found=", ".join(sorted(p.name for p in path.iterdir())[:8]) or tr("an empty folder"),
             expected=" / ".join(WEIGHT_FILES),
         )
-    about = _about(path / "config.json")
+    return _described(name, files[0], path / "config.json", source)
+
+
+def _described(name: str, weights: Path, config: Path, source: str) -> BackboneWeights:
+    """Read what timm's ``config.json`` says about weights; refuse those of another backbone."""
+    about = _about(config)
     architecture = about.get("architecture")
     if architecture is not None and str(architecture).partition(".")[0] != name.partition(".")[0]:
         raise CheckpointError(
             tr("These weights belong to another backbone."),
-            where=f"{SETTING}: {path}",
+            where=f"{SETTING}: {source}",
             found=architecture,
             expected=f"image.backbone: {name}",
             hint=tr("Set the backbone: --set image.backbone={name}", name=architecture),
         )
     pixels = about.get("pretrained_cfg")
     pixels = pixels if isinstance(pixels, dict) else {}
-    return BackboneWeights(files[0], _channels(pixels.get("mean")), _channels(pixels.get("std")))
+    mean, std = _channels(pixels.get("mean")), _channels(pixels.get("std"))
+    return BackboneWeights(weights, mean, std, _side(pixels.get("input_size")))
 
 
 def load_pretrained(backbone: Any, name: str, weights: BackboneWeights) -> None:
@@ -98,8 +113,7 @@ def load_pretrained(backbone: Any, name: str, weights: BackboneWeights) -> None:
             another shape.
     """
     if weights.mean is not None and weights.std is not None:
-        known = {**backbone.pretrained_cfg, "mean": weights.mean, "std": weights.std}
-        backbone.pretrained_cfg = known
+        backbone.pretrained_cfg |= {"mean": weights.mean, "std": weights.std}
     try:
         if weights.file.suffix == ".npz":
             backbone.load_pretrained(str(weights.file))
@@ -217,6 +231,13 @@ def _about(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise not_json(path, error) from error
     return content if isinstance(content, dict) else {}
+
+
+def _side(size: Any) -> int | None:
+    """Read the side of a square input ``[3, S, S]``; None: it is none."""
+    if isinstance(size, list) and len(size) == 3 and type(size[2]) is int:
+        return size[2] if 0 < size[2] <= 4096 else None
+    return None
 
 
 def _channels(values: Any) -> tuple[float, float, float] | None:

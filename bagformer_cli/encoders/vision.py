@@ -50,8 +50,13 @@ class VisionEncoder(nn.Module):
             come from a model folder.
 
     Attributes:
+<<<<<<< HEAD
         width: W; with ``config.classes`` the number of classes.
         classifier: The backbone's own classifier, never trained; None: features only.
+=======
+        width: W.
+        size: S; that of the backbone's weights if ``config.size`` is 0.
+>>>>>>> c0f1714 (LoRA adapters of either tower, hard negatives mined and read, a page about fine-tuning; image.size: 0 and hub names of timm models)
         mean: Mean of each colour channel that the backbone expects; None: CLIP's.
         std: Standard deviation of each colour channel that it expects; None: CLIP's.
 
@@ -70,12 +75,16 @@ class VisionEncoder(nn.Module):
         source = config.pretrained if pretrained else False
         self.backbone = create_backbone(config, source)
         self.width: int = self.backbone.num_features
+<<<<<<< HEAD
         self.classifier: nn.Linear | None = None
         if config.classes is not None:
             self.classifier = own_classifier(config.backbone, self.width, source)
             self.width = self.classifier.out_features
         self._class_temperature = config.classes
         self.size = config.size
+=======
+        self.size: int = self.backbone.pretrained_cfg["input_size"][-1]
+>>>>>>> c0f1714 (LoRA adapters of either tower, hard negatives mined and read, a page about fine-tuning; image.size: 0 and hub names of timm models)
         self._prefix_tokens: int = getattr(self.backbone, "num_prefix_tokens", 0)
         self._convolutional = not _has_fixed_size(config.backbone)
         self._attention_pool = config.attention_pool
@@ -318,11 +327,12 @@ def create_backbone(config: ImageConfig, source: bool | str) -> Any:
         )
     weights = pretrained_weights(name, source) if source else None
     options: dict[str, Any] = {"num_classes": 0, "global_pool": "", **config.options}
+    size = config.size or (None if weights is None else weights.size) or own_size(name)
     if _has_fixed_size(name):
-        options.setdefault("img_size", config.size)
+        options.setdefault("img_size", size)
     given = [f"{key}: {value}" for key, value in config.options.items()]
     try:
-        backbone = timm.create_model(name, pretrained=False, **options)
+        backbone: Any = timm.create_model(name, pretrained=False, **options)
     except (TypeError, KeyError, AttributeError, IndexError, AssertionError) as error:
         raise ConfigError(
             tr("The backbone does not take these options."),
@@ -334,12 +344,19 @@ def create_backbone(config: ImageConfig, source: bool | str) -> Any:
         raise ConfigError(
             tr("The backbone cannot be built with these settings."),
             where="image",
-            found=", ".join([f"backbone: {name}", f"size: {config.size}", *given]),
+            found=", ".join([f"backbone: {name}", f"size: {size}", *given]),
             hint=tr("Sizes must fit each other: the image, its patches, widths and heads."),
         ) from error
+    backbone.pretrained_cfg = {**backbone.pretrained_cfg, "input_size": (3, size, size)}
     if weights is not None:
         load_pretrained(backbone, name, weights)
     return backbone
+
+
+def own_size(name: str) -> int:
+    """Return the pixels per side that timm's weights of a backbone were trained with."""
+    known: Any = timm.get_pretrained_cfg(name)
+    return int(known.input_size[-1])
 
 
 def _has_fixed_size(name: str) -> bool:

@@ -196,10 +196,7 @@ def require_memory(config: RunConfig) -> None:
     Raises:
         ConfigError: A setting is impossible, or the weights alone exceed this machine's memory.
     """
-    # The number of tokens hardly matters here; the built-in vocabulary is always there.
-    titles = title_encoder(config, Tokenizer.load("builtin"), [])
-    with torch.device("meta"):
-        model = build_model(config, titles, pretrained=False, keep_cross=True)
+    model = build_without_memory(config)
     needed = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     available = memory()
     if available is not None and needed > available:
@@ -209,6 +206,14 @@ def require_memory(config: RunConfig) -> None:
             found=f"{needed / 1e9:,.0f} GB",
             expected=tr("at most {n}", n=f"{available / 1e9:,.0f} GB"),
         )
+
+
+def build_without_memory(config: RunConfig) -> RetrievalModel:
+    """Build the model of a configuration on the meta device: shapes without values."""
+    # The number of tokens hardly matters here; the built-in vocabulary is always there.
+    titles = title_encoder(config, Tokenizer.load("builtin"), [])
+    with torch.device("meta"):
+        return build_model(config, titles, pretrained=False, keep_cross=True)
 
 
 def check_pretrained(config: RunConfig) -> None:
@@ -235,14 +240,14 @@ def check_pretrained(config: RunConfig) -> None:
 
 
 def _build_vision(config: RunConfig, pretrained: bool) -> VisionEncoder | RegionEncoder:
-    """Build the image tower and note in ``config`` how its pixels are normalised."""
+    """Build the image tower and note in ``config`` its size and how its pixels are normalised."""
     image = config.image
     if image.regions is not None:
         return RegionEncoder(image.regions, config.text.width)
     if config.compat is not None and pretrained and image.pretrained:
         image.mean, image.std = CLIP_MEAN, CLIP_STD  # as the original code normalises
     vision = VisionEncoder(image, pretrained=pretrained)
-    image.mean, image.std = vision.mean, vision.std
+    image.mean, image.std, image.size = vision.mean, vision.std, vision.size
     return vision
 
 

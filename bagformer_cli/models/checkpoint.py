@@ -2,7 +2,8 @@
 
 A model folder holds ``config.yaml``, ``model.safetensors``, ``vocab.txt`` and ``lexicon.txt`` (and
 ``boundaries.safetensors`` where they were learned): all that is needed to repeat a score on any
-machine; and ``README.md``, its model card. Nothing in it is code.
+machine; and ``README.md``, its model card. Nothing in it is code. That of a LoRA run has its
+adapters as well (``models.lora``).
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from torch import Tensor, nn
 from bagformer_cli.config import RunConfig, load_config, save_config
 from bagformer_cli.encoders.weight_files import damaged_weights, load_tensors, save_tensors, summary
 from bagformer_cli.errors import CheckpointError, NotFiniteError, joined, nearest
+from bagformer_cli.files import new_files
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.card import write_card
+from bagformer_cli.models.lora import add_adapters, merged, save_adapters, saved_name
 from bagformer_cli.models.runs import WEIGHTS
 from bagformer_cli.models.trained import trained_scorers
+from bagformer_cli.outputs import require_empty
 from bagformer_cli.text.from_config import title_encoder
 from bagformer_cli.text.lexicon import saved_lexicon
 from bagformer_cli.text.tokenizer import Tokenizer
@@ -48,12 +52,22 @@ def save_model(
     model.titles.segmenter.lexicon.save(folder / "lexicon.txt")
     save_config(model.config, folder / "config.yaml")
     trained = {TRAINED: " ".join(sorted(model.trained))}
-    save_tensors(model.state_dict(), folder / WEIGHTS, trained)
+    tensors = {saved_name(name): value for name, value in model.state_dict().items()}
+    save_tensors(tensors, folder / WEIGHTS, trained)
+    save_adapters(model, folder)
     write_card(folder, model.config, figures)
 
 
-def load_model(folder: str | Path, device: str | torch.device = "cpu") -> RetrievalModel:
+def load_model(
+    folder: str | Path, device: str | torch.device = "cpu", *, adapters: bool = False
+) -> RetrievalModel:
     """Load a model folder, in evaluation mode.
+
+    Args:
+        folder: The model folder.
+        device: Where the weights go.
+        adapters: Keep the LoRA adapters of a model apart, to train them further. False: they are
+            merged into the weights, and the model is an ordinary one.
 
     Raises:
         CheckpointError: A file is missing or cut off, or the weights do not fit the configuration.
@@ -64,9 +78,38 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Retrie
     tokenizer = Tokenizer.load(folder / "vocab.txt")
     titles = title_encoder(config, tokenizer, saved_lexicon(folder / "lexicon.txt"))
     model = build_model(config, titles, pretrained=False, keep_cross=True)
-    load_weights(model, load_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    weights, lora = load_tensors(folder / WEIGHTS), config.training.lora
+    if adapters and lora is not None:
+        add_adapters(model, lora)
+    else:
+        weights = merged(weights, lora, folder / WEIGHTS)
+        model.config.training.lora = None
+    load_weights(model, weights, folder / WEIGHTS)
     model.trained = trained_in(folder, config)
     return model.to(device).eval()
+
+
+def merge_adapters(folder: Path, out: Path) -> RetrievalModel:
+    """Write a model folder whose weights contain the LoRA adapters of another one.
+
+    Args:
+        folder: A model folder with adapters.
+        out: The folder to write; it must not exist, or be empty.
+
+    Raises:
+        CheckpointError: The model has no adapters.
+        InputError: ``out`` is not empty.
+    """
+    check_model_folder(folder)
+    if load_config(folder / "config.yaml", stored=True).training.lora is None:
+        raise CheckpointError(
+            tr("This model has no LoRA adapters: its weights are whole already."), where=folder
+        )
+    require_empty(out)
+    model = load_model(folder)
+    with new_files(out) as place:
+        save_model(model, place)
+    return model
 
 
 def trained_in(folder: Path, config: RunConfig) -> frozenset[str]:
@@ -128,7 +171,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str | P
         CheckpointError: A name or shape does not fit; the first one is named and all are counted.
         NotFiniteError: A weight is NaN or infinite.
     """
-    own = model.state_dict()
+    own = {saved_name(name): value for name, value in model.state_dict().items()}
     missing = [name for name in own if name not in weights]
     unexpected = [name for name in weights if name not in own]
     shapes = [
@@ -151,7 +194,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str | P
             if near
             else None,
         )
-    trained = {name for name, _ in model.named_parameters()}
+    trained = {saved_name(name) for name, _ in model.named_parameters()}
     broken = [name for name in own if name in trained and not weights[name].isfinite().all()]
     if broken:
         raise NotFiniteError(
@@ -160,4 +203,4 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str | P
             found=joined(summary("NaN", broken)),
             hint=tr("Its training diverged. Use another model."),
         )
-    model.load_state_dict(weights)
+    model.load_state_dict({name: weights[saved_name(name)] for name in model.state_dict()})

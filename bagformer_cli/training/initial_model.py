@@ -13,6 +13,7 @@ from bagformer_cli.errors import CheckpointError
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model, check_pretrained, require_memory
 from bagformer_cli.models.checkpoint import check_model_folder
+from bagformer_cli.models.lora import add_adapters, check_adapters, merged
 from bagformer_cli.models.runs import WEIGHTS, find_checkpoint
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.tokenizer import Tokenizer
@@ -48,6 +49,9 @@ def new_model(
     missing = [] if folder is None else load_fitting_weights(model, folder, progress)
     if inherits and all(name.startswith("dual.head.") for name in missing):
         model.trained |= {"slow"}
+    if config.training.lora is not None:
+        check_adapters(config)
+        add_adapters(model, config.training.lora)
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -82,6 +86,7 @@ def check_start(config: RunConfig, origin: ModelFacts | None = None) -> ModelFac
     """
     check_teacher(config, origin)
     require_memory(config)
+    check_adapters(config)
     checkpoint = initial_checkpoint(config)
     if checkpoint is None:
         check_pretrained(config)
@@ -105,7 +110,8 @@ def load_fitting_weights(
         CheckpointError: No weight of the dual encoder fits, or the vocabularies differ.
     """
     check_model_folder(folder)
-    weights = load_tensors(folder / WEIGHTS)
+    theirs = load_config(folder / "config.yaml", stored=True).training.lora
+    weights = merged(load_tensors(folder / WEIGHTS), theirs, folder / WEIGHTS)
     own = model.state_dict()
     fitting = {
         name: value

@@ -35,7 +35,7 @@ from bagformer_cli.progress import SILENT, Progress, Task
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.interrupt import stop_on_signal
-from bagformer_cli.training.memory_estimate import peak_memory_mb
+from bagformer_cli.training.memory_estimate import count_parameters, peak_memory_mb
 from bagformer_cli.training.metrics_log import MetricsLog, NoLog
 from bagformer_cli.training.mined_batches import BatchMiner
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate, set_learning_rate
@@ -70,6 +70,7 @@ class TrainResult:
         best: Best validation mean recall, in [0, 1]; None without a validation split.
         best_step: The step of ``best``.
         seconds: Time spent in training steps, including those before a resume.
+        parameters: Numbers that are trained, and all numbers of the model.
         start: Validation mean recall before the first step, in [0, 1]; None: not measured.
         stopped_early: Whether ``training.early_stopping`` ended it.
     """
@@ -82,6 +83,7 @@ class TrainResult:
     best: float | None
     best_step: int | None
     seconds: float
+    parameters: tuple[int, int] = (0, 0)
     start: float | None = None
     stopped_early: bool = False
 
@@ -173,6 +175,15 @@ class Trainer:
         known = state.step if self._resumed else -1
         log_file = MetricsLog(self.run, known) if is_main else NoLog()
         with log_file as log, stop_on_signal() as stop:
+            trained, total = count_parameters(self.model)
+            if trained < total:
+                share = f"{100 * trained / total:.2f}"
+                self.progress.info(
+                    tr(
+                        "Training {n} of {total} parameters ({share} %).",
+                        n=f"{trained:,}", total=f"{total:,}", share=share,
+                    )
+                )  # fmt: skip
             if not self._resumed:  # a killed run must find a last/ to resume from
                 state.first = self._evaluate(log)
                 self._save_last()
@@ -212,6 +223,7 @@ class Trainer:
             state.best,
             state.best_step,
             state.seconds,
+            parameters=count_parameters(self.model),
             start=state.first,
             stopped_early=exhausted and state.step < self.total_steps,
         )

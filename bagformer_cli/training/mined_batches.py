@@ -6,32 +6,26 @@ made of groups: an image and the K - 1 other images that the student finds neare
 the whole training set (Thinking Fast and Slow, section 3.3). They are mined at the start of each
 epoch.
 
-These are not ITM's hard negatives, which are drawn within a batch
-(``objectives.matching``, ``losses.matching.hard_negatives``).
-
-Shapes: Q titles, N images, K candidates of a title, its own image among them.
+The images are those of ``training.hard_negatives``, without a margin. These are not ITM's hard
+negatives, which are drawn within a batch (``objectives.matching``,
+``losses.matching.hard_negatives``).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.train_batches import TrainBatches
 from bagformer_cli.encoders.weight_files import load_tensors, save_tensors
-from bagformer_cli.evaluation.encoded_split import encode_split
-from bagformer_cli.interaction.topk import topk
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.distributed import Processes
+from bagformer_cli.training.hard_negatives import mine
 from bagformer_cli.training.resume import TrainState
 
 FILE = "mined.safetensors"
-_SPARE = 8  # looked up in addition, because a title's own images are removed from the result
 
 
 class BatchMiner:
@@ -40,7 +34,7 @@ class BatchMiner:
     Args:
         model: The student.
         batches: Its ``neighbours`` are set.
-        candidates: K; None: batches stay random and nothing is done.
+        candidates: K, at least 2 to mine anything; None: batches stay as they are.
         processes: The main process mines for all.
         progress: Where to report.
     """
@@ -70,47 +64,15 @@ class BatchMiner:
         if self.candidates is None or state.mined == epoch:
             return False
         if self.processes.is_main:
-            self.batches.neighbours = mine_neighbours(
-                self.model, self.batches.split, self.candidates, self.progress
+            found = mine(
+                self.model, self.batches.split, self.candidates - 1, progress=self.progress
             )
+            self.batches.neighbours = found.positions
         self.batches.neighbours = self.processes.broadcast_object(self.batches.neighbours)
         state.mined = epoch
         return True
 
     def save(self, last: Path) -> None:
         """Write the mined images into ``last/``."""
-        if self.batches.neighbours is not None:
+        if self.candidates is not None and self.batches.neighbours is not None:
             save_tensors({"neighbours": torch.from_numpy(self.batches.neighbours)}, last / FILE)
-
-
-@torch.inference_mode()
-def mine_neighbours(
-    model: RetrievalModel, split: Split, count: int, progress: Progress = SILENT
-) -> NDArray[np.int64]:
-    """Find the images nearest to each title by the model's own fast scorer, without its own images.
-
-    Args:
-        model: The student.
-        split: The training split.
-        count: K.
-        progress: Where to report.
-
-    Returns:
-        [Q, K - 1] image positions, the nearest first. Images without any title are left out.
-    """
-    settings = model.config.evaluation
-    images, texts = encode_split(model, split, settings.batch_size, states=False, progress=progress)
-    titled = torch.from_numpy(np.unique(split.items).astype(np.int64))
-    most = int(np.diff(split.item_offsets).max(initial=1))
-    _, found = topk(texts.vectors, images.vectors, count - 1 + most + _SPARE, candidates=titled)
-    found = found.cpu()
-    own = torch.full((len(found), most), -1)  # [Q, most] each title's own images, -1: none
-    for row, (begin, end) in enumerate(
-        zip(split.item_offsets[:-1].tolist(), split.item_offsets[1:].tolist(), strict=True)
-    ):
-        own[row, : end - begin] = torch.from_numpy(split.items[begin:end])
-    others = ~(found[:, :, None] == own[:, None, :]).any(dim=2)
-    # A stable sort of True before False keeps the order of the scores.
-    first = others.float().argsort(dim=1, descending=True, stable=True)[:, : count - 1]
-    neighbours: NDArray[np.int64] = found.gather(1, first).numpy()
-    return neighbours

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from bagformer_cli.config import RunConfig, load_config, save_config
+from bagformer_cli.data.hard_negatives import read_negatives
 from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.sampler import PairSampler, Sampling
@@ -41,7 +42,7 @@ from bagformer_cli.training.run_record import record_resume, record_start, setti
 CHANGEABLE = ("training.", "evaluation.", "data.workers", "data.cache_mb", "data.dataset")
 """Settings that a resumed run may change (a dataset may have moved); and weights of objectives, but
 not to or from 0."""
-_FIXED = ("training.checkpoint",)
+_FIXED = ("training.checkpoint", "training.lora")
 
 
 def start_run(
@@ -115,7 +116,7 @@ def refuse_other_model(
     """
     before = load_config(settings_at_start(run) or file, stored=True)
     for path, was, wanted in _changes(before.model_dump(), config.model_dump()):
-        if path.startswith(CHANGEABLE) and path not in _FIXED:
+        if path.startswith(CHANGEABLE) and not path.startswith(_FIXED):
             continue
         weight = path.startswith("objectives.") and bool(was) and bool(wanted)
         if weight and isinstance(wanted, float):
@@ -173,7 +174,8 @@ def resume_run(
         saved = (run / "last").is_dir()
         images = _images_per_step(config)
         if saved:
-            model = load_model(run / "last", "cuda" if torch.cuda.is_available() else "cpu")
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            model = load_model(run / "last", device, adapters=True)
             images = _images_per_step(model.config)
             _take_changeable(model.config, config)
         else:
@@ -246,12 +248,16 @@ def make_trainer(
         split,
         config.data,
         _sampling(config, processes),
-        image_size=config.image.size,
+        image_size=model.config.image.size,
         pad_id=words.pad_id,
         regions=None if regions is None else RegionFile.of(split, regions),
         masking=masking,
     )
     batches.decoded.as_original = model.as_original
+    if config.data.hard_negatives is not None:
+        batches.neighbours = read_negatives(Path(config.data.hard_negatives), split)
+        batches.drawn = config.data.negatives_per_title
+        _report_negatives(batches, progress)
     valid = store.split("valid") if "valid" in store.splits else None
     return Trainer(
         model,
@@ -270,17 +276,44 @@ def check_data(config: RunConfig, store: Store, processes: Processes = SINGLE_PR
     Raises:
         ConfigError: The batch cannot be divided among the processes.
         InputError: There is no training split, it has fewer pairs than one batch, or a file of
-            regions is missing.
+            regions or hard negatives is missing.
+        DataError: The hard negatives are of another dataset.
     """
     split = train_split(store)
     PairSampler(split, _sampling(config, processes), config.data.titles_per_image)
     if config.image.regions is not None:
         RegionFile.of(split, config.image.regions)
+    if config.data.hard_negatives is not None:
+        read_negatives(Path(config.data.hard_negatives), split)
 
 
 def _sampling(config: RunConfig, processes: Processes) -> Sampling:
     size = images_per_process(config.training.batch_size, processes)
     return Sampling(size, config.seed, processes.rank, processes.world_size)
+
+
+def _report_negatives(batches: TrainBatches, progress: Progress) -> None:
+    """Say how many titles have hard negatives; warn if some have too few for a group."""
+    assert batches.neighbours is not None
+    counts = (batches.neighbours >= 0).sum(axis=1)
+    wanted = batches.drawn or 1
+    few = int((counts < wanted).sum())
+    progress.info(
+        tr(
+            "Hard negatives: {n} of {total} titles have some.",
+            n=f"{int((counts > 0).sum()):,}",
+            total=f"{len(counts):,}",
+        )
+    )
+    if few:
+        progress.warn(
+            tr(
+                "{n} titles have fewer than {wanted} hard negatives (data.negatives_per_title): "
+                "random pairs fill their groups.",
+                n=f"{few:,}",
+                wanted=wanted,
+            )
+        )
 
 
 def train_split(store: Store) -> Split:

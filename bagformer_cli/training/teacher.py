@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.batches import Batch
+from bagformer_cli.encoders.vision import own_size
 from bagformer_cli.errors import CheckpointError, ConfigError
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
@@ -175,8 +176,9 @@ def _unsuitable(student: RunConfig, facts: ModelFacts) -> tuple[str, str] | None
             f"image.regions: {teacher.image.regions}",
             f"image.regions: {student.image.regions}",
         )
-    if student.image.regions is None and student.image.size != teacher.image.size:
-        return f"image.size: {teacher.image.size}", f"image.size: {student.image.size}"
+    size = student.image.size or own_size(student.image.backbone)
+    if student.image.regions is None and size != teacher.image.size:
+        return f"image.size: {teacher.image.size}", f"image.size: {size}"
     for name in ("max_tokens", "add_sep"):
         own, theirs = getattr(student.text, name), getattr(teacher.text, name)
         if own != theirs:

@@ -105,7 +105,8 @@ class Validation:
                     "Training did not raise validation recall: it was highest before the first "
                     "step ({start} %), and best/ is the model of that time. Try a lower "
                     "training.learning_rate, training.layer_decay=0.75, frozen layers "
-                    "(text.frozen_layers, image.frozen_layers), or a larger batch.",
+                    "(text.frozen_layers, image.frozen_layers), LoRA (training.lora), or a larger "
+                    "batch.",
                     start=f"{100 * state.first:.2f}",
                 )
             )
