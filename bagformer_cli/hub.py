@@ -195,6 +195,13 @@ def _request() -> Exception | None:
         return error
 
 
+def cache_folder() -> Path:
+    """Return the folder in which downloaded models are kept (``HF_HUB_CACHE``)."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
 def _endpoint() -> str:
     from huggingface_hub import constants
 
@@ -215,7 +222,12 @@ def _unreachable(name: str, setting: str, why: object) -> CheckpointError:
     return CheckpointError(
         tr("The model is not on this machine, and the hub cannot be reached to download it."),
         where=f"{setting}: {name}",
-        found=f"{_endpoint()}: {reason[0]}",
+        found=tr(
+            "{address}: {reason}; not in the cache {folder}",
+            address=_endpoint(),
+            reason=reason[0],
+            folder=cache_folder(),
+        ),
         hint=_advice(setting),
     )
 

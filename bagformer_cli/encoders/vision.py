@@ -84,8 +84,12 @@ class VisionEncoder(nn.Module):
         self.size = config.size
 =======
         self.size: int = self.backbone.pretrained_cfg["input_size"][-1]
+<<<<<<< HEAD
 >>>>>>> c0f1714 (LoRA adapters of either tower, hard negatives mined and read, a page about fine-tuning; image.size: 0 and hub names of timm models)
         self._prefix_tokens: int = getattr(self.backbone, "num_prefix_tokens", 0)
+=======
+        self._class_token, self._prefix_tokens = _prefix(self.backbone)
+>>>>>>> 70c2f91 (Backbones of every family: registers without class token, fixed pooling, own size; a message without a hub names the cache)
         self._convolutional = not _has_fixed_size(config.backbone)
         self._attention_pool = config.attention_pool
         if config.attention_pool and not isinstance(
@@ -161,7 +165,7 @@ class VisionEncoder(nn.Module):
     @property
     def takes_codes(self) -> bool:
         """True for a plain vision transformer: code tokens can be appended to its patches."""
-        return isinstance(self.backbone, VisionTransformer) and self._prefix_tokens > 0
+        return isinstance(self.backbone, VisionTransformer) and self._class_token
 
     @property
     def _has_maps(self) -> bool:
@@ -217,11 +221,18 @@ class VisionEncoder(nn.Module):
             return pixels.contiguous(memory_format=torch.channels_last)
         return pixels
 
-    def _states(self, features: Tensor) -> Tensor:
+    def _states(self, features: Any) -> Tensor:
         """Turn the output of any backbone into [B, 1 + P, W]."""
         if self._attention_pool:
             return attention_states(self.backbone.head, features)
+        if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+            raise ConfigError(
+                tr("This backbone gives neither tokens nor one feature map."),
+                where="image.backbone",
+                found=type(self.backbone).__name__,
+            )
         if features.ndim == 4:  # a feature map: channels first (ResNet) or last (Swin)
+<<<<<<< HEAD
             if features.shape[1] != self.backbone.num_features:
                 features = features.movedim(-1, 1)
             features = features.flatten(2).transpose(1, 2)
@@ -232,6 +243,16 @@ class VisionEncoder(nn.Module):
             return states
         classes: Tensor = (self.classifier(states) / self._class_temperature).softmax(dim=-1)
         return classes
+=======
+            last = getattr(self.backbone, "output_fmt", None) == "NHWC"
+            if last or features.shape[1] != self.width:
+                features = features.movedim(-1, 1)
+            features = features.flatten(2).transpose(1, 2)
+        patches = features[:, self._prefix_tokens :]
+        if self._class_token:
+            return torch.cat([features[:, :1], patches], dim=1)
+        return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
+>>>>>>> 70c2f91 (Backbones of every family: registers without class token, fixed pooling, own size; a message without a hub names the cache)
 
     def _forward_with_codes(self, pixels: Tensor, codes: Tensor) -> Tensor:
         """``VisionTransformer.forward_features`` with code tokens before the first block."""
@@ -326,13 +347,13 @@ def create_backbone(config: ImageConfig, source: bool | str) -> Any:
             hint=tr("Did you mean {name}?", name=near) if near else None,
         )
     weights = pretrained_weights(name, source) if source else None
-    options: dict[str, Any] = {"num_classes": 0, "global_pool": "", **config.options}
+    options: dict[str, Any] = {"num_classes": 0, **config.options}
     size = config.size or (None if weights is None else weights.size) or own_size(name)
     if _has_fixed_size(name):
         options.setdefault("img_size", size)
     given = [f"{key}: {value}" for key, value in config.options.items()]
     try:
-        backbone: Any = timm.create_model(name, pretrained=False, **options)
+        backbone: Any = _create(name, options)
     except (TypeError, KeyError, AttributeError, IndexError, AssertionError) as error:
         raise ConfigError(
             tr("The backbone does not take these options."),
@@ -351,6 +372,24 @@ def create_backbone(config: ImageConfig, source: bool | str) -> Any:
     if weights is not None:
         load_pretrained(backbone, name, weights)
     return backbone
+
+
+def _create(name: str, options: dict[str, Any]) -> Any:
+    """Create a timm model whose ``forward_features`` gives all tokens or a feature map."""
+    try:
+        return timm.create_model(name, pretrained=False, global_pool="", **options)
+    except AssertionError:  # its class fixes the pooling, which comes after forward_features
+        return timm.create_model(name, pretrained=False, **options)
+
+
+def _prefix(backbone: Any) -> tuple[bool, int]:
+    """Tell whether the first output of a backbone is a class token; count tokens before patches.
+
+    Register tokens may come without a class token.
+    """
+    own = getattr(getattr(backbone, "embeds", backbone), "cls_token", None) is not None
+    count: int = getattr(backbone, "num_prefix_tokens", int(own))
+    return own and count > 0, count
 
 
 def own_size(name: str) -> int:

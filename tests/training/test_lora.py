@@ -16,7 +16,7 @@ from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.encoders.weight_files import load_tensors
 from bagformer_cli.errors import CheckpointError, ConfigError, MissingDependencyError
-from bagformer_cli.evaluation.evaluate import encode_split, score_matrices
+from bagformer_cli.evaluation.encoded_split import encode_split, score_matrices
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_model, merge_adapters, save_model
 from bagformer_cli.models.lora import check_adapters
