@@ -166,9 +166,9 @@ def write_negatives(path: Path, split: Split, mined: Mined) -> None:
 def _limits(
     texts: MultiVectors, images: MultiVectors, truth: GroundTruth, margin: float
 ) -> NDArray[np.float32]:
-    """Return p - m |p| of each title, p the score of its best own image; -inf without one."""
+    """Return p - m |p| of each title, p the score of its best own image; 0 without one."""
     counts = np.diff(truth.item_offsets)
-    best = np.full(len(counts), -np.inf, np.float32)
+    best = np.zeros(len(counts), np.float32)
     for own in np.unique(counts[counts > 0]):  # titles with equally many images at once
         rows = np.flatnonzero(counts == own)
         items = truth.items[truth.item_offsets[rows][:, None] + np.arange(own)]

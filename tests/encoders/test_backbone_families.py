@@ -63,8 +63,8 @@ def saved(folder: Path, size: int = 48) -> Path:
     folder.mkdir()
     source = timm.create_model("vit_tiny_patch16_224", img_size=size, num_classes=0, **SMALL)
     save_file(source.state_dict(), folder / "model.safetensors")
-    about = {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": {
-        "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "input_size": [3, size, size]}}  # fmt: skip
+    pixels = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "input_size": [3, size, size]}
+    about = {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": pixels}
     (folder / "config.json").write_text(json.dumps(about))
     return folder
 

@@ -124,25 +124,24 @@ def batch_images(batches: TrainBatches, number: int) -> list[int]:
     return [int(i) for i in batches.batch(number).image_ids]
 
 
+@pytest.mark.parametrize("each", [1, 3])
 def test_a_batch_holds_negatives_of_the_titles_that_begin_its_groups(
-    store: Store, tmp_path: Path, mined: Path
+    store: Store, tmp_path: Path, mined: Path, each: int
 ) -> None:
-    config = small_config(
-        "demo", None, tmp_path, f"data.hard_negatives={mined}", "data.negatives_per_title=3"
-    )
+    """With several titles of an image, the first one begins the group."""
+    items = [f"data.hard_negatives={mined}", f"data.titles_per_image={each}"]
+    config = small_config("demo", None, tmp_path, *items)
     notes = Remarks()
     trainer = make_trainer(
         new_model(config), config, store, tmp_path / "run", False, SINGLE_PROCESS, notes
     )
     assert "16 of 16 titles" in notes.notes[0]
-    known = {
-        line["query_id"]: line["negatives"]
-        for line in map(json.loads, mined.open(encoding="utf-8"))
-    }
+    lines = [json.loads(line) for line in mined.read_text().splitlines()]
+    known = {line["query_id"]: line["negatives"] for line in lines}
     seen: dict[int, set[tuple[int, ...]]] = {}
     for number in range(12):  # six epochs
         batch = trainer.batches.batch(number)
-        images, titles = batch.image_ids.tolist(), batch.query_ids.tolist()
+        images, titles = batch.image_ids.tolist(), batch.query_ids.tolist()[::each]
         assert len(images) == 8
         for begin in (0, 4):
             group = images[begin + 1 : begin + 4]
@@ -163,9 +162,10 @@ def test_titles_with_few_negatives_keep_random_pairs(
         json.dumps({"query_id": line["query_id"], "negatives": line["negatives"][: n % 3]}) + "\n"
         for n, line in enumerate(lines) if n != 5
     ))  # fmt: skip
-    config = small_config("demo", None, tmp_path, f"data.hard_negatives={few}")
+    one = "data.titles_per_image=1"
+    config = small_config("demo", None, tmp_path, f"data.hard_negatives={few}", one)
     notes = Remarks()
-    plain = small_config("demo", None, tmp_path)
+    plain = small_config("demo", None, tmp_path, one)
     ours, theirs = (
         make_trainer(
             new_model(one), one, store, tmp_path / "run", False, SINGLE_PROCESS, notes
@@ -183,11 +183,12 @@ def test_titles_with_few_negatives_keep_random_pairs(
             assert images[begin + 1 + count : begin + 4] == random[begin + 1 + count : begin + 4]
 
 
-@pytest.mark.parametrize("more", [[], ["data.titles_per_image=2"]], ids=["pairs", "two titles"])
+@pytest.mark.parametrize("each", [1, 2])
 def test_a_run_with_hard_negatives_resumes_to_the_bit(
-    store: Store, tmp_path: Path, mined: Path, more: list[str]
+    store: Store, tmp_path: Path, mined: Path, each: int
 ) -> None:
-    items = [f"data.hard_negatives={mined}", "data.negatives_per_title=2", *more]
+    items = [f"data.hard_negatives={mined}", "data.negatives_per_title=2",
+             f"data.titles_per_image={each}"]  # fmt: skip
     assert_resume_is_exact(store, tmp_path, "demo", None, *items)
 
 
