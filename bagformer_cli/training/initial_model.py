@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -110,8 +111,8 @@ def load_fitting_weights(
         CheckpointError: No weight of the dual encoder fits, or the vocabularies differ.
     """
     check_model_folder(folder)
-    theirs = load_config(folder / "config.yaml", stored=True).training.lora
-    weights = merged(load_tensors(folder / WEIGHTS), theirs, folder / WEIGHTS)
+    lora = load_config(folder / "config.yaml", stored=True).training.lora
+    weights = merged(load_tensors(folder / WEIGHTS), lora, folder / WEIGHTS)
     own = model.state_dict()
     fitting = {
         name: value
@@ -154,10 +155,13 @@ def _require_same_vocabulary(own: Sequence[str], theirs: Sequence[str], folder: 
 
 
 def _normalised_like(config: RunConfig, folder: Path) -> RunConfig:
-    """Take over the pixel normalisation of a checkpoint together with its backbone's weights."""
+    """Take over pixel normalisation and own size of a checkpoint with its backbone's weights."""
     check_model_folder(folder)
     theirs, image = load_config(folder / "config.yaml").image, config.image
-    if image.mean or image.std or image.regions or image.backbone != theirs.backbone:
+    if image.regions or image.backbone != theirs.backbone:
         return config
-    normalised = image.model_copy(update={"mean": theirs.mean, "std": theirs.std})
+    taken: dict[str, Any] = {"size": image.size or theirs.size}
+    if not image.mean and not image.std:
+        taken |= {"mean": theirs.mean, "std": theirs.std}
+    normalised = image.model_copy(update=taken)
     return config.model_copy(update={"image": normalised})
