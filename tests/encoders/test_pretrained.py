@@ -110,7 +110,7 @@ def test_another_vocabulary_is_refused(bert: Path, kind: str) -> None:
         (bert / kind).write_text("".join(f"{token}\n" for token in tokens))
     elif kind == "tokenizer.json":
         ids = {token: number for number, token in enumerate(tokens)}
-        (bert / kind).write_text(json.dumps({"model": {"vocab": ids}}))
+        (bert / kind).write_text(json.dumps({"model": {"type": "WordPiece", "vocab": ids}}))
     model = load_bert(str(bert), 1)
     require_same_vocabulary(str(bert), model, tokens)
     others = [tokens[:-1]] if kind == "nothing" else [tokens[:-1], (*tokens[:-1], "other")]
@@ -123,7 +123,7 @@ def test_a_file_or_a_model_folder_of_xmr_is_no_bert_and_the_error_says_what_to_d
     tmp_path: Path,
 ) -> None:
     torch.save({"model": {"text_encoder.x": torch.ones(1)}}, tmp_path / "albef.pt")
-    with pytest.raises(CheckpointError, match="xmr convert bagformer"):
+    with pytest.raises(CheckpointError, match="xmr convert"):
         load_bert(str(tmp_path / "albef.pt"), 1)
     with pytest.raises(CheckpointError, match="--checkpoint"):
         load_bert(str(saved_model(tmp_path / "model")), 1)
