@@ -50,7 +50,7 @@ class EarlyStoppingConfig(Section):
 
 
 class LoraConfig(Section):
-    """LoRA: small trained matrices beside linear layers, whose own weights are frozen."""
+    """LoRA: small trained matrices next to linear layers, which are frozen themselves."""
 
     rank: Annotated[int, Field(ge=1, le=4096)] = 8
     """Width of the two matrices of a layer. Larger values can change the model more."""

@@ -1,4 +1,4 @@
-"""LoRA adapters: train small matrices beside the linear layers of a tower, not the layers.
+"""LoRA adapters: train small matrices next to the linear layers of a tower, not the layers.
 
 A linear layer with weight W [out, in] gets two matrices, A [rank, in] and B [out, rank]::
 
@@ -8,7 +8,7 @@ A linear layer with weight W [out, in] gets two matrices, A [rank, in] and B [ou
 model folder adds ``(alpha / rank) * B A`` to W (:func:`merged`), so that only training needs
 ``peft``. A model folder of a LoRA run holds
 
-- in ``model.safetensors`` the weights W under their usual names, and beside each adapted
+- in ``model.safetensors`` the weights W under their usual names, and next to each adapted
   ``NAME.weight`` the tensors ``NAME.lora_A.weight`` and ``NAME.lora_B.weight``;
 - ``adapter/text`` and ``adapter/image``: the same adapters in peft's format, for other programs.
   They belong to the BERT and to the timm backbone.
