@@ -3,7 +3,7 @@
 For each title, by the model's fast score s (title to image):
 
 1. Images are ranked by s. Only images that some title of the split names are candidates: in a
-   batch, an image comes with a title of its own.
+   batch, an image comes with its own title.
 2. Images that match the title are left out: by id, by an equal title, or by an equal image
    (``data.positives``).
 3. With a margin m, images are left out as probable false negatives if
@@ -41,7 +41,7 @@ _SPARE = 8  # looked at in addition to K and the title's own images
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What a split says about which images match which titles.
+    """Ground truth of a split: the images that match each title.
 
     Attributes:
         positives: Matches by id, title and image.
@@ -66,7 +66,7 @@ class Mined:
     Attributes:
         positions: [Q, K] image positions, the highest score first; :data:`NONE` at the end of a
             row that has fewer.
-        scores: [Q, K] their scores; 0 where there is none.
+        scores: [Q, K] their scores; 0 where a title has fewer.
         matching: Number of images that were left out because they match.
         too_close: Number of images that were left out by the margin.
     """
