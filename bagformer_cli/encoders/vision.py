@@ -50,13 +50,9 @@ class VisionEncoder(nn.Module):
             come from a model folder.
 
     Attributes:
-<<<<<<< HEAD
         width: W; with ``config.classes`` the number of classes.
-        classifier: The backbone's own classifier, never trained; None: features only.
-=======
-        width: W.
         size: S; that of the backbone's weights if ``config.size`` is 0.
->>>>>>> c0f1714 (LoRA adapters of either tower, hard negatives mined and read, a page about fine-tuning; image.size: 0 and hub names of timm models)
+        classifier: The backbone's own classifier, never trained; None: features only.
         mean: Mean of each colour channel that the backbone expects; None: CLIP's.
         std: Standard deviation of each colour channel that it expects; None: CLIP's.
 
@@ -75,21 +71,13 @@ class VisionEncoder(nn.Module):
         source = config.pretrained if pretrained else False
         self.backbone = create_backbone(config, source)
         self.width: int = self.backbone.num_features
-<<<<<<< HEAD
         self.classifier: nn.Linear | None = None
         if config.classes is not None:
             self.classifier = own_classifier(config.backbone, self.width, source)
             self.width = self.classifier.out_features
         self._class_temperature = config.classes
-        self.size = config.size
-=======
         self.size: int = self.backbone.pretrained_cfg["input_size"][-1]
-<<<<<<< HEAD
->>>>>>> c0f1714 (LoRA adapters of either tower, hard negatives mined and read, a page about fine-tuning; image.size: 0 and hub names of timm models)
-        self._prefix_tokens: int = getattr(self.backbone, "num_prefix_tokens", 0)
-=======
         self._class_token, self._prefix_tokens = _prefix(self.backbone)
->>>>>>> 70c2f91 (Backbones of every family: registers without class token, fixed pooling, own size; a message without a hub names the cache)
         self._convolutional = not _has_fixed_size(config.backbone)
         self._attention_pool = config.attention_pool
         if config.attention_pool and not isinstance(
@@ -232,27 +220,17 @@ class VisionEncoder(nn.Module):
                 found=type(self.backbone).__name__,
             )
         if features.ndim == 4:  # a feature map: channels first (ResNet) or last (Swin)
-<<<<<<< HEAD
-            if features.shape[1] != self.backbone.num_features:
+            last = getattr(self.backbone, "output_fmt", None) == "NHWC"
+            if last or features.shape[1] != self.backbone.num_features:
                 features = features.movedim(-1, 1)
             features = features.flatten(2).transpose(1, 2)
         patches = features[:, self._prefix_tokens :]
-        whole = features[:, :1] if self._prefix_tokens else patches.mean(dim=1, keepdim=True)
+        whole = features[:, :1] if self._class_token else patches.mean(dim=1, keepdim=True)
         states = torch.cat([whole, patches], dim=1)
         if self.classifier is None:
             return states
         classes: Tensor = (self.classifier(states) / self._class_temperature).softmax(dim=-1)
         return classes
-=======
-            last = getattr(self.backbone, "output_fmt", None) == "NHWC"
-            if last or features.shape[1] != self.width:
-                features = features.movedim(-1, 1)
-            features = features.flatten(2).transpose(1, 2)
-        patches = features[:, self._prefix_tokens :]
-        if self._class_token:
-            return torch.cat([features[:, :1], patches], dim=1)
-        return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
->>>>>>> 70c2f91 (Backbones of every family: registers without class token, fixed pooling, own size; a message without a hub names the cache)
 
     def _forward_with_codes(self, pixels: Tensor, codes: Tensor) -> Tensor:
         """``VisionTransformer.forward_features`` with code tokens before the first block."""
