@@ -173,7 +173,7 @@ def test_kill_at_random_moments_and_the_end_is_that_of_a_run_never_killed(
     words = [str(model) if part == "MODEL" else part for part in attack.command]
     kills = lives = 0
     longest = ended.seconds
-    while kills < KILLS and lives < 2 * KILLS:
+    while kills < KILLS and lives < 8 + 2 * KILLS:
         killed = shutil.copytree(prepared, tmp_path / "killed")
         times = min(KILLS_OF_A_LIFE, KILLS - kills)
         seed = SEEDS[lives % 2] + lives
@@ -182,8 +182,8 @@ def test_kill_at_random_moments_and_the_end_is_that_of_a_run_never_killed(
             partial(warm.start, words, environment(), killed), longest, times, seed
         )
         kills += killed_now
-        if killed_now < times:  # it takes less time than when the machine was busy
-            longest *= 0.8
+        if killed_now < times:  # the first run was slower: it prepared a cache, or had no core
+            longest *= 0.8 if killed_now else 0.5
         about = f"{name}: life {lives}, seed {seed}, {kills} kills until now"
         finish(killed, model, attack, about)
         assert attack.outcome(killed, model) == right, about
