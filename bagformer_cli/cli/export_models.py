@@ -70,7 +70,7 @@ def onnx(
 ) -> None:
     """Export, compare, print."""
     from bagformer_cli.cli.failures import excluding_options, needed_option
-    from bagformer_cli.outputs import check_output_folder
+    from bagformer_cli.outputs import require_empty
 
     if fp16 and int8 is not None:
         raise excluding_options("xmr export onnx", ["--fp16", "--int8"])
@@ -80,7 +80,7 @@ def onnx(
     from bagformer_cli.export.onnx_folder import export_onnx
     from bagformer_cli.models.checkpoint import load_model
     from bagformer_cli.models.runs import find_checkpoint
-    from bagformer_cli.runtime.folder import EXPORTED
+    from bagformer_cli.runtime.folder import EXPORTED, MANIFEST
 
     precision: Precision = "fp16" if fp16 else "fp32"
     if int8 is not None:
@@ -88,7 +88,7 @@ def onnx(
     with bars.progress() as progress:
         place = find_checkpoint(checkpoint, progress=progress)
         folder = place / EXPORTED if out is None else out
-        check_output_folder(folder)
+        require_empty(folder, older=MANIFEST)
         data = None if dataset is None else resolve(dataset, progress)
         model = load_model(place)
         examples = None
@@ -191,9 +191,9 @@ def sentence_transformers(
     from bagformer_cli.export.sentence_folder import export_sentence_transformers
     from bagformer_cli.models.checkpoint import load_model
     from bagformer_cli.models.runs import find_checkpoint
-    from bagformer_cli.outputs import check_output_folder
+    from bagformer_cli.outputs import require_empty
 
-    check_output_folder(out)
+    require_empty(out, older="modules.json")
     place = find_checkpoint(checkpoint)
     kind = export_sentence_transformers(load_model(place), out)
     report = {"checkpoint": str(place), "folder": str(out), "class": kind}

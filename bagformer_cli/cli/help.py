@@ -22,9 +22,9 @@ MAX_NAME_WIDTH = 30  # the text of a longer name starts on the next line
 _ARGUMENTS = {  # the names of all arguments, as help pages and errors write them
     "catalogue": tr("CATALOGUE"), "checkpoint": tr("CHECKPOINT"),
     "dictionaries": tr("DICTIONARIES"), "folder": tr("FOLDER"), "ids": tr("IDS"),
-    "image": tr("IMAGE"), "name": tr("NAME"), "out": tr("OUT"), "part": tr("PART"),
-    "queries": tr("QUERIES"), "runs": tr("RUNS"), "source": tr("SOURCE"), "titles": tr("TITLES"),
-    "uri": tr("URI"),
+    "image": tr("IMAGE"), "marked": tr("MARKED"), "name": tr("NAME"), "out": tr("OUT"),
+    "part": tr("PART"), "queries": tr("QUERIES"), "run": tr("RUN"), "runs": tr("RUNS"),
+    "source": tr("SOURCE"), "titles": tr("TITLES"), "uri": tr("URI"),
 }  # fmt: skip
 
 Rows: TypeAlias = list[tuple[str, str]]

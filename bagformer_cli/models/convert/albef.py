@@ -30,10 +30,10 @@ from bagformer_cli.models.convert.folder import (
     Converted,
     build_converted,
     require_entries,
-    require_new_folder,
 )
 from bagformer_cli.models.convert.report import Shape, TensorReport
 from bagformer_cli.models.convert.tensors import Ignored, Weight, assemble, read_tensors
+from bagformer_cli.outputs import require_empty
 from bagformer_cli.text.from_config import title_encoder
 from bagformer_cli.text.tokenizer import Tokenizer
 
@@ -120,7 +120,7 @@ def convert_bagformer(
         InputError: A file is missing, the vocabulary does not fit, or ``out`` is not empty.
     """
     checkpoint, out = Path(checkpoint), Path(out)
-    require_new_folder(out)
+    require_empty(out)
     try:
         with open(sources.lexicon, "rb"):  # read last, but a wrong path is said first
             pass
@@ -171,7 +171,7 @@ def convert_albef(
         InputError: A file is missing, the vocabulary does not fit, or ``out`` is not empty.
     """
     checkpoint, out = Path(checkpoint), Path(out)
-    require_new_folder(out)
+    require_empty(out)
     tokenizer = Tokenizer.load(vocab)
     tensors = checkpoint_tensors(checkpoint)
     sizes = Sizes.of(tensors)

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from bagformer_cli.config import Interaction, RunConfig
 from bagformer_cli.errors import CheckpointError, InputError
-from bagformer_cli.files import is_empty, new_files
+from bagformer_cli.files import new_files
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model, shapes_of
 from bagformer_cli.models.checkpoint import load_weights, save_model
 from bagformer_cli.models.convert.chinese_clip import open_chinese_clip
 from bagformer_cli.models.convert.report import ConversionError, Shape, TensorReport
+from bagformer_cli.outputs import require_empty
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.from_config import title_encoder
@@ -36,20 +37,6 @@ class Converted:
 
     model: RetrievalModel
     report: TensorReport
-
-
-def require_new_folder(out: Path) -> None:
-    """Raise unless a folder does not exist or is empty.
-
-    Raises:
-        InputError: It is a file, or something is in it.
-    """
-    if out.exists() and (not out.is_dir() or not is_empty(out)):
-        raise InputError(
-            tr("The output folder is not empty."),
-            where=out,
-            hint=tr("Give a folder that does not exist yet."),
-        )
 
 
 def build_converted(
@@ -111,7 +98,7 @@ def convert_chinese_clip(
         InputError: ``out`` is not empty, or the vocabulary does not fit.
     """
     out = Path(out)
-    require_new_folder(out)
+    require_empty(out)
     clip = open_chinese_clip(source, "chinese-clip")
     tokenizer = _tokenizer(clip.vocabulary, vocab, clip.file)
     settings = clip.settings
