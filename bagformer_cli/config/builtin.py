@@ -21,6 +21,7 @@ CONFIGS = {
     "pretrain_albef": tr("ALBEF's pretraining: ITC, ITM, MLM, momentum encoder"),
     "pretrain_demo": tr("Pretraining of the demo model on small images"),
     "pretrain_qq": tr("Pretraining of the QQ-browser 2021 winners: one joint BERT"),
+    "real": tr("Photographs: packaged EfficientNet-Lite2 and multilingual-e5, frozen"),
 }
 MODES = {
     "alignment_and_matching_distill": tr("ALADIN: alignment head teaches the matching head"),

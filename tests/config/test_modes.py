@@ -19,7 +19,7 @@ from bagformer_cli.models.build import build_model
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.from_config import build_titles
 
-NO_ROOM_FOR_CODES = {("demo", "inflate"), ("fast_slow", "inflate"), ("pretrain_demo", "inflate")}
+NO_ROOM_FOR_CODES = {(name, "inflate") for name in ("demo", "fast_slow", "pretrain_demo", "real")}
 """Convolutional backbones without a shared encoder have no sequence to append code tokens to."""
 
 
