@@ -26,7 +26,10 @@ from bagformer_cli.text.dictionary_lines import (
     TAGS,
     UNTYPED,
     form_of,
+    has_fields,
+    has_unread_comma,
     is_comment,
+    known_type,
     read_row,
 )
 from bagformer_cli.text.lines import Problem, read_lines
@@ -185,6 +188,12 @@ def _read_lines(dictionary: Dictionary, lines: Sequence[str]) -> None:
         if isinstance(row, str):
             dictionary.report(number, row, line)
             continue
+        if has_unread_comma(line, form):
+            dictionary.report(
+                number,
+                tr("Most lines have no comma, so this one is a single entry with its comma."),
+                line,
+            )
         word = " ".join(without_invisible(row.word).split())
         if not word or len(word) > LONGEST:
             message = (
@@ -195,7 +204,7 @@ def _read_lines(dictionary: Dictionary, lines: Sequence[str]) -> None:
             dictionary.report(number, message, repr(row.word[: LONGEST + 1]))
             continue
         kind = _type_of(row.type or default_type)
-        typed = "\t" in line or default_type or form.commas
+        typed = default_type or has_fields(line, form)
         weight = default_weight or (TYPED_WEIGHT if typed else RANKED_MASS / (number + RANKED_FROM))
         given = _weight(dictionary, number, row.weight) if row.weight else None
         if row.times:
@@ -213,10 +222,15 @@ def _read_lines(dictionary: Dictionary, lines: Sequence[str]) -> None:
 
 
 def _type_of(given: str) -> str | None:
-    """Return the type that a field names; a tag of jieba names one for places only."""
+    """Return the type that a field names; a tag of jieba names one for places only.
+
+    A known type may have its Chinese name. Any other text is a type of the user's own.
+    """
     if given.lower() in PLACE_TAGS:
         return "place"
-    return None if given == UNTYPED or not given or given.lower() in TAGS else given
+    if given == UNTYPED or not given or given.lower() in TAGS:
+        return None
+    return known_type(given) or given
 
 
 def _weight(dictionary: Dictionary, number: int, value: str) -> float | None:
@@ -247,7 +261,7 @@ def _read_marked(dictionary: Dictionary, lines: Sequence[str]) -> None:
     for title in parse_marked(lines, dictionary.problems):
         characters += len(title.text)
         for start, end, label in title.spans:
-            key = title.text[start:end], LABELS.get(label, label.lower())
+            key = title.text[start:end], LABELS.get(label, known_type(label) or label.lower())
             counts[key] += 1
             first_lines.setdefault(key, title.line + start)
     per_million = 1e6 / max(1.0, characters / CHARACTERS_A_BAG)

@@ -9,7 +9,8 @@ r"""The lines of dictionaries as people have them: word lists, jieba's, THUOCL's
 Every line is read by itself, so that one file may mix these forms. Only what a line alone cannot
 tell is decided for the whole file (:class:`Form`): whether its commas part fields, and whether a
 number or a tag after a blank is one. In a list of words `小米 14` is a phone; in jieba's form it is
-a word that was counted 14 times.
+a word that was counted 14 times. A comma before a known type parts fields in every file; the comma
+may be a Chinese one (`，`), and the type may have its Chinese name (:data:`CHINESE_TYPES`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,30 @@ _TYPES = (
 TYPES = frozenset(_TYPES.split())
 """Types of the shipped dictionaries, which may stand where jieba has a tag: `奶盖杯 5 category`."""
 
+_CHINESE_TYPES = {
+    "audience": "人群 适用人群",
+    "brand": "品牌",
+    "category": "品类 类目",
+    "colour": "颜色 色彩 color",
+    "function": "功能",
+    "head": "中心语",
+    "material": "材质 材料 面料",
+    "model": "型号",
+    "name": "名称",
+    "never": "从不成袋",
+    "pattern": "图案 花纹",
+    "place": "地名 产地",
+    "scene": "场景",
+    "season": "季节",
+    "selling": "营销词",
+    "style": "风格",
+    "suffix": "后缀",
+    "unit": "单位",
+}
+CHINESE_TYPES = {name: kind for kind, names in _CHINESE_TYPES.items() for name in names.split()}
+"""Other names of the types: those that Chinese tables and messages show (:mod:`.type_names`),
+common ones of the same meaning, and the American spelling."""
+
 PLACE_TAGS = frozenset({"ns", "nsf", "loc"})
 
 COLUMNS = {
@@ -57,8 +82,10 @@ COLUMNS = {
 _HEADINGS = {name: column for column, names in COLUMNS.items() for name in names.split()}
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
-_COUNTED = re.compile(r"(\S.*?)\s+(\d+)(?:\s+([A-Za-z]\w*))?")
-_TAGGED = re.compile(r"(\S.*?)\s+([A-Za-z]+)")
+_NAMED = "|".join(CHINESE_TYPES)
+_COUNTED = re.compile(rf"(\S.*?)\s+(\d+)(?:\s+([A-Za-z]\w*|{_NAMED}))?")
+_TAGGED = re.compile(rf"(\S.*?)\s+([A-Za-z]+|{_NAMED})")
+_COMMA = re.compile(r"[一-鿿]\s*[,，]|[,，]\s*[一-鿿]")  # not that of `sky,zoom` or `1,5-戊二醇`
 
 
 class Row(NamedTuple):
@@ -114,14 +141,16 @@ def form_of(lines: Sequence[str]) -> Form:
     counts = len(found) - latin
     tags = sum(_tag_of(line) is not None for line in plain)
     least = max(1, LEAST_SHARE * len(plain))
+    headings = _headings(filled[0]) if filled else ()
     return Form(
         counted=sure or (distinct and counts >= least),
         counted_latin=distinct
         and 2 * len(found) >= len(plain)
         and (counts > 0 or latin == len(plain)),
         tagged=sure or counts + tags >= least,
-        commas=2 * sum("," in line for line in plain) > len(plain),
-        headings=_headings(filled[0]) if filled else (),
+        commas=bool(headings and plain[:1] == filled[:1])
+        or 2 * sum("," in line or "，" in line for line in plain) > len(plain),
+        headings=headings,
     )
 
 
@@ -135,12 +164,38 @@ def _split(line: str, commas: bool) -> list[str]:
     if "\t" in line:
         return [part.strip() for part in line.split("\t")]
     if commas:
+        line = line if "," in line else line.replace("，", ",")
         return [part.strip() for part in next(csv.reader([line]), [])]
     return [line]
 
 
+def known_type(given: str) -> str | None:
+    """Return the type that a text names, in English or Chinese, or None.
+
+    >>> known_type("颜色"), known_type("Brand"), known_type("衣服")
+    ('colour', 'brand', None)
+    """
+    lower = given.lower()
+    return lower if lower in TYPES else CHINESE_TYPES.get(lower)
+
+
 def _is_tag(text: str | None) -> bool:
-    return text is not None and (text.lower() in TAGS or text.lower() in TYPES)
+    return text is not None and (text.lower() in TAGS or known_type(text) is not None)
+
+
+def has_fields(line: str, form: Form) -> bool:
+    """Tell whether tabs or commas part the fields of a line."""
+    if "\t" in line or form.commas:
+        return True
+    if "," not in line and "，" not in line:
+        return False
+    parts = _split(line, commas=True)
+    return 1 < len(parts) <= 4 and bool(parts[0]) and known_type(parts[1]) is not None
+
+
+def has_unread_comma(line: str, form: Form) -> bool:
+    """Tell whether a line is read as one word though it has a comma that might part fields."""
+    return _COMMA.search(line) is not None and not has_fields(line, form)
 
 
 def _tag_of(line: str) -> re.Match[str] | None:
@@ -155,7 +210,7 @@ def read_row(line: str, form: Form) -> Row | str:
     Returns:
         Its fields, or what is wrong with it.
     """
-    parts = _split(line, form.commas)
+    parts = _split(line, commas=has_fields(line, form))
     if len(parts) == 1:
         return _read_blanks(line.strip(), form)
     if form.headings and len(parts) <= len(form.headings):

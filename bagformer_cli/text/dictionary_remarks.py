@@ -27,7 +27,7 @@ def _lines(dictionaries: Sequence[Read]) -> Iterator[str]:
         lost = [problem for problem in dictionary.problems if not problem.harmless]
         if lost:
             yield tr(
-                "{path}: {n} of its lines are left out, or read without their weight; the first "
+                "{path}: {n} of its lines are left out or not read in full; the first "
                 "is line {line}: {message} `xmr dict check {path}` lists them.",
                 path=path,
                 n=len(lost),

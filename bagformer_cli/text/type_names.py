@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bagformer_cli.messages import language, tr
 
-_NAMES = {
+NAMES = {
     "audience": tr("for whom"),
     "brand": tr("brand"),
     "category": tr("kind of product"),
@@ -45,4 +45,4 @@ def type_name(kind: str | None) -> str:
     """Return a type as a table shows it; ``-`` for none."""
     if kind is None:
         return "-"
-    return kind if language() == "en" else _NAMES.get(kind, kind)
+    return kind if language() == "en" else NAMES.get(kind, kind)

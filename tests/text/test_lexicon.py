@@ -21,13 +21,16 @@ from hypothesis import strategies as st
 from bagformer_cli.assets import asset_folder
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.files import cache_folder
+from bagformer_cli.messages import catalogue
 from bagformer_cli.original.text import WordList
 from bagformer_cli.text.automaton import Automaton, PrefixTree
 from bagformer_cli.text.characters import fold
 from bagformer_cli.text.dictionaries import parse_dictionary, read_dictionary
+from bagformer_cli.text.dictionary_lines import TYPES, known_type
 from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.segmenter import Segmenter
 from bagformer_cli.text.tools.check import check_dictionaries, repair
+from bagformer_cli.text.type_names import NAMES
 
 Write = Callable[..., Path]
 
@@ -89,6 +92,7 @@ def test_marked_titles_are_a_dictionary(write: Write) -> None:
         ("裙\n裤\tc\t1\to\tx\n".encode(), 2, "4 fields"),
         (f"裙\n{'长' * 65}\n".encode(), 2, "more than 64 characters"),
         ("裙\n\u200b\ufeff\n".encode(), 2, "can be seen"),
+        ("裙\n松鹤院,未知类\n裤\n".encode(), 2, "comma"),
     ],
 )
 def test_a_broken_line_costs_itself_alone(
@@ -163,7 +167,9 @@ FORMS = {
     "CSV with headings": ("词,类型,词频\n红色,colour,5\n\"耐克, 正品\",brand,6\n",
                           ["红色", "耐克, 正品"]),
     "TSV with headings": ("type\tword\ncolour\t红色\n", ["红色"]),
-    "commas in words": ("裙\nsky,zoom\n裤\n", ["裙", "sky,zoom", "裤"]),
+    "commas in words": ("裙\nsky,zoom\n裤\n1,5-戊二醇\n", ["裙", "sky,zoom", "裤", "1,5-戊二醇"]),
+    "a known type after a comma": ("云感绒,材质\n云朵鹿\n冰川纹\n月影石，品牌\n南屿家\n",
+                                   ["云感绒", "云朵鹿", "冰川纹", "月影石", "南屿家"]),
 }  # fmt: skip
 
 
@@ -175,6 +181,22 @@ def test_dictionaries_come_in_many_forms(tmp_path: Path, form: str) -> None:
     dictionary = read_dictionary(path)
     assert dictionary.words == expected
     assert all(problem.harmless for problem in dictionary.problems)
+
+
+def test_types_may_have_their_chinese_names(tmp_path: Path) -> None:
+    path = tmp_path / "d.txt"
+    lines = ["雾霾蓝\t颜色", "云感绒,材质", "奶盖杯 5 品类", "月影石\tBrand", "松鹤院\t门派"]
+    path.write_text("\n".join([*lines, "# type: 产地", "南屿\t-", "长汀"]), "utf-8")
+    dictionary = read_dictionary(path)
+    assert dictionary.words == ["雾霾蓝", "云感绒", "奶盖杯", "月影石", "松鹤院", "南屿", "长汀"]
+    assert dictionary.types == ["colour", "material", "category", "brand", "门派", None, "place"]
+
+
+def test_every_name_that_a_chinese_table_shows_is_read_as_its_type() -> None:
+    shown = catalogue("zh")
+    for kind in TYPES:
+        name = shown.gettext(NAMES[kind])  # this process speaks English
+        assert known_type(name) == kind, (kind, name)
 
 
 def test_a_field_that_is_no_tag_of_jieba_is_a_type(write: Write) -> None:
