@@ -373,7 +373,8 @@ def _discard(uri: str) -> None:
 def _report(engine: Engine, added: Added, started: float) -> None:
     report: dict[str, Any] = {
         "index": engine.uri,
-        "added": added.rows,
+        "added": added.rows - added.replaced,
+        "replaced": added.replaced,
         "skipped": [str(error) for error in added.skipped],
         "unchanged": added.unchanged,
         "rows": engine.count(),
@@ -385,6 +386,7 @@ def _report(engine: Engine, added: Added, started: float) -> None:
             {
                 tr("index"): report["index"],
                 tr("added"): report["added"],
+                tr("replaced"): report["replaced"] or None,
                 tr("left out"): len(added.skipped),
                 tr("products in the index"): report["rows"],
                 tr("time"): duration(report["seconds"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -17,6 +18,7 @@ from bagformer_cli.errors import InputError, PathError
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
+    from bagformer_cli.index.engine import Engine
     from bagformer_cli.index.features import StoredQueries
 
 app = App()
@@ -181,7 +183,7 @@ def search(
         write_page(
             output,
             [
-                QueryResults(name, results.hits, picture)
+                QueryResults(name, results.hits, picture, where, k)
                 for name, results, picture in zip(names, found, pictures, strict=True)
             ],
         )
@@ -255,7 +257,7 @@ def _require_used(
         )
 
 
-def _explain_nothing(engine: Any, index: str, of: str) -> None:
+def _explain_nothing(engine: Engine, index: str, of: str) -> None:
     """Raise InputError if no query at all could find a product of this index."""
     hint = tr("`{command}` shows what it holds.", command=f"xmr index info {index}")
     if not engine.count():
@@ -269,7 +271,26 @@ def _explain_nothing(engine: Any, index: str, of: str) -> None:
         message, other = tr("No product of this index has an image."), "titles"
     if sides[other.removesuffix("s")]:
         hint = tr("Search with --of {side}.", side=other)
+    likely = _likely_images(engine) if of == "images" else None
+    if likely is not None:
+        again = tr(
+            "The values of '{name}' look like images: build the index again with --column "
+            "image={heading}",
+            name=likely,
+            heading=likely if likely.isidentifier() else quote(likely),
+        )
+        hint = tr("{sentence} {hint}", sentence=again, hint=hint)
     raise InputError(message, where=index, hint=hint)
+
+
+def _likely_images(engine: Engine) -> str | None:
+    """Return the attribute with the most values that end like image files; None: there is none."""
+    names = [name for name, kind in engine.layout.attributes.items() if kind == "str"]
+    counts = {
+        name: sum(engine.count(f"`{name}` LIKE '%{end}'") for end in (".jpg", ".png", ".webp"))
+        for name in names
+    }
+    return max(names, key=counts.__getitem__) if any(counts.values()) else None
 
 
 def show_results(report: dict[str, Any], profile: bool = False) -> None:

@@ -23,8 +23,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "title": (
         "title", "text", "query_text", "caption", "标题", "商品标题", "宝贝标题", "产品标题",
-        "商品名称", "宝贝名称", "产品名称", "商品名", "宝贝名", "product_title", "product_name",
-        "item_title",
+        "商品名称", "宝贝名称", "产品名称", "商品名", "宝贝名", "品名", "product_title",
+        "product_name", "item_title",
     ),
     "image_id": ("image_id", "item_id"),
     "query_id": ("query_id", "text_id"),

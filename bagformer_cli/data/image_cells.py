@@ -16,15 +16,22 @@ image. Without addresses the images are ``.tbi`` files in a folder of the export
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
+from shlex import quote
+from typing import Any
 
-from bagformer_cli.errors import DataError, shortened
+from bagformer_cli.errors import DataError, listed, shortened
 from bagformer_cli.messages import tr
 
 _TAOBAO = re.compile(r"[\w.-]*:[0-9]+:[0-9]+:[^|;]*\|")
 _NEXT_ADDRESS = re.compile(r"[\s;,|，；、]+(?=(?:https?:)?//)", re.I)
 _NEXT_FILE = re.compile(r"[\n;,|，；、]+")
 _FILE = re.compile(r".*\.(?:jpe?g|jfif|png|webp|gif|bmp|tiff?|avif|heic)", re.I | re.S)
+_FILE_NAMED = re.compile(rf"{_FILE.pattern}(?:$|[?#!;,_@])", re.I | re.S)
+_ADDRESS = re.compile(r"(?:https?:)?//", re.I)
+_ROWS_LOOKED_AT = 1000  # for columns that may hold images
+_LONGEST_CELL = 8192  # characters
 _SEVERAL = re.compile(r"[\n;,|，；、]|//")
 _ENDS = " \t\r\n;,|，；、"
 
@@ -63,6 +70,73 @@ def first_image(cell: str) -> tuple[str, int]:
     if len(files) > 1 and all(map(_FILE.fullmatch, files)):
         return files[0], len(files)
     return cell, 1
+
+
+class ImageColumns:
+    """The columns of a table that may hold images: where none does, the user shall know of it."""
+
+    def __init__(self) -> None:
+        self._heading: str | None = None  # of the recognised column
+        self._found = False
+        self._looked_at = 0
+        self._files: dict[str, int] = {}  # column to the number of cells that name image files
+        self._addresses: dict[str, int] = {}
+
+    def add(self, heading: str | None, cell: str, attributes: Mapping[str, Any]) -> None:
+        """Take in one row: its image cell, and its attributes if it has none.
+
+        Args:
+            heading: The heading of the column of images; None: none is recognised.
+            cell: Its cell; empty: no image.
+            attributes: The other columns.
+        """
+        self._heading = heading or self._heading
+        self._found = self._found or bool(cell)
+        if self._found or self._looked_at >= _ROWS_LOOKED_AT:
+            return
+        self._looked_at += 1
+        for name, value in attributes.items():
+            if isinstance(value, str) and name:
+                counts = self._files if names_image_file(value) else self._addresses
+                if counts is self._files or _ADDRESS.match(value):
+                    counts[name] = counts.get(name, 0) + 1
+
+    @property
+    def remark(self) -> str | None:
+        """The sentence that names the columns that look like images; None: there are images."""
+        if self._found:
+            return None
+        likely = [
+            name
+            for counts in (self._files, self._addresses)
+            for name in sorted(counts, key=lambda name: -counts[name])
+        ]
+        if self._heading is not None:
+            message = tr(
+                "The column of images, '{name}', is empty: the products get no image.",
+                name=self._heading,
+            )
+        else:
+            message = tr("No column of images was recognised: the products get no image.")
+        if not likely:
+            hint = tr("If a column holds images, name it: --column image=HEADING")
+        else:
+            hint = tr(
+                "Columns with values that look like images: {names}. Name the one to read: "
+                "--column image={heading}",
+                names=listed(dict.fromkeys(likely)),
+                heading=likely[0] if likely[0].isidentifier() else quote(likely[0]),
+            )
+        return tr("{sentence} {hint}", sentence=message, hint=hint)
+
+
+def names_image_file(cell: str) -> bool:
+    """Say whether a cell is a path or an address that ends like an image file.
+
+    >>> [names_image_file(one) for one in ("a/1.JPG", "https://a.cn/1.jpg?w=9", "红裙")]
+    [True, True, False]
+    """
+    return len(cell) <= _LONGEST_CELL and _FILE_NAMED.match(cell) is not None
 
 
 class SeveralImages:

@@ -250,7 +250,7 @@ def _not_an_image(data: bytes, where: str | Path | None) -> DataError:
         return DataError(
             tr("HEIC images need the package pillow-heif."),
             where=where,
-            hint='pip install "bagformer-cli[heif]"',
+            hint="pip install pillow-heif",
         )
     start = data[:64].lstrip().lower()
     kind = next((name for mark, name in _OTHERS if start.startswith(mark.lower())), None)

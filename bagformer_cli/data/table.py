@@ -171,6 +171,8 @@ def _row_records(
         where = f"{file}{first}"
         if error is None and len(cells) != count:
             error = _wrong_count(cells, count)
+            if error is not None and columns.get("id") == headings[0]:
+                error.product = cells[0].strip() or None  # later cells may be in a wrong column
         elif cells == headings or (at_start and repeats_headings(headings, columns, cells)):
             error = DataError(
                 tr("This row repeats the headings; it is no product."),

@@ -78,13 +78,18 @@ def _is_text_table(source: Path, encoding: str, chosen: Mapping[str, str]) -> bo
     ending = source.suffix.lower()
     if ending not in _TEXT_TABLES or not source.is_file():
         return False
-    first = next(read_records(source, encoding, chosen=chosen), None)
+    headings: list[str] = []
+    records = read_records(
+        source, encoding, chosen=chosen, check=lambda found, _: headings.extend(found)
+    )
+    first = next(records, None)
     if first is None or ending in JSON_ENDINGS:
         return True
     if len(first.values) == 1:
         return "title" in columns_of(first.values, chosen)
     if first.line == 1 and not _PICTURE.search(str(first.values.get("image"))):
-        _require_titles(list(map(str, first.values.values())), first.where, chosen)
+        found = headings or list(map(str, first.values.values()))
+        _require_titles(found, first.where, chosen)
     return True
 
 

@@ -21,6 +21,7 @@ from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import AnyEncoder, encoder_of
 from bagformer_cli.progress import SILENT, Progress
 
+MAX_DIGITS = 18  # of the number of a line
 ROWS_PER_COMMIT = 2048  # a commit takes some ten milliseconds
 
 
@@ -30,6 +31,7 @@ class Added:
 
     Args:
         rows: The number of products added or replaced.
+        replaced: How many of them replaced a product of the same id.
         skipped: The products left out, as errors.
         unknown: Attributes of the catalogue that the index does not have; they were left out.
         unchanged: Ids of products that were left out and are in the index: it keeps an older
@@ -37,6 +39,7 @@ class Added:
     """
 
     rows: int = 0
+    replaced: int = 0
     skipped: list[InputError] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
@@ -65,22 +68,21 @@ def add_catalogue(
         DataError: ``options.strict``, and a product cannot be read or its id occurs twice.
     """
     left_out = LeftOut(progress, strict=options.strict)
-    added = Added(0, left_out.errors)
+    added = Added(skipped=left_out.errors)
     layout = engine.layout
     added.unknown = sorted(set(catalogue.attributes) - set(layout.attributes))
     products = unique_products(catalogue)
     encoder = encoder_of(model)
     batches = encode_products(encoder, layout, products, options, left_out)
     description = tr("Encoding {source}", source=catalogue.source)
-    for remark in catalogue.remarks:
-        progress.warn(remark)
+    catalogue.remarks.report(progress)
     source = str(Path(catalogue.source).resolve())
     with (
         engine.filling(source),
         progress.task(description, catalogue.count, tr("products")) as task,
     ):
         for rows in _grouped(batches):
-            engine.upsert(rows)
+            added.replaced += engine.upsert(rows)
             added.rows += rows.num_rows
             task.advance(rows.num_rows)
     left_out.finish()
@@ -98,7 +100,7 @@ def add_encoded(engine: Engine, folder: Path, progress: Progress = SILENT) -> Ad
         InputError: Another model made them, or their vectors have another form.
     """
     left_out = LeftOut(progress)
-    added = Added(0, left_out.errors)
+    added = Added(skipped=left_out.errors)
     seen: set[str] = set()
     files = encoded_files(folder)
     description = tr("Adding {source}", source=folder)
@@ -113,7 +115,7 @@ def add_encoded(engine: Engine, folder: Path, progress: Progress = SILENT) -> Ad
                 new, repeated = _split_repeated(rows, seen)
                 for name in repeated:
                     left_out(_repeated(name, str(file)))
-                engine.upsert(_fitted(new, layout, engine.layout))
+                added.replaced += engine.upsert(_fitted(new, layout, engine.layout))
                 added.rows += new.num_rows
             task.advance(1, **{tr("number of products"): added.rows})
     left_out.finish()
@@ -139,7 +141,7 @@ def unique_products(products: Iterable[Product | InputError]) -> Iterator[Produc
 
     An error of a product that another row of the catalogue does give loses the product's id.
     """
-    seen: set[str] = set()
+    seen: dict[str, int] = {}  # id to the line of its row
     broken: dict[str, list[InputError]] = {}
     for product in products:
         if isinstance(product, InputError):
@@ -148,9 +150,9 @@ def unique_products(products: Iterable[Product | InputError]) -> Iterator[Produc
             elif product.product is not None:
                 broken.setdefault(product.product, []).append(product)
         elif product.id in seen:
-            product = _repeated(product.id, product.where)
+            product = _repeated(product.id, product.where, seen[product.id])
         else:
-            seen.add(product.id)
+            seen[product.id] = _line_of(product.where)
             for error in broken.pop(product.id, ()):
                 error.product = None
         yield product
@@ -167,11 +169,27 @@ def _split_repeated(rows: pa.Table, seen: set[str]) -> tuple[pa.Table, list[str]
     return (rows.filter(pa.array(first)) if repeated else rows), repeated
 
 
-def _repeated(name: str, where: str) -> DataError:
+def _line_of(where: str) -> int:
+    """Return the line of ``file:line``, or 0: texts of millions of places would take much memory.
+
+    >>> _line_of("t.csv:17"), _line_of("photos/1.jpg")
+    (17, 0)
+    """
+    line = where[where.rfind(":") + 1 :]
+    return int(line) if line.isdecimal() and len(line) < MAX_DIGITS else 0
+
+
+def _repeated(name: str, where: str, line: int = 0) -> DataError:
+    """Return the error for a second product of an id; ``line``: that of the first; 0: unknown."""
+    if line:
+        kept = tr("The row of line {n} is kept, this one is not.", n=line)
+    else:
+        kept = tr("The first one is kept, this one is not.")
+    hint = tr("Give each product its own id.")
     return DataError(
         tr("The id {id} occurs twice.", id=name),
         where=where,
-        hint=tr("Give each product its own id."),
+        hint=tr("{sentence} {hint}", sentence=kept, hint=hint),
     )
 
 

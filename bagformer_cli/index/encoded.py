@@ -120,8 +120,7 @@ def encode_catalogue(
     out.mkdir(parents=True, exist_ok=True)
     again = _to_encode_again(out)
     _write_manifest(out, {"source": source, "again": sorted(again)})  # incomplete
-    for remark in catalogue.remarks:
-        progress.warn(remark)
+    catalogue.remarks.report(progress)
     for left in out.glob(".part-*.part"):
         left.unlink(missing_ok=True)
     files = [out / f"{part.name}.arrow" for part in catalogue.parts]

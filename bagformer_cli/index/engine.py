@@ -155,8 +155,8 @@ class Engine(ABC):
         return self
 
     @abstractmethod
-    def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:
-        """Add rows; a row with an existing id replaces the old one."""
+    def upsert(self, rows: pa.RecordBatch | pa.Table) -> int:
+        """Add rows; a row with an existing id replaces the old one; return how many did."""
 
     @abstractmethod
     def remove(self, ids: Sequence[str] = (), where: str | None = None) -> int:

@@ -84,15 +84,14 @@ def add_features(
         DataError: ``strict``, and a product is left out; or two ids are equal as texts.
     """
     left_out = LeftOut(progress, strict=strict)
-    added = Added(0, left_out.errors)
+    added = Added(skipped=left_out.errors)
     position = _positions(items)
     products: Iterable[Product | InputError]
     if catalogue is None:
         products = (Product(items.places(at), name) for name, at in position.items())
     else:
         products = unique_products(catalogue)
-        for remark in catalogue.remarks:
-            progress.warn(remark)
+        catalogue.remarks.report(progress, images=False)
     source = str(items.path.resolve())
     found = _with_vectors(products, position, left_out)
     with (
@@ -103,7 +102,7 @@ def add_features(
     ):
         for part in iter(lambda: list(islice(found, ROWS)), []):
             rows = np.array([at for _, at in part], np.int64)
-            _upsert(engine, items, [product for product, _ in part], rows)
+            added.replaced += _upsert(engine, items, [product for product, _ in part], rows)
             added.rows += len(part)
             task.advance(len(part))
     left_out.finish()
@@ -139,11 +138,11 @@ def _with_vectors(
 
 def _upsert(
     engine: Engine, items: VectorItems, products: Sequence[Product], rows: NDArray[np.int64]
-) -> None:
+) -> int:
     vectors = items.vectors.select(torch.from_numpy(rows))
     side = SideRows(np.ones(len(rows), np.bool_), vectors, mean_vectors(vectors))
     none = [None] * len(rows)
-    engine.upsert(to_rows(engine.layout, products, none, {"image": side}, engine.codebook))
+    return engine.upsert(to_rows(engine.layout, products, none, {"image": side}, engine.codebook))
 
 
 class StoredQueries:

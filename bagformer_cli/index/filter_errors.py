@@ -5,25 +5,66 @@ from __future__ import annotations
 import re
 
 from bagformer_cli.config.expected import type_word
+from bagformer_cli.data.catalogue.dates import date_of
+from bagformer_cli.data.catalogue.values import number_of, shown
 from bagformer_cli.data.columns import columns_of
 from bagformer_cli.errors import InputError, listed, nearest, with_place
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
 
-EXAMPLE = "price < 200 AND category = '连衣裙'"
+_EXAMPLES = {
+    "float": "{name} < 200", "str": "{name} = '…'", "date": "{name} >= '2024-06-15'", "bool": "{name}",
+}  # fmt: skip
 MAX_SHOWN = 120  # characters of a filter in an error
+_QUOTED = re.compile("'[^']*'|`[^`]*`|\"[^\"]*\"")
+_VALUE = re.compile(
+    r"(?:[<>=]|\bBETWEEN\b|\bAND\b|\bIN\s*\()\s*"
+    r"([^\s<>=()]+(?:[ T]+[0-9]{1,2}:[0-9:.]+)?)",
+    re.I,
+)
 _WIDE_MARKS = re.compile("[‘’“”＂＇＜＞＝，（）≤≥≠]")  # as a Chinese keyboard types them
 
 
-def not_an_expression(where: str, found: str | None) -> InputError:
+def example_of(layout: Layout) -> str:
+    """Return an example of a filter with attributes of this index.
+
+    >>> example_of(Layout("model", 8, attributes={"颜色": "str", "价格": "float"}))
+    "价格 < 200 AND 颜色 = '…'"
+    """
+    first: dict[str, str] = {}
+    for name, kind in layout.attributes.items():
+        written = name if name.isidentifier() else f"`{name}`"
+        kind = "float" if kind == "int" else kind
+        first.setdefault(kind, _EXAMPLES[kind].format(name=written))
+    parts = [first[kind] for kind in _EXAMPLES if kind in first]
+    return " AND ".join(parts[:2]) or "title LIKE '%连衣裙%'"
+
+
+def unquoted_value(where: str) -> str | None:
+    """Return the hint for a date without quotes or an amount with a currency; None: neither.
+
+    >>> unquoted_value("price > 5 AND day > 2024/6/1"), unquoted_value("price < ￥200")
+    ("Dates go in single quotes: '2024/6/1'", 'Write the number alone: 200')
+    """
+    for found in _VALUE.finditer(_QUOTED.sub(" ", where)):
+        value = found[1].rstrip(",;")
+        if date_of(value) is not None:
+            return tr("Dates go in single quotes: '{text}'", text=value)
+        number = number_of(value)
+        if number is not None and not number.plain:
+            return _number_alone(number.value)
+    return None
+
+
+def not_an_expression(where: str, found: str | None, layout: Layout) -> InputError:
     """Return the error for a filter that cannot be parsed; ``found``: where parsing stopped."""
     plain = re.sub("'[^']*'", "", where)  # a text may well contain such marks
     return InputError(
         tr("The filter is not an expression."),
         where=short(where),
         found=found,
-        expected=EXAMPLE,
-        hint=_ascii_marks() if _WIDE_MARKS.search(plain) else None,
+        expected=example_of(layout),
+        hint=unquoted_value(where) or (_ascii_marks() if _WIDE_MARKS.search(plain) else None),
     )
 
 
@@ -45,6 +86,8 @@ def unknown_attribute(
         hint = tr("Did you mean {name}?", name=near if near.isidentifier() else f"`{near}`")
     elif _WIDE_MARKS.search(name):
         hint = _ascii_marks()
+    elif is_value and (amount := unquoted_value(where)):
+        hint = amount
     elif is_value:
         hint = tr("Text goes in single quotes: '{text}'", text=name)
     else:
@@ -66,7 +109,12 @@ def misfit(name: str, kind: str, found: str, where: str) -> InputError:
         found: The value, as it was written.
         where: The filter, shortened.
     """
-    if kind == "str" and name not in {"id", "title"}:
+    amount = number_of(found.strip("'")) if kind in {"float", "int"} else None
+    if hint := unquoted_value(where):
+        pass
+    elif amount is not None and found.startswith("'"):
+        hint = _number_alone(amount.value)
+    elif kind == "str" and name not in {"id", "title"}:
         hint = _not_numbers()
     elif kind == "date":
         hint = tr("Dates go in single quotes: {name} >= '2024-06-15'", name=name)
@@ -95,6 +143,28 @@ def letters(name: str, found: str, where: str) -> InputError:
         found=found,
         hint=_not_numbers(),
     )
+
+
+def unsupported(found: str, expected: str, where: str, layout: Layout) -> InputError:
+    """Return the error for a filter that does more than compare attributes with values.
+
+    Args:
+        found: The part that is not supported.
+        expected: The operators that are.
+        where: The filter, shortened.
+        layout: The layout of the index.
+    """
+    return InputError(
+        tr("A filter compares attributes with values and cannot do this."),
+        where=where,
+        found=short(found),
+        expected=expected,
+        hint=unquoted_value(where) or tr("For example: {example}", example=example_of(layout)),
+    )
+
+
+def _number_alone(number: float) -> str:
+    return tr("Write the number alone: {number}", number=shown(number))
 
 
 def _not_numbers() -> str:

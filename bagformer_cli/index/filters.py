@@ -30,13 +30,14 @@ from bagformer_cli.data.catalogue.dates import date_of
 from bagformer_cli.data.catalogue.values import number_of
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.filter_errors import (
-    EXAMPLE,
     MAX_SHOWN,
+    example_of,
     letters,
     misfit,
     not_an_expression,
     short,
     unknown_attribute,
+    unsupported,
 )
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
@@ -91,14 +92,14 @@ def parse_filter(where: str, layout: Layout) -> Tree:
             attribute with a value of another type.
     """
     if not where.strip():
-        raise InputError(tr("The filter is empty."), where="--where", expected=EXAMPLE)
+        raise InputError(tr("The filter is empty."), where="--where", expected=example_of(layout))
     try:
         tree = exp.Paren(this=_parsed(where, layout))
         for predicate in predicates(tree):
             predicate.replace(_Check(where, layout).predicate(predicate))
         return tree
     except RecursionError:
-        raise not_an_expression(where, tr("It is nested too deeply.")) from None
+        raise not_an_expression(where, tr("It is nested too deeply."), layout) from None
 
 
 def predicates(tree: Tree) -> Iterator[Tree]:
@@ -141,15 +142,15 @@ def _parsed(where: str, layout: Layout) -> Tree:
     try:
         where.encode()
         tokens = [_named(token, layout) for token in _dialect().tokenize(where)]
-        _check_depth(where, tokens)
+        _check_depth(where, tokens, layout)
         parsed = _dialect().parser().parse_into(exp.Condition, tokens, where)
     except ParseError as error:
         at = error.errors[0] if error.errors else {}
-        raise not_an_expression(where, at.get("highlight") or None) from None
+        raise not_an_expression(where, at.get("highlight") or None, layout) from None
     except (SqlglotError, UnicodeEncodeError):
-        raise not_an_expression(where, None) from None
+        raise not_an_expression(where, None, layout) from None
     if len(parsed) != 1 or parsed[0] is None or any(token.comments for token in tokens):
-        raise not_an_expression(where, None)
+        raise not_an_expression(where, None, layout)
     return parsed[0]
 
 
@@ -161,13 +162,13 @@ def _named(token: Token, layout: Layout) -> Token:
     return token
 
 
-def _check_depth(where: str, tokens: list[Token]) -> None:
+def _check_depth(where: str, tokens: list[Token], layout: Layout) -> None:
     depth = 0
     for token in tokens:
         depth += token.token_type == TokenType.L_PAREN
         depth -= token.token_type == TokenType.R_PAREN
         if depth > MAX_DEPTH:
-            raise not_an_expression(where, tr("It is nested too deeply."))
+            raise not_an_expression(where, tr("It is nested too deeply."), layout)
 
 
 def _number_of(node: Tree) -> int | float:
@@ -333,10 +334,4 @@ class _Check:
 
     def _unsupported(self, node: Tree) -> InputError:
         text = node.sql(dialect=_FilterDialect, comments=False)
-        return InputError(
-            tr("A filter compares attributes with values and cannot do this."),
-            where=self.where,
-            found=short(text),
-            expected=GRAMMAR,
-            hint=tr("For example: {example}", example=EXAMPLE),
-        )
+        return unsupported(text, GRAMMAR, self.where, self.layout)

@@ -87,10 +87,11 @@ class LanceEngine(Engine):
     def _mark(self, source: str, *, unfinished: bool) -> None:
         self.table.mark(source, unfinished=unfinished)
 
-    def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:
-        """Add rows, replacing those of the same id."""
+    def upsert(self, rows: pa.RecordBatch | pa.Table) -> int:
+        """Add rows, replacing those of the same id; return how many were replaced."""
         self.require_fitting(rows)
-        self.table.upsert(rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows]))
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
+        return self.table.upsert(table)
 
     def remove(self, ids: Sequence[str] = (), where: str | None = None) -> int:
         """Delete rows by id, or by a filter."""

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, first_few
 from bagformer_cli.files import cache_folder, disk_errors, write_text
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import require_plain_folder
@@ -150,10 +150,24 @@ def already_exists(uri: str) -> InputError:
             where=uri,
             hint=tr("Complete it with xmr index add CATALOGUE {uri}, or remove it.", uri=uri),
         )
+    if is_remote(uri) or (Path(uri) / f"{TABLE}.lance").exists():
+        return InputError(
+            tr("There already is an index here."),
+            where=uri,
+            hint=tr(
+                "Add products to it: xmr index add CATALOGUE {uri}. To build a new one, choose "
+                "another folder, or delete this one first.",
+                uri=uri,
+            ),
+        )
+    found = list(Path(uri).iterdir()) if Path(uri).is_dir() else []
+    holds = sorted(one.name for one in found if _is_foreign(one))
     return InputError(
         tr("There already is something here."),
         where=uri,
-        hint=tr("Choose another folder, add to this index with xmr index add, or remove it."),
+        found=first_few(holds, 3) if holds else None,
+        expected=tr("an empty folder, or one that does not exist"),
+        hint=tr("Choose another folder: it is created."),
     )
 
 

@@ -199,16 +199,16 @@ class LanceTable:
         with disk_errors(folder), lock, on_disk(folder / f"{TABLE}.lance"):
             yield _open_table(self.uri)
 
-    def upsert(self, rows: pa.Table) -> None:
-        """Add rows, replacing those of the same id."""
+    def upsert(self, rows: pa.Table) -> int:
+        """Add rows, replacing those of the same id; return how many were replaced."""
         with lance_errors(self.uri), self.writing() as table:
             if table.count_rows() == 0:
                 table.add(rows)
-                return
+                return 0
             merge = table.merge_insert("id")
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
             # A product without title or image has a null vector, which LanceDB calls a bad one.
-            merge.execute(rows, on_bad_vectors="null")
+            return int(merge.execute(rows, on_bad_vectors="null").num_updated_rows)
 
     def remove(self, ids: Sequence[str], condition: str | None) -> int:
         """Delete rows by id, and those that match a condition; return how many were deleted."""

@@ -166,8 +166,8 @@ class QdrantEngine(Engine):
                     self._collection, metadata={UNFINISHED: json.dumps(sorted(left))}
                 )
 
-    def upsert(self, rows: pa.RecordBatch | pa.Table) -> None:
-        """Add rows, replacing those of the same id."""
+    def upsert(self, rows: pa.RecordBatch | pa.Table) -> int:
+        """Add rows, replacing those of the same id; return how many were replaced."""
         self.require_fitting(rows)
         columns = {name: rows[name].to_pylist() for name in ("id", "title", "image", "thumbnail",
                                                             *self.layout.attributes)}  # fmt: skip
@@ -187,10 +187,12 @@ class QdrantEngine(Engine):
             if payload["thumbnail"] is not None:
                 payload["thumbnail"] = base64.b64encode(payload["thumbnail"]).decode()
             points.append(q.PointStruct(id=point_id(name), vector=vectors, payload=payload))
+        replaced = len(self.stored(columns["id"]))
         with _errors(self.uri):
             for begin in range(0, len(points), POINTS_AT_ONCE):
                 part = points[begin : begin + POINTS_AT_ONCE]
                 self._client.upsert(self._collection, part, wait=True)
+        return replaced
 
     def remove(self, ids: Sequence[str] = (), where: str | None = None) -> int:
         """Delete rows by id, or by a filter."""

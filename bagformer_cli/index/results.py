@@ -91,11 +91,23 @@ class QueryResults:
         query: The title, or the name of the image file.
         hits: The results, with thumbnails.
         image: The query image as the content of its file; None for a title.
+        where: The filter; None: all products were searched.
+        k: The number of results that was asked for; None: not said.
     """
 
     query: str
     hits: Sequence[Hit]
     image: bytes | None = None
+    where: str | None = None
+    k: int | None = None
+
+    @property
+    def note(self) -> str:
+        """The filter, and the number of results if there are fewer than asked for."""
+        parts = [] if self.where is None else [tr("Filter: {filter}", filter=self.where)]
+        if self.k is not None and len(self.hits) < self.k:
+            parts.append(tr("{n} results of {k} asked for", n=len(self.hits), k=self.k))
+        return " · ".join(parts)
 
 
 def require_page(path: Path) -> None:
@@ -127,6 +139,8 @@ def page(queries: Sequence[QueryResults]) -> str:
         parts.append(f"<h2>{html.escape(one.query)}</h2>")
         if one.image is not None:
             parts.append(f'<img class="query" src="{_data_uri(one.image)}" alt="">')
+        if one.note:
+            parts.append(f"<p>{html.escape(one.note)}</p>")
         parts.append("<ol>")
         parts += [_result(hit) for hit in one.hits]
         parts.append("</ol>")

@@ -182,16 +182,17 @@ def test_odd_values_of_a_table_are_remarked(tmp_path: Path) -> None:
     table.write_text("\n".join(lines), "utf-8")
     found = open_catalogue(table)
     assert found.attributes == {"price": "str"}
-    (remark,) = found.remarks
+    (remark,) = found.remarks.warnings
     assert f"{table}:4" in remark
     assert "面议" in remark
     products = list(found)
     assert isinstance(products[3], InputError)
     assert "more cells" in str(products[3])
+    assert "(id d)" in str(products[3])
     assert [p.id for p in products if isinstance(p, Product)] == ["a", "b", "c", "e"]
     table.write_text("\n".join(line for line in lines if "面议" not in line), "utf-8")
     assert open_catalogue(table).attributes == {"price": "float"}
-    assert not open_catalogue(table).remarks
+    assert not open_catalogue(table).remarks.warnings
 
 
 # --------------------------------------------------------------------------------- files of lines

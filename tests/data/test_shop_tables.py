@@ -117,9 +117,42 @@ def test_the_first_of_several_pictures_is_read(
     row = list(read_rows(path))[1]
     assert isinstance(row, Row)
     assert row.image == first
-    remarks = [one for one in catalogue.remarks if "several images" in one]
+    remarks = [one for one in catalogue.remarks.warnings if "several images" in one]
     assert len(remarks) == (count > 1)
     assert all(f"2, the first is {path}:3" in one for one in remarks)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("id,标题,产品照\n1,红裙,a.jpg\n2,蓝裙,b/c.PNG\n", "--column image=产品照"),
+        ("id,标题,链接,产品照\n1,裙,https://a.cn/1,https://a.cn/1.jpg?w=9\n", "产品照, 链接"),
+        ("id,标题,照 (大)\n1,红裙,https://a.cn/1\n", "--column image='照 (大)'"),
+        ("id,标题,图片,产品照\n1,红裙,,a.jpg\n", "'图片', is empty"),
+        ("id,标题,价格\n1,红裙,9\n", "image=HEADING"),
+        ("id,标题,产品照,图片\n1,红裙,a.jpg,\n2,红裙,a.jpg,b.jpg\n", None),
+    ],
+)
+def test_a_table_without_images_names_the_columns_that_look_like_images(
+    tmp_path: Path, text: str, says: str | None
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(text, "utf-8")
+    remark = open_catalogue(path).remarks.no_images
+    assert remark is None if says is None else remark is not None and says in remark
+
+
+def test_a_conversion_is_a_note_and_a_broken_row_names_its_id(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = ["A1,红裙,a.jpg,￥99,2024/6/1", "A2,蓝裙,b.jpg,1", "A3,,,,", ",红裙,a.jpg,,"]
+    path.write_text("\n".join(["id,标题,图片,价格,上架", *rows]), "utf-8")
+    catalogue = open_catalogue(path)
+    assert [note[:4] for note in catalogue.remarks.notes] == ["'价格'", "'上架'"]
+    assert catalogue.remarks.warnings == ()
+    broken = [str(one) for one in catalogue if isinstance(one, InputError)]
+    assert f"{path}:3 (id A2)" in broken[0]
+    assert f"{path}:4 (id A3)" in broken[1]
+    assert f"{path}:5: " in broken[2]
 
 
 def test_pictures_of_a_taobao_export_without_addresses_are_named(tmp_path: Path) -> None:

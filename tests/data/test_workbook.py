@@ -97,7 +97,7 @@ def test_cells_merged_over_rows_stand_in_each(tmp_path: Path) -> None:
 def test_a_formula_is_its_stored_value_and_one_without_is_said(tmp_path: Path) -> None:
     path = workbook(tmp_path / "t.xlsx", ["image", "x"], ["a.jpg", "=1+1"], ["b.jpg", 7])
     assert column(path) == ["", "7"]
-    assert "formulas" in open_catalogue(path).remarks[0]
+    assert "formulas" in open_catalogue(path).remarks.warnings[0]
     packed = zipfile.ZipFile(path)
     files = {name: packed.read(name) for name in packed.namelist()}
     sheet = files["xl/worksheets/sheet1.xml"]
@@ -109,7 +109,7 @@ def test_a_formula_is_its_stored_value_and_one_without_is_said(tmp_path: Path) -
         for name, content in files.items():
             out.writestr(name, content)
     assert column(path) == ["2", "7"]
-    assert not open_catalogue(path).remarks
+    assert not open_catalogue(path).remarks.warnings
 
 
 def test_a_sheet_is_chosen_by_name_or_number(tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ def test_a_sheet_is_chosen_by_name_or_number(tmp_path: Path) -> None:
     assert [title(None), title("1"), title("商品"), title("说明"), title("3")] == [
         "商品", "商品", "商品", "说明", "3"
     ]  # fmt: skip
-    assert "商品" in open_catalogue(tmp_path / "t.xlsx").remarks[0]
-    assert not open_catalogue(tmp_path / "t.xlsx", sheet="商品").remarks
+    assert "商品" in open_catalogue(tmp_path / "t.xlsx").remarks.warnings[0]
+    assert not open_catalogue(tmp_path / "t.xlsx", sheet="商品").remarks.warnings
     with pytest.raises(InputError, match=r"no such sheet.*商品, 3, 说明"):
         title("4")
 
@@ -165,7 +165,7 @@ def test_long_numbers_and_cells_without_heading_are_remarked(tmp_path: Path) -> 
     path = workbook(
         tmp_path / "t.xlsx", ["image", "id"], ["a.jpg", 1234567890123456789], ["b.jpg", 2, "note"]
     )
-    remarks = " ".join(open_catalogue(path).remarks)
+    remarks = " ".join(open_catalogue(path).remarks.warnings)
     assert "B2" in remarks
     assert "row 3" in remarks
 

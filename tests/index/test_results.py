@@ -31,6 +31,12 @@ def test_the_page_shows_every_query_and_every_result() -> None:
     assert "price 3" in shown
 
 
+def test_the_page_shows_the_filter_and_that_there_are_fewer_results() -> None:
+    shown = page([QueryResults("红", [hit("裙")], None, "price < 9", 5), QueryResults("蓝", [])])
+    assert "<p>Filter: price &lt; 9 · 1 results of 5 asked for</p>" in shown
+    assert shown.count("Filter") == 1
+
+
 def test_text_from_the_catalogue_is_escaped() -> None:
     shown = page([QueryResults("<script>", [hit("a < b & c")])])
     assert "<script>" not in shown

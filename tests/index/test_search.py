@@ -221,6 +221,7 @@ def test_a_catalogue_changes(tmp_path: Path, place: Path, xmr: Callable[..., Any
     added = xmr("index", "add", tmp_path / "more.csv", where, "--json")
     assert added.code == 0, added.err
     assert added.json()["rows"] == 4
+    assert (added.json()["added"], added.json()["replaced"]) == (1, 1)
     assert "新列" in added.err
     found = xmr("search", "新标题", "--index", where, "--where", "price = 99", "--json").json()
     assert [(h["id"], h["title"]) for h in found["results"][0]["hits"]] == [("sku1", "新标题")]
@@ -238,6 +239,7 @@ def test_a_catalogue_changes(tmp_path: Path, place: Path, xmr: Callable[..., Any
     run = xmr("index", "add", twice, where)
     assert run.code == 0  # the first of them came in
     assert "twice.csv:3: The id sku1 occurs twice" in run.err
+    assert "The row of line 2 is kept" in " ".join(run.err.split())
     assert xmr("index", "add", twice, where, "--strict").code == 2
 
 
@@ -261,7 +263,7 @@ def test_dates_are_compared_as_dates_and_an_old_version_that_stays_is_named(
     ]
     (tmp_path / "more.csv").write_text("\n".join(lines), "utf-8")
     added = xmr("index", "add", tmp_path / "more.csv", where, "--json")
-    assert (added.json()["added"], added.json()["unchanged"]) == (1, ["s1", "s2"])
+    assert (added.json()["replaced"], added.json()["unchanged"]) == (1, ["s1", "s2"])
     assert "stay in the index as they were: 2 (s1, s2)" in " ".join(added.err.split())
     for condition, ids in [("上架 > '2024-06-15'", {"s1", "s2"}), ("上架 = '2024/6/1'", {"s0"})]:
         found = xmr("search", "红裙", "--index", where, "--where", condition, "--json").json()

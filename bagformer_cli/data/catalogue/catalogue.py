@@ -13,13 +13,13 @@ Each is divided into parts, which are read by any number of processes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
 from bagformer_cli.data.catalogue.folder import folder_parts
 from bagformer_cli.data.catalogue.lines import images_of, is_images_file, split_of, titles_of
-from bagformer_cli.data.catalogue.products import Part, Product
+from bagformer_cli.data.catalogue.products import Part, Product, Remarks
 from bagformer_cli.data.catalogue.table import TableOptions, open_table
 from bagformer_cli.data.columns import are_headings
 from bagformer_cli.data.downloads import Download
@@ -45,14 +45,14 @@ class Catalogue:
         parts: Its parts, in order.
         attributes: Attribute to its type, one of ``bool``, ``float``, ``date``, ``str``.
         count: Number of products; None: known only after reading.
-        remarks: Sentences about values that look like mistakes but are no errors.
+        remarks: What the user should know about its values.
     """
 
     source: Path
     parts: tuple[Part, ...]
     attributes: dict[str, str]
     count: int | None = None
-    remarks: tuple[str, ...] = ()
+    remarks: Remarks = field(default_factory=Remarks)
 
     def __iter__(self) -> Iterator[Product | InputError]:
         for part in self.parts:

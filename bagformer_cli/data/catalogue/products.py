@@ -17,6 +17,7 @@ from typing import Any
 from bagformer_cli.data.image_files import ANYWHERE, ImageAccess
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
+from bagformer_cli.progress import Progress
 
 Value = str | int | float | bool
 
@@ -47,6 +48,35 @@ class Product:
     def place(self) -> str:
         """File, line and id, for errors."""
         return self.where if self.id in self.where else row_place(self.where, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """What a user should know about the values of a catalogue.
+
+    Args:
+        warnings: Sentences about values that look like mistakes but are no errors.
+        notes: Sentences about values that are stored in another form, such as dates.
+        no_images: The sentence that says why no product has an image; None: some have.
+    """
+
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    no_images: str | None = None
+
+    def report(self, progress: Progress, *, images: bool = True) -> None:
+        """Report them: first the notes, then what may be lost.
+
+        Args:
+            progress: Where to report.
+            images: False: the images are not read, so it does not matter if there are none.
+        """
+        for note in self.notes:
+            progress.info(note)
+        if images and self.no_images is not None:
+            progress.warn(self.no_images)
+        for warning in self.warnings:
+            progress.warn(warning)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from bagformer_cli.data.byte_ranges import ByteRange
 from bagformer_cli.data.catalogue.products import (
     Part,
     Product,
+    Remarks,
     digest_of,
     image_stamp,
     part_name,
@@ -22,7 +23,7 @@ from bagformer_cli.data.catalogue.products import (
 )
 from bagformer_cli.data.catalogue.values import Seen, converted, remark_of, shown
 from bagformer_cli.data.columns import accepted_headings, columns_of, require_chosen
-from bagformer_cli.data.image_cells import SeveralImages, first_image
+from bagformer_cli.data.image_cells import ImageColumns, SeveralImages, first_image
 from bagformer_cli.data.image_files import ANYWHERE, ImageAccess, place_of
 from bagformer_cli.data.json_values import JsonText
 from bagformer_cli.data.product_ids import require_all_digits
@@ -90,7 +91,9 @@ class TablePart(Part):
             try:
                 yield _product(record, self.root, self.types, self.access)
             except InputError as error:
-                error.product = _known_id(record)
+                error.product = error.product or _known_id(record)
+                if error.where == record.where:
+                    error.where = row_place(record.where, error.product)
                 yield error
             if record.end >= self.end:
                 return
@@ -104,13 +107,13 @@ class OpenedTable:
         parts: The parts of the catalogue.
         types: Attribute to its type.
         count: Number of records, broken ones included.
-        remarks: Sentences about values that are read in a way that the user may not expect.
+        remarks: What the user should know about it.
     """
 
     parts: tuple[Part, ...]
     types: dict[str, str]
     count: int
-    remarks: tuple[str, ...]
+    remarks: Remarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
     bounds: list[tuple[int, int, int]] = []  # of each part: begin, end, lines before
     shapes: dict[tuple[str, ...], None] = {}  # the different lists of fields
     headings: list[str] | None = None
-    several = SeveralImages()
+    several, images = SeveralImages(), ImageColumns()
     json = path.suffix.lower() in JSON_ENDINGS
 
     def check(found: Sequence[str], where: str) -> None:
@@ -170,8 +173,12 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
         if record.error is None:
             if json:
                 shapes[tuple(record.values)] = None
-            several.add(_cell(record.values, record.columns.get("image")), record.where)
-            for name, value in _attributes(record).items():
+            heading = record.columns.get("image")
+            cell = _cell(record.values, heading)
+            several.add(cell, record.where)
+            attributes = _attributes(record)
+            images.add(heading, cell, attributes)
+            for name, value in attributes.items():
                 found = seen.get(name)
                 if found is None:
                     found = seen[name] = Seen()
@@ -190,7 +197,10 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
     unnamed = seen.pop("", None) is not None
     types = {name: options.settled.get(name, one.type) for name, one in seen.items()}
     remarks: list[str | None] = [*remarks_of(path, options.sheet)]
-    remarks += [remark_of(name, one, types[name]) for name, one in seen.items()]
+    notes: list[str | None] = []
+    for name, one in seen.items():
+        as_text = types[name] == "str"
+        (remarks if as_text else notes).append(remark_of(name, one, types[name]))
     remarks.append(several.remark)
     if unnamed and headings is not None:
         which = listed(at for at, name in enumerate(headings, 1) if not name)
@@ -219,7 +229,8 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
         )
         for number, (begin, end, lines) in enumerate(bounds)
     )
-    return OpenedTable(parts, types, count, tuple(one for one in remarks if one))
+    said = Remarks(tuple(filter(None, remarks)), tuple(filter(None, notes)), images.remark)
+    return OpenedTable(parts, types, count, said)
 
 
 def _check_names(headings: Sequence[str], where: str, chosen: Mapping[str, str]) -> None:
