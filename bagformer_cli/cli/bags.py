@@ -42,7 +42,7 @@ TITLE_FILES = (".txt", ".csv", ".tsv", ".jsonl", ".xlsx")
         "\n\n"
         "    xmr bags '红色碎花连衣裙 2件装'\n\n"
         "    xmr bags --input titles.txt --output bags.jsonl --lexicon mine.tsv\n\n"
-        "    xmr bags --input products.csv --column title=品名 --output bags.jsonl\n\n"
+        "    xmr bags --input products.csv --column title=款名 --output bags.jsonl\n\n"
         "    xmr bags --gold marked.txt --show-errors 20\n\n"
         "A file of marked titles has one character and its tag (B-…, I-…, O) per line and an "
         "empty line after each title. Given as --lexicon, its marked words are entries.\n\n"

@@ -386,7 +386,7 @@ def _report(engine: Engine, added: Added, started: float) -> None:
             {
                 tr("index"): report["index"],
                 tr("added"): report["added"],
-                tr("replaced"): report["replaced"] or None,
+                **({tr("replaced"): added.replaced} if added.replaced else {}),
                 tr("left out"): len(added.skipped),
                 tr("products in the index"): report["rows"],
                 tr("time"): duration(report["seconds"]),

@@ -275,7 +275,7 @@ def _explain_nothing(engine: Engine, index: str, of: str) -> None:
     if likely is not None:
         again = tr(
             "The values of '{name}' look like images: build the index again with --column "
-            "image={heading}",
+            "image={heading}.",
             name=likely,
             heading=likely if likely.isidentifier() else quote(likely),
         )

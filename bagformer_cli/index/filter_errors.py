@@ -13,7 +13,8 @@ from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
 
 _EXAMPLES = {
-    "float": "{name} < 200", "str": "{name} = '…'", "date": "{name} >= '2024-06-15'", "bool": "{name}",
+    "float": "{name} < 200", "str": "{name} = '…'", "date": "{name} >= '2024-06-15'",
+    "bool": "{name}",
 }  # fmt: skip
 MAX_SHOWN = 120  # characters of a filter in an error
 _QUOTED = re.compile("'[^']*'|`[^`]*`|\"[^\"]*\"")

@@ -58,15 +58,23 @@ def test_a_column_is_named_by_the_user_and_a_line_break_in_a_title_is_a_blank(
     tmp_path: Path,
 ) -> None:
     table = written(tmp_path / "t.csv", 'id,品名\n1,"蓝色\r\n 牛仔裤"\n')
-    assert titles_of(table, chosen={"title": "品名"}) == ["蓝色 牛仔裤"]
+    assert titles_of(table) == ["蓝色 牛仔裤"]
+    table = written(tmp_path / "u.csv", 'id,款名\n1,"蓝色\r\n 牛仔裤"\n')
+    assert titles_of(table, chosen={"title": "款名"}) == ["蓝色 牛仔裤"]
 
 
 @pytest.mark.parametrize(
-    "text", ["id,品名\n1,红裙\n", "2024新款,红色\n小米,手机\n", "id\t价格\n1\t9\n"]
+    "text", ["id,款名\n1,红裙\n", "2024新款,红色\n小米,手机\n", "id\t价格\n1\t9\n"]
 )
 def test_a_table_without_titles_is_refused_and_never_guessed(tmp_path: Path, text: str) -> None:
     table = written(tmp_path / ("t.tsv" if "\t" in text else "t.csv"), text)
     with pytest.raises(InputError, match="no column 'title'"):
+        titles_of(table)
+
+
+def test_all_headings_of_a_table_without_titles_are_shown(tmp_path: Path) -> None:
+    table = written(tmp_path / "t.csv", "货号,款名,售价,颜色\n1,红裙,9,红\n")
+    with pytest.raises(InputError, match="货号, 款名, 售价, 颜色"):
         titles_of(table)
 
 

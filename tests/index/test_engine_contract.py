@@ -158,7 +158,7 @@ def test_a_wrong_filter_is_named(engine: Engine, where: str, says: str) -> None:
 
 
 def test_an_upsert_replaces(engine: Engine) -> None:
-    engine.upsert(rows([5, 6, 41], seed=7))
+    assert engine.upsert(rows([5, 6, 41], seed=7)) == 2
     assert engine.count() == 41
     names = found(engine)
     assert len(names) == len(set(names)) == 31

@@ -243,6 +243,24 @@ def test_a_catalogue_changes(tmp_path: Path, place: Path, xmr: Callable[..., Any
     assert xmr("index", "add", twice, where, "--strict").code == 2
 
 
+def test_an_index_without_images_names_the_column_that_looks_like_them(
+    tmp_path: Path, place: Path, xmr: Callable[..., Any]
+) -> None:
+    text = write_table(tmp_path, 3).read_text("utf-8").replace("image", "产品照", 1)
+    (tmp_path / "t.csv").write_text(text, "utf-8")
+    where = tmp_path / "index"
+    model = place / "runs" / "a"
+    built = xmr("index", "build", tmp_path / "t.csv", where, "--checkpoint", model)
+    assert built.code == 0
+    assert "Warning  No column of images was recognised" in " ".join(built.err.split(" "))
+    assert "--column image=产品照" in built.err
+    run = xmr("search", "红裙", "--index", where)
+    assert run.code == 2
+    assert "--column image=产品照" in run.err
+    again = xmr("index", "build", tmp_path / "t.csv", where, "--checkpoint", model)
+    assert f"xmr index add CATALOGUE {where}" in again.err.replace("\n", "")
+
+
 def test_dates_are_compared_as_dates_and_an_old_version_that_stays_is_named(
     tmp_path: Path, place: Path, xmr: Callable[..., Any]
 ) -> None:
