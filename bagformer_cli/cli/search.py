@@ -284,7 +284,7 @@ def _explain_nothing(engine: Engine, index: str, of: str) -> None:
 
 
 def _likely_images(engine: Engine) -> str | None:
-    """Return the attribute with the most values that end like image files; None: there is none."""
+    """Return the attribute with the most values that end like image files, or None."""
     names = [name for name, kind in engine.layout.attributes.items() if kind == "str"]
     counts = {
         name: sum(engine.count(f"`{name}` LIKE '%{end}'") for end in (".jpg", ".png", ".webp"))
