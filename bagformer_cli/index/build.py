@@ -172,7 +172,7 @@ def _split_repeated(rows: pa.Table, seen: set[str]) -> tuple[pa.Table, list[str]
 def _line_of(where: str) -> int:
     """Return the line of ``file:line``, or 0: texts of millions of places would take much memory.
 
-    >>> _line_of("t.csv:17"), _line_of("photos/1.jpg")
+    >>> _line_of("t.csv:17"), _line_of("images/1.jpg")
     (17, 0)
     """
     line = where[where.rfind(":") + 1 :]

@@ -92,7 +92,7 @@ class QueryResults:
         hits: The results, with thumbnails.
         image: The query image as the content of its file; None for a title.
         where: The filter; None: all products were searched.
-        k: The number of results that was asked for; None: not said.
+        k: The most results that the search could return; None: unknown.
     """
 
     query: str

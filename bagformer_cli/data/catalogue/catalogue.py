@@ -45,7 +45,7 @@ class Catalogue:
         parts: Its parts, in order.
         attributes: Attribute to its type, one of ``bool``, ``float``, ``date``, ``str``.
         count: Number of products; None: known only after reading.
-        remarks: What the user should know about its values.
+        remarks: Notes and warnings about its values.
     """
 
     source: Path

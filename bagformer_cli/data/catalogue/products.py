@@ -52,7 +52,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Remarks:
-    """What a user should know about the values of a catalogue.
+    """Notes and warnings about the values of a catalogue.
 
     Args:
         warnings: Sentences about values that look like mistakes but are no errors.
@@ -69,7 +69,7 @@ class Remarks:
 
         Args:
             progress: Where to report.
-            images: False: the images are not read, so it does not matter if there are none.
+            images: False: the images are not read, so nothing is lost without them.
         """
         for note in self.notes:
             progress.info(note)

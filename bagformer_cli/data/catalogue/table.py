@@ -107,7 +107,7 @@ class OpenedTable:
         parts: The parts of the catalogue.
         types: Attribute to its type.
         count: Number of records, broken ones included.
-        remarks: What the user should know about it.
+        remarks: Notes and warnings about its values.
     """
 
     parts: tuple[Part, ...]
