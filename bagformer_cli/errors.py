@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
+from shlex import quote
 
 from bagformer_cli.messages import tr
 
@@ -193,6 +194,15 @@ def path_error(path: str | Path, error: OSError) -> PathError | None:
     if isinstance(error, FileExistsError):
         return PathError(tr("A file or folder of this name already exists."), path, "exists")
     return None
+
+
+def shell_word(name: str) -> str:
+    """Write a heading as one word of a command line.
+
+    >>> shell_word("价格"), shell_word("价格 (元)")
+    ('价格', "'价格 (元)'")
+    """
+    return name if name.isidentifier() else quote(name)
 
 
 def shortened(value: object, most: int = 60) -> str:

@@ -17,6 +17,7 @@ from bagformer_cli.cli.options import (
     Downloads,
     Encoding,
     Keep,
+    Numbers,
     OneVector,
     Pool,
     Prune,
@@ -74,6 +75,7 @@ def encode(
     root: Root = None,
     encoding: Encoding = "utf-8",
     column: Columns = None,
+    number: Numbers = None,
     sheet: SheetName = None,
     download: Downloads = "public",
     dtype: VectorDtype = "float16",
@@ -115,6 +117,7 @@ def encode(
         part_size=piece_size,
         titles=titles,
         columns=chosen_columns(column),
+        numbers=number or (),
         sheet=sheet,
         download=download,
     )

@@ -21,6 +21,7 @@ from bagformer_cli.cli.options import (
     Downloads,
     Encoding,
     Keep,
+    Numbers,
     OneVector,
     Pool,
     Prune,
@@ -93,6 +94,7 @@ def build(
     root: Root = None,
     encoding: Encoding = "utf-8",
     column: Columns = None,
+    number: Numbers = None,
     sheet: SheetName = None,
     download: Downloads = "public",
     dtype: VectorDtype = "int8",
@@ -139,7 +141,7 @@ def build(
             if not (catalogue.exists() and catalogue.samefile(features)):
                 products = _open(
                     catalogue, column, split=split, root=root, encoding=encoding, sheet=sheet,
-                    download=download,
+                    download=download, numbers=number,
                 )  # fmt: skip
             layout, codebook = features_layout(items, dtype, products)
             engine = create_engine(uri, layout, codebook, shards=shards, replicas=replicas)
@@ -152,7 +154,7 @@ def build(
         else:
             products = _open(
                 catalogue, column, split=split, root=root, encoding=encoding, sheet=sheet,
-                download=download,
+                download=download, numbers=number,
             )  # fmt: skip
             encoder = catalogue_encoder(
                 products, checkpoint, device, keep=keep, prune=prune, pool=pool,
@@ -186,6 +188,7 @@ def add(
     root: Root = None,
     encoding: Encoding = "utf-8",
     column: Columns = None,
+    number: Numbers = None,
     sheet: SheetName = None,
     download: Downloads = "public",
     thumbnail: Thumbnail = 256,
@@ -215,7 +218,7 @@ def add(
             engine = index.engine
             products = _open(
                 catalogue, column, split=split, root=root, encoding=encoding, sheet=sheet,
-                download=download, types=engine.layout.attributes,
+                download=download, types=engine.layout.attributes, numbers=number,
             )  # fmt: skip
             options = replace(
                 EncodeOptions.of_layout(engine.layout, engine.codebook),
@@ -330,16 +333,20 @@ _MODEL_OPTIONS = {
     "--device",
 }  # fmt: skip
 _ENCODING_OPTIONS = {
-    "--checkpoint", "--split", "--root", "--encoding", "--dtype", "--one", "--keep", "--prune",
-    "--pool", "--thumbnail", "--batch-size", "--device", "--strict",
+    "--checkpoint", "--split", "--root", "--encoding", "--number", "--dtype", "--one", "--keep",
+    "--prune", "--pool", "--thumbnail", "--batch-size", "--device", "--strict",
 }  # fmt: skip
 
 
-def _open(catalogue: Path, column: list[str] | None, **options: Any) -> Any:
+def _open(
+    catalogue: Path, column: list[str] | None, *, numbers: list[str] | None, **options: Any
+) -> Any:
     """Open a catalogue; the options are those of :func:`open_catalogue`."""
     from bagformer_cli.data.catalogue.catalogue import open_catalogue
 
-    return open_catalogue(catalogue, columns=chosen_columns(column), **options)
+    return open_catalogue(
+        catalogue, columns=chosen_columns(column), numbers=numbers or (), **options
+    )
 
 
 def _nothing_added(added: Added, uri: str, catalogue: Path) -> InputError:

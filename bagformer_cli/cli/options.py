@@ -132,6 +132,17 @@ Columns = Annotated[
         show_default=False,
     ),
 ]
+Numbers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--number",
+        help=tr(
+            "Column of a table to read as numbers: cells with anything else, such as 面议, stay "
+            "empty and are counted; may be repeated. Default: such a column is text."
+        ),
+        show_default=False,
+    ),
+]
 SheetName = Annotated[
     str | None,
     typer.Option(

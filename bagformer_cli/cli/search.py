@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -14,7 +13,7 @@ from bagformer_cli.cli.failures import excluding_options
 from bagformer_cli.cli.formatting import format_value
 from bagformer_cli.cli.index import warn_incomplete
 from bagformer_cli.cli.options import Device, Runtime, Trust
-from bagformer_cli.errors import InputError, PathError
+from bagformer_cli.errors import InputError, PathError, shell_word
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -277,7 +276,7 @@ def _explain_nothing(engine: Engine, index: str, of: str) -> None:
             "The values of '{name}' look like images: build the index again with --column "
             "image={heading}.",
             name=likely,
-            heading=likely if likely.isidentifier() else quote(likely),
+            heading=shell_word(likely),
         )
         hint = tr("{sentence} {hint}", sentence=again, hint=hint)
     raise InputError(message, where=index, hint=hint)

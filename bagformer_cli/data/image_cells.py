@@ -18,10 +18,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from shlex import quote
 from typing import Any
 
-from bagformer_cli.errors import DataError, listed, shortened
+from bagformer_cli.errors import DataError, listed, shell_word, shortened
 from bagformer_cli.messages import tr
 
 _TAOBAO = re.compile(r"[\w.-]*:[0-9]+:[0-9]+:[^|;]*\|")
@@ -125,7 +124,7 @@ class ImageColumns:
                 "Columns with values that look like images: {names}. Name the one to read: "
                 "--column image={heading}",
                 names=listed(dict.fromkeys(likely)),
-                heading=likely[0] if likely[0].isidentifier() else quote(likely[0]),
+                heading=shell_word(likely[0]),
             )
         return tr("{sentence} {hint}", sentence=message, hint=hint)
 

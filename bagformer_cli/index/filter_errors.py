@@ -8,7 +8,7 @@ from bagformer_cli.config.expected import type_word
 from bagformer_cli.data.catalogue.dates import date_of
 from bagformer_cli.data.catalogue.values import number_of, shown
 from bagformer_cli.data.columns import columns_of
-from bagformer_cli.errors import InputError, listed, nearest, with_place
+from bagformer_cli.errors import InputError, listed, nearest, shell_word, with_place
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
 
@@ -116,7 +116,7 @@ def misfit(name: str, kind: str, found: str, where: str) -> InputError:
     elif amount is not None and found.startswith("'"):
         hint = _number_alone(amount.value)
     elif kind == "str" and name not in {"id", "title"}:
-        hint = _not_numbers()
+        hint = _not_numbers(name)
     elif kind == "date":
         hint = tr("Dates go in single quotes: {name} >= '2024-06-15'", name=name)
     else:
@@ -142,7 +142,7 @@ def letters(name: str, found: str, where: str) -> InputError:
         tr("'{name}' is text: a comparison by letters would put '1000' before '99'.", name=name),
         where=where,
         found=found,
-        hint=_not_numbers(),
+        hint=_not_numbers(name),
     )
 
 
@@ -168,11 +168,12 @@ def _number_alone(number: float) -> str:
     return tr("Write the number alone: {number}", number=shown(number))
 
 
-def _not_numbers() -> str:
+def _not_numbers(name: str) -> str:
     return tr(
         "Not all its values were numbers when the index was built, so it is compared as "
-        "text, in single quotes. To compare numbers, correct the table and build the "
-        "index again."
+        "text, in single quotes. To compare numbers, correct the table or leave such cells "
+        "empty (--number {name}), and build the index again.",
+        name=shell_word(name),
     )
 
 

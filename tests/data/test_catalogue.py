@@ -195,6 +195,54 @@ def test_odd_values_of_a_table_are_remarked(tmp_path: Path) -> None:
     assert not open_catalogue(table).remarks.warnings
 
 
+def test_a_column_is_read_as_numbers_and_its_other_values_stay_empty(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    rows = ["a,红裙,￥10", "b,蓝裙,面议", 'c,绿裙,"1,299"', "d,伞,$5", "e,帽,", "f,包,7"]
+    table.write_text("\n".join(["id,title,价格", *rows]), "utf-8")
+    assert "--number 价格" in open_catalogue(table).remarks.warnings[0]
+    found = open_catalogue(table, numbers=["价格"], part_size=2)
+    assert found.attributes == {"价格": "float"}
+    (remark,) = found.remarks.warnings
+    assert "stay empty: 2 of 5 ('面议' (" in remark
+    prices = [one.attributes.get("价格") for one in found if isinstance(one, Product)]
+    assert prices == [10, None, 1299, None, None, 7]
+    digests = [part.digest for part in open_catalogue(table, part_size=2).parts]
+    assert not set(digests) & {part.digest for part in found.parts}
+
+
+@pytest.mark.parametrize("settled", [{}, {"价格": "float"}, {"价格": "int"}])
+def test_a_product_is_added_to_an_index_without_its_price(
+    tmp_path: Path, settled: dict[str, str]
+) -> None:
+    table = tmp_path / "t.jsonl"
+    table.write_text(
+        '{"id": 1, "title": "裙", "价格": "面议"}\n{"id": 2, "title": "裙"}\n', "utf-8"
+    )
+    found = open_catalogue(table, numbers=["价格"], types=settled)
+    assert [one.attributes for one in found if isinstance(one, Product)] == [{}, {}]
+    if settled:
+        (error, _) = open_catalogue(table, types=settled)
+        assert "--number 价格" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("number", "settled", "says"),
+    [
+        ("价各", {}, "Did you mean 价格?"),
+        ("title", {}, "no attribute of this table"),
+        ("价格", {"价格": "str"}, "Build the index again with --number 价格"),
+    ],
+)
+def test_a_column_that_cannot_be_read_as_numbers_is_refused(
+    tmp_path: Path, number: str, settled: dict[str, str], says: str
+) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("id,title,价格\na,红裙,10\n", "utf-8")
+    with pytest.raises(InputError) as caught:
+        open_catalogue(table, numbers=[number], types=settled)
+    assert says in str(caught.value)
+
+
 # --------------------------------------------------------------------------------- files of lines
 
 

@@ -12,7 +12,7 @@ Each is divided into parts, which are read by any number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -69,6 +69,7 @@ def open_catalogue(
     titles: bool = False,
     types: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
+    numbers: Sequence[str] = (),
     download: Download = "public",
     sheet: str | None = None,
 ) -> Catalogue:
@@ -86,6 +87,7 @@ def open_catalogue(
         types: Types that an index already has for some attributes.
         columns: Role (``image``, ``title``, ``id``) to the heading of a table's column, where the
             user named it.
+        numbers: Columns of a table that are read as numbers; other values of them stay empty.
         download: Which addresses of images are downloaded.
         sheet: Name or number of a workbook's sheet; None: the first one.
 
@@ -124,7 +126,14 @@ def open_catalogue(
         table = open_table(
             path,
             TableOptions(
-                root or path.parent, encoding, part_size, types or {}, columns or {}, access, sheet
+                root or path.parent,
+                encoding,
+                part_size,
+                types or {},
+                columns or {},
+                access,
+                sheet,
+                tuple(numbers),
             ),
         )
         found = Catalogue(path, table.parts, table.types, table.count, table.remarks)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bagformer_cli.data.byte_ranges import ByteRange
+from bagformer_cli.data.catalogue.headings import check_names, require_numbers, taken_columns
 from bagformer_cli.data.catalogue.products import (
     Part,
     Product,
@@ -21,8 +22,14 @@ from bagformer_cli.data.catalogue.products import (
     part_name,
     row_place,
 )
-from bagformer_cli.data.catalogue.values import Seen, converted, remark_of, shown
-from bagformer_cli.data.columns import accepted_headings, columns_of, require_chosen
+from bagformer_cli.data.catalogue.values import (
+    Seen,
+    converted,
+    emptied_remark,
+    is_number,
+    remark_of,
+    shown,
+)
 from bagformer_cli.data.image_cells import ImageColumns, SeveralImages, first_image
 from bagformer_cli.data.image_files import ANYWHERE, ImageAccess, place_of
 from bagformer_cli.data.json_values import JsonText
@@ -37,17 +44,9 @@ from bagformer_cli.data.table import (
     text_of,
 )
 from bagformer_cli.data.table_headings import separator_of
-from bagformer_cli.errors import DataError, InputError, listed, nearest, shortened
+from bagformer_cli.errors import DataError, InputError, listed, shortened
 from bagformer_cli.messages import tr
 from bagformer_cli.text.characters import is_blank
-
-FIXED = {"id", "title", "image"}
-"""Columns that every index has."""
-
-RESERVED = {
-    "thumbnail", "vector", "vectors", "scale", "count", "_rowid", "_rowaddr", "_distance", "_score"
-}  # fmt: skip
-"""Names that an index uses itself, alone or after ``image_`` and ``title_``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,7 @@ class TablePart(Part):
         chosen: Role to the heading of its column, where the user named it.
         access: Which images may be read.
         sheet: Name or number of a workbook's sheet; None: the first one.
+        numbers: Attribute to its currency, of those whose values stay empty if they are no numbers.
     """
 
     source: Path
@@ -75,6 +75,7 @@ class TablePart(Part):
     chosen: dict[str, str] = field(default_factory=dict)
     access: ImageAccess = ANYWHERE
     sheet: str | None = None
+    numbers: dict[str, str] = field(default_factory=dict)
 
     def current_digest(self) -> str:
         """Return a digest that also changes with the images that the records name."""
@@ -89,7 +90,7 @@ class TablePart(Part):
         )
         for record in records:
             try:
-                yield _product(record, self.root, self.types, self.access)
+                yield _product(record, self)
             except InputError as error:
                 error.product = error.product or _known_id(record)
                 if error.where == record.where:
@@ -129,6 +130,7 @@ class TableOptions:
             named it.
         access: Which images may be read.
         sheet: Name or number of a workbook's sheet; None: the first one.
+        numbers: Columns that are read as numbers; their other values stay empty.
     """
 
     root: Path
@@ -138,6 +140,7 @@ class TableOptions:
     chosen: Mapping[str, str] = field(default_factory=dict)
     access: ImageAccess = ANYWHERE
     sheet: str | None = None
+    numbers: tuple[str, ...] = ()
 
 
 def open_table(path: Path, options: TableOptions) -> OpenedTable:
@@ -162,7 +165,7 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
     def check(found: Sequence[str], where: str) -> None:
         nonlocal headings
         if not json:  # the records of a JSONL may differ: all are read first
-            _check_names(found, where, options.chosen)
+            check_names(found, where, options.chosen)
             headings = list(found)
 
     count = 0
@@ -193,14 +196,26 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
         bounds.append((begin, end, first))
     if shapes:
         names = list(dict.fromkeys(name for shape in shapes for name in shape))
-        _check_names(names, str(path), options.chosen)
+        check_names(names, str(path), options.chosen)
     unnamed = seen.pop("", None) is not None
-    types = {name: options.settled.get(name, one.type) for name, one in seen.items()}
+    if options.numbers:
+        fields = list(dict.fromkeys(name for shape in shapes for name in shape))
+        require_numbers(
+            options.numbers,
+            fields if json else headings or HEADLESS,
+            str(path),
+            chosen=options.chosen,
+            settled=options.settled,
+        )
+    kinds = dict.fromkeys(options.numbers, "float") | dict(options.settled)
+    types = {name: kinds.get(name, one.type) for name, one in seen.items()}
     remarks: list[str | None] = [*remarks_of(path, options.sheet)]
     notes: list[str | None] = []
     for name, one in seen.items():
         as_text = types[name] == "str"
         (remarks if as_text else notes).append(remark_of(name, one, types[name]))
+        if name in options.numbers:
+            remarks.append(emptied_remark(name, one))
     remarks.append(several.remark)
     if unnamed and headings is not None:
         which = listed(at for at, name in enumerate(headings, 1) if not name)
@@ -212,6 +227,8 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
     separator = separator_of(path, options.encoding) if text == path and not json else None
     how: list[Any] = [str(options.root), options.encoding, columns, tuple(types.items())]
     how += [dict(options.chosen)] if options.chosen else []
+    numbers = {name: seen[name].currency for name in options.numbers if name in seen}
+    how += [numbers] if numbers else []
     parts = tuple(
         TablePart(
             part_name(number),
@@ -226,6 +243,7 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
             dict(options.chosen),
             options.access,
             options.sheet,
+            numbers,
         )
         for number, (begin, end, lines) in enumerate(bounds)
     )
@@ -233,45 +251,7 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
     return OpenedTable(parts, types, count, said)
 
 
-def _check_names(headings: Sequence[str], where: str, chosen: Mapping[str, str]) -> None:
-    """Refuse a table without images and titles, and names that an index cannot store.
-
-    Raises:
-        InputError: The error names the column.
-    """
-    require_chosen(headings, where, chosen)
-    columns = columns_of(headings, chosen)
-    if "image" not in columns and "title" not in columns:
-        near = nearest("image", headings) or nearest("title", headings)
-        raise InputError(
-            tr("The table has neither images nor titles."),
-            where=where,
-            found=listed(headings)[:200],
-            expected=tr("one of: {names}", names=accepted_headings("image", "title")),
-            hint=tr("Rename '{name}', or name the columns: --column image=…", name=near)
-            if near
-            else tr("Name the columns: --column image=… --column title=…"),
-        )
-    first: dict[str, str] = {}
-    for name in headings:
-        if first.setdefault(name.casefold(), name) != name:
-            raise InputError(
-                tr("Two columns have the same name but for the case of letters."),
-                where=where,
-                found=f"{first[name.casefold()]}, {name}",
-                hint=tr("Rename or remove one of them."),
-            )
-        plain = name.lower().removeprefix("image_").removeprefix("title_")
-        if name not in _taken(columns) and (plain in RESERVED or name.lower() in FIXED):
-            raise InputError(
-                tr("This column name is reserved by the index."),
-                where=where,
-                found=name,
-                hint=tr("Rename '{name}'.", name=name),
-            )
-
-
-def _product(record: Record, root: Path, types: dict[str, str], access: ImageAccess) -> Product:
+def _product(record: Record, part: TablePart) -> Product:
     if record.error is not None:
         raise record.error
     values, columns = record.values, record.columns
@@ -281,9 +261,9 @@ def _product(record: Record, root: Path, types: dict[str, str], access: ImageAcc
         raise DataError(tr("The product has neither image nor title."), where=record.where)
     identity = _identity(values, columns.get("id"), record.where)
     attributes = {
-        name: converted(value, types.get(name, "str"), name, record.where)
+        name: converted(value, part.types.get(name, "str"), name, record.where)
         for name, value in _attributes(record).items()
-        if name
+        if name and (name not in part.numbers or is_number(value, part.numbers[name]))
     }
     path = None
     if image is not None:
@@ -292,7 +272,7 @@ def _product(record: Record, root: Path, types: dict[str, str], access: ImageAcc
         except DataError as error:
             error.where = row_place(record.where, identity)
             raise
-        path = place_of(image, root)
+        path = place_of(image, part.root)
     return Product(
         record.where,
         identity or image or str(record.line),
@@ -300,7 +280,7 @@ def _product(record: Record, root: Path, types: dict[str, str], access: ImageAcc
         None,
         title,
         attributes,
-        access,
+        part.access,
     )
 
 
@@ -350,7 +330,7 @@ def _known_id(record: Record) -> str | None:
 
 def _attributes(record: Record) -> dict[str, Any]:
     """The columns that are not blank and are neither id nor image nor title."""
-    taken = _taken(record.columns)
+    taken = taken_columns(record.columns)
     found = {}
     for name, value in record.values.items():
         if isinstance(value, str):
@@ -358,7 +338,3 @@ def _attributes(record: Record) -> dict[str, Any]:
         if value is not None and value != "" and name not in taken:
             found[name] = value
     return found
-
-
-def _taken(columns: Mapping[str, str]) -> tuple[str | None, ...]:
-    return columns.get("id"), columns.get("image"), columns.get("title")

@@ -29,7 +29,7 @@ from bagformer_cli.config.expected import type_word
 from bagformer_cli.data.catalogue.dates import date_of, is_other_order
 from bagformer_cli.data.catalogue.products import Value
 from bagformer_cli.data.json_values import exact_float
-from bagformer_cli.errors import DataError, listed, shortened
+from bagformer_cli.errors import DataError, listed, shell_word, shortened
 from bagformer_cli.messages import tr
 
 Type = Literal["bool", "int", "float", "date", "str"]
@@ -81,6 +81,20 @@ def number_of(value: Any) -> Number | None:
         found = _exact(text)
         return None if found is None else Number(found)
     return _price(text)
+
+
+def is_number(value: Any, currency: str) -> bool:
+    """Say whether a value is a number that is comparable with those of its column.
+
+    Args:
+        value: The value.
+        currency: The currency of the column; empty: none.
+
+    >>> [is_number(one, "CNY") for one in ("99", "￥99", "$99", "面议")]
+    [True, True, False, False]
+    """
+    number = number_of(value)
+    return number is not None and (not number.currency or number.currency == currency)
 
 
 def truth_of(value: Any) -> bool | None:
@@ -184,6 +198,25 @@ def remark_of(name: str, seen: Seen, kind: str) -> str | None:
     return None
 
 
+def emptied_remark(name: str, seen: Seen) -> str | None:
+    """Count the values that stay empty in a column of ``--number``; None: all are numbers.
+
+    Args:
+        name: The column.
+        seen: Its values.
+    """
+    if seen.numbers == seen.count:
+        return None
+    return tr(
+        "'{name}' is read as numbers; values that are no number stay empty: {n} of {count} "
+        "({values}).",
+        name=name,
+        n=seen.count - seen.numbers,
+        count=seen.count,
+        values=_named(seen.no_numbers, seen.count - seen.numbers),
+    )
+
+
 def _text_remark(name: str, seen: Seen) -> str | None:
     """Say which values make a column text of which at least half are numbers or dates."""
     if 0 < seen.count <= 2 * seen.numbers and seen.numbers < seen.count:
@@ -199,8 +232,10 @@ def _text_remark(name: str, seen: Seen) -> str | None:
             )
         return tr(
             "'{name}' is stored as text, not numbers, because of {n} of {count} values: {values}. "
-            "Correct or empty these cells if filters shall compare numbers.",
+            "Correct these cells, or pass --number {heading} to leave them empty, if filters shall "
+            "compare numbers.",
             name=name,
+            heading=shell_word(name),
             n=seen.count - seen.numbers,
             count=seen.count,
             values=_named(seen.no_numbers, seen.count - seen.numbers),
@@ -261,6 +296,9 @@ def converted(value: Any, kind: str, name: str, where: str) -> Value:
             where=where,
             found=shortened(value),
             expected=type_word(kind),
+            hint=tr("Pass --number {name} to leave such cells empty.", name=shell_word(name))
+            if kind in {"int", "float"}
+            else None,
         )
     return found
 
