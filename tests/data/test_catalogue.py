@@ -228,7 +228,7 @@ def test_a_product_is_added_to_an_index_without_its_price(
 @pytest.mark.parametrize(
     ("number", "settled", "says"),
     [
-        ("价各", {}, "Did you mean 价格?"),
+        ("价", {}, "Did you mean 价格?"),
         ("title", {}, "no attribute of this table"),
         ("价格", {"价格": "str"}, "Build the index again with --number 价格"),
     ],
