@@ -20,6 +20,8 @@ from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
 DEMO = Path("data/demo")
+DRAWN_IMAGE = "image.jpg"
+"""The image of :data:`DEMO` that the demo writes next to ``data/``, to be scored and searched."""
 MUGE = Path("data/muge")
 BUILT_IN = {"demo": DEMO, "muge": MUGE}
 
@@ -173,6 +175,11 @@ def is_drawn(folder: Path) -> bool:
         return header.is_file() and "seed" in read_header(header)
     except InputError:
         return False
+
+
+def is_drawn_image(image: Path) -> bool:
+    """Say whether a file is the image that ``xmr demo`` takes from its drawn dataset."""
+    return image.name == DRAWN_IMAGE and is_drawn(image.absolute().parent / DEMO)
 
 
 def recall_before_training(model: Path, dataset: str, split: str) -> dict[str, Any] | None:

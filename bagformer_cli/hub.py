@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from bagformer_cli.errors import CheckpointError, XmrError
+from bagformer_cli.errors import CheckpointError, XmrError, listed
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import read_regular
 
@@ -63,7 +63,7 @@ def fetch(name: str, files: Sequence[str], setting: str) -> Path:
     raise CheckpointError(
         tr("This model on the hub lacks a file."),
         where=f"{setting}: {name}",
-        expected=tr("one of: {names}", names=", ".join(files)),
+        expected=tr("one of: {names}", names=listed(files)),
     )
 
 

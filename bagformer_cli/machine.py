@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, listed
 from bagformer_cli.messages import tr
 
 DISTRIBUTION = "bagformer-cli"
@@ -146,9 +146,7 @@ def choose_device(name: str | None) -> str:
     if torch.backends.mps.is_available():
         known.append("mps")
     if name not in known:
-        raise InputError(
-            tr("This machine has no such device."), found=name, expected=", ".join(known)
-        )
+        raise InputError(tr("This machine has no such device."), found=name, expected=listed(known))
     return name
 
 

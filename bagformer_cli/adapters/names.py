@@ -16,7 +16,7 @@ from bagformer_cli.adapters.open_clip_model import OpenClipModel
 from bagformer_cli.adapters.protocol import OtherModel
 from bagformer_cli.adapters.sentence import SentenceModel
 from bagformer_cli.adapters.transformers_dual import TransformersDual
-from bagformer_cli.errors import CheckpointError, InputError, PathError
+from bagformer_cli.errors import CheckpointError, InputError, PathError, listed
 from bagformer_cli.hub import is_hub_name, snapshot
 from bagformer_cli.messages import tr
 
@@ -68,7 +68,7 @@ def library_of(spec: str) -> tuple[str, str] | None:
     raise CheckpointError(
         tr("This folder holds no model that xmr knows."),
         where=folder,
-        expected=", ".join(["config.yaml", *_SIGNS]),
+        expected=listed(["config.yaml", *_SIGNS]),
     )
 
 

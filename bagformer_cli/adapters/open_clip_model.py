@@ -14,7 +14,7 @@ from bagformer_cli.adapters.protocol import (
     loading,
     one_vector_each,
 )
-from bagformer_cli.errors import CheckpointError, nearest
+from bagformer_cli.errors import CheckpointError, listed, nearest
 from bagformer_cli.hub import cached_file, licence_of, require_hub
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.multi_vectors import MultiVectors
@@ -88,7 +88,7 @@ def _chosen(library: object, source: str, where: str) -> tuple[str, str]:
             tr("Say which weights of this open_clip model: without them it would be random."),
             where=where,
             found=weights or None,
-            expected=", ".join([*tags, tr("a weight file")]),
+            expected=listed([*tags, tr("a weight file")]),
             hint=f"--model open_clip:{name}/{tags[0] if tags else 'FILE'}",
         )
     settings = library.get_pretrained_cfg(name, weights)  # type: ignore[attr-defined]

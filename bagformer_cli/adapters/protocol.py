@@ -20,7 +20,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bagformer_cli.errors import CheckpointError, MissingDependencyError, XmrError, shortened
+from bagformer_cli.errors import (
+    CheckpointError,
+    MissingDependencyError,
+    XmrError,
+    first_few,
+    shortened,
+)
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
@@ -123,7 +129,7 @@ def require_loaded(missing: Sequence[str], where: str) -> None:
         raise CheckpointError(
             tr("{n} weights of this model are in no file; they would be random.", n=len(missing)),
             where=where,
-            found=", ".join(missing[:3]) + (", …" if len(missing) > 3 else ""),
+            found=first_few(missing, 3),
         )
 
 

@@ -20,7 +20,7 @@ from bagformer_cli.adapters.protocol import (
     require_loaded,
 )
 from bagformer_cli.adapters.transformers_dual import left_random
-from bagformer_cli.errors import CheckpointError, XmrError
+from bagformer_cli.errors import CheckpointError, XmrError, listed
 from bagformer_cli.hub import licence_of
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import read_regular
@@ -61,7 +61,7 @@ class SentenceModel:
             model = kind(str(folder), device=device, trust_remote_code=False, local_files_only=True)
         for modality in ("text", "image"):
             if not model.supports(modality):
-                raise not_a_dual_encoder(name, ", ".join(map(str, model.modalities)))
+                raise not_a_dual_encoder(name, listed(model.modalities))
         require_loaded(missing, name)
         self._similarity = str(model.similarity_fn_name)
         known = ("cosine", "dot", "maxsim", "meanmaxsim")
@@ -70,7 +70,7 @@ class SentenceModel:
                 tr("This model compares vectors in a way that xmr does not offer."),
                 where=name,
                 found=self._similarity,
-                expected=", ".join(known),
+                expected=listed(known),
             )
         self.name = name
         self.licence = licence_of(folder)

@@ -67,7 +67,14 @@ class _TaskState:
         return time.monotonic() - self.started
 
     @property
+    def _counts_bytes(self) -> bool:
+        """Whether it reads a file, of which only the share that is read is of interest."""
+        return self.unit == tr("bytes")
+
+    @property
     def count(self) -> str:
+        if self._counts_bytes and self.total:
+            return f"{self.done / self.total:.0%}"
         unit = f" {self.unit}" if self.unit else ""
         if self.total is None:
             return f"{self.done:,}{unit}" if self.done else ""
@@ -83,11 +90,12 @@ class _TaskState:
     @property
     def finished(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
-        took = duration(self.seconds)
-        if self.done > 1:
-            took = tr("{count}, {time}", count=f"{self.done:,}{unit}", time=took)
+        values = {"task": self.description, "time": duration(self.seconds)}
         status = f"  {self.status}" if self.status else ""
-        return with_place(f"{took}{status}", self.description)
+        if self.done > 1 and not self._counts_bytes:
+            count = f"{self.done:,}{unit}"
+            return tr("{task}: {count}, {time}", count=count, **values) + status
+        return tr("{task}: {time}", **values) + status
 
 
 class _BarTask:

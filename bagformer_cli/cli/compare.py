@@ -70,13 +70,13 @@ def _common_dataset(own: dict[str, Path | None]) -> str:
         InputError: They were trained on different datasets, or some by another program.
     """
     from bagformer_cli.datasets import folder_of, own_dataset
-    from bagformer_cli.errors import InputError, joined, with_place
+    from bagformer_cli.errors import InputError, joined, listed, with_place
 
     others = [run for run, folder in own.items() if folder is None]
     if others:
         raise InputError(
             tr("The dataset of a model that another program trained is not known."),
-            found=", ".join(others),
+            found=listed(others),
             hint=tr("Name the dataset on which all are to be measured: --dataset FOLDER"),
         )
     found = {run: own_dataset(folder) for run, folder in own.items() if folder is not None}

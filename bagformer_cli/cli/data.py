@@ -17,7 +17,7 @@ from bagformer_cli.cli.options import (
     SheetName,
     chosen_columns,
 )
-from bagformer_cli.errors import with_place
+from bagformer_cli.errors import listed, with_place
 from bagformer_cli.messages import tr
 
 app = App(tr("Make, check and import datasets in MUGE form."))
@@ -176,7 +176,7 @@ def check(
                 tr(
                     "The answers of {splits} are hidden: no query names its images. Recall cannot "
                     "be measured on it; `xmr eval --submission` writes what a model finds.",
-                    splits=", ".join(hidden),
+                    splits=listed(hidden),
                 )
             )
         if report.ok:

@@ -11,7 +11,7 @@ import typer
 from bagformer_cli import __version__
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.errors import joined
+from bagformer_cli.errors import joined, listed, with_place
 from bagformer_cli.messages import language, tr
 
 app = App()
@@ -145,7 +145,7 @@ def _show(found: dict[str, Any]) -> None:
     )
     console.heading(tr("Packages"))
     console.table(
-        [tr("package"), tr("required"), tr("installed"), ""],
+        [tr("package"), tr("version required"), tr("installed"), ""],
         [
             [package["name"], package["wanted"], package["installed"], _state(package)]
             for package in found["packages"]
@@ -153,7 +153,7 @@ def _show(found: dict[str, Any]) -> None:
         ],
     )
     console.heading(tr("Extras"))
-    console.table([tr("extra"), tr("packages"), "", tr("how to install")], _extras(found))
+    console.table([tr("extra"), tr("packages"), tr("state / how to install")], _extras(found))
     if found["advice"]:
         console.heading(tr("Advice"))
         for line in found["advice"]:
@@ -173,13 +173,14 @@ def _extras(found: dict[str, Any]) -> list[list[object]]:
     for extra in sorted({p["extra"] for p in found["packages"]} - {None}):
         packages = [p for p in found["packages"] if p["extra"] == extra]
         bad = [p for p in packages if not p["ok"]]
-        names = ", ".join(f"{p['name']} {p['installed'] or ''}".strip() for p in packages)
+        names = listed(f"{p['name']} {p['installed'] or ''}".strip() for p in packages)
         how = (
             f'pip install -e "{checkout}[{extra}]"'
             if here
             else f'pip install "bagformer-cli[{extra}]"'
         )
-        rows.append([extra, names, _state(bad[0] if bad else packages[0]), how if bad else ""])
+        state = _state(bad[0] if bad else packages[0])
+        rows.append([extra, names, with_place(how, state) if bad else state])
     return rows
 
 

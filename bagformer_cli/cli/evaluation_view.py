@@ -51,7 +51,7 @@ def show_evaluation(report: dict[str, Any]) -> None:
     if "features" in report:
         facts |= _features_facts(report["features"])
     if "beta" in report:
-        facts[tr("beta: merged score = slow + beta × fast")] = f"{report['beta']:g}"
+        facts[tr("beta (merged score = slow + beta × fast)")] = f"{report['beta']:g}"
     console.facts(facts)
     if "submission" in report:
         _show_submission(report)

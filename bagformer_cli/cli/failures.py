@@ -18,6 +18,7 @@ from bagformer_cli.errors import (
     MissingDependencyError,
     PathError,
     XmrError,
+    listed,
     nearest,
     path_error,
 )
@@ -66,7 +67,7 @@ def name_parameter(error: XmrError, context: Any) -> None:
             if value is not None and not isinstance(value, bool):
                 named.setdefault(str(value), []).append(parameter_name(parameter))
     if error.where in named:
-        names = ", ".join(dict.fromkeys(named[error.where]))
+        names = listed(dict.fromkeys(named[error.where]))
         error.where = tr("{value} (from {option})", value=error.where, option=names)
     elif error.where is None and error.found in named:
         error.where = f"{context.command_path} {named[error.found][0]}"
@@ -85,7 +86,7 @@ def unknown_command(name: str, known: list[str], program: str) -> InputError:
     return InputError(
         tr("No such command."),
         found=f"{program} {name}",
-        expected=", ".join(known),
+        expected=listed(known),
         hint=tr("Did you mean `{command}`?", command=f"{program} {similar}")
         if similar
         else tr("`{command}` lists the commands.", command=f"{program} --help"),
@@ -118,8 +119,8 @@ def excluding_options(program: str, names: Sequence[str]) -> InputError:
     return InputError(
         tr("These options exclude each other."),
         where=program,
-        found=", ".join(names),
-        expected=tr("one of: {names}", names=", ".join(names)),
+        found=listed(names),
+        expected=tr("one of: {names}", names=listed(names)),
         hint=_usage(program),
     )
 
@@ -197,7 +198,7 @@ def _value(failure: Any) -> tuple[str | None, str]:
     found = str(errors()[0]["input"]) if errors is not None else None
     descriptor = getattr(failure.param, "type_descriptor", None)
     if descriptor is not None and descriptor.is_choice:
-        names = ", ".join(str(choice) for choice in descriptor.choices)
+        names = listed(str(choice) for choice in descriptor.choices)
         return found, tr("one of: {names}", names=names)
     if errors is not None and errors()[0]["type"] != "value_error":
         from bagformer_cli.config.expected import wanted

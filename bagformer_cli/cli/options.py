@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -321,7 +322,7 @@ def catalogue_encoder(
         folder: Output folder of an earlier run, whose codebook is used again.
         **options: Other fields of ``EncodeOptions``.
     """
-    from bagformer_cli.datasets import is_drawn, saw_drawn_pictures_only
+    from bagformer_cli.datasets import is_drawn
     from bagformer_cli.index.compression.codebook import with_codebook
     from bagformer_cli.index.compression.token_pooling import VectorReduction
     from bagformer_cli.index.encode import EncodeOptions, layout_of
@@ -331,16 +332,24 @@ def catalogue_encoder(
     from bagformer_cli.runtime.folder import runtime_folder
 
     path = find_checkpoint(checkpoint, progress=progress)
-    if saw_drawn_pictures_only(path) and not is_drawn(catalogue.source):
-        progress.warn(
-            tr(
-                "This model was trained on the demo's drawn pictures and has never seen a photo: "
-                "its results on photos say little. Train on photos: xmr train --dataset FOLDER"
-            )
-        )
+    if not is_drawn(catalogue.source):
+        warn_of_photos(path, progress.warn)
     remember_model(path)
     encoder = load_encoder(runtime_folder(path, runtime), device)
     encoding = EncodeOptions(reduction=VectorReduction(keep, prune, pool), **options)
     encoding = with_codebook(encoding, encoder, catalogue, folder=folder, progress=progress)
     layout = layout_of(encoder, encoding, catalogue.attributes, str(path.resolve()))
     return CatalogueEncoder(path, encoder, encoding, layout)
+
+
+def warn_of_photos(model: Path, warn: Callable[[str], None]) -> None:
+    """Warn if a model that has seen drawn images only is used on photos."""
+    from bagformer_cli.datasets import saw_drawn_pictures_only
+
+    if saw_drawn_pictures_only(model):
+        warn(
+            tr(
+                "This model was trained on the demo's drawn pictures and has never seen a photo: "
+                "its results on photos say little. Train on photos: xmr train --dataset FOLDER"
+            )
+        )

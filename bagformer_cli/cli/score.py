@@ -10,7 +10,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Checkpoint, Runtime
+from bagformer_cli.cli.options import Checkpoint, Runtime, warn_of_photos
 from bagformer_cli.cli.views import show_bag_legend, show_bags
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
@@ -57,15 +57,19 @@ def score(
     from bagformer_cli.data.images import decode
 
     decode(image)  # first, so that a wrong path is reported before torch is imported
+    from bagformer_cli.datasets import is_drawn_image
     from bagformer_cli.evaluation.metrics import require_numbers
     from bagformer_cli.models.runs import find_checkpoint
     from bagformer_cli.runtime.folder import runtime_folder
 
     with bars.progress() as progress:
-        place = runtime_folder(find_checkpoint(checkpoint, progress=progress), runtime)
+        model = find_checkpoint(checkpoint, progress=progress)
+        place = runtime_folder(model, runtime)
     retriever: Any = _load(place, explain)
     scores = retriever.score(retriever.encode_images([image]), retriever.encode_texts(titles))
     retriever.titles.warn_of_cut(console.warn)
+    if not is_drawn_image(image):
+        warn_of_photos(model, console.warn)
     require_numbers(np.asarray(scores.t2i))
     report: dict[str, Any] = {
         "image": str(image),
@@ -166,7 +170,6 @@ def _where(patch: dict[str, Any] | None) -> str:
     if patch is None:
         return tr("whole image")
     return tr(
-        "row {row} of {rows}, column {column} of {columns}: {x} % from the left, {y} % from the "
-        "top",
+        "row {row}/{rows}, column {column}/{columns} (left {x} %, top {y} %)",
         **{**patch, "x": f"{patch['x']:.0f}", "y": f"{patch['y']:.0f}"},
     )

@@ -12,7 +12,7 @@ from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.failures import excluding_options
 from bagformer_cli.cli.formatting import format_value
 from bagformer_cli.cli.index import warn_incomplete
-from bagformer_cli.cli.options import Device, Runtime, Trust
+from bagformer_cli.cli.options import Device, Runtime, Trust, warn_of_photos
 from bagformer_cli.errors import InputError, PathError, shell_word
 from bagformer_cli.messages import tr
 
@@ -138,6 +138,7 @@ def search(
     elif queries or image:
         raise excluding_options("xmr search", ["--features", "--image" if image else tr("QUERIES")])
     names = [str(query) for query in image or queries or []]
+    from bagformer_cli.datasets import is_drawn_image
     from bagformer_cli.index.engines import DEFAULT_INDEX, find_index
     from bagformer_cli.index.results import QueryResults, require_page, write_page
     from bagformer_cli.index.search import Index, SearchOptions
@@ -175,6 +176,8 @@ def search(
         found = opened.search_many(image or queries or [], options, images=bool(image))
     if features is None:
         opened.encoder.titles.warn_of_cut(console.warn)
+    if not all(map(is_drawn_image, image or [])):
+        warn_of_photos(Path(checkpoint or opened.engine.layout.checkpoint), console.warn)
     if not any(map(len, found)):
         _explain_nothing(opened.engine, index, of)
     if output is not None:

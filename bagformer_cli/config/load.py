@@ -29,7 +29,7 @@ from bagformer_cli.config.yaml_files import (
     read_with_parents,
     yaml,
 )
-from bagformer_cli.errors import ConfigError, nearest
+from bagformer_cli.errors import ConfigError, listed, nearest
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 
@@ -177,7 +177,7 @@ def _unknown_key(keys: Sequence[str], place: str) -> ConfigError:
     return ConfigError(
         tr("Unknown key {key!r}.", key=keys[-1]),
         where=place,
-        expected=None if elsewhere else tr("one of: {names}", names=", ".join(known)),
+        expected=None if elsewhere else tr("one of: {names}", names=listed(known)),
         hint=tr("Did you mean {name}?", name=" / ".join(elsewhere[:3]))
         if elsewhere
         else tr("`xmr config list` shows every setting."),

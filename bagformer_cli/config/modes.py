@@ -15,7 +15,7 @@ from typing import Any
 
 from bagformer_cli.assets import asset_folder
 from bagformer_cli.config.yaml_files import find_config, read_with_parents
-from bagformer_cli.errors import ConfigError, nearest
+from bagformer_cli.errors import ConfigError, listed, nearest
 from bagformer_cli.messages import tr
 
 
@@ -53,7 +53,7 @@ def find_mode(name: str | Path) -> Path:
     raise ConfigError(
         tr("There is no mode of that name."),
         where=f"--mode {name}",
-        expected=tr("a file, or one of: {names}", names=", ".join(modes)),
+        expected=tr("a file, or one of: {names}", names=listed(modes)),
         hint=tr("Did you mean {name}?", name=near) if near else None,
     )
 

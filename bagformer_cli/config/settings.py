@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 from typing_extensions import is_typeddict
 
 from bagformer_cli.config.rules import RunConfig
+from bagformer_cli.errors import listed
 from bagformer_cli.messages import tr, translated
 
 MISSING = "–"
@@ -146,7 +147,7 @@ def in_words(annotation: Any, limits: tuple[Any, ...] = ()) -> str:
     if origin is Annotated:
         return in_words(inner[0], tuple(_constraints(inner[1:])))
     if origin is Literal:
-        return tr("one of: {names}", names=", ".join(map(as_yaml, inner)))
+        return tr("one of: {names}", names=listed(map(as_yaml, inner)))
     if origin in (Union, UnionType):
         kinds = [in_words(one) for one in inner if one is not NoneType]
         if NoneType in inner:

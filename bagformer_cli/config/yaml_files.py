@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from bagformer_cli.assets import asset_folder
-from bagformer_cli.errors import ConfigError, PathError, cannot_read, nearest
+from bagformer_cli.errors import ConfigError, PathError, cannot_read, listed, nearest
 from bagformer_cli.messages import tr
 
 MAX_BYTES = 1_000_000
@@ -57,7 +57,7 @@ def find_config(name: str | Path) -> Path:
     raise ConfigError(
         tr("There is no config file of that name."),
         where=name,
-        expected=tr("a file, or one of: {names}", names=", ".join(builtin)),
+        expected=tr("a file, or one of: {names}", names=listed(builtin)),
         hint=tr("Did you mean {name}?", name=near) if near else None,
     )
 

@@ -20,7 +20,7 @@ from bagformer_cli.data.columns import accepted_headings, columns_of, require_ch
 from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.data.table import JSON_ENDINGS, Record, read_records
 from bagformer_cli.data.workbook import is_workbook
-from bagformer_cli.errors import DataError, InputError, cannot_read, shortened
+from bagformer_cli.errors import DataError, InputError, cannot_read, listed, shortened
 from bagformer_cli.files import disk_errors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -114,7 +114,7 @@ def _title(record: Record) -> str:
         raise record.error
     value = record.values.get(record.columns["title"])
     if not isinstance(value, str) or is_blank(value):
-        raise DataError(tr("The {name} is empty.", name="title"), found=shortened(value))
+        raise DataError(tr("The {name} is empty.", name=tr("title")), found=shortened(value))
     return _LINE_BREAKS.sub(" ", value.strip())
 
 
@@ -124,7 +124,7 @@ def _require_titles(headings: Sequence[str], where: str, chosen: Mapping[str, st
         raise InputError(
             tr("There is no column '{name}'.", name="title"),
             where=where,
-            found=shortened(", ".join(headings), 200),
+            found=shortened(listed(headings), 200),
             expected=tr("one of: {names}", names=accepted_headings("title")),
             hint=tr(
                 "Name the column: --column title=…; or end the name of a file with one title per "

@@ -44,7 +44,7 @@ from bagformer_cli.demo.plan import (
     thing_of,
 )
 from bagformer_cli.demo.scene import PICTURE, Item, draw_picture
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, listed
 from bagformer_cli.files import is_empty, new_files
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
@@ -79,7 +79,7 @@ def draw_once(folder: Path, progress: Progress = SILENT) -> Path:
         raise InputError(
             tr("The demo set is not complete: drawing it was interrupted."),
             where=folder,
-            found=tr("missing: {names}", names=", ".join(path.name for path in images)),
+            found=tr("missing: {names}", names=listed(path.name for path in images)),
             hint=tr("Delete this folder; the next command draws it again."),
         )
     return folder

@@ -22,6 +22,7 @@ from bagformer_cli.data.muge import MugeFolder
 from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.store.store import Store
+from bagformer_cli.datasets import DRAWN_IMAGE
 from bagformer_cli.demo.generate import draw_once
 from bagformer_cli.errors import InputError
 from bagformer_cli.evaluation.attributes import first_image_accuracy
@@ -85,7 +86,7 @@ def run_demo(
         retriever.model, split, retriever.model.config.evaluation, progress=progress
     )
     queries = _examples(evaluation)
-    image = _write_image(split, int(evaluation.recalled[queries[0], 0]), output_dir / "image.jpg")
+    image = _write_image(split, int(evaluation.recalled[queries[0], 0]), output_dir / DRAWN_IMAGE)
     score = _score(retriever, image, _similar_titles(split, queries[0]))
     progress.info(tr("6  Building an index of the validation images and searching it"))
     index = build_index(retriever.model, dataset.path, run / INDEX, checkpoint, progress)

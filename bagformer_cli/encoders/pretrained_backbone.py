@@ -16,7 +16,7 @@ import timm
 from torch import Tensor, nn
 
 from bagformer_cli.encoders.weight_files import not_json, read_state_dict, summary
-from bagformer_cli.errors import CheckpointError
+from bagformer_cli.errors import CheckpointError, listed
 from bagformer_cli.hub import fetch, is_hub_name
 from bagformer_cli.messages import tr
 
@@ -76,7 +76,7 @@ def pretrained_weights(name: str, source: bool | str) -> BackboneWeights:
         raise CheckpointError(
             tr("This folder has no weights of an image backbone."),
             where=f"{SETTING}: {path}",
-            found=", ".join(sorted(p.name for p in path.iterdir())[:8]) or tr("an empty folder"),
+            found=listed(sorted(p.name for p in path.iterdir())[:8]) or tr("an empty folder"),
             expected=" / ".join(WEIGHT_FILES),
         )
     return _described(name, files[0], path / "config.json", source)

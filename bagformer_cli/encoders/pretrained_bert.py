@@ -19,7 +19,7 @@ from transformers import BertModel
 from bagformer_cli.config import TextConfig
 from bagformer_cli.encoders.text import bert_config
 from bagformer_cli.encoders.weight_files import load_tensors, not_json, read_state_dict, summary
-from bagformer_cli.errors import CheckpointError, ConfigError
+from bagformer_cli.errors import CheckpointError, ConfigError, listed
 from bagformer_cli.hub import cached_file, fetch, is_hub_name
 from bagformer_cli.messages import tr
 from bagformer_cli.text.vocabulary import FILES as VOCABULARIES
@@ -165,7 +165,7 @@ def _files(source: str) -> tuple[Path, Path]:
     if folder.is_dir():
         weights = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
         if not (folder / "config.json").is_file() or not weights:
-            raise _no_bert(folder, ", ".join(sorted(p.name for p in folder.iterdir())[:8]))
+            raise _no_bert(folder, listed(sorted(p.name for p in folder.iterdir())[:8]))
         return folder / "config.json", weights[0]
     if folder.exists():
         raise _no_bert(folder, tr("a file"))
@@ -242,7 +242,7 @@ def text_settings(about: Mapping[str, Any], where: Path, kind: str = "bert") -> 
         raise CheckpointError(
             tr("The configuration of the pretrained BERT is incomplete."),
             where=where,
-            found=tr("missing: {names}", names=", ".join(missing)),
+            found=tr("missing: {names}", names=listed(missing)),
         )
     options = {name: about[name] for name in _OPTIONS if name in about}
     try:

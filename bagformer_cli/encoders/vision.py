@@ -29,7 +29,7 @@ from bagformer_cli.encoders.pretrained_backbone import (
     own_classifier,
     pretrained_weights,
 )
-from bagformer_cli.errors import ConfigError, nearest
+from bagformer_cli.errors import ConfigError, listed, nearest
 from bagformer_cli.messages import tr
 
 Channels = tuple[float, float, float]
@@ -336,14 +336,14 @@ def create_backbone(config: ImageConfig, source: bool | str) -> Any:
         raise ConfigError(
             tr("The backbone does not take these options."),
             where="image.options",
-            found=", ".join(given) or name,
+            found=listed(given) or name,
             expected=tr("options of {name}", name=name),
         ) from error
     except (RuntimeError, OSError, ValueError, ArithmeticError) as error:
         raise ConfigError(
             tr("The backbone cannot be built with these settings."),
             where="image",
-            found=", ".join([f"backbone: {name}", f"size: {size}", *given]),
+            found=listed([f"backbone: {name}", f"size: {size}", *given]),
             hint=tr("Sizes must fit each other: the image, its patches, widths and heads."),
         ) from error
     backbone.pretrained_cfg = {**backbone.pretrained_cfg, "input_size": (3, size, size)}

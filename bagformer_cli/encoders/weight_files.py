@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bagformer_cli.errors import CheckpointError
+from bagformer_cli.errors import CheckpointError, listed
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import open_regular, require_regular
@@ -103,7 +103,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         if isinstance(value, Tensor)
     }
     if not tensors:
-        raise _no_weights(path, ", ".join(map(str, list(content)[:5])))
+        raise _no_weights(path, listed(list(content)[:5]))
     return tensors
 
 

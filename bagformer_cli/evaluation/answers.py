@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bagformer_cli.data.store.split import Split
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, first_few
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import Progress
 
@@ -56,7 +56,7 @@ def warn_without_answers(split: Split, where: object, progress: Progress) -> int
     """
     ids = without_answers(split).tolist()
     if 0 < len(ids) < len(split.query_ids):
-        named = ", ".join(map(str, ids[:_NAMED])) + (", …" if len(ids) > _NAMED else "")
+        named = first_few(ids, _NAMED)
         progress.warn(
             tr(
                 "{where}: {n} of {total} queries name no image and are left out of recall "

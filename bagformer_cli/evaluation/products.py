@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bagformer_cli.data.product_ids import read_ids
-from bagformer_cli.errors import DataError, cannot_read
+from bagformer_cli.errors import DataError, cannot_read, listed
 from bagformer_cli.evaluation.metrics import group_numbers
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import read_regular
@@ -41,7 +41,7 @@ def read_products(path: str | Path, image_ids: NDArray[np.int64]) -> NDArray[np.
         raise DataError(
             tr("The products file names no image of the split."),
             where=path,
-            found=", ".join(map(str, list(product)[:3])) or tr("an empty file"),
+            found=listed(list(product)[:3]) or tr("an empty file"),
             hint=tr("Is it the file of another split?"),
         )
     # A product's name cannot start with a tab, so these labels differ from all names.

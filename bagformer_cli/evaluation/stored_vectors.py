@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bagformer_cli.data.muge import MugeFolder
 from bagformer_cli.data.store.split import Split
-from bagformer_cli.errors import DataError, shortened
+from bagformer_cli.errors import DataError, first_few, shortened
 from bagformer_cli.evaluation.encoded_split import EncodedSplit
 from bagformer_cli.evaluation.sources import Scores, items_of_vectors, open_images, score_vectors
 from bagformer_cli.messages import tr
@@ -110,7 +110,7 @@ def _arranged(items: VectorItems, ids: NDArray[np.int64], what: str) -> EncodedI
         order[where] = at
     missing = np.flatnonzero(order < 0)
     if len(missing):
-        named = ", ".join(map(str, ids[missing[:3]].tolist())) + (", …" * (len(missing) > 3))
+        named = first_few(ids[missing[:4]].tolist(), 3)
         raise DataError(
             tr(
                 "The file lacks {n} of the split's {total} {what}, so its recall cannot be "

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bagformer_cli.data.muge import FIELDS, Naming, Query, iter_queries
 from bagformer_cli.data.product_ids import ProductIds
-from bagformer_cli.errors import DataError, InputError, cannot_read, nearest
+from bagformer_cli.errors import DataError, InputError, cannot_read, first_few, listed, nearest
 from bagformer_cli.evaluation.metrics import NO_POSITIVE, NOT_FOUND, Recall, recall
 from bagformer_cli.messages import tr
 from bagformer_cli.outputs import output_file
@@ -254,7 +254,7 @@ def _object(raw: bytes, where: str) -> dict[str, Any]:
         line = dict(pairs)
         if len(line) < len(pairs):
             raise DataError(
-                tr("A field is repeated."), where=where, found=", ".join(key for key, _ in pairs)
+                tr("A field is repeated."), where=where, found=listed(key for key, _ in pairs)
             )
         return line
 
@@ -299,8 +299,8 @@ def _parse(
             raise DataError(
                 tr("The field '{field}' is missing.", field=field),
                 where=where,
-                found=", ".join(line) or "{}",
-                expected=", ".join(FIELDS[naming]),
+                found=listed(line) or "{}",
+                expected=listed(FIELDS[naming]),
                 hint=tr("Did you mean {name}?", name=near) if near else None,
             )
     query_id, items = line[id_field], line[items_field]
@@ -364,5 +364,4 @@ def _shown(value: Any) -> str:
 
 
 def _some(ids: Sequence[int], most: int = 10) -> str:
-    shown = ", ".join(map(str, ids[:most]))
-    return shown if len(ids) <= most else f"{shown}, …"
+    return first_few(ids, most)

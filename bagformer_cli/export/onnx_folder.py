@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bagformer_cli.config import save_config
-from bagformer_cli.errors import CheckpointError, MissingDependencyError
+from bagformer_cli.errors import CheckpointError, MissingDependencyError, listed
 from bagformer_cli.export.towers import ImageTower, TextTower
 from bagformer_cli.files import new_files
 from bagformer_cli.messages import tr
@@ -259,6 +259,6 @@ def _require_packages(precision: Precision) -> None:
     if missing:
         raise MissingDependencyError(
             tr("Exporting needs further packages."),
-            found=tr("missing: {names}", names=", ".join(missing)),
+            found=tr("missing: {names}", names=listed(missing)),
             hint="pip install 'bagformer-cli[export]'",
         )

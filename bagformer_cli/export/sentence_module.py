@@ -23,7 +23,7 @@ from sentence_transformers.util import load_dir_path
 from torch import Tensor
 
 from bagformer_cli.data.images import decode, resize
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, listed
 from bagformer_cli.export.towers import ImageTower, TextTower
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
@@ -79,7 +79,7 @@ class XmrEncoder(InputModule):
             return {"pixels": torch.from_numpy(pixels)}
         raise InputError(
             tr("A batch holds texts, or images opened with Pillow."),
-            found=", ".join(sorted({type(one).__name__ for one in inputs})),
+            found=listed(sorted({type(one).__name__ for one in inputs})),
         )
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

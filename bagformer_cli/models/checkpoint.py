@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bagformer_cli.config import RunConfig, load_config, save_config
 from bagformer_cli.encoders.weight_files import damaged_weights, load_tensors, save_tensors, summary
-from bagformer_cli.errors import CheckpointError, NotFiniteError, joined, nearest
+from bagformer_cli.errors import CheckpointError, NotFiniteError, joined, listed, nearest
 from bagformer_cli.files import new_files
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model
@@ -155,8 +155,8 @@ def check_model_folder(folder: Path) -> None:
         raise CheckpointError(
             tr("The model folder is incomplete."),
             where=folder,
-            found=tr("missing: {names}", names=", ".join(missing)),
-            expected=", ".join(FILES),
+            found=tr("missing: {names}", names=listed(missing)),
+            expected=listed(FILES),
             hint=tr("This is a run folder. Use {path}.", path=folder / inner[0]) if inner else None,
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, listed
 from bagformer_cli.machine import choose_device
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import ItemEncoder, ModelEncoder, OnnxEncoder
@@ -48,7 +48,7 @@ def _providers(device: str | None) -> list[str] | None:
             tr("This onnxruntime cannot use the device."),
             where="--device",
             found=device,
-            expected=", ".join(onnxruntime.get_available_providers()),
+            expected=listed(onnxruntime.get_available_providers()),
             hint=tr("Use --device cpu, or install onnxruntime-gpu."),
         )
     return ["CUDAExecutionProvider", "CPUExecutionProvider"]

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from bagformer_cli.config import LoraConfig, RunConfig
 from bagformer_cli.encoders.weight_files import save_tensors
-from bagformer_cli.errors import CheckpointError, ConfigError, MissingDependencyError
+from bagformer_cli.errors import CheckpointError, ConfigError, MissingDependencyError, listed
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_without_memory, largest_image
 
@@ -93,9 +93,9 @@ def find_targets(model: RetrievalModel, settings: LoraConfig) -> dict[str, list[
     raise ConfigError(
         tr("LoRA finds no linear layer to adapt."),
         where=f"{SETTING}.targets",
-        found=", ".join(unused) or tr("nothing in the tower: {tower}", tower=", ".join(empty)),
+        found=listed(unused) or tr("nothing in the tower: {tower}", tower=listed(empty)),
         expected="; ".join(
-            tr("layers of {tower}: {names}", tower=tower, names=", ".join(kinds[tower]) or "–")
+            tr("layers of {tower}: {names}", tower=tower, names=listed(kinds[tower]) or "–")
             for tower in towers
         ),
         hint=tr(

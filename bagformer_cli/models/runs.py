@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bagformer_cli.config import load_config
-from bagformer_cli.errors import CheckpointError, XmrError
+from bagformer_cli.errors import CheckpointError, XmrError, listed
 from bagformer_cli.hub import is_hub_name, snapshot
 from bagformer_cli.messages import tr
 from bagformer_cli.models.trained import trained_scorers
@@ -132,7 +132,7 @@ def report_others(runs: Sequence[Path], option: str, progress: Progress) -> None
     """Report the runs that were not taken, and the option that chooses one; nothing without any."""
     if not runs:
         return
-    names = ", ".join(map(str, runs[:_SHOWN]))
+    names = listed(runs[:_SHOWN])
     if len(runs) > _SHOWN:
         names = tr("{names} and {n} more", names=names, n=len(runs) - _SHOWN)
     progress.info(tr("Other runs: {names}. Choose one with {option}.", names=names, option=option))

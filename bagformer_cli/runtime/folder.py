@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bagformer_cli.errors import CheckpointError
+from bagformer_cli.errors import CheckpointError, listed
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 
@@ -97,7 +97,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckpointError(
             tr("There is no exported model here."),
             where=folder,
-            expected=tr("a folder with {names}", names=", ".join(FILES[:3])),
+            expected=tr("a folder with {names}", names=listed(FILES[:3])),
             hint=tr("Write one with: xmr export onnx CHECKPOINT OUT/"),
         )
     missing = [name for name in FILES if not (folder / name).is_file()]
@@ -105,8 +105,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckpointError(
             tr("The exported model is incomplete."),
             where=folder,
-            found=tr("missing: {names}", names=", ".join(missing)),
-            expected=", ".join(FILES),
+            found=tr("missing: {names}", names=listed(missing)),
+            expected=listed(FILES),
         )
     try:
         values: Any = json.loads((folder / MANIFEST).read_text("utf-8"))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, InputError, listed
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import read_regular
@@ -96,6 +96,6 @@ def only_one(paths: list[Path]) -> Boundaries | None:
     if len(paths) > 1:
         raise InputError(
             tr("Boundaries are learned together with all of their titles: give one such file."),
-            found=", ".join(map(str, paths)),
+            found=listed(paths),
         )
     return Boundaries.load(paths[0]) if paths else None

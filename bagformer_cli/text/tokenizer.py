@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, listed
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 from bagformer_cli.text.automaton import PrefixTree
@@ -56,7 +56,7 @@ class Tokenizer:
         if missing or len(self._ids) != len(self.vocabulary):
             raise InputError(
                 tr("This is not a WordPiece vocabulary."),
-                found=tr("no {tokens}", tokens=", ".join(missing))
+                found=tr("no {tokens}", tokens=listed(missing))
                 if missing
                 else tr("the same entry twice"),
                 expected=tr("one entry a line, each once, among them {tokens}", tokens=SPECIALS),

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bagformer_cli.errors import InputError, cannot_read
+from bagformer_cli.errors import InputError, cannot_read, listed
 from bagformer_cli.hub import fetch
 from bagformer_cli.messages import tr
 
@@ -115,7 +115,7 @@ def require_lower_case(rules: dict[str, Any], lower_case: str, where: Path) -> N
         raise InputError(
             tr("The tokenizer has other rules than BERT's for lower-cased text."),
             where=where,
-            found=", ".join(wrong),
+            found=listed(wrong),
             expected="true",
         )
 

@@ -10,7 +10,7 @@ import torch
 
 from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.encoders.weight_files import load_tensors
-from bagformer_cli.errors import CheckpointError
+from bagformer_cli.errors import CheckpointError, listed
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, build_model, check_pretrained, require_memory
 from bagformer_cli.models.checkpoint import check_model_folder
@@ -139,7 +139,7 @@ def load_fitting_weights(
                 "{names}",
                 n=len(missing),
                 total=len(own),
-                names=", ".join(sorted({name.rsplit(".", 1)[0] for name in missing})[:5]),
+                names=listed(sorted({name.rsplit(".", 1)[0] for name in missing})[:5]),
             )
         )
     return missing

@@ -25,7 +25,7 @@ from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.train_batches import TrainBatches
-from bagformer_cli.errors import NotFiniteError, TrainingError
+from bagformer_cli.errors import NotFiniteError, TrainingError, listed
 from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
@@ -326,7 +326,7 @@ class Trainer:
         """Raise unless all figures of a step are finite: the weights are not changed then."""
         broken = {name: value for name, value in figures.items() if not math.isfinite(value)}
         if broken:
-            raise self._diverged(", ".join(f"{name} = {value}" for name, value in broken.items()))
+            raise self._diverged(listed(f"{name} = {value}" for name, value in broken.items()))
 
     def _diverged(self, found: str) -> TrainingError:
         return TrainingError(

@@ -17,7 +17,7 @@ from timm.models import VisionTransformer
 from torch import nn
 
 from bagformer_cli.config import RunConfig
-from bagformer_cli.errors import ConfigError
+from bagformer_cli.errors import ConfigError, listed
 from bagformer_cli.interaction.maxsim import BUDGET, MAX_SAVED_ARGMAX_BYTES
 from bagformer_cli.machine import memory
 from bagformer_cli.messages import tr
@@ -141,7 +141,7 @@ def check_memory(needed: Mapping[str, int], config: RunConfig, device: torch.dev
     raise ConfigError(
         tr("This configuration needs more memory than is available."),
         where="objectives.momentum.queue" if queued else "training.batch_size",
-        found=", ".join(f"{name} {_gib(value)}" for name, value in needed.items()),
+        found=listed(f"{name} {_gib(value)}" for name, value in needed.items()),
         expected=tr("at most {size}", size=_gib(free)),
         hint=tr("Try a smaller queue or batch, or single-vector scores (--interaction cls)."),
     )

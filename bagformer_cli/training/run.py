@@ -27,7 +27,7 @@ from bagformer_cli.data.sampler import PairSampler, Sampling
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.data.train_batches import TrainBatches
-from bagformer_cli.errors import ConfigError, InputError
+from bagformer_cli.errors import ConfigError, InputError, listed
 from bagformer_cli.files import recover_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
@@ -326,7 +326,7 @@ def train_split(store: Store) -> Split:
         raise InputError(
             tr("The dataset has no training split."),
             where=store.dataset,
-            found=", ".join(store.splits),
+            found=listed(store.splits),
             expected="train",
         )
     return store.split("train")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bagformer_cli.data.byte_ranges import ByteRange, decode_line
 from bagformer_cli.data.muge_lines import parse_id
-from bagformer_cli.errors import DataError, InputError, PathError, shortened
+from bagformer_cli.errors import DataError, InputError, PathError, listed, shortened
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import open_regular
 from bagformer_cli.text.characters import is_blank
@@ -128,7 +128,7 @@ def _named(line: Mapping[str, Any], names: tuple[str, ...], example: str) -> str
             return name
     raise DataError(
         tr("The field '{field}' is missing.", field=names[0]),
-        found=shortened(", ".join(map(str, line)) or "{}"),
+        found=shortened(listed(line) or "{}"),
         expected=example,
     )
 
@@ -203,8 +203,8 @@ def _column(names: list[str], wanted: tuple[str, ...], path: Path) -> str:
     raise DataError(
         tr("The table has none of the expected columns."),
         where=path,
-        found=shortened(", ".join(names)),
-        expected=", ".join(wanted),
+        found=shortened(listed(names)),
+        expected=listed(wanted),
     )
 
 
@@ -328,7 +328,7 @@ def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> Iterator[Block]:
             raise DataError(
                 tr("The array '{name}' is missing.", name=missing),
                 where=path,
-                found=", ".join(arrays) or None,
+                found=listed(arrays) or None,
                 expected="ids [n], vectors [n, D]",
             )
     ids, vectors = arrays["ids"], arrays["vectors"]

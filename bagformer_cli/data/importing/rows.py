@@ -120,7 +120,8 @@ def _row(values: dict[str, Any], where: str) -> Row:
     for name in ("image", "title"):
         value = values.get(name)
         if not isinstance(value, str) or is_blank(value):
-            raise DataError(tr("The {name} is empty.", name=name), found=shortened(value))
+            word = tr("title") if name == "title" else tr("image")
+            raise DataError(tr("The {name} is empty.", name=word), found=shortened(value))
     split = values.get("split") or None
     if split is not None and split not in SPLITS:
         raise DataError(tr("There is no such split."), found=split, expected=listed(SPLITS))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bagformer_cli.config import ImageConfig, TextConfig
 from bagformer_cli.encoders.pretrained_bert import text_settings
-from bagformer_cli.errors import CheckpointError
+from bagformer_cli.errors import CheckpointError, listed
 from bagformer_cli.messages import tr
 from bagformer_cli.models.convert.report import Shape
 
@@ -120,7 +120,7 @@ def settings_from_shapes(tensors: Mapping[str, Tensor], where: Path) -> ClipSett
         raise CheckpointError(
             tr("The checkpoint is not a Chinese-CLIP."),
             where=where,
-            found=", ".join(list(shapes)[:3]),
+            found=listed(list(shapes)[:3]),
             expected="visual.*, bert.*, text_projection",
             hint=tr("Weights of transformers are read from their folder, with config.json."),
         )
@@ -234,7 +234,7 @@ def _add_details(image: ImageConfig, vision: Mapping[str, Any], where: Path) -> 
         raise CheckpointError(
             tr("The image tower of this model has a part that xmr cannot express."),
             where=where,
-            found=", ".join(wrong),
+            found=listed(wrong),
             expected=f"hidden_act: {', '.join(_ACTIVATIONS)}; layer_norm_eps: {NORM_EPS}; "
             "num_channels: 3",
         )

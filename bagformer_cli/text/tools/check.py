@@ -118,7 +118,7 @@ def _conflicts(
         elsewhere = known.get(folded)
         where, other = types.setdefault(folded, (place, kind))
         if where == place and elsewhere and elsewhere != kind:
-            where, other = tr("the dictionaries it is used with"), elsewhere
+            where, other = tr("the built-in dictionaries"), elsewhere
         if other != kind:
             yield Finding(
                 name,
