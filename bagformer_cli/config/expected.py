@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bagformer_cli.errors import listed
 from bagformer_cli.messages import tr
 
 
@@ -42,7 +43,8 @@ def _wanted(finding: Mapping[str, Any]) -> str:
     if kind == "too_long":
         return tr("a list of at most {n}", n=limits["max_length"])
     if kind == "literal_error":
-        names = str(limits["expected"]).replace(" or ", ", ").replace("'", "")
+        text = str(limits["expected"]).replace(" or ", ", ").replace("'", "")
+        names = listed(text.split(", "))
         return tr("one of: {names}", names=names) if "," in names else names
     kinds = {
         "int": tr("a whole number"),

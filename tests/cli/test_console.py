@@ -175,6 +175,18 @@ def test_progress_in_a_log_is_plain_lines(capsys: Out, monkeypatch: pytest.Monke
     assert "\x1b" not in err
 
 
+def test_bytes_of_a_file_are_shown_as_a_share(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 11))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    with bars.progress() as progress, progress.task("Cutting", 554, "bytes") as task:
+        task.advance(277)
+        task.advance(277)
+    err = capsys.readouterr().err
+    assert "Cutting: 50%" in err
+    assert re.fullmatch(r"Cutting: 1 min \d+ s", err.splitlines()[-1])
+    assert "554" not in err
+
+
 def test_a_short_task_leaves_no_line(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bars, "MIN_SECONDS", 0.5)
     with bars.progress() as progress, progress.task("Reading", 1) as task:
