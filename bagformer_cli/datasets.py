@@ -20,8 +20,6 @@ from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
 DEMO = Path("data/demo")
-DRAWN_IMAGE = "image.jpg"
-"""The image of :data:`DEMO` that the demo writes next to ``data/``, to be scored and searched."""
 MUGE = Path("data/muge")
 BUILT_IN = {"demo": DEMO, "muge": MUGE}
 
@@ -179,6 +177,8 @@ def is_drawn(folder: Path) -> bool:
 
 def is_drawn_image(image: Path) -> bool:
     """Say whether a file is the image that ``xmr demo`` takes from its drawn dataset."""
+    from bagformer_cli.demo import DRAWN_IMAGE
+
     return image.name == DRAWN_IMAGE and is_drawn(image.absolute().parent / DEMO)
 
 

@@ -44,8 +44,8 @@ def _wanted(finding: Mapping[str, Any]) -> str:
         return tr("a list of at most {n}", n=limits["max_length"])
     if kind == "literal_error":
         text = str(limits["expected"]).replace(" or ", ", ").replace("'", "")
-        names = listed(text.split(", "))
-        return tr("one of: {names}", names=names) if "," in names else names
+        names = text.split(", ")
+        return tr("one of: {names}", names=listed(names)) if len(names) > 1 else text
     kinds = {
         "int": tr("a whole number"),
         "float": tr("a number"),

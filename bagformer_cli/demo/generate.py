@@ -50,6 +50,9 @@ from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
+DRAWN_IMAGE = "image.jpg"
+"""A drawn image that ``xmr demo`` writes next to ``data/``, to be scored and searched with."""
+
 FEWEST_IMAGES = 60
 FIRST_IMAGE_ID = 1_000_001
 NAMES = {

@@ -22,8 +22,7 @@ from bagformer_cli.data.muge import MugeFolder
 from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.store.store import Store
-from bagformer_cli.datasets import DRAWN_IMAGE
-from bagformer_cli.demo.generate import draw_once
+from bagformer_cli.demo.generate import DRAWN_IMAGE, draw_once
 from bagformer_cli.errors import InputError
 from bagformer_cli.evaluation.attributes import first_image_accuracy
 from bagformer_cli.evaluation.evaluate import Evaluation, evaluate

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bagformer_cli.datasets import DEMO, DRAWN_IMAGE, is_drawn_image
-from bagformer_cli.demo import write_demo
+from bagformer_cli.datasets import DEMO, is_drawn_image
+from bagformer_cli.demo import DRAWN_IMAGE, write_demo
 from tests.support.small_model import saved_model, write_table
 
 WARNING = "has never seen a photo"
