@@ -68,7 +68,7 @@ class _TaskState:
 
     @property
     def _counts_bytes(self) -> bool:
-        """Whether it reads a file, of which only the share that is read is of interest."""
+        """True if the unit is bytes: of a file that is read, only the share is shown."""
         return self.unit == tr("bytes")
 
     @property

@@ -343,7 +343,7 @@ def catalogue_encoder(
 
 
 def warn_of_photos(model: Path, warn: Callable[[str], None]) -> None:
-    """Warn if a model that has seen drawn images only is used on photos."""
+    """Warn if a model has seen drawn images only; call it before other images are encoded."""
     from bagformer_cli.datasets import saw_drawn_pictures_only
 
     if saw_drawn_pictures_only(model):
