@@ -46,7 +46,7 @@ def read_vocabulary(source: str | Path = "builtin") -> tuple[tuple[str, ...], Pa
 def pieces_of(lines: Sequence[str]) -> tuple[str, ...]:
     r"""Leave out the log-probability that SentencePiece's vocabularies have after each piece.
 
-    >>> pieces_of(["红色\\t-9.5", "裙"])
+    >>> pieces_of(["红色\t-9.5", "裙"])
     ('红色', '裙')
     """
     return tuple(line.partition("\t")[0] for line in lines)

@@ -83,7 +83,7 @@ def test_heic_without_its_reader_says_what_to_install() -> None:
         pytest.skip("pillow-heif is installed")
     with pytest.raises(DataError, match="HEIC images need") as caught:
         decode(b"\0\0\0\x18ftypheic" + bytes(40))
-    assert caught.value.hint == 'pip install "bagformer-cli[heif]"'
+    assert caught.value.hint == "pip install pillow-heif"
 
 
 def test_heic_is_read_if_its_reader_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def read(path: Path, **options: object) -> tuple[dict[str, Product], list[str]]:
             assert one.id not in products
             products[one.id] = one
         else:
-            places.append(str(one.where))
+            places.append(str(one.where).partition(" (id ")[0])
     return products, places
 
 
