@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bagformer_cli.text.jit import kernels
 from tests.inputs.test_pictures import BROKEN, muge
 from tests.support.black_box import (
     GIB,
@@ -308,10 +309,11 @@ def test_f24_a_title_of_a_million_characters_takes_no_longer_than_a_long_one(
     table = shop.write("t.csv", "id,image,title\na0,p0.jpg,红裙\n")
     if command == "search":
         shop.built(table)
-    _read_title(shop, retriever, command, long)  # compiles loops, if they are not yet
+    kernels(1, len(title))  # compiles all loops, if they are not yet
+    _read_title(shop, retriever, command, long)
     began = time.process_time()
     run = _read_title(shop, retriever, command, title)
-    assert time.process_time() - began < 6  # a quadratic reader took 18
+    assert time.process_time() - began < 12  # a quadratic reader took 18 on an idle machine
     if command != "encode_texts":
         assert_no_bug(run)
         assert run.code in (0, 2)

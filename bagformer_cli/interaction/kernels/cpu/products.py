@@ -40,7 +40,9 @@ def _mm(bags: Tensor, patches: Tensor, out: Tensor) -> Tensor:
 
 
 def _int_mm(bags: Tensor, patches: Tensor, out: Tensor) -> Tensor:
-    products: Tensor = torch._int_mm(bags, patches.T, out=out)
+    # With D = 1, patches.T has the strides (1, 1), and oneDNN reads memory that is not its own.
+    across = patches.reshape(1, -1) if patches.shape[1] == 1 else patches.T
+    products: Tensor = torch._int_mm(bags, across, out=out)
     return products
 
 
