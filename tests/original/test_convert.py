@@ -106,7 +106,7 @@ def test_the_folder_is_whole_and_gives_the_same_model(
 ) -> None:
     out = tmp_path / "out"
     made = convert_bagformer(checkpoint, out, sources).model
-    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, "README.md"])
     assert (out / "lexicon.txt").read_text(encoding="utf-8") == "动车\n头盔\n"
     loaded = load_model(out)
     assert isinstance(loaded.dual, CompatDualEncoder)
