@@ -103,14 +103,17 @@ class LanceTable:
                 content = pa.table({"data": pa.array([codebook.to_bytes()], pa.binary())})
                 database.create_table(CODEBOOK, content, mode="overwrite")
             database.create_table(
-                TABLE, schema=schema, storage_options={"new_table_enable_stable_row_ids": "true"}
+                TABLE,
+                schema=schema,
+                mode="overwrite",  # what an interrupted creation left on shared storage
+                storage_options={"new_table_enable_stable_row_ids": "true"},
             )
 
         with lance_errors(uri):
             if not is_remote(uri):
                 with new_folder(Path(uri)) as temporary:
                     write(str(temporary))
-            elif TABLE in lancedb.connect(uri).list_tables().tables:
+            elif _is_whole(uri):
                 raise already_exists(uri)
             else:
                 write(uri)
@@ -335,6 +338,20 @@ class LanceTable:
                 "bytes": int(self._table.stats()["total_bytes"]),
                 "indices": [index.name for index in self._table.list_indices()],
             }
+
+
+def _is_whole(uri: str) -> bool:
+    """Tell whether an address on shared storage holds a table, not a part of one.
+
+    A creation that was killed leaves files that have the name of the table, but no version of it.
+    """
+    if TABLE not in lancedb.connect(uri).list_tables().tables:
+        return False
+    try:
+        lancedb.connect(uri).open_table(TABLE)
+    except (ValueError, FileNotFoundError) as error:
+        return "not found" not in str(error).lower()
+    return True
 
 
 def _open_table(uri: str, name: str = TABLE) -> Any:

@@ -55,7 +55,7 @@ def test_an_interrupted_demo_continues_and_a_finished_one_is_kept(
         raise KeyboardInterrupt
 
     write_demo(tmp_path / "data" / "demo", images=300, seed=5, workers=1, size=64)
-    for step in ("start_run", "_build_index", "_search"):
+    for step in ("start_run", "build_index", "_search"):
         with monkeypatch.context() as patch:
             patch.setattr(pipeline, step, stop)
             with pytest.raises(KeyboardInterrupt):

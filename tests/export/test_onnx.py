@@ -213,9 +213,15 @@ def test_fewer_bits_change_scores_a_little(
 ) -> None:
     made = exported(tmp_path_factory.mktemp, precision=precision)  # type: ignore[arg-type]
     assert_same_scores(made, 17, tolerance)
-    sizes = [sum(f.stat().st_size for f in made[2].glob("text.onnx*")), 0]
-    sizes[1] = sum(p.numel() * 4 for p in made[0].dual.text_encoder.parameters())
-    assert sizes[0] < 0.9 * sizes[1]
+    if precision == "fp16":
+        size = sum(file.stat().st_size for file in made[2].glob("text.onnx*"))
+        assert size < 0.9 * sum(p.numel() * 4 for p in made[0].dual.text_encoder.parameters())
+    else:  # word embeddings, most of a small model, stay float32
+        import onnx
+
+        types = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+        weights = onnx.load(str(made[2] / "text.onnx")).graph.initializer
+        assert any(one.data_type in types and len(one.dims) == 2 for one in weights)
 
 
 def test_maxsim_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
