@@ -15,6 +15,7 @@ zip file of XML. So a sheet is written once to the cache, one JSON array per row
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -203,12 +204,20 @@ def _convert(path: Path, sheet: str | None, file: Path) -> Sheet:
             writer = _Rows(notes.merged)
             with atomic_file(file) as temporary, open(temporary, "w", encoding="utf-8") as out:
                 out.writelines(writer.lines(page.iter_rows(), path))
-        except (InputError, OSError, MemoryError):
+        except (InputError, MemoryError):
             raise
+        except OSError as error:
+            if error.errno not in _DAMAGED:
+                raise
+            raise _not_a_workbook(path, tr("a part of it is damaged")) from error
         except Exception as error:  # XML, zip, numbers, dates: the library raises whatever comes
             raise _not_a_workbook(path, tr("a part of it is damaged")) from error
     others = tuple(one for one in names if one != name)
     return Sheet(file, name, others, notes.no_values, writer.long_number, writer.wide_row)
+
+
+_DAMAGED = (None, errno.EINVAL)
+"""Numbers of the OSErrors for impossible contents: of openpyxl, and for offsets before the file."""
 
 
 def _check_zip(path: Path, stream: IO[bytes]) -> None:
@@ -226,6 +235,10 @@ def _check_zip(path: Path, stream: IO[bytes]) -> None:
             names = packed.namelist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
         raise _not_a_workbook(path, error) from None
+    except OSError as error:
+        if error.errno not in _DAMAGED:
+            raise
+        raise _not_a_workbook(path, tr("a part of it is damaged")) from error
     if "xl/workbook.xml" not in names:
         raise _not_a_workbook(path, tr("a zip file without a workbook"))
     if size > MOST_BYTES:

@@ -149,7 +149,8 @@ def read_pickle(path: str | Path) -> Any:
             warnings.simplefilter("ignore")  # torch warns of pickles that it refuses right after
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError,
-            TypeError, AttributeError, struct.error, zipfile.BadZipFile) as error:  # fmt: skip
+            TypeError, AttributeError, AssertionError, struct.error,
+            zipfile.BadZipFile) as error:  # fmt: skip
         raise _refused(path, error) from error
     return content
 
