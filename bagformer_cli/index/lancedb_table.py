@@ -105,7 +105,8 @@ class LanceTable:
             database.create_table(
                 TABLE,
                 schema=schema,
-                mode="overwrite",  # what an interrupted creation left on shared storage
+                # on shared storage: over what an interrupted creation left
+                mode="overwrite" if is_remote(uri) else "create",
                 storage_options={"new_table_enable_stable_row_ids": "true"},
             )
 
