@@ -35,7 +35,7 @@ class OpenClipModel:
         CheckpointError: open_clip cannot load it, has no such name, or the weights do not fit.
     """
 
-    library = "open_clip"
+    package = "open_clip"
 
     def __init__(self, source: str, name: str, device: str) -> None:
         library = import_library("open_clip", "open_clip_torch")
@@ -46,7 +46,7 @@ class OpenClipModel:
             model_name = f"local-dir:{source}"
         else:
             model_name, weights = _chosen(library, source, name)
-        with loading(self.library, name):
+        with loading(self.package, name):
             model, processor = library.create_model_from_pretrained(
                 model_name, pretrained=weights, device=device, weights_only=True
             )

@@ -36,12 +36,12 @@ class OtherModel(Protocol):
 
     Attributes:
         name: The value of ``--model``.
-        library: ``transformers``, ``sentence-transformers`` or ``open_clip``.
+        package: ``transformers``, ``sentence-transformers`` or ``open_clip``.
         licence: Licence that the model's README names; None: unknown.
     """
 
     name: str
-    library: str
+    package: str
     licence: str | None
 
     def encode_texts(self, titles: Sequence[str]) -> MultiVectors:

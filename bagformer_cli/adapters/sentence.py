@@ -45,10 +45,10 @@ class SentenceModel:
             titles and images, or it compares them by a distance.
     """
 
-    library = "sentence-transformers"
+    package = "sentence-transformers"
 
     def __init__(self, folder: Path, name: str, device: str) -> None:
-        library = import_library("sentence_transformers", self.library)
+        library = import_library("sentence_transformers", self.package)
         if not (folder / "modules.json").is_file():
             raise CheckpointError(
                 tr("This folder holds no model of sentence-transformers."),
@@ -57,7 +57,7 @@ class SentenceModel:
             )
         self._many = _kind(folder) == "MultiVectorEncoder"
         kind = library.MultiVectorEncoder if self._many else library.SentenceTransformer
-        with loading(self.library, name), _watched() as missing:
+        with loading(self.package, name), _watched() as missing:
             model = kind(str(folder), device=device, trust_remote_code=False, local_files_only=True)
         for modality in ("text", "image"):
             if not model.supports(modality):

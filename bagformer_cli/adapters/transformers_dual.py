@@ -39,19 +39,19 @@ class TransformersDual:
             program code, or it does not encode both titles and images.
     """
 
-    library = "transformers"
+    package = "transformers"
 
     def __init__(self, folder: Path, name: str, device: str) -> None:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
         options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-        with loading(self.library, name):
+        with loading(self.package, name):
             model, found = AutoModel.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, **options
             )
         if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
             raise not_a_dual_encoder(name, type(model).__name__)
-        with loading(self.library, name):
+        with loading(self.package, name):
             self._tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             processors: Any = AutoImageProcessor
             self._processor = processors.from_pretrained(folder, **options)

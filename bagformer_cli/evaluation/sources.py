@@ -113,7 +113,7 @@ class AdaptedModel:
 
     def facts(self) -> dict[str, Any]:
         """Return the library and, where it is known, the licence."""
-        return {"library": self.other.library, "licence": self.other.licence}
+        return {"library": self.other.package, "licence": self.other.licence}
 
     def open(self, folder: MugeFolder, split: str, progress: Progress = SILENT) -> Split:
         """Open a split without tokens: the other library has its own tokenizer."""

@@ -105,7 +105,7 @@ def test_scores_and_recall_are_those_of_the_library(
     report = run.json()
     figures = report["stages"]["recall"]["text_to_image"]
     assert {name: figures[name] for name in recalls(wanted)} == pytest.approx(recalls(wanted))
-    assert report["library"] == source.other.library
+    assert report["library"] == source.other.package
 
 
 def test_the_licence_is_that_of_the_readme(models: dict[str, Path]) -> None:
