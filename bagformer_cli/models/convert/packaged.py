@@ -162,15 +162,16 @@ def write_e5(out: Path, tokenizer: str | None = None) -> tuple[Tokenizer, list[s
         InputError: There is no such vocabulary.
         MissingDependencyError, CheckpointError: See :func:`packed_e5`.
     """
+    given = None if tokenizer is None else Tokenizer.load(tokenizer)
     packed = packed_e5()
     unknown: list[str] = []
     vocabulary: Tokenizer
-    if tokenizer is None:
+    if given is None:
         ids, pieces = own_vocabulary(packed)
         vocabulary = UnigramTokenizer(pieces, packed.scores[ids].tolist())
         words = torch.from_numpy(piece_embeddings(packed, ids))
     else:
-        vocabulary = Tokenizer.load(tokenizer)
+        vocabulary = given
         words, unknown = vocabulary_embeddings(packed, vocabulary.vocabulary)
     weights = {"embeddings.word_embeddings.weight": words, **bert_weights(packed)}
     sizes = packed.sizes
