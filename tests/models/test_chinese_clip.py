@@ -17,6 +17,7 @@ from transformers import ChineseCLIPModel
 from bagformer_cli.api import Retriever
 from bagformer_cli.config import load_config
 from bagformer_cli.data.batches import pixels_of
+from bagformer_cli.datasets import saw_drawn_pictures_only
 from bagformer_cli.errors import CheckpointError, ConfigError, InputError
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_model
@@ -246,6 +247,7 @@ def test_the_command_accounts_for_every_tensor(
     assert report["max_tokens"] == 52
     assert report["tensors"]["tensors"] == len(model.state_dict())
     assert report["tensors"]["loaded"] == len(model.state_dict())
+    assert not saw_drawn_pictures_only(tmp_path / "out")
     again = xmr("convert", "chinese-clip", folder, tmp_path / "out")
     assert again.code == 2
     shown = xmr("convert", "chinese-clip", folder, tmp_path / "bags", "--interaction", "bagwise")
