@@ -42,7 +42,7 @@ LAYERS = [
     {"index", "export"},
     {"evaluation"},
     {"training"},
-    {"demo", "datasets", "api", "bench", "cli"},
+    {"demo", "datasets", "api", "bench", "pages", "cli"},
 ]
 """Packages and top-level modules from low to high. A package imports only lower layers and, inside
 its own layer, only in one direction (the cycle test)."""

@@ -140,9 +140,10 @@ def search(
     names = [str(query) for query in image or queries or []]
     from bagformer_cli.datasets import is_drawn_image
     from bagformer_cli.index.engines import DEFAULT_INDEX, find_index
-    from bagformer_cli.index.results import QueryResults, require_page, write_page
     from bagformer_cli.index.search import Index, SearchOptions
     from bagformer_cli.outputs import check_output
+    from bagformer_cli.pages.html import require_page
+    from bagformer_cli.pages.search_results import QueryResults, write_page
 
     if output is not None:
         require_page(output)  # before the search, which may take long

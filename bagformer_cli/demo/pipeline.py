@@ -30,12 +30,12 @@ from bagformer_cli.files import atomic_file
 from bagformer_cli.index.build import add_catalogue
 from bagformer_cli.index.encode import EncodeOptions, layout_of
 from bagformer_cli.index.engines import create_engine, open_engine
-from bagformer_cli.index.results import QueryResults, write_page
 from bagformer_cli.index.search import Index, SearchOptions
 from bagformer_cli.index.trust import remember_model
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.pages.search_results import QueryResults, write_page
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.from_config import build_titles
 from bagformer_cli.training.initial_model import new_model

@@ -18,7 +18,6 @@ from bagformer_cli.data.store.store import Store
 from bagformer_cli.demo.photos.fetch import photo_dataset
 from bagformer_cli.demo.pipeline import INDEX, build_index
 from bagformer_cli.evaluation.evaluate import Evaluation, evaluate
-from bagformer_cli.index.results import QueryResults, write_page
 from bagformer_cli.index.search import SearchOptions
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
@@ -26,6 +25,7 @@ from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.checkpoint import load_model, save_model
 from bagformer_cli.models.class_names import project_classes
 from bagformer_cli.models.convert.packaged import write_e5, write_lite2
+from bagformer_cli.pages.search_results import QueryResults, write_page
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.from_config import build_titles
 from bagformer_cli.training.initial_model import new_model
