@@ -122,10 +122,10 @@ def output_file(path: str | Path, inputs: Iterable[str | Path] = ()) -> Iterator
         _pour(temporary, target)
 
 
-def write_output(path: str | Path, text: str, inputs: Iterable[str | Path] = ()) -> None:
-    """Write ``text`` as UTF-8 to an output; see :func:`output_file`."""
+def write_output(path: str | Path, content: str | bytes, inputs: Iterable[str | Path] = ()) -> None:
+    """Write content, text as UTF-8, to an output; see :func:`output_file`."""
     with output_file(path, inputs) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def _followed(path: Path) -> Path:

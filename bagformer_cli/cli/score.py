@@ -31,7 +31,8 @@ app = App()
         "other in the encoder, so the best patch need not lie on the object itself. --json has "
         "sums (text_to_image) and means (text_to_image_mean).\n\n"
         "    xmr score image.jpg '红色碎花连衣裙' '蓝色牛仔裤'\n\n"
-        "    xmr score image.jpg '红色碎花连衣裙' --explain"
+        "    xmr score image.jpg '红色碎花连衣裙' --explain\n\n"
+        "    xmr score image.jpg '红色碎花连衣裙' --explain --output explained.html"
     )
 )
 def score(
@@ -48,6 +49,13 @@ def score(
             ),
         ),
     ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help=tr("With --explain: write heat maps to an HTML page or a PNG picture."),
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -56,10 +64,13 @@ def score(
 
     from bagformer_cli.data.images import decode
 
+    if output is not None:
+        _check_output(output, image, explain)
     decode(image)  # first, so that a wrong path is reported before torch is imported
     from bagformer_cli.datasets import is_drawn_image
     from bagformer_cli.evaluation.metrics import require_numbers
     from bagformer_cli.models.runs import find_checkpoint
+    from bagformer_cli.pages.explanation import write_explanation
     from bagformer_cli.runtime.folder import runtime_folder
 
     with bars.progress() as progress:
@@ -83,8 +94,26 @@ def score(
     if explain:
         found = retriever.explain(image, titles)
         report["explained"] = [[_part_to_json(part) for part in one.parts] for one in found]
+        if output is not None:
+            write_explanation(output, image.read_bytes(), found)
+            report["output"] = str(output)
     report["checkpoint"] = str(place)
     console.result(report, lambda: show_scores(report))
+
+
+def _check_output(output: Path, image: Path, explain: bool) -> None:
+    """Raise InputError if the heat maps cannot be written."""
+    from bagformer_cli.outputs import check_output
+    from bagformer_cli.pages.explanation import require_explanation_file
+
+    if not explain:
+        raise InputError(
+            tr("--output writes the heat maps of --explain."),
+            found=f"--output {output}",
+            hint=tr("Add --explain."),
+        )
+    require_explanation_file(output)
+    check_output(output, [image])
 
 
 def _load(folder: Path, explain: bool) -> Any:
@@ -133,6 +162,8 @@ def show_scores(report: dict[str, Any]) -> None:
     if "explained" in report:
         for number, title in enumerate(report["titles"]):
             _show_parts(title, report, number)
+        if "output" in report:
+            console.say(tr("Heat maps written: {path}", path=report["output"]))
         return
     for bags in report["bags"]:
         show_bags(bags)

@@ -12,8 +12,11 @@ Shapes: G vectors of the title, P vectors of the image, D dimensions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bagformer_cli.encoders.pooling import grid_shape
@@ -61,12 +64,14 @@ class ScorePart:
         share: ``score`` divided by the title's score; negative if even the best cosine is. 0 if
             the title's score is not positive.
         cell: The best patch; None: a vector of the whole image (class token, code token).
+        cosines: [rows, columns] float32, the cosine with every patch; None: the image has no grid.
     """
 
     text: str | None
     score: float
     share: float
     cell: GridCell | None
+    cosines: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +107,32 @@ def explain_score(
     """
     found = explain(text_vectors, image_vectors)
     cells = image_cells(model, len(image_vectors))
+    grids = _grids(found.products, cells)
     parts = [
-        ScorePart(text, score, share, cells[patch])
-        for text, score, share, patch in zip(
+        ScorePart(text, score, share, cells[patch], grid)
+        for text, score, share, patch, grid in zip(
             title_parts(model, title, len(text_vectors)),
             found.bag_scores.tolist(),
             found.bag_shares.tolist(),
             found.patch_of_bag.tolist(),
+            grids,
             strict=True,
         )
     ]
     return ScoreExplanation(title, found.t2i, found.i2t, parts)
+
+
+def _grids(
+    products: Tensor, cells: Sequence[GridCell | None]
+) -> list[NDArray[np.float32]] | list[None]:
+    """Lay each title vector's cosines [G, P] out on the grid of the image's cells."""
+    on_grid = [(number, cell) for number, cell in enumerate(cells) if cell is not None]
+    if not on_grid:
+        return [None] * len(products)
+    numbers = [number for number, _ in on_grid]
+    first = on_grid[0][1]
+    found: NDArray[np.float32] = products[:, numbers].numpy()
+    return list(found.reshape(len(products), first.rows, first.columns))
 
 
 def image_cells(model: RetrievalModel, vectors: int) -> list[GridCell | None]:

@@ -46,11 +46,9 @@ def render(template: str, *, title: str, **values: Any) -> str:
     Args:
         template: Its file name.
         title: The title of the page.
-        **values: The names that the template reads; ``tr`` translates a message.
+        **values: The names that the template reads, with texts translated.
     """
-    return (
-        _environment().get_template(template).render(lang=language(), title=title, tr=tr, **values)
-    )
+    return _environment().get_template(template).render(lang=language(), title=title, **values)
 
 
 def data_uri(data: bytes, side: int = EMBEDDED_SIDE) -> str:
