@@ -52,7 +52,7 @@ def score(
     output: Annotated[
         Path | None,
         typer.Option(
-            help=tr("With --explain: write heat maps to an HTML page or a PNG picture."),
+            help=tr("With --explain: write heat maps to an HTML page or a PNG image."),
             show_default=False,
         ),
     ] = None,

@@ -1,1 +1,1 @@
-"""Results as self-contained HTML pages and as pictures."""
+"""Results as self-contained HTML pages and as PNG images."""

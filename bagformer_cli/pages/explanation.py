@@ -1,4 +1,4 @@
-"""The page and the picture of ``xmr score --explain``: which cells of the image each bag fits.
+"""The page and the PNG image of ``xmr score --explain``: which cells of the image each bag fits.
 
 Every bag has a grey copy of the image. The colour of a cell is the cosine of bag and cell; all
 copies of a title have one scale. A frame marks the best cell, whose cosine is the bag's part of
@@ -34,14 +34,14 @@ def require_explanation_file(path: Path) -> None:
     """
     if path.suffix.lower() not in {".html", ".htm", ".png"}:
         raise InputError(
-            tr("An explanation is written as an HTML page or a PNG picture."),
+            tr("An explanation is written as an HTML page or a PNG image."),
             where=path,
             expected=f"{path.stem}.html, {path.stem}.png",
         )
 
 
 def write_explanation(path: Path, image: bytes, explained: Sequence[ScoreExplanation]) -> None:
-    """Write the explanation of an image and some titles as a page or a picture.
+    """Write the explanation of an image and some titles as a page or a PNG image.
 
     Args:
         path: The file; its ending says which of the two.
@@ -75,7 +75,7 @@ def explanation_page(image: bytes, explained: Sequence[ScoreExplanation]) -> str
     shown.thumbnail((PAGE_SIDE, PAGE_SIDE), Image.Resampling.LANCZOS)
     return render(
         "explanation.html",
-        title=tr("What the score is made of"),
+        title=tr("Parts of the score"),
         image=data_uri(png(shown), PAGE_SIDE),
         forward=tr("text → image"),
         backward=tr("image → text"),

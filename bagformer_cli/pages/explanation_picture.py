@@ -1,4 +1,4 @@
-"""Draw the explanation of scores as one picture, for slides and papers.
+"""Draw the explanation of scores as one PNG image, for slides and papers.
 
 ::
 
@@ -55,7 +55,7 @@ def draw(image: Image.Image, explained: Sequence[ScoreExplanation]) -> Image.Ima
         explained: The explanations of its scores.
 
     Returns:
-        An RGB picture.
+        An RGB image.
 
     Raises:
         InputError: No installed font has the titles' characters.

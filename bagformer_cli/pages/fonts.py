@@ -46,7 +46,7 @@ def font_for(text: str, size: int) -> Font:
         tr("No installed font has all characters of this text."),
         found="".join(sorted(lacking)[:10]),
         hint=tr(
-            "Write an HTML page instead of a picture, or install a font with Chinese characters: "
+            "Write an HTML page instead of a PNG image, or install a font with Chinese characters: "
             "{command}",
             command="apt install fonts-noto-cjk",
         ),

@@ -14,7 +14,7 @@ from bagformer_cli.messages import tr
 from bagformer_cli.models.score_explanation import ScorePart
 
 OPACITY = 0.6
-"""Of the colours over the image, from 0 to 1: what is in the image stays visible."""
+"""Opacity of the colours, from 0 to 1: the image under them stays visible."""
 
 COLOURS = np.array(
     [(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)]

@@ -1,4 +1,4 @@
-"""What all pages share: templates, the frame of a page, images inside it.
+"""Templates, the frame of a page, and images inside it, for all pages.
 
 A page is one file that needs no network: styles, scripts and images are in it. Templates are in
 ``templates/``; jinja2 escapes every value, so that a title with HTML in it is shown as text.

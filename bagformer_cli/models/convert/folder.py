@@ -55,7 +55,7 @@ def build_converted(
         ConversionError: Tensors are missing, unknown or of another shape.
         CheckpointError: The model of these sizes cannot be built, or weights are not finite.
     """
-    config.data.dataset = "muge"  # published models have seen photos, not the demo's drawn pictures
+    config.data.dataset = "muge"  # not the drawn images of the demo, the default
     with torch.device("meta"):  # no memory for sizes that the checkpoint does not have
         empty = build_model(config, titles, pretrained=False, keep_cross=True)
     weights, report = assemble(shapes_of(empty))
