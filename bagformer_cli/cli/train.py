@@ -246,6 +246,8 @@ def _report(result: TrainResult) -> dict[str, Any]:
         "best_step": result.best_step,
         "stopped_early": result.stopped_early,
         "seconds": round(result.seconds, 3),
+        "pairs_per_second": result.pairs_per_second,
+        "data_wait_share": result.data_wait_share,
     }
 
 
@@ -291,6 +293,10 @@ def _show(result: TrainResult, evaluate: str, reranks: bool) -> None:
             tr("validation mean recall before training, text to image"): start,
             tr("best validation mean recall, text to image"): best,
             tr("seconds of training"): round(result.seconds, 1),
+            tr("pairs/s"): result.pairs_per_second and round(result.pairs_per_second, 1),
+            tr("waiting for data"): None
+            if result.data_wait_share is None
+            else tr("{share} % of the time", share=f"{100 * result.data_wait_share:.1f}"),
         }
     )
     console.next_steps(

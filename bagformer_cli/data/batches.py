@@ -11,10 +11,15 @@ Two titles, the first with two bags of 2 and 1 tokens, the second with one bag o
     token_index    [1, 2,   3,   6]                 the tokens of bag 0, bag 1 and bag 2
     bag_starts     [0,      2,   3]                 where each bag starts in token_index
     bag_offsets    [0,           2, 3]              title 0 owns bags 0 and 1, title 1 owns bag 2
+    token_offsets  [0,           3, 4]              title 0 owns entries 0 to 2 of token_index
 
     F.embedding_bag(token_index, states.flatten(0, 1), bag_starts, mode="sum")  →  3 bag vectors
 
 Training's batches are made in ``train_batches.py``.
+
+**What stays on the host.** Sizes and positions that the host computes with (offsets, which pairs
+match) are never moved to a GPU: reading them back would make the host wait for the GPU, and the GPU
+for the host. :meth:`Batch.to` moves what is computed with on the GPU: token ids, masks, pixels.
 
 Shapes: B images of a batch, Q titles of a batch, L tokens of the longest title, T content tokens of
 all titles, G bags of all titles, S side of an image in pixels.
@@ -26,7 +31,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from typing import Self, TypeVar
+from functools import cache
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +45,7 @@ from bagformer_cli.data.store.split import Split
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.text.bags import TokenBags
 from bagformer_cli.text.padding import pad_titles
+from bagformer_cli.vectors.transfer import to_device
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -54,7 +61,10 @@ class TextBatch:
         token_index: [T] int64, positions of the bags' tokens in the flattened [Q * L], bag by bag.
         bag_starts: [G] int64, start of each bag in ``token_index``; the offsets of
             ``torch.nn.functional.embedding_bag``.
-        bag_offsets: [Q + 1] int64, title i owns bags ``bag_offsets[i]:bag_offsets[i + 1]``.
+        bag_offsets: [Q + 1] int64, title i owns bags ``bag_offsets[i]:bag_offsets[i + 1]``. On the
+            host.
+        token_offsets: [Q + 1] int64, title i owns entries ``token_offsets[i]:token_offsets[i + 1]``
+            of ``token_index``. On the host.
     """
 
     input_ids: Tensor
@@ -62,6 +72,9 @@ class TextBatch:
     token_index: Tensor
     bag_starts: Tensor
     bag_offsets: Tensor
+    token_offsets: Tensor
+
+    ON_HOST: ClassVar[tuple[str, ...]] = ("bag_offsets", "token_offsets")
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -78,30 +91,32 @@ class TextBatch:
         ([1, 2, 3, 6], [0, 2, 3])
         """
         padded = pad_titles(tokens, pad_id)
+        bounds = np.append(padded.bag_starts, len(padded.token_index))
         return cls(
             torch.from_numpy(padded.input_ids),
             torch.from_numpy(padded.attention_mask),
             torch.from_numpy(padded.token_index),
             torch.from_numpy(padded.bag_starts),
             torch.tensor(padded.bag_offsets, dtype=torch.int64),
+            torch.from_numpy(bounds[padded.bag_offsets]),
         )
 
     def part(self, first: int, end: int) -> TextBatch:
         """Take titles ``first`` to ``end``; they keep the padding of the whole batch."""
         bags = slice(int(self.bag_offsets[first]), int(self.bag_offsets[end]))
-        ends = torch.cat([self.bag_starts, self.bag_starts.new_tensor([len(self.token_index)])])
-        tokens = slice(int(ends[bags.start]), int(ends[bags.stop]))
+        tokens = slice(int(self.token_offsets[first]), int(self.token_offsets[end]))
         return TextBatch(
             self.input_ids[first:end],
             self.attention_mask[first:end],
             self.token_index[tokens] - first * self.input_ids.shape[1],
             self.bag_starts[bags] - tokens.start,
             self.bag_offsets[first : end + 1] - bags.start,
+            self.token_offsets[first : end + 1] - tokens.start,
         )
 
     def to(self, device: torch.device | str) -> Self:
-        """Move all tensors to a device."""
-        return _to(self, device)
+        """Move what is computed with on a GPU to a device; offsets stay on the host."""
+        return _moved(self, device)
 
 
 @dataclass(frozen=True)
@@ -110,17 +125,20 @@ class Masked:
 
     Args:
         input_ids: [Q, L] int64, the titles with hidden tokens replaced.
-        targets: [Q, L] bool, the tokens to predict.
-        seeds: [B] int64, random seed of each image; it decides which patches are hidden.
+        targets: [Q, L] bool, the tokens to predict. On the host.
+        seeds: [B] int64, random seed of each image; it decides which patches are hidden. On the
+            host.
     """
 
     input_ids: Tensor
     targets: Tensor
     seeds: Tensor
 
+    ON_HOST: ClassVar[tuple[str, ...]] = ("targets", "seeds")
+
     def to(self, device: torch.device | str) -> Self:
-        """Move all tensors to a device."""
-        return _to(self, device)
+        """Move the token ids to a device."""
+        return _moved(self, device)
 
 
 @dataclass(frozen=True)
@@ -137,6 +155,8 @@ class Batch:
         query_ids: [Q] int64.
         image_ids: [B] int64.
         masked: Hidden tokens and patches; None: no masked modelling.
+
+    All whole numbers of this class stay on the host.
     """
 
     text: TextBatch
@@ -148,6 +168,15 @@ class Batch:
     query_ids: Tensor
     image_ids: Tensor
     masked: Masked | None = None
+
+    ON_HOST: ClassVar[tuple[str, ...]] = (
+        "own",
+        "positives",
+        "text_groups",
+        "image_groups",
+        "query_ids",
+        "image_ids",
+    )
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -176,8 +205,12 @@ class Batch:
         return normalised(self.raw) if self.raw.dtype == torch.uint8 else self.raw
 
     def to(self, device: torch.device | str) -> Self:
-        """Move all tensors to a device."""
-        return _to(self, device)
+        """Move pixels, titles and masked titles to a device, without waiting for a GPU."""
+        return _moved(self, device)
+
+    def pinned(self) -> Self:
+        """Copy what :meth:`to` moves to page-locked memory, from which a GPU copies it."""
+        return _each(self, lambda tensor: tensor.pin_memory())
 
 
 def image_batches(
@@ -239,15 +272,30 @@ def pixels_of(image: Image.Image, size: int) -> Tensor:
 def normalised(raw: Tensor) -> Tensor:
     """Normalise by CLIP's mean and deviation: [B, S, S, 3] uint8 to [B, 3, S, S] float32."""
     scaled = raw.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    mean = torch.tensor(CLIP_MEAN, device=raw.device).view(3, 1, 1)
-    deviation = torch.tensor(CLIP_STD, device=raw.device).view(3, 1, 1)
+    mean, deviation = _clip_constants(raw.device)
     return scaled.div_(255).sub_(mean).div_(deviation)
 
 
-def _to(batch: Item, device: torch.device | str) -> Item:
-    values = {field.name: getattr(batch, field.name) for field in fields(batch)}  # type: ignore[arg-type]
-    moved = {name: value.to(device) for name, value in values.items() if value is not None}
-    return replace(batch, **moved)  # type: ignore[type-var]
+@cache
+def _clip_constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """CLIP's mean and deviation, [3, 1, 1]; kept, because a GPU waits for each new copy."""
+    return tuple(torch.tensor(v, device=device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))  # type: ignore[return-value]
+
+
+def _moved(batch: Item, device: torch.device | str) -> Item:
+    return _each(batch, lambda tensor: to_device(tensor, device))
+
+
+def _each(batch: Item, change: Callable[[Tensor], Tensor]) -> Item:
+    """Replace the tensors of a batch that do not stay on the host, and those of its parts."""
+    changed: dict[str, Any] = {}
+    for field in fields(batch):  # type: ignore[arg-type]
+        value = getattr(batch, field.name)
+        if isinstance(value, Tensor) and field.name not in batch.ON_HOST:  # type: ignore[attr-defined]
+            changed[field.name] = change(value)
+        elif isinstance(value, (TextBatch, Masked)):
+            changed[field.name] = _each(value, change)
+    return replace(batch, **changed)  # type: ignore[type-var]
 
 
 def prefetch(make: Callable[[Item], Made], items: Iterable[Item], workers: int) -> Iterator[Made]:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.transfer import to_device
 
 
 def sum_bags(states: Tensor, text: TextBatch) -> Tensor:
@@ -45,8 +46,7 @@ def sum_bags(states: Tensor, text: TextBatch) -> Tensor:
 def content_tokens(states: Tensor, text: TextBatch) -> MultiVectors:
     """Take the states [B, L, W] of the tokens that are neither special nor padding."""
     flat = states.reshape(-1, states.shape[-1])
-    ends = torch.cat([text.bag_starts, text.bag_starts.new_tensor([len(text.token_index)])])
-    return MultiVectors(flat[text.token_index], ends[text.bag_offsets])
+    return MultiVectors(flat[text.token_index], text.token_offsets)
 
 
 def bags_as_tokens(words: Tensor, text: TextBatch) -> tuple[Tensor, Tensor, TextBatch]:
@@ -61,20 +61,22 @@ def bags_as_tokens(words: Tensor, text: TextBatch) -> tuple[Tensor, Tensor, Text
         the batch in the new layout, in which each bag is one position.
     """
     bags = sum_bags(words, text)
-    counts = text.bag_offsets.diff()
+    counts = text.bag_offsets.diff()  # on the host, as all that sizes depend on
     longest = 1 + int(counts.max())
-    title = torch.repeat_interleave(torch.arange(len(counts), device=words.device), counts)
-    rank = torch.arange(len(title), device=words.device) - text.bag_offsets[title]
+    owner = torch.arange(len(counts)).repeat_interleave(counts)
+    rank = to_device(torch.arange(len(owner)) - text.bag_offsets[owner], words.device)
+    title = to_device(owner, words.device)
     inputs = words.new_zeros(len(counts), longest, words.shape[-1])
     inputs[:, 0] = words[:, 0]
     inputs = inputs.index_put((title, rank + 1), bags)
-    mask = torch.arange(longest, device=words.device) <= counts[:, None]
+    mask = to_device(torch.arange(longest) <= counts[:, None], words.device)
     layout = TextBatch(
         input_ids=text.input_ids,
         attention_mask=mask,
         token_index=title * longest + rank + 1,
         bag_starts=torch.arange(len(title), device=words.device),
         bag_offsets=text.bag_offsets,
+        token_offsets=text.bag_offsets,
     )
     return inputs, mask, layout
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bagformer_cli.vectors.transfer import to_device
+
 
 @dataclass(frozen=True)
 class States:
@@ -39,7 +41,7 @@ class States:
         """Take the items at ``rows`` [m] int64, in that order; repeats are allowed."""
         # index_select instead of values[rows]: the backward pass of indexing adds gradients up in
         # no fixed order, so that a resumed run would differ from an unbroken one.
-        rows = rows.to(self.values.device)
+        rows = to_device(rows, self.values.device)
         mask = None if self.mask is None else self.mask.index_select(0, rows)
         return States(self.values.index_select(0, rows), mask)
 

@@ -73,14 +73,10 @@ class TextEncoder(nn.Module):
             [B, L (+ n), W]; states of padding are meaningless. With ``summary: mean``, position 0
             is the mean of the title's states.
         """
-        output: Tensor
-        if codes is not None:
-            hidden = self.bert.embeddings(input_ids=input_ids, inputs_embeds=inputs_embeds)
-            output = self.layers(hidden, attention_mask, codes)
-        else:
-            output = self.bert(
-                input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds
-            ).last_hidden_state
+        # Not self.bert(...): it reads the mask on the host to see whether there is padding, and
+        # waits for the GPU at every call.
+        hidden = self.bert.embeddings(input_ids=input_ids, inputs_embeds=inputs_embeds)
+        output = self.layers(hidden, attention_mask, codes)
         if not self.averages:
             return output
         weights = attention_mask.to(output.dtype)[:, :, None]
@@ -93,7 +89,8 @@ class TextEncoder(nn.Module):
 
         Args:
             hidden: [B, L, W] embeddings, with positions and LayerNorm applied.
-            mask: [B, L] bool, False for padding; None: every position counts.
+            mask: [B, L] bool, False for padding; or [B, 1, 1, L], what is added to the attention
+                logits; None: every position counts.
             codes: [n, W] code tokens, appended to every item.
 
         Returns:
@@ -104,7 +101,9 @@ class TextEncoder(nn.Module):
             hidden = torch.cat([hidden, codes.expand(items, -1, -1)], dim=1)
             mask = None if mask is None else F.pad(mask.bool(), (0, n), value=True)
         added = None
-        if mask is not None:
+        if mask is not None and mask.ndim == 4:
+            added = mask
+        elif mask is not None:
             least = torch.finfo(hidden.dtype).min
             added = torch.where(mask.bool(), 0.0, least).to(hidden.dtype)[:, None, None, :]
         output: Tensor = self.bert.encoder(hidden, attention_mask=added).last_hidden_state

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bagformer_cli.vectors.transfer import to_device
+
 EPSILON = 1e-5
 """Keeps the gradient of ``x^(1/8)`` finite where no negative violates the margin (x = 0)."""
 
@@ -32,6 +34,7 @@ def power_hinge_loss(
         t2i: [Q, N] unscaled scores, title to image.
         i2t: [N, Q] unscaled scores, image to title.
         positives: [Q, N] bool, the pairs that match: each is one ``i`` of the sum, none a negative.
+            Better on the host: their number is read.
         margin: m, in units of the scores.
         include_diagonal: Include j = i in the sum, as the paper's code does; adds m⁸ to each sum.
         power: 8. A larger power comes closer to the hardest negative alone.
@@ -71,7 +74,8 @@ def _over_margin(scores: Tensor, positives: Tensor, margin: float) -> tuple[Tens
 
     One row per positive pair; 0 for positives and for negatives below the margin.
     """
-    rows, columns = positives.nonzero(as_tuple=True)
+    rows, columns = to_device(positives.nonzero(), scores.device).unbind(1)
+    positives = to_device(positives, scores.device)
     scores = scores.float()
     # index_select instead of indexing: its gradient is added up in the same order in every run
     own = scores.index_select(0, rows)

@@ -45,7 +45,9 @@ def hard_negatives(scores: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
     weights = torch.nan_to_num(weights, nan=0.0)
     # 1e-6: a row whose softmax underflows still has a negative to draw
     weights = torch.where(possible[:, None], weights + 1e-6 * ~positives, torch.ones_like(weights))
-    return torch.multinomial(weights, 1).squeeze(1), possible
+    # One draw of each row, as torch.multinomial makes it (the largest ratio of weight to an
+    # exponential random number), without its checks, for which some versions wait for the GPU.
+    return (weights / torch.empty_like(weights).exponential_()).argmax(dim=1), possible
 
 
 @torch.no_grad()

@@ -38,6 +38,7 @@ from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.errors import ConfigError
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.transfer import to_device
 
 
 @dataclass
@@ -173,7 +174,7 @@ class DualEncoder(nn.Module):
             late = _projected(chosen, self.vision_proj)
         if cls is None and late is not None and self._begins_with_class:
             # Position 0 was projected with the others: take it from there.
-            cls = late.values[late.offsets[:-1].to(late.device)]
+            cls = late.values.index_select(0, to_device(late.offsets[:-1], late.device))
         elif cls is None:
             cls = F.normalize(self.vision_proj(states.values[:, 0]), dim=-1)
         retrieved_by = self._retrieved_by(cls, late)

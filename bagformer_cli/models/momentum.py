@@ -28,7 +28,8 @@ from bagformer_cli.data.batches import Batch
 from bagformer_cli.encoders.states import States
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
-from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
+from bagformer_cli.vectors.transfer import to_device
 
 
 class MomentumEncoder:
@@ -106,9 +107,9 @@ class FeatureQueue:
         slots = (self.added + skipped + torch.arange(len(items))) % size
         # Pad the new items to L: row i of ``used`` marks the vectors that item i has.
         rows = self.vectors.new_zeros(len(items), longest, items.dim)
-        used = torch.arange(longest) < items.lengths[:, None]
-        rows[used.to(rows.device)] = items.values.detach().to(rows.dtype)
-        self.vectors[slots.to(rows.device)] = rows
+        used = _used_rows(items.lengths, longest, rows.device)
+        rows.view(-1, items.dim).index_copy_(0, used, items.values.detach().to(rows.dtype))
+        self.vectors.index_copy_(0, to_device(slots, rows.device), rows)
         self.lengths[slots] = items.lengths
         self.groups[slots] = groups.cpu()
         self.added += skipped + len(items)
@@ -116,10 +117,11 @@ class FeatureQueue:
     def items(self) -> MultiVectors:
         """Return all items, in the order of the ring's slots."""
         count = len(self)
-        lengths = self.lengths[:count]
-        used = torch.arange(self.vectors.shape[1]) < lengths[:, None]
-        values = self.vectors[:count][used.to(self.vectors.device)]
-        return MultiVectors(values, torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]))
+        lengths, longest = self.lengths[:count], self.vectors.shape[1]
+        values = self.vectors[:count].view(-1, self.vectors.shape[2])
+        if bool((lengths < longest).any()):  # otherwise the ring itself is packed: no copy
+            values = values.index_select(0, _used_rows(lengths, longest, values.device))
+        return MultiVectors(values, offsets_of(lengths))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors to save."""
@@ -136,6 +138,12 @@ class FeatureQueue:
         self.lengths.copy_(tensors["lengths"])
         self.groups.copy_(tensors["groups"])
         self.added = int(tensors["added"])
+
+
+def _used_rows(lengths: Tensor, longest: int, device: torch.device) -> Tensor:
+    """Return the rows of a padded [items * longest] table that hold vectors, without waiting."""
+    used = torch.arange(longest) < lengths[:, None]
+    return to_device(used.flatten().nonzero().flatten(), device)
 
 
 @dataclass

@@ -23,6 +23,7 @@ from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.models.build import RetrievalModel, largest_image
 from bagformer_cli.models.dual import Encoded, one_each
 from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.transfer import to_device
 
 Scorer = Literal["cls", "late", "slow"]
 
@@ -129,8 +130,8 @@ def pooled_maxsim(
         return t2i, t2i.T
     t2i, i2t = maxsim(texts, images)
     if mean:
-        t2i = t2i / texts.lengths.to(t2i.device)[:, None]
-        i2t = i2t / images.lengths.to(i2t.device)[:, None]
+        t2i = t2i / to_device(texts.lengths, t2i.device)[:, None]
+        i2t = i2t / to_device(images.lengths, i2t.device)[:, None]
     if pooling == "text":
         return t2i, t2i.T
     if pooling == "image":

@@ -47,6 +47,7 @@ from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.models.cross_encoders import MatchingHead
 from bagformer_cli.models.dual import DualEncoder, Encoded, one_each
 from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.transfer import to_device
 
 MASKED = -1e4
 """The original adds this to the attention scores of a masked position."""
@@ -94,13 +95,14 @@ def lay_out(text: TextBatch, length: int, pad_id: int) -> Positions:
     missing = length - text.input_ids.shape[1]
     ids = F.pad(text.input_ids, (0, missing), value=pad_id)
     attention = F.pad(text.attention_mask.bool(), (0, missing), value=False)
-    bags = text.bag_offsets.diff()  # [B] bags of each title
+    bag_offsets = to_device(text.bag_offsets, device)
+    bags = bag_offsets.diff()  # [B] bags of each title
     title = torch.arange(len(bags), device=device)
     owner = title.repeat_interleave(bags)
-    rank = torch.arange(len(owner), device=device) - text.bag_offsets[owner]
-    first_position = text.bag_starts - text.bag_starts[text.bag_offsets[:-1]][owner]
+    rank = torch.arange(len(owner), device=device) - bag_offsets[owner]
+    first_position = text.bag_starts - text.bag_starts[bag_offsets[:-1]][owner]
     bounds = torch.cat([text.bag_starts, text.bag_starts.new_tensor([len(text.token_index)])])
-    covered = bounds[text.bag_offsets[1:]] - bounds[text.bag_offsets[:-1]]  # [B] positions in bags
+    covered = bounds[bag_offsets[1:]] - bounds[bag_offsets[:-1]]  # [B] positions in bags
     # starts[i, j]: first position of bag j of title i. Bags after its own are the padding
     # positions: bag `bags` starts at position `covered`, and so on one by one.
     column = torch.arange(length, device=device)[None, :]

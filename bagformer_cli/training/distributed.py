@@ -13,12 +13,16 @@ the processes, the gradients of a process's own rows; :meth:`Processes.all_reduc
 sums the gradients of the parameters. Both sums together are the gradient of the whole batch,
 whatever the loss is. ``DistributedDataParallel`` would average the gradients of separate losses,
 which is wrong as soon as negatives come from other processes.
+
+With GPUs, vectors and gradients travel by nccl. Numbers that the host decides with (row counts, a
+signal to stop, which pairs match) travel by gloo from the host's memory: reading them from a GPU
+would make the host wait for it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,7 +34,7 @@ from torch import Tensor, nn
 
 from bagformer_cli.errors import ConfigError
 from bagformer_cli.messages import tr
-from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
 
 _TIMEOUT = timedelta(hours=6)  # the other processes wait while the main process evaluates
 _OTHER_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -73,8 +77,7 @@ class Processes:
         """Concatenate the multi-vector embeddings of every process, with gradients."""
         if self.world_size == 1:
             return items
-        lengths = self.all_gather(items.lengths.to(items.device)).cpu()
-        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        offsets = offsets_of(self.all_gather(items.lengths))
         return MultiVectors(self.all_gather(items.values), offsets)
 
     def all_reduce_gradients(self, model: nn.Module) -> None:
@@ -84,7 +87,7 @@ class Processes:
         trained = [p for p in model.parameters() if p.requires_grad]
         # A parameter that no loss reached on any process keeps ``grad=None``, as on one process:
         # a gradient of zeros would make AdamW apply weight decay to it.
-        reached = torch.tensor([float(p.grad is not None) for p in trained], device=_device())
+        reached = torch.tensor([float(p.grad is not None) for p in trained])
         dist.all_reduce(reached)
         trained = [p for p, count in zip(trained, reached.tolist(), strict=True) if count]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
@@ -98,17 +101,18 @@ class Processes:
         """Sum a number over the processes."""
         if self.world_size == 1:
             return number
-        value = torch.tensor(number, dtype=torch.float64, device=_device())
+        value = torch.tensor(number, dtype=torch.float64)
         dist.all_reduce(value)
         return float(value)
 
-    def all_reduce_mean(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """Average each figure over the processes; all must pass the same names in one order."""
+    def all_reduce_mean(self, numbers: Sequence[float]) -> list[float]:
+        """Average each number over the processes; all must pass as many in the same order."""
         if self.world_size == 1:
-            return dict(figures)
-        values = torch.tensor(list(figures.values()), dtype=torch.float64, device=_device())
+            return list(numbers)
+        values = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(values)
-        return dict(zip(figures, (values / self.world_size).tolist(), strict=True))
+        means: list[float] = (values / self.world_size).tolist()
+        return means
 
     def broadcast_object(self, value: Any) -> Any:
         """Return the main process's value on every process."""
@@ -153,7 +157,7 @@ class Processes:
             raise _wrong_world_size("training.processes", self.world_size, expected)
 
     def _row_counts(self, count: int) -> list[int]:
-        own = torch.tensor([count], device=_device())
+        own = torch.tensor([count])
         counts = [torch.empty_like(own) for _ in range(self.world_size)]
         dist.all_gather(counts, own)
         return [int(n) for n in counts]
@@ -197,9 +201,10 @@ def join_process_group() -> Processes:
                 raise _wrong_world_size(name, 1, int(count))
         return SINGLE_PROCESS
     if not dist.is_initialized():
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        if backend == "nccl":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        backend = "gloo"
+        if torch.cuda.is_available():
+            torch.cuda.set_device(_own_card())
+            backend = "cpu:gloo,cuda:nccl"
         dist.init_process_group(backend, timeout=_TIMEOUT)
     if dist.get_world_size() != wanted:
         raise _wrong_world_size("WORLD_SIZE", dist.get_world_size(), wanted)
@@ -222,5 +227,19 @@ def _wrong_world_size(where: str, found: int, expected: int) -> ConfigError:
     )
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _own_card() -> int:
+    """Return the number of this process's GPU.
+
+    Raises:
+        ConfigError: This machine has fewer GPUs than processes: nccl refuses two on one card.
+    """
+    number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= count:
+        raise ConfigError(
+            tr("There are more processes than GPUs on this machine."),
+            where="--nproc-per-node",
+            found=int(os.environ.get("LOCAL_WORLD_SIZE", str(number + 1))),
+            expected=tr("at most {n}", n=count),
+            hint=tr("To train on the CPU, hide the GPUs: CUDA_VISIBLE_DEVICES= torchrun ..."),
+        )
+    return number

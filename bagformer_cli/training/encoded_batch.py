@@ -22,6 +22,10 @@ from bagformer_cli.models.momentum import MomentumEncoder
 from bagformer_cli.models.scorers import ScoreMatrix, Scorer, score_matrix
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.teacher import Teacher
+from bagformer_cli.vectors.transfer import to_device
+
+Figure = float | Tensor
+"""A number for the log; a scalar tensor is not read before it is needed."""
 
 
 @dataclass
@@ -69,7 +73,8 @@ class EncodedBatch:
             uses it.
         start: Position of the chunk's first image in the batch.
         batch_size: Images of the whole batch of this process; ``len(batch)`` unless it is a chunk.
-        report: Figures to log next to the losses; objectives add to it.
+        report: Figures to log next to the losses; objectives add to it. A tensor of the device is
+            read only when the log is written.
     """
 
     context: Context
@@ -80,7 +85,7 @@ class EncodedBatch:
     momentum: tuple[Encoded, Encoded] | None = None
     start: int = 0
     batch_size: int = 0
-    report: dict[str, float] = field(default_factory=dict)
+    report: dict[str, Figure] = field(default_factory=dict)
     _matrices: dict[Scorer, ScoreMatrix] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -115,8 +120,14 @@ class EncodedBatch:
     def _all_images(self) -> Encoded:
         return gather_images(self.context.processes, self.images)
 
+    @cached_property
+    def positives_on_device(self) -> Tensor:
+        """:meth:`positives` where the vectors are."""
+        return to_device(self.positives, self.texts.cls.device)
+
+    @cached_property
     def positives(self) -> Tensor:
-        """Say which pairs of :meth:`scores` match: [Q, N] bool, titles of all processes."""
+        """Which pairs of :meth:`scores` match: [Q, N] bool, titles of all processes; host."""
         processes = self.context.processes
         if processes.world_size == 1:
             return self.own_positives()
@@ -127,23 +138,23 @@ class EncodedBatch:
         return processes.all_gather(self.own_pairs())
 
     def own_positives(self) -> Tensor:
-        """Say which pairs of this process's titles and images match: [Q, B] bool."""
+        """Say which pairs of this process's titles and images match: [Q, B] bool, on the host."""
         if self.context.config.objectives.share_positives:
             return self.batch.positives
-        places = torch.arange(len(self.batch), device=self.batch.own.device)
+        places = torch.arange(len(self.batch))
         return self.batch.own[:, None] == places
 
     def own_pairs(self) -> Tensor:
-        """Mark each title's own image among the images of all processes: [Q, N] bool."""
+        """Mark each title's own image among the images of all processes: [Q, N] bool, host."""
         batch, processes = self.batch, self.context.processes
-        columns = torch.arange(len(batch) * processes.world_size, device=batch.own.device)
+        columns = torch.arange(len(batch) * processes.world_size)
         return (batch.own[:, None] + processes.rank * len(batch)) == columns
 
     def match(self, text_groups: Tensor, image_groups: Tensor) -> Tensor:
-        """Say which of any titles [Q] and images [N] match, by their groups: [Q, N] bool."""
+        """Say which of any titles [Q] and images [N] match, by their groups: [Q, N] bool, host."""
         assert self.context.positives is not None, "Context.positives is needed here"
-        found = self.context.positives.matrix(text_groups.cpu().numpy(), image_groups.cpu().numpy())
-        return torch.from_numpy(found).to(text_groups.device)
+        found = self.context.positives.matrix(text_groups.numpy(), image_groups.numpy())
+        return torch.from_numpy(found)
 
 
 def gather_images(processes: Processes, images: Encoded, *, states: bool = False) -> Encoded:

@@ -4,28 +4,31 @@ One optimizer step (:meth:`Trainer._step`)::
 
     learning rate → for each of ``accumulate`` batches: accumulate_gradients()
                   → sum gradients over processes → clip → AdamW → clamp temperature
-                  → update the momentum encoder and the average of the weights → log
+                  → update the momentum encoder and the average of the weights
+                  → keep the figures, and read them if a line of the log is due
+
+No step reads a number from the GPU (``step_figures``), so that the host queues the next step while
+the GPU computes.
 
 A run folder is written by the main process only.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.batches import Batch
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.train_batches import TrainBatches
-from bagformer_cli.errors import NotFiniteError, TrainingError, listed
+from bagformer_cli.errors import NotFiniteError
 from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
@@ -33,6 +36,7 @@ from bagformer_cli.models.checkpoint import save_model
 from bagformer_cli.models.momentum import tensors_under
 from bagformer_cli.progress import SILENT, Progress, Task
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
+from bagformer_cli.training.encoded_batch import Figure
 from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.interrupt import stop_on_signal
 from bagformer_cli.training.memory_estimate import count_parameters, peak_memory_mb
@@ -40,6 +44,8 @@ from bagformer_cli.training.metrics_log import MetricsLog, NoLog
 from bagformer_cli.training.mined_batches import BatchMiner
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from bagformer_cli.training.resume import TrainState, load_state, rng_state, save_state
+from bagformer_cli.training.run_record import record_end
+from bagformer_cli.training.step_figures import StepFigures, diverged
 from bagformer_cli.training.task import RetrievalTask, StepOutput
 from bagformer_cli.training.teacher import Teacher
 from bagformer_cli.training.validation import Validation
@@ -70,6 +76,9 @@ class TrainResult:
         best: Best validation mean recall, in [0, 1]; None without a validation split.
         best_step: The step of ``best``.
         seconds: Time spent in training steps, including those before a resume.
+        pairs_per_second: Titles with their images trained on in a second of ``seconds``; None: no
+            step was taken.
+        data_wait_share: Share of ``seconds`` in which a step waited for its batch, in [0, 1].
         parameters: Numbers that are trained, and all numbers of the model.
         start: Validation mean recall before the first step, in [0, 1]; None: not measured.
         stopped_early: Whether ``training.early_stopping`` ended it.
@@ -83,6 +92,8 @@ class TrainResult:
     best: float | None
     best_step: int | None
     seconds: float
+    pairs_per_second: float | None = None
+    data_wait_share: float | None = None
     parameters: tuple[int, int] = (0, 0)
     start: float | None = None
     stopped_early: bool = False
@@ -154,6 +165,7 @@ class Trainer:
             if self.average is not None:
                 self.average.load_state_dict(tensors_under(kept, "ema"))
             self.miner.restore(last, self.state)
+        self.figures = StepFigures(self.state, processes)
         settings = config.training
         self.steps_per_epoch = max(1, self.batches.per_epoch // settings.accumulate)
         all_steps = settings.epochs * self.steps_per_epoch
@@ -214,6 +226,13 @@ class Trainer:
                         break
             if not interrupted:
                 self.validation.warn_if_not_above_start(state)
+        speed = {
+            "seconds": round(state.seconds, 3),
+            "pairs_per_second": state.pairs / state.seconds if state.seconds else None,
+            "data_wait_share": state.waited / state.seconds if state.seconds else None,
+        }
+        if is_main:
+            record_end(self.run, state.step, speed)
         return TrainResult(
             self.run,
             state.step,
@@ -223,6 +242,8 @@ class Trainer:
             state.best,
             state.best_step,
             state.seconds,
+            pairs_per_second=speed["pairs_per_second"],
+            data_wait_share=speed["data_wait_share"],
             parameters=count_parameters(self.model),
             start=state.first,
             stopped_early=exhausted and state.step < self.total_steps,
@@ -239,11 +260,16 @@ class Trainer:
         settings, state = self.config.training, self.state
         rate = learning_rate(state.step, self.schedule_steps, settings)
         set_learning_rate(self.optimizer, rate)
-        figures: dict[str, float] = {}
+        figures: dict[str, Figure] = {}
+        waited = 0.0
         for _ in range(settings.accumulate):
+            asked = time.perf_counter()
+            batch = next(stream)
+            waited += time.perf_counter() - asked
+            state.pairs += len(batch.text) * self.processes.world_size
             output = accumulate_gradients(
                 self.task,
-                self._next_batch(stream, figures),
+                batch.to(self.model.device),
                 epoch=state.step / self.steps_per_epoch,
                 number=state.batches,
                 chunk=settings.micro_batch_size,
@@ -253,16 +279,11 @@ class Trainer:
             state.batches += 1
             for name, value in _figures(output).items():
                 figures[name] = figures.get(name, 0.0) + value / settings.accumulate
-        figures = self.processes.all_reduce_mean(figures)
-        self._require_finite(figures)
         # Clip after the sum, so that the norm is that of the whole batch on every process.
         self.processes.all_reduce_gradients(self.model)
-        # Without clipping the norm is measured all the same: a gradient that is not finite would
-        # spoil every weight.
-        limit = math.inf if settings.clip is None else settings.clip
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        figures["gradient_norm"] = float(norm)
-        self._require_finite({"gradient_norm": figures["gradient_norm"]})
+        # Without clipping the norm is measured all the same: a gradient that is not finite spoils
+        # every weight, and the norm tells it before they are saved.
+        figures["gradient_norm"] = self._clip_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.model.clamp_temperature()
@@ -271,34 +292,36 @@ class Trainer:
         if self.average is not None:
             self.average.update()
         state.step += 1
-        figures["step_seconds"] = time.perf_counter() - start
-        state.seconds += figures["step_seconds"]
-        state.add_figures(figures)
+        state.waited += waited
+        seconds = time.perf_counter() - start
+        state.seconds += seconds
+        self.figures.keep(state.step, figures | {"data_seconds": waited, "step_seconds": seconds})
         shown = self._log(log, rate) if self._is_due(settings.log_every) else {}
         bar.advance(1, **shown)
 
-    def _next_batch(self, stream: Iterator[Batch], figures: dict[str, float]) -> Batch:
-        """Take the next batch; adds the time until it was there to ``figures``."""
-        start = time.perf_counter()
-        batch = next(stream)
-        waited = time.perf_counter() - start
-        figures["data_seconds"] = figures.get("data_seconds", 0.0) + waited
-        return batch.to(self.model.device)
+    def _clip_gradients(self) -> Tensor:
+        """Clip the gradients if ``training.clip`` is set; returns their norm before."""
+        parameters, clip = list(self.model.parameters()), self.config.training.clip
+        if clip is None:  # only measured: clip_grad_norm_ would write every gradient again
+            return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        return nn.utils.clip_grad_norm_(parameters, clip)
 
     def _mine(self) -> bool:
         """Mine the batches of a new epoch; returns whether they changed."""
         try:
             return self.miner.mine(self.state.step // self.steps_per_epoch, self.state)
         except NotFiniteError as error:
-            raise self._diverged(error.message) from error
+            raise diverged(self.state.step + 1, error.message) from error
 
     def _log(self, log: MetricsLog, rate: float) -> dict[str, str]:
         """Write the means since the last line; returns what the progress bar shows of them."""
+        self.figures.read()
         state = self.state
         means = state.take_means()
         images = self.config.training.batch_size * self.config.training.accumulate
         seconds = max(means.pop("step_seconds", 0.0), 1e-9)
-        waited = means.pop("data_seconds", 0.0)
+        speed = images * self.config.data.titles_per_image / seconds
+        waited = means.pop("data_seconds", 0.0) / seconds
         guess = self.task.random_guess_losses(self.config.training.batch_size)
         log.write(
             "train",
@@ -310,11 +333,13 @@ class Trainer:
                 "epoch": state.step / self.steps_per_epoch,
                 "seconds": round(state.seconds, 3),
                 "samples_per_second": round(images / seconds, 2),
-                "data_wait_share": round(waited / seconds, 4),
+                "pairs_per_second": round(speed, 2),
+                "data_wait_share": round(waited, 4),
                 "memory_mb": peak_memory_mb(self.model.device),
             },
         )
-        return {
+        rates = {tr("pairs/s"): f"{speed:,.3g}", tr("waiting for data"): f"{waited:.0%}"}
+        return rates | {
             LOSS_NAMES.get(name, name.removesuffix("_loss")): tr(
                 "{value} (random guess {guess})", value=f"{means[name]:.3f}", guess=f"{value:.2f}"
             )
@@ -322,37 +347,21 @@ class Trainer:
             if name in means
         }
 
-    def _require_finite(self, figures: Mapping[str, float]) -> None:
-        """Raise unless all figures of a step are finite: the weights are not changed then."""
-        broken = {name: value for name, value in figures.items() if not math.isfinite(value)}
-        if broken:
-            raise self._diverged(listed(f"{name} = {value}" for name, value in broken.items()))
-
-    def _diverged(self, found: str) -> TrainingError:
-        return TrainingError(
-            tr("The training diverged: a number is not finite."),
-            where=tr("step {step}", step=self.state.step + 1),
-            found=found,
-            hint=tr(
-                "Try a lower training.learning_rate, training.clip=1, more "
-                "training.warmup_steps, or training.precision=fp32; then continue from the "
-                "last good state with --resume."
-            ),
-        )
-
     def _evaluate(self, log: MetricsLog) -> float | None:
         """Let the main process evaluate, the average if there is one, while the others wait."""
+        self.figures.read()
         applied = nullcontext() if self.average is None else self.average.applied()
         try:
             with applied:
                 return self.validation.measure(self.state, log) if self.processes.is_main else None
         except NotFiniteError as error:  # before last/ and best/ are written
-            raise self._diverged(error.message) from error
+            raise diverged(self.state.step + 1, error.message) from error
         finally:
             self.processes.barrier()
 
     def _save_last(self) -> None:
         """Write ``last/``: the model and all that a resumed run needs."""
+        self.figures.read()  # raises if a step diverged
         rng_states = self.processes.all_gather_object(rng_state())
         if self.processes.is_main:
             with atomic_folder(self.run / "last") as folder:
@@ -367,11 +376,11 @@ class Trainer:
         self.processes.barrier()
 
 
-def _figures(output: StepOutput) -> dict[str, float]:
-    """Return the losses, their weights and weighted sum, and the report of a batch as numbers."""
-    losses = {name: float(loss.detach()) for name, loss in output.losses.items()}
+def _figures(output: StepOutput) -> dict[str, Figure]:
+    """Return the losses, their weights and weighted sum, and the report of a batch, unread."""
+    losses = {name: loss.detach().double() for name, loss in output.losses.items()}
     weights = {f"{name}_weight": output.weights[name] for name in losses}
-    return {"loss": float(output.total.detach()), **losses, **weights, **output.report}
+    return {"loss": output.total.detach().double(), **losses, **weights, **output.report}
 
 
 def _use_bf16(precision: str, device: torch.device) -> bool:

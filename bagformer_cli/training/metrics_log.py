@@ -5,8 +5,9 @@
 (recall). The ``valid`` line of step 0 is the recall before training; ``above_start`` of the later
 ones is the difference from it in mean recall, text to image, in percentage points. The object
 ``chance`` of a ``train`` line holds the random-guess losses; ``samples_per_second`` counts images,
-``data_wait_share`` is the share of the time in which a step waited for its batch, ``memory_mb`` the
-most memory used so far (of the GPU, if there is one).
+``pairs_per_second`` titles with their images, ``data_wait_share`` is the share of the time in which
+a step waited for its batch, ``memory_mb`` the most memory used so far (of the GPU, if there is
+one).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 from bagformer_cli.files import write_text
 
 FILE = "metrics.jsonl"
+SPEED = ("samples_per_second", "pairs_per_second", "data_wait_share", "memory_mb", "seconds")
 
 
 class MetricsLog:
@@ -122,7 +124,7 @@ def board_scalars(kind: str, values: Mapping[str, Any]) -> list[tuple[str, float
         if name.endswith("_weight"):
             continue
         group = "2_loss" if name.endswith("loss") else "4_details"
-        if name in ("samples_per_second", "data_wait_share", "memory_mb", "seconds"):
+        if name in SPEED:
             group = "3_speed"
         found.append((f"{group}/{name}", value))
     return found

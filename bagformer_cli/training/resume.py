@@ -48,6 +48,8 @@ class TrainState:
         best: Best validation mean recall so far, in [0, 1]; None before the first evaluation.
         best_step: The step of ``best``.
         seconds: Time spent in training steps, including those before a resume.
+        waited: The part of ``seconds`` in which a step waited for its batch.
+        pairs: Titles with their images that were trained on, as often as they were shown.
         first: Validation mean recall before the first step.
         compared: Recall that the next gain is compared with (``training.early_stopping``).
         stale: Evaluations in a row without a gain.
@@ -61,6 +63,8 @@ class TrainState:
     best: float | None = None
     best_step: int | None = None
     seconds: float = 0.0
+    waited: float = 0.0
+    pairs: int = 0
     first: float | None = None
     compared: float | None = None
     stale: int = 0
@@ -74,6 +78,11 @@ class TrainState:
         for name, value in figures.items():
             self.window[name] = self.window.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
+
+    def add_seconds(self, seconds: float) -> None:
+        """Add time that belongs to all steps of the window."""
+        self.seconds += seconds
+        self.window["step_seconds"] = self.window.get("step_seconds", 0.0) + seconds
 
     def take_means(self) -> dict[str, float]:
         """Return each figure's mean over the steps that had it, and empty the window.

@@ -5,7 +5,11 @@
     {"started": {"date": "2026-05-04T10:20:30+08:00", "command": "xmr train …", "commit": "1a2b…",
                  "versions": {"xmr": …, "torch": …}, "machine": {"cpu": …, "memory_gb": …, …},
                  "config": {"seed": 0, "data": {…}, …}},
-     "resumed": [{…, "step": 240}]}
+     "resumed": [{…, "step": 240}],
+     "ended": {"date": …, "step": 480, "seconds": 310.5, "pairs_per_second": 402.1,
+               "data_wait_share": 0.02}}
+
+``ended`` is that of the last time that training returned: at its end, or interrupted.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -52,6 +57,22 @@ def record_resume(run: Path, step: int, world_size: int = 1) -> None:
         record["resumed"].append({**_now(world_size), "step": step})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         record = {"started": None, "resumed": [{**_now(world_size), "step": step}]}
+    _write(run, record)
+
+
+def record_end(run: Path, step: int, speed: Mapping[str, float | None]) -> None:
+    """Write to ``run.json`` how far training came and how fast it was.
+
+    Args:
+        run: The run folder. A missing or damaged record is left as it is.
+        step: Optimizer steps done.
+        speed: ``seconds``, ``pairs_per_second`` and ``data_wait_share`` of the whole run.
+    """
+    try:
+        record = json.loads((run / FILE).read_text(encoding="utf-8"))
+        record["ended"] = {"date": _date(), "step": step, **speed}
+    except (OSError, ValueError, TypeError):
+        return
     _write(run, record)
 
 
@@ -97,7 +118,7 @@ def _now(world_size: int) -> dict[str, Any]:
     package = Path(bagformer_cli.__file__).parents[1]
     total = memory()
     return {
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "date": _date(),
         "command": shlex.join(["xmr", *sys.argv[1:]]),
         "directory": str(Path.cwd()),
         "commit": commit_of(Path.cwd()),
@@ -118,6 +139,10 @@ def _now(world_size: int) -> dict[str, Any]:
             ],
         },
     }
+
+
+def _date() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def commit_of(folder: Path) -> str | None:

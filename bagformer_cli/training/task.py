@@ -31,7 +31,7 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.models.momentum import tensors_under
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
-from bagformer_cli.training.encoded_batch import Context, EncodedBatch
+from bagformer_cli.training.encoded_batch import Context, EncodedBatch, Figure
 from bagformer_cli.training.memory_estimate import check_memory
 from bagformer_cli.training.objectives import (
     MatrixObjective,
@@ -56,7 +56,7 @@ class StepOutput:
 
     losses: Losses
     weights: dict[str, float]
-    report: dict[str, float] = field(default_factory=dict)
+    report: dict[str, Figure] = field(default_factory=dict)
 
     @property
     def total(self) -> Tensor:
@@ -189,10 +189,11 @@ class RetrievalTask(nn.Module):
         }
 
     def output(
-        self, losses: Losses, objectives: Sequence[Objective], report: Mapping[str, float]
+        self, losses: Losses, objectives: Sequence[Objective], report: Mapping[str, Figure]
     ) -> StepOutput:
         """Put losses and weights into the order of the objectives."""
-        temperature = {"temperature": float(self.model.temperature.detach())}
+        # Converted, so a copy: the optimizer changes the temperature before the log reads it.
+        temperature: dict[str, Figure] = {"temperature": self.model.temperature.detach().double()}
         return StepOutput(
             {o.name: losses[o.name] for o in objectives},
             {o.name: o.weight for o in objectives},

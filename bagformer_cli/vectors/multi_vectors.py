@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
+from bagformer_cli.vectors.transfer import to_device
 
 
 def offsets_of(lengths: Tensor) -> Tensor:
@@ -224,7 +225,7 @@ class MultiVectors:
         ]
         order = torch.cat(rows).argsort()
         values = torch.cat([part.values for part in parts])
-        return MultiVectors(values.index_select(0, order.to(values.device)), offsets)
+        return MultiVectors(values.index_select(0, to_device(order, values.device)), offsets)
 
     @staticmethod
     def concatenate(parts: Sequence[MultiVectors]) -> MultiVectors:
@@ -293,7 +294,7 @@ class MultiVectors:
         """
         sums = self.values.new_zeros(len(self), self.dim)
         sums = sums.index_add(0, self._item_of_vector(), self.values)
-        return sums / self._lengths.to(self.device).clamp(min=1)[:, None]
+        return sums / to_device(self._lengths, self.device).clamp(min=1)[:, None]
 
     def rows(self, rows: Tensor) -> Tensor:
         """Return the vectors at ``rows`` […] as float32 […, D]; int8 without scales."""
@@ -302,11 +303,11 @@ class MultiVectors:
 
     def _take(self, rows: Tensor) -> Tensor:
         """Return the stored vectors at ``rows`` [m], five times as fast as ``values[rows]``."""
-        return self.values.index_select(0, rows.to(self.device))
+        return self.values.index_select(0, to_device(rows, self.device))
 
     def _item_of_vector(self) -> Tensor:
         """Return the item [N] int64 that owns each vector."""
-        return torch.arange(len(self)).repeat_interleave(self._lengths).to(self.device)
+        return to_device(torch.arange(len(self)).repeat_interleave(self._lengths), self.device)
 
     def _per_vector(self, per_item: Tensor) -> Tensor:
         """Give each vector its item's number: [n] -> [N, 1]."""

@@ -41,5 +41,5 @@ def weights(path: Path) -> dict[str, Tensor]:
 def losses(path: Path) -> list[dict[str, Any]]:
     """Read the training lines of the log, without times and memory."""
     lines = read_metrics(path, "train")
-    times = {"seconds", "samples_per_second", "data_wait_share", "memory_mb"}
+    times = {"seconds", "samples_per_second", "pairs_per_second", "data_wait_share", "memory_mb"}
     return [{k: v for k, v in line.items() if k not in times} for line in lines]

@@ -73,9 +73,8 @@ def learned(kind: str, folder: Path, processes: Processes) -> dict[str, Tensor]:
         output = accumulate_gradients(
             task, batches.batch(number), epoch=0.5, number=number, chunk=chunk
         )
-        figures = processes.all_reduce_mean(
-            {name: float(x.detach()) for name, x in output.losses.items()}
-        )
+        means = processes.all_reduce_mean([float(x.detach()) for x in output.losses.values()])
+        figures = dict(zip(output.losses, means, strict=True))
         processes.all_reduce_gradients(model)
     kept = {
         f"gradient.{name}": p.grad

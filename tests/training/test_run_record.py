@@ -32,12 +32,21 @@ def test_a_run_records_how_it_was_made_and_each_resume(
     assert {"xmr", "python", "torch", "timm", "transformers"} <= started["versions"].keys()
     assert started["machine"]["cores"] >= 1
     assert started["date"][:2] == "20"
-    again = xmr("train", "--resume", "--output-dir", "r", "--set", "training.max_steps=3")
+    assert "pairs/s" in run.out
+    assert "waiting for data" in run.out
+    assert record["ended"]["step"] == 2
+    again = xmr("train", "--resume", "--output-dir", "r", "--set", "training.max_steps=3", "--json")
     assert again.code == 0, again.err
+    report = again.json()
+    assert report["pairs_per_second"] == pytest.approx(24 / report["seconds"], rel=1e-3)
+    assert 0 <= report["data_wait_share"] < 1
+    ended = json.loads(Path("r/run.json").read_text("utf-8"))["ended"]
+    assert (ended["step"], ended["seconds"]) == (3, report["seconds"])
+    assert ended["pairs_per_second"] == report["pairs_per_second"]
     record = json.loads(Path("r/run.json").read_text("utf-8"))
     assert (record["started"], [one["step"] for one in record["resumed"]]) == (started, [2])
     for line in read_metrics("r", "train"):
-        assert line["samples_per_second"] > 0
+        assert line["samples_per_second"] == line["pairs_per_second"] > 0
         assert 0 <= line["data_wait_share"] <= 1
         assert line["memory_mb"] > 50
         assert "step_seconds" not in line

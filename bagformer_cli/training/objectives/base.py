@@ -27,7 +27,7 @@ How to add an objective:
 
            def loss(self, batch):
                scores = batch.scores("late")
-               return agreement_loss(scores.t2i, scores.i2t, batch.positives())
+               return agreement_loss(scores.t2i, scores.i2t, batch.positives_on_device)
 
 3. Add the class to ``OBJECTIVES`` in ``objectives/__init__.py``.
 4. Add its weight to ``config.ObjectivesConfig`` and write a mode (``configs/modes/``) that sets it.

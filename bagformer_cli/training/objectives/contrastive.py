@@ -40,6 +40,7 @@ from bagformer_cli.training.encoded_batch import Context, EncodedBatch
 from bagformer_cli.training.memory_estimate import matrix_bytes
 from bagformer_cli.training.objectives.base import MatrixObjective, Objective
 from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.transfer import to_device
 
 
 class ContrastiveObjective(MatrixObjective):
@@ -89,15 +90,19 @@ class ContrastiveObjective(MatrixObjective):
         if batch.momentum is not None:
             both = self._soft_targets(batch)
             return momentum_contrastive_loss(*both, batch.soft_target_weight, self._temperature)
-        settings, positives = self.settings, batch.positives()
+        settings = self.settings
         t2i, i2t = batch.scores(self.scorer).both
         if settings.loss == "power_hinge":
             return power_hinge_loss(
-                t2i, i2t, positives, settings.margin, include_diagonal=settings.include_diagonal
+                t2i,
+                i2t,
+                batch.positives,
+                settings.margin,
+                include_diagonal=settings.include_diagonal,
             )
         if settings.loss == "triplet":
-            return triplet_loss(t2i, i2t, positives, settings.margin)
-        return contrastive_loss(t2i, i2t, positives, self._temperature)
+            return triplet_loss(t2i, i2t, batch.positives, settings.margin)
+        return contrastive_loss(t2i, i2t, batch.positives_on_device, self._temperature)
 
     def random_guess_loss(self, batch_size: int) -> float:
         """Return ln of the number of candidates, or the hinge losses' value at equal scores."""
@@ -173,12 +178,12 @@ class ContrastiveObjective(MatrixObjective):
         t2i = SoftTargets(
             fast_scores(config, scorer, texts, all_images)[0],
             soft_t2i,
-            batch.match(text_groups, all_image_groups),
+            to_device(batch.match(text_groups, all_image_groups), texts.device),
         )
         i2t = SoftTargets(
             fast_scores(config, scorer, all_texts, images)[1],
             soft_i2t,
-            batch.match(all_text_groups, image_groups).T,
+            to_device(batch.match(all_text_groups, image_groups), texts.device).T,
         )
         # Only now: an item must not be its own negative from the queue.
         if self.queues is not None:
@@ -193,5 +198,5 @@ def _append(
     """Append a queue's items and groups to a batch's."""
     if not len(queue):  # the first batch of a run
         return items, groups
-    queued = queue.groups[: len(queue)].to(groups.device)
-    return MultiVectors.concatenate([items, queue.items()]), torch.cat([groups, queued])
+    queued = torch.cat([groups, queue.groups[: len(queue)]])
+    return MultiVectors.concatenate([items, queue.items()]), queued

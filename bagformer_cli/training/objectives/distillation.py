@@ -24,6 +24,7 @@ from bagformer_cli.models.scorers import ScoreMatrix, own_scorer
 from bagformer_cli.training.encoded_batch import Context, EncodedBatch, gather_images, gather_rows
 from bagformer_cli.training.memory_estimate import matrix_bytes
 from bagformer_cli.training.objectives.base import MatrixObjective, Objective
+from bagformer_cli.vectors.transfer import to_device
 
 
 class DistillationObjective(MatrixObjective):
@@ -81,7 +82,7 @@ class DistillationObjective(MatrixObjective):
             titles = len(batch.batch.own)
             first = processes.rank * titles
             rows = student.t2i.detach()[first : first + titles]
-            known = nearest_candidates(rows, batch.own_pairs(), count)
+            known = nearest_candidates(rows, to_device(batch.own_pairs(), rows.device), count)
         return gather_rows(processes, teacher.scores(texts, images, known))
 
 

@@ -32,6 +32,7 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.training.encoded_batch import Context, EncodedBatch
 from bagformer_cli.training.objectives.base import Objective, PairObjective
+from bagformer_cli.vectors.transfer import to_device
 
 
 class MaskedTokenObjective(PairObjective):
@@ -66,7 +67,9 @@ class MaskedTokenObjective(PairObjective):
             with torch.no_grad():
                 momentum_images = chunk.momentum[1]
                 soft = _token_logits(self.context.momentum.model, batch, momentum_images)
-        targets = batch.text.input_ids[_masked(batch).targets]
+        # Which tokens are hidden is known on the host, and with it the number of rows.
+        places = _hidden_tokens(batch)
+        targets = batch.text.input_ids.flatten().index_select(0, places)
         logits = _token_logits(self.context.model, batch, chunk.images)
         return masked_token_losses(logits, targets, soft, alpha).sum() / max(1.0, prepared)
 
@@ -81,8 +84,8 @@ class HiddenPatches:
 
     Attributes:
         count: Hidden patches a process, the mean over processes.
-        places: [B, P] bool, the hidden patches.
-        index: [B, P] int64, each patch's row in ``candidates``.
+        places: [B, P] bool, the hidden patches. On the host.
+        index: [B, P] int64, each patch's row in ``candidates``. On the host.
         candidates: [C, F] features of all patches of all processes' images.
     """
 
@@ -110,16 +113,16 @@ class MaskedPatchObjective(PairObjective):
         processes = self.context.processes
         share = self.context.config.objectives.masking.patches
         features, valid = self._patches(batch.images)
-        seeds = _masked(batch.batch).seeds.cpu().numpy()
-        places = hidden_patches(seeds, valid.cpu().numpy(), share)
+        places = hidden_patches(_masked(batch.batch).seeds.numpy(), valid.numpy(), share)
         count = processes.all_reduce_sum(float(places.sum())) / processes.world_size
         # Padding regions are no candidates: count the valid ones, row by row, over all processes.
         index = valid.flatten().cumsum(0).view_as(valid) - 1
         if processes.world_size > 1:
             counts = processes.all_gather_object(int(valid.sum()))
             index = index + sum(counts[: processes.rank])
-        candidates = processes.all_gather(features[valid])
-        return HiddenPatches(count, torch.from_numpy(places).to(valid.device), index, candidates)
+        rows = to_device(valid.flatten().nonzero().flatten(), features.device)
+        candidates = processes.all_gather(features.flatten(0, 1).index_select(0, rows))
+        return HiddenPatches(count, torch.from_numpy(places), index, candidates)
 
     def loss(self, chunk: EncodedBatch, prepared: HiddenPatches) -> Tensor:
         """Sum the NCE of the chunk's hidden patches, divided by the batch's count.
@@ -127,30 +130,35 @@ class MaskedPatchObjective(PairObjective):
         Each image is read next to its first title.
         """
         batch, head = chunk.batch, _cross(self.context.model)
+        device = chunk.images.cls.device
         own = slice(chunk.start, chunk.start + len(batch))
         places, index = prepared.places[own], prepared.index[own]
-        first_titles = torch.arange(len(batch), device=batch.own.device)
+        first_titles = torch.arange(len(batch))
         first_titles = first_titles * (len(batch.own) // len(batch))
         _, read = head.fusion.both(
             States(batch.text.input_ids, batch.text.attention_mask).select(first_titles),
             chunk.images.states,
-            places,
+            to_device(places, device),
         )
         rows = places.flatten().nonzero().flatten()
-        outputs = head.mfm_head(read.flatten(0, 1).index_select(0, rows))
+        outputs = head.mfm_head(read.flatten(0, 1).index_select(0, to_device(rows, device)))
         temperature = self.context.config.objectives.mfm_temperature
-        losses = masked_patch_losses(
-            outputs, index.flatten()[rows], prepared.candidates, temperature
-        )
+        own_rows = to_device(index.flatten()[rows], device)
+        losses = masked_patch_losses(outputs, own_rows, prepared.candidates, temperature)
         return losses.sum() / max(1.0, prepared.count)
 
     def _patches(self, images: Encoded) -> tuple[Tensor, Tensor]:
-        """Return what the joint encoder reads, [B, P, F], and which are no padding, [B, P] bool."""
+        """Return what the joint encoder reads, [B, P, F], and which are no padding, [B, P] bool.
+
+        The second is on the host. Only regions have padding; their mask is read from the GPU.
+        """
         assert images.features is not None
         features = images.features
         if _cross(self.context.model).fusion.drops_first:
             features = features.without_first()
-        return features.values, features.kept
+        if features.mask is None:
+            return features.values, torch.ones(features.values.shape[:2], dtype=torch.bool)
+        return features.values, features.mask.cpu()
 
 
 def _token_logits(model: RetrievalModel, batch: Batch, images: Encoded) -> Tensor:
@@ -161,10 +169,15 @@ def _token_logits(model: RetrievalModel, batch: Batch, images: Encoded) -> Tenso
         head.text_states(model.dual, shown),
         images.states.select(batch.own),
     )
-    places = masked.targets.flatten().nonzero().flatten()
-    rows = states.flatten(0, 1).index_select(0, places)
+    rows = states.flatten(0, 1).index_select(0, _hidden_tokens(batch))
     logits: Tensor = head.mlm_head(rows, model.dual.text_encoder.word_table)
     return logits
+
+
+def _hidden_tokens(batch: Batch) -> Tensor:
+    """Return the positions [M] of the hidden tokens in the flattened titles [Q * L]."""
+    places = _masked(batch).targets.flatten().nonzero().flatten()
+    return to_device(places, batch.text.input_ids.device)
 
 
 def _masked(batch: Batch) -> Masked:

@@ -24,6 +24,7 @@ from torch import Tensor
 from bagformer_cli.losses.matching import hard_negatives, matching_loss, reversed_negatives
 from bagformer_cli.training.encoded_batch import Context, EncodedBatch
 from bagformer_cli.training.objectives.base import Objective, PairObjective
+from bagformer_cli.vectors.transfer import to_device
 
 
 class LabelledPairs(NamedTuple):
@@ -33,6 +34,8 @@ class LabelledPairs(NamedTuple):
         texts: [n] int64, position of each pair's title.
         images: [n] int64, position of each pair's image.
         labels: [n] int64, 1: a match.
+
+    All are where the scores are.
     """
 
     texts: Tensor
@@ -64,7 +67,7 @@ class MatchingObjective(PairObjective):
         )
         found = logits.detach()
         guessed = found[:, 0] > 0 if found.shape[1] == 1 else found.argmax(dim=1)
-        accuracy = float((guessed == pairs.labels).float().mean())
+        accuracy = (guessed == pairs.labels).float().mean().double()
         chunk.report["itm_accuracy"] = accuracy * chunk.share
         return matching_loss(logits, pairs.labels) * chunk.share
 
@@ -77,25 +80,52 @@ class MatchingObjective(PairObjective):
         of the QQ-browser challenge).
         """
         settings, own = self.context.config.objectives, chunk.batch.own
-        positives = chunk.own_positives()
+        positives, device = chunk.own_positives(), chunk.texts.cls.device
         if settings.itm_negatives == "shuffled":
-            return LabelledPairs(*reversed_negatives(own, positives))
+            on_host = reversed_negatives(own, positives)
+            return LabelledPairs(*(to_device(numbers, device) for numbers in on_host))
         with torch.no_grad():
             logits = chunk.texts.cls @ chunk.images.cls.T / self.context.model.temperature
         images = positives.shape[1]
         count = max(1, round(settings.itm_share * images))
         # The titles of an image are neighbours, k each: every k-th row is one title an image.
-        rows = torch.arange(count, device=own.device) * (len(own) // images)
+        rows = torch.arange(count) * (len(own) // images)
         columns = own[rows]
-        wrong_images, has_image = hard_negatives(logits[rows], positives[rows])
-        wrong_texts, has_text = hard_negatives(logits.T[columns], positives.T[columns])
-        texts = torch.cat([rows, rows[has_image], wrong_texts[has_text]])
-        labels = torch.zeros(len(texts), dtype=torch.int64, device=positives.device)
+        # A title or an image that matches all others has no wrong pair. Which those are is known
+        # on the host, and with it the number of pairs: nothing is read back from the GPU.
+        titles, wrong_images = _negatives(logits, positives, rows)
+        shown, wrong_texts = _negatives(logits.T, positives.T, columns)
+        labels = torch.zeros(len(rows) + len(titles) + len(shown), dtype=torch.int64)
         labels[: len(rows)] = 1
+        own_texts, own_images = to_device(rows, device), to_device(columns, device)
         return LabelledPairs(
-            texts, torch.cat([columns, wrong_images[has_image], columns[has_text]]), labels
+            torch.cat([own_texts, to_device(titles, device), wrong_texts]),
+            torch.cat([own_images, wrong_images, to_device(shown, device)]),
+            to_device(labels, device),
         )
 
     def random_guess_loss(self, batch_size: int) -> float:
         """Return ln 2."""
         return math.log(2)
+
+
+def _negatives(logits: Tensor, positives: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw a negative for each of some rows of a score matrix.
+
+    Args:
+        logits: [Q, N] scaled scores.
+        positives: [Q, N] bool, on the host.
+        rows: [m] int64, on the host.
+
+    Returns:
+        The rows [k] that have a negative, on the host, and their negatives [k], where the logits
+        are.
+    """
+    chosen, device = positives[rows], logits.device
+    drawn, _ = hard_negatives(
+        logits.index_select(0, to_device(rows, device)), to_device(chosen, device)
+    )
+    possible = (~chosen).any(dim=1)
+    if bool(possible.all()):
+        return rows, drawn
+    return rows[possible], drawn.index_select(0, to_device(possible.nonzero()[:, 0], device))
