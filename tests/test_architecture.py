@@ -31,6 +31,7 @@ LAYERS = [
         "hub",
         "machine",
         "compiled",
+        "transfer",
         "wrapping",
         "config",
     },
@@ -56,7 +57,7 @@ ENTRANCES = {
 HEAVY = {"torch", "torchvision", "transformers", "timm", "lancedb", "numba", "tensorboard"}
 IMPORT_TORCH_FREELY = {
     "vectors", "encoders", "interaction", "losses", "models", "original", "adapters", "index",
-    "export", "evaluation", "training", "bench", "api", "compiled",
+    "export", "evaluation", "training", "bench", "api", "compiled", "transfer",
 }  # fmt: skip
 TORCH_MODULES = {"data.batches", "data.train_batches"}
 

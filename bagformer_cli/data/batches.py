@@ -45,7 +45,7 @@ from bagformer_cli.data.store.split import Split
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.text.bags import TokenBags
 from bagformer_cli.text.padding import pad_titles
-from bagformer_cli.vectors.transfer import to_device
+from bagformer_cli.transfer import to_device
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")

@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bagformer_cli.data.batches import TextBatch
+from bagformer_cli.transfer import to_device
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.transfer import to_device
 
 
 def sum_bags(states: Tensor, text: TextBatch) -> Tensor:

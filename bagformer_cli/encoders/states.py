@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bagformer_cli.vectors.transfer import to_device
+from bagformer_cli.transfer import to_device
 
 
 @dataclass(frozen=True)

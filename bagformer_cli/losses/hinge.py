@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bagformer_cli.vectors.transfer import to_device
+from bagformer_cli.transfer import to_device
 
 EPSILON = 1e-5
 """Keeps the gradient of ``x^(1/8)`` finite where no negative violates the margin (x = 0)."""

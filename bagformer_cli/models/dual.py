@@ -37,8 +37,8 @@ from bagformer_cli.encoders.text import BagOfWords, TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.errors import ConfigError
 from bagformer_cli.messages import tr
+from bagformer_cli.transfer import to_device
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.transfer import to_device
 
 
 @dataclass

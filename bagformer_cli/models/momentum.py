@@ -28,8 +28,8 @@ from bagformer_cli.data.batches import Batch
 from bagformer_cli.encoders.states import States
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
+from bagformer_cli.transfer import to_device
 from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
-from bagformer_cli.vectors.transfer import to_device
 
 
 class MomentumEncoder:

@@ -22,8 +22,8 @@ from bagformer_cli.config import Pooling, RunConfig
 from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.models.build import RetrievalModel, largest_image
 from bagformer_cli.models.dual import Encoded, one_each
+from bagformer_cli.transfer import to_device
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.transfer import to_device
 
 Scorer = Literal["cls", "late", "slow"]
 

@@ -46,8 +46,8 @@ from bagformer_cli.encoders.text import BagOfWords, TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.models.cross_encoders import MatchingHead
 from bagformer_cli.models.dual import DualEncoder, Encoded, one_each
+from bagformer_cli.transfer import to_device
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.transfer import to_device
 
 MASKED = -1e4
 """The original adds this to the attention scores of a masked position."""

@@ -22,7 +22,7 @@ from bagformer_cli.models.momentum import MomentumEncoder
 from bagformer_cli.models.scorers import ScoreMatrix, Scorer, score_matrix
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.teacher import Teacher
-from bagformer_cli.vectors.transfer import to_device
+from bagformer_cli.transfer import to_device
 
 Figure = float | Tensor
 """A number for the log; a scalar tensor is not read before it is needed."""
@@ -122,12 +122,12 @@ class EncodedBatch:
 
     @cached_property
     def positives_on_device(self) -> Tensor:
-        """:meth:`positives` where the vectors are."""
+        """Copy of :meth:`positives` on the device of the vectors."""
         return to_device(self.positives, self.texts.cls.device)
 
     @cached_property
     def positives(self) -> Tensor:
-        """Which pairs of :meth:`scores` match: [Q, N] bool, titles of all processes; host."""
+        """Pairs of :meth:`scores` that match: [Q, N] bool on the host, titles of all processes."""
         processes = self.context.processes
         if processes.world_size == 1:
             return self.own_positives()

@@ -282,7 +282,7 @@ class Trainer:
         # Clip after the sum, so that the norm is that of the whole batch on every process.
         self.processes.all_reduce_gradients(self.model)
         # Without clipping the norm is measured all the same: a gradient that is not finite spoils
-        # every weight, and the norm tells it before they are saved.
+        # every weight, and its norm shows that before they are saved.
         figures["gradient_norm"] = self._clip_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from bagformer_cli.transfer import to_device
 from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
-from bagformer_cli.vectors.transfer import to_device
 
 
 def offsets_of(lengths: Tensor) -> Tensor:

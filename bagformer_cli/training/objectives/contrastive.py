@@ -39,8 +39,8 @@ from bagformer_cli.models.scorers import (
 from bagformer_cli.training.encoded_batch import Context, EncodedBatch
 from bagformer_cli.training.memory_estimate import matrix_bytes
 from bagformer_cli.training.objectives.base import MatrixObjective, Objective
+from bagformer_cli.transfer import to_device
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.transfer import to_device
 
 
 class ContrastiveObjective(MatrixObjective):

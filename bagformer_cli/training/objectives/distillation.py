@@ -24,7 +24,7 @@ from bagformer_cli.models.scorers import ScoreMatrix, own_scorer
 from bagformer_cli.training.encoded_batch import Context, EncodedBatch, gather_images, gather_rows
 from bagformer_cli.training.memory_estimate import matrix_bytes
 from bagformer_cli.training.objectives.base import MatrixObjective, Objective
-from bagformer_cli.vectors.transfer import to_device
+from bagformer_cli.transfer import to_device
 
 
 class DistillationObjective(MatrixObjective):

@@ -32,7 +32,7 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.dual import Encoded
 from bagformer_cli.training.encoded_batch import Context, EncodedBatch
 from bagformer_cli.training.objectives.base import Objective, PairObjective
-from bagformer_cli.vectors.transfer import to_device
+from bagformer_cli.transfer import to_device
 
 
 class MaskedTokenObjective(PairObjective):

@@ -24,7 +24,7 @@ from torch import Tensor
 from bagformer_cli.losses.matching import hard_negatives, matching_loss, reversed_negatives
 from bagformer_cli.training.encoded_batch import Context, EncodedBatch
 from bagformer_cli.training.objectives.base import Objective, PairObjective
-from bagformer_cli.vectors.transfer import to_device
+from bagformer_cli.transfer import to_device
 
 
 class LabelledPairs(NamedTuple):
