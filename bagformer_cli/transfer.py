@@ -2,18 +2,19 @@
 
 A plain ``tensor.to("cuda")`` waits until everything that was queued on the GPU before is finished;
 the GPU is then idle until the host has queued new work. A copy from page-locked ("pinned") memory
-is queued like a kernel, and the host goes on::
+is queued like a kernel, and the host continues::
 
     host   │ queue step 1 │ copy batch 2 │ queue step 2 │ …          never waits
     GPU           │ step 1 ············· │ copy │ step 2 ········ │
-
-Shapes do not matter here.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
@@ -21,6 +22,6 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
 
     The tensor must not be changed afterwards: the GPU may read it later.
     """
-    if tensor.device.type == "cpu" and torch.device(device).type == "cuda":
+    if tensor.device.type == "cpu" and str(device).startswith("cuda"):
         return tensor.pin_memory().to(device, non_blocking=True)  # pinned memory stays as it is
     return tensor.to(device)
