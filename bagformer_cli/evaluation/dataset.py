@@ -20,7 +20,7 @@ from bagformer_cli.data.store.split import Split
 from bagformer_cli.errors import InputError
 from bagformer_cli.evaluation.answers import require_answers, warn_without_answers
 from bagformer_cli.evaluation.attributes import first_image_accuracy
-from bagformer_cli.evaluation.evaluate import Evaluation, EvaluationOptions, Reranker, evaluate
+from bagformer_cli.evaluation.evaluate import EvaluationOptions, Reranker, evaluate
 from bagformer_cli.evaluation.products import read_products
 from bagformer_cli.evaluation.request import (
     DEFAULTS,
@@ -28,6 +28,7 @@ from bagformer_cli.evaluation.request import (
     check_request,
     refuse_reranking,
 )
+from bagformer_cli.evaluation.result import Evaluation
 from bagformer_cli.evaluation.sources import OwnModel, VectorSource, open_split
 from bagformer_cli.evaluation.submission import (
     CheckedSubmission,

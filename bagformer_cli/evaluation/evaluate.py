@@ -15,8 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,70 +29,23 @@ from bagformer_cli.evaluation.merge import Reranked, choose_beta
 from bagformer_cli.evaluation.metrics import (
     Candidates,
     Positives,
-    Recall,
     best_ranks,
     group_scores,
     merge_stages,
     recall,
     top_k,
 )
+from bagformer_cli.evaluation.order_metrics import (
+    answer_ranks,
+    candidate_ranks,
+    order_metrics,
+)
+from bagformer_cli.evaluation.result import SUBMITTED, Direction, Evaluation, name_of
 from bagformer_cli.evaluation.sources import OwnModel, VectorSource, as_source
 from bagformer_cli.evaluation.subsets import Subset
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
 from bagformer_cli.progress import SILENT, Progress
-
-SUBMITTED = 10
-"""Images that are kept of each query: MUGE's submission has ten."""
-
-
-@dataclass
-class Evaluation:
-    """The figures of one evaluation.
-
-    Attributes:
-        n_queries: Queries of the split or subset.
-        n_items: Images of the pool.
-        stages: Stage (``recall``, ``rerank``, ``merged``) to direction (``text_to_image``,
-            ``image_to_text``) to recall. With several K, ``rerank@50`` and so on.
-        seconds: Time of each part.
-        best: [Q, ≤ 10] positions of each query's best images after the last stage, best first; of
-            its best products if there are groups.
-        recalled: The same in the order of the recall stage.
-        beta: Weight of the fast score in the merged score; None: nothing was merged.
-        reranked: Number of images of each query that ``best`` has in the merged order; the others
-            follow in the order of the recall stage. 0: all are in the order of the recall stage.
-        ranks: Rank of each query's best answer: by direction for the recall stage, by
-            ``merged/text_to_image`` and so on for the others.
-    """
-
-    n_queries: int
-    n_items: int
-    stages: dict[str, dict[str, Recall]]
-    seconds: dict[str, float]
-    best: NDArray[np.int64] = field(repr=False)
-    recalled: NDArray[np.int64] = field(repr=False)
-    beta: float | None = None
-    reranked: int = 0
-    ranks: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
-
-    @property
-    def mean_recall(self) -> float:
-        """Mean recall of the recall stage, text to image, in [0, 1]; NaN without any answer."""
-        return self.stages["recall"]["text_to_image"].mean
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures that ``xmr eval --json`` prints, recalls in percent."""
-        return {
-            "n_queries": self.n_queries,
-            "n_items": self.n_items,
-            "stages": {
-                stage: {direction: figures.percent() for direction, figures in both.items()}
-                for stage, both in self.stages.items()
-            },
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
-            **({} if self.beta is None else {"beta": self.beta}),
-        }
 
 
 @dataclass(frozen=True)
@@ -121,6 +73,7 @@ class EvaluationOptions:
         groups: [N] product number of each image: images of one product count once. Nothing is
             reranked then.
         subset: Evaluate on a part of the split; None: on all of it.
+        keep_scores: Keep the fast scores of all pairs: 4 bytes for each pair and direction.
     """
 
     rerank: Sequence[int] | None = None
@@ -128,23 +81,12 @@ class EvaluationOptions:
     tune_beta: bool = False
     groups: NDArray[np.int64] | None = None
     subset: Subset | None = None
+    keep_scores: bool = False
 
     def counts(self, config: EvaluationConfig) -> list[int]:
         """Return the numbers K above 0."""
         counts = [config.candidates] if self.rerank is None else self.rerank
         return [count for count in counts if count > 0]
-
-
-class Direction(NamedTuple):
-    """The fast scores of one direction.
-
-    Attributes:
-        scores: [rows, columns], Q × N from text to image, N × Q from image to text.
-        positives: The columns that answer each row.
-    """
-
-    scores: NDArray[np.float32]
-    positives: Positives
 
 
 def evaluate(
@@ -184,10 +126,16 @@ def evaluate(
         directions = _score_all(source, split, encoded, options)
         ranks = {name: best_ranks(*direction) for name, direction in directions.items()}
         stages = {"recall": {name: recall(found) for name, found in ranks.items()}}
+        orders = {
+            name: order_metrics(answer_ranks(*direction), direction.positives)
+            for name, direction in directions.items()
+        }
         recalled = top_k(directions["text_to_image"].scores, SUBMITTED)
     sizes = len(encoded.texts), len(encoded.images)
     positions = recalled.positions
-    found = Evaluation(*sizes, stages, seconds, positions, positions, ranks=ranks)
+    found = Evaluation(*sizes, stages, seconds, positions, positions, ranks=ranks, orders=orders)
+    if options.keep_scores:
+        found.directions = directions
     if reranks and judging is not None:
         with _timed(seconds, "rerank"):
             if other is not None:
@@ -265,7 +213,11 @@ def _add_stages(
         for stage in ("rerank", "merged"):
             ranks = orders[stage].ranks(part.positives)
             found.stages.setdefault(f"{stage}{suffix}", {})[direction] = recall(ranks)
-            found.ranks[f"{stage}{suffix}/{direction}"] = ranks
+            name = name_of(f"{stage}{suffix}", direction)
+            found.ranks[name] = ranks
+            found.orders[name] = order_metrics(
+                candidate_ranks(orders[stage], part.positives), part.positives
+            )
         if direction == "text_to_image":
             merged = orders["merged"].positions[:, :SUBMITTED]
             found.best = np.concatenate([merged, recalled.positions[:, count:]], axis=1)

@@ -9,7 +9,8 @@ from bagformer_cli.config import RunConfig
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.errors import ConfigError
 from bagformer_cli.evaluation.answers import without_answers
-from bagformer_cli.evaluation.evaluate import Evaluation, EvaluationOptions, evaluate
+from bagformer_cli.evaluation.evaluate import EvaluationOptions, evaluate
+from bagformer_cli.evaluation.result import Evaluation
 from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.models.checkpoint import save_model

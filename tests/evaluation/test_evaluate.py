@@ -120,7 +120,8 @@ def test_recall_is_in_percent_in_json(pool: tuple[RetrievalModel, Split]) -> Non
     figures = evaluate(model, split, EvaluationConfig(), EvaluationOptions(rerank=())).to_json()
     for both in figures["stages"].values():
         for direction in ("text_to_image", "image_to_text"):
-            assert set(both[direction]) == {"recall@1", "recall@5", "recall@10", "mean_recall"}
+            measures = {"recall@1", "recall@5", "recall@10", "mean_recall", "ndcg@10", "mrr", "map"}
+            assert set(both[direction]) == measures
             assert both[direction]["recall@10"] == 100.0  # five titles, six images
 
 

@@ -17,7 +17,8 @@ from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.demo.photos.fetch import photo_dataset
 from bagformer_cli.demo.pipeline import INDEX, build_index
-from bagformer_cli.evaluation.evaluate import Evaluation, evaluate
+from bagformer_cli.evaluation.evaluate import evaluate
+from bagformer_cli.evaluation.result import Evaluation
 from bagformer_cli.index.search import SearchOptions
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
