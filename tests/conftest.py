@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 os.environ["XMR_LANG"] = "en"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tests press Ctrl-C, which a process that a shell started in the background ignores.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).resolve().parent
 SHARED = TESTS.parents[1] / "shared"

@@ -16,6 +16,7 @@ from bagformer_cli.cli.options import Checkpoint, EvaluatedSplit, TrainedDataset
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
+    from bagformer_cli.evaluation.dataset import EvaluatedFolder
     from bagformer_cli.evaluation.request import EvaluationRequest
     from bagformer_cli.evaluation.submission import CheckedSubmission
     from bagformer_cli.progress import Progress
@@ -32,6 +33,7 @@ app = App()
         "merged score of both.\n\n"
         "Without --dataset, the dataset that the model was trained on is used.\n\n"
         "    xmr eval --checkpoint runs/demo\n\n"
+        "    xmr eval --checkpoint runs/demo --report report.html\n\n"
         "    xmr eval --checkpoint runs/fast --slow runs/captioner --rerank 50,100 --tune-beta\n\n"
         "    xmr eval --dataset muge --split test --submission predictions.jsonl\n\n"
         "    xmr eval --model hf:OFA-Sys/chinese-clip-vit-base-patch16 --dataset muge\n\n"
@@ -123,6 +125,18 @@ def evaluate_command(
             show_default=False,
         ),
     ] = None,
+    report_page: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar=tr("FILE"),
+            help=tr(
+                "Write an HTML page: figures with intervals, curves, recall by kind of query, the "
+                "worst and the best queries with their images."
+            ),
+            show_default=False,
+        ),
+    ] = None,
     check: Annotated[
         Path | None,
         typer.Option(
@@ -143,12 +157,17 @@ def evaluate_command(
     from bagformer_cli.models.checkpoint import check_model_folder
     from bagformer_cli.models.runs import find_checkpoint
 
+    if report_page is not None:
+        from bagformer_cli.pages.html import require_page
+
+        require_page(report_page)
     if check is not None:
         options = {
             "--checkpoint": checkpoint, "--model": model, "--features": features,
             "--slow": slow, "--rerank": rerank,
             "--beta": beta, "--tune-beta": tune_beta or None, "--items": items,
             "--products": products, "--submission": submission, "--naming": naming,
+            "--report": report_page,
         }  # fmt: skip
         _require_check_alone(
             dataset, [name for name, value in options.items() if value is not None]
@@ -158,8 +177,9 @@ def evaluate_command(
         console.result(report, lambda: _show_check(report, checked))
         return
     request = EvaluationRequest(
-        split, slow, _counts(rerank), beta, tune_beta, items, products, submission, naming
-    )
+        split, slow, _counts(rerank), beta, tune_beta, items, products, submission, naming,
+        report_page,
+    )  # fmt: skip
     check_request(request)
     chosen = {"--model": model, "--features": features, "--checkpoint": checkpoint}
     given = [name for name, value in chosen.items() if value is not None]
@@ -184,7 +204,8 @@ def evaluate_command(
         name = dataset or own_dataset(own)
         folder = folder or resolve(name, progress=progress)
         request = replace(request, reranker=reranker)
-        report = {"dataset": name, **evaluate_folder(folder, own, request, progress)}
+        found = evaluate_folder(folder, own, request, progress)
+        report = _finished(found, name, request, progress)
         start = recall_before_training(own, name, split)
         if start is not None and items is None and products is None:
             report["before_training"] = start
@@ -210,7 +231,20 @@ def _evaluate_other(
     refuse_reranking(request, "xmr eval")  # before long work
     folder = resolve(dataset, progress=progress)
     source = StoredVectors(*given) if isinstance(given, tuple) else open_source(given)
-    return {"dataset": dataset, **evaluate_source(folder, source, request, progress)}
+    return _finished(evaluate_source(folder, source, request, progress), dataset, request, progress)
+
+
+def _finished(
+    found: EvaluatedFolder, dataset: str, request: EvaluationRequest, progress: Progress
+) -> dict[str, Any]:
+    """Write the page of an evaluation if one is asked for, and return the report."""
+    report = {"dataset": dataset, **found.report}
+    if request.page is not None:
+        from bagformer_cli.pages.evaluation import write_evaluation_page
+
+        write_evaluation_page(request.page, found, dataset, progress)
+        report["page"] = str(request.page)
+    return report
 
 
 def _require_check_alone(dataset: str | None, others: list[str]) -> None:

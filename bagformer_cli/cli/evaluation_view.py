@@ -55,6 +55,8 @@ def show_evaluation(report: dict[str, Any]) -> None:
     console.facts(facts)
     if "submission" in report:
         _show_submission(report)
+    if "page" in report:
+        console.say(tr("Page written: {path}", path=report["page"]))
 
 
 def _features_facts(features: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,32 @@ from bagformer_cli.outputs import check_output
 from bagformer_cli.progress import SILENT, Progress
 
 
+@dataclass(frozen=True)
+class EvaluatedFolder:
+    """An evaluation of a split of a dataset.
+
+    Attributes:
+        report: The report of ``xmr eval --json`` without the dataset's name. Recalls are None if
+            the split's answers are hidden.
+        folder: The dataset.
+        split: The split.
+        source: The model.
+        evaluation: The evaluation on the whole split, or on the first subset of the request.
+    """
+
+    report: dict[str, Any]
+    folder: Path
+    split: Split
+    source: VectorSource
+    evaluation: Evaluation
+
+
 def evaluate_folder(
     folder: MugeFolder,
     checkpoint: Path,
     request: EvaluationRequest = DEFAULTS,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> EvaluatedFolder:
     """Evaluate a model folder on a split of a dataset.
 
     Args:
@@ -59,10 +79,6 @@ def evaluate_folder(
         checkpoint: The model folder.
         request: The settings.
         progress: Where progress is reported.
-
-    Returns:
-        The report of ``xmr eval --json`` without the dataset's name. Recalls are None if the
-        split's answers are hidden.
 
     Raises:
         CheckpointError: A model folder is broken, or has no trained cross-encoder to rerank with.
@@ -84,7 +100,7 @@ def evaluate_folder(
     report |= {"n_without_answers": unanswered, "checkpoint": str(checkpoint)}
     if request.reranker is not None:
         report["slow"] = str(request.reranker)
-    return report
+    return EvaluatedFolder(report, folder.path, part, source, next(iter(found.values())))
 
 
 def evaluate_source(
@@ -92,10 +108,8 @@ def evaluate_source(
     source: VectorSource,
     request: EvaluationRequest = DEFAULTS,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
-    """Evaluate another library's model, or vectors, on a split of a dataset.
-
-    The report is that of :func:`evaluate_folder`; nothing is reranked.
+) -> EvaluatedFolder:
+    """Evaluate another library's model, or vectors, on a split of a dataset; nothing is reranked.
 
     Args:
         folder: The dataset. Its store is made or updated first.
@@ -113,16 +127,19 @@ def evaluate_source(
     part = source.open(folder, request.split, progress)
     unanswered = _check_answers(part, folder, request, progress)
     settings = EvaluationConfig(candidates=0)
-    found = _evaluate(source, part, settings, (request, EvaluationOptions(())), progress)
+    options = EvaluationOptions((), keep_scores=request.page is not None)
+    found = _evaluate(source, part, settings, (request, options), progress)
     report = _report(found, part, folder, request)
-    return report | {"n_without_answers": unanswered, "checkpoint": source.name, **source.facts()}
+    report |= {"n_without_answers": unanswered, "checkpoint": source.name, **source.facts()}
+    return EvaluatedFolder(report, folder.path, part, source, next(iter(found.values())))
 
 
 def _check_outputs(request: EvaluationRequest, *inputs: Path) -> None:
-    """Check that the submission can be written and overwrites nothing that is read."""
-    if request.submission is not None:
-        given = (*inputs, request.reranker, request.items, request.products)
-        check_output(request.submission, [path for path in given if path is not None])
+    """Check that submission and page can be written and overwrite nothing that is read."""
+    given = (*inputs, request.reranker, request.items, request.products)
+    for output in (request.submission, request.page):
+        if output is not None:
+            check_output(output, [path for path in given if path is not None])
 
 
 def _evaluate(
@@ -308,10 +325,10 @@ def _options(
     progress: Progress,
 ) -> EvaluationOptions:
     """Say what is reranked, and open a split for another model that reranks."""
-    if other is None:
-        return EvaluationOptions(request.rerank)
-    reranker = Reranker(other, open_split(folder, other, split, progress))
-    return EvaluationOptions(request.rerank, reranker)
+    reranker = None
+    if other is not None:
+        reranker = Reranker(other, open_split(folder, other, split, progress))
+    return EvaluationOptions(request.rerank, reranker, keep_scores=request.page is not None)
 
 
 def _tune_beta(

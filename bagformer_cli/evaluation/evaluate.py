@@ -136,6 +136,7 @@ def evaluate(
     found = Evaluation(*sizes, stages, seconds, positions, positions, ranks=ranks, orders=orders)
     if options.keep_scores:
         found.directions = directions
+        found.title_vectors = encoded.texts.vectors.lengths.numpy()
     if reranks and judging is not None:
         with _timed(seconds, "rerank"):
             if other is not None:

@@ -25,6 +25,7 @@ class EvaluationRequest:
         products: TSV of image id and product; images of one product count once.
         submission: File to write MUGE's submission to.
         naming: Field names of the submission; None: those of the dataset.
+        page: HTML page to be written of the evaluation; the scores of all pairs are kept for it.
         device: Device of the models; None: a GPU if there is one.
     """
 
@@ -37,6 +38,7 @@ class EvaluationRequest:
     products: Path | None = None
     submission: Path | None = None
     naming: Naming | None = None
+    page: Path | None = None
     device: str | None = None
 
 
@@ -59,12 +61,17 @@ def check_request(request: EvaluationRequest) -> None:
             request.submission is not None,
             {"--items": request.items is not None, "--products": request.products is not None},
         ),
+        "--report": (
+            request.page is not None,
+            {"--items": request.items is not None, "--products": request.products is not None},
+        ),
         "--beta": (request.beta is not None, {"--tune-beta": request.tune_beta}),
     }
     reasons = {
         "--rerank 0": tr("--rerank 0 reranks nothing, so there is no merged score."),
         "--products": tr("With --products only the recall stage is measured."),
         "--submission": tr("A submission holds images of the whole split."),
+        "--report": tr("The page shows the whole split."),
         "--beta": tr("--beta fixes the weight that --tune-beta chooses."),
     }
     for name, (given, others) in clashes.items():

@@ -55,6 +55,7 @@ class Evaluation:
             ``merged/text_to_image`` and so on for the others.
         orders: nDCG, MRR and MAP, by the same names.
         directions: Fast scores and answers of both directions, if the options keep them.
+        title_vectors: [Q] number of vectors of each query.
     """
 
     n_queries: int
@@ -68,6 +69,9 @@ class Evaluation:
     ranks: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
     orders: dict[str, OrderMetrics] = field(default_factory=dict, repr=False)
     directions: dict[str, Direction] = field(default_factory=dict, repr=False)
+    title_vectors: NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(0, np.int64), repr=False
+    )
 
     @property
     def mean_recall(self) -> float:

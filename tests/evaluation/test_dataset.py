@@ -61,7 +61,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_report_has_the_stages_and_the_model(folder: MugeFolder, model: Path) -> None:
-    report = evaluate_folder(folder, model, REQUEST)
+    report = evaluate_folder(folder, model, REQUEST).report
     assert list(report["stages"]) == ["recall", "rerank", "merged"]
     assert (report["n_queries"], report["n_items"]) == (12, 12)
     assert report["checkpoint"] == str(model)
@@ -73,10 +73,10 @@ def test_another_model_reranks_with_the_beta_that_was_tuned_for_it(
 ) -> None:
     fast, slow = saved_model(tmp_path / "fast"), saved_model(tmp_path / "slow", seed=1)
     request = replace(REQUEST, reranker=slow)
-    tuned = evaluate_folder(folder, fast, replace(request, tune_beta=True))
+    tuned = evaluate_folder(folder, fast, replace(request, tune_beta=True)).report
     saved = load_config(fast / "config.yaml").evaluation.slow_betas
     assert saved == {reranker_key(slow): tuned["beta"]}
-    again = evaluate_folder(folder, fast, request)
+    again = evaluate_folder(folder, fast, request).report
     assert again["slow"] == str(slow)
     assert again["beta"] == tuned["beta"]
     assert again["stages"] == tuned["stages"]
@@ -91,7 +91,7 @@ def test_each_cross_encoder_has_its_own_beta(
         if beta is not None:
             save_beta(fast, beta, key)
     found = [
-        evaluate_folder(folder, fast, replace(REQUEST, reranker=slow), warnings)["beta"]
+        evaluate_folder(folder, fast, replace(REQUEST, reranker=slow), warnings).report["beta"]
         for slow in (None, *others)
     ]
     assert found[:2] == [3.0, 5.0]
@@ -139,7 +139,7 @@ def test_queries_without_answers_are_counted_and_named(
 ) -> None:
     queries = [(n, title, items if n < 9 else ()) for n, title, items in QUERIES]
     some = write_split(tmp_path, "valid", queries, IMAGES)
-    report = evaluate_folder(some, model, REQUEST, warnings)
+    report = evaluate_folder(some, model, REQUEST, warnings).report
     assert report["n_without_answers"] == 3
     (warning,) = warnings.texts
     assert "3 of 12" in warning
@@ -159,7 +159,7 @@ def test_beta_is_not_tuned_on_hidden_answers(model: Path, tmp_path: Path) -> Non
 def test_named_subsets_are_averaged(folder: MugeFolder, model: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys.txt"
     keys.write_text("100\tone\n101\tone\n102\ttwo\n")
-    report = evaluate_folder(folder, model, replace(REQUEST, items=keys))
+    report = evaluate_folder(folder, model, replace(REQUEST, items=keys)).report
     one, two = (report["subsets"][name]["stages"]["recall"] for name in ("one", "two"))
     mean = report["stages"]["recall"]["text_to_image"]["recall@1"]
     assert two["text_to_image"]["recall@1"] == 100.0  # one image
@@ -171,7 +171,7 @@ def test_a_written_submission_passes_the_check_with_the_same_recall(
 ) -> None:
     file = tmp_path / "out.jsonl"
     # Two candidates are reranked; the other eight images keep their order of the recall stage.
-    report = evaluate_folder(folder, model, replace(REQUEST, submission=file))
+    report = evaluate_folder(folder, model, replace(REQUEST, submission=file)).report
     checked = check_folder(file, folder, "valid")
     assert checked.n_queries == 12
     assert checked.recall is not None
