@@ -237,7 +237,7 @@ def _evaluate_other(
 def _finished(
     found: EvaluatedFolder, dataset: str, request: EvaluationRequest, progress: Progress
 ) -> dict[str, Any]:
-    """Write the page of an evaluation if one is asked for, and return the report."""
+    """Write the page of an evaluation if the request names one, and return the report."""
     report = {"dataset": dataset, **found.report}
     if request.page is not None:
         from bagformer_cli.pages.evaluation import write_evaluation_page

@@ -30,7 +30,7 @@ class Kind:
     """Queries of one kind, and their recall.
 
     Attributes:
-        family: What the kinds are told apart by, in the user's language.
+        family: The property that distinguishes the kinds, in the user's language.
         name: The kind.
         recall: Recall of its queries that have answers.
         interval: 95 % interval of the mean recall, in [0, 1].
@@ -59,7 +59,7 @@ def query_kinds(
         split: The split.
         bags: The bags of each query.
         ranks: [Q] rank of each query's best answer.
-        folder: The dataset. With an attributes file, queries are also told apart by the number of
+        folder: The dataset. With an attributes file, queries are also grouped by the number of
             things they name, and by whether a training image shows these things.
 
     Returns:
@@ -102,7 +102,7 @@ def _by_type(bags: Sequence[Sequence[Bag]]) -> dict[str, NDArray[np.bool_]]:
 
 
 def _by_things(split: Split, folder: Path) -> dict[str, dict[str, NDArray[np.bool_]]]:
-    """Tell queries apart by the things that they name; empty without an attributes file."""
+    """Group queries by the things that they name; empty without an attributes file."""
     if not (folder / FILE_NAME).is_file():
         return {}
     queries = read_attributes(folder, split.name).queries
