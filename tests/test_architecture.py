@@ -57,7 +57,7 @@ ENTRANCES = {
 HEAVY = {"torch", "torchvision", "transformers", "timm", "lancedb", "numba", "tensorboard"}
 IMPORT_TORCH_FREELY = {
     "vectors", "encoders", "interaction", "losses", "models", "original", "adapters", "index",
-    "export", "evaluation", "training", "bench", "api", "compiled",
+    "export", "evaluation", "training", "bench", "pages", "api", "compiled",
 }  # fmt: skip
 TORCH_MODULES = {"data.batches", "data.train_batches"}
 
