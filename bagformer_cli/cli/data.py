@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,10 +66,12 @@ def demo(
     help=tr(
         "Extract image regions of a dataset to TSV files in its folder, for configurations with "
         "image.regions. Regions are crops, encoded by a small fixed network; with --checkpoint, "
-        "they are the grid cells of the model's image backbone.\n\n"
-        "    xmr data regions demo --checkpoint runs/demo"
+        "they are the grid cells of the model's image backbone; with --vinvl, those of a detector "
+        "(the file that Oscar and ALADIN read).\n\n"
+        "    xmr data regions demo --checkpoint runs/demo\n\n"
+        "    xmr data regions data/coco --vinvl features.tsv"
     ),
-    apart=[("--width", "--checkpoint")],
+    apart=[("--width", "--checkpoint"), ("--vinvl", "--checkpoint")],
 )
 def regions(
     folder: DatasetArgument,
@@ -76,16 +79,30 @@ def regions(
         Path | None,
         typer.Option(help=tr("Model whose backbone gives the regions. Default: crops.")),
     ] = None,
-    width: Annotated[int, typer.Option(min=1, help=tr("Features per region, for crops."))] = 2048,
+    vinvl: Annotated[
+        Path | None,
+        typer.Option(
+            help=tr(
+                "Region file of VinVL: image key, number of regions, base64 of float32 features "
+                "with the box in the last six columns. Keys are image ids."
+            )
+        ),
+    ] = None,
+    width: Annotated[
+        int,
+        typer.Option(min=1, help=tr("Features per region, without its box, for crops and VinVL.")),
+    ] = 2048,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Parse, extract, print."""
     from bagformer_cli.config import RegionsConfig
-    from bagformer_cli.data.regions import crop_regions, write_regions
+    from bagformer_cli.data.regions import Regions, crop_regions, write_regions
+    from bagformer_cli.data.vinvl import VinvlFile, vinvl_regions
     from bagformer_cli.datasets import ensure_store, resolve
 
     model = None
+    source = None if vinvl is None else VinvlFile(vinvl, width)
     if checkpoint is not None:
         from bagformer_cli.models.checkpoint import load_model
         from bagformer_cli.models.runs import find_checkpoint
@@ -98,7 +115,10 @@ def regions(
         for name in store.splits:
             split = store.split(name)
             path = dataset.path / RegionsConfig().files.format(split=name)
-            if model is None:
+            found: Iterable[tuple[int, Regions]]
+            if source is not None:
+                found = vinvl_regions(source, split, progress)
+            elif model is None:
                 found = crop_regions(split, width, progress)
             else:
                 from bagformer_cli.models.backbone_regions import grid_regions

@@ -19,8 +19,10 @@ app = App()
     help=tr(
         "Cut the titles of a dataset into tokens and bags, and store its images for random "
         "access. `xmr train` and `xmr eval` do this if it is not done. Broken images are left out "
-        "and named.\n\n"
+        "and named. Titles are cut as `xmr train` needs them that is given the same --dataset, "
+        "--config, --mode and --set; the tokens of other settings are kept beside them.\n\n"
         "    xmr preprocess --dataset muge --workers 8\n\n"
+        "    xmr preprocess --dataset muge --mode inflate --text-only\n\n"
         "After an interruption run the same command again: it continues where it stopped. After "
         "a change of the input it only redoes the parts that changed."
     ),
@@ -44,9 +46,20 @@ def preprocess(
         typer.Option(
             help=tr(
                 "Config file or built-in config. Its tokenizer, dictionaries and title length "
-                "are used."
+                "are used. Default: the one that `xmr train` takes for the dataset."
             ),
-            show_default=tr("demo"),
+        ),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help=tr("Training mode; without --config, it names the config.")),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar=tr("KEY=VALUE"),
+            help=tr("Change one setting, for example text.max_tokens=32."),
         ),
     ] = None,
     as_json: Json = False,
@@ -55,12 +68,13 @@ def preprocess(
     """Parse, preprocess, print."""
     import time
 
-    from bagformer_cli.config import load_config
+    from bagformer_cli.config import default_config, load_config
     from bagformer_cli.data.workers import Ray
     from bagformer_cli.datasets import ensure_store, resolve
     from bagformer_cli.text.from_config import build_titles
 
-    settings = load_config(config or "demo")
+    chosen = config or default_config(dataset, mode=mode)
+    settings = load_config(chosen, overrides or [], mode)
     started = time.perf_counter()
     with bars.progress() as progress:
         folder = resolve(dataset, progress=progress)
@@ -81,6 +95,7 @@ def preprocess(
     keys = ("split", "queries", "tokens", "bags", "images")
     found = {
         "dataset": folder.path,
+        "config": chosen,
         "store": store.path,
         "splits": [dict(zip(keys, row, strict=True)) for row in rows],
         "seconds": seconds,

@@ -9,6 +9,7 @@ CONFIGS = {
     "demo": tr("The demo: drawn products, tiny encoders, minutes on two CPU cores"),
     "demo_regions": tr("The demo on regions instead of pixels"),
     "demo_shared": tr("The demo with one BERT for titles and images; base of inflate"),
+    "demo_vit": tr("The demo with a small vision transformer instead of a ResNet"),
     "fast_slow": tr("Thinking Fast and Slow: ResNet-50, BERT, captioner"),
     "inflate_shrink": tr("Inflate and Shrink on MUGE with regions; base of its modes"),
     "muge_bagformer": tr("BagFormer on MUGE as published: ViT-B/16, BERT, bag-wise"),

@@ -33,7 +33,11 @@ from bagformer_cli.errors import ConfigError, listed, nearest
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 
-ADDED_LATER: dict[tuple[str, str], Any] = {("text", "fold_width"): False}
+ADDED_LATER: dict[tuple[str, str], Any] = {
+    ("text", "fold_width"): False,
+    ("model", "code_gain"): 0.3,
+    ("distill", "learned_scale"): False,
+}
 """Settings that stored configurations may lack, and what was done before they existed."""
 
 

@@ -137,6 +137,8 @@ def _two_starts(config: RunConfig) -> Iterator[str]:
             yield tr("text.chinese_clip and text.pretrained exclude each other: set one to null")
         if text.encoder == "words" or config.compat is not None:
             yield tr("text.chinese_clip requires text.encoder: bert and compat: null")
+    if image.conv_stem and (image.pretrained is not False or image.chinese_clip is not None):
+        yield tr("image.conv_stem has no pretrained weights: set image.pretrained: false")
     if image.chinese_clip is not None:
         if image.pretrained is not False:
             yield tr("image.chinese_clip requires image.pretrained: false")

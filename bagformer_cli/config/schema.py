@@ -142,6 +142,10 @@ class ImageConfig(Section):
     was trained with."""
     options: ImageOptions = {}
     """Further arguments of ``timm.create_model`` (``patch_size``, ``embed_dim``, ``depth`` …)."""
+    conv_stem: bool = False
+    """Make the patches of a vision transformer by strided 3 x 3 convolutions instead of one large
+    one. It learns better from few images. Not with pretrained weights, which have no such layers.
+    """
     attention_pool: bool = False
     """Use the attention pooling of the backbone (timm's ``resnet50_clip``): its outputs are the
     class vector and the patches. False: the class vector is the mean of the last feature map."""
@@ -217,13 +221,19 @@ class ModelConfig(Section):
     position 0 and the first positions after it; a patch grid is average-pooled to n patches."""
     codes: Annotated[int, Field(ge=0, le=65536)] = 0
     """Code tokens: learned inputs added to each side and scored like the rest (Inflate)."""
+    code_gain: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Initial gain of the code tokens' LayerNorm, which is learned. 1: as large as word embeddings.
+    An encoder of one or two layers then passes them on nearly unchanged, the same for every item:
+    take about 0.3 there."""
     shared: SharedConfig | None = None
     """Null: each side has an encoder."""
     pooling: Pooling = "each"
     """How the dot products of a pair become its score. ``text``: max over the image's vectors, sum
-    over the title's, used for both directions. ``image``: max over the title's, sum over the
-    image's, for both. ``each``: ``text`` for title to image, ``image`` for image to title.
-    ``both``: the sum of the two. ``mean``: mean of all dot products."""
+    over the title's, used for both directions (Inflate and Shrink, ALADIN). ``image``: max over the
+    title's, sum over the image's, for both. ``each``: ``text`` for title to image, ``image`` for
+    image to title (BagFormer, FILIP). ``both``: the sum of the two. ``mean``: mean of all dot
+    products. With one score for both directions, an image ranks titles by sums over the titles'
+    vectors, in which long titles score higher; ``objectives.late_scale: mean`` takes that away."""
     image_first: bool = True
     """Include the image's first position (class token or first region) among its vectors."""
     head: HeadConfig | None = None
@@ -306,9 +316,10 @@ class ObjectivesConfig(Section):
     late_scale: Literal["sum", "mean"] = "sum"
     """Scores of the late-interaction loss: ``sum`` over a side's vectors (BagFormer), or their
     ``mean`` divided by the temperature (FILIP)."""
-    itm_negatives: Literal["hard", "shuffled"] = "hard"
-    """``hard``: drawn by similarity, one for each title and each image. ``shuffled``: the second
-    half of the batch with its images in reverse order (``itm_share`` is then unused)."""
+    itm_negatives: Literal["hard", "random", "shuffled"] = "hard"
+    """``hard``: drawn by similarity, one for each title and each image (ALBEF). ``random``: the
+    same, all with equal probability (BagFormer's code). ``shuffled``: the second half of the batch
+    with its images in reverse order; ``itm_share`` is then unused (QQ-browser)."""
     mlm: NonNegative = 0.0
     """Masked language modelling: predict hidden tokens of a title from the rest and the image."""
     mfm: NonNegative = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bagformer_cli.config.section import NonNegative, Positive, Section, Share
 
@@ -18,9 +18,14 @@ class DistillConfig(Section):
     """Model folder of the frozen teacher. Null: the model's ``alignment`` scorer teaches."""
     scorer: Literal["fast", "slow"] = "fast"
     """Scorer of the teacher: its vectors (fast) or its cross-encoder (slow)."""
-    loss: Literal["cross_entropy", "mse", "ordinal"] = "cross_entropy"
+    loss: Literal["cross_entropy", "mse", "ranknet"] = "cross_entropy"
     """``cross_entropy``: between the softmaxes of teacher and student (Inflate and Shrink,
-    ListNet). ``mse``: between the scores. ``ordinal``: the order of every two candidates."""
+    ListNet). ``mse``: between the scores (ALADIN). ``ranknet``: the logistic loss of every two
+    candidates in the teacher's order (RankNet; ALADIN's code calls a hinge of its own
+    ``ordinal``)."""
+    learned_scale: bool = True
+    """For ``mse``: multiply the student's scores by a learned factor and add a learned offset; both
+    start at 0.5 (ALADIN). False: compare the scores as they are."""
     teacher_temperature: Annotated[float, Field(gt=0)] = 0.0625
     """The teacher's scores are divided by it before the softmax."""
     student_temperature: Annotated[float, Field(gt=0)] = 0.0625
@@ -37,6 +42,12 @@ class DistillConfig(Section):
     mined: bool = False
     """Build batches from groups of ``candidates`` images: one, and the student's nearest images
     to its title in the whole training set."""
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _old_name(cls, value: object) -> object:
+        """Read the name that stored configurations have for ``ranknet``."""
+        return "ranknet" if value == "ordinal" else value
 
 
 class EarlyStoppingConfig(Section):

@@ -81,12 +81,6 @@ def bags_as_tokens(words: Tensor, text: TextBatch) -> tuple[Tensor, Tensor, Text
     return inputs, mask, layout
 
 
-CODE_TOKEN_SCALE = 0.3
-"""Initial gain of the code tokens' LayerNorm. With 1, the residual path of a shallow encoder
-carries a code token through unchanged: its output is the same for every item and separates none
-(docs/log.md)."""
-
-
 class CodeTokens(nn.Module):
     """Learned slots that are appended to an encoder's input and gather from all positions.
 
@@ -95,13 +89,14 @@ class CodeTokens(nn.Module):
     Args:
         count: n, slots appended to every item.
         width: W of the encoder.
+        gain: Initial gain of the LayerNorm.
     """
 
-    def __init__(self, count: int, width: int) -> None:
+    def __init__(self, count: int, width: int, gain: float = 1.0) -> None:
         super().__init__()
         self.embedding = nn.Embedding(count, width)
         self.norm = nn.LayerNorm(width)
-        nn.init.constant_(self.norm.weight, CODE_TOKEN_SCALE)
+        nn.init.constant_(self.norm.weight, gain)
 
     def __len__(self) -> int:
         return self.embedding.num_embeddings

@@ -24,6 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bagformer_cli.config import ImageConfig
 from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD
+from bagformer_cli.encoders.patch_stem import set_patch_stem
 from bagformer_cli.encoders.pretrained_backbone import (
     load_pretrained,
     own_classifier,
@@ -347,6 +348,8 @@ def create_backbone(config: ImageConfig, source: bool | str) -> Any:
             hint=tr("Sizes must fit each other: the image, its patches, widths and heads."),
         ) from error
     backbone.pretrained_cfg = {**backbone.pretrained_cfg, "input_size": (3, size, size)}
+    if config.conv_stem:
+        set_patch_stem(backbone)
     if weights is not None:
         load_pretrained(backbone, name, weights)
     return backbone

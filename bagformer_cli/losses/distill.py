@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Kind = Literal["cross_entropy", "mse", "ordinal"]
+Kind = Literal["cross_entropy", "mse", "ranknet"]
 
 
 def distillation_loss(
@@ -27,31 +27,35 @@ def distillation_loss(
     student_temperature: float = 1.0,
     teacher_temperature: float = 1.0,
     known: Tensor | None = None,
+    line: Tensor | None = None,
 ) -> Tensor:
     """Compute the distance of the student's scores from the teacher's, in both directions.
 
     Args:
         student: t2i [Q, N] and i2t [N, Q], unscaled.
         teacher: The teacher's t2i and i2t, unscaled.
-        kind: See :func:`soft_cross_entropy`, :func:`squared_error` and :func:`order_loss`.
+        kind: See :func:`soft_cross_entropy`, :func:`squared_error` and :func:`ranknet_loss`.
         student_temperature: Divides the student's scores.
         teacher_temperature: Divides the teacher's.
         known: [Q, N] bool, the pairs that the teacher scored; None: all. If some are missing, only
             title → image is compared: the candidates were chosen for titles, not for images.
+        line: [2], factor and offset of the student's divided scores, with gradients: ``mse`` then
+            is ``mean_ij (line_0 student_ij + line_1 - teacher_ij)²`` (ALADIN). None: 1 and 0.
     """
     measure: Callable[[Tensor, Tensor, Tensor | None], Tensor] = {
         "cross_entropy": soft_cross_entropy,
         "mse": squared_error,
-        "ordinal": order_loss,
+        "ranknet": ranknet_loss,
     }[kind]
-    scaled = [
-        measure(
-            mine.float() / student_temperature, theirs.detach().float() / teacher_temperature, known
-        )
-        for mine, theirs in zip(student, teacher, strict=True)
-        if known is None or mine is student[0]
-    ]
-    return torch.stack(scaled).mean()
+    losses = []
+    for mine, theirs in zip(student, teacher, strict=True):
+        scaled = mine.float() / student_temperature
+        if line is not None:
+            scaled = line[0] * scaled + line[1]
+        losses.append(measure(scaled, theirs.detach().float() / teacher_temperature, known))
+        if known is not None:
+            break
+    return torch.stack(losses).mean()
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor, known: Tensor | None = None) -> Tensor:
@@ -77,10 +81,11 @@ def squared_error(student: Tensor, teacher: Tensor, known: Tensor | None = None)
     return squares.masked_fill(~known, 0.0).sum() / known.sum().clamp(min=1)
 
 
-def order_loss(student: Tensor, teacher: Tensor, known: Tensor | None = None) -> Tensor:
+def ranknet_loss(student: Tensor, teacher: Tensor, known: Tensor | None = None) -> Tensor:
     """Compute ``mean_i mean_{jk: teacher_ij > teacher_ik} log(1 + exp(student_ik - student_ij))``.
 
-    The student learns the teacher's order of every two candidates of a row, not their distance.
+    RankNet's pairwise logistic loss: the student learns the teacher's order of every two candidates
+    of a row, not their distance.
     """
     above = teacher[:, :, None] > teacher[:, None, :]
     if known is not None:

@@ -54,7 +54,12 @@ def hard_negatives(scores: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
 def reversed_negatives(own: Tensor, positives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pair the second half of a batch with its images in reverse order, the first half as it is.
 
-    The winners of the QQ-browser challenge made negatives in this way.
+    The winners of the QQ-browser challenge made negatives in this way. If the second half has an
+    odd number of titles, the one in its middle meets its own image: that pair is left out, as are
+    all others of the second half that match. A batch of 10::
+
+        titles  0 1 2 3 4 | 5 6 7 8 9
+        images  0 1 2 3 4 | 9 8 7 6 5      (7, 7) is left out: 5 right and 4 wrong pairs
 
     Args:
         own: [Q] int64, each title's own image.

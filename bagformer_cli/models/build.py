@@ -43,6 +43,8 @@ class RetrievalModel(nn.Module):
         trained: Scorers that were trained (or are, while training runs): see
             :func:`trained_scorers`. A cross-encoder reranks only if ``slow`` is one of them.
         temperature: Divides scores to give logits.
+        distill_line: [2], factor and offset of the student's scores in a distillation by ``mse``;
+            None: the configuration has none. No score of the model uses it.
     """
 
     def __init__(
@@ -58,6 +60,9 @@ class RetrievalModel(nn.Module):
             torch.tensor(config.objectives.temperature.initial),
             requires_grad=config.objectives.temperature.learned,
         )
+        distill = config.distill
+        learned = distill is not None and distill.loss == "mse" and distill.learned_scale
+        self.distill_line = nn.Parameter(torch.tensor([0.5, 0.5])) if learned else None
 
     @property
     def device(self) -> torch.device:

@@ -102,8 +102,8 @@ class DualEncoder(nn.Module):
             self.shared = SharedInput(grid_width, text.width, config.shared.cells)
         if config.codes:
             self._require_room_for_codes()
-            self.text_codes = CodeTokens(config.codes, text.width)
-            self.image_codes = CodeTokens(config.codes, self.image_width)
+            self.text_codes = CodeTokens(config.codes, text.width, config.code_gain)
+            self.image_codes = CodeTokens(config.codes, self.image_width, config.code_gain)
         if config.head is not None:
             self.head = SummaryHead(config.head, text.width, self.image_width, config.embed_dim)
         if config.freeze_towers:

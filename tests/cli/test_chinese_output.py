@@ -95,7 +95,7 @@ for command in sys.argv[1:]:
 
 OUTPUTS = [
     "data check data/demo",
-    "preprocess --dataset data/demo",
+    "preprocess --dataset data/demo --config demo",
     "train --config small.yaml --dataset data/demo --output-dir runs/a",
     "eval --checkpoint runs/a --submission s.jsonl",
     "eval --checkpoint runs/a --check s.jsonl",

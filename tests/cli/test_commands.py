@@ -169,7 +169,7 @@ def test_real_muge_files_work_in_all_four_commands(
     for file in (shared / "data" / "muge_sample").iterdir():
         for split in ("valid", "train"):
             shutil.copy(file, data / file.name.replace("valid", split))
-    assert xmr("preprocess", "--dataset", "muge").code == 0
+    assert xmr("preprocess", "--dataset", "muge", "--config", "demo").code == 0
     small = [*SETS, "--set", "training.batch_size=2", "--config", "demo"]
     trained = xmr("train", "--interaction", "bagwise", "--dataset", "muge", *small)
     assert trained.code == 0, trained.err

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bagformer_cli.errors import InputError
 from tests.conftest import Run
 from tests.support.datasets import image_line, picture, query_line, write_split
 
@@ -129,14 +130,14 @@ def test_check_by_several_processes_counts_lines_through(
 
 def test_preprocess_prints_what_it_made(tmp_path: Path, xmr: Xmr) -> None:
     write_split(tmp_path, "train")
-    run = xmr("preprocess", "--dataset", tmp_path, "--json")
+    run = xmr("preprocess", "--dataset", tmp_path, "--config", "demo", "--json")
     assert run.code == 0, run.err
     found = run.json()
     assert found["store"] == str(tmp_path / ".xmr")
     (split,) = found["splits"]
     assert (split["split"], split["queries"], split["images"]) == ("train", 2, 2)
     assert split["tokens"] >= split["bags"] >= 2
-    again = xmr("preprocess", "--dataset", tmp_path)
+    again = xmr("preprocess", "--dataset", tmp_path, "--config", "demo")
     assert again.code == 0
     assert "train" in again.out
 
@@ -144,9 +145,46 @@ def test_preprocess_prints_what_it_made(tmp_path: Path, xmr: Xmr) -> None:
 def test_preprocess_of_titles_alone(tmp_path: Path, xmr: Xmr) -> None:
     folder = write_split(tmp_path, "train")
     folder.images_path("train").unlink()
-    run = xmr("preprocess", "--dataset", tmp_path, "--text-only", "--json")
+    run = xmr("preprocess", "--dataset", tmp_path, "--config", "demo", "--text-only", "--json")
     assert run.code == 0, run.err
     assert run.json()["splits"][0]["images"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "config"),
+    [
+        (["--dataset", "muge"], "muge_bagformer"),
+        (["--dataset", "muge", "--mode", "inflate"], "inflate_shrink"),
+        (["--dataset", "shop"], "muge_bagformer"),
+        (["--dataset", "shop", "--config", "demo"], "demo"),
+    ],
+)
+def test_preprocess_cuts_titles_as_the_same_training_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, xmr: Xmr, arguments: list[str], config: str
+) -> None:
+    """A training with these options finds every title cut: nothing is made a second time."""
+    from bagformer_cli.text.bags import TitleEncoder
+    from bagformer_cli.training import job as jobs
+
+    monkeypatch.chdir(tmp_path)
+    write_split(tmp_path / "data/muge", "train")
+    write_split(tmp_path / "shop", "train")
+    smaller = ["--set", "text.tokenizer=builtin", "--set", "text.pretrained=null"]
+    run = xmr("preprocess", *arguments, *smaller, "--json")
+    assert run.code == 0, run.err
+    assert run.json()["config"] == config
+
+    def cut_again(*_: object) -> None:
+        raise AssertionError("the titles were cut again")
+
+    def begin(*_: object) -> None:
+        raise InputError("the training begins")
+
+    monkeypatch.setattr(TitleEncoder, "__call__", cut_again)
+    monkeypatch.setattr(jobs, "train", begin)
+    small = ["image.pretrained=false", "image.backbone=resnet10t", "text.layers=1"]
+    run = xmr("train", *arguments, *smaller, *(part for one in small for part in ("--set", one)))
+    assert "the training begins" in run.err
 
 
 def test_preprocess_of_titles_alone_needs_no_torch(tmp_path: Path) -> None:
@@ -154,7 +192,8 @@ def test_preprocess_of_titles_alone_needs_no_torch(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from bagformer_cli.cli.main import main\n"
-        f"assert main(['preprocess', '--dataset', {str(tmp_path)!r}, '--text-only']) == 0\n"
+        f"arguments = ['--dataset', {str(tmp_path)!r}, '--config', 'demo', '--text-only']\n"
+        "assert main(['preprocess', *arguments]) == 0\n"
         "print(sorted({'torch', 'transformers', 'timm'} & set(sys.modules)))\n"
     )
     run = subprocess.run(
@@ -190,7 +229,7 @@ def test_a_broken_line_ends_with_2_and_one_block(tmp_path: Path, xmr: Xmr) -> No
     folder = write_split(tmp_path, "train")
     with open(folder.images_path("train"), "ab") as stream:
         stream.write(b"no tab\n")
-    run = xmr("preprocess", "--dataset", tmp_path)
+    run = xmr("preprocess", "--dataset", tmp_path, "--config", "demo")
     assert run.code == 2
     assert f"{folder.images_path('train')}:3" in run.err
     assert "Traceback" not in run.err
@@ -213,7 +252,7 @@ def test_the_real_sample_where_muge_is_looked_for(
     for path in (shared / "data" / "muge_sample").iterdir():
         shutil.copyfile(path, target / path.name)
     assert xmr("data", "check", "muge").code == 0
-    run = xmr("preprocess", "--dataset", "muge", "--json")
+    run = xmr("preprocess", "--dataset", "muge", "--config", "demo", "--json")
     assert run.code == 0
     (split,) = run.json()["splits"]
     assert (split["split"], split["queries"], split["images"]) == ("valid", 2, 8)

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from bagformer_cli.losses.contrastive import contrastive_loss
-from bagformer_cli.losses.matching import hard_negatives, matching_loss
+from bagformer_cli.losses.matching import (
+    hard_negatives,
+    matching_loss,
+    reversed_negatives,
+)
 
 
 def literal_contrastive(t2i: Tensor, i2t: Tensor, positives: Tensor, temperature: float) -> Tensor:
@@ -104,3 +108,46 @@ def test_a_negative_exists_even_where_every_score_underflows() -> None:
     columns, possible = hard_negatives(scores, positives)
     assert possible.all()
     assert columns.item() in (1, 2)
+
+
+def test_negatives_of_equal_scores_are_uniform_over_all_that_do_not_match() -> None:
+    """BagFormer's code draws from ``ones(B, B)`` with a diagonal of zeros."""
+    torch.manual_seed(0)
+    positives = torch.eye(6, dtype=torch.bool)
+    positives[0, 3] = True
+    counts = torch.zeros(6, 6)
+    for _ in range(3000):
+        columns, possible = hard_negatives(torch.zeros(6, 6), positives)
+        assert possible.all()
+        counts[torch.arange(6), columns] += 1
+    weights = (~positives).float()
+    expected = weights / weights.sum(dim=1, keepdim=True)
+    assert float((counts / 3000 - expected).abs().max()) < 0.04
+    assert float(counts[positives].max()) == 0
+
+
+def literal_reversal(count: int) -> list[tuple[int, int, int]]:
+    """(title, image, label): the first half as it is, the second with its images reversed."""
+    half = (count + 1) // 2
+    pairs = [(n, n, 1) for n in range(half)]
+    for place, title in enumerate(range(half, count)):
+        image = count - 1 - place
+        if image != title:  # the middle one meets its own image: neither right nor wrong
+            pairs.append((title, image, 0))
+    return pairs
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_the_second_half_is_reversed_and_its_middle_item_left_out(count: int) -> None:
+    own = torch.arange(count)
+    found = reversed_negatives(own, torch.eye(count, dtype=torch.bool))
+    assert [tuple(map(int, row)) for row in zip(*found, strict=True)] == literal_reversal(count)
+
+
+def test_a_reversed_pair_that_matches_is_left_out() -> None:
+    positives = torch.eye(4, dtype=torch.bool)
+    positives[2, 3] = True  # two titles of the second half share an image
+    rows, columns, labels = reversed_negatives(torch.arange(4), positives)
+    assert list(zip(rows.tolist(), columns.tolist(), labels.tolist(), strict=True)) == [
+        (0, 0, 1), (1, 1, 1), (3, 2, 0),
+    ]  # fmt: skip

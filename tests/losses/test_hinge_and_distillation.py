@@ -90,7 +90,7 @@ def literal_order(student: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
 LITERAL = {
     "cross_entropy": literal_soft_cross_entropy,
     "mse": literal_squares,
-    "ordinal": literal_order,
+    "ranknet": literal_order,
 }
 
 
@@ -155,6 +155,17 @@ def test_distillation_equals_its_formula_in_both_directions(
         for mine, theirs in zip((t2i, i2t), teacher, strict=True)
     )
     same_with_gradients(ours, literal / 2, (t2i, i2t))
+
+
+def test_mse_with_a_factor_and_an_offset_equals_aladins() -> None:
+    """``mse_loss(student * w + b, teacher)``, in ALADIN of one matrix: the mean of both sides."""
+    t2i, _, _ = matrices(0)
+    torch.manual_seed(9)
+    teacher = torch.randn(5, 4, dtype=torch.float64)
+    line = torch.tensor([0.5, 0.25], dtype=torch.float64, requires_grad=True)
+    ours = distillation_loss((t2i, t2i.T), (teacher, teacher.T), "mse", line=line)
+    theirs = torch.nn.functional.mse_loss(t2i * line[0] + line[1], teacher)
+    same_with_gradients(ours, theirs, (t2i, line))
 
 
 @pytest.mark.parametrize("kind", sorted(LITERAL))

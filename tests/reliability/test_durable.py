@@ -221,7 +221,7 @@ def test_f14_a_full_disk_at_a_checkpoint_is_one_sentence(
         "encode t.csv --out v --checkpoint MODEL",
         "data import t.csv --out o",
         "data demo --out d --images 60",
-        "preprocess --dataset set",
+        "preprocess --dataset set --config demo",
         "bags --input many.txt --output b.jsonl",
         "dict mine many.txt --out mined.tsv",
     ],
@@ -495,5 +495,5 @@ def test_f05_a_dataset_is_never_called_complete_while_a_part_is_missing(
     """The words for a split without its images say what to do."""
     write_split(home / "half", "train", [(1, "红裙", (1,))], [(1, picture(1))])
     (home / "half/MR_train_imgs.tsv").unlink()
-    run = xmr("preprocess", "--dataset", "half")
+    run = xmr("preprocess", "--dataset", "half", "--config", "demo")
     assert_refused(run, "MR_train_imgs.tsv")

@@ -222,7 +222,7 @@ def test_f18_of_three_resumes_of_a_run_one_trains(home: Path, attempt: int) -> N
 def test_f18_two_trainings_at_once_get_two_folders(home: Path) -> None:
     start = program("train", "--config", "demo", "--dataset", "set", *SETS,
                     "--set", "training.max_steps=3", "--json")  # fmt: skip
-    assert process("preprocess", "--dataset", "set", cwd=home).code == 0
+    assert process("preprocess", "--dataset", "set", "--config", "demo", cwd=home).code == 0
     ended = side_by_side([start] * 3, home, {})
     assert [one.code for one in ended] == [0, 0, 0], [one.err for one in ended]
     assert len({one.json()["run"] for one in ended}) == 3

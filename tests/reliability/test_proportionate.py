@@ -292,7 +292,7 @@ def test_f21_removing_an_id_that_is_not_utf8_is_no_damage(shop: Shop) -> None:
 def test_f24_blank_lines_are_read_in_linear_time(home: Path, command: str, file: str) -> None:
     path = home / "set" / file
     path.write_bytes(b"\n" * 400_000 + path.read_bytes())
-    option = [] if command == "data check" else ["--dataset"]
+    option = [] if command == "data check" else ["--config", "demo", "--dataset"]
     ended = process(*command.split(), *option, "set", "--workers", 1, cwd=home, timeout=300,
                     cpu=40)  # fmt: skip
     assert ended.code in (0, 2), (ended.code, ended.seconds)

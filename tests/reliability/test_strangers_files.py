@@ -213,7 +213,7 @@ def test_f03_a_link_in_a_dataset_deletes_nothing(
         (store / "store.json").write_text('{"version": 1}')
         name, target = ("train", "train") if place == "a split" else ("lock", "train/thesis.txt")
         (store / name).symlink_to(victim / target)
-    assert_refused(xmr("preprocess", "--dataset", "set"), ".xmr")
+    assert_refused(xmr("preprocess", "--dataset", "set", "--config", "demo"), ".xmr")
     assert [path.name for path in victim.rglob("*")] == ["train", "thesis.txt"]
     assert (victim / "train/thesis.txt").read_text() == "mine"
 

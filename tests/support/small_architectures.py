@@ -22,6 +22,7 @@ BACKBONES = {
     "resnet10t": "{channels: [8, 12, 16, 24], output_stride: 8, stem_width: 8}",
     "resnet50": "{channels: [8, 12, 16, 24], layers: [1, 1, 1, 1]}",
     "vit_base_patch16_clip_quickgelu_224": "{patch_size: 8, embed_dim: 24, depth: 1, num_heads: 2}",
+    "vit_tiny_patch16_224": "{patch_size: 8, embed_dim: 24, depth: 1, num_heads: 2}",
     "vit_base_patch16_224": "{patch_size: 8, embed_dim: 24, depth: 1, num_heads: 2}",
     "tf_efficientnet_lite2": "{}",
 }

@@ -190,7 +190,7 @@ class Watched(torch.nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("negatives", ["hard", "shuffled"])
+@pytest.mark.parametrize("negatives", ["hard", "random", "shuffled"])
 def test_masks_are_reordered_with_their_states(store: Store, negatives: str) -> None:
     task, batches = made(
         store,
@@ -216,6 +216,30 @@ def test_masks_are_reordered_with_their_states(store: Store, negatives: str) -> 
     assert torch.equal(patches.kept, encoded.images.states.kept[columns])
     for row, column, label in zip(rows, columns, labels, strict=True):
         assert bool(batch.positives[row, column]) == bool(label)
+
+
+@pytest.mark.parametrize("negatives", ["hard", "random"])
+def test_random_negatives_ignore_what_hard_ones_are_drawn_by(store: Store, negatives: str) -> None:
+    """BagFormer's code draws with weights ``ones(B, B)``, diagonal 0: each partner 1 in 15."""
+    task, batches = made(
+        store,
+        f"objectives={{itc: 0.0, late_interaction: 0.0, itm: 1.0, itm_negatives: {negatives}}}",
+    )
+    encoded = task.encode(batches.batch(0), 0.0)
+    with torch.no_grad():
+        task.model.temperature.fill_(1e-3)  # the best wrong partner has nearly all weight
+    matching: Any = objective_of(task, "itm_loss")
+    counts = torch.zeros(16, 16)
+    for _ in range(400):
+        texts, images, labels = matching.draw_pairs(encoded)
+        wrong_images = slice(16, 32)  # after the right pairs: a wrong image for each title
+        assert labels[:16].all()
+        assert not labels[16:].any()
+        counts[texts[wrong_images], images[wrong_images]] += 1
+    shares = counts / counts.sum(dim=1, keepdim=True)
+    assert float(shares.diagonal().max()) == 0
+    highest = float(shares.amax(dim=1).mean())
+    assert highest > 0.5 if negatives == "hard" else highest < 0.12
 
 
 def test_shuffled_negatives_do_not_reach_other_objectives(store: Store) -> None:

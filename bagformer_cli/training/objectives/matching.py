@@ -8,7 +8,7 @@ forward pass. With ``itm_negatives: hard`` and three pairs (0, 0) (1, 1) (2, 2):
     a wrong title for each image  (1, 0) (2, 1) (0, 2)    label 0
 
 :func:`bagformer_cli.losses.matching.hard_negatives` draws the wrong partners. A partner with a
-higher ITC score is drawn more often.
+higher ITC score is drawn more often; with ``itm_negatives: random`` all are equally likely.
 
 Shapes: B images of this process, Q titles, n pairs.
 """
@@ -74,10 +74,10 @@ class MatchingObjective(PairObjective):
     def draw_pairs(self, chunk: EncodedBatch) -> LabelledPairs:
         """Draw right and wrong pairs as ``objectives.itm_negatives`` says.
 
-        ``hard``: take a share ``itm_share`` of the images, each with one of its titles. Each of
-        these right pairs adds two wrong pairs: its title with a wrong image, its image with a
-        wrong title. ``shuffled``: take all titles, half of them with a wrong image (the winners
-        of the QQ-browser challenge).
+        ``hard``, ``random``: take a share ``itm_share`` of the images, each with one of its
+        titles. Each of these right pairs adds two wrong pairs: its title with a wrong image, its
+        image with a wrong title. ``shuffled``: take all titles, half of them with a wrong image
+        (the winners of the QQ-browser challenge).
         """
         settings, own = self.context.config.objectives, chunk.batch.own
         positives, device = chunk.own_positives(), chunk.texts.cls.device
@@ -86,6 +86,8 @@ class MatchingObjective(PairObjective):
             return LabelledPairs(*(to_device(numbers, device) for numbers in on_host))
         with torch.no_grad():
             logits = chunk.texts.cls @ chunk.images.cls.T / self.context.model.temperature
+        if settings.itm_negatives == "random":
+            logits = torch.zeros_like(logits)  # equal scores are equal chances
         images = positives.shape[1]
         count = max(1, round(settings.itm_share * images))
         # The titles of an image are neighbours, k each: every k-th row is one title an image.
