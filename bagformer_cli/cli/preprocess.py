@@ -20,7 +20,7 @@ app = App()
         "Cut the titles of a dataset into tokens and bags, and store its images for random "
         "access. `xmr train` and `xmr eval` do this if it is not done. Broken images are left out "
         "and named. Titles are cut as `xmr train` needs them that is given the same --dataset, "
-        "--config, --mode and --set; the tokens of other settings are kept beside them.\n\n"
+        "--config, --mode and --set; the tokens of other settings stay.\n\n"
         "    xmr preprocess --dataset muge --workers 8\n\n"
         "    xmr preprocess --dataset muge --mode inflate --text-only\n\n"
         "After an interruption run the same command again: it continues where it stopped. After "

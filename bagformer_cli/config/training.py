@@ -21,8 +21,8 @@ class DistillConfig(Section):
     loss: Literal["cross_entropy", "mse", "ranknet"] = "cross_entropy"
     """``cross_entropy``: between the softmaxes of teacher and student (Inflate and Shrink,
     ListNet). ``mse``: between the scores (ALADIN). ``ranknet``: the logistic loss of every two
-    candidates in the teacher's order (RankNet; ALADIN's code calls a hinge of its own
-    ``ordinal``)."""
+    candidates in the teacher's order (RankNet). ALADIN's ``ordinal``, a hinge between third
+    neighbours, is another one."""
     learned_scale: bool = True
     """For ``mse``: multiply the student's scores by a learned factor and add a learned offset; both
     start at 0.5 (ALADIN). False: compare the scores as they are."""
