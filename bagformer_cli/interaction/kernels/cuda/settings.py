@@ -61,6 +61,21 @@ class GradientTile:
     stages: int
 
 
+@dataclass(frozen=True)
+class ScanTile:
+    """Sizes of ``scan_tiles`` and ``scan_codes``.
+
+    Attributes:
+        rows: Patches of a tile: IMAGES × LENGTH.
+        warps: Groups of 32 threads of a program.
+        stages: Tiles loaded ahead. Memory is fast only with many loads under way.
+    """
+
+    rows: int
+    warps: int
+    stages: int
+
+
 KIND = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.int8: "int8"}
 
 SCORES: dict[tuple[int, str], Sequence[ScoreTile]] = {
@@ -84,6 +99,14 @@ GRADIENTS: dict[tuple[int, str], Sequence[GradientTile]] = {
     (8, "float32"): (GradientTile(64, 32, 64, 4, 2),),
 }
 
+SCANS: dict[str, Sequence[ScanTile]] = {
+    "narrow": (ScanTile(64, 4, 3), ScanTile(128, 4, 2), ScanTile(64, 4, 4), ScanTile(32, 4, 4)),
+    "wide": (ScanTile(64, 4, 2), ScanTile(64, 4, 3), ScanTile(128, 8, 2), ScanTile(64, 8, 3)),
+    "codes": (ScanTile(64, 4, 2), ScanTile(32, 4, 2), ScanTile(32, 4, 3)),
+}
+"""For up to 32 bags, for more, and for residual codes."""
+
+SMALL_SCANS = (ScanTile(16, 4, 2),)
 SMALL_SCORES = (ScoreTile(32, 16, 4, 2),)
 SMALL_GRADIENTS = (GradientTile(16, 16, 16, 4, 2),)
 """For the interpreter: more tiles of a small problem meet an edge."""
@@ -102,6 +125,11 @@ def gradient_tiles_for(device: torch.device, dtype: torch.dtype) -> list[Gradien
     if INTERPRETED:
         return list(SMALL_GRADIENTS)
     return list(GRADIENTS[_generation(device), KIND[dtype]])
+
+
+def scan_tiles_for(kind: str) -> list[ScanTile]:
+    """Return the table of scans: ``narrow``, ``wide`` or ``codes``."""
+    return list(SMALL_SCANS if INTERPRETED else SCANS[kind])
 
 
 @cache
@@ -155,7 +183,7 @@ class Columns:
         return min(found, key=lambda each: found[each])
 
 
-Tile = TypeVar("Tile", ScoreTile, GradientTile)
+Tile = TypeVar("Tile", ScoreTile, GradientTile, ScanTile)
 
 _chosen: dict[Hashable, object] = {}
 
