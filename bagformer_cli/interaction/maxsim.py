@@ -67,8 +67,10 @@ def maxsim(
         dtype: Type in which vectors are multiplied: float32, bfloat16 or int8. Sums are always
             float32 (int8: exact integers first). bfloat16 halves and int8 quarters the time of
             float32 where the processor supports it, and both round the vectors. None: the stored
-            type if both sides have the same, int8 if one side is int8, else float32. Ignored if a
-            gradient is needed: training always multiplies float32.
+            type if both sides have the same, int8 if one side is int8, bfloat16 on CUDA under
+            autocast to bfloat16, else float32. If a gradient is needed, int8 and stored types
+            are ignored: float32, or bfloat16 where ``dtype`` or autocast says so. Gradients are
+            float32.
         budget: Bytes that temporaries may take. The result does not depend on it.
 
     Returns:
@@ -86,13 +88,16 @@ def maxsim(
         (tensor([[1.4000]]), tensor([[1.8000]]))
     """
     _check(texts, images)
+    dtype = dtype or _autocast_dtype(texts.device)
     if torch.is_grad_enabled() and (texts.values.requires_grad or images.values.requires_grad):
+        multiplied = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
         with torch.autocast(texts.device.type, enabled=False):
             t2i, i2t = _MaxSim.apply(
-                texts.to(dtype=torch.float32).values,
-                images.to(dtype=torch.float32).values,
+                _floating(texts),
+                _floating(images),
                 texts.offsets,
                 images.offsets,
+                multiplied,
                 budget,
             )
         return t2i, i2t
@@ -171,16 +176,20 @@ class _MaxSim(torch.autograd.Function):
         patches: Tensor,
         bag_offsets: Tensor,
         patch_offsets: Tensor,
+        dtype: torch.dtype,
         budget: int,
     ) -> tuple[Tensor, Tensor]:
+        path = _path(bags, patches, dtype)
+        ctx.path, ctx.budget = path, budget
+        bags, patches = bags.to(dtype), patches.to(dtype)
+        if path is not cuda_kernels():  # products of rounded values are exact in float32
+            bags, patches = bags.float(), patches.float()
         vectors = Packed(bags.contiguous(), patches.contiguous(), bag_offsets, patch_offsets)
-        ctx.path = _path(bags, patches, bag_offsets, torch.float32)
-        ctx.budget = budget
         limit = MAX_SAVED_ARGMAX_BYTES
-        if recompute.argmax_bytes(bag_offsets, patch_offsets) > limit:
+        if recompute.argmax_bytes(path, bag_offsets, patch_offsets) > limit:
             ctx.save_for_backward(*vectors)
-            return recompute.forward(ctx.path, vectors, budget=budget, limit=limit)
-        t2i, i2t, argmax = ctx.path.forward(vectors, budget=budget)
+            return recompute.forward(path, vectors, budget=budget, limit=limit)
+        t2i, i2t, argmax = path.forward(vectors, budget=budget)
         ctx.save_for_backward(*vectors, *argmax)
         return t2i, i2t
 
@@ -188,7 +197,7 @@ class _MaxSim(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any, grad_t2i: Tensor, grad_i2t: Tensor
-    ) -> tuple[Tensor, Tensor, None, None, None]:
+    ) -> tuple[Tensor, Tensor, None, None, None, None]:
         vectors, saved = Packed(*ctx.saved_tensors[:4]), ctx.saved_tensors[4:]
         grads = ScoreGrads(grad_t2i.contiguous(), grad_i2t.contiguous())
         if saved:
@@ -199,7 +208,7 @@ class _MaxSim(torch.autograd.Function):
             grad_bags, grad_patches = recompute.backward(
                 ctx.path, vectors, grads, budget=ctx.budget, limit=MAX_SAVED_ARGMAX_BYTES
             )
-        return grad_bags, grad_patches, None, None, None
+        return grad_bags, grad_patches, None, None, None, None
 
 
 def _scores(
@@ -214,7 +223,7 @@ def _scores(
     dtype = dtype or _default_dtype(texts, images)
     if dtype not in DTYPES:
         raise ValueError(f"vectors are multiplied as float32, bfloat16 or int8, not as {dtype}")
-    path = _path(texts.values, images.values, texts.offsets, dtype)
+    path = _path(texts.values, images.values, dtype)
     with torch.no_grad(), torch.autocast(texts.device.type, enabled=False):
         if path is tiles and avx512.usable(texts, images, dtype, both=both):
             path = avx512
@@ -232,7 +241,7 @@ def _score_candidates(
     """Compute ``t2i`` of some images: read in place if possible, else copied in parts."""
     dtype = dtype or _default_dtype(texts, images)
     candidates = images.check_positions(candidates)
-    path = _path(texts.values, images.values, texts.offsets, dtype)
+    path = _path(texts.values, images.values, dtype)
     in_place = dtype == images.dtype == torch.int8 and path is tiles
     if in_place and avx512.usable(texts, images, dtype, both=False):
         return avx512.scores(
@@ -256,7 +265,19 @@ def _default_dtype(texts: MultiVectors, images: MultiVectors) -> torch.dtype:
     return torch.float32
 
 
-def _path(bags: Tensor, patches: Tensor, bag_offsets: Tensor, dtype: torch.dtype) -> ModuleType:
+def _floating(vectors: MultiVectors) -> Tensor:
+    """Return the values; of integers and codes, which have no gradient, as float32."""
+    return (vectors if vectors.dtype.is_floating_point else vectors.to(dtype=torch.float32)).values
+
+
+def _autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return bfloat16 where autocast makes matrix products of a GPU bfloat16, else None."""
+    if device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
+        return None
+    return torch.bfloat16 if torch.get_autocast_dtype("cuda") == torch.bfloat16 else None
+
+
+def _path(bags: Tensor, patches: Tensor, dtype: torch.dtype) -> ModuleType:
     """Choose the module that computes; each has ``scores``, ``forward`` and ``backward``."""
     if bags.device.type == "cpu":
         # Plain torch converts int8 to float32 first, so tiles are faster much earlier: 10 bags ×
@@ -265,14 +286,14 @@ def _path(bags: Tensor, patches: Tensor, bag_offsets: Tensor, dtype: torch.dtype
         large = len(bags) * len(patches) >= max(1, least)
         return tiles if large and tiles.kernels() is not None else reference
     if bags.device.type == "cuda":
-        cuda = _cuda()
-        if cuda and cuda.fits(bag_offsets) and cuda.works(bags.device, dtype):
+        cuda = cuda_kernels()
+        if cuda and cuda.works(bags.device, dtype):
             return cuda
     return reference
 
 
 @cache
-def _cuda() -> ModuleType | None:
+def cuda_kernels() -> ModuleType | None:
     """Return the CUDA kernels, or None where Triton is not installed."""
     try:
         from bagformer_cli.interaction.kernels import cuda

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,46 +32,98 @@ def test_the_kernels_pass_their_tests_in_the_interpreter() -> None:
 SHARED_MEMORY = {80: 163 << 10, 90: 227 << 10}
 """Most shared memory of a block in bytes, by compute capability (CUDA programming guide)."""
 
-POINTERS = {
-    "*fp32": "title_scale image_scale t2i i2t grad_t2i grad_i2t grad_patches parts",
-    "*i64": "bag_offsets patch_offsets titles",
-    "*i32": "arg_patch arg_bag",
-    "i32": "n_titles groups blocks per_part N Q P D G",
+KINDS = {
+    "*i64": "titles patch_starts arg_starts chosen",
+    "*i32": "group_starts counts slot nth owners",
+    "*i16": "arg_patch",
+    "*u8": "arg_bag codes",
+    "*fp16": "even_bags odd_bags even_centroids odd_centroids",
+    "*fp32": "title_scale image_scale t2i i2t tops grad_t2i grad_i2t out parts query_scale "
+    "product_scale weights",
+    "i32": "groups groups_each N Q P R D arg_columns blocks slots images_each count steps HALF "
+    "CENTROIDS",
 }
+"""Types of the kernels' arguments; ``bags`` and ``patches`` have the type of the case."""
+
+SCORE = {"IMAGES": 1, "UNIFORM": 257, "EVEN": True, "BOTH": True, "SEVERAL": False}
+SCAN = {"IMAGES": 2, "LENGTH": 32, "UNIFORM": 32, "EVEN": True, "CHOSEN": False}
+
+
+def default_sizes(kernel: str, capability: int, stored: str) -> tuple[dict[str, Any], int]:
+    """Return a kernel's constants for 257 patches (scan: 32) of 256 dimensions, and its warps."""
+    from bagformer_cli.interaction.kernels.cuda import settings
+
+    name = {"fp32": "float32", "bf16": "bfloat16", "i8": "int8"}.get(stored.split()[0], "")
+    generation = capability // 10
+    if kernel == "score_tiles":
+        argmax = stored.endswith("argmax")
+        suffix = " with argmax" if argmax else ""
+        tile = settings.SCORES[generation, name + suffix][0]
+        constants = SCORE | {
+            "TITLES": 64, "LENGTH": tile.columns, "EXTRA": 16, "DEPTH": tile.depth or 256,
+            "KEEP": not tile.depth, "ARGMAX": argmax, "INTEGER": name == "int8",
+        }  # fmt: skip
+        return constants | {"STAGES": tile.stages}, tile.warps
+    if kernel.endswith("gradients"):
+        tile = settings.GRADIENTS[generation, name][0]
+        constants = {"ROWS": tile.rows, "INNER": tile.inner, "DEPTH": tile.depth, "EVEN": True}
+        return constants | {"UNIFORM": 257, "STAGES": tile.stages}, tile.warps
+    columns, queries = (128, 16) if stored.endswith("wide") else (16, 1)
+    kind = "wide" if columns == 128 else "narrow" if kernel == "scan_tiles" else "codes"
+    tile = settings.SCANS[kind][0]
+    constants = SCAN | {"COLUMNS": columns, "QUERIES": queries, "STAGES": tile.stages}
+    if kernel == "scan_tiles":
+        return constants | {"DEPTH": 256, "KEEP": True, "SCALED": name == "int8"}, tile.warps
+    return constants | {"DEPTH": 128, "UNIT": True}, tile.warps
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(
-    ("name", "stored", "flags"),
+    ("file", "name", "stored"),
     [
-        ("_forward_kernel", "fp32", {"INTEGER": False, "ARGMAX": True}),
-        ("_forward_kernel", "bf16", {"INTEGER": False, "ARGMAX": False}),
-        ("_forward_kernel", "i8", {"INTEGER": True, "ARGMAX": False}),
-        ("_grad_patches_kernel", "fp32", {}),
-        ("_grad_bags_kernel", "fp32", {}),
+        ("score_tiles", "score_tiles", "bf16"),
+        ("score_tiles", "score_tiles", "i8"),
+        ("score_tiles", "score_tiles", "fp32"),
+        ("score_tiles", "score_tiles", "bf16 argmax"),
+        ("score_tiles", "score_tiles", "fp32 argmax"),
+        ("gradient_tiles", "patch_gradients", "bf16"),
+        ("gradient_tiles", "patch_gradients", "fp32"),
+        ("gradient_tiles", "bag_gradients", "bf16"),
+        ("gradient_tiles", "bag_gradients", "fp32"),
+        ("scan_tiles", "scan_tiles", "bf16"),
+        ("scan_tiles", "scan_tiles", "i8"),
+        ("scan_tiles", "scan_tiles", "bf16 wide"),
+        ("scan_tiles", "scan_codes", "u8"),
     ],
 )
-def test_the_kernels_compile_to_tensor_core_instructions_without_a_device(
-    capability: int, name: str, stored: str, flags: dict[str, bool]
+def test_the_default_tiles_compile_to_tensor_core_instructions_without_a_device(
+    capability: int, file: str, name: str, stored: str
 ) -> None:
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from bagformer_cli.interaction.kernels import cuda
-
-    kernel = getattr(cuda, name)
-    constants = {"LENGTH": 16, "TITLES": 4, "ROWS": 64, "DEPTH": 64} | flags
-    kinds = {arg: kind for kind, args in POINTERS.items() for arg in args.split()}
-    kinds |= {"bags": f"*{stored}", "patches": f"*{stored}"} | dict.fromkeys(constants, "constexpr")
+    kernel = getattr(
+        importlib.import_module(f"bagformer_cli.interaction.kernels.cuda.{file}"), name
+    )
+    constants, warps = default_sizes(name, capability, stored)
+    kinds = {arg: kind for kind, args in KINDS.items() for arg in args.split()}
+    kinds |= dict.fromkeys(("bags", "patches"), f"*{stored.split()[0]}")
+    kinds |= dict.fromkeys(constants, "constexpr")
+    # As at run time: pointers and the dimension are multiples of 16, so that loads are wide.
+    wide = [
+        n for n, arg in enumerate(kernel.arg_names) if kinds[arg][0] == "*" or arg in "D HALF R"
+    ]
     source = ASTSource(
         fn=kernel,
         signature={arg: kinds[arg] for arg in kernel.arg_names},
         constexprs={(kernel.arg_names.index(arg),): value for arg, value in constants.items()},
+        attrs={(n,): [["tt.divisibility", 16]] for n in wide},
     )
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    target = GPUTarget("cuda", capability, 32)
+    compiled = triton.compile(source, target=target, options={"num_warps": warps})
     assert ("wgmma.mma_async" if capability == 90 else "mma.sync") in compiled.asm["ptx"]
     assert compiled.metadata.shared <= SHARED_MEMORY[capability]
 
@@ -103,3 +157,39 @@ def test_on_a_device_scores_and_gradients_equal_the_cpu() -> None:
         there = maxsim(texts.to("cuda"), images.to("cuda"), dtype=dtype)
         for a, b in zip(there, maxsim(texts, images, dtype=dtype), strict=True):
             torch.testing.assert_close(a.cpu(), b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("titles", "pictures", "dim"),
+    [
+        ([3, 1, 40, 17] * 40, [257, 1, 300, 0, 33] * 8, 256),
+        ([5], [257] * 3, 256),
+        ([2, 0, 300], [577], 100),
+        ([4] * 3, [1] * 100_000, 64),
+    ],
+)
+def test_on_a_device_gradients_equal_float64_in_every_run(
+    dtype: torch.dtype, titles: list[int], pictures: list[int], dim: int
+) -> None:
+    from bagformer_cli.interaction.kernels import cuda, reference
+    from bagformer_cli.interaction.kernels.reference import Packed, ScoreGrads
+
+    texts = vectors(titles, 0, dim).to("cuda", dtype)
+    images = vectors(pictures, 1, dim).to("cuda", dtype)
+    items = Packed(texts.values, images.values, texts.offsets, images.offsets)
+    exact = Packed(items.bags.double(), items.patches.double(), *items[2:])
+    t2i, i2t, argmax = cuda.forward(items, budget=1 << 30)
+    true_t2i, true_i2t, true_argmax = reference.forward(exact, budget=1 << 30)
+    torch.testing.assert_close(t2i, true_t2i.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(i2t, true_i2t.float(), rtol=1e-5, atol=1e-4)
+    grads = ScoreGrads(torch.randn_like(t2i), torch.randn_like(i2t))
+    doubled = ScoreGrads(grads.t2i.double(), grads.i2t.double())
+    true = reference.backward(exact, true_argmax, doubled, budget=1 << 30)
+    ours = cuda.backward(items, argmax, grads, budget=1 << 30)
+    again = cuda.backward(items, argmax, grads, budget=1 << 30)
+    for a, b, c in zip(ours, true, again, strict=True):
+        error = (a.double() - b).norm() / b.norm().clamp_min(1e-9)
+        assert error < (1e-4 if dtype == torch.float32 else 1e-2)
+        assert torch.equal(a, c)

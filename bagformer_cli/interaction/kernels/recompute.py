@@ -20,10 +20,11 @@ from torch import Tensor
 from bagformer_cli.interaction.kernels.reference import Packed, ScoreGrads
 
 
-def argmax_bytes(bag_offsets: Tensor, patch_offsets: Tensor) -> int:
-    """Return the size of the argmax of all maxima, int32 [G, N] and [Q, P]."""
+def argmax_bytes(path: ModuleType, bag_offsets: Tensor, patch_offsets: Tensor) -> int:
+    """Return the size of the argmax of all maxima, [G, N] patches and [Q, P] bags."""
     titles, images = len(bag_offsets) - 1, len(patch_offsets) - 1
-    return 4 * (int(bag_offsets[-1]) * images + titles * int(patch_offsets[-1]))
+    patch, bag = path.ARGMAX_BYTES
+    return int(patch * int(bag_offsets[-1]) * images + bag * titles * int(patch_offsets[-1]))
 
 
 def forward(path: ModuleType, vectors: Packed, *, budget: int, limit: int) -> tuple[Tensor, Tensor]:
@@ -36,9 +37,9 @@ def forward(path: ModuleType, vectors: Packed, *, budget: int, limit: int) -> tu
         limit: Bytes that the argmax of one range of titles may take.
     """
     titles, images = len(vectors.bag_offsets) - 1, len(vectors.patch_offsets) - 1
-    t2i = vectors.bags.new_empty(titles, images)
-    i2t = vectors.bags.new_empty(images, titles)
-    for first, end in _title_ranges(vectors, limit):
+    t2i = vectors.bags.new_empty(titles, images, dtype=torch.float32)
+    i2t = vectors.bags.new_empty(images, titles, dtype=torch.float32)
+    for first, end in _title_ranges(path, vectors, limit):
         part = _titles(vectors, first, end)
         t2i[first:end], i2t[:, first:end], _ = path.forward(part, budget=budget)
     return t2i, i2t
@@ -48,8 +49,9 @@ def backward(
     path: ModuleType, vectors: Packed, grads: ScoreGrads, *, budget: int, limit: int
 ) -> tuple[Tensor, Tensor]:
     """Compute the gradients [G, D] and [P, D]; arguments as in :func:`forward`."""
-    grad_bags, grad_patches = torch.empty_like(vectors.bags), torch.zeros_like(vectors.patches)
-    for first, end in _title_ranges(vectors, limit):
+    grad_bags = torch.empty_like(vectors.bags, dtype=torch.float32)
+    grad_patches = torch.zeros_like(vectors.patches, dtype=torch.float32)
+    for first, end in _title_ranges(path, vectors, limit):
         part = _titles(vectors, first, end)
         argmax = path.forward(part, budget=budget)[2]
         own = ScoreGrads(grads.t2i[first:end].contiguous(), grads.i2t[:, first:end].contiguous())
@@ -60,13 +62,13 @@ def backward(
     return grad_bags, grad_patches
 
 
-def _title_ranges(vectors: Packed, limit: int) -> list[tuple[int, int]]:
+def _title_ranges(path: ModuleType, vectors: Packed, limit: int) -> list[tuple[int, int]]:
     """Cut the titles into equal ranges with an argmax of at most ``limit`` bytes each.
 
     A single title is a range even where its argmax is larger.
     """
     titles = len(vectors.bag_offsets) - 1
-    size = argmax_bytes(vectors.bag_offsets, vectors.patch_offsets)
+    size = argmax_bytes(path, vectors.bag_offsets, vectors.patch_offsets)
     count = min(titles, -(-size // limit))
     step = -(-titles // max(1, count))
     return [(first, min(first + step, titles)) for first in range(0, titles, step)]

@@ -33,6 +33,10 @@ from bagformer_cli.vectors.multi_vectors import MultiVectors
 _BLOCK_BAGS = 8192
 
 
+ARGMAX_BYTES = (4, 4)
+"""Bytes of an index of a patch and of a bag in :class:`Argmax`."""
+
+
 class Packed(NamedTuple):
     """The vectors of both sides, packed.
 

@@ -37,6 +37,8 @@ from bagformer_cli.interaction.kernels.reference import Argmax, Packed, ScoreGra
 from bagformer_cli.interaction.kernels.threads import on_every_thread
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
+ARGMAX_BYTES = reference.ARGMAX_BYTES
+
 # With fewer dot products plain torch finishes before a thread of the pool has started.
 MIN_PRODUCTS = 1 << 18
 

@@ -57,7 +57,7 @@ def patch_gradients(
 ):  # fmt: skip
     """Store the gradients of ROWS patches of one image, DEPTH dimensions.
 
-    Args:
+    The arguments that are not plain sizes:
         bags: [R, D] planes; ``slot`` and ``nth`` [R]: see ``planes.Planes``.
         patch_starts: [N + 1] int64, not read with UNIFORM.
         arg_patch, arg_bag, arg_starts: See ``score_tiles``.
@@ -96,7 +96,7 @@ def bag_gradients(
 ):  # fmt: skip
     """Store the gradients of ROWS rows of the planes from ``images_each`` images.
 
-    Args:
+    The arguments that are not plain sizes:
         patches: [P, D].
         parts: [parts, R, D] float32; the caller adds the parts.
         blocks: Blocks of INNER patches of the longest image. A loop over (image, block) pairs of

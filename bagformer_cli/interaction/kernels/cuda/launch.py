@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import triton
+import triton  # type: ignore[import-untyped,unused-ignore]
 from torch import Tensor
 
 from bagformer_cli.interaction.kernels import reference
@@ -142,7 +142,7 @@ def backward(
 
 
 class _Gradients(NamedTuple):
-    """What both kernels of the backward pass read; ``grads`` are [N, slots], in slot order."""
+    """The input of both kernels of the backward pass; ``grads`` are [N, slots], in slot order."""
 
     planes: Planes
     images: _Images
@@ -151,7 +151,14 @@ class _Gradients(NamedTuple):
 
     def _shared(self) -> tuple[Tensor, ...]:
         images, planes = self.images, self.planes
-        return (images.starts, images.arg_starts, planes.slot, planes.nth, *self.argmax, *self.grads)
+        return (
+            images.starts,
+            images.arg_starts,
+            planes.slot,
+            planes.nth,
+            *self.argmax,
+            *self.grads,
+        )
 
     def _sizes(self, tile: GradientTile) -> dict[str, int | bool]:
         D = self.images.patches.shape[1]
@@ -221,7 +228,7 @@ def _score(
         D = images.patches.shape[1]
         columns = Columns.best(images.lengths, tile.columns, join=not argmax)
         depth, keep = tile.depth or _power_of_two(D), not tile.depth
-        if depth > WIDEST or INTERPRETED and D > 16:
+        if depth > WIDEST or (INTERPRETED and D > 16):
             depth, keep = min(depth, 64 if dtype != torch.float32 else 32), False
         tops = torch.empty(N if columns.several else 0, R, device=device)
         image_tiles = triton.cdiv(N, columns.images)
@@ -265,7 +272,7 @@ def _computed(values: Tensor) -> Tensor:
 
 def _power_of_two(number: int) -> int:
     """Return the smallest power of two ≥ ``number``, at least 16: the least that tl.dot takes."""
-    return max(16, triton.next_power_of_2(number))
+    return max(16, 1 << (number - 1).bit_length())
 
 
 @cache
@@ -274,9 +281,9 @@ def works(device: torch.device, dtype: torch.dtype) -> bool:
     generator = torch.Generator().manual_seed(0)
     texts, images = (
         MultiVectors(torch.randn(int(o[-1]), 32, generator=generator).to(device), o)
-        for o in (torch.tensor([0, 3, 20]), torch.tensor([0, 65, 70]))
+        for o in (torch.tensor([0, 3, 5]), torch.tensor([0, 18, 23]))
     )
-    options = {"dtype": dtype, "both": True, "budget": 1 << 20}
+    options: dict[str, Any] = {"dtype": dtype, "both": True, "budget": 1 << 20}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # compilers warn about their defaults

@@ -35,7 +35,7 @@ COST = {16: 1.6, 64: 1.0}
 
 @dataclass(frozen=True)
 class Planes:
-    """Where each bag lies in the planes; all tensors but ``values`` follow from the offsets.
+    """The planes of packed titles, and the place of each bag in them.
 
     Attributes:
         slots: T, titles of a group.
@@ -99,8 +99,8 @@ class Planes:
         narrow = narrow.to(bags.device)
         wide = torch.cat([titles, bag.flatten()]).to(bags.device)
         rows = bag.numel()
-        starts, counts, slot, nth = narrow.split([groups + 1, groups * slots, rows, rows])
-        titles, bag = wide.split([groups * slots, rows])
+        starts, counts, slot, nth = torch.split(narrow, [groups + 1, groups * slots, rows, rows])
+        titles, bag = torch.split(wide, [groups * slots, rows])
         longest = int(lengths[0]) if len(lengths) else 0
         values = bags.index_select(0, bag)
         return cls(slots, len(order), longest, values, starts, counts, titles, slot, nth, bag)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-import triton
+import triton  # type: ignore[import-untyped,unused-ignore]
 from torch import Tensor
 
 from bagformer_cli.interaction.kernels import reference

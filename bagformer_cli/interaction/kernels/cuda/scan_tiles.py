@@ -21,7 +21,7 @@ A patch with a value that is not finite makes products of it that are not finite
 One byte of a code holds two neighbouring dimensions. So the even and the odd dimensions are
 multiplied separately, and nothing has to be interleaved.
 
-Shapes: Q queries of C bags in total, N products of P patches in total, D dimensions, W bytes a code.
+Shapes: Q queries of C bags in total, N products of P patches in total, D dimensions.
 """
 
 # mypy: ignore-errors
@@ -83,7 +83,7 @@ def scan_tiles(
 ):  # fmt: skip
     """Score the products of ``steps // blocks`` consecutive tiles.
 
-    Args:
+    The arguments that are not plain sizes:
         bags: [COLUMNS, D]; rows beyond C are zeros. ``owners`` [COLUMNS] int32: the query of each.
         query_scale: [QUERIES] float32, factor of each query's scores; NaN marks a spoilt query, 0
             a query that is padding or has no bags.
@@ -134,7 +134,7 @@ def scan_codes(
 ):  # fmt: skip
     """Do what :func:`scan_tiles` does with residual codes.
 
-    Args:
+    The arguments that are not plain sizes:
         even_bags, odd_bags: [COLUMNS, HALF], the bags' dimensions 0, 2, … and 1, 3, …
         codes: [P, 2 + HALF] uint8.
         even_centroids, odd_centroids: [CENTROIDS, HALF].

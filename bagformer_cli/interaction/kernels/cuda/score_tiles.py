@@ -12,13 +12,13 @@ shared memory. It multiplies them with plane after plane (``planes.py``) of all 
                                        ▼  elementwise maximum over the planes, then the sum of each
                                           row: i2t of T titles with this image
 
-Neither reduction crosses titles. Dot products stay in registers: 2 instructions for each, beside
-2·D operations of the tensor cores.
+Neither reduction crosses titles. Dot products stay in registers: 2 instructions for each, compared
+with 2·D operations of the tensor cores.
 
 Three details:
 
 - An image that is a little longer than a whole number of blocks (257 = 256 + 1: patches and class
-  token) has its last EXTRA = 16 columns in a product of their own instead of a block of padding.
+  token) has its last EXTRA = 16 columns in a separate product instead of a block of padding.
 - A column beyond the end of an image repeats its last patch, which changes no maximum; the sums
   leave it out. No mask is applied to a dot product.
 - x · 0 is NaN for NaN and infinity, and 0 for all other numbers. Each program adds ``sum(x · 0)``
@@ -62,7 +62,7 @@ def score_tiles(
 ):  # fmt: skip
     """Score IMAGES images with ``groups_each`` groups of titles.
 
-    Args:
+    The arguments that are not plain sizes:
         bags: [R, D] planes; ``group_starts``, ``counts``, ``titles``: see ``planes.Planes``.
         title_scale: [slots] float32, factor of each slot's scores; NaN marks a spoilt title.
         patch_starts: [N + 1] int64, not read with UNIFORM; ``image_scale`` [N] float32.

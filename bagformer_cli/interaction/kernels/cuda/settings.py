@@ -139,7 +139,7 @@ def _generation(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class Columns:
-    """How the patches of images become the columns of tiles.
+    """A layout of the patches of images as columns of tiles.
 
     Attributes:
         images: Images of a tile.
@@ -188,7 +188,13 @@ Tile = TypeVar("Tile", ScoreTile, GradientTile, ScanTile)
 _chosen: dict[Hashable, object] = {}
 
 
-def fastest(key: Hashable, tiles: Sequence[Tile], work: float, run: Callable[[Tile], None]) -> Tile:
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+def fastest(
+    key: Hashable, tiles: Sequence[Tile], work: float, run: Callable[[Tile], object]
+) -> Tile:
     """Return the tile to use; time all of them once if the work is large.
 
     Args:
@@ -206,13 +212,13 @@ def fastest(key: Hashable, tiles: Sequence[Tile], work: float, run: Callable[[Ti
     for tile in tiles:
         try:
             run(tile)  # compiles
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin, end = _event(), _event()
             begin.record()
             run(tile)
             end.record()
             end.synchronize()
             seconds[tile] = begin.elapsed_time(end)
-        except Exception:  # noqa: BLE001 - Triton raises many types; another tile may compile
+        except Exception:
             continue
     _chosen[key] = min(seconds, key=lambda each: seconds[each]) if seconds else tiles[0]
     return _chosen[key]  # type: ignore[return-value]

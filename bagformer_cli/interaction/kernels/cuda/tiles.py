@@ -48,11 +48,7 @@ def columns_of(start, length, first, P, LENGTH: tl.constexpr):
 def load_rows(matrix, row, depth, D, EVEN: tl.constexpr):
     """Load rows [len(row), len(depth)] of a matrix with D columns; zeros beyond, unless EVEN."""
     at = matrix + row.to(tl.int64)[:, None] * D + depth[None, :]
-    if EVEN:
-        values = tl.load(at)
-    else:
-        values = tl.load(at, mask=(depth < D)[None, :], other=0)
-    return values
+    return tl.load(at) if EVEN else tl.load(at, mask=(depth < D)[None, :], other=0)
 
 
 @triton.jit
