@@ -40,6 +40,16 @@ def demo(
             ),
         ),
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=tr(
+                "With --photos: start from this Chinese-CLIP (hub name or folder), or 'packaged'. "
+                "Default: {name} if the hub or its cache has it, otherwise packaged.",
+                name="OFA-Sys/chinese-clip-vit-base-patch16",
+            )
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help=tr("Random seed of both trainings."))
     ] = 0,
@@ -48,12 +58,20 @@ def demo(
 ) -> None:
     """Run the pipeline and print its report."""
     from bagformer_cli.demo.pipeline import run_demo
+    from bagformer_cli.errors import InputError
     from bagformer_cli.outputs import check_output_folder
 
     check_output_folder(output_dir)
     if photos:
-        show_photos(output_dir, seed)
+        show_photos(output_dir, model, seed)
         return
+    if model is not None:
+        raise InputError(
+            tr("--model belongs to --photos."),
+            where="--model",
+            found=model,
+            hint=tr("Add --photos: the demo on drawn images trains its own model."),
+        )
     with bars.progress() as progress:
         report = run_demo(output_dir, seed=seed, progress=progress)
     console.result(report, lambda: _show(report, output_dir))
@@ -94,12 +112,12 @@ def _show(report: dict[str, Any], output_dir: Path) -> None:
     console.next_steps(steps)
 
 
-def show_photos(output_dir: Path, seed: int) -> None:
+def show_photos(output_dir: Path, model: str | None, seed: int) -> None:
     """Run the pipeline on photographs and print its two rows and where the page is."""
     from bagformer_cli.demo.photos.pipeline import run_photos
 
     with bars.progress() as progress:
-        report = run_photos(output_dir, seed=seed, progress=progress)
+        report = run_photos(output_dir, model=model, seed=seed, progress=progress)
     console.result(report, lambda: _show_photos(report, output_dir))
 
 

@@ -97,8 +97,9 @@ class TextConfig(Section):
     tokens, as sentence encoders (e5, gte) are trained."""
     options: TextOptions = {}
     """Further arguments of transformers' ``BertConfig`` (``layer_norm_eps``, ``hidden_act`` …)."""
-    frozen_layers: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Freeze the embeddings and the first ``frozen_layers`` layers. 0: train everything."""
+    frozen_layers: Literal["all"] | Annotated[int, Field(ge=0, le=1000)] = 0
+    """Freeze the embeddings and the first ``frozen_layers`` layers, or ``all`` of the tower; see
+    ``training.encode_frozen_once``. 0: train everything."""
     encoder: Literal["bert", "words"] = "bert"
     """``words``: no BERT; a title is the mean of its word embeddings (Thinking Fast and Slow)."""
 
@@ -158,9 +159,10 @@ class ImageConfig(Section):
     the pretrained backbone was trained with; CLIP's for a backbone trained from scratch."""
     std: Spreads | None = None
     """Standard deviation of each colour channel; null: as for ``mean``."""
-    frozen_layers: Annotated[int, Field(ge=0, le=1000)] = 0
+    frozen_layers: Literal["all"] | Annotated[int, Field(ge=0, le=1000)] = 0
     """Freeze the input layers and this many blocks (vision transformer) or stages (convolutional
-    network) after them; 0: all layers are trained."""
+    network) after them, or ``all`` of the tower; see ``training.encode_frozen_once``. 0: all
+    layers are trained."""
     regions: RegionsConfig | None = None
     """Read regions instead of pixels; no backbone is then built. Null: pixels."""
 

@@ -142,12 +142,42 @@ class Masked:
 
 
 @dataclass(frozen=True)
+class TowerOutputs:
+    """What frozen towers gave for a batch when the split was encoded (``kept_outputs.py``).
+
+    Args:
+        texts: [Q, L, W] states of the titles, or [Q, 1, W]; None: encode them.
+        images: [B, P, W] states of the images; None: encode them.
+        image_mask: [B, P] bool, False for padding; None: every position counts.
+    """
+
+    texts: Tensor | None
+    images: Tensor | None
+    image_mask: Tensor | None = None
+
+    ON_HOST: ClassVar[tuple[str, ...]] = ()
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move all tensors to a device."""
+        return _moved(self, device)
+
+    def part(self, titles: slice, images: slice) -> TowerOutputs:
+        """Take some titles and images of the batch."""
+        return TowerOutputs(
+            None if self.texts is None else self.texts[titles],
+            None if self.images is None else self.images[images],
+            None if self.image_mask is None else self.image_mask[images],
+        )
+
+
+@dataclass(frozen=True)
 class Batch:
     """B images with their Q titles; Q is B times ``data.titles_per_image``.
 
     Args:
         text: The titles.
         raw: [B, S, S, 3] uint8 pixels, or [B, R, F + 5] float32 regions; see :meth:`pixels`.
+            [B, 0, 0, 3] if nothing reads them, because ``outputs`` has the images.
         own: [Q] int64, index in the batch of each title's own image.
         positives: [Q, B] bool, whether the title and the image match.
         text_groups: [Q] int64, equal for equal titles (see ``positives.py``).
@@ -155,6 +185,7 @@ class Batch:
         query_ids: [Q] int64.
         image_ids: [B] int64.
         masked: Hidden tokens and patches; None: no masked modelling.
+        outputs: What frozen towers gave for the titles and images; None: encode them.
 
     All whole numbers of this class stay on the host.
     """
@@ -168,6 +199,7 @@ class Batch:
     query_ids: Tensor
     image_ids: Tensor
     masked: Masked | None = None
+    outputs: TowerOutputs | None = None
 
     ON_HOST: ClassVar[tuple[str, ...]] = (
         "own",
@@ -198,6 +230,7 @@ class Batch:
             None
             if masked is None
             else Masked(masked.input_ids[titles], masked.targets[titles], masked.seeds[images]),
+            None if self.outputs is None else self.outputs.part(titles, images),
         )
 
     def pixels(self) -> Tensor:
@@ -293,7 +326,7 @@ def _each(batch: Item, change: Callable[[Tensor], Tensor]) -> Item:
         value = getattr(batch, field.name)
         if isinstance(value, Tensor) and field.name not in batch.ON_HOST:  # type: ignore[attr-defined]
             changed[field.name] = change(value)
-        elif isinstance(value, (TextBatch, Masked)):
+        elif isinstance(value, (TextBatch, Masked, TowerOutputs)):
             changed[field.name] = _each(value, change)
     return replace(batch, **changed)  # type: ignore[type-var]
 

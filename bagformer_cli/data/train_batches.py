@@ -18,6 +18,7 @@ from bagformer_cli.config import DataConfig
 from bagformer_cli.data.augment import augment, random_of_sample
 from bagformer_cli.data.batches import Batch, Masked, TextBatch, prefetch
 from bagformer_cli.data.images import resize
+from bagformer_cli.data.kept_outputs import KeptOutputs
 from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.positives import Positives
 from bagformer_cli.data.regions import RegionFile
@@ -49,6 +50,8 @@ class TrainBatches:
             without its own; -1 where a title has fewer. If set, batches are made of groups of K
             images.
         drawn: Neighbours of a group, drawn from the title's in each epoch; None: all.
+        outputs: Outputs of frozen towers; each batch gets its rows. None: all is encoded.
+        reads_pixels: False: nothing reads the pixels, so batches have none.
         decoded: The images. Set ``decoded.as_original`` for a model with ``compat``.
 
     Raises:
@@ -72,6 +75,8 @@ class TrainBatches:
         self.positives = Positives.of(split)
         self.neighbours: NDArray[np.int64] | None = None
         self.drawn: int | None = None
+        self.outputs: KeptOutputs | None = None
+        self.reads_pixels = True
         self._sampler = PairSampler(split, sampling, config.titles_per_image)
         self.decoded = DecodedImages(split, self._useful_size(), config.cache_mb << 20)
 
@@ -102,6 +107,7 @@ class TrainBatches:
             torch.from_numpy(self.split.query_ids[queries]),
             torch.from_numpy(self.split.image_ids[images]),
             self._masked(tokens, epoch, samples, pairs.shape[1]),
+            None if self.outputs is None else self.outputs.rows(queries, images),
         )
 
     def _masked(
@@ -126,7 +132,9 @@ class TrainBatches:
     def _raw(
         self, images: NDArray[np.int64], epoch: int, samples: NDArray[np.int64]
     ) -> NDArray[np.uint8] | NDArray[np.float32]:
-        """Augmented pixels [B, S, S, 3] uint8, or regions [B, R, F + 5] float32."""
+        """Augmented pixels [B, S, S, 3] uint8, or regions [B, R, F + 5] float32; or nothing."""
+        if not self.reads_pixels:
+            return np.empty((len(images), 0, 0, 3), np.uint8)
         if self.regions is not None:
             return self.regions.batch(self.split.image_ids[images].tolist())
         raw = np.empty((len(images), self.image_size, self.image_size, 3), np.uint8)

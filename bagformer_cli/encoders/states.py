@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.transfer import to_device
 
 
@@ -62,6 +64,25 @@ class States:
         masks = [_padded(part.mask, longest) for part in parts if part.mask is not None]
         values = torch.cat([_padded(part.values, longest) for part in parts])
         return States(values, torch.cat(masks) if masks else None)
+
+
+class TitleStates(NamedTuple):
+    """Titles that the text tower has read already: a frozen tower gives the same each time.
+
+    Attributes:
+        text: The titles.
+        values: Its output, [B, L, W]; [B, 1, W] if only position 0 is read.
+    """
+
+    text: TextBatch
+    values: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def to(self, device: torch.device | str) -> TitleStates:
+        """Move all tensors to a device."""
+        return TitleStates(self.text.to(device), self.values.to(device))
 
 
 def _padded(values: Tensor, length: int) -> Tensor:

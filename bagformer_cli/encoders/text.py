@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -125,8 +125,10 @@ class TextEncoder(nn.Module):
         )
         enable({"use_reentrant": False})
 
-    def _freeze(self, layers: int) -> None:
-        if layers:
+    def _freeze(self, layers: int | Literal["all"]) -> None:
+        if layers == "all":
+            self.bert.requires_grad_(False)
+        elif layers:
             self.bert.embeddings.requires_grad_(False)
             for layer in self.bert.encoder.layer[:layers]:
                 layer.requires_grad_(False)

@@ -12,7 +12,7 @@ Shapes: B batch, S pixels a side, P patches, W width of the backbone, C channels
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import timm
 import torch
@@ -248,17 +248,21 @@ class VisionEncoder(nn.Module):
         return encoded
 
 
-def freeze_layers(backbone: Any, layers: int) -> None:
+def freeze_layers(backbone: Any, layers: int | Literal["all"]) -> None:
     """Freeze the input layers of a timm model and the first blocks or stages after them.
 
     Args:
         backbone: A timm model. Its own ``group_matcher`` says what a layer is: a block of a vision
             transformer, a stage of a convolutional network. Layer 0 is the patch embedding or stem.
-        layers: Blocks or stages to freeze besides layer 0; 0: nothing is frozen.
+        layers: Blocks or stages to freeze besides layer 0; 0: nothing is frozen; ``all``: the
+            whole model.
 
     Raises:
         ConfigError: The model does not name its layers, or has fewer.
     """
+    if layers == "all":
+        backbone.requires_grad_(False)
+        return
     if not layers:
         return
     if not hasattr(backbone, "group_matcher"):

@@ -15,6 +15,7 @@ from bagformer_cli.encoders.fusion import FusionEncoder
 from bagformer_cli.encoders.joint import JointEncoder, PredictionHead
 from bagformer_cli.encoders.pretrained_bert import load_bert, require_same_vocabulary, sizes_of
 from bagformer_cli.encoders.regions import BOX, RegionEncoder
+from bagformer_cli.encoders.states import States, TitleStates
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder, create_backbone
 from bagformer_cli.errors import CheckpointError, ConfigError
@@ -79,23 +80,24 @@ class RetrievalModel(nn.Module):
         """True if the model has a cross-encoder that was trained to score pairs."""
         return self.cross is not None and "slow" in self.trained
 
-    def encode_texts(self, text: TextBatch, *, states: bool = True) -> Encoded:
+    def encode_texts(self, text: TextBatch | TitleStates, *, states: bool = True) -> Encoded:
         """Encode titles.
 
         Args:
-            text: The titles.
+            text: The titles, or the text tower's output for them.
             states: Also prepare what the cross-encoder reads, if there is one.
         """
         encoded = self.dual.encode_texts(text)
         if self.cross is None or not states:
             return encoded
-        return self.cross.read_texts(text, encoded)
+        return self.cross.read_texts(text.text if isinstance(text, TitleStates) else text, encoded)
 
-    def encode_images(self, pixels: Tensor, *, states: bool = True) -> Encoded:
+    def encode_images(self, pixels: Tensor | States, *, states: bool = True) -> Encoded:
         """Encode images.
 
         Args:
-            pixels: [B, 3, S, S] normalised images, or [B, R, F + 5] regions.
+            pixels: [B, 3, S, S] normalised images, [B, R, F + 5] regions, or the image tower's
+                output for them.
             states: Also prepare what the cross-encoder reads, if there is one.
         """
         encoded = self.dual.encode_images(pixels)

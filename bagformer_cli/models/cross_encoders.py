@@ -9,7 +9,7 @@ Shapes: K pairs, B items, L text positions, P image positions, W width, V vocabu
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ class CrossEncoder(nn.Module):
         """Set ``encoded.states`` of titles to what :meth:`score` reads."""
         return encoded
 
-    def read_images(self, pixels: Tensor, encoded: Encoded) -> Encoded:
+    def read_images(self, pixels: Tensor | States, encoded: Encoded) -> Encoded:
         """Set ``encoded.states`` of images to what :meth:`score` reads."""
         return encoded
 
@@ -64,7 +64,7 @@ class MatchingHead(CrossEncoder):
             return encoded
         return replace(encoded, states=States(text.input_ids, text.attention_mask))
 
-    def read_images(self, pixels: Tensor, encoded: Encoded) -> Encoded:
+    def read_images(self, pixels: Tensor | States, encoded: Encoded) -> Encoded:
         """Read the image tower's states; the joint encoder reads the vision encoder's."""
         if not self.fusion.reads_ids or encoded.features is None:
             return encoded
@@ -148,11 +148,11 @@ class Captioner(CrossEncoder):
         """Read token ids, [B, L] int64."""
         return replace(encoded, states=States(text.input_ids, text.attention_mask))
 
-    def read_images(self, pixels: Tensor, encoded: Encoded) -> Encoded:
+    def read_images(self, pixels: Tensor | States, encoded: Encoded) -> Encoded:
         """Read the image tower's states, or the cells of the feature pyramid, [B, P, W]."""
         if self.finer is None:
             return encoded
-        maps = encoded.maps if self.stem is None else self.stem(pixels)
+        maps = encoded.maps if self.stem is None else self.stem(cast(Tensor, pixels))
         cells = self.finer(encoded.states.values[:, 1:], maps)
         return replace(encoded, states=States(cells), maps=[])
 

@@ -32,7 +32,7 @@ from bagformer_cli.encoders.pooling import (
     sum_bags,
 )
 from bagformer_cli.encoders.regions import RegionEncoder, SharedInput
-from bagformer_cli.encoders.states import States
+from bagformer_cli.encoders.states import States, TitleStates
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.errors import ConfigError
@@ -118,8 +118,9 @@ class DualEncoder(nn.Module):
                 module.train(name == "head")
         return self
 
-    def encode_texts(self, text: TextBatch) -> Encoded:
-        """Encode titles."""
+    def encode_texts(self, titles: TextBatch | TitleStates) -> Encoded:
+        """Encode titles; from the text tower's output on, if it is given."""
+        text = titles.text if isinstance(titles, TitleStates) else titles
         codes = None if self.text_codes is None else self.text_codes()
         extra = {} if codes is None else {"codes": codes}
         if self.early:
@@ -128,7 +129,10 @@ class DualEncoder(nn.Module):
             output = self.text_encoder(None, mask, inputs_embeds=inputs, **extra)
         else:
             layout, mask = text, text.attention_mask
-            output = self.text_encoder(text.input_ids, mask, **extra)
+            if isinstance(titles, TitleStates):
+                output = titles.values
+            else:
+                output = self.text_encoder(text.input_ids, mask, **extra)
         # The encoder appends the code tokens to the title: [title positions | code tokens].
         length = mask.shape[1]
         states, code_states = States(output[:, :length], mask), output[:, length:]
@@ -142,15 +146,22 @@ class DualEncoder(nn.Module):
             late = _projected(chosen, self.text_proj)
         return Encoded(self._retrieved_by(cls, late), cls, states, late)
 
-    def encode_images(self, pixels: Tensor) -> Encoded:
-        """Encode normalised images [B, 3, S, S], or regions [B, R, F + 5]."""
+    def encode_images(self, pixels: Tensor | States) -> Encoded:
+        """Encode normalised images [B, 3, S, S], or regions [B, R, F + 5].
+
+        Args:
+            pixels: The images; States: the image tower's output, from which to go on.
+        """
         codes = None if self.image_codes is None else self.image_codes()
-        mask = self.vision_encoder.mask(pixels)
+        known = pixels if isinstance(pixels, States) else None
+        mask = self.vision_encoder.mask(pixels) if known is None else known.mask
         maps: list[Tensor] = []
         count = 0 if codes is None else len(codes)
         # Code tokens enter the encoder that all image positions pass last: the vision transformer,
         # or the shared BERT. Its output is [image positions | code tokens].
-        if self.wants_maps:
+        if known is not None:
+            output = known.values
+        elif self.wants_maps:
             output, maps = self.vision_encoder.forward_maps(pixels)
         elif codes is None or self.shared is not None:
             output = self.vision_encoder(pixels)

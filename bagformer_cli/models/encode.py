@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bagformer_cli.data.batches import TextBatch
-from bagformer_cli.encoders.states import States
+from bagformer_cli.encoders.states import States, TitleStates
 from bagformer_cli.errors import NotFiniteError
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -57,7 +57,7 @@ class EncodedItems:
 
 def encode_images(
     model: RetrievalModel,
-    pixels: Iterable[Tensor],
+    pixels: Iterable[Tensor | States],
     *,
     states: bool = False,
     total: int | None = None,
@@ -68,7 +68,8 @@ def encode_images(
 
     Args:
         model: The model; its training mode is restored afterwards.
-        pixels: Batches of normalised images [b, 3, H, W] or regions.
+        pixels: Batches of normalised images [b, 3, H, W] or regions, or the image tower's output
+            for them.
         states: Keep what the cross-encoder reads; it takes far more memory than the vectors.
         total: Number of images, for the progress bar.
         description: Text of the progress bar.
@@ -78,7 +79,7 @@ def encode_images(
         NotFiniteError: A vector has NaN or infinity.
     """
 
-    def encode(batch: Tensor) -> Encoded:
+    def encode(batch: Tensor | States) -> Encoded:
         encoded = model.encode_images(batch.to(model.device), states=states)
         if states and model.device.type != "cpu":
             encoded.states = encoded.states.to(model.device, torch.float16)
@@ -90,7 +91,7 @@ def encode_images(
 
 def encode_texts(
     model: RetrievalModel,
-    texts: Iterable[TextBatch],
+    texts: Iterable[TextBatch | TitleStates],
     *,
     states: bool = False,
     total: int | None = None,
@@ -99,7 +100,7 @@ def encode_texts(
 ) -> EncodedItems:
     """Encode batches of titles; see :func:`encode_images` for the arguments."""
 
-    def encode(batch: TextBatch) -> Encoded:
+    def encode(batch: TextBatch | TitleStates) -> Encoded:
         return model.encode_texts(batch.to(model.device), states=states)
 
     with progress.task(description, total, tr("titles")) as task:

@@ -41,7 +41,7 @@ from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.encoders.fusion import FusionEncoder
 from bagformer_cli.encoders.joint import JointEncoder
 from bagformer_cli.encoders.regions import RegionEncoder
-from bagformer_cli.encoders.states import States
+from bagformer_cli.encoders.states import States, TitleStates
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.models.cross_encoders import MatchingHead
@@ -138,8 +138,9 @@ class CompatDualEncoder(DualEncoder):
         self.raw = config.compat == "bagformer-readme"
         self.pad_id = int(text.bert.config.pad_token_id or 0)
 
-    def encode_texts(self, text: TextBatch) -> Encoded:
+    def encode_texts(self, titles: TextBatch | TitleStates) -> Encoded:
         """Encode titles to L vectors each (``cls``: one)."""
+        text = titles.text if isinstance(titles, TitleStates) else titles
         at = lay_out(text, self.length, self.pad_id)
         if self.early:
             states = States(self._encode_early(at), at.mask)
@@ -150,7 +151,7 @@ class CompatDualEncoder(DualEncoder):
         vectors = self._score_vectors(states.values, at)
         return Encoded(vectors, cls, states, None if self.interaction == "cls" else vectors)
 
-    def encode_images(self, pixels: Tensor) -> Encoded:
+    def encode_images(self, pixels: Tensor | States) -> Encoded:
         """Encode images; the README's example compares the tower's output unprojected."""
         encoded = super().encode_images(pixels)
         if self.raw:

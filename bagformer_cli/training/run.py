@@ -34,6 +34,7 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
+from bagformer_cli.training.frozen_towers import keep_outputs, needs_pixels, report_kept
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.loop import TrainData, Trainer, TrainResult
 from bagformer_cli.training.run_folder import new_run, no_run_to_resume, writing
@@ -258,6 +259,10 @@ def make_trainer(
         batches.neighbours = read_negatives(Path(config.data.hard_negatives), split)
         batches.drawn = config.data.negatives_per_title
         _report_negatives(batches, progress)
+    batches.outputs = keep_outputs(model, config, split, progress)
+    batches.reads_pixels = needs_pixels(config, batches.outputs)
+    if batches.outputs is not None:
+        report_kept(model, config, batches.outputs, progress)
     valid = store.split("valid") if "valid" in store.splits else None
     return Trainer(
         model,

@@ -32,6 +32,7 @@ from bagformer_cli.models.dual import Encoded
 from bagformer_cli.models.momentum import tensors_under
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.encoded_batch import Context, EncodedBatch, Figure
+from bagformer_cli.training.frozen_towers import images_of, titles_of
 from bagformer_cli.training.memory_estimate import check_memory
 from bagformer_cli.training.objectives import (
     MatrixObjective,
@@ -157,8 +158,8 @@ class RetrievalTask(nn.Module):
         self, batch: Batch, epoch: float, objectives: Sequence[Objective] = ()
     ) -> EncodedBatch:
         """Encode titles and images; by the momentum encoder as well if an objective uses it."""
-        texts = self.model.encode_texts(batch.text)
-        images = self.model.encode_images(batch.pixels())
+        texts = self.model.encode_texts(titles_of(batch))
+        images = self.model.encode_images(images_of(batch))
         momentum = self.encode_momentum(batch, objectives)
         return EncodedBatch(self.context, batch, texts, images, epoch, momentum)
 

@@ -11,10 +11,12 @@ from bagformer_cli.errors import ConfigError
 from bagformer_cli.evaluation.answers import without_answers
 from bagformer_cli.evaluation.evaluate import EvaluationOptions, evaluate
 from bagformer_cli.evaluation.result import Evaluation
+from bagformer_cli.evaluation.sources import OwnModel
 from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.models.checkpoint import save_model
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.training.frozen_towers import KeptModel, keep_outputs
 from bagformer_cli.training.initial_model import initial_checkpoint
 from bagformer_cli.training.metrics_log import MetricsLog
 from bagformer_cli.training.resume import TrainState
@@ -51,6 +53,7 @@ class Validation:
             )
             split = None
         self.split = split
+        self._model: OwnModel | None = None
         if task.config.training.early_stopping is not None:
             self._require_recall()
 
@@ -78,7 +81,8 @@ class Validation:
             return None
         config = self.task.config
         no_rerank = EvaluationOptions(rerank=())
-        found = evaluate(self.task.model, self.split, config.evaluation, no_rerank, self.progress)
+        source = self._source(self.split)
+        found = evaluate(source, self.split, config.evaluation, no_rerank, self.progress)
         mean = found.mean_recall
         report = found.to_json()
         if state.first is not None:
@@ -90,6 +94,14 @@ class Validation:
             state.best, state.best_step = mean, state.step
             self._save_best(report)
         return mean
+
+    def _source(self, split: Split) -> OwnModel:
+        """Return the model; outputs of its frozen towers are computed once and kept."""
+        if self._model is None:
+            model = self.task.model
+            kept = keep_outputs(model, self.task.config, split, self.progress)
+            self._model = OwnModel(model) if kept is None else KeptModel(model, kept)
+        return self._model
 
     def is_exhausted(self, state: TrainState) -> bool:
         """Tell whether recall has not risen for the evaluations that early stopping waits."""

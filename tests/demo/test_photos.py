@@ -8,7 +8,8 @@ from PIL import Image
 
 from bagformer_cli.data.muge import MugeFolder, iter_queries
 from bagformer_cli.demo.photos import fetch
-from bagformer_cli.demo.photos.pipeline import class_names
+from bagformer_cli.demo.photos.seller_words import seller_titles
+from bagformer_cli.demo.photos.start import class_names
 from bagformer_cli.errors import InputError
 
 
@@ -58,6 +59,16 @@ def test_each_photo_has_two_titles_and_each_class_a_name():
     assert all(len(row.split("\t")) == 3 for row in titles())
     assert len({title for row in titles() for title in row.split("\t")[1:]}) == 2 * len(titles())
     assert len(class_names()) == 1000
+
+
+def test_seller_titles_hold_their_names_and_further_words():
+    names = class_names()[:50]
+    made = seller_titles(names)
+    assert made == seller_titles(names)
+    assert made != seller_titles(names, seed=1)
+    assert all(name in title for name, title in zip(names, made, strict=True))
+    assert min(len(title.split()) for title in made) == 2
+    assert len(set(made)) == len(set(names))
 
 
 def test_photos_are_held_out_and_stamps_are_trained_on(tmp_path, monkeypatch):

@@ -149,6 +149,28 @@ def test_class_names_place_an_image_where_the_names_of_its_classes_are():
         project_classes(model, names[:10])
 
 
+def test_titles_of_the_classes_make_small_what_further_words_change():
+    settings = ["image.backbone=resnet10t", "image.classes=1", "image.options={}"]
+    settings += ["model.interaction=cls", "model.embed_dim=96", "model.cross=null"]
+    model = build_model(load_config("demo", [*settings, "objectives.itm=0"])).eval()
+    names = [f"{kind}{number}" for kind in ("红色连衣裙", "手机壳") for number in range(500)]
+    titles = [f"{name} {('包邮', '百搭', '轻便')[number % 3]}" for number, name in enumerate(names)]
+    project_classes(model, names, titles)
+    rows, longer = title_states(model, names), title_states(model, titles)
+    difference = (longer - longer.mean(0) - (rows - rows.mean(0))).double()
+    covariance = difference.T @ difference / 1000
+    shrunk = covariance + covariance.trace() / 96 * torch.eye(96, dtype=torch.float64)
+    scale = model.dual.text_proj.weight.detach().double()
+    product = scale @ shrunk @ scale  # a multiple of the identity
+    expected = torch.eye(96, dtype=torch.float64) * product.trace() / 96
+    torch.testing.assert_close(product, expected, rtol=0, atol=1e-3 * float(expected[0, 0]))
+    assert float(scale.square().sum()) == pytest.approx(96, rel=1e-5)
+    # A name and its title are on both sides of the origin.
+    middle = (rows.mean(0) + longer.mean(0)) / 2
+    origin = model.dual.text_proj(middle).detach()
+    torch.testing.assert_close(origin, torch.zeros(96), atol=1e-4, rtol=0)
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("packaged")

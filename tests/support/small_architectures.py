@@ -53,6 +53,7 @@ def small_config(name: str, mode: str | None, folder: Path, *overrides: str) -> 
     full = load_config(name, items, mode)
     items += ["text.layers=1", "text.width=32", "text.heads=2", "text.feed_forward=48",
               "text.frozen_layers=0", "image.frozen_layers=0", "image.size=32",
+              "training.encode_frozen_once=false",
               "model.embed_dim=16", "data.workers=0", "training.batch_size=8",
               "training.warmup_steps=0", "training.processes=null", "training.epochs=50",
               "training.schedule_steps=40", "training.evaluate_every=1000",
