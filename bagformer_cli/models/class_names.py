@@ -93,6 +93,7 @@ def _inverse_root(differences: Tensor) -> Tensor:
     return (root * len(root) ** 0.5 / torch.linalg.matrix_norm(root)).float()
 
 
+@torch.no_grad()
 def title_states(
     model: RetrievalModel, titles: Sequence[str], advance: Callable[[int], None] | None = None
 ) -> Tensor:
