@@ -17,6 +17,7 @@ Both are ordinary projections, so the model is saved, searched and trained like 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -90,7 +91,8 @@ def _inverse_root(differences: Tensor) -> Tensor:
     covariance = differences.double().T @ differences.double() / len(differences)
     variances, axes = torch.linalg.eigh(covariance)
     root = (axes * (variances + variances.mean()).rsqrt()) @ axes.T
-    return (root * len(root) ** 0.5 / torch.linalg.matrix_norm(root)).float()
+    scaled: Tensor = root * math.sqrt(len(root)) / torch.linalg.matrix_norm(root)
+    return scaled.float()
 
 
 @torch.no_grad()
