@@ -59,7 +59,7 @@ IMPORT_TORCH_FREELY = {
     "vectors", "encoders", "interaction", "losses", "models", "original", "adapters", "index",
     "export", "evaluation", "training", "bench", "pages", "api", "compiled",
 }  # fmt: skip
-TORCH_MODULES = {"data.batches", "data.train_batches"}
+TORCH_MODULES = {"data.batches", "data.kept_outputs", "data.train_batches"}
 
 
 def package(module: str) -> str:

@@ -143,7 +143,7 @@ class Masked:
 
 @dataclass(frozen=True)
 class TowerOutputs:
-    """What frozen towers gave for a batch when the split was encoded (``kept_outputs.py``).
+    """Outputs of frozen towers for a batch, from when the split was encoded (``kept_outputs.py``).
 
     Args:
         texts: [Q, L, W] states of the titles, or [Q, 1, W]; None: encode them.
@@ -185,7 +185,7 @@ class Batch:
         query_ids: [Q] int64.
         image_ids: [B] int64.
         masked: Hidden tokens and patches; None: no masked modelling.
-        outputs: What frozen towers gave for the titles and images; None: encode them.
+        outputs: Outputs of frozen towers for the titles and images; None: encode them.
 
     All whole numbers of this class stay on the host.
     """

@@ -150,7 +150,7 @@ class DualEncoder(nn.Module):
         """Encode normalised images [B, 3, S, S], or regions [B, R, F + 5].
 
         Args:
-            pixels: The images; States: the image tower's output, from which to go on.
+            pixels: The images, or the image tower's output for them.
         """
         codes = None if self.image_codes is None else self.image_codes()
         known = pixels if isinstance(pixels, States) else None

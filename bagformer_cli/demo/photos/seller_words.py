@@ -21,7 +21,7 @@ def seller_titles(names: Sequence[str], seed: int = 0) -> list[str]:
     """Write a title for each name: 草莓 → 红色草莓 当季 家用.
 
     Args:
-        names: What is sold.
+        names: Names of things.
         seed: Random seed of the words.
     """
     words: dict[str, list[str]] = {}
