@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -78,12 +79,14 @@ class Engine(ABC):
     """Rows of one layout in a database.
 
     ``progress`` receives what a reader has to do first: copy vectors to a cache, or make a damaged
-    one again.
+    one again. ``device``, if it is set, is a GPU that computes the late interaction; an engine that
+    computes it elsewhere ignores it.
     """
 
     uri: str
     layout: Layout
     progress: Progress = SILENT
+    device: torch.device | None = None
 
     @classmethod
     @abstractmethod

@@ -154,7 +154,8 @@ class Index:
             uri: A folder, ``s3://bucket/path`` or ``qdrant://host:6333/collection``.
             checkpoint: The model folder. None: the one the index was built with.
             model: The model, if it is already loaded.
-            device: The device of a model that is loaded here. None: a GPU if there is one.
+            device: The device of a model that is loaded here. None: a GPU if there is one. A GPU
+                also keeps the vectors of an index in LanceDB and computes the late interaction.
             runtime: ``onnx``: encode queries with the exported model; nothing can be reranked.
             trust: Open the model that the index names wherever it is.
             progress: Where searches report that they copy vectors to the cache.
@@ -172,6 +173,7 @@ class Index:
             model = load_encoder(folder, device)
             if model.fingerprint != engine.layout.model:
                 raise wrong_model(engine.layout, f"{model.fingerprint} ({folder})", engine.uri)
+        engine.device = _gpu_of(model)
         return cls(engine, model)
 
     def search(
@@ -398,6 +400,14 @@ def model_folder(
         where=known,
         hint=tr("Pass its folder with --checkpoint."),
     )
+
+
+def _gpu_of(model: AnyEncoder) -> torch.device | None:
+    """Return the GPU of a model; None if it computes elsewhere."""
+    encoder = encoder_of(model)
+    if not isinstance(encoder, ModelEncoder) or encoder.model.device.type != "cuda":
+        return None
+    return encoder.model.device
 
 
 @contextmanager

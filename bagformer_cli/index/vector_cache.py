@@ -42,8 +42,9 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.files import write_text
 from bagformer_cli.index.centroids import CentroidIndex
 from bagformer_cli.index.segments import Keys, Segment
+from bagformer_cli.interaction.device_images import DeviceImages
 from bagformer_cli.interaction.kernels.cpu.tiles import kernels
-from bagformer_cli.interaction.topk import topk_rescored
+from bagformer_cli.interaction.topk import rescored, topk_rescored
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.multi_vectors import MultiVectors
@@ -54,6 +55,8 @@ MAX_DEAD_SHARE = 0.3  # of rows that are no longer alive, before all are written
 
 CENTROIDS_FROM_BYTES = 128 << 20
 """Bytes of vectors from which a centroid index is computed."""
+OVERSAMPLE = 4
+"""Rows of a device's scan that are scored again in float32, per result."""
 MAX_NEW_SHARE = 0.2
 """Share of rows newer than the centroid index, which are all scanned, before it is built again."""
 RESIDUAL_COST = 8
@@ -79,6 +82,8 @@ class Source(Protocol):
 class VectorCache:
     """The vectors of one side of an index, in segments; see the module.
 
+    ``device``, if it is set, is the GPU that scans; it keeps the vectors of the segments.
+
     Args:
         folder: The folder of the files; created when first needed.
         source: The table.
@@ -90,6 +95,8 @@ class VectorCache:
         self.keys = np.zeros(0, np.uint64)
         self.alive = np.zeros(0, np.bool_)
         self.centroids: CentroidIndex | None = None
+        self.device: torch.device | None = None
+        self._on_device: dict[str, DeviceImages] = {}  # by segment; shared with copies
         self._order = np.zeros(0, np.int64)  # positions by rising row id
         self._version = -1
 
@@ -281,17 +288,25 @@ class VectorCache:
                 own = rows[slice(*np.searchsorted(rows, (start, end)))]
                 inside = None if len(own) == end - start else torch.from_numpy(own - start)
             if end > start and (inside is None or len(inside)):
-                found, at = topk_rescored(
-                    queries,
-                    segment.vectors,
-                    k,
-                    dtype=_scan_type(segment.vectors),
-                    candidates=inside,
-                )
+                found, at = self._best(segment, queries, k, inside)
                 scores = np.concatenate([scores, found.numpy()], 1)
                 positions = np.concatenate([positions, at.numpy() + start], 1)
             start = end
         return best_of(scores, positions, k)
+
+    def _best(
+        self, segment: Segment, queries: MultiVectors, k: int, rows: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Find the best ``k`` rows of a segment, among all or ``rows``: on the device, if any."""
+        vectors = segment.vectors
+        if self.device is None:
+            return topk_rescored(queries, vectors, k, dtype=_scan_type(vectors), candidates=rows)
+        for name in set(self._on_device) - set(self.names):  # of segments that were replaced
+            del self._on_device[name]
+        if segment.name not in self._on_device:
+            self._on_device[segment.name] = DeviceImages(vectors, self.device)
+        found = self._on_device[segment.name].topk(queries, k * OVERSAMPLE, rows)[1]
+        return rescored(queries, vectors, k, found)
 
     def select(self, positions: NDArray[np.int64]) -> MultiVectors:
         """Copy the vectors of rows, in the order of ``positions``."""

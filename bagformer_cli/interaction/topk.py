@@ -62,12 +62,8 @@ def topk(
         own = None if candidates is None else candidates[first:end]
         scores = score_texts(texts, block, dtype=dtype, candidates=own, budget=budget // 2)
         found, index = scores.topk(min(k, end - first), dim=1)
-        best = torch.cat([best, found], 1)
-        positions = torch.cat([positions, index + first], 1)
-        if best.shape[1] > k:
-            best, index = best.topk(k, dim=1)
-            positions = positions.gather(1, index)
-    best, positions = _sorted(best, positions)
+        best, positions = merge_best(best, positions, found, index + first, k)
+    best, positions = sort_best(best, positions)
     return best, positions if candidates is None else candidates.to(positions.device)[positions]
 
 
@@ -107,9 +103,20 @@ def topk_rescored(
             f"scan must hold the same items as images, found {len(scan)} and {len(images)}"
         )
     _, best = topk(texts, scan, k * oversample, dtype=dtype, candidates=candidates)
-    scores = score_pairs(texts, images, best)
+    return rescored(texts, images, k, best)
+
+
+def rescored(
+    texts: MultiVectors, images: MultiVectors, k: int, positions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Score each title's images at ``positions`` [Q, C] in float32; return the best ``k``.
+
+    Returns:
+        Scores and positions as :func:`topk` returns them.
+    """
+    scores = score_pairs(texts, images, positions)
     found, index = scores.topk(min(k, scores.shape[1]), dim=1)
-    return _sorted(found, best.gather(1, index))
+    return sort_best(found, positions.gather(1, index))
 
 
 def score_pairs(
@@ -178,7 +185,18 @@ def _ranges(texts: MultiVectors, lengths: Tensor, budget: int) -> list[tuple[int
     return cut(offsets_of(lengths), max(1, int(items * mean)))
 
 
-def _sorted(scores: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+def merge_best(
+    best: Tensor, positions: Tensor, scores: Tensor, added: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """Add ``scores`` [Q, m] of positions ``added`` to the best so far; keep ``k`` of each row."""
+    best, positions = torch.cat([best, scores], 1), torch.cat([positions, added], 1)
+    if best.shape[1] > k:
+        best, index = best.topk(k, dim=1)
+        positions = positions.gather(1, index)
+    return best, positions
+
+
+def sort_best(scores: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Sort by score, highest first, and equal scores by position."""
     positions, order = positions.sort(dim=1)
     scores, index = scores.gather(1, order).sort(dim=1, descending=True, stable=True)

@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 
 from bagformer_cli.interaction import MultiVectors
+from bagformer_cli.interaction.device_images import DeviceImages
 from bagformer_cli.interaction.kernels import cuda as kernels
 from bagformer_cli.interaction.kernels import reference
 from bagformer_cli.interaction.kernels.cuda import launch, scan, settings
 from bagformer_cli.interaction.kernels.cuda.scan import DeviceBlock
 from bagformer_cli.interaction.kernels.cuda.settings import ScoreTile
 from bagformer_cli.interaction.kernels.reference import Packed, ScoreGrads
+from bagformer_cli.interaction.topk import topk
 from bagformer_cli.vectors.residual_codes import Codebook
 
 BUDGET = 1 << 24
@@ -184,3 +186,16 @@ def test_a_scan_of_nothing() -> None:
     assert scan.scan(texts, DeviceBlock.of(images)).tolist() == [[0.0] * 3] * 2
     none = scan.scan(texts, DeviceBlock.of(vectors([2])), torch.zeros(0, dtype=torch.int64))
     assert none.shape == (2, 0)
+
+
+@pytest.mark.parametrize("max_bytes", [None, 300])
+def test_a_search_on_the_device_uses_the_scan(
+    max_bytes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(scan, "scan", lambda *args, own=scan.scan: calls.append(1) or own(*args))
+    texts, images = vectors([3, 1]), vectors([5, 2, 7, 1], seed=1).to(dtype=torch.int8)
+    found = DeviceImages(images, CPU, max_bytes).topk(texts, 2, torch.tensor([0, 2, 3]))
+    wanted = topk(texts, images, 2, dtype=torch.int8, candidates=torch.tensor([0, 2, 3]))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert len(calls) == (1 if max_bytes is None else 2)
