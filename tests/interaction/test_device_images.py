@@ -35,9 +35,8 @@ def test_the_best_are_those_of_a_search_in_memory(max_bytes: int | None, stored:
     else:
         kept = images.to(dtype=getattr(torch, stored))
     device = DeviceImages(kept, CPU, max_bytes)
-    assert device.resident == (
-        30 if max_bytes is None else 0 if max_bytes == 0 else device.resident
-    )
+    if max_bytes != 1000:
+        assert device.resident == (30 if max_bytes is None else 0)
     for candidates in (None, torch.tensor([0, 3, 4, 8, 29]), torch.tensor([], dtype=torch.int64)):
         scores, positions = device.topk(texts, 3, candidates)
         wanted = topk(texts, kept, 3, dtype=torch.int8 if stored == "int8" else torch.float32,

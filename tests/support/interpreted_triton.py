@@ -188,7 +188,7 @@ def test_a_scan_of_nothing() -> None:
     assert none.shape == (2, 0)
 
 
-@pytest.mark.parametrize("max_bytes", [None, 300])
+@pytest.mark.parametrize("max_bytes", [None, 150])
 def test_a_search_on_the_device_uses_the_scan(
     max_bytes: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
