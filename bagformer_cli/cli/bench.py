@@ -10,6 +10,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json, given_options
+from bagformer_cli.cli.bench_gpu import measure_gpu, show_gpu
 from bagformer_cli.cli.failures import needed_option
 from bagformer_cli.cli.formatting import duration
 from bagformer_cli.cli.options import Builtin, Lexicons, chosen_lexicons
@@ -28,17 +29,19 @@ TITLES = 20_000  # titles of one measurement; a shorter list is repeated
         "training samples per second. Takes about two minutes.\n\n"
         "Figures are medians. Compare the ratios: other programs on the machine slow both sides "
         "down. Exact search (search) and search through an index (index) use a generated "
-        "catalogue on disk and run only if named; the first run writes the catalogue.\n\n"
+        "catalogue on disk and run only if named; the first run writes the catalogue. The kernels "
+        "of a GPU (gpu) are checked against float64 and measured, only if named.\n\n"
         "    xmr bench maxsim\n"
         "    xmr bench search --items 1000000 --folder /data/bench\n"
         "    xmr bench index --products kinds\n"
-        "    xmr bench index --dim 128 --lancedb-lists"
+        "    xmr bench index --dim 128 --lancedb-lists\n"
+        "    xmr bench gpu"
     )
 )
 def bench(
     ctx: typer.Context,
     part: Annotated[
-        Literal["titles", "maxsim", "training", "search", "index"] | None,
+        Literal["titles", "maxsim", "training", "search", "index", "gpu"] | None,
         typer.Argument(
             help=tr("Part to measure. Default: titles, maxsim and training."), show_default=False
         ),
@@ -91,6 +94,13 @@ def bench(
                 "index: also measure LanceDB's own multi-vector search at equal recall; its index "
                 "takes minutes to build."
             ),
+        ),
+    ] = False,
+    tiny: Annotated[
+        bool,
+        typer.Option(
+            "--tiny",
+            help=tr("gpu: run everything once, very small, on a CPU in Triton's interpreter."),
         ),
     ] = False,
     folder: Annotated[
@@ -149,7 +159,11 @@ def bench(
             store = ensure_store(dataset, build_titles(config), progress=progress)
             rows = training.run(config, store.split("train"), progress=progress)
             report["training"] = [asdict(row) for row in rows]
+        if "gpu" in parts:
+            report["gpu"] = measure_gpu(tiny, progress)
     console.result(report, lambda: _show(report))
+    if not report.get("gpu", {}).get("correct", True):
+        raise typer.Exit(1)
 
 
 def _refuse_useless(given: Iterable[str], parts: Sequence[str]) -> None:
@@ -172,6 +186,7 @@ _READERS = {
     "--products": ("index",),
     "--queries": ("index",),
     "--lancedb-lists": ("index",),
+    "--tiny": ("gpu",),
 }
 """Option to the parts that read it."""
 
@@ -239,6 +254,8 @@ def _show(report: dict[str, Any]) -> None:
         _show_rows(report["search"], columns)
     if "index" in report:
         _show_index(report["index"])
+    if "gpu" in report:
+        show_gpu(report["gpu"])
     if "training" in report:
         console.table(
             [tr("training steps of the demo"), tr("samples/s"), tr("× reference")],

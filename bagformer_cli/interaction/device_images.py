@@ -38,7 +38,7 @@ FREE_SHARE = 0.8
 """Share of the device's free memory that vectors may take."""
 
 MAX_SCANS = 4
-"""Scans that all queries may take; with more queries a product of all of them is faster."""
+"""Scans that all queries may take; more queries are scored by one matrix product."""
 
 FLOAT16_MAX = 6e4
 

@@ -1,0 +1,339 @@
+"""Measure MaxSim, the loss and search on a GPU, against the peaks of the same process.
+
+Correctness comes first: every kernel is compared with float64 on ragged shapes. Nothing is timed
+if one is wrong. With :data:`TINY` everything runs in Triton's interpreter on a CPU, so that an
+error is found before a card is used.
+
+Shapes: Q titles of G bags in total, N images × P patches, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bagformer_cli.bench.gpu_checks import Check, all_checks, relative_error
+from bagformer_cli.bench.gpu_clock import COPIED, SQUARE, Clock, peaks
+from bagformer_cli.bench.gpu_peers import peers
+from bagformer_cli.bench.maxsim import Workload
+from bagformer_cli.interaction.device_images import DeviceImages
+from bagformer_cli.interaction.kernels import reference
+from bagformer_cli.interaction.kernels.reference import Packed
+from bagformer_cli.interaction.maxsim import maxsim
+from bagformer_cli.losses.contrastive import contrastive_loss
+from bagformer_cli.messages import tr
+from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
+from bagformer_cli.vectors.residual_codes import Codebook
+
+SAMPLE = 16
+"""Titles and images whose scores are compared with float64."""
+
+
+class Sizes(NamedTuple):
+    """Sizes of the benchmark.
+
+    Attributes:
+        scores: (titles, images) of each measurement of scores.
+        patches: Patches of an image.
+        dim: D.
+        batches: Pairs of each measurement of the loss.
+        products: Products of the search; ``length`` vectors each.
+        length: Vectors of a product.
+        query: Bags of a query.
+        queries: Queries searched together.
+        square: Side of the matrices of the peaks.
+        copied: Bytes of the copy.
+    """
+
+    scores: tuple[tuple[int, int], ...] = ((1024, 2048), (64, 4096))
+    patches: int = 257
+    dim: int = 256
+    batches: tuple[int, ...] = (256, 1024)
+    products: int = 200_000
+    length: int = 32
+    query: int = 5
+    queries: int = 16
+    square: int = SQUARE
+    copied: int = COPIED
+
+
+TINY = Sizes(
+    scores=((3, 2),), patches=17, dim=16, batches=(2,), products=9, length=2, query=2, queries=2,
+    square=32, copied=1 << 10,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        work: The measured work, with its sizes.
+        name: Implementation.
+        dtype: Type in which vectors are multiplied or stored.
+        milliseconds: Median wall time.
+        rate: 10¹² operations, or for the search 10¹² bytes of vectors read, a second.
+        share: ``rate`` divided by the peak, about 0 to 1.
+        target: Milliseconds that issue 16 asks for; None where it names none.
+        error: Largest error relative to the largest score, against float64; None for peers.
+        extra_bytes: Memory on the device besides vectors and gradients; None where not measured.
+        failure: Why it could not be measured.
+    """
+
+    work: str
+    name: str
+    dtype: str
+    milliseconds: float | None
+    rate: float | None
+    share: float | None
+    target: float | None = None
+    error: float | None = None
+    extra_bytes: int | None = None
+    failure: str = ""
+
+
+@dataclass
+class Report:
+    """The result of a run.
+
+    Attributes:
+        machine: Card and versions.
+        peaks: 10¹² operations (bytes for ``copy``) a second.
+        checks: Comparisons with float64.
+        rows: The table; empty if a check failed.
+    """
+
+    machine: dict[str, str]
+    peaks: dict[str, float]
+    checks: list[Check]
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def correct(self) -> bool:
+        """True if all checks passed."""
+        return all(check.passed for check in self.checks)
+
+
+TARGETS: dict[tuple[object, ...], float] = {
+    ("scores", 1024, 2048, "bfloat16"): 9.0,
+    ("scores", 64, 4096, "bfloat16"): 2.0,
+    ("loss", 256, "bfloat16"): 3.0,
+    ("loss", 1024, "bfloat16"): 35.0,
+    ("loss", 256, "float32"): 4.1,
+    ("loss", 1024, "float32"): 68.0,
+    ("search", 1, "bfloat16"): 1.0,
+    ("search", 1, "int8"): 0.55,
+    ("search", 16, "bfloat16"): 1.5,
+    ("search", 16, "int8"): 0.83,
+}
+"""Milliseconds that issue 16 asks for on an H100 or H200."""
+
+
+def run(
+    device: torch.device,
+    sizes: Sizes | None = None,
+    *,
+    rounds: int = 5,
+    progress: Progress = SILENT,
+) -> Report:
+    """Check all kernels, then measure them.
+
+    Args:
+        device: The GPU; a CPU only with Triton's interpreter.
+        sizes: Sizes; None: those of issue 16.
+        rounds: Measured runs; the median counts.
+        progress: Receives the progress.
+    """
+    sizes = sizes or Sizes()
+    bench = _Bench(device, sizes, Clock(device, rounds, 2 if device.type == "cuda" else 0))
+    with progress.task(tr("Comparing with float64"), total=None):
+        checks = list(all_checks(device, small=sizes is TINY))
+    report = Report(_machine(device), {}, checks)
+    if not report.correct:
+        return report
+    with progress.task(tr("Timing"), total=None) as task:
+        bench.peaks = peaks(bench.clock, square=sizes.square, copied=sizes.copied)
+        report.peaks = {name: value / 1e12 for name, value in bench.peaks.items()}
+        for part in (bench.scores, bench.losses, bench.search):
+            for row in part():
+                report.rows.append(row)
+                task.advance()
+    return report
+
+
+@dataclass
+class _Bench:
+    device: torch.device
+    sizes: Sizes
+    clock: Clock
+    peaks: dict[str, float] = field(default_factory=dict)
+
+    def scores(self) -> Iterator[Row]:
+        """Measure scores in both directions, and peers."""
+        for titles, count in self.sizes.scores:
+            texts, images = self._titles(titles), self._images(count, self.sizes.patches)
+            work = f"{titles:,} titles × {count:,} images × {self.sizes.patches} × {texts.dim}"
+            operations = 2.0 * len(texts.values) * len(images.values) * texts.dim
+            exact = _exact_scores(texts[:SAMPLE], images[:SAMPLE])
+            for dtype in (torch.bfloat16, torch.int8):
+                a, b = texts.to(dtype=dtype), images.to(dtype=dtype)
+                found = maxsim(a, b)
+                error = max(
+                    relative_error(found[0][:SAMPLE, :SAMPLE], exact[0]),
+                    relative_error(found[1][:SAMPLE, :SAMPLE], exact[1]),
+                )
+                del found
+                name = _name(dtype)
+                yield self._row(
+                    work, "xmr, both directions", name, partial(maxsim, a, b),
+                    operations, target=self._target("scores", titles, count, name), error=error,
+                )  # fmt: skip
+                del a, b
+            for name, peer in peers(texts, images, both=True).items():
+                yield self._row(work, name, "bfloat16", peer, operations)
+
+    def losses(self) -> Iterator[Row]:
+        """Measure the contrastive loss, forward and backward."""
+        for batch in self.sizes.batches:
+            texts, images = self._titles(batch), self._images(batch, self.sizes.patches)
+            operations = 6.0 * len(texts.values) * len(images.values) * texts.dim
+            for dtype in (torch.bfloat16, torch.float32):
+                name = _name(dtype)
+                yield self._row(
+                    f"contrastive loss of {batch:,} pairs, forward and backward", "xmr", name,
+                    _loss_step(texts, images, dtype), operations,
+                    target=self._target("loss", batch, name), memory=True,
+                )  # fmt: skip
+
+    def search(self) -> Iterator[Row]:
+        """Measure the ten best of all products for one query and for several."""
+        sizes = self.sizes
+        products = self._images(sizes.products, sizes.length)
+        codebook = Codebook.train(products.values[: 1 << 16].float().cpu())
+        for stored in ("bfloat16", "int8", "residual codes"):
+            if stored == "residual codes":
+                some = products[: max(1, len(products) // 20)].code(codebook)  # the CPU encodes
+                kept = MultiVectors(some.values.to(self.device), some.offsets, None, some.codebook)
+            else:
+                kept = products.to(dtype=getattr(torch, stored))
+            catalogue = DeviceImages(kept, self.device)
+            for count in (1, sizes.queries):
+                lengths = torch.full((count,), sizes.query)
+                queries = self._texts(offsets_of(lengths), seed=3).to("cpu", torch.float32)
+                found = catalogue.topk(queries, 10)
+                exact = _exact_pairs(queries, kept, found[1])
+                yield self._row(
+                    f"{count} × {sizes.query} bags, ten best of {len(kept):,} × {sizes.length} × "
+                    f"{sizes.dim}",
+                    "xmr", stored, partial(catalogue.topk, queries, 10),
+                    float(kept.nbytes), target=self._target("search", count, stored),
+                    error=relative_error(found[0], exact), peak="copy",
+                )  # fmt: skip
+            if stored == "bfloat16":
+                query = self._texts(torch.tensor([0, sizes.query]), seed=3)
+                for name, peer in peers(query, kept, both=False).items():
+                    yield self._row(
+                        f"1 × {sizes.query} bags, all scores", name, stored, peer,
+                        float(kept.nbytes), peak="copy",
+                    )  # fmt: skip
+
+    def _row(
+        self,
+        work: str,
+        name: str,
+        dtype: str,
+        run: Callable[[], Any],
+        amount: float,
+        *,
+        peak: str | None = None,
+        memory: bool = False,
+        target: float | None = None,
+        error: float | None = None,
+    ) -> Row:
+        """Measure ``run``, which takes ``amount`` operations or bytes."""
+        try:
+            seconds = self.clock.seconds(run)
+            extra = self.clock.memory(run) if memory else None
+        except Exception as raised:  # peers raise many types
+            failure = f"{type(raised).__name__}: {raised}".splitlines()[0]
+            return Row(work, name, dtype, None, None, None, target, error, failure=failure)
+        rate = amount / seconds
+        share = rate / self.peaks[peak or dtype]
+        return Row(work, name, dtype, 1e3 * seconds, rate / 1e12, share, target, error, extra)
+
+    def _target(self, *key: object) -> float | None:
+        return None if self.sizes is TINY else TARGETS.get(key)
+
+    def _titles(self, count: int) -> MultiVectors:
+        """Return titles of 2–25 bags, 10 on average."""
+        offsets = Workload.make(count, 1, 1, 1).texts.offsets
+        return self._texts(offsets, seed=1)
+
+    def _texts(self, offsets: Tensor, seed: int) -> MultiVectors:
+        return MultiVectors(self._unit(int(offsets[-1]), seed), offsets)
+
+    def _images(self, count: int, patches: int) -> MultiVectors:
+        values = self._unit(count * patches, seed=2)
+        return MultiVectors(values, torch.arange(count + 1) * patches)
+
+    def _unit(self, count: int, seed: int) -> Tensor:
+        """Return random unit vectors [count, D] in bfloat16."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        out = torch.empty(count, self.sizes.dim, dtype=torch.bfloat16, device=self.device)
+        for part in torch.split(out, 1 << 20):
+            drawn = torch.randn(part.shape, generator=generator, device=self.device)
+            part.copy_(F.normalize(drawn, dim=1))
+        return out
+
+
+def _loss_step(texts: MultiVectors, images: MultiVectors, dtype: torch.dtype) -> Callable[[], None]:
+    """Return a function that computes the contrastive loss and its gradients."""
+    bags = texts.values.to(dtype).requires_grad_()
+    patches = images.values.to(dtype).requires_grad_()
+    positives = torch.eye(len(texts), dtype=torch.bool, device=bags.device)
+
+    def step() -> None:
+        bags.grad = patches.grad = None
+        titles = MultiVectors(bags, texts.offsets)
+        t2i, i2t = maxsim(titles, MultiVectors(patches, images.offsets), dtype=dtype)
+        loss = contrastive_loss(t2i, i2t, positives, 0.07)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    return step
+
+
+def _exact_scores(texts: MultiVectors, images: MultiVectors) -> tuple[Tensor, Tensor]:
+    """Score all pairs in float64: t2i [Q, N] and i2t [N, Q]."""
+    bags, patches = texts.values.double(), images.values.double()
+    vectors = Packed(bags, patches, texts.offsets, images.offsets)
+    t2i, i2t, _ = reference.forward(vectors, budget=1 << 28, keep_argmax=False)
+    return t2i, i2t
+
+
+def _exact_pairs(texts: MultiVectors, images: MultiVectors, positions: Tensor) -> Tensor:
+    """Score found products in float64: [Q, k]."""
+    rows = []
+    for query, own in zip(texts.to_list(), positions.tolist(), strict=True):
+        found = images.select(own).to("cpu", torch.float32)
+        rows.append(
+            torch.stack([(query.double() @ v.double().T).amax(1).sum() for v in found.to_list()])
+        )
+    return torch.stack(rows)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _machine(device: torch.device) -> dict[str, str]:
+    import triton  # type: ignore[import-untyped,unused-ignore]
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter on a CPU"
+    return {"card": name, "torch": torch.__version__, "triton": triton.__version__}

@@ -1,0 +1,67 @@
+"""``xmr bench gpu``: check the kernels of a GPU, measure them, print the tables."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from bagformer_cli.cli import console
+from bagformer_cli.errors import InputError, MissingDependencyError
+from bagformer_cli.messages import tr
+from bagformer_cli.progress import Progress
+
+
+def measure_gpu(tiny: bool, progress: Progress) -> dict[str, Any]:
+    """Check and measure the kernels of a GPU; with ``tiny`` in the interpreter."""
+    if tiny:
+        os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
+    from dataclasses import asdict
+
+    import torch
+
+    from bagformer_cli.interaction.maxsim import cuda_kernels
+
+    if not tiny and not torch.cuda.is_available():
+        raise InputError(
+            tr("This machine has no CUDA GPU that torch can use."),
+            hint=tr("Add --tiny to run the benchmark on a CPU, as a test."),
+        )
+    if cuda_kernels() is None:
+        raise MissingDependencyError(
+            tr("The kernels of a GPU need Triton."), hint="pip install triton"
+        )
+    from bagformer_cli.bench import gpu
+
+    device = torch.device("cpu" if tiny else "cuda")
+    sizes, rounds = (gpu.TINY, 1) if tiny else (gpu.Sizes(), 5)
+    found = gpu.run(device, sizes, rounds=rounds, progress=progress)
+    return asdict(found) | {"correct": found.correct}
+
+
+def show_gpu(report: dict[str, Any]) -> None:
+    """Print the peaks, the comparisons with float64 and the table."""
+    units = {name: "TB/s" if name == "copy" else "TFLOP/s" for name in report["peaks"]}
+    peaks = {
+        tr("peak of {name}", name=name): f"{value:.3g} {units[name]}"
+        for name, value in report["peaks"].items()
+    }
+    console.facts(report["machine"] | peaks)
+    console.table(
+        [tr("compared with float64"), tr("type"), tr("relative error"), tr("correct")],
+        [
+            [check["name"], check["dtype"], f"{check['error']:.1e}",
+             tr("yes") if check["passed"] else tr("no")]
+            for check in report["checks"]
+        ],
+    )  # fmt: skip
+    console.table(
+        [tr("work"), tr("method"), tr("type"), "ms", tr("target, ms"), tr("TFLOP/s or TB/s"),
+         tr("share of the peak"), tr("relative error"), tr("extra memory, MB")],
+        [
+            [row["work"], row["name"], row["dtype"],
+             row["failure"] or row["milliseconds"], row["target"], row["rate"], row["share"],
+             None if row["error"] is None else f"{row['error']:.1e}",
+             None if row["extra_bytes"] is None else row["extra_bytes"] / 1e6]
+            for row in report["rows"]
+        ],
+    )  # fmt: skip
