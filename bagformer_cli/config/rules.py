@@ -57,8 +57,6 @@ def broken_rules(config: RunConfig) -> Iterator[str]:
         yield tr("text.width must be a multiple of text.heads")
     if config.text.max_tokens > config.text.options.get("max_position_embeddings", 512):
         yield tr("text.max_tokens is larger than text.options.max_position_embeddings")
-    if config.training.compile:
-        yield tr("training.compile is not available in this version: set it to false")
 
 
 def _objectives_without_their_model(config: RunConfig) -> Iterator[str]:

@@ -55,8 +55,10 @@ class DataConfig(Section):
     """Hard negatives in a group, drawn from those of the title in each epoch. A batch of 32 with 3
     of them has 8 groups, so an epoch begins a group for every fourth pair. Larger values make
     batches harder and less varied."""
-    workers: Annotated[int, Field(ge=0, le=256)] = 2
-    """Threads that decode images ahead of the training step. 0: decode in the main thread."""
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None
+    """Workers that decode and augment images ahead of the training step: processes, or threads if
+    all images fit into ``cache_mb``. They change no pixel. 0: the main process does it alone. Null:
+    one per core, shared equally by the training processes of this machine."""
     cache_mb: Annotated[int, Field(ge=0, le=2**31 - 1)] = 512
     """Memory for decoded images, in MB. A dataset that fits is decoded only once."""
 

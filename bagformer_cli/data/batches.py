@@ -331,15 +331,17 @@ def _each(batch: Item, change: Callable[[Tensor], Tensor]) -> Item:
     return replace(batch, **changed)  # type: ignore[type-var]
 
 
-def prefetch(make: Callable[[Item], Made], items: Iterable[Item], workers: int) -> Iterator[Made]:
+def prefetch(
+    make: Callable[[Item], Made], items: Iterable[Item], workers: int, ahead: int | None = None
+) -> Iterator[Made]:
     """Yield ``make(item)`` for each item, in order; threads work ahead.
-
-    Threads are enough because Pillow releases the GIL while it decodes.
 
     Args:
         make: Called in a thread.
         items: May be endless.
-        workers: Number of threads; up to ``workers + 2`` results are made ahead. 0: no threads.
+        workers: Number of threads. 0: no threads.
+        ahead: Largest number of results that exist at the same time and that the caller does not
+            have yet, plus one; at least 2. None: ``workers + 2``.
 
     Raises:
         Exception: Any exception of ``make``, at the item's turn.
@@ -347,13 +349,14 @@ def prefetch(make: Callable[[Item], Made], items: Iterable[Item], workers: int) 
     if workers < 1:
         yield from map(make, items)
         return
+    ahead = workers + 2 if ahead is None else ahead
     queue: deque[Future[Made]] = deque()
     source = iter(items)
     with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
         try:
             for item in source:
                 queue.append(pool.submit(make, item))
-                if len(queue) > workers + 1:
+                if len(queue) >= ahead:
                     yield queue.popleft().result()
             while queue:
                 yield queue.popleft().result()

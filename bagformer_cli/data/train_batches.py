@@ -6,26 +6,29 @@ Shapes: B images of a batch, Q titles, S side of an image in pixels.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from bagformer_cli.config import DataConfig
-from bagformer_cli.data.augment import augment, random_of_sample
 from bagformer_cli.data.batches import Batch, Masked, TextBatch, prefetch
-from bagformer_cli.data.images import resize
 from bagformer_cli.data.kept_outputs import KeptOutputs
 from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.positives import Positives
 from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.sampler import PairSampler, Sampling
 from bagformer_cli.data.store.split import Split
+from bagformer_cli.data.train_pixels import PART, PixelWorkers, TrainPixels, pixel_workers
+from bagformer_cli.machine import usable_cores
 from bagformer_cli.text.bags import TokenBags
 
+AHEAD_BYTES = 2 << 30
+"""Bytes of pixels of the batches that exist at the same time, unless two need more."""
 _MASKING = 1  # keeps the random numbers of masking apart from others of the same sample
 
 
@@ -52,7 +55,7 @@ class TrainBatches:
         drawn: Neighbours of a group, drawn from the title's in each epoch; None: all.
         outputs: Outputs of frozen towers; each batch gets its rows. None: all is encoded.
         reads_pixels: False: nothing reads the pixels, so batches have none.
-        decoded: The images. Set ``decoded.as_original`` for a model with ``compat``.
+        pixels: Makes the pixels. Set ``pixels.decoded.as_original`` for a model with ``compat``.
 
     Raises:
         InputError: There are fewer pairs than one global batch takes.
@@ -78,28 +81,57 @@ class TrainBatches:
         self.outputs: KeptOutputs | None = None
         self.reads_pixels = True
         self._sampler = PairSampler(split, sampling, config.titles_per_image)
-        self.decoded = DecodedImages(split, self._useful_size(), config.cache_mb << 20)
+        cache = config.cache_mb << 20
+        self.pixels = TrainPixels(split, config.augment, image_size, sampling.seed, cache)
 
     @property
     def per_epoch(self) -> int:
         """Number of batches in an epoch."""
         return self._sampler.per_epoch
 
-    def iterate(self, first: int = 0) -> Iterator[Batch]:
-        """Yield batches without end, from number ``first`` (counted over all epochs)."""
-        return prefetch(self.batch, count(first), self.config.workers)
+    def iterate(self, first: int = 0, *, pinned: bool = False) -> Iterator[Batch]:
+        """Yield batches without end.
+
+        Args:
+            first: Number of the first one, counted over all epochs.
+            pinned: Make them in page-locked memory, from which a GPU copies without waiting.
+        """
+        threads = min(self.workers, self._together())
+        with pixel_workers(self.pixels, self.workers) as workers:
+            make = partial(self._batch, workers=workers, pinned=pinned)
+            yield from prefetch(make, count(first), threads, min(threads + 2, self._fitting()))
 
     def batch(self, number: int) -> Batch:
-        """Make one batch, by its number counted over all epochs."""
+        """Make one batch, by its number counted over all epochs, in this thread."""
+        return self._batch(number, PixelWorkers(self.pixels, None))
+
+    @property
+    def workers(self) -> int:
+        """Number of workers: ``data.workers``, or this process's share of the cores."""
+        wanted = self.config.workers
+        if wanted is not None:
+            return wanted
+        return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+    def _together(self) -> int:
+        """Batches that are made at the same time: enough parts for all workers."""
+        parts = math.ceil(self.sampling.batch_size / PART)
+        return min(math.ceil(self.workers / parts), self._fitting() - 1)
+
+    def _fitting(self) -> int:
+        """Batches that may exist at the same time; 2: one is made while one is trained on."""
+        return max(2, AHEAD_BYTES // (self.sampling.batch_size * self.image_size**2 * 3))
+
+    def _batch(self, number: int, workers: PixelWorkers, pinned: bool = False) -> Batch:
         epoch, samples, pairs = self._sampler.batch(number, self.neighbours, self.drawn)
         queries = self._sampler.queries[pairs.reshape(-1)]
         images = self._sampler.images[pairs[:, 0]]
         text_groups = self.positives.text_groups[queries]
         image_groups = self.positives.image_groups[images]
         tokens = self.split.tokens.select(queries)
-        return Batch(
+        batch = Batch(
             TextBatch.from_tokens(tokens, self.pad_id),
-            torch.from_numpy(self._raw(images, epoch, samples)),
+            torch.from_numpy(self._raw(images, epoch, samples, workers)),
             torch.arange(len(images)).repeat_interleave(pairs.shape[1]),
             torch.from_numpy(self.positives.matrix(text_groups, image_groups)),
             torch.from_numpy(text_groups),
@@ -109,6 +141,7 @@ class TrainBatches:
             self._masked(tokens, epoch, samples, pairs.shape[1]),
             None if self.outputs is None else self.outputs.rows(queries, images),
         )
+        return batch.pinned() if pinned else batch
 
     def _masked(
         self, tokens: TokenBags, epoch: int, samples: NDArray[np.int64], titles_per_image: int
@@ -130,79 +163,15 @@ class TrainBatches:
         return Masked(text.input_ids, padded, torch.from_numpy(seeds))
 
     def _raw(
-        self, images: NDArray[np.int64], epoch: int, samples: NDArray[np.int64]
+        self,
+        images: NDArray[np.int64],
+        epoch: int,
+        samples: NDArray[np.int64],
+        workers: PixelWorkers,
     ) -> NDArray[np.uint8] | NDArray[np.float32]:
         """Augmented pixels [B, S, S, 3] uint8, or regions [B, R, F + 5] float32; or nothing."""
         if not self.reads_pixels:
             return np.empty((len(images), 0, 0, 3), np.uint8)
         if self.regions is not None:
             return self.regions.batch(self.split.image_ids[images].tolist())
-        raw = np.empty((len(images), self.image_size, self.image_size, 3), np.uint8)
-        for row, (sample, image) in enumerate(zip(samples.tolist(), images.tolist(), strict=True)):
-            raw[row] = self._pixels(image, epoch, sample)
-        return raw
-
-    def _pixels(self, image: int, epoch: int, sample: int) -> NDArray[np.uint8]:
-        decoded = self.decoded[image]
-        settings = self.config.augment
-        if settings is None:
-            return resize(decoded, self.image_size)
-        return augment(
-            decoded,
-            self.image_size,
-            random_of_sample(self.sampling.seed, epoch, sample),
-            crop_scale=settings.crop_scale,
-            flip=settings.flip,
-            randaugment=settings.randaugment,
-        )
-
-    def _useful_size(self) -> int:
-        """Side in pixels from which even the smallest crop need not be enlarged."""
-        if self.config.augment is None:
-            return self.image_size
-        least = max(0.1, self.config.augment.crop_scale[0])
-        return round(self.image_size / math.sqrt(least * 3 / 4))  # crops have sides of at most 4:3
-
-
-class DecodedImages:
-    """The images of a split, decoded on first access; all are kept in memory if they fit, or none.
-
-    Kept images are scaled down to the useful size, so later epochs cost no decoding and less
-    resizing. Whether images are kept depends on the split and the settings alone: a resumed run
-    sees the same pixels.
-
-    Args:
-        split: A split with images.
-        useful_size: Side in pixels beyond which training gains nothing.
-        budget: Bytes of memory for pixels.
-
-    Attributes:
-        as_original: See :func:`~bagformer_cli.data.images.decode`. Set it before the first access.
-    """
-
-    def __init__(self, split: Split, useful_size: int, budget: int) -> None:
-        self._split, self._size = split, useful_size
-        self.as_original = False
-        self._kept: dict[int, Image.Image] | None = None
-        if len(split.image_ids) * useful_size**2 * 3 <= budget:
-            self._kept = {}
-
-    def __getitem__(self, position: int) -> Image.Image:
-        if self._kept is None:
-            return self._decode(position)
-        image = self._kept.get(position)
-        if image is None:
-            image = self._kept[position] = _shrunk(self._decode(position), self._size)
-        return image
-
-    def _decode(self, position: int) -> Image.Image:
-        return self._split.image(position, self._size, as_original=self.as_original)
-
-
-def _shrunk(image: Image.Image, side: int) -> Image.Image:
-    """Scale an image down so that its shorter side has at most ``side`` pixels."""
-    scale = side / min(image.size)
-    if scale >= 1:
-        return image
-    size = (round(image.width * scale), round(image.height * scale))
-    return image.resize(size, Image.Resampling.BICUBIC)
+        return workers.make(images, epoch, samples)

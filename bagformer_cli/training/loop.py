@@ -35,6 +35,7 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import save_model
 from bagformer_cli.models.momentum import tensors_under
 from bagformer_cli.progress import SILENT, Progress, Task
+from bagformer_cli.training.compilation import compile_layers, uncompiled
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.encoded_batch import Figure
 from bagformer_cli.training.gradient_cache import accumulate_gradients
@@ -146,6 +147,8 @@ class Trainer:
             positives=data.batches.positives,
             processes=processes,
         )
+        if config.training.compile:
+            compile_layers(model)  # after the momentum encoder was copied from it
         self.optimizer = build_optimizer(model, config.training)
         self.validation = Validation(self.task, data.valid, run, self.progress)
         distill = config.distill
@@ -206,7 +209,8 @@ class Trainer:
                 while state.step < self.total_steps and not exhausted:
                     mined = self._mine()
                     if mined or stream is None:
-                        stream = self.batches.iterate(state.batches)
+                        pinned = self.model.device.type == "cuda"
+                        stream = self.batches.iterate(state.batches, pinned=pinned)
                     self._step(stream, log, bar)
                     evaluate = self._is_due(settings.evaluate_every or self.steps_per_epoch)
                     if evaluate:
@@ -309,7 +313,8 @@ class Trainer:
     def _mine(self) -> bool:
         """Mine the batches of a new epoch; returns whether they changed."""
         try:
-            return self.miner.mine(self.state.step // self.steps_per_epoch, self.state)
+            with uncompiled():
+                return self.miner.mine(self.state.step // self.steps_per_epoch, self.state)
         except NotFiniteError as error:
             raise diverged(self.state.step + 1, error.message) from error
 
@@ -352,7 +357,7 @@ class Trainer:
         self.figures.read()
         applied = nullcontext() if self.average is None else self.average.applied()
         try:
-            with applied:
+            with applied, uncompiled():
                 return self.validation.measure(self.state, log) if self.processes.is_main else None
         except NotFiniteError as error:  # before last/ and best/ are written
             raise diverged(self.state.step + 1, error.message) from error

@@ -254,7 +254,7 @@ def make_trainer(
         regions=None if regions is None else RegionFile.of(split, regions),
         masking=masking,
     )
-    batches.decoded.as_original = model.as_original
+    batches.pixels.decoded.as_original = model.as_original
     if config.data.hard_negatives is not None:
         batches.neighbours = read_negatives(Path(config.data.hard_negatives), split)
         batches.drawn = config.data.negatives_per_title

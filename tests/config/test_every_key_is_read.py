@@ -80,18 +80,9 @@ def keys_read() -> set[tuple[str, str]]:
     return found
 
 
-NOT_READ_YET = {("TrainingConfig", "compile")}
-"""``training.compile: true`` is refused by ``config/rules.py``."""
-
-
 def test_every_key_is_read() -> None:
     keys = {(name, key) for name, section in SECTIONS.items() for key in section.model_fields}
-    assert keys - keys_read() == NOT_READ_YET
-
-
-def test_compile_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"training\.compile is not available"):
-        load_config("demo", ["training.compile=true"])
+    assert keys - keys_read() == set()
 
 
 def test_a_broken_rule_names_the_override_that_broke_it() -> None:
