@@ -22,6 +22,7 @@ import numpy.typing as npt
 from bagformer_cli.text.characters import class_table, codes_of
 from bagformer_cli.text.cover import (
     GLUED,
+    HEAD_APART,
     NAME_CHARACTER,
     PAIR,
     TAKES_HEAD,
@@ -73,6 +74,10 @@ SINGLE_COST, PAIR_COST, LONGER_COST = 7000, -1750, 2500
 HEADLESS = frozenset({"place", "brand", "selling", "season"})
 """Types that take no head: 北京 + 机 is not a product."""
 
+APART = frozenset({"colour", "pattern"})
+"""Types that stay a bag before a head, as before a longer product: 蓝色│包 like 蓝色│双肩包. A
+material with a head is the name of a product: 棉布裙."""
+
 SUFFIXLESS = frozenset({"category"})
 """Types that take no suffix: 甜品 + 用 are two bags."""
 
@@ -103,6 +108,7 @@ def priors(
     pure = np.diff(ideographs[offsets]) == lengths
     follows = TAKES_HEAD * ~np.isin(types, list(HEADLESS))
     follows = follows + TAKES_SUFFIX * ~np.isin(types, list(SUFFIXLESS))
+    follows = follows + HEAD_APART * np.isin(types, list(APART))
     return cost, np.where(pure & (lengths >= 2) & (lengths <= 4), follows, 0).astype(np.int8)
 
 

@@ -60,8 +60,9 @@ name, of a number that looks like a part of a model code."""
 NO_BAG = -1
 """Kind of a space, which no bag covers and which costs nothing."""
 
-TAKES_SUFFIX, TAKES_HEAD = 1, 2
-"""Bits of ``LexiconArrays.follows``."""
+TAKES_SUFFIX, TAKES_HEAD, HEAD_APART = 1, 2, 4
+"""Bits of ``LexiconArrays.follows``. HEAD_APART: the entry and its head are two bags (蓝色│包), as
+the entry and a longer product are (蓝色│双肩包); they cost what one bag would cost."""
 
 LONGEST_NAME, LONGEST_LEARNED = 4, 12
 """Ideographs of a name at most; pieces (ideographs, words, numbers, signs) of one whose ends are
@@ -92,7 +93,8 @@ class LexiconArrays(NamedTuple):
         entries: The automaton over the entries.
         cost: [entries] int32, at least 1.
         type: [entries] int16, index of an entry's type, -1: it has none.
-        follows: [entries] int8, whether a head or a suffix may follow: TAKES_HEAD, TAKES_SUFFIX.
+        follows: [entries] int8, whether a head or a suffix may follow: TAKES_HEAD, TAKES_SUFFIX,
+            HEAD_APART.
         units: The prefix tree over the units.
         head: [0x110000] int32, cost of a character as a head, 0: it is none.
         suffix: [0x110000] int32, cost of a character as a suffix, 0: it is none.
@@ -249,11 +251,19 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> 
                 if head + suffix > 0:
                     follows = entry_follows[entry]
                     extra = head if follows & TAKES_HEAD else 0
+                    divided = -1  # the entry of a compound that is written as two bags
+                    if extra > 0 and follows & HEAD_APART:
+                        divided = entry
+                        if learned:
+                            cost += cuts[begin + at]
                     if extra == 0 and follows & TAKES_SUFFIX:
                         extra = suffix
                     if extra > 0:
                         cost += extra + costs[COMPOUND]
-                        relax(start, at + 1, cost, COMPOUND, -1, best, back, made_kind, made_entry)
+                        relax(
+                            start, at + 1, cost, COMPOUND, divided, best, back, made_kind,
+                            made_entry,
+                        )  # fmt: skip
                 match = output[match]
             # best[at] is final now: offer everything else that begins here.
             if at == stop:
@@ -342,17 +352,27 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> 
         end = stop
         while end > 0:
             if made_kind[end] != NO_BAG:
-                total += 1
+                total += 2 if made_kind[end] == COMPOUND and made_entry[end] >= 0 else 1
             end = back[end]
         bag = total
         end = stop
         while end > 0:
             if made_kind[end] != NO_BAG:
+                entry = made_entry[end]
+                kind = made_kind[end]
+                stops = end
+                if kind == COMPOUND and entry >= 0:  # 蓝色│包: the head is a bag
+                    bag -= 1
+                    stops = end - 1
+                    bag_starts[bag] = stops
+                    bag_ends[bag] = end
+                    bag_kinds[bag] = COMPOUND
+                    bag_types[bag] = -1
+                    kind = LEXICON
                 bag -= 1
                 bag_starts[bag] = back[end]
-                bag_ends[bag] = end
-                bag_kinds[bag] = made_kind[end]
-                entry = made_entry[end]
+                bag_ends[bag] = stops
+                bag_kinds[bag] = kind
                 bag_types[bag] = entry_type[entry] if entry >= 0 else -1
             end = back[end]
     bag_offsets[count] = total

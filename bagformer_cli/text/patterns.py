@@ -25,7 +25,8 @@ from bagformer_cli.text.characters import DIGIT, LATIN, OTHER
 COMPOUND, LEXICON, NUMBER, QUANTITY, MODEL, LETTERS, COUNTED, OFFER, NEW_COMPOUND, NAME, TOKEN = (
     range(11)
 )
-"""Kinds of bags: an entry with a head or suffix (消毒柜), an entry, a number, a quantity, a model
+"""Kinds of bags: an entry with a head or suffix (消毒柜) or the head after a colour or a pattern
+(蓝色│包), an entry, a number, a quantity, a model
 code, a latin word, a counted noun (三件套), an offer (满199减20), a head with a word that is no
 entry (led灯, 墙饰), ideographs that no entry explains, and a single character. If two bags have the
 same characters and cost, the cover takes the one that comes first here."""

@@ -46,7 +46,7 @@ from bagformer_cli.text.patterns import (
     TOKEN,
 )
 
-VERSION = "segmenter 4"
+VERSION = "segmenter 5"
 """Part of the fingerprint. Change it with every rule or cost that changes bags."""
 
 Source = Literal["lexicon", "pattern", "token"]

@@ -456,6 +456,43 @@ def test_a_bag_says_what_found_it(title: str, source: str, kind: str | None) -> 
     assert [(b.source, b.type) for b in _small().segment(title)] == [(source, kind)]
 
 
+@pytest.mark.parametrize(
+    "expected",
+    [
+        "蓝色│包", "红色│裙", "红色│连衣裙", "蓝色│双肩包", "深蓝色│包", "格子│包", "条纹│裤",
+        "新款│蓝色│包│包邮", "红色│裙│2件",
+        "蓝色款",  # a suffix is no product
+        "消毒柜", "棉布裙", "加绒裤",  # material or function with a head: the name of a product
+        "碎花裙",  # a product of the dictionary
+    ],
+)  # fmt: skip
+def test_a_colour_and_a_pattern_are_bags_before_a_product_of_any_length(expected: str) -> None:
+    title = expected.replace("│", "")
+    assert [bag.text for bag in shipped().segment(title)] == expected.split("│")
+
+
+def test_no_colour_joins_a_head_unless_the_dictionary_has_the_word() -> None:
+    entries = list(shipped().lexicon.entries())
+    words = {entry.word for entry in entries}
+    heads = [entry.word for entry in entries if entry.type == "head"]
+    looks = [e.word for e in entries if e.type in ("colour", "pattern") and len(e.word) == 2]
+    titles = [look + head for look in looks for head in heads if look + head not in words]
+    packed = shipped().segment_batch(titles)
+    assert len(titles) > 10_000
+    joined = [title for title, n in zip(titles, np.diff(packed.offsets), strict=True) if n < 2]
+    assert not joined
+
+
+def test_a_colour_with_a_head_costs_what_one_bag_would() -> None:
+    """Only the bags of a title change, not how the rest of it is cut."""
+    apart, joined = (
+        _small(f"蓝色\t{kind}\t20\n包\thead\t300\n").segment_batch(["蓝色包"])
+        for kind in ("colour", "material")
+    )
+    assert apart.costs.tolist() == joined.costs.tolist()
+    assert [apart.offsets.tolist(), joined.offsets.tolist()] == [[0, 2], [0, 1]]
+
+
 def test_an_unknown_character_matches_no_entry() -> None:
     entries = "窬裙\tcategory\t8\n红裙\tcategory\t8\n"
     assert cut("👗裙", entries) == ["👗", "裙"]
