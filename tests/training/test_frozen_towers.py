@@ -136,3 +136,17 @@ def test_without_a_frozen_tower_the_setting_is_an_error(store: Store, tmp_path: 
 
 def test_a_resumed_run_equals_an_unbroken_one(store: Store, tmp_path: Path) -> None:
     assert_resume_is_exact(store, tmp_path, "demo", None, *VARIANTS["bagwise"], ONCE)
+
+
+def test_a_head_on_frozen_towers_learns_the_same(store: Store, tmp_path: Path) -> None:
+    """ALADIN's second stage: the towers are frozen by ``model.freeze_towers``."""
+    for name, more in (("each", ()), ("once", (ONCE,))):
+        config = small_config(
+            "demo", "matching_distill_finetune", tmp_path, "data.augment=null",
+            "training.log_every=1", "training.max_steps=3", *more,
+        )  # fmt: skip
+        notes = Remarks()
+        start_run(config, store, tmp_path / name, new_model(config), progress=notes)
+    assert any("text tower + image tower" in note for note in notes.notes)
+    each, once = (losses(tmp_path / name) for name in ("each", "once"))
+    assert [line["loss"] for line in once] == pytest.approx([line["loss"] for line in each])
