@@ -41,6 +41,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "encode": tr("Encode many images or titles to vector files (resumable)"),
         "index": tr("Build, update and inspect a search index"),
         "search": tr("Search an index by text or by image"),
+        "serve": tr("Serve a search page and a JSON API over an index"),
     },
     tr("Models"): {
         "train": tr("Train a model"),

@@ -1,0 +1,1 @@
+"""A search service over an index: JSON API and a page (``xmr serve``)."""

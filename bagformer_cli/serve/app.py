@@ -1,0 +1,207 @@
+"""The HTTP application: routes, errors, metrics, log.
+
+::
+
+    GET  /                     the page
+    GET  /api/index            what the index holds
+    GET  /api/search?q=…       search by a title
+    POST /api/search           search by an image: the body is the content of its file
+    GET  /api/bags?q=…         the bags of a title
+    GET  /api/explain?q=…&id=  the score of a title and a product, bag by bag
+    GET  /healthz /readyz /metrics
+
+Thumbnails come out of the index, inside the answers: no route takes a path or reads a file by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+
+from bagformer_cli import __version__
+from bagformer_cli.errors import XmrError
+from bagformer_cli.index.rows import Side
+from bagformer_cli.messages import tr
+from bagformer_cli.serve.answers import page_of
+from bagformer_cli.serve.batcher import TooBusyError
+from bagformer_cli.serve.limits import BodyLimit, RateLimit
+from bagformer_cli.serve.measurements import Measurements, log_request
+from bagformer_cli.serve.page import content_policy, page
+from bagformer_cli.serve.service import SearchService
+
+OPEN = ("/", "/healthz", "/readyz")
+"""Routes that need no key."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The parameters of a search apart from its query.
+
+    Args:
+        of: Compare the query with the products' images or titles.
+        k: Results of the page.
+        first: Results before the page.
+        where: A filter, in SQL.
+        sort: An attribute to sort by, with a ``-`` before it from large to small.
+        thumbnails: Whether results have their thumbnails.
+    """
+
+    of: Literal["images", "titles"] = "images"
+    k: Annotated[int, Query(ge=1)] = 24
+    first: Annotated[int, Query(ge=0)] = 0
+    where: Annotated[str | None, Query(max_length=2000)] = None
+    sort: Annotated[str | None, Query(max_length=200)] = None
+    thumbnails: bool = False
+
+    @property
+    def side(self) -> Side:
+        """The side of the products that the query is compared with."""
+        return "title" if self.of == "titles" else "image"
+
+
+def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
+    """Make the application.
+
+    Args:
+        service: The open index.
+        api_key: Key that requests must have in the header ``X-API-Key``; None: none is needed.
+    """
+    limits = service.limits
+    measurements = Measurements(service)
+    rate = RateLimit(limits.rate)
+    ready = {"now": False}
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        ready["now"] = True
+        yield
+        ready["now"] = False
+        await run_in_threadpool(service.close)
+
+    # FastAPI's own documentation page loads scripts from another server.
+    app = FastAPI(
+        title="xmr", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+
+    app.add_middleware(BodyLimit, most_bytes=limits.upload_bytes, seconds=limits.seconds)
+
+    @app.middleware("http")  # around the other one: it counts what that refuses, too
+    async def guard(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        started = time.perf_counter()
+        route = request.url.path
+        client = request.client.host if request.client else "-"
+        if route not in OPEN and not _has_key(request, api_key):
+            response: Response = _refusal(401, tr("This service needs a key."), header="X-API-Key")
+        elif route.startswith("/api/") and not rate.allows(client, time.monotonic()):
+            response = _refusal(429, tr("Too many requests."), retry=1)
+        else:
+            response = await call_next(request)
+        seconds = time.perf_counter() - started
+        measurements.add(request, response.status_code, seconds)
+        log_request(request, client, response.status_code, seconds)
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    @app.exception_handler(XmrError)
+    async def wrong(_: Request, error: XmrError) -> JSONResponse:
+        # The place (a path of the server) is left out.
+        parts = {"found": error.found, "expected": error.expected, "hint": error.hint}
+        known = {name: str(value) for name, value in parts.items() if value is not None}
+        return JSONResponse({"error": error.message, **known}, 400)
+
+    @app.exception_handler(TooBusyError)
+    async def busy(_: Request, __: TooBusyError) -> JSONResponse:
+        return _refusal(503, tr("The service is busy."), retry=1)
+
+    @app.exception_handler(TimeoutError)
+    async def slow(_: Request, __: TimeoutError) -> JSONResponse:
+        return _refusal(503, tr("The search took too long."), retry=1)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return JSONResponse({"error": f"{where}: {first['msg']}"}, 400)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def show_page() -> HTMLResponse:
+        return HTMLResponse(page(), headers={"Content-Security-Policy": content_policy()})
+
+    @app.get("/healthz")
+    async def healthy() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def is_ready() -> JSONResponse:
+        return JSONResponse({"ready": ready["now"]}, 200 if ready["now"] else 503)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return measurements.response()
+
+    @app.get("/api/index")
+    async def index() -> dict[str, Any]:
+        return await run_in_threadpool(service.describe)
+
+    async def found(query: str | bytes, asked: Asked) -> dict[str, Any]:
+        started = time.perf_counter()
+        waiting = await run_in_threadpool(service.search, query, asked.side, asked.where)
+        results = await asyncio.wait_for(asyncio.wrap_future(waiting), limits.seconds)
+        answer = page_of(results.hits, asked.first, asked.k, asked.sort, asked.thumbnails)
+        answer["seconds"] = round(time.perf_counter() - started, 4)
+        return answer
+
+    @app.get("/api/search")
+    async def search_by_title(
+        q: Annotated[str, Query(description="The title.")], asked: Annotated[Asked, Depends()]
+    ) -> dict[str, Any]:
+        return await found(q, asked)
+
+    @app.post("/api/search")
+    async def search_by_image(
+        request: Request, asked: Annotated[Asked, Depends()]
+    ) -> dict[str, Any]:
+        return await found(await request.body(), asked)
+
+    @app.get("/api/bags")
+    async def bags(q: str) -> list[dict[str, Any]]:
+        return await run_in_threadpool(service.bags, q)
+
+    @app.get("/api/explain")
+    async def explain(q: str, id: str) -> dict[str, Any]:  # noqa: A002
+        return await run_in_threadpool(service.explain, q, id)
+
+    return app
+
+
+def _has_key(request: Request, api_key: str | None) -> bool:
+    given = request.headers.get("x-api-key", "")
+    return api_key is None or hmac.compare_digest(given.encode(), api_key.encode())
+
+
+def _refusal(
+    status: int, message: str, *, retry: int | None = None, header: str | None = None
+) -> JSONResponse:
+    """Make the answer to a request that is not served.
+
+    Args:
+        status: The HTTP status.
+        message: Why.
+        retry: Seconds after which a client may try again.
+        header: A header that the request lacks.
+    """
+    content = {"error": message} if header is None else {"error": message, "expected": header}
+    headers = None if retry is None else {"Retry-After": str(retry)}
+    return JSONResponse(content, status, headers=headers)

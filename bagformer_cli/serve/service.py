@@ -1,0 +1,142 @@
+"""What the routes of the service do: search, cut bags, explain. Knows nothing of HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from bagformer_cli.data.images import decode
+from bagformer_cli.errors import InputError
+from bagformer_cli.index.engine import RecallMethod
+from bagformer_cli.index.results import Results
+from bagformer_cli.index.rows import Side
+from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.messages import tr
+from bagformer_cli.models.item_encoder import ModelEncoder
+from bagformer_cli.models.score_explanation import explain_score
+from bagformer_cli.pages.heat_map import Scale, part_name, png
+from bagformer_cli.serve.answers import image_uri
+from bagformer_cli.serve.batcher import Batcher
+from bagformer_cli.serve.settings import ServiceLimits
+from bagformer_cli.text.characters import is_blank
+
+
+class SearchService:
+    """An open index and the thread that searches it.
+
+    Args:
+        index: The index.
+        limits: Bounds of a request.
+
+    Attributes:
+        on_search: Called after each batch with its number of queries and its seconds.
+    """
+
+    def __init__(self, index: Index, limits: ServiceLimits) -> None:
+        self.index, self.limits = index, limits
+        self.on_search: Callable[[int, float], None] = lambda count, seconds: None
+        self.batcher = Batcher(self._search, limits.batch, limits.waiting)
+
+    def close(self) -> None:
+        """Answer the requests that wait, then close the index."""
+        self.batcher.close()
+        self.index.engine.close()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the page has to know of the index."""
+        layout = self.index.engine.layout
+        return {
+            "products": self.index.engine.count(),
+            "sides": list(layout.sides),
+            "attributes": dict(layout.attributes),
+            "results": self.limits.results,
+            "explains": isinstance(self.index.encoder, ModelEncoder),
+        }
+
+    def search(
+        self, query: str | bytes, of: Side, where: str | None, recall: RecallMethod = "auto"
+    ) -> Future[Results]:
+        """Start a search for a title or an image.
+
+        Raises:
+            InputError: The query is empty or too long, or is no image.
+            TooBusyError: Too many requests are waiting.
+        """
+        options = SearchOptions(
+            k=self.limits.results,
+            where=where or None,
+            of=of,
+            recall=recall,
+            thumbnails=True,
+        )
+        if isinstance(query, bytes):
+            return self.batcher.submit(decode(query), options, image=True)
+        self._check(query)
+        return self.batcher.submit(query, options, image=False)
+
+    def bags(self, title: str) -> list[dict[str, Any]]:
+        """Cut a title into bags."""
+        if is_blank(title):
+            return []
+        self._check(title)
+        return [
+            {"text": bag.text, "type": bag.type, "source": bag.source}
+            for bag in self.index.encoder.titles.bags(title)
+        ]
+
+    def explain(self, title: str, product: str) -> dict[str, Any]:
+        """Explain the score of a title and a product, by its thumbnail.
+
+        Raises:
+            InputError: The index has no such product, or the product no thumbnail; or the model
+                is an exported one.
+        """
+        self._check(title)
+        encoder = self.index.encoder
+        if not isinstance(encoder, ModelEncoder):
+            raise InputError(tr("An exported model cannot explain its scores."))
+        quoted = product.replace("'", "''")
+        found = self.index.search(title, where=f"id = '{quoted}'", k=1, thumbnails=True)
+        hit = next(iter(found), None)
+        if hit is None or hit.thumbnail is None:
+            raise InputError(tr("The index has no image of this product."), found=product)
+        image = self.index.encode([hit.thumbnail], images=True).vectors[0]
+        vectors = self.index.encode([title]).vectors[0]
+        explained = explain_score(encoder.model, title, vectors.values, image.values)
+        scale = Scale.of(explained.parts)
+        return {
+            "thumbnail": image_uri(hit.thumbnail),
+            "score": explained.t2i,
+            "mean": explained.t2i / max(1, len(explained.parts)),
+            "parts": [
+                {
+                    "text": part_name(part),
+                    "score": part.score,
+                    "share": part.share,
+                    "map": None
+                    if scale is None or part.cosines is None
+                    else image_uri(png(scale.overlay(part.cosines))),
+                }
+                for part in explained.parts
+            ],
+        }
+
+    def _check(self, title: str) -> None:
+        if is_blank(title):
+            raise InputError(tr("The query is empty."))
+        if len(title) > self.limits.title_characters:
+            raise InputError(
+                tr("The query is too long."),
+                found=tr("{n} characters", n=len(title)),
+                expected=tr("at most {n}", n=self.limits.title_characters),
+            )
+
+    def _search(
+        self, queries: Sequence[Any], options: SearchOptions, images: bool
+    ) -> list[Results]:
+        started = time.perf_counter()
+        found = self.index.search_many(queries, options, images=images)
+        self.on_search(len(queries), time.perf_counter() - started)
+        return found
