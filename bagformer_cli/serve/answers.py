@@ -1,4 +1,4 @@
-"""Make the JSON of a search: a page of results, facets, in the order that was asked for."""
+"""Make the JSON of a search: a page of results and facets, in the requested order."""
 
 from __future__ import annotations
 

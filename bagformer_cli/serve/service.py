@@ -1,4 +1,4 @@
-"""What the routes of the service do: search, cut bags, explain. Knows nothing of HTTP."""
+"""The tasks of the routes: search, bags, explanations. HTTP is in ``app.py``."""
 
 from __future__ import annotations
 

@@ -1,0 +1,41 @@
+"""A small index that the service searches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from bagformer_cli.index.search import Index
+from bagformer_cli.serve.app import create_app
+from bagformer_cli.serve.service import SearchService
+from bagformer_cli.serve.settings import ServiceLimits
+from tests.support.small_model import saved_model, write_table
+
+LIMITS = ServiceLimits(upload_bytes=200_000, seconds=20, results=12, title_characters=100)
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, a catalogue of twelve products and its index."""
+    from bagformer_cli.cli.main import main
+
+    folder = tmp_path_factory.mktemp("served")
+    model = saved_model(folder / "runs" / "a" / "best")
+    write_table(folder, 12)
+    table = str(folder / "products.csv")
+    assert main(["index", "build", table, str(folder / "index"), "--checkpoint", str(model)]) == 0
+    return folder
+
+
+@pytest.fixture
+def service(shop: Path) -> SearchService:
+    return SearchService(Index.open(shop / "index", shop / "runs" / "a" / "best"), LIMITS)
+
+
+@pytest.fixture
+def client(service: SearchService) -> Iterator[TestClient]:
+    with TestClient(create_app(service)) as client:
+        yield client

@@ -1,0 +1,137 @@
+"""The page in a real browser: search, filter, explain, both languages, no accessibility faults."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from bagformer_cli.index.search import Index
+from bagformer_cli.serve.app import create_app
+from bagformer_cli.serve.run import listen
+from bagformer_cli.serve.service import SearchService
+from tests.serve.conftest import LIMITS
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="module")
+def address(shop: Path) -> Iterator[str]:
+    """Serve the index on a thread of this process."""
+    service = SearchService(Index.open(shop / "index", shop / "runs" / "a" / "best"), LIMITS)
+    listening = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright import sync_api
+
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    context = browser.new_context(locale="en-GB", viewport={"width": 1100, "height": 800})
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda line: faults.append(line.text) if is_fault(line) else None)
+    page.goto(address)
+    yield page
+    context.close()
+    assert not faults
+
+
+def is_fault(line: Any) -> bool:
+    """Say whether a line of the console is a fault; refused requests are shown by the page."""
+    return line.type == "error" and "the server responded with a status of 400" not in line.text
+
+
+def search(page: Any, query: str) -> None:
+    page.fill("#query", query)
+    page.press("#query", "Enter")
+    page.wait_for_selector("#grid li")
+
+
+def test_a_query_shows_its_bags_and_products(page: Any) -> None:
+    search(page, "红色碎花连衣裙")
+    page.wait_for_selector("#bags .bag")
+    assert page.locator("#bags .bag").all_inner_texts() == ["红色", "碎花", "连衣裙"]
+    assert page.locator("#grid li").count() == 12
+    assert "q=" in page.url
+    page.reload()
+    page.wait_for_selector("#grid li")
+    assert page.input_value("#query") == "红色碎花连衣裙"
+
+
+def test_a_filter_and_its_error_are_shown(page: Any) -> None:
+    search(page, "裙")
+    page.fill("#where", "price < 3")
+    page.press("#where", "Enter")
+    page.wait_for_selector("#grid:not(:has(li:nth-child(12)))")
+    page.fill("#where", "nosuch < 3")
+    page.press("#where", "Tab")
+    page.wait_for_selector("#error:has-text('nosuch')")
+
+
+def test_a_click_explains(page: Any) -> None:
+    search(page, "红色裙")
+    page.locator("#grid .image").first.click()
+    page.wait_for_selector("dialog[open] .map")
+    parts = [float(part) for part in page.inner_text("#sum").split(" = ")[0].split(" + ")]
+    assert sum(parts) == pytest.approx(float(page.inner_text("#sum").split(" = ")[1]), abs=0.01)
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+
+
+def test_an_image_is_searched_by(page: Any, shop: Path) -> None:
+    page.set_input_files("#file", shop / "photos/5.png")
+    page.wait_for_selector("#grid li")
+    assert "sku5" in page.locator("#grid li").first.inner_text()
+
+
+def test_chinese_and_narrow(browser: Any, address: str) -> None:
+    context = browser.new_context(
+        locale="zh-CN", viewport={"width": 360, "height": 700}, color_scheme="dark"
+    )
+    page = context.new_page()
+    page.goto(address)
+    search(page, "裙")
+    assert page.inner_text("button.main") == "搜索"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.click("#language")
+    assert page.inner_text("button.main") == "Search"
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(browser: Any, address: str, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    axe = Axe()
+    context = browser.new_context(locale="zh-CN", color_scheme=scheme, bypass_csp=True)
+    page = context.new_page()
+    page.goto(address)
+    search(page, "红色裙")
+    page.wait_for_selector("#bags .bag")
+    found = axe.run(page).response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+    context.close()
