@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.core)
         if "shared" in off and not SHARED.is_dir():
             item.add_marker(pytest.mark.skip(reason=f"{SHARED} does not exist"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """Skip a test that needs LanceDB where it is missing, as on a machine lent for its GPU."""
+    with _skip_without_lancedb():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(request: pytest.FixtureRequest) -> Generator[None, Any, Any]:
+    """Skip the tests of a fixture that needs LanceDB where it is missing."""
+    with _skip_without_lancedb():
+        return (yield)
+
+
+@contextmanager
+def _skip_without_lancedb() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        at: BaseException | None = error
+        while at is not None:
+            if isinstance(at, ModuleNotFoundError) and at.name == "lancedb":
+                pytest.skip("needs lancedb, which is not installed")
+            at = at.__cause__ or at.__context__
+        raise
 
 
 @pytest.fixture
@@ -92,6 +121,8 @@ def xmr(capsys: pytest.CaptureFixture[str]) -> Callable[..., Run]:
         capsys.readouterr()
         code = main([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
+        if code and find_spec("lancedb") is None and "LanceDB is not installed" in err:
+            pytest.skip("needs lancedb, which is not installed")
         return Run(code, out, err)
 
     return run

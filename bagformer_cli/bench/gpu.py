@@ -24,6 +24,7 @@ from bagformer_cli.bench.gpu_peers import peers
 from bagformer_cli.bench.maxsim import Workload
 from bagformer_cli.interaction.device_images import DeviceImages
 from bagformer_cli.interaction.kernels import reference
+from bagformer_cli.interaction.kernels.cuda.scan import DeviceBlock, scan
 from bagformer_cli.interaction.kernels.reference import Packed
 from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.losses.contrastive import contrastive_loss
@@ -223,24 +224,27 @@ class _Bench:
                 kept = MultiVectors(some.values.to(self.device), some.offsets, None, some.codebook)
             else:
                 kept = products.to(dtype=getattr(torch, stored))
-            catalogue = DeviceImages(kept, self.device)
+            catalogue, block = DeviceImages(kept, self.device), DeviceBlock.of(kept)
             for count in (1, sizes.queries):
                 lengths = torch.full((count,), sizes.query)
                 queries = self._texts(offsets_of(lengths), seed=3).to("cpu", torch.float32)
+                work = f"{count} × {sizes.query} bags, {len(kept):,} × {sizes.length} × {sizes.dim}"
                 found = catalogue.topk(queries, 10)
                 exact = _exact_pairs(queries, kept, found[1])
                 yield self._row(
-                    f"{count} × {sizes.query} bags, ten best of {len(kept):,} × {sizes.length} × "
-                    f"{sizes.dim}",
-                    "xmr", stored, partial(catalogue.topk, queries, 10),
-                    float(kept.nbytes), target=self._target("search", count, stored),
-                    error=relative_error(found[0], exact), peak="copy",
+                    work, "xmr, all scores", stored, partial(scan, queries, block),
+                    float(kept.nbytes), target=self._target("search", count, stored), peak="copy",
+                )  # fmt: skip
+                yield self._row(
+                    work, "xmr, ten best", stored, partial(catalogue.topk, queries, 10),
+                    float(kept.nbytes), error=relative_error(found[0], exact), peak="copy",
                 )  # fmt: skip
             if stored == "bfloat16":
                 query = self._texts(torch.tensor([0, sizes.query]), seed=3)
                 for name, peer in peers(query, kept, both=False).items():
                     yield self._row(
-                        f"1 × {sizes.query} bags, all scores", name, stored, peer,
+                        f"1 × {sizes.query} bags, {len(kept):,} × {sizes.length} × {sizes.dim}",
+                        name, stored, peer,
                         float(kept.nbytes), peak="copy",
                     )  # fmt: skip
 

@@ -65,6 +65,13 @@ def _engine(uri: str) -> type[Engine]:
             found=uri,
             expected=tr("a folder, s3://bucket/path, or qdrant://host:6333/collection"),
         )
-    from bagformer_cli.index.lancedb import LanceEngine
+    try:
+        from bagformer_cli.index.lancedb import LanceEngine
+    except ModuleNotFoundError as error:
+        if error.name != "lancedb":
+            raise
+        raise MissingDependencyError(
+            tr("LanceDB is not installed."), hint="pip install lancedb"
+        ) from error
 
     return LanceEngine

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("lancedb", reason="needs lancedb, which is not installed")
+
 from bagformer_cli.bench import index as bench
 from bagformer_cli.bench.generated_catalogue import GeneratedCatalogue, Products
 from bagformer_cli.cli.main import main

@@ -12,10 +12,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import lancedb
 import numpy as np
 import pytest
 import torch
+
+pytest.importorskip("lancedb", reason="needs lancedb, which is not installed")
+
+import lancedb
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.index import lancedb as engines

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest.importorskip("lancedb", reason="needs lancedb, which is not installed")
+
 from bagformer_cli.api import Retriever
 from bagformer_cli.errors import InputError
 from bagformer_cli.index import lancedb

@@ -389,6 +389,22 @@ def test_training_is_in_float32_whatever_the_type_and_autocast(path: str) -> Non
     assert leaf.grad.dtype == torch.bfloat16
 
 
+def test_gradients_in_bfloat16_are_those_of_rounded_vectors_and_stay_float32(path: str) -> None:
+    texts, images = vectors([3, 1, 7]), vectors([5, 2, 9], seed=1)
+    leaf = texts.values.clone().requires_grad_()
+    found = maxsim(MultiVectors(leaf, texts.offsets), images, dtype=torch.bfloat16)
+    rounded = texts.values.bfloat16().float().requires_grad_()
+    items = images.to(dtype=torch.bfloat16).to(dtype=torch.float32)
+    expected = oracle(MultiVectors(rounded, texts.offsets), items)
+    close(found, expected)
+    (found[0].sum() + found[1].square().sum()).backward()
+    (expected[0].sum() + expected[1].square().sum()).backward()
+    assert leaf.grad is not None
+    assert rounded.grad is not None
+    assert leaf.grad.dtype == torch.float32
+    torch.testing.assert_close(leaf.grad, rounded.grad, rtol=1e-4, atol=1e-4)
+
+
 def test_only_the_side_that_requires_it_gets_a_gradient(path: str) -> None:
     texts, images = vectors([3, 1]), vectors([5, 2], seed=1)
     leaf = images.values.requires_grad_()

@@ -97,18 +97,17 @@ def score_tiles(
         if EXTRA > 0:
             extra_patch, extra_inside = columns_of(start, length, first + LENGTH, P, EXTRA)
             extra_inside = extra_inside & (block == blocks - 1)
-        for d0 in range(0, D, DEPTH):  # once with KEEP
-            x = load_rows(patches, patch, d0 + depth, D, EVEN)
-            if not INTEGER:
-                mark += not_finite(x, IMAGES)
-            if EXTRA > 0:
-                y = load_rows(patches, extra_patch, d0 + depth, D, EVEN)
-                if not INTEGER:
-                    mark += not_finite(y, 1)
         if KEEP:
             x = load_rows(patches, patch, depth, D, EVEN)
+            mark += not_finite(x, IMAGES)
             if EXTRA > 0:
                 y = load_rows(patches, extra_patch, depth, D, EVEN)
+                mark += not_finite(y, 1)
+        elif not INTEGER:
+            for d0 in range(0, D, DEPTH):
+                mark += not_finite(load_rows(patches, patch, d0 + depth, D, EVEN), IMAGES)
+                if EXTRA > 0:
+                    mark += not_finite(load_rows(patches, extra_patch, d0 + depth, D, EVEN), 1)
         for group in range(first_group, last_group):
             plane0 = tl.load(group_starts + group)
             planes = tl.load(group_starts + group + 1) - plane0

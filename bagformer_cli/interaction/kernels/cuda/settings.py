@@ -93,8 +93,13 @@ SCORES: dict[tuple[int, str], Sequence[ScoreTile]] = {
 """By generation (9: Hopper and later, 8: Ampere and Ada) and type."""
 
 GRADIENTS: dict[tuple[int, str], Sequence[GradientTile]] = {
-    (9, "bfloat16"): (GradientTile(64, 64, 256, 4, 3), GradientTile(128, 64, 256, 8, 3)),
-    (9, "float32"): (GradientTile(64, 32, 128, 4, 2), GradientTile(64, 64, 128, 4, 2)),
+    (9, "bfloat16"): (
+        GradientTile(64, 32, 256, 4, 3),
+        GradientTile(128, 32, 256, 8, 3),
+        GradientTile(64, 64, 256, 8, 3),
+        GradientTile(128, 64, 128, 8, 3),
+    ),
+    (9, "float32"): (GradientTile(64, 32, 128, 4, 2), GradientTile(128, 32, 128, 8, 2)),
     (8, "bfloat16"): (GradientTile(64, 32, 128, 4, 3), GradientTile(64, 32, 256, 8, 2)),
     (8, "float32"): (GradientTile(64, 32, 64, 4, 2),),
 }

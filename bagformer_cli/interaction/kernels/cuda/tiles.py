@@ -81,8 +81,12 @@ def not_finite(x, IMAGES: tl.constexpr):
 
     x · 0 is NaN for NaN and for infinity. Adding the result to a score marks it.
     """
-    of_patch = tl.sum(x.to(tl.float32) * 0.0, 1)
-    return tl.sum(tl.reshape(of_patch, (IMAGES, x.shape[0] // IMAGES)), 1)
+    if x.dtype == tl.int8:
+        mark = tl.zeros((IMAGES,), tl.float32)
+    else:
+        of_patch = tl.sum(x.to(tl.float32) * 0.0, 1)
+        mark = tl.sum(tl.reshape(of_patch, (IMAGES, x.shape[0] // IMAGES)), 1)
+    return mark
 
 
 @triton.jit
