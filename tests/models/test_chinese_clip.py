@@ -33,7 +33,8 @@ from tests.support.chinese_clip import (
     save_tiny,
     theirs,
 )
-from tests.support.datasets import write_split
+from tests.support.datasets import picture, write_split
+from tests.support.exported import scores_without_torch
 
 
 @pytest.fixture(scope="module")
@@ -306,38 +307,58 @@ def test_settings_that_contradict_a_chinese_clip_are_refused(
 
 
 @pytest.mark.slow
-def test_convert_evaluate_fine_tune_with_bags_evaluate(
-    tiny: tuple[Path, ChineseCLIPModel], tmp_path: Path, xmr: Callable[..., Any]
+@pytest.mark.parametrize("form", ["folder of transformers", "original .pt"])
+def test_from_the_download_to_the_runtime(
+    tiny: tuple[Path, ChineseCLIPModel], form: str, tmp_path: Path, xmr: Callable[..., Any]
 ) -> None:
-    folder, model = tiny
-    save_original(original_names(model), tmp_path / "clip.pt")
-    data = tmp_path / "data"
+    """Convert, evaluate, fine-tune with bags, evaluate, export; the runtime ranks the same."""
+    pytest.importorskip("onnxscript")
+    source, vocab = tiny[0], tiny[0] / "vocab.txt"
+    if form == "original .pt":
+        source = tmp_path / "clip.pt"
+        save_original(original_names(tiny[1]), source)
+    data, start, run, out = (tmp_path / name for name in ("data", "start", "run", "onnx"))
+    kinds = ("红色碎花连衣裙", "女包", "不锈钢保温杯 500ml", "儿童 书包")
+    titles = [f"{kinds[n % 4]}{n}号" for n in range(16)]
     for split in ("train", "valid"):
-        write_split(data, split, [(n, f"红色碎花连衣裙{n}号", (100 + n,)) for n in range(16)])
-    given = {"tiny": folder, "pt": tmp_path / "clip.pt"}
-    ranked = {}
-    for name, source in given.items():
-        out = tmp_path / f"{name}-model"
-        vocab = () if name == "tiny" else ("--vocab", folder / "vocab.txt")
-        run = xmr("convert", "chinese-clip", source, out, *vocab, "--interaction", "bagwise")
-        assert run.code == 0, run.err
-        run = xmr("eval", "--dataset", data, "--checkpoint", out, "--json")
-        assert run.code == 0, run.err
-        ranked[name] = run.json()
-        settings = [
-            f"text.chinese_clip={source}", f"image.chinese_clip={source}",
-            f"text.tokenizer={folder / 'vocab.txt'}", f"image.size={SIZE}", "data.workers=0",
-            "training.batch_size=8", "training.micro_batch_size=4", "training.max_steps=3",
-        ]  # fmt: skip
-        sets = [part for item in settings for part in ("--set", item)]
-        trained = tmp_path / f"{name}-run"
-        run = xmr("train", "--dataset", data, "--config", "muge_chinese_clip", *sets,
-                  "--output-dir", trained)  # fmt: skip
-        assert run.code == 0, run.err
-        run = xmr("eval", "--dataset", data, "--checkpoint", trained, "--json")
-        assert run.code == 0, run.err
-        assert load_model(trained / "best").config.model.interaction == "bagwise"
-    assert ranked["tiny"]["stages"] == ranked["pt"]["stages"]
+        write_split(data, split, [(n, title, (100 + n,)) for n, title in enumerate(titles)])
+
+    def ok(*arguments: object) -> Any:
+        done = xmr(*arguments, "--json")
+        assert done.code == 0, done.err
+        return done.json() if done.out.startswith("{") else done
+
+    given = () if source.is_dir() else ("--vocab", vocab)
+    ok("convert", "chinese-clip", source, start, *given, "--interaction", "bagwise")
+    before = ok("eval", "--dataset", data, "--checkpoint", start)
+    settings = [
+        f"text.chinese_clip={source}", f"image.chinese_clip={source}", f"text.tokenizer={vocab}",
+        f"image.size={SIZE}", "data.workers=0", "training.batch_size=8",
+        "training.micro_batch_size=4", "training.epochs=15", "training.learning_rate=0.001",
+        "training.warmup_steps=2", "data.augment={crop_scale: [1.0, 1.0], flip: false}",
+    ]  # fmt: skip
+    sets = [part for item in settings for part in ("--set", item)]
+    ok("train", "--dataset", data, "--config", "muge_chinese_clip", *sets, "--output-dir", run)
+    after = ok("eval", "--dataset", data, "--checkpoint", run)
+    mean = [
+        report["stages"]["recall"]["text_to_image"]["mean_recall"] for report in (before, after)
+    ]
+    assert mean[1] > mean[0]
+
+    compared = ok("export", "onnx", run, out, "--dataset", data)["compared"]
+    assert compared["onnx"]["score_difference"] < 1e-4
+    for way in ("text_to_image", "image_to_text"):
+        assert compared["onnx"][way] == compared["torch"][way]
+
+    pictures = [tmp_path / f"{n}.png" for n in range(16)]
+    for n, path in enumerate(pictures):
+        path.write_bytes(picture(100 + n))
+    trained = Retriever(load_model(run / "best"))
+    assert trained.model.config.model.interaction == "bagwise"
+    wanted = trained.score(trained.encode_images(pictures), trained.encode_texts(titles)).t2i
+    found = np.array(scores_without_torch(out, pictures, titles))
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4, rtol=0)
+    assert (found.argsort(axis=1) == wanted.numpy().argsort(axis=1)).all()
 
 
 @pytest.mark.parametrize("interaction", ["cls", "bagwise"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +50,36 @@ def exported(
     pixels = np.stack([np.asarray(image.resize((size, size))) for image in images()])
     export_onnx(model, place / "model" / "onnx", precision, Examples(TITLES, pixels))
     return model, place / "model", place / "model" / "onnx"
+
+
+SCORE_WITHOUT_TORCH = """
+import json, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "transformers", "timm", "torchvision"}:
+            raise ImportError(f"the runtime imports {name}")
+
+sys.meta_path.insert(0, Refuse())
+from bagformer_cli import runtime
+
+given = json.load(sys.stdin)
+retriever = runtime.load(given["folder"])
+images = retriever.encode_images(given["images"])
+titles = retriever.encode_texts(given["titles"])
+print(json.dumps(retriever.score(images, titles).t2i.tolist()))
+"""
+
+
+def scores_without_torch(
+    folder: Path, images: Sequence[Path], titles: Sequence[str]
+) -> list[list[float]]:
+    """Score with an exported model in a process that cannot import torch: [titles, images]."""
+    given = {"folder": str(folder), "images": list(map(str, images)), "titles": list(titles)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCORE_WITHOUT_TORCH],
+        input=json.dumps(given), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    scores: list[list[float]] = json.loads(done.stdout)
+    return scores
