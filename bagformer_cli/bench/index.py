@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from bagformer_cli.bench.exact_search import queries_for, query_lengths
 from bagformer_cli.bench.generated_catalogue import GeneratedCatalogue
 from bagformer_cli.data.catalogue.products import Product
-from bagformer_cli.index.encode import mean_vectors
 from bagformer_cli.index.engine import Queries
 from bagformer_cli.index.lancedb import LanceEngine
 from bagformer_cli.index.rows import Layout, SideRows, to_rows, vectors_column
@@ -136,7 +135,8 @@ def run(
     cache.build_centroids(progress, min_bytes=0)  # for small catalogues too
     stored = cache.segments[0].vectors
     vectors = queries_for(stored, query_lengths(queries), catalogue.seed + 1)
-    encoded = Queries(vectors, mean_vectors(vectors))
+    arrays = vectors.arrays()
+    encoded = Queries(arrays, arrays.mean())
     exact = [_scan(stored, vectors[n]) for n in range(queries)]
     by_tokens = tr("index, tokens")
     methods: dict[str, Search] = {
@@ -159,7 +159,7 @@ def run(
                 break
         highest = max(_recall(methods[name], exact) for name in theirs)
         for count in CANDIDATES:
-            fewer = _first_stage(cache, vectors, count)
+            fewer = _first_stage(cache, encoded, count)
             if _recall(fewer, exact) >= highest or count == CANDIDATES[-1]:
                 methods[tr("index, tokens, {n} candidates", n=count)] = fewer
                 break
@@ -226,13 +226,13 @@ def _recall(search: Search, exact: list[NDArray[np.int64]]) -> float:
     )
 
 
-def _first_stage(cache: VectorCache, queries: MultiVectors, count: int) -> Search:
+def _first_stage(cache: VectorCache, queries: Queries, count: int) -> Search:
     """The centroid first stage with exactly ``count`` candidates."""
 
     def search(n: int) -> NDArray[np.int64]:
         assert cache.centroids is not None
-        query = queries[n]
-        candidates = cache.centroids.candidates(query.values, count, cache.alive, 0.0, 0.0)
+        query = queries.one(n)
+        candidates = cache.centroids.candidates(query.tensors.values, count, cache.alive, 0.0, 0.0)
         positions: NDArray[np.int64] = cache.scan(query, K, candidates)[1][0]
         return positions
 
@@ -261,7 +261,8 @@ def _index(
 def _rows(layout: Layout, block: MultiVectors, first: int) -> Any:
     products = [Product("bench", str(first + n)) for n in range(len(block))]
     present = np.ones(len(block), np.bool_)
-    side = SideRows(present, block, mean_vectors(block))
+    vectors = block.arrays()
+    side = SideRows(present, vectors, vectors.mean())
     return to_rows(layout, products, [None] * len(block), {"image": side})
 
 
@@ -271,7 +272,7 @@ def _scan(stored: MultiVectors, query: MultiVectors) -> NDArray[np.int64]:
 
 
 def _search(engine: LanceEngine, queries: Queries, n: int, method: Any) -> NDArray[np.int64]:
-    one = Queries(queries.vectors[n], queries.single[n : n + 1])
+    one = queries.one(n)
     found = engine.recall("image", one, K, None, method, candidates=200)
     keys = found.keys[0]
     if not found.final:

@@ -32,9 +32,9 @@ ModelArgument = Annotated[
         "Export a model to ONNX: a folder that runs without torch.\n\n"
         "    xmr export onnx runs/demo\n\n"
         "    xmr export onnx runs/demo exported/ --int8 dynamic --dataset demo\n\n"
-        "The folder holds two graphs (titles to vectors, pixels to vectors), vocabulary, "
-        "dictionary and settings. `xmr search --runtime onnx` and the Python module "
-        "bagformer_cli.runtime read it. The cross-encoder is not exported.\n\n"
+        "The folder holds a graph for titles, one for images, one for a trained cross-encoder, "
+        "vocabulary, dictionary and settings. `xmr search --runtime onnx` and the Python module "
+        "bagformer_cli.runtime read it.\n\n"
         "With --dataset, recall and speed of the model and of the export are measured and printed."
     )
 )
@@ -100,6 +100,7 @@ def onnx(
             "folder": str(folder),
             "precision": manifest.precision,
             "model": manifest.model,
+            "cross_encoder": manifest.cross is not None,
             "bytes": sum(file.stat().st_size for file in folder.glob("*.onnx*")),
             "model_bytes": (place / "model.safetensors").stat().st_size,
         }
@@ -147,6 +148,9 @@ def show_export(report: dict[str, Any]) -> None:
         {
             tr("exported model"): report["folder"],
             tr("precision"): report["precision"],
+            tr("cross-encoder"): tr("exported: `--rerank` works")
+            if report["cross_encoder"]
+            else tr("none: the model has no trained one, so `--rerank` is refused"),
             tr("megabytes"): f"{report['bytes'] / 1e6:.1f}",
             tr("model"): report["checkpoint"],
         }

@@ -61,6 +61,19 @@ Uri = Annotated[
 ]
 
 
+Features = Annotated[
+    Path | None,
+    typer.Option(
+        help=tr(
+            "File with the vectors of the products' images, made by any program (see `xmr eval "
+            "--help`); ids as in the catalogue. Give the file itself as CATALOGUE if there is "
+            "no other."
+        ),
+        show_default=False,
+    ),
+]
+
+
 @app.command(
     help=tr(
         "Build an index over a catalogue.\n\n"
@@ -78,17 +91,7 @@ def build(
     ctx: typer.Context,
     catalogue: Source,
     uri: Uri,
-    features: Annotated[
-        Path | None,
-        typer.Option(
-            help=tr(
-                "File with the vectors of the products' images, made by any program (see `xmr eval "
-                "--help`); ids as in the catalogue. Give the file itself as CATALOGUE if there is "
-                "no other."
-            ),
-            show_default=False,
-        ),
-    ] = None,
+    features: Features = None,
     checkpoint: Checkpoint = None,
     split: SplitName = None,
     root: Root = None,
@@ -138,7 +141,7 @@ def build(
             _refuse_options(ctx, features, _MODEL_OPTIONS, tr("Leave it out."))
             items = read_vector_file(features, "image")
             products = None
-            if not (catalogue.exists() and catalogue.samefile(features)):
+            if not _same_file(catalogue, features):
                 products = _open(
                     catalogue, column, split=split, root=root, encoding=encoding, sheet=sheet,
                     download=download, numbers=number,
@@ -176,13 +179,15 @@ def build(
 @app.command(
     help=tr(
         "Add products to an index; a product with an existing id replaces the old one.\n\n"
-        "    xmr index add more.csv index/"
+        "    xmr index add more.csv index/\n\n"
+        "    xmr index add more.csv index/ --features more.parquet"
     )
 )
 def add(
     ctx: typer.Context,
     catalogue: Source,
     uri: Uri,
+    features: Features = None,
     checkpoint: Checkpoint = None,
     split: SplitName = None,
     root: Root = None,
@@ -209,7 +214,22 @@ def add(
 
     started = time.perf_counter()
     with bars.progress() as progress:
-        if _is_encoded(catalogue):
+        if features is not None:
+            from bagformer_cli.index.features import add_features, require_features_index
+            from bagformer_cli.vectors.vector_files import read_vector_file
+
+            _refuse_options(ctx, features, _MODEL_OPTIONS, tr("Leave it out."))
+            engine = open_engine(uri)
+            require_features_index(engine)
+            items = read_vector_file(features, "image")
+            given = None
+            if not _same_file(catalogue, features):
+                given = _open(
+                    catalogue, column, split=split, root=root, encoding=encoding, sheet=sheet,
+                    download=download, types=engine.layout.attributes, numbers=number,
+                )  # fmt: skip
+            added = add_features(engine, items, given, strict=strict, progress=progress)
+        elif _is_encoded(catalogue):
             _refuse_encoding(ctx, catalogue)
             engine = open_engine(uri)
             added = add_encoded(engine, catalogue, progress)
@@ -310,6 +330,11 @@ def _is_encoded(catalogue: Path) -> bool:
     return catalogue.is_dir() and bool(encoded_files(catalogue))
 
 
+def _same_file(catalogue: Path, features: Path) -> bool:
+    """Tell whether the catalogue is the file of vectors itself."""
+    return catalogue.exists() and features.exists() and catalogue.samefile(features)
+
+
 def _refuse_encoding(ctx: typer.Context, catalogue: Path) -> None:
     """Raise if options are given that ``xmr encode`` has already decided."""
     hint = tr("Leave it out, or pass it to xmr encode.")
@@ -330,7 +355,7 @@ def _refuse_options(ctx: typer.Context, source: Path, options: set[str], hint: s
 
 _MODEL_OPTIONS = {
     "--checkpoint", "--one", "--keep", "--prune", "--pool", "--thumbnail", "--batch-size",
-    "--device",
+    "--device", "--trust",
 }  # fmt: skip
 _ENCODING_OPTIONS = {
     "--checkpoint", "--split", "--root", "--encoding", "--number", "--dtype", "--one", "--keep",

@@ -323,8 +323,7 @@ def catalogue_encoder(
         **options: Other fields of ``EncodeOptions``.
     """
     from bagformer_cli.datasets import is_drawn
-    from bagformer_cli.index.compression.codebook import with_codebook
-    from bagformer_cli.index.compression.token_pooling import VectorReduction
+    from bagformer_cli.index.compression.reduction import VectorReduction
     from bagformer_cli.index.encode import EncodeOptions, layout_of
     from bagformer_cli.index.trust import remember_model
     from bagformer_cli.models.load_encoder import load_encoder
@@ -337,7 +336,10 @@ def catalogue_encoder(
     remember_model(path)
     encoder = load_encoder(runtime_folder(path, runtime), device)
     encoding = EncodeOptions(reduction=VectorReduction(keep, prune, pool), **options)
-    encoding = with_codebook(encoding, encoder, catalogue, folder=folder, progress=progress)
+    if encoding.dtype == "residual4":
+        from bagformer_cli.index.compression.codebook import with_codebook  # imports torch
+
+        encoding = with_codebook(encoding, encoder, catalogue, folder=folder, progress=progress)
     layout = layout_of(encoder, encoding, catalogue.attributes, str(path.resolve()))
     return CatalogueEncoder(path, encoder, encoding, layout)
 

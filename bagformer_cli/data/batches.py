@@ -27,9 +27,7 @@ all titles, G bags of all titles, S side of an image in pixels.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, ClassVar, Self, TypeVar
@@ -40,6 +38,7 @@ from PIL import Image
 from torch import Tensor
 
 from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD, resize
+from bagformer_cli.data.prefetch import prefetch
 from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.machine import usable_cores
@@ -48,7 +47,6 @@ from bagformer_cli.text.padding import pad_titles
 from bagformer_cli.transfer import to_device
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -329,36 +327,3 @@ def _each(batch: Item, change: Callable[[Tensor], Tensor]) -> Item:
         elif isinstance(value, (TextBatch, Masked, TowerOutputs)):
             changed[field.name] = _each(value, change)
     return replace(batch, **changed)  # type: ignore[type-var]
-
-
-def prefetch(
-    make: Callable[[Item], Made], items: Iterable[Item], workers: int, ahead: int | None = None
-) -> Iterator[Made]:
-    """Yield ``make(item)`` for each item, in order; threads work ahead.
-
-    Args:
-        make: Called in a thread.
-        items: May be endless.
-        workers: Number of threads. 0: no threads.
-        ahead: Largest number of results that exist at the same time and that the caller does not
-            have yet, plus one; at least 2. None: ``workers + 2``.
-
-    Raises:
-        Exception: Any exception of ``make``, at the item's turn.
-    """
-    if workers < 1:
-        yield from map(make, items)
-        return
-    ahead = workers + 2 if ahead is None else ahead
-    queue: deque[Future[Made]] = deque()
-    source = iter(items)
-    with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
-        try:
-            for item in source:
-                queue.append(pool.submit(make, item))
-                if len(queue) >= ahead:
-                    yield queue.popleft().result()
-            while queue:
-                yield queue.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)

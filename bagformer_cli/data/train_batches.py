@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from bagformer_cli.config import DataConfig
-from bagformer_cli.data.batches import Batch, Masked, TextBatch, prefetch
+from bagformer_cli.data.batches import Batch, Masked, TextBatch
 from bagformer_cli.data.kept_outputs import KeptOutputs
 from bagformer_cli.data.masking import TokenMasking
 from bagformer_cli.data.positives import Positives
+from bagformer_cli.data.prefetch import prefetch
 from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.sampler import PairSampler, Sampling
 from bagformer_cli.data.store.split import Split

@@ -22,6 +22,7 @@ from bagformer_cli.messages import tr
 from bagformer_cli.models.encode import EncodedItems
 from bagformer_cli.models.item_encoder import ItemEncoder
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.vectors.arrays import EncodedArrays
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 
@@ -120,8 +121,8 @@ def _encode_texts(
     return _joined(parts), time.perf_counter() - started
 
 
-def _joined(parts: list[EncodedItems]) -> EncodedItems:
+def _joined(parts: list[EncodedArrays]) -> EncodedItems:
     return EncodedItems(
-        MultiVectors.concatenate([part.vectors for part in parts]),
-        torch.cat([part.cls for part in parts]),
+        MultiVectors.concatenate([MultiVectors.from_arrays(part.vectors) for part in parts]),
+        torch.from_numpy(np.concatenate([part.cls for part in parts])),
     )

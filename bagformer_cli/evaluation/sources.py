@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bagformer_cli.adapters.protocol import OtherModel
-from bagformer_cli.data.batches import prefetch
 from bagformer_cli.data.muge import MugeFolder
+from bagformer_cli.data.prefetch import prefetch
 from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.evaluation.encoded_split import EncodedSplit, encode_split, score_matrices

@@ -30,14 +30,14 @@ from torch import nn
 
 from bagformer_cli.config import save_config
 from bagformer_cli.errors import CheckpointError, MissingDependencyError, listed
-from bagformer_cli.export.towers import ImageTower, TextTower
+from bagformer_cli.export.towers import CrossTower, ImageTower, TextTower, reads_ids
 from bagformer_cli.files import new_files
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.card import write_card
 from bagformer_cli.models.fingerprint import fingerprint
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.runtime.folder import IMAGE, TEXT, Manifest
+from bagformer_cli.runtime.folder import CROSS, IMAGE, TEXT, CrossInput, Manifest
 from bagformer_cli.text.padding import pad_titles
 
 Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]
@@ -82,20 +82,30 @@ def export_onnx(
     _require_exportable(model)
     _require_packages(precision)
     config = model.config
+    cross = model.cross if model.can_rerank else None
+    reads: CrossInput | None = None
+    if cross is not None:
+        reads = "ids" if reads_ids(cross) else "states"
     manifest = Manifest(
-        fingerprint(model), config.model.embed_dim, config.image.size, precision, OPSET
+        fingerprint(model), config.model.embed_dim, config.image.size, precision, OPSET, reads
     )
+    towers: dict[str, nn.Module] = {
+        TEXT: TextTower(model.dual, states=reads == "states"),
+        IMAGE: ImageTower(model.dual, cross),
+    }
     feeds = {TEXT: _text_feed(model, _TRACED), IMAGE: {"pixels": _traced_pixels(config.image.size)}}
-    towers: dict[str, nn.Module] = {TEXT: TextTower(model.dual), IMAGE: ImageTower(model.dual)}
+    if cross is not None:
+        towers[CROSS] = CrossTower(model)
+        feeds[CROSS] = _pairs_feed(towers, feeds)
     with (
-        progress.task(tr("Exporting"), 2, tr("towers")) as task,
+        progress.task(tr("Exporting"), len(towers), tr("graphs")) as task,
         tempfile.TemporaryDirectory() as scratch,
         new_files(out) as folder,
     ):
         for name, tower in towers.items():
             exact = Path(scratch) / name
             _trace(tower.eval(), feeds[name], exact)
-            _convert(exact, folder / name, precision, _calibration(model, name, examples))
+            _convert(exact, folder / name, precision, _calibration(model, towers, name, examples))
             task.advance(1)
         model.titles.tokenizer.save(folder / "vocab.txt")
         model.titles.segmenter.lexicon.save(folder / "lexicon.txt")
@@ -116,7 +126,7 @@ print(retriever.score(images, titles).t2i_mean)
 ```
 
 On the command line: `xmr search 红色碎花连衣裙 --checkpoint FOLDER`.
-`text.onnx` and `image.onnx` can be run by any program that reads ONNX."""
+The graphs (`*.onnx`) can be run by any program that reads ONNX."""
 
 # --------------------------------------------------------------------------------------- tracing
 
@@ -127,6 +137,9 @@ _DYNAMIC = {
     "attention_mask": {0: "n", 1: "positions"},
     "bag_tokens": {0: "n", 1: "bags", 2: "positions"},
     "pixels": {0: "n"},
+    "text_states": {0: "n", 1: "positions"},
+    "text_mask": {0: "n", 1: "positions"},
+    "image_states": {0: "n"},
 }
 
 
@@ -142,10 +155,34 @@ def _trace(tower: nn.Module, feed: dict[str, NDArray[Any]], path: Path) -> None:
             verbose=False,
             dynamic_shapes=shapes,
             input_names=list(feed),
-            output_names=["vectors", "mask", "cls"],
+            output_names=_outputs(tower),
             opset_version=OPSET,
         )
         program.save(str(path))
+
+
+def _outputs(tower: nn.Module) -> list[str]:
+    if isinstance(tower, CrossTower):
+        return ["scores"]
+    states = tower.states if isinstance(tower, TextTower) else tower.cross is not None
+    extra = ["states", "states_mask"] if isinstance(tower, TextTower) else ["states"]
+    return ["vectors", "mask", "cls", *(extra if states else [])]
+
+
+@torch.no_grad()
+def _pairs_feed(
+    towers: dict[str, nn.Module], feeds: dict[str, dict[str, NDArray[Any]]]
+) -> dict[str, NDArray[Any]]:
+    """Run both towers on as many titles as images: what the cross-encoder reads of the pairs."""
+    found = {
+        name: towers[name].eval()(*map(torch.from_numpy, feeds[name].values()))
+        for name in (TEXT, IMAGE)
+    }
+    if len(found[TEXT]) > 3:
+        text, mask = (tensor.numpy() for tensor in found[TEXT][3:])
+    else:
+        text, mask = feeds[TEXT]["input_ids"], feeds[TEXT]["attention_mask"]
+    return {"text_states": text, "text_mask": mask, "image_states": found[IMAGE][3].numpy()}
 
 
 def _text_feed(model: RetrievalModel, titles: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -221,15 +258,24 @@ class _Feeds:
 
 
 def _calibration(
-    model: RetrievalModel, name: str, examples: Examples | None, batch: int = 16
+    model: RetrievalModel,
+    towers: dict[str, nn.Module],
+    name: str,
+    examples: Examples | None,
+    batch: int = 16,
 ) -> list[dict[str, NDArray[Any]]]:
     if examples is None:
         return []
-    if name == TEXT:
-        titles = examples.titles
-        return [_text_feed(model, titles[i : i + batch]) for i in range(0, len(titles), batch)]
-    pixels = examples.pixels
-    return [{"pixels": pixels[i : i + batch]} for i in range(0, len(pixels), batch)]
+    titles, pixels = examples.titles, examples.pixels
+    texts = [_text_feed(model, titles[i : i + batch]) for i in range(0, len(titles), batch)]
+    images = [{"pixels": pixels[i : i + batch]} for i in range(0, len(pixels), batch)]
+    if name != CROSS:
+        return texts if name == TEXT else images
+    return [
+        _pairs_feed(towers, {TEXT: text, IMAGE: image})
+        for text, image in zip(texts, images, strict=False)
+        if len(text["input_ids"]) == len(image["pixels"])
+    ]
 
 
 # ---------------------------------------------------------------------------------------- checks

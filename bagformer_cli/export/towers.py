@@ -6,14 +6,21 @@ traced graph cannot express well. These modules return padded tensors and a mask
     input_ids, attention_mask, bag_tokens ─▶ TextTower ─▶ vectors [Q, M, D], mask [Q, M], cls
     pixels (uint8) ─▶ ImageTower ─▶ vectors [B, P, D], mask [B, P], cls
 
+If the model reranks, the towers also return the states that its cross-encoder reads::
+
+    text_states [K, L, W] (or ids [K, L]), text_mask, image_states [K, P, W] ─▶ CrossTower ─▶ [K]
+
 ``vectors[i][mask[i]]`` are the vectors of item i, in the model's order. ``bag_tokens`` says which
 tokens each bag holds, so a bag's sum is one matrix product, and no index depends on the padding.
 
 Shapes: Q titles, L positions, G bags of the title with the most, M vectors of a title at most,
-B images, S side in pixels, P vectors of an image, W width of a tower, D embedding dimension.
+B images, S side in pixels, P vectors of an image, K pairs, W width of a tower, D embedding
+dimension.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +29,9 @@ from torch import Tensor, nn
 from bagformer_cli.data.batches import normalised
 from bagformer_cli.encoders.pooling import pool_grid
 from bagformer_cli.encoders.states import States
-from bagformer_cli.models.dual import DualEncoder
+from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.models.cross_encoders import CrossEncoder, MatchingHead
+from bagformer_cli.models.dual import DualEncoder, Encoded
 
 
 class TextTower(nn.Module):
@@ -30,15 +39,16 @@ class TextTower(nn.Module):
 
     Args:
         dual: A dual encoder in evaluation mode.
+        states: Whether the states are returned that a cross-encoder reads.
     """
 
-    def __init__(self, dual: DualEncoder) -> None:
+    def __init__(self, dual: DualEncoder, states: bool = False) -> None:
         super().__init__()
-        self.dual = dual
+        self.dual, self.states = dual, states
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, bag_tokens: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Encode titles.
 
         Args:
@@ -48,7 +58,8 @@ class TextTower(nn.Module):
                 than G bags has rows of False.
 
         Returns:
-            ``vectors`` [Q, M, D], ``mask`` [Q, M], ``cls`` [Q, D].
+            ``vectors`` [Q, M, D], ``mask`` [Q, M], ``cls`` [Q, D]; with ``states`` also
+            ``states`` [Q, L', W] and ``states_mask`` [Q, L'].
         """
         dual = self.dual
         codes = None if dual.text_codes is None else dual.text_codes()
@@ -68,8 +79,9 @@ class TextTower(nn.Module):
             cls = F.normalize(dual.head.summarise_texts(States(states, mask)), dim=-1)
         else:
             cls = F.normalize(dual.text_proj(states[:, 0]), dim=-1)
+        read = (states, mask) if self.states else ()
         if dual.config.single:
-            return _one_each(cls)
+            return (*_one_each(cls), *read)
         if dual.early:
             chosen, kept = states[:, 1:], present
         elif dual.config.interaction == "bagwise":
@@ -84,7 +96,7 @@ class TextTower(nn.Module):
         if codes is not None:
             chosen = torch.cat([chosen, code_states], dim=1)
             kept = F.pad(kept, (0, len(codes)), value=True)
-        return F.normalize(dual.text_proj(chosen), dim=-1), kept, cls
+        return F.normalize(dual.text_proj(chosen), dim=-1), kept, cls, *read
 
 
 class ImageTower(nn.Module):
@@ -92,38 +104,53 @@ class ImageTower(nn.Module):
 
     Args:
         dual: A dual encoder in evaluation mode.
+        cross: The cross-encoder whose states are returned too; None: no states.
     """
 
-    def __init__(self, dual: DualEncoder) -> None:
+    def __init__(self, dual: DualEncoder, cross: CrossEncoder | None = None) -> None:
         super().__init__()
-        self.dual = dual
+        self.dual, self.cross = dual, cross
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Encode images.
 
         Args:
             pixels: [B, S, S, 3] uint8, RGB.
 
         Returns:
-            ``vectors`` [B, P, D], ``mask`` [B, P] (all True), ``cls`` [B, D].
+            ``vectors`` [B, P, D], ``mask`` [B, P] (all True), ``cls`` [B, D]; with ``cross`` also
+            ``states`` [B, P', W].
         """
         dual = self.dual
         given = normalised(pixels)
         codes = None if dual.image_codes is None else dual.image_codes()
-        if codes is None or dual.shared is not None:
+        maps: list[Tensor] = []
+        if self.cross is not None and dual.wants_maps:
+            output, maps = dual.vision_encoder.forward_maps(given)
+        elif codes is None or dual.shared is not None:
             output = dual.vision_encoder(given)
         else:
             output = dual.vision_encoder(given, codes)
+        count = 0 if codes is None else len(codes)
+        features = output
         if dual.shared is not None:
             output = dual.text_encoder.layers(dual.shared(output), None, codes)
-        length = output.shape[1] - (0 if codes is None else len(codes))
+        else:
+            features = output[:, : output.shape[1] - count]
+        length = output.shape[1] - count
         states, code_states = output[:, :length], output[:, length:]
         if dual.head is not None:
             cls = F.normalize(dual.head.summarise_images(States(states)), dim=-1)
         else:
             cls = F.normalize(dual.vision_proj(states[:, 0]), dim=-1)
+        read: tuple[Tensor, ...] = ()
+        if self.cross is not None:
+            # Cross-encoders read states; packed vectors, which cannot be traced, are left out.
+            none: Any = None
+            encoded = Encoded(none, cls, States(states), None, maps, States(features))
+            read = (self.cross.read_images(given, encoded).states.values,)
         if dual.config.single:
-            return _one_each(cls)
+            return (*_one_each(cls), *read)
         keep = dual.config.keep
         if keep != "all":
             chosen = pool_grid(states[:, 1:], int(keep))
@@ -131,7 +158,37 @@ class ImageTower(nn.Module):
             chosen = states if dual.config.image_first else states[:, 1:]
         chosen = torch.cat([chosen, code_states], dim=1)
         vectors = F.normalize(dual.vision_proj(chosen), dim=-1)
-        return vectors, torch.ones_like(vectors[..., 0], dtype=torch.bool), cls
+        return vectors, torch.ones_like(vectors[..., 0], dtype=torch.bool), cls, *read
+
+
+class CrossTower(nn.Module):
+    """The cross-encoder of a model, from the states that the towers return.
+
+    Args:
+        model: A model with a cross-encoder, in evaluation mode.
+    """
+
+    def __init__(self, model: RetrievalModel) -> None:
+        super().__init__()
+        assert model.cross is not None
+        self.cross = model.cross
+        self.dual = model.dual  # a joint encoder borrows the text tower's weights
+
+    def forward(self, text_states: Tensor, text_mask: Tensor, image_states: Tensor) -> Tensor:
+        """Score K pairs, [K].
+
+        Args:
+            text_states: [K, L, W] states of the text tower, or [K, L] int64 token ids
+                (:func:`reads_ids`).
+            text_mask: [K, L] bool, False for padding.
+            image_states: [K, P, W] states of the image tower.
+        """
+        return self.cross.score(States(text_states, text_mask), States(image_states))
+
+
+def reads_ids(cross: CrossEncoder) -> bool:
+    """Tell whether a cross-encoder reads token ids in place of the text tower's states."""
+    return not isinstance(cross, MatchingHead) or bool(cross.fusion.reads_ids)
 
 
 def _sums(states: Tensor, bag_tokens: Tensor) -> Tensor:

@@ -53,8 +53,6 @@ MAX_CENTROIDS = 1 << 15
 VECTORS_PER_CENTROID = 24
 SAMPLE_PER_CENTROID = 24  # vectors that train each centroid
 BLOCK = 1 << 16  # vectors assigned at once
-MIN_CANDIDATES, CANDIDATES_PER_RESULT = 1000, 16
-"""Products that a search scores exactly: at least, and for each of its ``k`` results."""
 NEAR_BEST = 0.8
 """Products that score above median + 0.8 × (best − median) all become candidates."""
 MIN_SHARE = 0.02  # of all products become candidates, whatever their scores

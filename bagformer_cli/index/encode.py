@@ -15,21 +15,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from bagformer_cli.data.batches import prefetch
 from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.data.colour import is_shown_as_stored
 from bagformer_cli.data.image_files import ANYWHERE, image_error
 from bagformer_cli.data.images import decode, open_image, resize
 from bagformer_cli.data.left_out import LeftOut
+from bagformer_cli.data.prefetch import prefetch
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.compression.token_pooling import VectorReduction
+from bagformer_cli.index.compression.reduction import VectorReduction
 from bagformer_cli.index.rows import (
     SIDES,
     Layout,
@@ -40,10 +40,11 @@ from bagformer_cli.index.rows import (
     to_rows,
 )
 from bagformer_cli.messages import tr
-from bagformer_cli.models.encode import EncodedItems
 from bagformer_cli.models.item_encoder import AnyEncoder, ItemEncoder, encoder_of
-from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.residual_codes import Codebook
+from bagformer_cli.vectors.arrays import EncodedArrays, Vectors
+
+if TYPE_CHECKING:
+    from bagformer_cli.vectors.residual_codes import Codebook
 
 MAX_OWN_THUMBNAIL = 24 << 10  # bytes; an image file up to this size is its own thumbnail
 
@@ -254,24 +255,18 @@ def _encode_batch(
 
 
 def _side_rows(
-    encoded: EncodedItems,
+    encoded: EncodedArrays,
     present: NDArray[np.bool_],
     single_vector: SingleVector,
     reduction: VectorReduction,
 ) -> SideRows:
-    vectors = reduction(encoded.vectors.to("cpu"))
-    return SideRows(present, vectors, single_vectors_of(encoded, single_vector))
+    return SideRows(present, _reduced(encoded.vectors, reduction), encoded.single(single_vector))
 
 
-def single_vectors_of(encoded: EncodedItems, kind: SingleVector) -> torch.Tensor:
-    """Return one unit vector per item, [n, D]: the class token's, or the mean of its vectors."""
-    return encoded.cls.cpu() if kind == "cls" else mean_vectors(encoded.vectors)
+def _reduced(vectors: Vectors, reduction: VectorReduction) -> Vectors:
+    """Keep fewer vectors of each item; torch is imported only if there is something to do."""
+    if not reduction.to_json():
+        return vectors
+    from bagformer_cli.vectors.multi_vectors import MultiVectors
 
-
-def mean_vectors(vectors: MultiVectors) -> torch.Tensor:
-    """Return the mean of each item's vectors, scaled to unit length: [n, D].
-
-    >>> mean_vectors(MultiVectors.from_list([torch.eye(2)]))
-    tensor([[0.7071, 0.7071]])
-    """
-    return torch.nn.functional.normalize(vectors.to("cpu", torch.float32).mean(), dim=-1)
+    return reduction(MultiVectors.from_arrays(vectors)).arrays()

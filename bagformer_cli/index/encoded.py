@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
@@ -42,7 +42,9 @@ from bagformer_cli.models.load_encoder import load_encoder
 from bagformer_cli.opening import require_plain_folder
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.cut_titles import CutTitles
-from bagformer_cli.vectors.residual_codes import Codebook
+
+if TYPE_CHECKING:
+    from bagformer_cli.vectors.residual_codes import Codebook
 
 MANIFEST = "encoded.json"
 
@@ -265,6 +267,8 @@ def _write_codebook(out: Path, layout: Layout, codebook: Codebook | None) -> Pat
 
 @lru_cache(maxsize=1)
 def _load_codebook(file: Path) -> Codebook:
+    from bagformer_cli.vectors.residual_codes import Codebook
+
     return Codebook.from_bytes(file.read_bytes())
 
 

@@ -16,20 +16,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bagformer_cli.errors import DiskFullError, InputError, XmrError
 from bagformer_cli.index.rows import Layout, Side
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.residual_codes import Codebook
+from bagformer_cli.vectors.arrays import Vectors
+
+if TYPE_CHECKING:
+    import torch
+
+    from bagformer_cli.vectors.multi_vectors import MultiVectors
+    from bagformer_cli.vectors.residual_codes import Codebook
 
 RecallMethod = Literal["auto", "exact", "tokens", "vector"]
 """The first stage of a search.
@@ -45,12 +49,23 @@ class Queries:
     """Encoded queries.
 
     Args:
-        vectors: The multi-vector embeddings of Q queries.
+        vectors: The multi-vector embeddings of Q queries, float32.
         single: [Q, D] one vector per query.
     """
 
-    vectors: MultiVectors
-    single: Tensor
+    vectors: Vectors
+    single: NDArray[np.float32]
+
+    def one(self, number: int) -> Queries:
+        """Return one of the queries."""
+        return Queries(self.vectors.one(number), self.single[number : number + 1])
+
+    @cached_property
+    def tensors(self) -> MultiVectors:
+        """The vectors as torch's kernels take them; nothing is copied."""
+        from bagformer_cli.vectors.multi_vectors import MultiVectors
+
+        return MultiVectors.from_arrays(self.vectors)
 
 
 @dataclass

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bagformer_cli.errors import InputError, MissingDependencyError
 from bagformer_cli.index.attribute_names import require_names
 from bagformer_cli.index.engine import Engine
 from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
-from bagformer_cli.vectors.residual_codes import Codebook
+
+if TYPE_CHECKING:
+    from bagformer_cli.vectors.residual_codes import Codebook
 
 SHARED_STORAGE = ("s3://", "gs://", "az://", "memory://")
 

@@ -20,14 +20,14 @@ from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.index.build import Added, unique_products
 from bagformer_cli.index.compression.codebook import SAMPLE_VECTORS
-from bagformer_cli.index.encode import mean_vectors
 from bagformer_cli.index.engine import Engine
 from bagformer_cli.index.rows import FEATURES, Layout, SideRows, VectorType, to_rows
 from bagformer_cli.messages import tr
-from bagformer_cli.models.encode import EncodedItems
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.bags import TitleEncoder
-from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
+from bagformer_cli.vectors.arrays import EncodedArrays, Vectors
+from bagformer_cli.vectors.residual_codes import Codebook
+from bagformer_cli.vectors.stored_arrays import RESIDUAL4
 from bagformer_cli.vectors.vector_files import VectorItems
 
 ROWS = 2048
@@ -81,10 +81,14 @@ def add_features(
         progress: Where to report.
 
     Raises:
+        InputError: The vectors have another dimension than those of the index.
         DataError: ``strict``, and a product is left out; or two ids are equal as texts.
     """
+    _require_dimension(items, engine, tr("The vectors have another dimension than the index."))
     left_out = LeftOut(progress, strict=strict)
     added = Added(skipped=left_out.errors)
+    if catalogue is not None:
+        added.unknown = sorted(set(catalogue.attributes) - set(engine.layout.attributes))
     position = _positions(items)
     products: Iterable[Product | InputError]
     if catalogue is None:
@@ -92,6 +96,7 @@ def add_features(
     else:
         products = unique_products(catalogue)
         catalogue.remarks.report(progress, images=False)
+    warn_of_lengths(items, progress)
     source = str(items.path.resolve())
     found = _with_vectors(products, position, left_out)
     with (
@@ -106,10 +111,48 @@ def add_features(
             added.rows += len(part)
             task.advance(len(part))
     left_out.finish()
+    missed = [error.product for error in left_out.errors if error.product is not None]
+    stored = engine.stored(list(dict.fromkeys(missed)))
+    added.unchanged = [name for name in dict.fromkeys(missed) if name in stored]
     unused = len(items.ids) - added.rows
     if unused:
         progress.warn(tr("{n} vectors belong to no product of the catalogue.", n=unused))
     return added
+
+
+def require_features_index(engine: Engine) -> None:
+    """Check that another program made the vectors of an index.
+
+    Raises:
+        InputError: A model of xmr made them.
+    """
+    if engine.layout.model != FEATURES:
+        raise InputError(
+            tr("A model of xmr made the vectors of this index; others cannot be added to it."),
+            where=engine.uri,
+            found=tr("model {name}", name=engine.layout.checkpoint or engine.layout.model),
+            hint=tr("Leave out --features, or build an index of these vectors."),
+        )
+
+
+def _require_dimension(items: VectorItems, engine: Engine, message: str) -> None:
+    if items.vectors.dim != engine.layout.dim:
+        raise InputError(
+            message, where=items.path, found=items.vectors.dim, expected=engine.layout.dim
+        )
+
+
+def warn_of_lengths(items: VectorItems, progress: Progress) -> None:
+    """Say how many vectors of a file were scaled: a model of dot products is ranked otherwise."""
+    if items.scaled:
+        progress.warn(
+            tr(
+                "{n} of {total} vectors had another length than 1 and were scaled to it: an index "
+                "compares cosines.",
+                n=f"{items.scaled:,}",
+                total=f"{len(items.vectors.values):,}",
+            )
+        )
 
 
 def _positions(items: VectorItems) -> dict[str, int]:
@@ -131,7 +174,9 @@ def _with_vectors(
         if isinstance(product, InputError):
             left_out(product)
         elif product.id not in position:
-            left_out(InputError(tr("No vector has the id of this product."), where=product.place))
+            error = InputError(tr("No vector has the id of this product."), where=product.place)
+            error.product = product.id
+            left_out(error)
         else:
             yield product, position[product.id]
 
@@ -139,10 +184,14 @@ def _with_vectors(
 def _upsert(
     engine: Engine, items: VectorItems, products: Sequence[Product], rows: NDArray[np.int64]
 ) -> int:
-    vectors = items.vectors.select(torch.from_numpy(rows))
-    side = SideRows(np.ones(len(rows), np.bool_), vectors, mean_vectors(vectors))
+    vectors = _selected(items, rows)
+    side = SideRows(np.ones(len(rows), np.bool_), vectors, vectors.mean())
     none = [None] * len(rows)
     return engine.upsert(to_rows(engine.layout, products, none, {"image": side}, engine.codebook))
+
+
+def _selected(items: VectorItems, rows: NDArray[np.int64]) -> Vectors:
+    return items.vectors.select(torch.from_numpy(rows)).arrays()
 
 
 class StoredQueries:
@@ -158,15 +207,11 @@ class StoredQueries:
 
     as_original = False
     image_size = 0
+    beta = 1.0
 
     def __init__(self, items: VectorItems, engine: Engine) -> None:
-        if items.vectors.dim != engine.layout.dim:
-            raise InputError(
-                tr("The queries' vectors have another dimension than those of the index."),
-                where=items.path,
-                found=items.vectors.dim,
-                expected=engine.layout.dim,
-            )
+        message = tr("The queries' vectors have another dimension than those of the index.")
+        _require_dimension(items, engine, message)
         self.fingerprint = engine.layout.model
         self.dim = engine.layout.dim
         self.names = list(_positions(items))
@@ -178,14 +223,22 @@ class StoredQueries:
         """Raise an error: nothing is cut into tokens here."""
         raise NotImplementedError
 
-    def encode_titles(self, titles: Sequence[str]) -> EncodedItems:
+    def encode_titles(self, titles: Sequence[str]) -> EncodedArrays:
         """Return the vectors of these ids."""
-        rows = torch.tensor([self._position[name] for name in titles])
-        vectors = self._items.vectors.select(rows)
-        return EncodedItems(vectors, mean_vectors(vectors))
+        rows = np.array([self._position[name] for name in titles], np.int64)
+        vectors = _selected(self._items, rows)
+        return EncodedArrays(vectors, vectors.mean())
 
-    def encode_pixels(self, pixels: NDArray[np.uint8]) -> EncodedItems:
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> EncodedArrays:
         """Raise an error: no image is encoded here."""
+        raise NotImplementedError
+
+    def require_reranking(self) -> None:
+        """Raise an error: vectors have no cross-encoder."""
+        raise NotImplementedError
+
+    def score_pairs(self, titles: Sequence[str], pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Raise an error: vectors have no cross-encoder."""
         raise NotImplementedError
 
 

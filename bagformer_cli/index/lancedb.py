@@ -19,27 +19,29 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from pathlib import Path
 from threading import RLock
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
-from bagformer_cli.index.centroids import CANDIDATES_PER_RESULT, MIN_CANDIDATES
 from bagformer_cli.index.engine import Engine, Queries, RecallMethod, RecallResult, storable
 from bagformer_cli.index.filters import lance_sql, parse_filter
 from bagformer_cli.index.lancedb_folder import user_cache_folder, vector_cache_folder
 from bagformer_cli.index.lancedb_table import Keys, LanceTable, has_side
 from bagformer_cli.index.rows import Layout, Side, side_vectors
 from bagformer_cli.index.vector_cache import VectorCache
-from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.residual_codes import Codebook
+
+if TYPE_CHECKING:
+    from bagformer_cli.vectors.multi_vectors import MultiVectors
+    from bagformer_cli.vectors.residual_codes import Codebook
 
 ROWS_AT_ONCE = 2048  # rows whose vectors are read together
+
+MIN_CANDIDATES, CANDIDATES_PER_RESULT = 1000, 16
+"""Products that a search with centroids scores exactly: at least, and for each ``k`` results."""
 
 EXACT_BYTES = 48 << 20
 """Bytes up to which an exact scan takes no longer than the centroid first stage."""
@@ -162,16 +164,15 @@ class LanceEngine(Engine):
         share = np.count_nonzero(eligible) / max(1, len(eligible))
         limit = EXACT_BYTES if self.device is None else EXACT_BYTES_ON_DEVICE
         quick = method != "tokens" and cache.cost * share <= limit
-        if cache.centroids is None or method == "exact" or quick:
-            return _recall_exactly(cache, queries.vectors, k, eligible, method, seconds)
-        return _recall_by_centroids(cache, queries.vectors, k, eligible, seconds)
+        if method == "exact" or quick or cache.centroids is None:
+            return _recall_exactly(cache, queries, k, eligible, method, seconds)
+        return _recall_by_centroids(cache, queries, k, eligible, seconds)
 
     def _recall_by_single_vector(
         self, side: Side, queries: Queries, k: int, condition: str | None
     ) -> RecallResult:
         started = time.perf_counter()
-        vectors = queries.single.float().cpu().numpy()
-        found = [self.table.nearest(side, vector, k, condition) for vector in vectors]
+        found = [self.table.nearest(side, vector, k, condition) for vector in queries.single]
         keys, scores = [keys for keys, _ in found], [scores for _, scores in found]
         seconds = {"recall": time.perf_counter() - started}
         note = tr("nearest single vectors by LanceDB's index, {n} candidates", n=k)
@@ -181,6 +182,11 @@ class LanceEngine(Engine):
         self, side: Side, queries: Queries, keys: Sequence[Keys]
     ) -> list[NDArray[np.float32]]:
         """Score each query against its candidates, read from the cache or else from the table."""
+        import torch
+
+        from bagformer_cli.interaction.maxsim import score_texts
+        from bagformer_cli.vectors.multi_vectors import MultiVectors
+
         cache = self.cache(side)
         scores: list[NDArray[np.float32]] = []
         for number, own in enumerate(keys):
@@ -193,7 +199,7 @@ class LanceEngine(Engine):
             else:
                 parts = list(TableSource(self.table, side).vectors(own))
                 vectors = MultiVectors.concatenate(parts)
-            found = score_texts(queries.vectors[number], vectors.to(dtype=torch.float32))
+            found = score_texts(queries.tensors[number], vectors.to(dtype=torch.float32))
             scores.append(found[0].numpy())
         return scores
 
@@ -280,7 +286,7 @@ class TableSource:
 
 def _recall_exactly(
     cache: VectorCache,
-    queries: MultiVectors,
+    queries: Queries,
     k: int,
     eligible: NDArray[np.bool_],
     method: RecallMethod,
@@ -303,22 +309,24 @@ def _recall_exactly(
 
 def _recall_by_centroids(
     cache: VectorCache,
-    queries: MultiVectors,
+    queries: Queries,
     k: int,
     eligible: NDArray[np.bool_],
     seconds: dict[str, float],
 ) -> RecallResult:
     """Select candidates by centroids, one query at a time, and score only those."""
+    import torch
+
     centroids = cache.centroids
     assert centroids is not None
     # Rows that were added after the centroids were computed are all candidates.
     added = centroids.count + np.flatnonzero(eligible[centroids.count :])
     keys, found, scored = [], [], 0
     seconds |= {"rounded": 0.0, "late": 0.0}
-    for query in (queries[number] for number in range(len(queries))):
+    for query in map(queries.one, range(len(queries.single))):
         started = time.perf_counter()
         minimum = max(MIN_CANDIDATES, CANDIDATES_PER_RESULT * k)
-        values = query.to("cpu", torch.float32).values
+        values = torch.from_numpy(query.vectors.values)
         selected = centroids.candidates(values, minimum, eligible)
         candidates = np.concatenate([selected, added])
         seconds["rounded"] += time.perf_counter() - started

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import lancedb
 import numpy as np
@@ -51,7 +51,9 @@ from bagformer_cli.index.lancedb_folder import (
 from bagformer_cli.index.rows import Layout, Side
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import require_plain_folder
-from bagformer_cli.vectors.residual_codes import Codebook
+
+if TYPE_CHECKING:
+    from bagformer_cli.vectors.residual_codes import Codebook
 
 Keys = NDArray[np.uint64]
 
@@ -147,6 +149,8 @@ class LanceTable:
             return None
         with lance_errors(self.uri):
             content = lancedb.connect(self.uri).open_table(CODEBOOK).to_arrow()
+            from bagformer_cli.vectors.residual_codes import Codebook
+
             codebook = Codebook.from_bytes(content["data"][0].as_py())
         return self.layout.require_codebook(codebook)
 

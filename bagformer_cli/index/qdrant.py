@@ -18,11 +18,10 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from qdrant_client import QdrantClient
 from qdrant_client import models as q
@@ -41,7 +40,10 @@ from bagformer_cli.index.qdrant_filters import key_of, qdrant_filter
 from bagformer_cli.index.rows import Layout, Side, side_vectors, single_vectors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
+from bagformer_cli.vectors.stored_arrays import RESIDUAL4
+
+if TYPE_CHECKING:
+    from bagformer_cli.vectors.residual_codes import Codebook
 
 KEY, UNFINISHED = "xmr", "xmr_unfinished"  # in the metadata of the collection
 NAMESPACE = uuid.UUID("6d75f9a2-6b0e-4c57-9c5e-3f1f0a2b7d11")
@@ -172,14 +174,14 @@ class QdrantEngine(Engine):
         columns = {name: rows[name].to_pylist() for name in ("id", "title", "image", "thumbnail",
                                                             *self.layout.attributes)}  # fmt: skip
         sides = {
-            side: (single_vectors(rows, side), side_vectors(rows, side).to(dtype=torch.float32))
+            side: (single_vectors(rows, side), list(side_vectors(rows, side).arrays()))
             for side in self.layout.sides
         }
         points = []
         for row, name in enumerate(columns["id"]):
             vectors: dict[str, Any] = {}
             for side, (single, embeddings) in sides.items():
-                own = embeddings[row].values
+                own = embeddings[row]
                 if len(own):
                     vectors[f"{side}_vector"] = single[row].tolist()
                     vectors[f"{side}_vectors"] = own.tolist()
@@ -248,10 +250,9 @@ class QdrantEngine(Engine):
         started = time.perf_counter()
         has_side = q.HasVectorCondition(has_vector=f"{side}_vectors")
         narrow = q.Filter(must=[has_side] if where is None else [has_side, self._filter(where)])
-        embeddings = queries.vectors.to("cpu", torch.float32).to_list()
         exact = method == "exact"
         requests = []
-        for single, own in zip(queries.single.float().tolist(), embeddings, strict=True):
+        for single, own in zip(queries.single.tolist(), queries.vectors, strict=True):
             first = q.Prefetch(
                 query=single, using=f"{side}_vector", limit=candidates, filter=narrow
             )
@@ -282,7 +283,7 @@ class QdrantEngine(Engine):
     ) -> list[NDArray[np.float32]]:
         """Score each query against its candidates, on the server."""
         result = []
-        for own, candidates in zip(queries.vectors.to_list(), keys, strict=True):
+        for own, candidates in zip(queries.vectors, keys, strict=True):
             with _errors(self.uri):
                 answer = self._client.query_points(
                     self._collection,

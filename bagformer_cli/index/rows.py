@@ -24,21 +24,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bagformer_cli.config.expected import type_word
 from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.errors import DataError, InputError, listed
 from bagformer_cli.messages import tr
-from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook, code_width
+from bagformer_cli.vectors.arrays import Vectors
+from bagformer_cli.vectors.stored_arrays import RESIDUAL4, code_width
+
+if TYPE_CHECKING:
+    from bagformer_cli.vectors.multi_vectors import MultiVectors
+    from bagformer_cli.vectors.residual_codes import Codebook
 
 Side = Literal["image", "title"]
 SIDES: tuple[Side, ...] = ("image", "title")
@@ -58,7 +60,6 @@ _ARROW_TYPES = {
     "float32": pa.float32(),
     RESIDUAL4: pa.uint8(),
 }
-_TORCH_TYPES = {"int8": torch.int8, "float16": torch.float16, "float32": torch.float32}
 _ATTRIBUTES = {
     "bool": pa.bool_(),
     "int": pa.int64(),
@@ -174,15 +175,18 @@ class Layout:
             and all(kind in list(_ATTRIBUTES) for kind in self.attributes.values())
         )
 
-    def to_stored(self, vectors: MultiVectors, codebook: Codebook | None = None) -> MultiVectors:
-        """Convert vectors to the stored type, on the CPU.
+    def to_stored(self, vectors: Vectors, codebook: Codebook | None = None) -> Vectors:
+        """Convert float32 vectors to the stored type; residual codes are [N, W] uint8 values.
 
         Raises:
             InputError: The layout has residual codes and ``codebook`` is not their codebook.
         """
-        if self.dtype != RESIDUAL4:
-            return vectors.to("cpu", _TORCH_TYPES[self.dtype])
-        return vectors.code(self.require_codebook(codebook))
+        if self.dtype != "residual4":
+            return vectors.stored(self.dtype)
+        import torch
+
+        codes = self.require_codebook(codebook).encode(torch.from_numpy(vectors.values))
+        return Vectors(codes.numpy(), vectors.offsets)
 
     def require_codebook(self, codebook: Codebook | None) -> Codebook:
         """Return the codebook if it is the one that the layout names.
@@ -254,7 +258,10 @@ def wrong_model(layout: Layout, found: str, where: str) -> InputError:
         return InputError(
             tr("Another program made the vectors of this index, so xmr encodes nothing for it."),
             where=where,
-            hint=tr("Search it by vectors of that program: xmr search --features FILE"),
+            hint=tr(
+                "Give vectors of that program: xmr search --features FILE, "
+                "xmr index add CATALOGUE INDEX --features FILE"
+            ),
         )
     folder = f" ({layout.checkpoint})" if layout.checkpoint else ""
     return InputError(
@@ -272,13 +279,13 @@ class SideRows:
 
     Args:
         present: [n] bool, which rows have this side.
-        vectors: The multi-vector embeddings of those m rows, in order.
+        vectors: The multi-vector embeddings of those m rows, in order, float32.
         single: [m, D] one vector for each of them.
     """
 
     present: NDArray[np.bool_]
-    vectors: MultiVectors
-    single: Tensor
+    vectors: Vectors
+    single: NDArray[np.float32]
 
 
 def to_rows(
@@ -318,6 +325,10 @@ def side_vectors(
     rows: pa.RecordBatch | pa.Table, side: Side, codebook: Codebook | None = None
 ) -> MultiVectors:
     """Read the multi-vector embeddings of one side; a row without it gets an empty one."""
+    import torch
+
+    from bagformer_cli.vectors.multi_vectors import MultiVectors
+
     column = _joined(rows.column(f"{side}_vectors"))
     width = column.type.value_type.list_size
     lengths = np.asarray(column.value_lengths().fill_null(0), np.int64)
@@ -362,11 +373,11 @@ def _side_columns(
     vectors = layout.to_stored(rows.vectors, codebook)
     missing = pa.array(~rows.present)
     lengths = np.zeros(n, np.int64)
-    lengths[rows.present] = vectors.lengths.numpy()
+    lengths[rows.present] = vectors.lengths
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    embeddings = vectors_column(vectors.values.numpy(), offsets, layout.vectors_type)
+    embeddings = vectors_column(vectors.values, offsets, layout.vectors_type)
     single = np.zeros((n, layout.dim), np.float16)
-    single[rows.present] = rows.single.detach().cpu().float().numpy()
+    single[rows.present] = rows.single
     columns = [
         pa.FixedSizeListArray.from_arrays(
             pa.array(single.reshape(-1)), type=single_type, mask=missing
@@ -376,7 +387,7 @@ def _side_columns(
     ]
     if vectors.scales is not None:
         scales = np.zeros(n, np.float32)
-        scales[rows.present] = vectors.scales.numpy()
+        scales[rows.present] = vectors.scales
         columns.append(pa.array(scales, mask=~rows.present))
     return columns
 

@@ -21,13 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from bagformer_cli.data.catalogue.values import whole_numbers
 from bagformer_cli.data.images import decode, resize
-from bagformer_cli.errors import CheckpointError, InputError
-from bagformer_cli.index.encode import single_vectors_of
+from bagformer_cli.errors import InputError
 from bagformer_cli.index.engine import Engine, Queries, RecallMethod
 from bagformer_cli.index.engines import open_engine
 from bagformer_cli.index.rerank import cross_encoder_scores
@@ -43,9 +41,8 @@ from bagformer_cli.runtime.folder import Runtime, runtime_folder
 from bagformer_cli.text.characters import is_blank
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
-
-    from bagformer_cli.models.build import RetrievalModel
 
 MANY = 10_000  # results, from which on the number of products is counted first
 CANDIDATES = 200  # of a first stage by single vectors, unless the caller says otherwise
@@ -122,20 +119,6 @@ class Index:
             raise wrong_model(engine.layout, encoder.fingerprint, engine.uri)
         self.engine, self.encoder = engine, encoder
 
-    @property
-    def model(self) -> RetrievalModel:
-        """The loaded model, which a rerank needs.
-
-        Raises:
-            CheckpointError: Queries are encoded by an exported model.
-        """
-        if not isinstance(self.encoder, ModelEncoder):
-            raise CheckpointError(
-                tr("An exported model has no cross-encoder, so it cannot rerank."),
-                hint=tr("Leave out --rerank, or leave out --runtime onnx."),
-            )
-        return self.encoder.model
-
     @classmethod
     def open(
         cls,
@@ -156,7 +139,7 @@ class Index:
             model: The model, if it is already loaded.
             device: The device of a model that is loaded here. None: a GPU if there is one. A GPU
                 also keeps the vectors of an index in LanceDB and computes the late interaction.
-            runtime: ``onnx``: encode queries with the exported model; nothing can be reranked.
+            runtime: ``onnx``: encode queries, and rerank, with the exported model.
             trust: Open the model that the index names wherever it is.
             progress: Where searches report that they copy vectors to the cache.
 
@@ -225,7 +208,7 @@ class Index:
         engine = self.engine.snapshot(options.of, options.recall)  # all stages see one version
         rankings = self._first_stages(engine, encoded, options, seconds, plan)
         if options.rerank:
-            beta = self.model.config.evaluation.beta if options.beta is None else options.beta
+            beta = self.encoder.beta if options.beta is None else options.beta
             with _timed(seconds, "rerank"):
                 rankings = [
                     self._rerank(engine, query, images, ranking, options.rerank, beta)
@@ -253,18 +236,14 @@ class Index:
                 if not isinstance(title, str) or is_blank(title):
                     raise InputError(tr("The title is empty."), found=repr(title))
             encoded = self.encoder.encode_titles(list(queries))
-        vectors = encoded.vectors.to("cpu", torch.float32)
-        single = single_vectors_of(encoded, self.engine.layout.single_vector)
-        return Queries(vectors, single.float())
+        return Queries(encoded.vectors, encoded.single(self.engine.layout.single_vector))
 
     def _check(self, options: SearchOptions, images: bool) -> None:
         if options.k < 1:
             raise InputError(tr("k must be at least 1."), found=options.k)
         if not options.rerank:
             return
-        from bagformer_cli.models.build import require_cross_encoder
-
-        require_cross_encoder(self.model, self.engine.layout.checkpoint)
+        self.encoder.require_reranking()
         if images == (options.of == "image"):
             raise InputError(
                 tr("The cross-encoder compares a title with an image."),
@@ -320,7 +299,7 @@ class Index:
         """
         rows = engine.fetch(ranking.keys[:count], ["image", "thumbnail", "title"])
         slow = np.full(len(ranking.keys), np.nan, np.float32)
-        slow[: len(rows)] = cross_encoder_scores(self.model, query, image, rows)
+        slow[: len(rows)] = cross_encoder_scores(self.encoder, query, image, rows)
         unscored = np.isnan(slow)
         merged = np.where(unscored, ranking.fast, slow + beta * ranking.fast)
         order = np.lexsort((np.where(unscored, 0, -merged), unscored))

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from zlib import crc32
 
 import numpy as np
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 
 from bagformer_cli.files import atomic_file
 from bagformer_cli.opening import load_array
-from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.storage import open_vectors, write_vectors
+from bagformer_cli.vectors.stored_arrays import StoredArrays, open_arrays
+
+if TYPE_CHECKING:
+    from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 Keys = NDArray[np.uint64]
 
@@ -34,19 +37,34 @@ class Segment:
 
     Args:
         name: ``segment-`` and 12 hexadecimal digits: the name of its folder.
-        vectors: Their vectors, memory-mapped.
+        folder: The folder of all segments.
+        arrays: Their vectors, memory-mapped.
         keys: [n] their row ids, rising.
         checksum: CRC-32 of all files but the vectors' values, which take too long to read.
     """
 
     name: str
-    vectors: MultiVectors
+    folder: Path
+    arrays: StoredArrays
     keys: Keys
     checksum: int
+
+    @cached_property
+    def vectors(self) -> MultiVectors:
+        """The vectors as torch's kernels take them; nothing is copied.
+
+        Raises:
+            InputError: The codebook is damaged.
+        """
+        from bagformer_cli.vectors.storage import as_multi_vectors
+
+        return as_multi_vectors(self.arrays, self.folder / self.name)
 
     @classmethod
     def write(cls, folder: Path, name: str, keys: Keys, parts: Iterable[MultiVectors]) -> Self:
         """Write a segment; its files appear whole."""
+        from bagformer_cli.vectors.storage import write_vectors
+
         write_vectors(folder / name, parts)
         with atomic_file(_keys_file(folder, name)) as temporary, open(temporary, "wb") as out:
             np.save(out, keys)
@@ -71,7 +89,10 @@ class Segment:
             raise ValueError(f"{name}: row ids")
         if _checksum(folder, name) != checksum:
             raise ValueError(f"{name}: checksum")
-        return cls(name, open_vectors(folder / name, len(keys)), keys, checksum)
+        opened = cls(name, folder, open_arrays(folder / name, len(keys)), keys, checksum)
+        if opened.arrays.codebook is not None:
+            _ = opened.vectors  # whether the codebook can be read
+        return opened
 
 
 def _keys_file(folder: Path, name: str) -> Path:

@@ -27,27 +27,31 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import write_text
-from bagformer_cli.index.centroids import CentroidIndex
 from bagformer_cli.index.segments import Keys, Segment
-from bagformer_cli.interaction.device_images import DeviceImages
-from bagformer_cli.interaction.kernels.cpu.tiles import kernels
-from bagformer_cli.interaction.topk import rescored, topk_rescored
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.runtime.scan import scan as scan_in_numpy
+
+if TYPE_CHECKING:
+    import torch
+
+    from bagformer_cli.index.centroids import CentroidIndex
+    from bagformer_cli.index.engine import Queries
+    from bagformer_cli.interaction.device_images import DeviceImages
+    from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 CENTROIDS = "tokens"  # the folder of the centroid index
 MAX_SEGMENTS = 8  # one more, and all are written again as one
@@ -61,6 +65,9 @@ MAX_NEW_SHARE = 0.2
 """Share of rows newer than the centroid index, which are all scanned, before it is built again."""
 RESIDUAL_COST = 8
 """Decoding and multiplying one dimension of residual codes takes as long as 8 bytes of int8."""
+
+NUMPY_PRODUCTS = 1 << 32
+"""Multiplications up to which a scan in numpy takes less time than importing torch."""
 
 SEGMENTS = "segments.json"
 NO_KEYS = np.zeros(0, np.uint64)
@@ -94,9 +101,10 @@ class VectorCache:
         self.segments: list[Segment] = []
         self.keys = np.zeros(0, np.uint64)
         self.alive = np.zeros(0, np.bool_)
-        self.centroids: CentroidIndex | None = None
         self.device: torch.device | None = None
         self._on_device: dict[str, DeviceImages] = {}  # by segment; shared with copies
+        self._centroids: CentroidIndex | None = None
+        self._centroids_read = False
         self._order = np.zeros(0, np.int64)  # positions by rising row id
         self._version = -1
 
@@ -160,7 +168,7 @@ class VectorCache:
         self.segments = segments
         self.keys = np.concatenate([NO_KEYS, *(s.keys for s in segments)])
         self._order = np.argsort(self.keys, kind="stable")
-        self._load_centroids()
+        self._centroids_read = False
 
     def _extend(self, wanted: Keys, progress: Progress) -> None:
         """Copy new rows into a new segment; all rows if there are many segments or dead rows."""
@@ -209,8 +217,12 @@ class VectorCache:
         The lock is not held meanwhile, so that nobody has to wait; if another process was faster,
         its result is kept.
         """
-        wanted = self.cost >= (CENTROIDS_FROM_BYTES if min_bytes is None else min_bytes)
-        if not wanted or kernels() is None or self._centroids_are_recent():
+        if self.cost < (CENTROIDS_FROM_BYTES if min_bytes is None else min_bytes):
+            return
+        from bagformer_cli.index.centroids import CentroidIndex
+        from bagformer_cli.interaction.kernels.cpu.tiles import kernels
+
+        if kernels() is None or self._centroids_are_recent():
             return
         names = list(self.names)
         built = CentroidIndex.build([segment.vectors for segment in self.segments], progress)
@@ -220,10 +232,21 @@ class VectorCache:
                 built.save(self.folder / CENTROIDS, names)
         self._load_centroids()
 
+    @property
+    def centroids(self) -> CentroidIndex | None:
+        """The centroid index; None: it was not built. Read when it is first used."""
+        if not self._centroids_read:
+            self._load_centroids()
+        return self._centroids
+
     def _load_centroids(self) -> None:
-        found = CentroidIndex.load(self.folder / CENTROIDS, self.names, len(self))
-        fits = found is not None and found.dim == self.segments[0].vectors.dim
-        self.centroids = found if fits else None
+        found = None
+        if (self.folder / CENTROIDS).is_dir():
+            from bagformer_cli.index.centroids import CentroidIndex
+
+            found = CentroidIndex.load(self.folder / CENTROIDS, self.names, len(self))
+        fits = found is not None and found.dim == self.segments[0].arrays.dim
+        self._centroids, self._centroids_read = found if fits else None, True
 
     def _centroids_are_recent(self) -> bool:
         self._load_centroids()
@@ -238,12 +261,12 @@ class VectorCache:
     @property
     def nbytes(self) -> int:
         """Bytes that an exact scan of all rows reads."""
-        return sum(s.vectors.values.nbytes for s in self.segments)
+        return sum(s.arrays.values.nbytes for s in self.segments)
 
     @property
     def cost(self) -> int:
         """The bytes of int8 vectors whose scan takes as long as the scan of these rows."""
-        residual = [s.vectors for s in self.segments if s.vectors.codebook is not None]
+        residual = [s.arrays for s in self.segments if s.arrays.codebook is not None]
         return self.nbytes + sum(
             RESIDUAL_COST * len(v.values) * v.dim - v.values.nbytes for v in residual
         )
@@ -266,7 +289,7 @@ class VectorCache:
         return mask & self.alive
 
     def scan(
-        self, queries: MultiVectors, k: int, rows: NDArray[np.int64] | None = None
+        self, queries: Queries, k: int, rows: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Find the best ``k`` rows for each query by late interaction, exactly.
 
@@ -278,38 +301,63 @@ class VectorCache:
         Returns:
             Scores [Q, k], falling, and positions [Q, k].
         """
-        scores = np.zeros((len(queries), 0), np.float32)
-        positions = np.zeros((len(queries), 0), np.int64)
+        scores = np.zeros((len(queries.vectors), 0), np.float32)
+        positions = np.zeros((len(queries.vectors), 0), np.int64)
         start = 0
         for segment in self.segments:
             end = start + len(segment.keys)
             inside = None
             if rows is not None:
                 own = rows[slice(*np.searchsorted(rows, (start, end)))]
-                inside = None if len(own) == end - start else torch.from_numpy(own - start)
+                inside = None if len(own) == end - start else own - start
             if end > start and (inside is None or len(inside)):
                 found, at = self._best(segment, queries, k, inside)
-                scores = np.concatenate([scores, found.numpy()], 1)
-                positions = np.concatenate([positions, at.numpy() + start], 1)
+                scores = np.concatenate([scores, found], 1)
+                positions = np.concatenate([positions, at + start], 1)
             start = end
         return best_of(scores, positions, k)
 
     def _best(
-        self, segment: Segment, queries: MultiVectors, k: int, rows: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, segment: Segment, queries: Queries, k: int, rows: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Find the best ``k`` rows of a segment, among all or ``rows``: on the device, if any."""
-        vectors = segment.vectors
+        if self._in_numpy(queries):
+            items = segment.arrays.plain
+            assert items is not None
+            return scan_in_numpy(queries.vectors, items, k, rows)
+        import torch
+
+        from bagformer_cli.interaction.device_images import DeviceImages
+        from bagformer_cli.interaction.topk import rescored, topk_rescored
+
+        vectors, asked = segment.vectors, queries.tensors
+        candidates = None if rows is None else torch.from_numpy(rows)
         if self.device is None:
-            return topk_rescored(queries, vectors, k, dtype=_scan_type(vectors), candidates=rows)
+            # The type of the first pass; the best are then scored again in float32.
+            dtype = torch.int8 if vectors.dtype == torch.int8 else torch.float32
+            scores, at = topk_rescored(asked, vectors, k, dtype=dtype, candidates=candidates)
+            return scores.numpy(), at.numpy()
         for name in set(self._on_device) - set(self.names):  # of segments that were replaced
             del self._on_device[name]
         if segment.name not in self._on_device:
             self._on_device[segment.name] = DeviceImages(vectors, self.device)
-        found = self._on_device[segment.name].topk(queries, k * OVERSAMPLE, rows)[1]
-        return rescored(queries, vectors, k, found)
+        best = self._on_device[segment.name].topk(asked, k * OVERSAMPLE, candidates)[1]
+        scores, at = rescored(asked, vectors, k, best)
+        return scores.numpy(), at.numpy()
+
+    def _in_numpy(self, queries: Queries) -> bool:
+        """Tell whether a scan in numpy takes less time than importing torch."""
+        if "torch" in sys.modules or any(s.arrays.plain is None for s in self.segments):
+            return False
+        products = len(queries.vectors.values) * sum(s.arrays.values.size for s in self.segments)
+        return products <= NUMPY_PRODUCTS
 
     def select(self, positions: NDArray[np.int64]) -> MultiVectors:
         """Copy the vectors of rows, in the order of ``positions``."""
+        import torch
+
+        from bagformer_cli.vectors.multi_vectors import MultiVectors
+
         if len(self.segments) == 1:
             return self.segments[0].vectors.select(torch.from_numpy(positions))
         parts, order = [], []
@@ -328,16 +376,11 @@ class VectorCache:
 def _opened(folder: Path, listed: Sequence[tuple[str, int]]) -> list[Segment]:
     """Open segments, and check that they fit each other."""
     segments = [Segment.open(folder, name, checksum) for name, checksum in listed]
-    kinds = {(segment.vectors.storage, segment.vectors.dim) for segment in segments}
+    kinds = {(segment.arrays.storage, segment.arrays.dim) for segment in segments}
     keys = np.concatenate([NO_KEYS, *(segment.keys for segment in segments)])
     if len(kinds) > 1 or len(np.unique(keys)) < len(keys):
         raise ValueError(SEGMENTS)
     return segments
-
-
-def _scan_type(vectors: MultiVectors) -> torch.dtype:
-    """The type in which stored vectors are scanned before the best are scored in float32."""
-    return torch.int8 if vectors.dtype == torch.int8 else torch.float32
 
 
 def best_of(

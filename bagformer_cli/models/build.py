@@ -223,17 +223,27 @@ def build_without_memory(config: RunConfig) -> RetrievalModel:
         return build_model(config, titles, pretrained=False, keep_cross=True)
 
 
-def check_pretrained(config: RunConfig) -> None:
-    """Load the pretrained weights that a configuration names, for their errors only.
+def takes_sizes(config: RunConfig) -> bool:
+    """Tell whether pretrained encoders decide sizes of the model that is built."""
+    named = (config.text.pretrained, config.text.chinese_clip, config.image.chinese_clip)
+    return any(name is not None for name in named)
+
+
+def check_pretrained(config: RunConfig) -> RunConfig:
+    """Load the pretrained weights that a configuration names, for their errors.
+
+    Returns:
+        The configuration with the sizes that they have.
 
     Raises:
         ConfigError: They have too few layers or positions, or vectors of different dimensions.
         CheckpointError: They cannot be read or do not fit.
     """
+    config = config.model_copy(deep=True)
     source, image = config.text.pretrained, config.image
     if source is not None:
         bert = load_bert(source, config.text.layers)
-        sizes_of(bert, config.text)
+        config.text = sizes_of(bert, config.text)
         require_same_vocabulary(source, bert, Tokenizer.load(config.text.tokenizer).vocabulary)
     if image.pretrained and image.regions is None:
         create_backbone(image, image.pretrained)
@@ -241,9 +251,11 @@ def check_pretrained(config: RunConfig) -> None:
     if start.text is not None or start.image is not None:
         titles = title_encoder(config, Tokenizer.load(config.text.vocabulary), [])
         start.require_same_vocabulary(titles.tokenizer.vocabulary)
+        config = start.settings(config)
         with torch.device("meta"):  # sizes only
-            model = build_model(start.settings(config), titles, pretrained=False)
+            model = build_model(config, titles, pretrained=False)
         start.weights(shapes_of(model))
+    return config
 
 
 def _build_vision(config: RunConfig, pretrained: bool) -> VisionEncoder | RegionEncoder:

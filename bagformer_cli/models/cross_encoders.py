@@ -182,8 +182,9 @@ class Captioner(CrossEncoder):
 
     def _log_likelihood(self, states: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
         logits = F.linear(states, self.words.weight, self.bias).float()
-        losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
-        return -losses.view(wanted.shape) * mask
+        # cross_entropy takes two dimensions; ONNX cannot express the way back from them.
+        found = logits.log_softmax(dim=-1).gather(2, wanted[..., None])[..., 0]
+        return found * mask
 
     def score(self, texts: States, images: States) -> Tensor:
         """Score K pairs by the sum of both directions' log-likelihoods, [K] float32."""

@@ -1,8 +1,8 @@
 """Encoders of titles and images: a loaded model, or an exported one.
 
 :class:`ModelEncoder` runs a loaded model in torch, :class:`OnnxEncoder` an exported one in
-onnxruntime. Importing this module imports neither transformers nor timm, which takes longer than
-a search.
+onnxruntime. Both return numpy arrays. Importing this module does not import torch, which takes
+longer than a search.
 
 Shapes: n items, D dimensions, S side of an image in pixels.
 """
@@ -11,21 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from bagformer_cli.data.batches import TextBatch, normalised
-from bagformer_cli.models.encode import EncodedItems, encode_images, encode_texts
-from bagformer_cli.models.fingerprint import fingerprint
-from bagformer_cli.runtime import OnnxRetriever, Vectors
+from bagformer_cli.runtime.retriever import OnnxRetriever, no_cross_encoder
 from bagformer_cli.text.bags import TitleEncoder
-from bagformer_cli.vectors.multi_vectors import MultiVectors
+from bagformer_cli.vectors.arrays import EncodedArrays
 
 if TYPE_CHECKING:
     from bagformer_cli.models.build import RetrievalModel
+    from bagformer_cli.models.encode import EncodedItems
 
 
 class ItemEncoder(Protocol):
@@ -51,11 +48,30 @@ class ItemEncoder(Protocol):
     def titles(self) -> TitleEncoder:
         """Turns titles into tokens and bags."""
 
-    def encode_titles(self, titles: Sequence[str]) -> EncodedItems:
+    @property
+    def beta(self) -> float:
+        """Default weight of the late interaction in a merged score."""
+
+    def require_reranking(self) -> None:
+        """Check that the model has a trained cross-encoder.
+
+        Raises:
+            CheckpointError: It has none.
+        """
+
+    def encode_titles(self, titles: Sequence[str]) -> EncodedArrays:
         """Encode one batch of titles that are not empty."""
 
-    def encode_pixels(self, pixels: NDArray[np.uint8]) -> EncodedItems:
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> EncodedArrays:
         """Encode one batch of resized images [n, S, S, 3] uint8."""
+
+    def score_pairs(self, titles: Sequence[str], pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Score pairs with the cross-encoder: [n], higher for a better match.
+
+        Args:
+            titles: n titles that are not empty, or one that is compared with all images.
+            pixels: [n, S, S, 3] resized images, or one that is compared with all titles.
+        """
 
 
 class ModelEncoder:
@@ -71,6 +87,8 @@ class ModelEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """See :class:`ItemEncoder`."""
+        from bagformer_cli.models.fingerprint import fingerprint
+
         return fingerprint(self.model)
 
     @property
@@ -93,15 +111,40 @@ class ModelEncoder:
         """See :class:`ItemEncoder`."""
         return self.model.titles
 
-    def encode_titles(self, titles: Sequence[str]) -> EncodedItems:
+    def encode_titles(self, titles: Sequence[str]) -> EncodedArrays:
         """See :class:`ItemEncoder`."""
+        from bagformer_cli.data.batches import TextBatch
+        from bagformer_cli.models.encode import encode_texts
+
         tokens = self.model.titles(list(titles))
         batch = TextBatch.from_tokens(tokens, self.model.titles.tokenizer.pad_id)
-        return encode_texts(self.model, [batch])
+        return _arrays(encode_texts(self.model, [batch]))
 
-    def encode_pixels(self, pixels: NDArray[np.uint8]) -> EncodedItems:
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> EncodedArrays:
         """See :class:`ItemEncoder`."""
-        return encode_images(self.model, [normalised(torch.from_numpy(pixels))])
+        import torch
+
+        from bagformer_cli.data.batches import normalised
+        from bagformer_cli.models.encode import encode_images
+
+        return _arrays(encode_images(self.model, [normalised(torch.from_numpy(pixels))]))
+
+    @property
+    def beta(self) -> float:
+        """See :class:`ItemEncoder`."""
+        return self.model.config.evaluation.beta
+
+    def require_reranking(self) -> None:
+        """See :class:`ItemEncoder`."""
+        from bagformer_cli.models.build import require_cross_encoder
+
+        require_cross_encoder(self.model)
+
+    def score_pairs(self, titles: Sequence[str], pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See :class:`ItemEncoder`."""
+        from bagformer_cli.models.score_pairs import score_pairs
+
+        return score_pairs(self.model, titles, pixels)
 
 
 class OnnxEncoder:
@@ -137,13 +180,27 @@ class OnnxEncoder:
         """See :class:`ItemEncoder`."""
         return self.retriever.titles
 
-    def encode_titles(self, titles: Sequence[str]) -> EncodedItems:
+    def encode_titles(self, titles: Sequence[str]) -> EncodedArrays:
         """See :class:`ItemEncoder`."""
-        return _as_tensors(*self.retriever.run_texts(titles))
+        return self.retriever.run_texts(titles)
 
-    def encode_pixels(self, pixels: NDArray[np.uint8]) -> EncodedItems:
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> EncodedArrays:
         """See :class:`ItemEncoder`."""
-        return _as_tensors(*self.retriever.run_images(pixels))
+        return self.retriever.run_images(pixels)
+
+    @property
+    def beta(self) -> float:
+        """See :class:`ItemEncoder`."""
+        return self.retriever.config.evaluation.beta
+
+    def require_reranking(self) -> None:
+        """See :class:`ItemEncoder`."""
+        if not self.retriever.can_rerank:
+            raise no_cross_encoder(self.retriever.folder)
+
+    def score_pairs(self, titles: Sequence[str], pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See :class:`ItemEncoder`."""
+        return self.retriever.run_pairs(titles, pixels)
 
 
 AnyEncoder: TypeAlias = "RetrievalModel | ItemEncoder"
@@ -151,11 +208,10 @@ AnyEncoder: TypeAlias = "RetrievalModel | ItemEncoder"
 
 def encoder_of(model: AnyEncoder) -> ItemEncoder:
     """Return a model as an :class:`ItemEncoder`; an encoder is returned unchanged."""
-    if isinstance(model, torch.nn.Module):
-        return ModelEncoder(model)
-    return model
+    if hasattr(model, "encode_titles"):
+        return cast(ItemEncoder, model)
+    return ModelEncoder(cast("RetrievalModel", model))
 
 
-def _as_tensors(vectors: Vectors, cls: NDArray[np.float32]) -> EncodedItems:
-    values, offsets = torch.from_numpy(vectors.values), torch.from_numpy(vectors.offsets)
-    return EncodedItems(MultiVectors(values, offsets), torch.from_numpy(cls))
+def _arrays(items: EncodedItems) -> EncodedArrays:
+    return EncodedArrays(items.vectors.arrays(), items.cls.detach().float().cpu().numpy())

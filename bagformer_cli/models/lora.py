@@ -109,6 +109,8 @@ def find_targets(model: RetrievalModel, settings: LoraConfig) -> dict[str, list[
 def check_adapters(config: RunConfig) -> None:
     """Check the LoRA settings of a configuration without memory for weights.
 
+    The configuration has the sizes of its pretrained encoders already: see ``check_pretrained``.
+
     Raises:
         ConfigError: A target matches nothing, or the backbone reads the weight of a target without
             calling the layer, so that an adapter would change nothing.
@@ -219,6 +221,15 @@ def _targets_of(name: str, targets: tuple[str, ...] | list[str]) -> set[str]:
         for target in targets
         if fnmatch.fnmatchcase(name, target) or fnmatch.fnmatchcase(name, f"*.{target}")
     }
+
+
+def require_peft() -> None:
+    """Check that the package is there.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
+    _peft()
 
 
 def _peft() -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ training (``text/``, ``data/images.py``); only the towers are other programs.
 """
 
 from bagformer_cli.runtime.retriever import OnnxRetriever, load
-from bagformer_cli.runtime.vectors import Scores, Vectors, maxsim
+from bagformer_cli.runtime.vectors import Scores, maxsim
+from bagformer_cli.vectors.arrays import Vectors
 
 __all__ = ["OnnxRetriever", "Scores", "Vectors", "load", "maxsim"]

@@ -5,17 +5,23 @@
     text.onnx      titles → vectors       config.yaml   settings of the model
     image.onnx     pixels → vectors       vocab.txt     WordPiece vocabulary
     export.json    this file's Manifest   lexicon.txt   entity dictionary
-    README.md      model card
+    README.md      model card             cross.onnx    pairs → scores, if the model reranks
 
 Both graphs have the outputs ``vectors`` [n, M, D] float32 (unit length), ``mask`` [n, M] bool and
 ``cls`` [n, D]; ``vectors[i][mask[i]]`` are the vectors of item i. The inputs of ``text.onnx`` are
 ``input_ids`` [n, L] int64, ``attention_mask`` [n, L] bool and ``bag_tokens`` [n, G, L] bool (which
 tokens each bag holds); that of ``image.onnx`` is ``pixels`` [n, S, S, 3] uint8.
+
+If the model reranks, ``image.onnx`` has the further output ``states`` [n, P, W], and ``text.onnx``
+has ``states`` [n, L', W] and ``states_mask`` [n, L'], unless the cross-encoder reads token ids
+(``cross: ids`` in ``export.json``). ``cross.onnx`` scores k pairs: ``text_states`` (or
+``input_ids``), ``text_mask``, ``image_states`` to ``scores`` [k].
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,9 +31,11 @@ from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
 
 MANIFEST = "export.json"
-TEXT, IMAGE = "text.onnx", "image.onnx"
+TEXT, IMAGE, CROSS = "text.onnx", "image.onnx", "cross.onnx"
 FILES = (MANIFEST, TEXT, IMAGE, "config.yaml", "vocab.txt", "lexicon.txt")
 VERSION = 1
+
+CrossInput = Literal["states", "ids"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,8 @@ class Manifest:
         image_size: S, in pixels.
         precision: ``fp32``, ``fp16``, ``int8-dynamic`` or ``int8-static``.
         opset: Version of the ONNX operators.
+        cross: Input of the cross-encoder for a title: ``states`` of the text tower, or token
+            ``ids``. None: the model does not rerank.
         version: Version of this format.
     """
 
@@ -48,6 +58,7 @@ class Manifest:
     image_size: int
     precision: str = "fp32"
     opset: int = 18
+    cross: CrossInput | None = None
     version: int = VERSION
 
     def save(self, folder: Path) -> None:
@@ -100,14 +111,7 @@ def read_manifest(folder: Path) -> Manifest:
             expected=tr("a folder with {names}", names=listed(FILES[:3])),
             hint=tr("Write one with: xmr export onnx CHECKPOINT OUT/"),
         )
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        raise CheckpointError(
-            tr("The exported model is incomplete."),
-            where=folder,
-            found=tr("missing: {names}", names=listed(missing)),
-            expected=listed(FILES),
-        )
+    _require_files(folder, FILES)
     try:
         values: Any = json.loads((folder / MANIFEST).read_text("utf-8"))
         version = values["version"]
@@ -119,8 +123,22 @@ def read_manifest(folder: Path) -> Manifest:
                 expected=tr("format {version}", version=VERSION),
                 hint=tr("Export it again with this version, or update xmr."),
             )
-        return Manifest(**values)
+        manifest = Manifest(**values)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
             tr("The file is damaged or incomplete."), where=folder / MANIFEST
         ) from error
+    if manifest.cross is not None:
+        _require_files(folder, (*FILES, CROSS))
+    return manifest
+
+
+def _require_files(folder: Path, names: Sequence[str]) -> None:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            tr("The exported model is incomplete."),
+            where=folder,
+            found=tr("missing: {names}", names=listed(missing)),
+            expected=listed(names),
+        )

@@ -8,21 +8,26 @@ Shapes: n items, M vectors of an item at most, D dimensions, S side of an image 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bagformer_cli.data.images import decode, resize
-from bagformer_cli.errors import CheckpointError, MissingDependencyError
+from bagformer_cli.errors import CheckpointError, InputError, MissingDependencyError
 from bagformer_cli.inputs import Images, image_list, one_title, require_vectors, title_list
 from bagformer_cli.messages import tr
-from bagformer_cli.runtime.folder import IMAGE, TEXT, Manifest, read_manifest
-from bagformer_cli.runtime.vectors import Scores, Vectors, maxsim
+from bagformer_cli.runtime.folder import CROSS, IMAGE, TEXT, Manifest, read_manifest
+from bagformer_cli.runtime.vectors import Scores, maxsim
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.padding import pad_titles
 from bagformer_cli.text.segmenter import Bag
+from bagformer_cli.vectors.arrays import EncodedArrays, Vectors
+
+if TYPE_CHECKING:
+    from bagformer_cli.config import RunConfig
 
 BATCH = 64
 
@@ -31,16 +36,34 @@ class OnnxRetriever:
     """An exported model that encodes and scores images and titles; :func:`load` makes one.
 
     Args:
+        folder: The exported model.
         manifest: Facts about the model.
+        config: Its settings.
         titles: Turns titles into tokens and bags.
-        text: Session of ``text.onnx``.
-        image: Session of ``image.onnx``.
+        providers: Execution providers of onnxruntime, preferred ones first; None: chosen here.
     """
 
-    def __init__(self, manifest: Manifest, titles: TitleEncoder, text: Any, image: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        config: RunConfig,
+        titles: TitleEncoder,
+        providers: Sequence[str] | None = None,
+    ) -> None:
+        self.folder = folder
         self.manifest = manifest
+        self.config = config
         self.titles = titles
-        self._text, self._image = text, image
+        self._providers = providers
+        self._text, self._image = self._session(TEXT), self._session(IMAGE)
+
+    def _session(self, name: str) -> Any:
+        return _session(self.folder / name, self._providers)
+
+    @cached_property
+    def _cross(self) -> Any:
+        return self._session(CROSS)
 
     def encode_texts(self, titles: str | Iterable[str]) -> Vectors:
         """Encode titles or queries to vectors.
@@ -52,7 +75,7 @@ class OnnxRetriever:
             InputError: A title is empty or no text; the message names its position, from 1.
         """
         texts = title_list(titles)
-        parts = [self.run_texts(texts[i : i + BATCH])[0] for i in range(0, len(texts), BATCH)]
+        parts = [self.run_texts(texts[i : i + BATCH]).vectors for i in range(0, len(texts), BATCH)]
         return Vectors.concatenate(parts, self.manifest.dim)
 
     def encode_images(self, images: Images | Iterable[Any]) -> Vectors:
@@ -71,7 +94,7 @@ class OnnxRetriever:
         parts = []
         for i in range(0, len(items), BATCH):
             pixels = np.stack([resize(decode(image), size) for image in items[i : i + BATCH]])
-            parts.append(self.run_images(pixels)[0])
+            parts.append(self.run_images(pixels).vectors)
         return Vectors.concatenate(parts, self.manifest.dim)
 
     def score(self, images: Vectors, titles: Vectors) -> Scores:
@@ -88,6 +111,60 @@ class OnnxRetriever:
         require_vectors(titles, Vectors, "titles", "encode_texts")
         return maxsim(titles, images)
 
+    @property
+    def can_rerank(self) -> bool:
+        """True if the model has a cross-encoder: :meth:`rerank` scores pairs."""
+        return self.manifest.cross is not None
+
+    def rerank(
+        self, titles: str | Iterable[str], images: Images | Iterable[Any]
+    ) -> NDArray[np.float32]:
+        """Score pairs of a title and an image with the cross-encoder: [n], higher is better.
+
+        Args:
+            titles: n titles, or one that is compared with all images.
+            images: n images, or one that is compared with all titles.
+
+        Raises:
+            InputError: A title or an image is wrong, or their numbers do not fit.
+            CheckpointError: The model has no cross-encoder.
+        """
+        texts, items, size = title_list(titles), image_list(images), self.manifest.image_size
+        if len(texts) != len(items) and 1 not in (len(texts), len(items)):
+            raise InputError(
+                tr("A cross-encoder scores pairs: as many titles as images, or one of either."),
+                found=f"{len(texts)} ≠ {len(items)}",
+            )
+        if not texts or not items:
+            return np.zeros(0, np.float32)
+        pixels = np.stack([resize(decode(image), size) for image in items])
+        return self.run_pairs(texts, pixels)
+
+    def run_pairs(self, titles: Sequence[str], pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Score pairs of checked titles and resized images; see :meth:`rerank`."""
+        if not self.can_rerank:
+            raise no_cross_encoder(self.folder)
+        count = max(len(titles), len(pixels))
+        text_at = np.arange(count) if len(titles) > 1 else np.zeros(count, np.int64)
+        image_at = np.arange(count) if len(pixels) > 1 else np.zeros(count, np.int64)
+        text, mask = self._text_states(titles)
+        parts = [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
+        image = np.concatenate([self._image.run(["states"], {"pixels": p})[0] for p in parts])
+        scores = np.zeros(count, np.float32)
+        for begin in range(0, count, BATCH):
+            own, seen = text_at[begin : begin + BATCH], image_at[begin : begin + BATCH]
+            feed = {"text_states": text[own], "text_mask": mask[own], "image_states": image[seen]}
+            scores[begin : begin + BATCH] = self._cross.run(["scores"], feed)[0]
+        return scores
+
+    def _text_states(self, titles: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return what the cross-encoder reads of titles, all padded to one length."""
+        feed = self._padded(titles)
+        if self.manifest.cross == "ids":
+            return feed["input_ids"], feed["attention_mask"]
+        states, mask = self._text.run(["states", "states_mask"], feed)
+        return states, mask
+
     def bags(self, title: str) -> list[Bag]:
         """Segment a title into the entity bags that its score is computed from.
 
@@ -96,19 +173,19 @@ class OnnxRetriever:
         """
         return self.titles.bags(one_title(title))
 
-    def run_texts(self, titles: Sequence[str]) -> tuple[Vectors, NDArray[np.float32]]:
+    def run_texts(self, titles: Sequence[str]) -> EncodedArrays:
         """Encode one batch of checked titles: their vectors, and single vectors [n, D]."""
-        padded = pad_titles(self.titles(titles), self.titles.tokenizer.pad_id)
-        return _run(
-            self._text,
-            {
-                "input_ids": padded.input_ids,
-                "attention_mask": padded.attention_mask,
-                "bag_tokens": padded.bag_tokens(),
-            },
-        )
+        return _run(self._text, self._padded(titles))
 
-    def run_images(self, pixels: NDArray[np.uint8]) -> tuple[Vectors, NDArray[np.float32]]:
+    def _padded(self, titles: Sequence[str]) -> dict[str, NDArray[Any]]:
+        padded = pad_titles(self.titles(titles), self.titles.tokenizer.pad_id)
+        return {
+            "input_ids": padded.input_ids,
+            "attention_mask": padded.attention_mask,
+            "bag_tokens": padded.bag_tokens(),
+        }
+
+    def run_images(self, pixels: NDArray[np.uint8]) -> EncodedArrays:
         """Encode one batch [n, S, S, 3] uint8: their vectors, and single vectors [n, D]."""
         return _run(self._image, {"pixels": pixels})
 
@@ -135,8 +212,19 @@ def load(folder: str | Path, providers: Sequence[str] | None = None) -> OnnxRetr
     config = load_config(folder / "config.yaml", stored=True)
     tokenizer = Tokenizer.load(folder / "vocab.txt")
     titles = title_encoder(config, tokenizer, saved_lexicon(folder / "lexicon.txt"))
-    sessions = [_session(folder / name, providers) for name in (TEXT, IMAGE)]
-    return OnnxRetriever(manifest, titles, *sessions)
+    return OnnxRetriever(folder, manifest, config, titles, providers)
+
+
+def no_cross_encoder(folder: Path) -> CheckpointError:
+    """Return the error for a rerank with an exported model that has no cross-encoder."""
+    return CheckpointError(
+        tr("This exported model has no cross-encoder, so it cannot rerank."),
+        where=folder,
+        hint=tr(
+            "Leave out --rerank, or export a model with a trained cross-encoder: "
+            "xmr export onnx CHECKPOINT OUT/"
+        ),
+    )
 
 
 def _session(path: Path, providers: Sequence[str] | None) -> Any:
@@ -165,6 +253,7 @@ def _session(path: Path, providers: Sequence[str] | None) -> Any:
         ) from error
 
 
-def _run(session: Any, inputs: dict[str, Any]) -> tuple[Vectors, NDArray[np.float32]]:
+def _run(session: Any, inputs: dict[str, Any]) -> EncodedArrays:
     vectors, mask, cls = session.run(["vectors", "mask", "cls"], inputs)
-    return Vectors.from_padded(vectors.astype(np.float32, copy=False), mask), cls.astype(np.float32)
+    padded = vectors.astype(np.float32, copy=False)
+    return EncodedArrays(Vectors.from_padded(padded, mask), cls.astype(np.float32, copy=False))

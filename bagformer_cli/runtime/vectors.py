@@ -1,60 +1,20 @@
-"""Vectors of many items, end to end, and their late interaction, in numpy.
-
-The numpy counterpart of ``vectors/multi_vectors.py`` and ``interaction/maxsim.py``, which need
-torch. Item i owns ``values[offsets[i]:offsets[i + 1]]``.
+"""Late interaction in numpy: the counterpart of ``interaction/maxsim.py``, which needs torch.
 
 Shapes: n items, N vectors in all, D dimensions; Q titles with G bags in all, P vectors of images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bagformer_cli.vectors.arrays import Vectors
+
 BLOCK = 1 << 24
 """Dot products that are held at a time (64 MB). The scores do not depend on it."""
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """Unit vectors of n items.
-
-    Args:
-        values: [N, D] float32.
-        offsets: [n + 1] int64, from 0 to N; every item has at least one vector.
-    """
-
-    values: NDArray[np.float32]
-    offsets: NDArray[np.int64]
-
-    @classmethod
-    def from_padded(cls, vectors: NDArray[np.float32], mask: NDArray[np.bool_]) -> Vectors:
-        """Take the vectors [n, M, D] where ``mask`` [n, M] is True."""
-        offsets = np.concatenate([[0], np.cumsum(mask.sum(axis=1))]).astype(np.int64)
-        return cls(vectors[mask], offsets)
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Vectors], dim: int) -> Vectors:
-        """Join the items of all parts; ``dim`` is D, for no parts at all."""
-        lengths = [part.lengths for part in parts]
-        offsets = np.concatenate([[0], np.cumsum(np.concatenate([[], *lengths]))])
-        none = np.zeros((0, dim), np.float32)
-        values = np.concatenate([none, *(part.values for part in parts)])
-        return cls(values, offsets.astype(np.int64))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        return iter(np.split(self.values, self.offsets[1:-1]))
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Number of vectors of each item, [n]."""
-        return np.diff(self.offsets)
 
 
 @dataclass(frozen=True)
@@ -97,7 +57,7 @@ def maxsim(texts: Vectors, images: Vectors) -> Scores:
     """
     t2i = np.zeros((len(texts), len(images)), np.float32)
     i2t = np.zeros((len(images), len(texts)), np.float32)
-    for first, end in _blocks(images.offsets, max(1, BLOCK // max(1, len(texts.values)))):
+    for first, end in blocks(images.offsets, max(1, BLOCK // max(1, len(texts.values)))):
         rows = slice(images.offsets[first], images.offsets[end])
         starts = images.offsets[first:end] - images.offsets[first]
         products = texts.values @ images.values[rows].T  # [G, vectors of the block]
@@ -110,8 +70,8 @@ def maxsim(texts: Vectors, images: Vectors) -> Scores:
     return Scores(t2i, i2t, texts.lengths, images.lengths)
 
 
-def _blocks(offsets: NDArray[np.int64], limit: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of items with at most ``limit`` vectors, or of one item."""
+def blocks(offsets: NDArray[np.int64], limit: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of items with at most ``limit`` vectors together, or of one item."""
     first, count = 0, len(offsets) - 1
     while first < count:
         end = int(np.searchsorted(offsets, offsets[first] + limit, side="right")) - 1

@@ -12,9 +12,15 @@ from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.encoders.weight_files import load_tensors
 from bagformer_cli.errors import CheckpointError, listed
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel, build_model, check_pretrained, require_memory
+from bagformer_cli.models.build import (
+    RetrievalModel,
+    build_model,
+    check_pretrained,
+    require_memory,
+    takes_sizes,
+)
 from bagformer_cli.models.checkpoint import check_model_folder
-from bagformer_cli.models.lora import add_adapters, check_adapters, merged
+from bagformer_cli.models.lora import add_adapters, check_adapters, merged, require_peft
 from bagformer_cli.models.runs import WEIGHTS, find_checkpoint
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.tokenizer import Tokenizer
@@ -51,7 +57,7 @@ def new_model(
     if inherits and all(name.startswith("dual.head.") for name in missing):
         model.trained |= {"slow"}
     if config.training.lora is not None:
-        check_adapters(config)
+        check_adapters(model.config)
         add_adapters(model, config.training.lora)
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -87,10 +93,16 @@ def check_start(config: RunConfig, origin: ModelFacts | None = None) -> ModelFac
     """
     check_teacher(config, origin)
     require_memory(config)
-    check_adapters(config)
     checkpoint = initial_checkpoint(config)
+    late = checkpoint is None and takes_sizes(config)  # these sizes decide which layers there are
+    if config.training.lora is not None:
+        require_peft()
+    if not late:
+        check_adapters(config)
     if checkpoint is None:
-        check_pretrained(config)
+        completed = check_pretrained(config)
+        if late:
+            check_adapters(completed)
         return ModelFacts.after(config, None)
     folder = find_checkpoint(checkpoint)
     before = ModelFacts.of(folder) if origin is None or (folder / WEIGHTS).exists() else origin

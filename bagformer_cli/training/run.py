@@ -38,7 +38,12 @@ from bagformer_cli.training.frozen_towers import keep_outputs, needs_pixels, rep
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.loop import TrainData, Trainer, TrainResult
 from bagformer_cli.training.run_folder import new_run, no_run_to_resume, writing
-from bagformer_cli.training.run_record import record_resume, record_start, settings_at_start
+from bagformer_cli.training.run_record import (
+    record_resume,
+    record_start,
+    require_same_files,
+    settings_at_start,
+)
 
 CHANGEABLE = ("training.", "evaluation.", "data.workers", "data.cache_mb", "data.dataset")
 """Settings that a resumed run may change (a dataset may have moved); and weights of objectives, but
@@ -166,6 +171,9 @@ def resume_run(
         run: The run folder.
         progress: Where to report.
         processes: The processes that train together.
+
+    Raises:
+        DataError: The hard negatives or the teacher have changed since the run was started.
     """
     with writing(run) if processes.is_main else nullcontext():
         if processes.is_main:
@@ -173,6 +181,8 @@ def resume_run(
             recover_folder(run / "best")
         processes.barrier()
         saved = (run / "last").is_dir()
+        if saved and processes.is_main:
+            require_same_files(run, config)
         images = _images_per_step(config)
         if saved:
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -184,7 +194,7 @@ def resume_run(
         trainer = make_trainer(model, config, store, run, saved, processes, progress)
         if processes.is_main:
             save_config(config, run / "config.yaml", run / "config.yaml")
-            record_resume(run, trainer.state.step, processes.world_size)
+            record_resume(run, config, trainer.state.step, processes.world_size)
             if images != _images_per_step(config):
                 _warn_of_steps(trainer, images, progress)
         return trainer.train()

@@ -4,12 +4,14 @@
 
     {"started": {"date": "2026-05-04T10:20:30+08:00", "command": "xmr train …", "commit": "1a2b…",
                  "versions": {"xmr": …, "torch": …}, "machine": {"cpu": …, "memory_gb": …, …},
-                 "config": {"seed": 0, "data": {…}, …}},
+                 "config": {"seed": 0, "data": {…}, …},
+                 "files": {"data.hard_negatives": "9f86d081…"}},
      "resumed": [{…, "step": 240}],
      "ended": {"date": …, "step": 480, "seconds": 310.5, "pairs_per_second": 402.1,
                "data_wait_share": 0.02}}
 
-``ended`` is that of the last time that training returned: at its end, or interrupted.
+``ended`` is that of the last time that training returned: at its end, or interrupted. ``files`` are
+the SHA-256 of files outside the run that decide its batches or losses.
 """
 
 from __future__ import annotations
@@ -30,8 +32,11 @@ import torch
 
 import bagformer_cli
 from bagformer_cli.config import RunConfig
-from bagformer_cli.files import write_text
+from bagformer_cli.errors import DataError, cannot_read
+from bagformer_cli.files import sha256_of, write_text
 from bagformer_cli.machine import cpu, memory
+from bagformer_cli.messages import tr
+from bagformer_cli.models.runs import WEIGHTS, find_checkpoint
 
 FILE = "run.json"
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "numpy", "safetensors")
@@ -39,22 +44,25 @@ PACKAGES = ("torch", "torchvision", "timm", "transformers", "numpy", "safetensor
 
 def record_start(run: Path, config: RunConfig, world_size: int = 1) -> None:
     """Write ``run.json`` of a new run."""
-    place = str(run.resolve())
-    started = {**_now(world_size), "run": place, "config": config.model_dump(mode="json")}
+    place, settings = str(run.resolve()), config.model_dump(mode="json")
+    started = {**_now(world_size), "run": place, "config": settings, "files": digests(config)}
     _write(run, {"started": started, "resumed": []})
 
 
-def record_resume(run: Path, step: int, world_size: int = 1) -> None:
+def record_resume(run: Path, config: RunConfig, step: int, world_size: int = 1) -> None:
     """Add a resume to ``run.json``.
 
     Args:
         run: The run folder. Its record is started again if it is missing or damaged.
+        config: The configuration that the run continues with.
         step: The step that training continues from.
         world_size: Number of processes.
     """
     try:
         record = json.loads((run / FILE).read_text(encoding="utf-8"))
         record["resumed"].append({**_now(world_size), "step": step})
+        if not step:  # the run begins again, with the files of today
+            record["started"]["files"] = digests(config)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         record = {"started": None, "resumed": [{**_now(world_size), "step": step}]}
     _write(run, record)
@@ -74,6 +82,57 @@ def record_end(run: Path, step: int, speed: Mapping[str, float | None]) -> None:
     except (OSError, ValueError, TypeError):
         return
     _write(run, record)
+
+
+def digests(config: RunConfig) -> dict[str, str]:
+    """Return the SHA-256 of each file outside a run that decides its batches or its losses.
+
+    Raises:
+        InputError: One cannot be read.
+    """
+    found = {}
+    for setting, path in _files(config).items():
+        try:
+            found[setting] = sha256_of(path)
+        except OSError as error:
+            raise cannot_read(path, error) from error
+    return found
+
+
+def require_same_files(run: Path, config: RunConfig) -> None:
+    """Check that the files which a run was started with have not changed.
+
+    Raises:
+        DataError: One has: the run would continue with other batches or another teacher.
+        InputError: One cannot be read.
+    """
+    before = _started(run).get("files")
+    if not isinstance(before, dict):  # a run of an earlier version
+        return
+    now = digests(config)
+    for setting, path in _files(config).items():
+        if setting in before and before[setting] != now[setting]:
+            raise DataError(
+                tr("This file has changed since the run was started with it."),
+                where=f"{setting}: {path}",
+                found=f"SHA-256 {now[setting][:16]}",
+                expected=f"SHA-256 {str(before[setting])[:16]}",
+                hint=tr(
+                    "Restore the file, or start a new run from the weights: --checkpoint {run}",
+                    run=run / "last",
+                ),
+            )
+
+
+def _files(config: RunConfig) -> dict[str, Path]:
+    """Name the setting and the path of each such file."""
+    files: dict[str, Path] = {}
+    if config.data.hard_negatives is not None:
+        files["data.hard_negatives"] = Path(config.data.hard_negatives)
+    distill = config.distill
+    if distill is not None and distill.teacher is not None:
+        files["distill.teacher"] = find_checkpoint(distill.teacher) / WEIGHTS
+    return files
 
 
 def started_in(run: Path) -> Path | None:

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 from bagformer_cli.transfer import to_device
-from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
+from bagformer_cli.vectors.arrays import Vectors
+from bagformer_cli.vectors.residual_codes import Codebook
+from bagformer_cli.vectors.stored_arrays import RESIDUAL4
 
 
 def offsets_of(lengths: Tensor) -> Tensor:
@@ -138,6 +140,17 @@ class MultiVectors:
             return cls(values[mask], offsets_of(mask.sum(dim=1).cpu()))
         n, length, dim = values.shape
         return cls(values.reshape(n * length, dim), torch.arange(n + 1) * length)
+
+    @classmethod
+    def from_arrays(cls, vectors: Vectors) -> MultiVectors:
+        """Take items of numpy arrays; copies nothing."""
+        scales = None if vectors.scales is None else torch.from_numpy(vectors.scales)
+        return cls(torch.from_numpy(vectors.values), torch.from_numpy(vectors.offsets), scales)
+
+    def arrays(self) -> Vectors:
+        """Return the items as float32 numpy arrays, on the CPU."""
+        items = self.to("cpu", torch.float32)
+        return Vectors(items.values.detach().numpy(), items.offsets.numpy())
 
     def to_list(self) -> list[Tensor]:
         """Return a view [n_i, D] per item, as stored: int8 without its scale, codes as codes."""

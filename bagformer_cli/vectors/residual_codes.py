@@ -32,11 +32,8 @@ from torch import Tensor
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.kmeans import BLOCK, kmeans, nearest
+from bagformer_cli.vectors.stored_arrays import BITS, code_width
 
-RESIDUAL4 = "residual4"
-"""The name of this type of stored vectors; other types are ``int8``, ``float16``, ``float32``."""
-
-BITS = 4
 BUCKETS = 1 << BITS
 MAX_CENTROIDS = 2048
 VECTORS_PER_CENTROID = 16  # of the sample that k-means sees
@@ -188,15 +185,6 @@ class Codebook:
         if len(edges) != BUCKETS - 1 or len(weights) != BUCKETS:
             raise ValueError("codebook: wrong shapes")
         return cls(centroids, edges, weights, unit)
-
-
-def code_width(dim: int) -> int:
-    """Return W, the bytes of one code: two for the centroid, half a byte per dimension.
-
-    >>> code_width(256)
-    130
-    """
-    return 2 + dim * BITS // 8
 
 
 @cache

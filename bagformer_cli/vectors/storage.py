@@ -18,37 +18,30 @@ import json
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike, NDArray
-from torch import Tensor
 
 from bagformer_cli.data.store.arrays import GrowingArray
-from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_folder, write_text
-from bagformer_cli.messages import tr
-from bagformer_cli.opening import load_array
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
+from bagformer_cli.vectors.residual_codes import Codebook
+from bagformer_cli.vectors.stored_arrays import (
+    FORMAT,
+    RESIDUAL4,
+    STORED,
+    StoredArrays,
+    open_arrays,
+    unreadable,
+)
 
-FORMAT = 1
 DTYPES = {
     "int8": torch.int8,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
     RESIDUAL4: torch.uint8,
-}
-
-
-_STORED: dict[torch.dtype, DTypeLike] = {
-    torch.int8: np.int8,
-    torch.float16: np.float16,
-    torch.bfloat16: np.uint16,  # numpy has no bfloat16: the same bits
-    torch.float32: np.float32,
-    torch.uint8: np.uint8,
 }
 
 
@@ -110,61 +103,32 @@ def open_vectors(folder: str | Path, count: int | None = None) -> MultiVectors:
     Raises:
         InputError: The folder was not written by :func:`write_vectors`, or is damaged.
     """
-    folder = Path(folder)
+    return as_multi_vectors(open_arrays(folder, count), Path(folder))
+
+
+def as_multi_vectors(arrays: StoredArrays, folder: Path) -> MultiVectors:
+    """Return the items of a folder as tensors; nothing is copied.
+
+    Raises:
+        InputError: The codebook is damaged.
+    """
     try:
-        record: dict[str, Any] = json.loads((folder / "vectors.json").read_text("utf-8"))
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {record['format']}")
-        dtype, dim, items = DTYPES[record["dtype"]], record["dim"], record["items"]
-        sizes = [dim, items, record["vectors"], record["length"] or 0]
-        if any(type(size) is not int or size < 0 for size in sizes):
-            raise ValueError("vectors.json")
-        if count is not None and items != count:
-            raise ValueError(f"{items} items ≠ {count}")
+        values = torch.from_numpy(arrays.values)
+        values = values.view(torch.bfloat16) if arrays.storage == "bfloat16" else values
+        scales = None if arrays.scales is None else torch.from_numpy(arrays.scales)
         codebook = None
-        if dtype == torch.uint8:
-            codebook = Codebook.from_bytes((folder / "codebook.npz").read_bytes())
-            if codebook.dim != dim:
+        if arrays.codebook is not None:
+            codebook = Codebook.from_bytes(arrays.codebook)
+            if codebook.dim != arrays.dim:
                 raise ValueError("codebook.npz")
-        width = dim if codebook is None else codebook.width
-        values = _mapped(folder / "values.npy", record["vectors"] * width, _STORED[dtype])
-        values = values.view(dtype) if dtype == torch.bfloat16 else values
-        if record["length"] is None:
-            offsets = torch.from_numpy(_loaded(folder / "offsets.npy", items + 1, np.int64))
-        else:
-            if items * record["length"] != record["vectors"]:
-                raise ValueError(f"{items} items of {record['length']} vectors")
-            offsets = torch.arange(items + 1) * record["length"]
-        scales = None
-        if dtype == torch.int8:
-            scales = _mapped(folder / "scales.npy", items, np.float32)
-        return MultiVectors(values.view(record["vectors"], width), offsets, scales, codebook)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise InputError(
-            tr("These stored vectors cannot be read."),
-            where=folder,
-            hint=tr("They are damaged or incomplete. Copy or write them again."),
-        ) from error
-
-
-def _mapped(path: Path, size: int, dtype: DTypeLike) -> Tensor:
-    # torch requires writable memory: with copy-on-write the file is never changed.
-    return torch.from_numpy(_loaded(path, size, dtype, "c" if size else None))
-
-
-def _loaded(
-    path: Path, size: int, dtype: DTypeLike, mode: Literal["c"] | None = None
-) -> NDArray[Any]:
-    """Load an array and check what its header says."""
-    array = load_array(path, mapped=mode is not None, writable=True)
-    if array.shape != (size,) or array.dtype != dtype:
-        raise ValueError(f"{path.name}: {array.dtype} {list(array.shape)} ≠ {size}")
-    return array
+        return MultiVectors(values, torch.from_numpy(arrays.offsets), scales, codebook)
+    except (ValueError, RuntimeError) as error:
+        raise unreadable(folder) from error
 
 
 def _arrays(folder: Path, part: MultiVectors) -> dict[str, GrowingArray]:
     arrays = {
-        "values": GrowingArray(folder / "values.npy", _STORED[part.dtype]),
+        "values": GrowingArray(folder / "values.npy", STORED[part.storage]),
         "ends": GrowingArray(folder / "ends.npy", np.int64),
     }
     if part.scales is not None:

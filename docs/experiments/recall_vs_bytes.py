@@ -23,15 +23,16 @@ from bagformer_cli.datasets import ensure_store, resolve
 from bagformer_cli.evaluation.encoded_split import encode_split
 from bagformer_cli.evaluation.metrics import Positives, best_ranks, recall
 from bagformer_cli.files import write_text
-from bagformer_cli.index.compression.token_pooling import VectorReduction
+from bagformer_cli.index.compression.reduction import VectorReduction
 from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
+from bagformer_cli.vectors.residual_codes import Codebook
 from bagformer_cli.vectors.storage import DTYPES
+from bagformer_cli.vectors.stored_arrays import RESIDUAL4
 from trials import replace_section
 
 REDUCTIONS: tuple[tuple[str, VectorReduction], ...] = (

@@ -237,6 +237,31 @@ def test_sentence_transformers_with_a_folder_for_each_module(
     assert torch.equal(images, newer.encode_images(pictures()).values)
 
 
+def test_a_model_of_dot_products_is_ranked_by_them(
+    models: dict[str, Path], data: MugeFolder, tmp_path: Path
+) -> None:
+    """Its vectors keep their lengths, which change the order."""
+    from sentence_transformers import SentenceTransformer
+
+    folder = tmp_path / "dot"
+    encoder = SentenceTransformer(str(models["st"]), device="cpu", similarity_fn_name="dot")
+    with torch.no_grad():
+        for name, value in encoder.named_parameters():
+            if name.endswith("visual_projection.weight"):
+                value *= torch.linspace(0.2, 5, value.shape[1])
+    encoder.save_pretrained(str(folder))
+    encoder = SentenceTransformer(str(folder), device="cpu")
+    assert encoder.similarity_fn_name == "dot"
+    texts, images = encoder.encode_query(TITLES), encoder.encode_document(pictures())
+    wanted = encoder.similarity(texts, images).numpy()
+    source = AdaptedModel(open_other("st", str(folder), "cpu"))
+    found = source.score(source.encode(source.open(data, "valid"), 4))[0]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
+    assert (found.argsort(axis=1) == wanted.argsort(axis=1)).all()
+    cosines = wanted / np.linalg.norm(images, axis=1)
+    assert (cosines.argsort(axis=1) != wanted.argsort(axis=1)).any()
+
+
 def test_many_vectors_of_sentence_transformers_are_scored_as_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

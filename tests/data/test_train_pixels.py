@@ -16,7 +16,8 @@ import torch
 
 from bagformer_cli.config import DataConfig
 from bagformer_cli.data import train_batches, train_pixels
-from bagformer_cli.data.batches import Batch, prefetch
+from bagformer_cli.data.batches import Batch
+from bagformer_cli.data.prefetch import prefetch
 from bagformer_cli.data.sampler import Sampling
 from bagformer_cli.data.store import preprocess as stages
 from bagformer_cli.data.store.preprocess import preprocess

@@ -14,10 +14,12 @@ from PIL import Image
 
 from bagformer_cli import runtime
 from bagformer_cli.api import Retriever
+from bagformer_cli.data.images import decode, resize
 from bagformer_cli.errors import CheckpointError, InputError
 from bagformer_cli.export.onnx_folder import export_onnx
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.fingerprint import fingerprint
+from bagformer_cli.models.item_encoder import ModelEncoder
 from tests.support.exported import TITLES, exported, images, model_of, scores_without_torch
 
 Made = tuple[RetrievalModel, Path, Path]
@@ -150,6 +152,82 @@ def test_regions_and_compat_are_refused(tmp_path: Path) -> None:
         export_onnx(regions, tmp_path / "out")
 
 
+def assert_same_pair_scores(made: Made, count: int, tolerance: float = 1e-4) -> None:
+    """The cross-encoder's scores of pairs, of one title with all images, and the other way."""
+    model, _, folder = made
+    retriever, size = runtime.load(folder), model.config.image.size
+    pixels = np.stack([resize(decode(image), size) for image in images(count)])
+    for titles, first in ((TITLES[:count], 0), (TITLES[:1], 0), (TITLES[:count], count - 1)):
+        pictures = images(count)[first:]
+        if len(titles) > 1 and len(pictures) not in (1, len(titles)):
+            continue
+        want = ModelEncoder(model).score_pairs(titles, pixels[first:])
+        got = retriever.rerank(titles, pictures)
+        assert got.shape == (max(len(titles), len(pictures)),)
+        np.testing.assert_allclose(got, want, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("count", [1, 3, 17])
+def test_the_cross_encoder_is_the_models(bagwise: Made, count: int) -> None:
+    assert (bagwise[2] / "cross.onnx").is_file()
+    assert_same_pair_scores(bagwise, count)
+
+
+def test_pairs_need_as_many_titles_as_images(bagwise: Made) -> None:
+    retriever = runtime.load(bagwise[2])
+    with pytest.raises(InputError, match="as many titles as images"):
+        retriever.rerank(TITLES[:3], images(2))
+    assert len(retriever.rerank([], images(2))) == 0
+
+
+def test_a_missing_cross_encoder_is_named(bagwise: Made, tmp_path: Path) -> None:
+    for file in bagwise[2].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "cross.onnx").unlink()
+    with pytest.raises(CheckpointError, match=r"(?s)incomplete.*cross\.onnx"):
+        runtime.load(tmp_path)
+
+
+RERANKERS: dict[str, tuple[str | None, list[str]]] = {
+    "bags as tokens": (None, ["model.bag_fusion=early"]),
+    "joint encoder": (None, ["model.cross.fusion=joint"]),
+    "one BERT for both sides": (None, ["model.shared.cells=3"]),
+    "captioner": ("captioner", []),
+    "captioner, finer cells": ("captioner", ["model.cross.finer=2"]),
+    "captioner, a convolutional backbone's maps": (
+        "captioner",
+        [
+            "model.cross.finer=2",
+            "image.backbone=resnet10t",
+            "image.options={channels: [8, 12, 16, 24], output_stride: 16, stem_width: 8}",
+            "image.size=64",
+        ],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RERANKERS)
+def test_every_kind_of_cross_encoder(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    mode, overrides = RERANKERS[name]
+    made = exported(tmp_path_factory.mktemp, *overrides, mode=mode)
+    for count in (1, 3, 17):
+        assert_same_scores(made, count)
+        assert_same_pair_scores(made, count)
+
+
+@pytest.mark.slow
+def test_an_untrained_cross_encoder_is_not_exported(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    made = exported(tmp_path_factory.mktemp, "model.cross=null", "objectives.itm=0")
+    assert not (made[2] / "cross.onnx").exists()
+    retriever = runtime.load(made[2])
+    assert not retriever.can_rerank
+    with pytest.raises(CheckpointError, match="no cross-encoder"):
+        retriever.rerank(TITLES[:2], images(2))
+
+
 VARIANTS = {
     "bagwise, early fusion": ["model.bag_fusion=early"],
     "tokenwise": ["model.interaction=tokenwise"],
@@ -193,6 +271,7 @@ def test_fewer_bits_change_scores_a_little(
 ) -> None:
     made = exported(tmp_path_factory.mktemp, precision=precision)  # type: ignore[arg-type]
     assert_same_scores(made, 17, tolerance)
+    assert_same_pair_scores(made, 17, tolerance)
     if precision == "fp16":
         size = sum(file.stat().st_size for file in made[2].glob("text.onnx*"))
         assert size < 0.9 * sum(p.numel() * 4 for p in made[0].dual.text_encoder.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,10 +55,29 @@ def test_an_exported_folder_is_a_checkpoint(xmr: Xmr, index: Path, bagwise: Made
     )
 
 
-def test_it_cannot_rerank_or_explain(xmr: Xmr, index: Path, shop: Path, bagwise: Made) -> None:
-    run = xmr("search", "T恤", "--index", index, "--trust", "--runtime", "onnx", "--rerank", "3")
+def test_it_reranks_as_the_model(xmr: Xmr, index: Path, shop: Path) -> None:
+    photo = shop.parent / "photos" / "3.png"
+    for what in (("T恤",), ("--image", photo, "--of", "titles")):
+        want = search(xmr, index, *what, "--rerank", "6")
+        got = search(xmr, index, *what, "--rerank", "6", "--runtime", "onnx")
+        for ours, theirs in zip(want, got, strict=True):
+            assert [name for name, _ in theirs] == [name for name, _ in ours]
+            assert [s for _, s in theirs] == pytest.approx([s for _, s in ours], abs=1e-4)
+
+
+def test_an_export_without_a_cross_encoder_cannot_rerank(
+    xmr: Xmr, index: Path, bagwise: Made, tmp_path: Path
+) -> None:
+    for file in bagwise[2].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    manifest = json.loads((tmp_path / "export.json").read_text()) | {"cross": None}
+    (tmp_path / "export.json").write_text(json.dumps(manifest))
+    run = xmr("search", "T恤", "--index", index, "--checkpoint", tmp_path, "--rerank", "3")
     assert run.code == 2
     assert "no cross-encoder" in run.err
+
+
+def test_it_cannot_explain(xmr: Xmr, shop: Path, bagwise: Made) -> None:
     photo = shop.parent / "photos" / "3.png"
     run = xmr("score", photo, "T恤", "--checkpoint", bagwise[2], "--explain")
     assert run.code == 2

@@ -55,7 +55,7 @@ def test_an_index_of_residual_codes_searches_their_decoded_vectors(
             scores.append(-9.0)
             continue
         decoded = book.decode(book.encode(embeddings([f"p{number}"])[0]))
-        scores.append(float((asked.vectors.values @ decoded.T).amax(1).sum()))
+        scores.append(float((asked.tensors.values @ decoded.T).amax(1).sum()))
     scores[2] = -9.0  # p3, which was removed
     order = sorted(range(1, 90), key=lambda number: -scores[number - 1])[:5]
     assert [row["id"] for row in there] == [f"p{number}" for number in order]
@@ -146,7 +146,7 @@ def test_an_index_of_residual_codes_is_built_from_a_catalogue(
     engine = open_engine(str(index))
     result = engine.recall("image", query(dim=layout.dim), 9, None, "exact", candidates=9)
     assert len(result.keys[0]) == 9
-    assert torch.isfinite(score_texts(query(dim=layout.dim).vectors, engine.cache("image")  # type: ignore[attr-defined]
+    assert torch.isfinite(score_texts(query(dim=layout.dim).tensors, engine.cache("image")  # type: ignore[attr-defined]
                                       .segments[0].vectors)).all()  # fmt: skip
 
 

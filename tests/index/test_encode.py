@@ -12,11 +12,8 @@ import torch
 
 from bagformer_cli.api import Retriever
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.compression.token_pooling import (
-    VectorReduction,
-    pool_clusters,
-    prune_by_similarity,
-)
+from bagformer_cli.index.compression.reduction import VectorReduction
+from bagformer_cli.index.compression.token_pooling import pool_clusters, prune_by_similarity
 from bagformer_cli.index.encoded import encoded_files, layout_of_file, read_rows
 from bagformer_cli.index.rows import side_vectors, single_vectors
 from bagformer_cli.vectors.multi_vectors import MultiVectors

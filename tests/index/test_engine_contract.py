@@ -164,7 +164,7 @@ def test_an_upsert_replaces(engine: Engine) -> None:
     assert len(names) == len(set(names)) == 31
     assert engine.count("id = 'p5'") == 1
     alone = engine.recall("image", query(), 1, "id = 'p5'", "exact", candidates=1)
-    wanted = query().vectors.values
+    wanted = query().tensors.values
     expected = float((wanted @ embeddings(["p5"], seed=7)[0].T).amax(1).sum())
     assert alone.scores[0][0] == pytest.approx(expected, abs=0.02)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.support.small_model import write_table
+from tests.support.small_model import saved_model, write_table
 
 N, DIM = 6, 8
 
@@ -48,6 +48,7 @@ def test_vectors_alone_are_indexed_and_searched(
     run = xmr("index", "build", images, index, "--features", images, "--dtype", dtype, "--json")
     assert run.code == 0, run.err
     assert run.json()["rows"] == N
+    assert "6 of 6 vectors had another length than 1" in run.err
     run = xmr("search", "--features", queries, "--index", index, "--json")
     assert run.code == 0, run.err
     wanted = [[f"sku{n}" for n in np.argsort(-row)] for row in cosines]
@@ -83,6 +84,67 @@ def test_vectors_without_a_product_are_counted(
     run = xmr("index", "build", table, tmp_path / "index", "--features", files[0])
     assert run.code == 0, run.err
     assert "2 vectors belong to no product" in run.err
+
+
+def test_vectors_are_added_and_replaced(
+    files: Any, tmp_path: Path, xmr: Callable[..., Any]
+) -> None:
+    images, queries, cosines = files
+    index, more = tmp_path / "index", tmp_path / "more.jsonl"
+    assert (
+        xmr("index", "build", images, index, "--features", images, "--dtype", "float32").code == 0
+    )
+    names = ["sku5", "sku6", "sku7"]  # one of them is in the index
+    added = write_vectors(more, "image", names, 5)
+    run = xmr("index", "add", more, index, "--features", more, "--json")
+    assert run.code == 0, run.err
+    report = run.json()
+    assert (report["added"], report["replaced"], report["rows"]) == (2, 1, N + 2)
+    asked = write_vectors(queries, "text", [1, 2, 3], 2)
+    scores = np.concatenate([cosines[:, :5], asked @ added.T], axis=1)
+    run = xmr("search", "--features", queries, "--index", index, "--json")
+    assert found_ids(run) == [[f"sku{n}" for n in np.argsort(-row)] for row in scores]
+
+
+def test_a_product_without_a_new_vector_keeps_its_old_one(
+    files: Any, tmp_path: Path, xmr: Callable[..., Any]
+) -> None:
+    table, index, more = write_table(tmp_path, N), tmp_path / "index", tmp_path / "more.jsonl"
+    assert xmr("index", "build", table, index, "--features", files[0]).code == 0
+    write_vectors(more, "image", ["sku1"], 5)
+    run = xmr("index", "add", table, index, "--features", more, "--json")
+    assert run.code == 0, run.err
+    assert run.json()["unchanged"] == ["sku0", "sku2", "sku3", "sku4", "sku5"]
+    assert (run.json()["replaced"], run.json()["rows"]) == (1, N)
+    assert "stay in the index as they were: 5" in run.err
+
+
+def test_vectors_that_do_not_fit_the_index_are_not_added(
+    files: Any, tmp_path: Path, xmr: Callable[..., Any]
+) -> None:
+    images, _, _ = files
+    index, other = tmp_path / "index", tmp_path / "other.jsonl"
+    assert xmr("index", "build", images, index, "--features", images).code == 0
+    other.write_text('{"image_id": 1, "feature": [1, 0]}\n')
+    run = xmr("index", "add", other, index, "--features", other)
+    assert run.code == 2
+    assert "another dimension" in run.err
+    assert xmr("index", "add", images, index, "--features", images, "--trust").code == 2
+    assert xmr("index", "info", index, "--json").json()["rows"] == N
+    assert not xmr("index", "info", index, "--json").json()["unfinished"]
+    run = xmr("index", "add", images, index)
+    assert run.code == 2
+    assert "xmr index add CATALOGUE INDEX --features" in run.err
+
+
+def test_vectors_are_not_added_to_an_index_of_a_model(
+    files: Any, tmp_path: Path, xmr: Callable[..., Any]
+) -> None:
+    model, index = saved_model(tmp_path / "model"), tmp_path / "index"
+    assert xmr("index", "build", write_table(tmp_path, 2), index, "--checkpoint", model).code == 0
+    run = xmr("index", "add", files[0], index, "--features", files[0])
+    assert run.code == 2
+    assert "A model of xmr made the vectors" in run.err
 
 
 def test_what_makes_no_sense_is_refused(

@@ -306,6 +306,25 @@ def test_settings_that_contradict_a_chinese_clip_are_refused(
         started(tmp_path / "none.pt")
 
 
+@pytest.mark.parametrize(
+    ("target", "said"), [("blocks.11.attn.qkv", "blocks.11.attn.qkv"), ("blocks.1.attn.qkv", None)]
+)
+def test_lora_targets_are_those_of_the_towers_and_checked_before_the_data(
+    tiny: tuple[Path, ChineseCLIPModel], target: str, said: str | None
+) -> None:
+    """The configuration's own backbone has 12 blocks, the Chinese-CLIP that is named has 2."""
+    folder = tiny[0]
+    items = [f"text.chinese_clip={folder}", f"image.chinese_clip={folder}", f"image.size={SIZE}"]
+    lora = f"training.lora={{towers: image, targets: [{target}]}}"
+    config = load_config("muge_chinese_clip", [*items, lora])
+    if said is None:
+        check_start(config)
+        return
+    with pytest.raises(ConfigError, match="finds no linear layer") as caught:
+        check_start(config)
+    assert said in str(caught.value.found)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["folder of transformers", "original .pt"])
 def test_from_the_download_to_the_runtime(

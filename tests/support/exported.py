@@ -34,16 +34,19 @@ def images(count: int = len(TITLES)) -> list[Image.Image]:
     return [Image.fromarray(random.integers(0, 256, (h, w, 3), np.uint8)) for h, w in sizes]
 
 
-def model_of(*overrides: str, seed: int = 0) -> RetrievalModel:
+def model_of(*overrides: str, seed: int = 0, mode: str | None = None) -> RetrievalModel:
     torch.manual_seed(seed)
-    return new_model(load_config("demo", [*TINY, *overrides])).eval()
+    return new_model(load_config("demo", [*TINY, *overrides], mode)).eval()
 
 
 def exported(
-    make_folder: Callable[[str], Path], *overrides: str, precision: Precision = "fp32"
+    make_folder: Callable[[str], Path],
+    *overrides: str,
+    precision: Precision = "fp32",
+    mode: str | None = None,
 ) -> tuple[RetrievalModel, Path, Path]:
     """Return a model, its model folder, and the folder of its export."""
-    model = model_of(*overrides)
+    model = model_of(*overrides, mode=mode)
     place = make_folder("exported")
     save_model(model, place / "model")
     size = model.config.image.size

@@ -72,9 +72,9 @@ def rows(
 def side(items: list[torch.Tensor], present: Any, dim: int) -> SideRows:
     """Make one side of rows from the items that have it."""
     empty = MultiVectors(torch.zeros(0, dim or DIM), torch.zeros(1, dtype=torch.int64))
-    vectors = MultiVectors.from_list(items) if items else empty
+    vectors = (MultiVectors.from_list(items) if items else empty).arrays()
     single = torch.stack([item.mean(0) for item in items]) if items else torch.zeros(0, dim or DIM)
-    return SideRows(present, vectors, single)
+    return SideRows(present, vectors, single.numpy())
 
 
 def query(seed: int = 0, count: int = 3, dim: int = DIM) -> Queries:
@@ -82,12 +82,13 @@ def query(seed: int = 0, count: int = 3, dim: int = DIM) -> Queries:
     random = np.random.default_rng([seed, 99])
     values = torch.from_numpy(random.normal(size=(count, dim)).astype(np.float32))
     values = torch.nn.functional.normalize(values, dim=1)
-    return Queries(MultiVectors.from_list([values]), values.mean(0, keepdim=True))
+    vectors = MultiVectors.from_list([values]).arrays()
+    return Queries(vectors, values.mean(0, keepdim=True).numpy())
 
 
 def best(asked: Queries, numbers: Sequence[int], seed: int = 0, offset: int = 0) -> list[str]:
     """Rank the products with those numbers, one by one in float32: the slow, obvious search."""
-    wanted = asked.vectors.values
+    wanted = asked.tensors.values
     scored = []
     for number in numbers:
         if number % 4 == 0 and offset == 0:

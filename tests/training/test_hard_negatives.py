@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from bagformer_cli.models.checkpoint import save_model
 from bagformer_cli.training.distributed import SINGLE_PROCESS
 from bagformer_cli.training.hard_negatives import GroundTruth, mine, mine_vectors, write_negatives
 from bagformer_cli.training.initial_model import new_model
-from bagformer_cli.training.run import make_trainer
+from bagformer_cli.training.run import make_trainer, resume_config, resume_run, start_run
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from tests.support.remarks import Remarks
 from tests.support.small_architectures import small_config, small_store
@@ -190,6 +191,43 @@ def test_a_run_with_hard_negatives_resumes_to_the_bit(
     items = [f"data.hard_negatives={mined}", "data.negatives_per_title=2",
              f"data.titles_per_image={each}"]  # fmt: skip
     assert_resume_is_exact(store, tmp_path, "demo", None, *items)
+
+
+def test_a_file_that_changed_since_the_start_is_not_resumed_with(
+    store: Store, tmp_path: Path, mined: Path
+) -> None:
+    file, run = tmp_path / "hard.jsonl", tmp_path / "run"
+    content = mined.read_bytes()
+    file.write_bytes(content)
+    items = [f"data.hard_negatives={file}", "training.max_steps=1"]
+    config = small_config("demo", None, tmp_path, *items)
+    start_run(config, store, run, new_model(config))
+    more = resume_config(run, ["training.max_steps=2"])
+    file.write_bytes(b"".join(reversed(content.splitlines(keepends=True))))
+    with pytest.raises(DataError, match="has changed since the run was started") as caught:
+        resume_run(more, store, run)
+    assert caught.value.where == f"data.hard_negatives: {file}"
+    assert "--checkpoint" in str(caught.value.hint)
+    file.unlink()
+    with pytest.raises(InputError, match="No such file"):
+        resume_run(more, store, run)
+    file.write_bytes(content)
+    assert resume_run(more, store, run).steps == 2
+
+
+def test_a_run_that_begins_again_takes_the_file_of_today(
+    store: Store, tmp_path: Path, mined: Path
+) -> None:
+    """It was killed before its first save: nothing of it was trained with the older file."""
+    file, run = tmp_path / "hard.jsonl", tmp_path / "run"
+    file.write_bytes(mined.read_bytes())
+    config = small_config("demo", None, tmp_path, f"data.hard_negatives={file}",
+                          "training.max_steps=1")  # fmt: skip
+    start_run(config, store, run, new_model(config))
+    shutil.rmtree(run / "last")
+    file.write_bytes(b"".join(reversed(file.read_bytes().splitlines(keepends=True))))
+    assert resume_run(resume_config(run), store, run).steps == 1
+    assert resume_run(resume_config(run, ["training.max_steps=2"]), store, run).steps == 2
 
 
 def test_matching_images_of_a_strangers_file_are_left_out(store: Store, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from bagformer_cli.index.rows import Layout, side_vectors
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import AnyEncoder
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.vectors.residual_codes import RESIDUAL4, Codebook
+from bagformer_cli.vectors.residual_codes import Codebook
+from bagformer_cli.vectors.stored_arrays import RESIDUAL4
 
 SAMPLE_PRODUCTS, SAMPLE_PARTS = 2048, 32  # products of the sample, and parts they come from
 SAMPLE_VECTORS = 1 << 17
