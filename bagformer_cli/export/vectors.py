@@ -93,7 +93,7 @@ def _of_index(engine: Engine, side: Side) -> Iterator[Part]:
             where=engine.uri,
         )
     source = TableSource(engine.table, side)
-    keys = source.keys()
+    keys, _ = source.keys()
     begin = 0
     for vectors in source.vectors(keys):
         rows = engine.table.take(keys[begin : begin + len(vectors)], ["id"])

@@ -194,7 +194,7 @@ class LanceEngine(Engine):
                 scores.append(np.zeros(0, np.float32))
                 continue
             positions = cache.positions(own)
-            if (positions >= 0).all():
+            if cache.version == self.table.version and (positions >= 0).all():
                 vectors = cache.select(positions)
             else:
                 parts = list(TableSource(self.table, side).vectors(own))
@@ -270,9 +270,11 @@ class TableSource:
         """Return the table's version."""
         return self._table.version
 
-    def keys(self) -> Keys:
-        """Return the row ids of the rows that have this side, rising."""
-        return np.sort(self._table.keys(has_side(self._side)))
+    def keys(self) -> tuple[Keys, NDArray[np.int64]]:
+        """Return the row ids of the rows that have this side, rising, and their versions."""
+        keys, written = self._table.keys_and_versions(has_side(self._side))
+        order = np.argsort(keys)
+        return keys[order], written[order]
 
     def vectors(self, keys: Keys) -> Iterator[MultiVectors]:
         """Yield the embeddings of rows, in order, a part at a time."""

@@ -6,7 +6,7 @@ file relies on these properties of LanceDB:
 - An open table stays at its version until ``checkout_latest()``. A :class:`LanceTable` never moves;
   :meth:`LanceTable.newest` returns another one. Writes open the table separately.
 - Row ids survive compaction only in tables created with stable row ids. A row that is written again
-  gets a new id.
+  keeps its id; ``_row_last_updated_at_version`` is then the version of that write.
 - ``IvfFlat`` is built in seconds and keeps whole vectors, so searching it needs no
   ``refine_factor`` (which would read the rows again); product quantization and HNSW take minutes.
 - Search over single vectors must select ``_distance``.
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 Keys = NDArray[np.uint64]
 
+WRITTEN = "_row_last_updated_at_version"  # a column that LanceDB computes
 NAME = b"xmr_index"  # metadata: the unique name of the index
 IDS_AT_ONCE = 1000
 MIN_INDEXED_ROWS = 20_000
@@ -290,6 +291,17 @@ class LanceTable:
             found = self._table.search().where(condition).select(["id"]).with_row_id(True)
             keys: Keys = found.to_arrow()["_rowid"].to_numpy().astype(np.uint64)
             return keys
+
+    def keys_and_versions(self, condition: str) -> tuple[Keys, NDArray[np.int64]]:
+        """Return the row ids of the rows that match a condition, and when they were last written.
+
+        The latter are versions of the table.
+        """
+        with lance_errors(self.uri):
+            search = self._table.search().where(condition).select([WRITTEN]).with_row_id(True)
+            found = search.to_arrow()
+        keys: Keys = found["_rowid"].to_numpy().astype(np.uint64)
+        return keys, found[WRITTEN].to_numpy().astype(np.int64)
 
     def nearest(
         self, side: Side, vector: NDArray[np.float32], k: int, condition: str | None

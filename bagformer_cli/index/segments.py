@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 Keys = NDArray[np.uint64]
+Listed = tuple[str, int, int]
+"""Name, checksum and version of a segment."""
 
 _NAME = re.compile(r"segment-[0-9a-f]{12}")
 
@@ -41,6 +43,7 @@ class Segment:
         arrays: Their vectors, memory-mapped.
         keys: [n] their row ids, rising.
         checksum: CRC-32 of all files but the vectors' values, which take too long to read.
+        version: Version of the table that they were copied from.
     """
 
     name: str
@@ -48,6 +51,12 @@ class Segment:
     arrays: StoredArrays
     keys: Keys
     checksum: int
+    version: int
+
+    @property
+    def listed(self) -> Listed:
+        """What ``segments.json`` says of this segment."""
+        return self.name, self.checksum, self.version
 
     @cached_property
     def vectors(self) -> MultiVectors:
@@ -61,23 +70,26 @@ class Segment:
         return as_multi_vectors(self.arrays, self.folder / self.name)
 
     @classmethod
-    def write(cls, folder: Path, name: str, keys: Keys, parts: Iterable[MultiVectors]) -> Self:
+    def write(
+        cls, folder: Path, name: str, keys: Keys, parts: Iterable[MultiVectors], version: int
+    ) -> Self:
         """Write a segment; its files appear whole."""
         from bagformer_cli.vectors.storage import write_vectors
 
         write_vectors(folder / name, parts)
         with atomic_file(_keys_file(folder, name)) as temporary, open(temporary, "wb") as out:
             np.save(out, keys)
-        return cls.open(folder, name, _checksum(folder, name))
+        return cls.open(folder, name, _checksum(folder, name), version)
 
     @classmethod
-    def open(cls, folder: Path, name: str, checksum: int) -> Self:
+    def open(cls, folder: Path, name: str, checksum: int, version: int) -> Self:
         """Open and check a segment.
 
         Args:
             folder: The folder of all segments.
             name: The segment's name.
             checksum: The checksum when it was written.
+            version: The version of the table that it was copied from.
 
         Raises:
             InputError, OSError, ValueError, EOFError: It is missing or damaged.
@@ -89,7 +101,7 @@ class Segment:
             raise ValueError(f"{name}: row ids")
         if _checksum(folder, name) != checksum:
             raise ValueError(f"{name}: checksum")
-        opened = cls(name, folder, open_arrays(folder / name, len(keys)), keys, checksum)
+        opened = cls(name, folder, open_arrays(folder / name, len(keys)), keys, checksum, version)
         if opened.arrays.codebook is not None:
             _ = opened.vectors  # whether the codebook can be read
         return opened

@@ -3,20 +3,21 @@
 The copy is derived from a table (``source``) and follows its versions. New rows are appended as a
 segment; deleted and replaced rows are masked. It can be deleted at any time::
 
-    table                     files in the cache's folder
-    row id  product           segments.json          {"segments": [["segment-a1", CRC-32], …]}
-      3     p1  replaced      segment-a1/            values, offsets, scales (vectors/storage.py)
-      5     p2                segment-a1.keys.npy    row ids 3, 5, 7
-      7     p3  deleted       segment-b2/
-      9     p1  new           segment-b2.keys.npy    row id 9
-                              tokens/                centroids of the first segments (centroids.py)
+    table, version 6                     files in the cache's folder
+    row id  product  written in version  segments.json        [["segment-a1", CRC-32, 4], …]
+      3     p1       5                   segment-a1/          vectors, as of version 4
+      5     p2       2                   segment-a1.keys.npy  row ids 3, 5, 7
+      7     p3       deleted             segment-b2/          vectors, as of version 6
+                                         segment-b2.keys.npy  row id 3
+                                         tokens/              centroids (centroids.py)
 
     position   0      1     2      3        place in all segments, one after the other
-    keys       3      5     7      9
-    alive      False  True  False  True     at the table's version: rows 3 and 7 are gone
+    keys       3      5     7      3
+    alive      False  True  False  True     0: p1 was written after version 4; 2: p3 is gone
 
-A row id is never used for two contents: a product that is written again gets a new one. A segment's
-name is never used twice, so centroids computed from one segment cannot be taken for another's.
+A product that is written again keeps its row id, so the table's version in which each row was
+written decides whether a copy is still right. A segment's name is never used twice, so centroids
+computed from one segment cannot be taken for another's.
 
 A damaged cache is found when it is opened (``segments.py``), and copied from the table again.
 
@@ -40,7 +41,7 @@ from numpy.typing import NDArray
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import write_text
-from bagformer_cli.index.segments import Keys, Segment
+from bagformer_cli.index.segments import Keys, Listed, Segment
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.runtime.scan import scan as scan_in_numpy
@@ -79,8 +80,11 @@ class Source(Protocol):
     def version(self) -> int:
         """Return the table's version."""
 
-    def keys(self) -> Keys:
-        """Return the row ids of all rows that have vectors, rising."""
+    def keys(self) -> tuple[Keys, NDArray[np.int64]]:
+        """Return the row ids of all rows that have vectors, rising, and when they were written.
+
+        The latter are versions of the table.
+        """
 
     def vectors(self, keys: Keys) -> Iterator[MultiVectors]:
         """Yield the vectors of rows, in order, a part at a time."""
@@ -106,7 +110,9 @@ class VectorCache:
         self._centroids: CentroidIndex | None = None
         self._centroids_read = False
         self._order = np.zeros(0, np.int64)  # positions by rising row id
-        self._version = -1
+        self._copied = np.zeros(0, np.int64)  # the table's version that each position is a copy of
+        self.version = -1
+        """Version of the table that ``alive`` belongs to."""
 
     @property
     def names(self) -> list[str]:
@@ -118,20 +124,33 @@ class VectorCache:
     def update(self, progress: Progress = SILENT) -> None:
         """Bring the cache to the table's version."""
         version = self.source.version()
-        if version == self._version:
+        if version == self.version:
             return
-        wanted = self.source.keys()
+        wanted, written = self.source.keys()
         if not self._load():
             progress.warn(
                 tr("The vector cache is damaged; it is copied from the index again: {path}",
                    path=self.folder)
             )  # fmt: skip
-        if len(np.setdiff1d(wanted, self.keys, assume_unique=True)):
+        if not np.isin(wanted, self.keys[self._right(wanted, written)]).all():
             with self._locked():
                 self._load()  # another process may have copied them meanwhile
-                self._extend(wanted, progress)
-        self.alive = np.isin(self.keys, wanted, assume_unique=True)
-        self._version = version
+                self._extend(wanted, written, version, progress)
+        self.alive = self._right(wanted, written)
+        self.version = version
+
+    def _right(self, wanted: Keys, written: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which positions hold the vectors of rows that are there, as they were last written.
+
+        Args:
+            wanted: [m] row ids of the table, rising.
+            written: [m] the version in which each was last written.
+        """
+        if not len(wanted):
+            return np.zeros(len(self.keys), np.bool_)
+        at = np.minimum(np.searchsorted(wanted, self.keys), len(wanted) - 1)
+        right: NDArray[np.bool_] = (wanted[at] == self.keys) & (written[at] <= self._copied)
+        return right
 
     def _load(self) -> bool:
         """Map the segments that ``segments.json`` lists, if they are others than those open.
@@ -142,7 +161,7 @@ class VectorCache:
         while True:
             listed = self._listed()
             if listed is not None:
-                if listed == [(segment.name, segment.checksum) for segment in self.segments]:
+                if listed == [segment.listed for segment in self.segments]:
                     return True
                 with suppress(InputError, OSError, ValueError, EOFError):
                     self._set(_opened(self.folder, listed))
@@ -152,13 +171,14 @@ class VectorCache:
             self._set([])
             return False
 
-    def _listed(self) -> list[tuple[str, int]] | None:
-        """Read names and checksums from ``segments.json``; None if the file is damaged."""
+    def _listed(self) -> list[Listed] | None:
+        """Read what ``segments.json`` says of each segment; None if the file is damaged."""
         try:
             listed = json.loads((self.folder / SEGMENTS).read_text("utf-8"))["segments"]
-            if all(isinstance(one, str) for one in listed):  # of a version without checksums
+            if all(isinstance(one, str) or len(one) == 2 for one in listed):  # of an older version
                 return []
-            return [(str(name), int(checksum)) for name, checksum in listed]
+            found = [(str(name), int(crc), int(version)) for name, crc, version in listed]
+            return found if all(0 <= version < 1 << 62 for *_, version in found) else None
         except FileNotFoundError:
             return []
         except (OSError, ValueError, KeyError, TypeError):
@@ -167,15 +187,20 @@ class VectorCache:
     def _set(self, segments: list[Segment]) -> None:
         self.segments = segments
         self.keys = np.concatenate([NO_KEYS, *(s.keys for s in segments)])
+        versions = [np.full(len(s.keys), s.version) for s in segments]
+        self._copied = np.concatenate([np.zeros(0, np.int64), *versions])
         self._order = np.argsort(self.keys, kind="stable")
         self._centroids_read = False
 
-    def _extend(self, wanted: Keys, progress: Progress) -> None:
+    def _extend(
+        self, wanted: Keys, written: NDArray[np.int64], version: int, progress: Progress
+    ) -> None:
         """Copy new rows into a new segment; all rows if there are many segments or dead rows."""
-        new = np.setdiff1d(wanted, self.keys, assume_unique=True)
+        right = self._right(wanted, written)
+        new = np.setdiff1d(wanted, self.keys[right], assume_unique=True)
         if not len(new):
             return
-        dead = len(self.keys) - len(np.intersect1d(self.keys, wanted, assume_unique=True))
+        dead = np.count_nonzero(~right)
         rewrite = len(self.names) >= MAX_SEGMENTS or dead > MAX_DEAD_SHARE * len(self.keys)
         keys = wanted if rewrite else new
         name = f"segment-{uuid.uuid4().hex[:12]}"
@@ -186,11 +211,11 @@ class VectorCache:
                     yield part
                     task.advance(len(part))
 
-            written = Segment.write(self.folder, name, keys, parts())
-        segments = [written] if rewrite else [*self.segments, written]
+            copied = Segment.write(self.folder, name, keys, parts(), version)
+        segments = [copied] if rewrite else [*self.segments, copied]
         # A reader sees the old list or the new one. Old segments are deleted after that; who has
         # them mapped keeps them.
-        listed = [(segment.name, segment.checksum) for segment in segments]
+        listed = [segment.listed for segment in segments]
         write_text(self.folder / SEGMENTS, json.dumps({"segments": listed}))
         self._set(segments)
         self._delete_all_but(self.names)
@@ -272,11 +297,11 @@ class VectorCache:
         )
 
     def positions(self, keys: Keys) -> NDArray[np.int64]:
-        """Return the position of each row, −1 for a row that is not in the cache."""
+        """Return the last position of each row, −1 for a row that is not in the cache."""
         if not len(self.keys):
             return np.full(len(keys), -1, np.int64)
-        order = np.searchsorted(self.keys, keys, sorter=self._order)
-        found = self._order[np.minimum(order, len(self.keys) - 1)]
+        order = np.searchsorted(self.keys, keys, side="right", sorter=self._order) - 1
+        found = self._order[np.maximum(order, 0)]
         return np.where(self.keys[found] == keys, found, -1)
 
     def eligible(self, keys: Keys | None) -> NDArray[np.bool_]:
@@ -373,13 +398,16 @@ class VectorCache:
         return MultiVectors.concatenate(parts).select(torch.from_numpy(inverse))
 
 
-def _opened(folder: Path, listed: Sequence[tuple[str, int]]) -> list[Segment]:
+def _opened(folder: Path, listed: Sequence[Listed]) -> list[Segment]:
     """Open segments, and check that they fit each other."""
-    segments = [Segment.open(folder, name, checksum) for name, checksum in listed]
+    segments = [Segment.open(folder, *one) for one in listed]
     kinds = {(segment.arrays.storage, segment.arrays.dim) for segment in segments}
-    keys = np.concatenate([NO_KEYS, *(segment.keys for segment in segments)])
-    if len(kinds) > 1 or len(np.unique(keys)) < len(keys):
+    if len(kinds) > 1:
         raise ValueError(SEGMENTS)
+    for version in {segment.version for segment in segments}:  # of other versions rows may recur
+        keys = np.concatenate([one.keys for one in segments if one.version == version])
+        if len(np.unique(keys)) < len(keys):
+            raise ValueError(SEGMENTS)
     return segments
 
 

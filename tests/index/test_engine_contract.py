@@ -157,7 +157,11 @@ def test_a_wrong_filter_is_named(engine: Engine, where: str, says: str) -> None:
         engine.count(where)
 
 
-def test_an_upsert_replaces(engine: Engine) -> None:
+@pytest.mark.parametrize("searched", [False, True])
+def test_an_upsert_replaces(engine: Engine, searched: bool) -> None:
+    if searched:  # a cache holds the old vectors
+        engine.optimize()
+        assert len(found(engine)) == 30
     assert engine.upsert(rows([5, 6, 41], seed=7)) == 2
     assert engine.count() == 41
     names = found(engine)

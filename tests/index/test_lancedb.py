@@ -189,9 +189,49 @@ def test_products_without_a_side_are_added_to_others(tmp_path: Path, dim: int) -
     assert {row["id"] for row in made.fetch(keys, ["id"])} == expected
 
 
+def fast_score(engine: LanceEngine, name: str, method: Any = "exact") -> float:
+    """The score of one product, after any first stage."""
+    result = engine.recall("image", query(), 1, f"id = '{name}'", method, candidates=1)
+    scores = result.scores
+    if not result.final:
+        scores = engine.late_interaction("image", query(), result.keys)
+    return float(scores[0][0])
+
+
+def wanted_score(name: str, seed: int) -> float:
+    return float((query().tensors.values @ embeddings([name], seed)[0].T).amax(1).sum())
+
+
+def test_a_product_that_is_written_again_has_its_new_vectors(engine: LanceEngine) -> None:
+    """LanceDB keeps the row id of such a product, and the cache holds its old vectors."""
+    engine.optimize()
+    assert fast_score(engine, "p5") == pytest.approx(wanted_score("p5", 0), abs=1e-5)
+    for seed in range(1, 14):  # more often than a cache has segments
+        engine.upsert(rows([5, 6], seed=seed))
+        for one in (engine, LanceEngine.open(engine.uri)):
+            for method in ("vector", "exact"):
+                score = fast_score(one, "p5", method)
+                assert score == pytest.approx(wanted_score("p5", seed), abs=1e-5)
+        assert len(found(engine)) == len(set(found(engine)))
+    engine.optimize()
+    assert fast_score(engine, "p6") == pytest.approx(wanted_score("p6", 13), abs=1e-5)
+    assert fast_score(engine, "p7") == pytest.approx(wanted_score("p7", 0), abs=1e-5)
+    assert engine.cache("image").alive.sum() == len(found(engine))
+
+
+def test_a_snapshot_keeps_the_old_vectors_of_a_product(engine: LanceEngine) -> None:
+    snapshot = engine.snapshot("image")
+    assert isinstance(snapshot, LanceEngine)
+    engine.upsert(rows([5], seed=1))
+    assert fast_score(engine, "p5") == pytest.approx(wanted_score("p5", 1), abs=1e-5)
+    assert fast_score(snapshot, "p5") == pytest.approx(wanted_score("p5", 0), abs=1e-5)
+
+
 @pytest.mark.parametrize(
-    "names", [[["../elsewhere", 1]], [["/tmp", 1]], [["segment-x", 1]], [3], "segments", 3]
-)
+    "names",
+    [[["../elsewhere", 1, 1]], [["/tmp", 1, 1]], [["segment-x", 1, 1]], [["segment-x", 1]], [3],
+     [["segment-x", 1, -1]], [["segment-x", 1, 1e300]], "segments", 3],
+)  # fmt: skip
 def test_names_in_a_cache_are_no_paths(engine: LanceEngine, names: Any) -> None:
     expected = found(engine)
     folder = engine.cache("image").folder
@@ -393,7 +433,7 @@ DAMAGES: dict[str, Callable[[Path, str], object]] = {
     ),
     "list": lambda folder, name: (folder / "segments.json").write_text("{"),
     "another folder": lambda folder, name: (folder / "segments.json").write_text(
-        '{"segments": [["../../elsewhere", 0]]}'
+        '{"segments": [["../../elsewhere", 0, 1]]}'
     ),
 }
 
@@ -413,12 +453,16 @@ def test_a_damaged_cache_is_made_again_with_a_remark(engine: LanceEngine, damage
     assert found(LanceEngine.open(engine.uri)) == before
 
 
+@pytest.mark.parametrize("checksums", [False, True])
 def test_a_cache_that_is_gone_or_of_an_earlier_version_is_made_without_a_remark(
-    engine: LanceEngine,
+    engine: LanceEngine, checksums: bool
 ) -> None:
     before, said = found(engine), Remarks()
     cache = engine.cache("image")
-    listed = {"segments": cache.names}  # without checksums
+    # Without checksums, or without the versions that the segments are copies of.
+    listed = {"segments": [list(one.listed[:2]) for one in cache.segments]}
+    if not checksums:
+        listed = {"segments": cache.names}
     (cache.folder / "segments.json").write_text(json.dumps(listed))
     again = LanceEngine.open(engine.uri)
     again.updated_cache("image", said)
