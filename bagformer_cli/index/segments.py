@@ -55,7 +55,7 @@ class Segment:
 
     @property
     def listed(self) -> Listed:
-        """What ``segments.json`` says of this segment."""
+        """Entry of this segment in ``segments.json``."""
         return self.name, self.checksum, self.version
 
     @cached_property
