@@ -102,8 +102,8 @@ class SearchService:
         hit = next(iter(found), None)
         if hit is None or hit.thumbnail is None:
             raise InputError(tr("The index has no image of this product."), found=product)
-        image = self.index.encode([hit.thumbnail], images=True).vectors[0]
-        vectors = self.index.encode([title]).vectors[0]
+        image = self.index.encode([hit.thumbnail], images=True).tensors[0]
+        vectors = self.index.encode([title]).tensors[0]
         explained = explain_score(encoder.model, title, vectors.values, image.values)
         scale = Scale.of(explained.parts)
         return {
