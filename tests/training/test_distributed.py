@@ -99,6 +99,18 @@ def test_another_launcher_without_torchrun_is_refused(monkeypatch: pytest.Monkey
     assert caught.value.exit_code == 2
 
 
+def test_more_processes_than_cards_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nccl would refuse two processes on one card with a message about its internals."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="more processes than GPUs") as caught:
+        join_process_group()
+    assert (caught.value.found, caught.value.expected) == ("2", "at most 1")
+    assert "CUDA_VISIBLE_DEVICES" in str(caught.value.hint)
+
+
 def test_training_processes_is_the_required_world_size() -> None:
     SINGLE_PROCESS.require_world_size(None)
     SINGLE_PROCESS.require_world_size(1)
