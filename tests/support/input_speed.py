@@ -53,10 +53,10 @@ def main() -> None:
             lambda seed, image=image: random_resized_crop(image, SIZE, Random(seed), (0.5, 1.0))  # type: ignore[misc]
         )
         whole = milliseconds(lambda seed, image=image: augment(image, SIZE, Random(seed)))  # type: ignore[misc]
-        print(
-            f"{side} x {side}, {len(data) / 1e3:.0f} KB: decode {decoding:.1f} ms, "
-            f"crop {crop:.1f} ms, flip and RandAugment {whole - crop:.1f} ms: {1e3 / (decoding + whole):.0f} pairs/s"
-        )
+        rest = whole - crop
+        print(f"{side} x {side}, {len(data) / 1e3:.0f} KB: decode {decoding:.1f} ms,", end=" ")
+        print(f"crop {crop:.1f} ms, flip and RandAugment {rest:.1f} ms,", end=" ")
+        print(f"{1e3 / (decoding + whole):.0f} pairs/s")
 
 
 if __name__ == "__main__":
