@@ -10,6 +10,7 @@ import math
 import os
 import stat
 import tokenize
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 # A pipe that nobody writes to would block `open` itself. Regular files ignore the flag.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
+_SMALL_ZIP, _MOST_RATIO = 64 << 20, 200
+"""Bytes to which any zip file may unpack; beyond, how many times larger than itself. Spreadsheets
+shrink to a tenth or a twentieth, arrays of numbers hardly."""
 _MOST_SHOWN = 500  # characters of a name in a message: a cell may hold a whole file in base64
 
 
@@ -103,6 +107,50 @@ def load_array(path: str | Path, *, mapped: bool = False, writable: bool = False
         stream.seek(0)
         array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
         return array
+
+
+def require_moderate_zip(
+    packed: zipfile.ZipFile, path: object, most: int | None = None, hint: str | None = None
+) -> None:
+    """Check that a zip file does not unpack to a multiple that no data has.
+
+    Zeros shrink to a thousandth. So some megabytes of a stranger's could fill the memory.
+
+    Args:
+        packed: The open file. :mod:`zipfile` unpacks no more of a part than its entry says.
+        path: The file, for the message.
+        most: Bytes that it may unpack to; None: only the ratio is checked.
+        hint: What to do.
+
+    Raises:
+        InputError: It unpacks to more than ``most``, or to more than 200 times its size.
+    """
+    size = 0
+    if packed.fp is not None:
+        at = packed.fp.tell()
+        size = packed.fp.seek(0, os.SEEK_END)
+        packed.fp.seek(at)
+    require_moderate(sum(one.file_size for one in packed.infolist()), size, path, most, hint)
+
+
+def require_moderate(
+    unpacked: int, size: int, path: object, most: int | None = None, hint: str | None = None
+) -> None:
+    """Check that a file of ``size`` bytes does not unpack to a multiple that no data has.
+
+    Raises:
+        InputError: It does; see :func:`require_moderate_zip`.
+    """
+    limit = max(_SMALL_ZIP, _MOST_RATIO * size)
+    limit = limit if most is None else min(limit, most)
+    if unpacked > limit:
+        raise InputError(
+            tr("The file unpacks to too much."),
+            where=shown(str(path)),
+            found=tr("{n} MB", n=unpacked >> 20),
+            expected=tr("at most {n} MB", n=limit >> 20),
+            hint=hint,
+        )
 
 
 def require_plain_folder(folder: str | Path) -> None:

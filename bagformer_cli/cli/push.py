@@ -38,6 +38,7 @@ def push(
     """Check, upload, print the address."""
     from bagformer_cli.hub import is_hub_name, upload
     from bagformer_cli.models.runs import find_checkpoint
+    from bagformer_cli.opening import require_plain_folder
     from bagformer_cli.runtime.folder import is_exported, read_manifest
 
     if not is_hub_name(name) or "/" not in name:
@@ -52,6 +53,7 @@ def push(
 
         place = find_checkpoint(folder)
         check_model_folder(place)
+    require_plain_folder(place)  # the hub's client follows links, wherever they lead
     address = upload(place, name, private=private)
     report = {"folder": str(place), "name": name, "address": address}
     labels = {"folder": tr("model folder"), "name": tr("name"), "address": tr("address")}

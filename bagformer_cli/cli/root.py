@@ -21,6 +21,7 @@ from bagformer_cli.cli.failures import UsageError, to_error
 from bagformer_cli.cli.help import Rows
 from bagformer_cli.cli.main import INTERRUPTED
 from bagformer_cli.cli.printable import discard_output, is_broken
+from bagformer_cli.cli.signals import signals_interrupt
 from bagformer_cli.messages import tr
 
 CLOSED_PIPE = 141  # the exit code that a shell gives for SIGPIPE
@@ -106,8 +107,9 @@ def run(arguments: Sequence[str]) -> int:
     code = 1
     try:
         try:
-            code = _run(list(arguments))
-            sys.stdout.flush()
+            with signals_interrupt():
+                code = _run(list(arguments))
+                sys.stdout.flush()
         except BrokenPipeError:
             if not is_broken(sys.stdout):
                 raise

@@ -16,12 +16,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bagformer_cli.data.byte_ranges import ByteRange, Line, decode_line
 from bagformer_cli.data.positives import Positives
 from bagformer_cli.data.store.split import Split
-from bagformer_cli.errors import DataError, cannot_read
+from bagformer_cli.errors import DataError
 from bagformer_cli.messages import tr
 
 SETTING = "data.hard_negatives"
+MOST_NEGATIVES = 1000
+"""Of one title: all titles have as many places as the title with the most."""
 
 
 def read_negatives(path: Path, split: Split) -> NDArray[np.int64]:
@@ -61,28 +64,44 @@ def read_negatives(path: Path, split: Split) -> NDArray[np.int64]:
 
 def _lines(path: Path) -> Iterator[tuple[int, int, list[int]]]:
     """Yield line number, query id and image ids of each line."""
-    try:
-        with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, *_fields(line, f"{SETTING}: {path}:{number}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise cannot_read(path, error) from error
+    first: dict[int, int] = {}
+    for number, line in enumerate(ByteRange(path).lines(), 1):
+        if line.blank:
+            continue
+        where = f"{SETTING}: {path}:{number}"
+        query, negatives = _fields(line, where)
+        if first.setdefault(query, number) != number:
+            raise DataError(
+                tr("The id {id} occurs twice.", id=query),
+                where=where,
+                found=tr("first in {place}", place=f"{path}:{first[query]}"),
+            )
+        yield number, query, negatives
 
 
-def _fields(line: str, where: str) -> tuple[int, list[int]]:
+def _fields(line: Line, where: str) -> tuple[int, list[int]]:
+    found = line.raw[:80].decode("utf-8", "replace").strip()
     try:
-        content = json.loads(line)
+        content = json.loads(decode_line(line.content))
         query, negatives = content["query_id"], content["negatives"]
         if all(type(number) is int for number in (query, *negatives)):
-            return query, list(negatives)
+            if len(negatives) <= MOST_NEGATIVES:
+                return query, list(negatives)
+            found = tr("{n} negatives", n=len(negatives))
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
+    except DataError as error:
+        error.where = where
+        raise
     raise DataError(
         tr("This line is not a title with its hard negatives."),
         where=where,
-        found=line.strip()[:80],
-        expected='{"query_id": 7, "negatives": [31, 4]}',
+        found=found,
+        expected=tr(
+            "{example}, with at most {n} negatives",
+            example='{"query_id": 7, "negatives": [31, 4]}',
+            n=MOST_NEGATIVES,
+        ),
     )
 
 

@@ -20,6 +20,7 @@ import hashlib
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, time, timedelta
@@ -31,16 +32,21 @@ from typing import IO, Any
 from bagformer_cli.data.byte_ranges import Line, file_stamp
 from bagformer_cli.data.columns import LOOKED_AT, are_headings
 from bagformer_cli.data.csv_cells import Row
-from bagformer_cli.data.workbook_xml import Merged, sheet_notes
+from bagformer_cli.data.workbook_xml import Merged, find_unsafe_part, sheet_notes
 from bagformer_cli.errors import DataError, InputError, listed
 from bagformer_cli.files import atomic_file, cache_folder, sha256_of
 from bagformer_cli.messages import tr
-from bagformer_cli.opening import open_regular
+from bagformer_cli.opening import open_regular, require_moderate_zip
 
 ENDINGS = {".xlsx", ".xlsm"}
 MOST_ROWS, MOST_COLUMNS = 1_048_576, 16_384  # Excel's own limits
 MOST_BYTES = 4 << 30
 """Size limit of the unpacked workbook: a zip file of some megabytes can unpack to terabytes."""
+MOST_TEXT, MOST_ROW_TEXT = 1 << 30, 32 << 20
+"""Characters of a sheet, and of one row. The workbook stores a text once, and each cell that shows
+it takes a few bytes; so a small file can hold a sheet of terabytes."""
+MOST_CELLS, MOST_REPEATED = 100_000_000, 20 * MOST_ROWS
+"""Cells of a sheet, with the empty ones left of a row's last cell; cells that merged ones fill."""
 _SURE_DIGITS = 10**15  # Excel stores 15 digits of a number
 _KEPT_FILES = 16
 _VERSION = 2  # of the rows in the cache
@@ -221,34 +227,30 @@ _DAMAGED = (None, errno.EINVAL)
 
 
 def _check_zip(path: Path, stream: IO[bytes]) -> None:
-    """Refuse what is no workbook, before it is read.
+    """Refuse what is no workbook, or unpacks to too much, before it is read.
 
     Raises:
-        InputError: It is no zip file, it has a password, or it unpacks to too much.
+        InputError: It is no zip file, it has a password, or it would fill the memory.
     """
     head = stream.read(8)
     if head == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":  # the container of .xls and of passwords
         raise _not_a_workbook(path, tr("an .xls file, or a workbook with a password"))
     try:
         with zipfile.ZipFile(stream) as packed:
-            size = sum(one.file_size for one in packed.infolist())
-            names = packed.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
+            if "xl/workbook.xml" not in packed.namelist():
+                raise _not_a_workbook(path, tr("a zip file without a workbook"))
+            require_moderate_zip(packed, path, MOST_BYTES, tr("Save the sheet as CSV (UTF-8)."))
+            wrong = find_unsafe_part(packed)
+            if wrong is not None:
+                raise _not_a_workbook(path, wrong)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError, EOFError) as error:
+        raise _not_a_workbook(path, error) from None
+    except RuntimeError as error:  # a part has a password
         raise _not_a_workbook(path, error) from None
     except OSError as error:
         if error.errno not in _DAMAGED:
             raise
         raise _not_a_workbook(path, tr("a part of it is damaged")) from error
-    if "xl/workbook.xml" not in names:
-        raise _not_a_workbook(path, tr("a zip file without a workbook"))
-    if size > MOST_BYTES:
-        raise InputError(
-            tr("The workbook is too large."),
-            where=path,
-            found=tr("{n} MB", n=size >> 20),
-            expected=tr("at most {n} MB", n=MOST_BYTES >> 20),
-            hint=tr("Save the sheet as CSV (UTF-8)."),
-        )
     stream.seek(0)
 
 
@@ -290,17 +292,21 @@ class _Rows:
     def __init__(self, merged: Merged) -> None:
         self._begin = merged
         self._open: dict[int, tuple[int, str]] = {}  # column: last row, text
-        self._width = 0
+        self._width = self._cells = self._repeated = self._characters = 0
         self.long_number = ""
         self.wide_row = 0
 
     def lines(self, rows: Iterable[tuple[Any, ...]], path: Path) -> Iterator[str]:
         """Write the rows as JSON arrays; empty rows at the end are left out."""
+        from openpyxl.cell.read_only import EMPTY_CELL
+
         blank = 0
         for number, row in enumerate(rows, 1):
             if number > MOST_ROWS or len(row) > MOST_COLUMNS:
                 raise _not_a_workbook(path, tr("more rows or columns than Excel has"))
-            cells = self._merge([self._text(cell) for cell in row], number)
+            cells = ["" if cell is EMPTY_CELL else self._text(cell) for cell in row]
+            cells = self._merge(cells, number)
+            self._require_moderate(len(row), cells, number, path)
             while cells and not cells[-1].strip():
                 cells.pop()
             if not cells:
@@ -313,6 +319,23 @@ class _Rows:
             yield "[]\n" * blank + json.dumps(cells[: self._width], ensure_ascii=False) + "\n"
             blank = 0
 
+    def _require_moderate(self, width: int, cells: list[str], number: int, path: Path) -> None:
+        """Count a row; refuse the sheet if it is much longer than any that a person made."""
+        in_row = sum(map(len, cells))
+        self._cells += width
+        self._characters += in_row
+        counts = (self._cells, self._repeated, in_row, self._characters)
+        most = (MOST_CELLS, MOST_REPEATED, MOST_ROW_TEXT, MOST_TEXT)
+        if any(count > limit for count, limit in zip(counts, most, strict=True)):
+            names = (tr("cells"), tr("merged cells"), tr("characters in one row"), tr("characters"))
+            at = next(i for i in range(len(most)) if counts[i] > most[i])
+            raise InputError(
+                tr("The sheet is too large."),
+                where=f"{path.name}, {tr('row {n}', n=number)}",
+                found=f"{names[at]}: {counts[at]:,}",
+                expected=f"≤ {most[at]:,}",
+            )
+
     def _merge(self, cells: list[str], number: int) -> list[str]:
         """Repeat cells that are merged over several rows."""
         for column, (last, text) in list(self._open.items()):
@@ -321,8 +344,9 @@ class _Rows:
                 continue
             cells += [""] * (column + 1 - len(cells))
             cells[column] = cells[column] or text
+            self._repeated += 1
         for column, last in self._begin.get(number, ()):
-            if column < len(cells):
+            if column < len(cells) and cells[column]:
                 self._open[column] = (last, cells[column])
         return cells
 

@@ -76,7 +76,8 @@ class LanceEngine(Engine):
     @classmethod
     def open(cls, uri: str) -> Self:
         """Open an index."""
-        return cls(uri, LanceTable.open(uri))
+        table = LanceTable.open(uri)
+        return cls(table.uri, table)
 
     @property
     def codebook(self) -> Codebook | None:

@@ -39,6 +39,7 @@ from bagformer_cli.index.lancedb_folder import (
     CODEBOOK,
     INCOMPLETE,
     TABLE,
+    UNKNOWN,
     WRITE_LOCK,
     already_exists,
     is_remote,
@@ -131,6 +132,7 @@ class LanceTable:
             InputError: There is no index here, or it is damaged.
         """
         if not is_remote(uri):
+            uri = _resolved(uri)
             path = Path(uri)
             if not path.exists():
                 near = nearest(path.name, _indexes_in(path.parent))
@@ -250,9 +252,16 @@ class LanceTable:
         if not is_remote(self.uri):
             return unfinished_sources(Path(self.uri))
         with lance_errors(self.uri):
-            if INCOMPLETE not in lancedb.connect(self.uri).list_tables().tables:
+            database = lancedb.connect(self.uri)
+            if INCOMPLETE not in database.list_tables().tables:
                 return set()
-            return set(_open_table(self.uri, INCOMPLETE).to_arrow()["source"].to_pylist())
+            try:
+                found = database.open_table(INCOMPLETE).to_arrow()
+            except (ValueError, RuntimeError, OSError) as error:
+                if not _is_missing(error):
+                    raise
+                return {UNKNOWN}  # the process was killed while it wrote or removed this table
+            return set(found["source"].to_pylist())
 
     def mark(self, source: str, *, unfinished: bool) -> None:
         """Store that a source is being added, or that it is complete."""
@@ -261,7 +270,7 @@ class LanceTable:
             return
         with lance_errors(self.uri):
             sources = self.unfinished_sources()
-            left = sources | {source} if unfinished else sources - {source}
+            left = sources | {source} if unfinished else sources - {source, UNKNOWN}
             database = lancedb.connect(self.uri)
             if left:
                 rows = pa.table({"source": pa.array(sorted(left), pa.string())})
@@ -357,6 +366,12 @@ class LanceTable:
             }
 
 
+def _resolved(uri: str) -> str:
+    """Follow links once, so that one which is turned to a new index does not mix the two."""
+    real = os.path.realpath(uri)
+    return uri if real == os.path.abspath(uri) else real
+
+
 def _is_whole(uri: str) -> bool:
     """Tell whether an address on shared storage holds a table, not a part of one.
 
@@ -367,11 +382,16 @@ def _is_whole(uri: str) -> bool:
     try:
         lancedb.connect(uri).open_table(TABLE)
     except (ValueError, FileNotFoundError) as error:
-        return "not found" not in str(error).lower()
+        return not _is_missing(error)
     return True
 
 
-def _open_table(uri: str, name: str = TABLE) -> Any:
+def _is_missing(error: Exception) -> bool:
+    """Tell whether LanceDB found no table, or not all of its files."""
+    return "not found" in str(error).lower()
+
+
+def _open_table(uri: str) -> Any:
     """Open a table of the ``lancedb`` library at its newest version.
 
     Raises:
@@ -379,9 +399,9 @@ def _open_table(uri: str, name: str = TABLE) -> Any:
     """
     with lance_errors(uri):
         try:
-            return lancedb.connect(uri).open_table(name)
+            return lancedb.connect(uri).open_table(TABLE)
         except (ValueError, FileNotFoundError) as error:
-            if "not found" in str(error).lower():
+            if _is_missing(error):
                 raise not_an_index(uri) from None
             raise
 

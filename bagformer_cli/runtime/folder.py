@@ -29,11 +29,13 @@ from typing import Any, Literal
 from bagformer_cli.errors import CheckpointError, listed
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import read_regular
 
 MANIFEST = "export.json"
 TEXT, IMAGE, CROSS = "text.onnx", "image.onnx", "cross.onnx"
 FILES = (MANIFEST, TEXT, IMAGE, "config.yaml", "vocab.txt", "lexicon.txt")
 VERSION = 1
+_MOST_BYTES = 1 << 20
 
 CrossInput = Literal["states", "ids"]
 
@@ -113,7 +115,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     _require_files(folder, FILES)
     try:
-        values: Any = json.loads((folder / MANIFEST).read_text("utf-8"))
+        values: Any = json.loads(read_regular(folder / MANIFEST, _MOST_BYTES))
         version = values["version"]
         if version != VERSION:
             raise CheckpointError(
@@ -124,7 +126,10 @@ def read_manifest(folder: Path) -> Manifest:
                 hint=tr("Export it again with this version, or update xmr."),
             )
         manifest = Manifest(**values)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        kinds = [type(value) for name, value in asdict(manifest).items() if name != "cross"]
+        if kinds != [str, int, int, str, int, int] or manifest.cross not in (None, "states", "ids"):
+            raise TypeError("a value of another type")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(
             tr("The file is damaged or incomplete."), where=folder / MANIFEST
         ) from error

@@ -19,7 +19,8 @@ from bagformer_cli.data.images import decode, resize
 from bagformer_cli.errors import CheckpointError, InputError, MissingDependencyError
 from bagformer_cli.inputs import Images, image_list, one_title, require_vectors, title_list
 from bagformer_cli.messages import tr
-from bagformer_cli.runtime.folder import CROSS, IMAGE, TEXT, Manifest, read_manifest
+from bagformer_cli.runtime.folder import CROSS, IMAGE, MANIFEST, TEXT, Manifest, read_manifest
+from bagformer_cli.runtime.graph_file import check_graph
 from bagformer_cli.runtime.vectors import Scores, maxsim
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.padding import pad_titles
@@ -149,12 +150,16 @@ class OnnxRetriever:
         image_at = np.arange(count) if len(pixels) > 1 else np.zeros(count, np.int64)
         text, mask = self._text_states(titles)
         parts = [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
-        image = np.concatenate([self._image.run(["states"], {"pixels": p})[0] for p in parts])
+        states = [_outputs(self._image, ["states"], {"pixels": p}, IMAGE)[0] for p in parts]
+        image = np.concatenate(states)
         scores = np.zeros(count, np.float32)
         for begin in range(0, count, BATCH):
             own, seen = text_at[begin : begin + BATCH], image_at[begin : begin + BATCH]
             feed = {"text_states": text[own], "text_mask": mask[own], "image_states": image[seen]}
-            scores[begin : begin + BATCH] = self._cross.run(["scores"], feed)[0]
+            (found,) = _outputs(self._cross, ["scores"], feed, CROSS)
+            if found.shape != (len(own),) or found.dtype.kind != "f":
+                raise _wrong_graph(CROSS, f"scores {list(found.shape)}")
+            scores[begin : begin + BATCH] = found
         return scores
 
     def _text_states(self, titles: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -162,7 +167,7 @@ class OnnxRetriever:
         feed = self._padded(titles)
         if self.manifest.cross == "ids":
             return feed["input_ids"], feed["attention_mask"]
-        states, mask = self._text.run(["states", "states_mask"], feed)
+        states, mask = _outputs(self._text, ["states", "states_mask"], feed, TEXT)
         return states, mask
 
     def bags(self, title: str) -> list[Bag]:
@@ -175,7 +180,7 @@ class OnnxRetriever:
 
     def run_texts(self, titles: Sequence[str]) -> EncodedArrays:
         """Encode one batch of checked titles: their vectors, and single vectors [n, D]."""
-        return _run(self._text, self._padded(titles))
+        return _run(self._text, self._padded(titles), self.manifest.dim, TEXT)
 
     def _padded(self, titles: Sequence[str]) -> dict[str, NDArray[Any]]:
         padded = pad_titles(self.titles(titles), self.titles.tokenizer.pad_id)
@@ -187,7 +192,7 @@ class OnnxRetriever:
 
     def run_images(self, pixels: NDArray[np.uint8]) -> EncodedArrays:
         """Encode one batch [n, S, S, 3] uint8: their vectors, and single vectors [n, D]."""
-        return _run(self._image, {"pixels": pixels})
+        return _run(self._image, {"pixels": pixels}, self.manifest.dim, IMAGE)
 
 
 def load(folder: str | Path, providers: Sequence[str] | None = None) -> OnnxRetriever:
@@ -210,6 +215,13 @@ def load(folder: str | Path, providers: Sequence[str] | None = None) -> OnnxRetr
     folder = Path(folder)
     manifest = read_manifest(folder)
     config = load_config(folder / "config.yaml", stored=True)
+    if (manifest.dim, manifest.image_size) != (config.model.embed_dim, config.image.size):
+        raise CheckpointError(
+            tr("The files of the exported model do not belong together."),
+            where=folder,
+            found=f"{MANIFEST}: dim {manifest.dim}, image_size {manifest.image_size}",
+            expected=f"config.yaml: {config.model.embed_dim}, {config.image.size}",
+        )
     tokenizer = Tokenizer.load(folder / "vocab.txt")
     titles = title_encoder(config, tokenizer, saved_lexicon(folder / "lexicon.txt"))
     return OnnxRetriever(folder, manifest, config, titles, providers)
@@ -228,6 +240,7 @@ def no_cross_encoder(folder: Path) -> CheckpointError:
 
 
 def _session(path: Path, providers: Sequence[str] | None) -> Any:
+    check_graph(path)
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -241,7 +254,7 @@ def _session(path: Path, providers: Sequence[str] | None) -> Any:
         cuda = "CUDAExecutionProvider"
         providers = [*([cuda] if cuda in known else []), "CPUExecutionProvider"]
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: its warnings speak of the graph's optimisation
+    options.log_severity_level = 4  # its errors are raised as well
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
     except Exception as error:  # the classes of its errors are not public
@@ -253,7 +266,50 @@ def _session(path: Path, providers: Sequence[str] | None) -> Any:
         ) from error
 
 
-def _run(session: Any, inputs: dict[str, Any]) -> EncodedArrays:
-    vectors, mask, cls = session.run(["vectors", "mask", "cls"], inputs)
+def _run(session: Any, inputs: dict[str, Any], dim: int, path: str) -> EncodedArrays:
+    """Run a graph, and check that its outputs are vectors of the n items.
+
+    Raises:
+        CheckpointError: It fails, or computes something else.
+    """
+    vectors, mask, cls = _outputs(session, ["vectors", "mask", "cls"], inputs, path)
+    n = len(next(iter(inputs.values())))
+    kinds = [one.dtype.kind for one in (vectors, mask, cls)]
+    shapes = f"vectors {list(vectors.shape)}, mask {list(mask.shape)}, cls {list(cls.shape)}"
+    if (
+        kinds != ["f", "b", "f"]
+        or vectors.ndim != 3
+        or (len(vectors), vectors.shape[2]) != (n, dim)
+        or mask.shape != vectors.shape[:2]
+        or cls.shape != (n, dim)
+    ):
+        raise _wrong_graph(path, shapes)
+    if not mask.any(axis=1).all():
+        raise _wrong_graph(path, tr("an item without a vector"))
     padded = vectors.astype(np.float32, copy=False)
     return EncodedArrays(Vectors.from_padded(padded, mask), cls.astype(np.float32, copy=False))
+
+
+def _outputs(
+    session: Any, names: list[str], inputs: dict[str, Any], path: str
+) -> list[NDArray[Any]]:
+    """Run a graph and return the named outputs.
+
+    Raises:
+        CheckpointError: It has no such outputs, or it fails.
+    """
+    try:
+        found: list[NDArray[Any]] = session.run(names, inputs)
+    except Exception as error:  # the classes of its errors are not public
+        raise _wrong_graph(path, str(error).strip().splitlines()[0][:200]) from error
+    return found
+
+
+def _wrong_graph(path: str, found: str) -> CheckpointError:
+    return CheckpointError(
+        tr("The graph of the exported model does not compute vectors."),
+        where=path,
+        found=found,
+        expected="vectors [n, M, D], mask [n, M], cls [n, D]",
+        hint=tr("Export the model again: xmr export onnx CHECKPOINT OUT/"),
+    )

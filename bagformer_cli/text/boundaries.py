@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from bagformer_cli.errors import DataError, InputError, listed
@@ -35,6 +34,8 @@ already know the cover that those costs prefer."""
 _TENSOR = "boundaries 1"
 """Name of the tensor. Change the number with the features."""
 _MOST_BYTES = 16 << 20
+_MOST_COST = 10**6
+"""Cost of 50 nats, more than any learned weight has: sums of a stranger's must stay in int32."""
 
 
 class Boundaries:
@@ -51,7 +52,8 @@ class Boundaries:
     @cached_property
     def costs(self) -> npt.NDArray[np.int32]:
         """[WEIGHTS], what each feature adds to the cost of a cut."""
-        return np.rint(-1000 * TRUST * self.weights.astype(np.float64)).astype(np.int32)
+        costs = np.rint(-1000 * TRUST * self.weights.astype(np.float64))
+        return np.clip(costs, -_MOST_COST, _MOST_COST).astype(np.int32)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -74,7 +76,7 @@ class Boundaries:
         content = read_regular(path, _MOST_BYTES)
         try:
             weights = load(content)[_TENSOR]
-        except (SafetensorError, KeyError, ValueError, TypeError):
+        except Exception:  # safetensors and numpy raise whatever comes
             weights = np.zeros(0)
         if weights.dtype != np.float16 or weights.shape != (WEIGHTS,):
             raise DataError(

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
+from bagformer_cli.opening import require_moderate_zip
 from bagformer_cli.vectors.kmeans import BLOCK, kmeans, nearest
 from bagformer_cli.vectors.stored_arrays import BITS, code_width
 
@@ -173,6 +174,7 @@ class Codebook:
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                require_moderate_zip(arrays.zip, "codebook")
                 centroids, edges, weights = (
                     torch.from_numpy(np.array(arrays[name], np.float32))
                     for name in ("centroids", "edges", "weights")

@@ -6,6 +6,7 @@ Shapes: n items, N vectors, D dimensions.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,7 +20,14 @@ from bagformer_cli.data.byte_ranges import ByteRange, decode_line
 from bagformer_cli.data.muge_lines import parse_id
 from bagformer_cli.errors import DataError, InputError, PathError, listed, shortened
 from bagformer_cli.messages import tr
-from bagformer_cli.opening import open_regular
+from bagformer_cli.opening import (
+    is_text,
+    load_array,
+    open_regular,
+    require_moderate,
+    require_moderate_zip,
+    require_plain_folder,
+)
 from bagformer_cli.text.characters import is_blank
 
 Side = Literal["text", "image"]
@@ -135,7 +143,7 @@ def _named(line: Mapping[str, Any], names: tuple[str, ...], example: str) -> str
 
 def _identity(value: Any, name: str) -> int | str:
     """Check an id: a whole number, or a text that is not blank."""
-    if isinstance(value, str) and not is_blank(value):
+    if isinstance(value, str) and not is_blank(value) and is_text(value):
         return value
     return parse_id(value, name)
 
@@ -167,6 +175,14 @@ def read_parquet(path: Path, side: Side) -> Iterator[Block]:
             file = pq.ParquetFile(stream)
             names = file.schema_arrow.names
             chosen = _column(names, ID_NAMES[side], path), _column(names, VECTOR_NAMES, path)
+            about = file.metadata
+            numbers = sum(
+                about.row_group(group).column(column).num_values
+                for group in range(about.num_row_groups)
+                for column in range(about.num_columns)
+                if about.schema.column(column).path.partition(".")[0] == chosen[1]
+            )  # equal values take no space in the file
+            require_moderate(4 * numbers, os.fstat(stream.fileno()).st_size, path)
             row = 0
             for batch in file.iter_batches(batch_size=BLOCK, columns=list(chosen)):
                 if batch.num_rows:
@@ -183,6 +199,7 @@ def read_lance(path: Path, side: Side) -> Iterator[Block]:
     if not path.is_dir():
         reason = "file" if path.exists() else "missing"
         raise PathError(tr("There is no Lance data set here."), path, reason)
+    require_plain_folder(path)
     try:
         table = lancedb.connect(str(path.parent)).open_table(path.stem)
         names = table.schema.names
@@ -288,6 +305,9 @@ def read_arrays(path: Path, side: Side) -> Iterator[Block]:
 
 def _npz(path: Path) -> dict[str, NDArray[Any]]:
     with open_regular(path) as stream, np.load(stream, allow_pickle=False) as found:
+        if not isinstance(found, np.lib.npyio.NpzFile):
+            raise ValueError("no zip file")
+        require_moderate_zip(found.zip, path)
         names = [name for name in ("ids", "vectors", "offsets") if name in found]
         return {name: found[name] for name in names}
 
@@ -298,8 +318,7 @@ def _npy(path: Path) -> dict[str, NDArray[Any]]:
     arrays = {}
     for name, file in files.items():
         if name == "vectors" or file.exists():
-            with open_regular(file) as stream:
-                arrays[name] = np.load(stream, allow_pickle=False)
+            arrays[name] = load_array(file)
     return arrays
 
 

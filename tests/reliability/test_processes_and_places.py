@@ -1,17 +1,15 @@
-"""F4, F7, F15, F18, F26, F27, F28: several processes, containers, places that cannot be written."""
+"""F4, F7, F15, F18, F26, F28: several processes, containers, places that cannot be written."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -329,83 +327,6 @@ def test_f26_threads_that_share_an_index_beside_a_writer_see_one_version(shop: S
         writer.communicate()
     assert searches >= 20
     assert failed == [], (len(failed), searches)
-
-
-# F27: object storage.
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("after", [1, 2, 4])
-def test_f27_a_killed_build_on_object_storage_says_that_it_is_unfinished(
-    model: Path, home: Path, after: int
-) -> None:
-    server_module = pytest.importorskip("moto.server")
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
-    env: dict[str, str | None] = {
-        "AWS_ENDPOINT": f"http://127.0.0.1:{port}", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ALLOW_HTTP": "true", "ALLOW_HTTP": "true", "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1",
-        "no_proxy": "127.0.0.1",
-    }  # fmt: skip
-    try:
-        boto3 = pytest.importorskip("boto3")
-        bucket = boto3.client(
-            "s3", endpoint_url=f"http://127.0.0.1:{port}", aws_access_key_id="a",
-            aws_secret_access_key="b", region_name="us-east-1",
-        )  # fmt: skip
-        bucket.create_bucket(Bucket="shop")
-        prefix = uuid.uuid4().hex  # moto keeps its buckets from one test to the next
-        place = f"s3://shop/{prefix}"
-        rows = [f"a{n},p{n % 10}.jpg,红裙{n}" for n in range(2000)]
-        (home / "many.csv").write_text("\n".join(["id,image,title", *rows]) + "\n", "utf-8")
-        build = ["index", "build", "many.csv", f"{place}/index", "--checkpoint", model,
-                 "--batch-size", 16]  # fmt: skip
-        whole = process(*build[:3], f"{place}/whole", *build[4:], cwd=home, env=env)
-        if whole.code:
-            pytest.skip(f"no build on this object storage: {whole.err[-200:]}")
-        started = subprocess.Popen(program(*build), cwd=home, env=environment(**env),
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                   start_new_session=True)  # fmt: skip
-        deadline = time.monotonic() + 120
-        while started.poll() is None and time.monotonic() < deadline:
-            found = bucket.list_objects_v2(Bucket="shop", Prefix=f"{prefix}/index/").get(
-                "Contents", []
-            )
-            if sum("/data/" in one["Key"] for one in found) >= after:
-                break
-            time.sleep(0.01)
-        if started.poll() is None:
-            os.killpg(started.pid, signal.SIGKILL)
-        started.wait()
-        info = process("index", "info", f"{place}/index", "--json", cwd=home, env=env)
-        assert_no_bug(info)
-        caught = info.code == 0 and 0 < info.json()["rows"] < 2000
-        if caught:
-            assert info.json()["unfinished"] is True
-            searched = process("search", "红", "--index", f"{place}/index", "--checkpoint", model,
-                            cwd=home, env=env)  # fmt: skip
-            assert re.search("unfinished|incomplete|missing|interrupted", searched.err)
-        again = built = process(*build, cwd=home, env=env)
-        if again.code:  # it is refused because there is something: then `add` finishes it
-            again = process("index", "add", "many.csv", f"{place}/index", cwd=home, env=env)
-        if "not an index of xmr" in again.err:
-            pytest.xfail(f"killed while its table was created: {built.err}")  # see the docs
-        assert again.code == 0, (built.err, again.err)
-        info = process("index", "info", f"{place}/index", "--json", cwd=home, env=env)
-        assert info.json()["rows"] == 2000
-        assert info.json()["unfinished"] is False
-        if not caught:
-            pytest.skip("the build was not caught in the middle")
-    finally:
-        server.stop()
 
 
 # F28: holes in the error net.
