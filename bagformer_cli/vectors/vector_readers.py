@@ -305,7 +305,7 @@ def read_arrays(path: Path, side: Side) -> Iterator[Block]:
 
 def _npz(path: Path) -> dict[str, NDArray[Any]]:
     with open_regular(path) as stream, np.load(stream, allow_pickle=False) as found:
-        if not isinstance(found, np.lib.npyio.NpzFile):
+        if not isinstance(found, np.lib.npyio.NpzFile) or found.zip is None:
             raise ValueError("no zip file")
         require_moderate_zip(found.zip, path)
         names = [name for name in ("ids", "vectors", "offsets") if name in found]
