@@ -331,7 +331,7 @@ class _Rows:
             at = next(i for i in range(len(most)) if counts[i] > most[i])
             raise InputError(
                 tr("The sheet is too large."),
-                where=f"{path.name}, {tr('row {n}', n=number)}",
+                where=tr("{path}, row {n}", path=path.name, n=number),
                 found=f"{names[at]}: {counts[at]:,}",
                 expected=f"≤ {most[at]:,}",
             )
