@@ -24,7 +24,7 @@ from bagformer_cli.messages import tr
 
 SETTING = "data.hard_negatives"
 MOST_NEGATIVES = 1000
-"""Of one title: all titles have as many places as the title with the most."""
+"""Limit of the negatives of a title: the longest list decides the width of the array of all."""
 
 
 def read_negatives(path: Path, split: Split) -> NDArray[np.int64]:

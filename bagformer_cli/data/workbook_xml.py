@@ -1,4 +1,4 @@
-"""What openpyxl does not do: find merged cells and lost formulas, refuse XML that fills the memory.
+"""Merged cells, lost formulas, and XML that would fill the memory: openpyxl finds none of them.
 
 openpyxl reads a part element by element and drops the content of a row or a text when it ends. So
 what one of them holds, and how many there are, decides about memory; both are counted before.
