@@ -120,7 +120,7 @@ def require_moderate_zip(
         packed: The open file. :mod:`zipfile` unpacks no more of a part than its entry says.
         path: The file, for the message.
         most: Bytes that it may unpack to; None: only the ratio is checked.
-        hint: What to do.
+        hint: The next step for the user, for the message.
 
     Raises:
         InputError: It unpacks to more than ``most``, or to more than 200 times its size.
