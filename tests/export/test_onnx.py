@@ -130,7 +130,7 @@ def test_other_folders_are_refused(bagwise: Made, tmp_path: Path) -> None:
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "text.onnx").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match=r"(?s)onnxruntime cannot open.*text\.onnx"):
+    with pytest.raises(CheckpointError, match=r"(?s)text\.onnx.*no graph that"):
         runtime.load(tmp_path)
     (tmp_path / "image.onnx").unlink()
     with pytest.raises(CheckpointError, match=r"(?s)incomplete.*image\.onnx"):
