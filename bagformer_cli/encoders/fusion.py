@@ -8,11 +8,72 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertModel
 
 from bagformer_cli.config import HeadConfig, TextConfig
 from bagformer_cli.encoders.states import States
+
+
+class CrossAttention(nn.MultiheadAttention):
+    """torch's cross-attention under the same names of weights, without its copies.
+
+    torch puts the sequence first and makes keys and values contiguous: with many image positions
+    these copies, in each layer and in the backward pass, are most of a layer's memory traffic.
+    """
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, None]:
+        """Attend from ``query`` [K, L, W] to ``key`` [K, P, W], which are the values as well.
+
+        Args:
+            query: Text states.
+            key: Image states.
+            value: The same tensor.
+            key_padding_mask: [K, P] bool, True for padding; None: every position counts.
+            need_weights: Unused; weights are never returned.
+            attn_mask: Unused.
+            average_attn_weights: Unused.
+            is_causal: Unused.
+
+        Returns:
+            [K, L, W], and None.
+        """
+        width, heads = self.embed_dim, self.num_heads
+        own, theirs = self.in_proj_weight[:width], self.in_proj_weight[width:]
+        own_bias, their_bias = self.in_proj_bias[:width], self.in_proj_bias[width:]
+        (pairs, length, _), positions = query.shape, key.shape[1]
+        q = F.linear(query, own, own_bias).view(pairs, length, heads, -1).transpose(1, 2)
+        both = F.linear(key, theirs, their_bias).view(pairs, positions, 2, heads, -1)
+        k, v = both.permute(2, 0, 3, 1, 4).unbind()  # [K, heads, P, W / heads] each
+        mask = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
+        dropout = self.dropout if self.training else 0.0
+        read = F.scaled_dot_product_attention(q, k, v, mask, dropout)
+        # The result lies in memory as torch's does, so that dropout draws the same masks for it.
+        rows = read.permute(2, 0, 1, 3).reshape(length, pairs, width)
+        return self.out_proj(rows).transpose(0, 1), None
+
+
+class FusionLayer(nn.TransformerDecoderLayer):
+    """torch's decoder layer with :class:`CrossAttention`."""
+
+    def __init__(self, width: int, heads: int, *arguments: Any, **options: Any) -> None:
+        super().__init__(width, heads, *arguments, **options)
+        own = self.multihead_attn
+        with torch.device("meta"):  # draws no random numbers: seeds give the weights they gave
+            lean = CrossAttention(width, heads, own.dropout, batch_first=True)
+        lean.load_state_dict(own.state_dict(), assign=True)
+        self.multihead_attn = lean
 
 
 class FusionEncoder(nn.Module):
@@ -38,7 +99,7 @@ class FusionEncoder(nn.Module):
             nn.Identity() if image_width == width else nn.Linear(image_width, width)
         )
         self.layers = nn.ModuleList(
-            nn.TransformerDecoderLayer(
+            FusionLayer(
                 width,
                 config.heads,
                 config.feed_forward,
