@@ -17,7 +17,7 @@ from bagformer_cli.encoders.states import States
 
 
 class CrossAttention(nn.MultiheadAttention):
-    """torch's cross-attention under the same names of weights, without its copies.
+    """Cross-attention with the weights and names of torch's, without its copies.
 
     torch puts the sequence first and makes keys and values contiguous: with many image positions
     these copies, in each layer and in the backward pass, are most of a layer's memory traffic.
@@ -65,7 +65,7 @@ class CrossAttention(nn.MultiheadAttention):
 
 
 class FusionLayer(nn.TransformerDecoderLayer):
-    """torch's decoder layer with :class:`CrossAttention`."""
+    """Decoder layer of torch with :class:`CrossAttention`."""
 
     def __init__(self, width: int, heads: int, *arguments: Any, **options: Any) -> None:
         super().__init__(width, heads, *arguments, **options)
