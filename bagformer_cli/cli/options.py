@@ -213,6 +213,23 @@ Device = Annotated[
         show_default=False,
     ),
 ]
+SearchedIndex = Annotated[
+    str | None,
+    typer.Option(
+        help=tr(
+            "A folder, s3://bucket/path, or qdrant://host:6333/collection. Default: index/, "
+            "or the index of the newest run."
+        ),
+        show_default=False,
+    ),
+]
+IndexModel = Annotated[
+    Path | None,
+    typer.Option(
+        help=tr("Model folder. Default: the model that the index was built with."),
+        show_default=False,
+    ),
+]
 Trust = Annotated[
     bool,
     typer.Option(

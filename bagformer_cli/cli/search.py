@@ -12,7 +12,14 @@ from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.failures import excluding_options
 from bagformer_cli.cli.formatting import format_value
 from bagformer_cli.cli.index import warn_incomplete
-from bagformer_cli.cli.options import Device, Runtime, Trust, warn_of_photos
+from bagformer_cli.cli.options import (
+    Device,
+    IndexModel,
+    Runtime,
+    SearchedIndex,
+    Trust,
+    warn_of_photos,
+)
 from bagformer_cli.errors import InputError, PathError, shell_word
 from bagformer_cli.messages import tr
 
@@ -44,16 +51,7 @@ def search(
     queries: Annotated[
         list[str] | None, typer.Argument(help=tr("One or more text queries."))
     ] = None,
-    index: Annotated[
-        str | None,
-        typer.Option(
-            help=tr(
-                "A folder, s3://bucket/path, or qdrant://host:6333/collection. Default: index/, "
-                "or the index of the newest run."
-            ),
-            show_default=False,
-        ),
-    ] = None,
+    index: SearchedIndex = None,
     image: Annotated[
         list[Path] | None,
         typer.Option(help=tr("Search by this image instead of by text."), show_default=False),
@@ -119,13 +117,7 @@ def search(
     profile: Annotated[
         bool, typer.Option("--profile", help=tr("Show what each stage did and its time."))
     ] = False,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            help=tr("Model folder. Default: the model that the index was built with."),
-            show_default=False,
-        ),
-    ] = None,
+    checkpoint: IndexModel = None,
     runtime: Runtime = "torch",
     trust: Trust = False,
     device: Device = None,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bagformer_cli.cli import bars, console
-from bagformer_cli.cli.app import App, Debug
+from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.index import warn_incomplete
-from bagformer_cli.cli.options import Device, Runtime, Trust
+from bagformer_cli.cli.options import Device, IndexModel, Runtime, SearchedIndex, Trust
 from bagformer_cli.errors import InputError, MissingDependencyError
 from bagformer_cli.messages import tr
 
@@ -35,16 +35,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
     )
 )
 def serve(
-    index: Annotated[
-        str | None,
-        typer.Option(
-            help=tr(
-                "A folder, s3://bucket/path, or qdrant://host:6333/collection. Default: index/, "
-                "or the index of the newest run."
-            ),
-            show_default=False,
-        ),
-    ] = None,
+    index: SearchedIndex = None,
     host: Annotated[
         str, typer.Option(help=tr("Address to listen on; 0.0.0.0: all networks."))
     ] = "127.0.0.1",
@@ -64,16 +55,11 @@ def serve(
     batch: Annotated[
         int, typer.Option(min=1, help=tr("Waiting searches that are run together at most."))
     ] = 32,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            help=tr("Model folder. Default: the model that the index was built with."),
-            show_default=False,
-        ),
-    ] = None,
+    checkpoint: IndexModel = None,
     runtime: Runtime = "torch",
     trust: Trust = False,
     device: Device = None,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Open the index, then serve until the process is stopped."""
@@ -107,7 +93,14 @@ def serve(
             )
         )
     address = f"http://{host if host != '0.0.0.0' else '127.0.0.1'}:{socket.getsockname()[1]}"
-    console.info(tr("Serving {index} at {address}. Ctrl-C stops.", index=index, address=address))
+    report = {"index": index, "address": address, "products": opened.engine.count()}
+    console.result(
+        report,
+        lambda: console.info(
+            tr("Serving {index} at {address}. Ctrl-C stops.", index=index, address=address)
+        ),
+    )
+    sys.stdout.flush()  # a program that started this one waits for the address
     run(SearchService(opened, limits), socket, key)
 
 

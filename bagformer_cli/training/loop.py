@@ -343,7 +343,10 @@ class Trainer:
                 "memory_mb": peak_memory_mb(self.model.device),
             },
         )
-        rates = {tr("pairs/s"): f"{speed:,.{0 if speed >= 10 else 1}f}", tr("waiting for data"): f"{waited:.0%}"}
+        rates = {
+            tr("pairs/s"): f"{speed:,.{0 if speed >= 10 else 1}f}",
+            tr("waiting for data"): f"{waited:.0%}",
+        }
         return rates | {
             LOSS_NAMES.get(name, name.removesuffix("_loss")): tr(
                 "{value} (random guess {guess})", value=f"{means[name]:.3f}", guess=f"{value:.2f}"
