@@ -94,7 +94,7 @@ class Report:
         queries: Q.
         build: Wall time of each step of building, in seconds; empty if the index existed.
         rows: One for each method.
-        beside: LanceDB's settings compared with our methods; empty without ``lancedb_lists``.
+        comparisons: LanceDB's settings compared with our methods; empty without ``lancedb_lists``.
     """
 
     items: int
@@ -103,7 +103,7 @@ class Report:
     queries: int
     build: dict[str, float]
     rows: list[Row]
-    beside: list[Comparison]
+    comparisons: list[Comparison]
 
 
 Search = Callable[[int], NDArray[Any]]

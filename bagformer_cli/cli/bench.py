@@ -283,14 +283,14 @@ def _show_index(report: dict[str, Any]) -> None:
         [tr("method"), tr("recall@10"), tr("p50, ms"), tr("p95, ms"), tr("× exact scan")],
         [[r["name"], r["recall"], r["p50"], r["p95"], r["faster"]] for r in report["rows"]],
     )
-    if report["beside"]:
+    if report["comparisons"]:
         console.table(
             [tr("LanceDB"), tr("recall@10"), tr("p50, ms"), tr("xmr at the same recall or more"),
              tr("recall@10"), tr("p50, ms"), tr("× LanceDB")],
             [
                 [r["theirs"], r["their_recall"], r["their_p50"], r["ours"], r["our_recall"],
                  r["our_p50"], r["faster"]]
-                for r in report["beside"]
+                for r in report["comparisons"]
             ],
         )  # fmt: skip
 

@@ -30,7 +30,7 @@ def test_every_method_is_measured_against_the_ten_exact_results(
     for row in report.rows:
         assert row.p50 <= row.p95
         assert row.faster == pytest.approx(exact.p50 / row.p50)
-    assert report.beside == []
+    assert report.comparisons == []
     assert bench.run(tmp_path, catalogue, queries=2).build == {}  # the index is used again
 
 
@@ -72,8 +72,8 @@ def test_lancedb_settings_are_tried_until_one_finds_what_ours_finds(
         "LanceDB's multi-vectors, nprobes 16, refine 10": pytest.approx(0.2),
         "LanceDB's multi-vectors, nprobes 32, refine 20": pytest.approx(1.0),
     }
-    assert [pair.theirs for pair in report.beside] == list(theirs)
-    assert all(pair.our_recall >= pair.their_recall for pair in report.beside)
+    assert [pair.theirs for pair in report.comparisons] == list(theirs)
+    assert all(pair.our_recall >= pair.their_recall for pair in report.comparisons)
 
 
 def test_the_command_prints_both_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,8 +82,8 @@ def test_the_command_prints_both_tables(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*command, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)["index"]
     assert any(row["name"].startswith("LanceDB") for row in report["rows"])
-    assert report["beside"]
-    for pair in report["beside"]:
+    assert report["comparisons"]
+    for pair in report["comparisons"]:
         assert pair["our_recall"] >= pair["their_recall"]
     assert main(command) == 0
     shown = capsys.readouterr().out
