@@ -25,6 +25,7 @@ chinese-clip merge-lora efficientnet-lite2 sentence-transformers
 README and FILIP ListNet QQ LayerScale DropBlock ResNeXt InfoNCE MaxSim ITC ITM MLM MFM CLS SEP
 MASK WordPiece jieba Ward dropout softmax soft-max hinge logit late interaction R beta K N x n
 # formats, databases, machines
+API PNG VinVL Oscar Prometheus X-API-Key SIGTERM Triton float64 gpu
 CSV TSV JSON JSONL jsonl Lines YAML HTML LMDB Arrow Excel SQL UTF-8 gb18030 base64 float32 int8
 LanceDB Qdrant Ray Hugging Face CPU GPU GB MB MiB SHA-256 ms s http https cpu cuda bf16 fp32 LIKE
 IN BETWEEN IS NULL AND OR NOT Ctrl-C NO_COLOR Chinese-CLIP null true false

@@ -157,7 +157,7 @@ def test_doctor_reports_packages_and_cpu(xmr: Callable[..., Any]) -> None:
     assert all(p["ok"] for p in found["packages"] if p["extra"] is None)
     page = xmr("doctor").out
     assert "torch" in page
-    assert "lmdb" in page
+    assert "qdrant-client" in page
 
 
 def test_doctor_fails_if_a_required_package_is_missing(
