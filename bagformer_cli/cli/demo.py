@@ -104,6 +104,7 @@ def _show(report: dict[str, Any], output_dir: Path) -> None:
         ("xmr search --image image.jpg --output similar.html", tr("search by an image")),
         ("xmr bags '2024新款红色碎花连衣裙女夏季显瘦'", tr("show the bags of a title")),
         ("xmr eval --dataset demo", tr("print the table above again")),
+        ("xmr eval --report report.html", tr("see the worst and the best queries")),
         ("xmr train --interaction tokenwise", tr("train another interaction on the same data")),
         ("xmr eval --dataset muge", tr("see what the real benchmark needs")),
     ]
