@@ -176,7 +176,7 @@ def test_stop_signals_end_a_command_like_ctrl_c(
                 os.killpg(started.pid, signal.SIGKILL)
         assert not BUG.search(err), err
         if started.returncode != -getattr(signal, name):  # else it was still importing
-            assert started.returncode in (0, 130), err
+            assert started.returncode in (0, 130, -signal.SIGINT), err
         if started.returncode == 130:
             stopped += 1
             assert "Stopped." in err
