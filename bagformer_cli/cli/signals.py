@@ -13,9 +13,18 @@ from types import FrameType
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+class StopSignal(KeyboardInterrupt):
+    """A signal asks the process to end.
+
+    A class of our own, because Python remembers a plain ``KeyboardInterrupt`` that passed through
+    ``exec`` (every dataclass is made by it) and ends itself by SIGINT at exit, although the command
+    returned its exit code.
+    """
+
+
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """Raise ``KeyboardInterrupt`` in the block for a signal that asks the process to end.
+    """Raise :class:`StopSignal` in the block for a signal that asks the process to end.
 
     Python itself would end at once: temporary files and workers would stay. A signal that is
     ignored (``nohup`` ignores SIGHUP), or that a program around this one handles, stays so. A
@@ -35,4 +44,4 @@ def signals_interrupt() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    raise StopSignal
