@@ -17,8 +17,8 @@ class StopSignal(KeyboardInterrupt):
     """A signal asks the process to end.
 
     A class of our own, because Python remembers a plain ``KeyboardInterrupt`` that passed through
-    ``exec`` (every dataclass is made by it) and ends itself by SIGINT at exit, although the command
-    returned its exit code.
+    ``exec`` (every dataclass is made by it). At exit, ``python -m`` then ends itself by SIGINT,
+    although the command returned its exit code.
     """
 
 
