@@ -12,25 +12,10 @@ import pytest
 
 from bagformer_cli.models.build import RetrievalModel
 from tests.conftest import Run
-from tests.support.small_model import saved_model, write_table
+from tests.support.small_model import saved_model
 
 Made = tuple[RetrievalModel, Path, Path]
 Xmr = Callable[..., Run]
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_table(tmp_path_factory.mktemp("shop"))
-
-
-@pytest.fixture(scope="module")
-def index(bagwise: Made, shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from bagformer_cli.cli.main import main
-
-    place = tmp_path_factory.mktemp("index") / "index"
-    arguments = ["index", "build", shop, place, "--checkpoint", bagwise[1], "--json"]
-    assert main([str(argument) for argument in arguments]) == 0
-    return place
 
 
 def search(xmr: Xmr, index: Path, *more: object) -> list[list[tuple[str, float]]]:

@@ -19,7 +19,6 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.runtime.scan import scan, score_items
 from bagformer_cli.vectors.arrays import Vectors, offsets_of
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from tests.support.small_model import write_table
 
 Made = tuple[RetrievalModel, Path, Path]
 
@@ -42,21 +41,6 @@ def in_a_new_process(*arguments: object) -> tuple[Any, list[str]]:
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), json.loads(done.stderr.splitlines()[-1].replace("'", '"'))
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_table(tmp_path_factory.mktemp("shop"))
-
-
-@pytest.fixture(scope="module")
-def index(bagwise: Made, shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from bagformer_cli.cli.main import main
-
-    place = tmp_path_factory.mktemp("index") / "index"
-    arguments = ["index", "build", shop, place, "--checkpoint", bagwise[1], "--json"]
-    assert main([str(argument) for argument in arguments]) == 0
-    return place
 
 
 def test_a_search_imports_no_torch_and_finds_the_same(

@@ -20,20 +20,13 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.index import lancedb
 from bagformer_cli.index.engines import find_index
 from bagformer_cli.index.search import Index, SearchOptions
-from tests.support.small_model import saved_model, small_model, write_table
+from tests.support.small_model import indexed_shop, saved_model, small_model, write_table
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model, a catalogue of twelve products and its index."""
-    folder = tmp_path_factory.mktemp("shop")
-    model = saved_model(folder / "runs" / "a" / "best")
-    write_table(folder, 12)
-    from bagformer_cli.cli.main import main
-
-    table = str(folder / "products.csv")
-    assert main(["index", "build", table, str(folder / "index"), "--checkpoint", str(model)]) == 0
-    return folder
+    return indexed_shop(tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from bagformer_cli.index.search import Index
 from bagformer_cli.serve.app import create_app
 from bagformer_cli.serve.service import SearchService
 from bagformer_cli.serve.settings import ServiceLimits
-from tests.support.small_model import saved_model, write_table
+from tests.support.small_model import indexed_shop
 
 LIMITS = ServiceLimits(upload_bytes=200_000, seconds=20, results=12, title_characters=100)
 
@@ -20,14 +20,7 @@ LIMITS = ServiceLimits(upload_bytes=200_000, seconds=20, results=12, title_chara
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model, a catalogue of twelve products and its index."""
-    from bagformer_cli.cli.main import main
-
-    folder = tmp_path_factory.mktemp("served")
-    model = saved_model(folder / "runs" / "a" / "best")
-    write_table(folder, 12)
-    table = str(folder / "products.csv")
-    assert main(["index", "build", table, str(folder / "index"), "--checkpoint", str(model)]) == 0
-    return folder
+    return indexed_shop(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture

@@ -53,3 +53,14 @@ def write_table(folder: Path, count: int = 10, broken: bool = False) -> Path:
     table = folder / "products.csv"
     table.write_text("\n".join(lines) + "\n", "utf-8")
     return table
+
+
+def indexed_shop(folder: Path) -> Path:
+    """Make a model, a catalogue of twelve products and its index in a folder; return the folder."""
+    from bagformer_cli.cli.main import main
+
+    model = saved_model(folder / "runs" / "a" / "best")
+    write_table(folder, 12)
+    table = str(folder / "products.csv")
+    assert main(["index", "build", table, str(folder / "index"), "--checkpoint", str(model)]) == 0
+    return folder
