@@ -6,7 +6,10 @@ import io
 import json
 import logging
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -232,3 +235,13 @@ def test_a_product_that_is_added_is_found(shop: Path, tmp_path: Path) -> None:
         assert client.get("/api/index").json()["products"] == before - 1
         answer = client.get("/api/search", params={"q": "裙", "k": 12}).json()
         assert "sku3" not in [hit["id"] for hit in answer["hits"]]
+
+
+def test_a_service_without_its_packages_names_the_extra(
+    shop: Path, xmr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    run = xmr("serve", "--index", shop / "index")
+    assert run.code == 2
+    assert "uvicorn" in run.err
+    assert "bagformer-cli[serve]" in run.err
