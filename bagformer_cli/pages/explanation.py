@@ -19,7 +19,7 @@ from bagformer_cli.messages import tr
 from bagformer_cli.models.score_explanation import ScoreExplanation, ScorePart
 from bagformer_cli.outputs import write_output
 from bagformer_cli.pages.explanation_picture import draw
-from bagformer_cli.pages.heat_map import Scale, part_name, png
+from bagformer_cli.pages.heat_map import Scale, overlays, part_name, png
 from bagformer_cli.pages.html import data_uri, render
 
 PAGE_SIDE = 640
@@ -109,18 +109,15 @@ def _scale_note(explained: ScoreExplanation) -> str:
 
 
 def _parts(explained: ScoreExplanation) -> list[_ShownPart]:
-    scale = Scale.of(explained.parts)
     return [
         _ShownPart(
             part_name(part),
             f"{part.score:.3f}",
             f"{100 * part.share:.0f} %",
-            None
-            if scale is None or part.cosines is None
-            else data_uri(png(scale.overlay(part.cosines))),
+            None if colours is None else data_uri(colours),
             _frame(part),
         )
-        for part in explained.parts
+        for part, colours in zip(explained.parts, overlays(explained.parts), strict=True)
     ]
 
 

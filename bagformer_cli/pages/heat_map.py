@@ -60,6 +60,19 @@ class Scale:
         return Image.fromarray(np.rint(np.stack([*channels, opacity], -1)).astype(np.uint8))
 
 
+def overlays(parts: Sequence[ScorePart]) -> list[bytes | None]:
+    """Draw the colours of all parts of a title on one scale.
+
+    Returns:
+        For each part the content of a PNG file; None where the image has no grid.
+    """
+    scale = Scale.of(parts)
+    return [
+        None if scale is None or part.cosines is None else png(scale.overlay(part.cosines))
+        for part in parts
+    ]
+
+
 def part_name(part: ScorePart) -> str:
     """Return the characters of a part, or the words for a vector of the whole title."""
     return tr("whole title") if part.text is None else part.text

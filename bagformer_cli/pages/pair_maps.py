@@ -11,7 +11,7 @@ from bagformer_cli.data.store.split import Split
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.score_explanation import explain_score
-from bagformer_cli.pages.heat_map import Scale, part_name, png
+from bagformer_cli.pages.heat_map import overlays, part_name
 from bagformer_cli.pages.html import data_uri
 
 
@@ -59,14 +59,11 @@ class PairMaps:
             picture = self._split.image(image)
             (self._images[image],) = self._retriever.encode_images([picture])
         found = explain_score(self._retriever.model, title, self._texts[query], self._images[image])
-        scale = Scale.of(found.parts)
         return [
             PartMap(
                 part_name(part),
                 f"{part.score:.2f}",
-                None
-                if scale is None or part.cosines is None
-                else data_uri(png(scale.overlay(part.cosines))),
+                None if colours is None else data_uri(colours),
             )
-            for part in found.parts
+            for part, colours in zip(found.parts, overlays(found.parts), strict=True)
         ]

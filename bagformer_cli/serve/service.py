@@ -9,14 +9,13 @@ from typing import Any
 
 from bagformer_cli.data.images import decode
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.engine import RecallMethod
 from bagformer_cli.index.results import Results
 from bagformer_cli.index.rows import Side
 from bagformer_cli.index.search import Index, SearchOptions
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import ModelEncoder
 from bagformer_cli.models.score_explanation import explain_score
-from bagformer_cli.pages.heat_map import Scale, part_name, png
+from bagformer_cli.pages.heat_map import overlays, part_name
 from bagformer_cli.serve.answers import image_uri
 from bagformer_cli.serve.batcher import Batcher
 from bagformer_cli.serve.settings import ServiceLimits
@@ -55,9 +54,7 @@ class SearchService:
             "explains": isinstance(self.index.encoder, ModelEncoder),
         }
 
-    def search(
-        self, query: str | bytes, of: Side, where: str | None, recall: RecallMethod = "auto"
-    ) -> Future[Results]:
+    def search(self, query: str | bytes, of: Side, where: str | None) -> Future[Results]:
         """Start a search for a title or an image.
 
         Raises:
@@ -68,7 +65,6 @@ class SearchService:
             k=self.limits.results,
             where=where or None,
             of=of,
-            recall=recall,
             thumbnails=True,
         )
         if isinstance(query, bytes):
@@ -105,7 +101,6 @@ class SearchService:
         image = self.index.encode([hit.thumbnail], images=True).tensors[0]
         vectors = self.index.encode([title]).tensors[0]
         explained = explain_score(encoder.model, title, vectors.values, image.values)
-        scale = Scale.of(explained.parts)
         return {
             "thumbnail": image_uri(hit.thumbnail),
             "score": explained.t2i,
@@ -115,11 +110,9 @@ class SearchService:
                     "text": part_name(part),
                     "score": part.score,
                     "share": part.share,
-                    "map": None
-                    if scale is None or part.cosines is None
-                    else image_uri(png(scale.overlay(part.cosines))),
+                    "map": None if colours is None else image_uri(colours),
                 }
-                for part in explained.parts
+                for part, colours in zip(explained.parts, overlays(explained.parts), strict=True)
             ],
         }
 
