@@ -16,6 +16,8 @@ import pytest
 
 os.environ["XMR_LANG"] = "en"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes with a thread for each core wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, later
 # Tests press Ctrl-C, which a process that a shell started in the background ignores.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

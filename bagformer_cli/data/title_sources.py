@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import select
+import selectors
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -149,7 +149,10 @@ def _stream(path: Path) -> BinaryIO:
         return open(path, "rb")  # its writer runs: the shell made both
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # without the flag it waits for a writer
     stream = os.fdopen(handle, "rb")
-    if not select.select([handle], [], [], PIPE_SECONDS)[0]:
+    with selectors.DefaultSelector() as waiting:  # select.select refuses handles above 1,023
+        waiting.register(handle, selectors.EVENT_READ)
+        ready = waiting.select(PIPE_SECONDS)
+    if not ready:
         stream.close()
         raise InputError(
             tr("Nobody writes to this pipe."),

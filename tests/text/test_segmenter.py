@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -736,9 +737,19 @@ def test_a_line_longer_than_a_piece_of_work_and_those_behind_it(
     assert len(xmr("bags", "--input", source).out.splitlines()) == 4
 
 
-def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path, xmr: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("many", [False, True], ids=["", "after many open files"])
+def test_a_pipe_is_refused_before_it_is_opened(
+    tmp_path: Path, xmr: Callable[..., Any], many: bool
+) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    run = xmr("bags", "--input", pipe, "--json")  # nobody writes to it
+    if many and resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 1200:
+        pytest.skip("the limit of open files is too low")
+    held = [os.dup(0) for _ in range(1100 if many else 0)]
+    try:
+        run = xmr("bags", "--input", pipe, "--json")  # nobody writes to it
+    finally:
+        for handle in held:
+            os.close(handle)
     assert run.code == 2
     assert str(pipe) in run.err
