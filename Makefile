@@ -1,13 +1,14 @@
 # make check         formatting, lint, types
 # make test          all tests that run by default (about four minutes on two cores)
 # make core          tests of losses, MaxSim, titles and metrics (half a minute)
-# make docs          write docs/commands.md and docs/configuration.md, then test the documents
+# make docs          write docs/commands.md and docs/configuration.md in both languages, then test the documents
+# make site          build the documents as a site in build/site (extra: docs)
 # make bench         benchmark against reference implementations
 # make methods       measure the training modes on the demo dataset, into docs/methods.md (resumable)
 # make pretraining   measure pretraining at an equal budget, into docs/methods.md (resumable)
 # make translations  add new messages to the Chinese catalogue, remove unused ones
 
-.PHONY: check test core docs bench methods pretraining translations
+.PHONY: check test core docs site bench methods pretraining translations
 
 check:
 	ruff format --check .
@@ -23,7 +24,10 @@ core:
 docs:
 	python -m tests.support.commands_page
 	python -m tests.support.configuration_page
-	pytest tests/test_docs.py
+	pytest tests/test_docs.py tests/test_twins.py
+
+site:
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 bench:
 	xmr bench

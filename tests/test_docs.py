@@ -11,8 +11,8 @@ import pytest
 import typer
 
 from bagformer_cli.cli.root import app
-from tests.support import configuration_page
-from tests.support.commands_page import PAGE, page
+from tests.support import commands_page, configuration_page
+from tests.support.twins import anchor_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -26,11 +26,6 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
-def _anchor(heading: str) -> str:
-    kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())
-    return kept.replace(" ", "-")
-
-
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.relative_to(ROOT).as_posix())
 def test_links_resolve(document: Path) -> None:
     text = FENCE.sub("", document.read_text("utf-8"))
@@ -41,7 +36,7 @@ def test_links_resolve(document: Path) -> None:
         file = document.parent / name if name else document
         assert file.exists(), f"{document.name}: {target}"
         if anchor:
-            headings = {_anchor(h) for h in HEADING.findall(file.read_text("utf-8"))}
+            headings = {anchor_of(h) for h in HEADING.findall(file.read_text("utf-8"))}
             assert anchor in headings, f"{document.name}: {target}"
 
 
@@ -75,12 +70,12 @@ def test_shown_commands_and_options_exist(document: Path) -> None:
 
 def test_the_page_of_commands_is_up_to_date() -> None:
     """`make docs` writes it."""
-    assert PAGE.read_text("utf-8") == page()
+    assert commands_page.PAGES["en"].read_text("utf-8") == commands_page.page("en")
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:
     """`make docs` writes it."""
-    assert configuration_page.PAGE.read_text("utf-8") == configuration_page.page()
+    assert configuration_page.PAGES["en"].read_text("utf-8") == configuration_page.page("en")
 
 
 def test_python_examples_compile() -> None:

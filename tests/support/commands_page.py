@@ -1,4 +1,4 @@
-"""``make docs``: write all help pages into ``docs/commands.md``."""
+"""``make docs``: write all help pages into ``docs/commands.md`` and ``docs/commands.zh.md``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ import typer
 
 from bagformer_cli.cli.root import COMMANDS, app
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
-HEADER = """\
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = {"en": DOCS / "commands.md", "zh": DOCS / "commands.zh.md"}
+HEADERS = {
+    "en": """\
 # Commands
 
 Written by `make docs` from the help pages; `xmr COMMAND --help` shows the same.
-"""
+""",
+    "zh": """\
+# 命令
+
+本页由 `make docs` 根据各命令的帮助生成，内容与 `xmr COMMAND --help` 相同。
+""",
+}
 
 
 def commands() -> Iterator[tuple[str, ...]]:
@@ -31,8 +39,8 @@ def commands() -> Iterator[tuple[str, ...]]:
                 yield (name, subcommand)
 
 
-def page() -> str:
-    """Return the text of ``docs/commands.md``."""
+def page(language: str) -> str:
+    """Return the text of the page in a language, ``en`` or ``zh``."""
     every = [(), *commands()]
     program = (
         "import sys\n"
@@ -43,12 +51,12 @@ def page() -> str:
     )
     shown = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "XMR_LANG": "en", "COLUMNS": "90"},
+        env={**os.environ, "XMR_LANG": language, "COLUMNS": "90"},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    parts = [HEADER]
+    parts = [HEADERS[language]]
     for path, text in zip(every, shown.split("\0"), strict=False):
         title = " ".join(["xmr", *path])
         parts.append(
@@ -58,4 +66,5 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), "utf-8")
+    for name, path in PAGES.items():
+        path.write_text(page(name), "utf-8")

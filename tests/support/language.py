@@ -118,7 +118,8 @@ def documents() -> list[str]:
     """List the English documents by their paths from the root."""
     paths = [ROOT / name for name in DOCUMENTS]
     files = [f for path in paths for f in (sorted(path.rglob("*.md")) if path.is_dir() else [path])]
-    return [n for f in files if (n := f.relative_to(ROOT).as_posix()) not in UNEDITED]
+    names = [file.relative_to(ROOT).as_posix() for file in files]
+    return [n for n in names if n not in UNEDITED and not n.endswith(".zh.md")]
 
 
 def without_code(text: str) -> str:

@@ -1,0 +1,102 @@
+"""The site is built without a warning, in both languages, and needs no other host to be read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.support import site_hooks
+from tests.support.site_docstrings import for_markdown
+from tests.support.twins import DOCS, english_pages
+
+ROOT = DOCS.parent
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+class _Loaded(HTMLParser):
+    """Collects the addresses that a page loads by itself: no links that a reader clicks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = dict(attrs)
+        if tag == "link" and known.get("rel") in {"canonical", "alternate", "prev", "next"}:
+            return
+        name = {"script": "src", "img": "src", "link": "href", "iframe": "src"}.get(tag)
+        if name and known.get(name):
+            self.addresses.append(known[name] or "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["", "zh/"])
+def test_every_page_is_there_in_both_languages(site: Path, language: str) -> None:
+    for page in english_pages():
+        name = page.relative_to(DOCS).with_suffix(".html").as_posix()
+        name = name.replace("README.html", "index.html")
+        assert (site / f"{language}{name}").is_file(), name
+
+
+@pytest.mark.slow
+def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        parser = _Loaded()
+        parser.feed(page.read_text("utf-8"))
+        assert not [a for a in parser.addresses if re.match(r"(https?:)?//", a)], page.name
+    for style in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?https?:", style.read_text("utf-8")), style.name
+
+
+@pytest.mark.slow
+def test_chinese_words_are_found(site: Path) -> None:
+    """The search index cuts Chinese texts into words, by zero-width spaces."""
+    index = json.loads((site / "search/search_index.json").read_text("utf-8"))
+    chinese = "".join(one["text"] for one in index["docs"] if one["location"].startswith("zh/"))
+    assert "\u200b词典\u200b" in chinese
+
+
+def test_links_are_those_of_the_site() -> None:
+    text = """\
+[a](training.zh.md#起点) [b](../SECURITY.md) [c](../configs/demo.yaml) [d](https://x.org/a.md)
+[e](#f)
+
+```bash
+[a](training.zh.md)
+```
+"""
+    assert site_hooks.rewritten(text, "docs/bags.zh.md") == (
+        "[a](training.md#起点) [b](repository/SECURITY.md) c [d](https://x.org/a.md)\n[e](#f)\n\n"
+        "```bash\n[a](training.zh.md)\n```\n"
+    )
+    assert site_hooks.rewritten("[a](../bags.md)", "docs/papers/aladin.md") == "[a](../bags.md)"
+    outside = site_hooks.rewritten("[a](docs/bags.md) [b](data/README.md)", "SECURITY.md")
+    assert outside == "[a](../bags.md) [b](data/README.md)"
+
+
+def test_docstrings_are_shown_as_markdown() -> None:
+    text = "Call :func:`~a.load`.\n\n>>> 1\n1\n>>> 2\n2\n\nSo::\n\n    code"
+    assert for_markdown(text) == (
+        "Call `a.load`.\n\nExamples:\n    >>> 1\n    1\n    >>> 2\n    2\n\nSo:\n\n    code"
+    )
