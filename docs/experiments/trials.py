@@ -23,6 +23,7 @@ from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.training.initial_model import check_start, new_model
 from bagformer_cli.training.loop import TrainResult
 from bagformer_cli.training.run import resume_run, start_run
+from chinese import translate_sections, twin_of
 
 Result = dict[str, Any]
 
@@ -118,9 +119,14 @@ def format_difference(difference: Difference) -> str:
 
 
 def replace_section(page: Path, name: str, lines: Sequence[str]) -> None:
-    """Replace what a page has between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``."""
+    """Replace what a page has between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
+
+    The Chinese twin of the page, if there is one, gets the same lines in Chinese.
+    """
     begin, end = (f"<!-- {name}: {which} -->" for which in ("begin", "end"))
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(begin, 1)
     _, after = rest.split(end, 1)
     write_text(page, "\n".join([f"{before}{begin}", "", *lines, "", f"{end}{after}"]))
+    if twin_of(page).exists():
+        write_text(twin_of(page), translate_sections(page))

@@ -29,9 +29,9 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"``.+?``|`[^`]+`", re.DOTALL)
-NUMBER = re.compile(r"(\d(?:[\d,]*\d)?(?:\.\d+)?)(?:\s*(million|billion|万|亿))?")
+NUMBER = re.compile(r"(\d(?:[\d,]*\d)?(?:\.\d+)?)(?:\s*(thousand|million|billion|万|亿))?")
 GENERATED = {"commands", "configuration"}  # both languages, by `make docs`
-UNITS = {"million": 1e6, "billion": 1e9, "万": 1e4, "亿": 1e8}
+UNITS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "万": 1e4, "亿": 1e8}
 COMMENT = re.compile(r"(?:^|\s+)(?:#|<!--).*$", re.MULTILINE)
 
 

@@ -1,0 +1,110 @@
+"""The tables that experiments write, in Chinese: for ``docs/NAME.zh.md`` next to ``docs/NAME.md``.
+
+Write the tables of a Chinese page again, from those of the English one::
+
+    python docs/experiments/chinese.py docs/methods.md
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+WORDS = {
+    "**no**": "**不成立**",
+    "CPU s": "CPU 秒",
+    "CPU s per pretraining step": "预训练每步 CPU 秒",
+    "ITC at full size": "原尺寸的 ITC",
+    "ITC, ITM": "ITC，ITM",
+    "ITC, MLM": "ITC，MLM",
+    "ITC, MLM of whole bags": "ITC，遮住整袋的 MLM",
+    "ITC, masked patches": "ITC，图块掩码",
+    "ITC, momentum": "ITC，动量",
+    "ITC, momentum, queue": "ITC，动量，队列",
+    "alignment": "对齐",
+    "alignment and matching": "对齐与匹配",
+    "alignment, triplet": "对齐，三元组",
+    "alignment, triplet after NCE": "对齐，NCE 之后三元组",
+    "all": "全部",
+    "base, power hinge": "base，幂合页",
+    "base, power hinge without j = i": "base，不含 j = i 的幂合页",
+    "bytes per image": "每张图片字节",
+    "captioner": "描述生成器",
+    "fast + captioner rerank": "fast + 描述生成器精排",
+    "fast, bag of words": "fast，词袋模型",
+    "fast, power hinge": "fast，幂合页",
+    "fine-tuning alone": "只做微调",
+    "gain over fine-tuning alone (95 %)": "比只做微调提高（95 %）",
+    "image to text": "图找文",
+    "images": "图片",
+    "inflate, power hinge": "inflate，幂合页",
+    "matching, end to end": "匹配，端到端",
+    "matching, frozen backbone": "匹配，主干冻结",
+    "matching, frozen backbone, distilled": "匹配，主干冻结，蒸馏",
+    "method": "方法",
+    "method A": "方法 A",
+    "method B": "方法 B",
+    "ms per query": "每个查询毫秒",
+    "pretraining": "预训练",
+    "ranked by": "用什么排序",
+    "seconds for the pool": "排完整个库的秒数",
+    "seeds": "种子",
+    "shrinktofast, from scratch": "shrinktofast，从零开始",
+    "steps": "步数",
+    "supported": "成立",
+    "text to image": "文找图",
+    "the same with a matching loss": "同一模型，匹配损失",
+    "vectors": "向量",
+    "vectors (title / image)": "向量（标题 / 图片）",
+    "yes": "成立",
+    "A − B (95 % interval)": "A − B（95 % 区间）",
+}
+SENTENCES = (
+    (r"^Equal steps:$", "相同步数："),
+    (r"^Equal CPU time \((\S+) s\):$", r"相同 CPU 时间（\1 秒）："),
+    (
+        r"^(\S+) images, (\S+) queries, (\S+) steps each:$",
+        r"\1 张图片，\2 个查询，各训练 \3 步：",
+    ),
+)
+
+
+def chinese(lines: Sequence[str]) -> list[str]:
+    """Translate the cells and sentences of a table that are known; others stay as they are."""
+    return [_row(line) if line.startswith("|") else _sentence(line) for line in lines]
+
+
+def _row(line: str) -> str:
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    known = [WORDS.get(cell, cell) for cell in cells]
+    return line if known == cells else "|" + "|".join(f" {cell} " for cell in known) + "|"
+
+
+def _sentence(line: str) -> str:
+    for pattern, text in SENTENCES:
+        line = re.sub(pattern, text, line)
+    return line
+
+
+def twin_of(page: Path) -> Path:
+    """Return the path of a page's Chinese twin."""
+    return page.with_suffix(".zh.md")
+
+
+def translate_sections(page: Path) -> str:
+    """Return the Chinese twin of a page with every marked section made from the English one."""
+    text = twin_of(page).read_text("utf-8")
+    pattern = r"<!-- (\w+): begin -->\n(.*?)\n<!-- \1: end -->"
+    for name, lines in re.findall(pattern, page.read_text("utf-8"), re.DOTALL):
+        begin, end = f"<!-- {name}: begin -->\n", f"\n<!-- {name}: end -->"
+        before, rest = text.split(begin, 1)
+        _, after = rest.split(end, 1)
+        text = "".join([before, begin, "\n".join(chinese(lines.split("\n"))), end, after])
+    return text
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        twin_of(Path(name)).write_text(translate_sections(Path(name)), "utf-8")
