@@ -92,8 +92,10 @@ def _common_dataset(own: dict[str, Path | None]) -> str:
 
 def _show(report: dict[str, Any]) -> None:
     """Print two tables that fit a terminal of 80 columns: recall, then the cost of each model."""
+    from bagformer_cli.models.runs import short_names
+
     rows = report["runs"]
-    names = _short_names([row["run"] for row in rows])
+    names = short_names([row["run"] for row in rows])
     has_start = any(_start(row) is not None for row in rows)
     console.table(
         [
@@ -149,19 +151,6 @@ def _show(report: dict[str, Any]) -> None:
         ],
         title=tr("Vectors per title and image, size, search time"),
     )
-
-
-def _short_names(runs: list[str]) -> list[str]:
-    """Leave out the folders that all runs share; keep the paths if that would not tell them apart.
-
-    >>> _short_names(["runs/fast", "runs/base/best"])
-    ['fast', 'base/best']
-    """
-    parents = [Path(run).parts[:-1] for run in runs]
-    shared = 0
-    while all(len(one) > shared and one[shared] == parents[0][shared] for one in parents):
-        shared += 1
-    return [str(Path(*Path(run).parts[shared:])) for run in runs]
 
 
 def _start(row: dict[str, Any]) -> float | None:

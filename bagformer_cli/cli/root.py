@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "train": tr("Train a model"),
         "mine": tr("Find hard negatives of titles for training"),
         "config": tr("Look up settings, show and copy built-in configurations"),
+        "report": tr("Show training runs as one page: curves, figures, settings"),
         "eval": tr("Measure recall in both directions, write a submission"),
         "compare": tr("Compare trained models"),
         "score": tr("Score an image against titles"),

@@ -116,7 +116,7 @@ def train(
     from bagformer_cli.text.from_config import build_titles
     from bagformer_cli.training import job as jobs
     from bagformer_cli.training.distributed import join_process_group, leave_process_group
-    from bagformer_cli.training.run_folder import newest_runs
+    from bagformer_cli.training.run_folder import RUNS, newest_runs
 
     processes = join_process_group()
     with bars.progress() if processes.is_main else nullcontext(SILENT) as progress:
@@ -136,7 +136,7 @@ def train(
             if processes.is_main:
                 console.info(_resuming(job.run))
                 if output_dir is None:
-                    report_others(newest_runs(jobs.RUNS)[1:], "--output-dir", progress)
+                    report_others(newest_runs(RUNS)[1:], "--output-dir", progress)
         else:
             if dataset not in (None, "demo"):  # a missing dataset is said before a missing model
                 resolve(str(dataset))

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from bagformer_cli.config import load_config
-from bagformer_cli.errors import CheckpointError, XmrError, listed
+from bagformer_cli.errors import CheckpointError, InputError, XmrError, listed
 from bagformer_cli.hub import is_hub_name, snapshot
 from bagformer_cli.messages import tr
 from bagformer_cli.models.trained import trained_scorers
+from bagformer_cli.opening import open_regular
 from bagformer_cli.progress import SILENT, Progress
 
 WEIGHTS = "model.safetensors"
 METRICS = "metrics.jsonl"
 _STAGE = "[0-9]*-*"  # folders of a chain's stages
+_MOST_STEPS = 2**53  # a larger number is no step
 _SHOWN = 5  # other runs that a message names
 
 
@@ -140,7 +142,7 @@ def report_others(runs: Sequence[Path], option: str, progress: Progress) -> None
 
 def best_model(run: Path) -> BestModel:
     """Read step and recall of a run's ``best/`` from its ``metrics.jsonl``."""
-    steps, recalls = _measured(run / METRICS)
+    steps, recalls = _measured(run)
     if not recalls:
         return BestModel(max(steps, default=None))
     # Without a trained fast scorer, recall says nothing: best/ is the latest model.
@@ -167,30 +169,63 @@ def stages_at_start(run: Path) -> dict[str, Any] | None:
     return None
 
 
-def _measured(path: Path) -> tuple[list[int], list[float]]:
-    """Read the steps and recalls of the validations; without any, all logged steps and no recall.
+def metrics_lines(run: Path) -> tuple[list[dict[str, Any]], int]:
+    """Read the lines of a run's ``metrics.jsonl``, whatever wrote them.
 
-    A line that is broken, or cut off because the run was killed, is left out.
+    Args:
+        run: A run folder.
+
+    Returns:
+        The lines that are objects with a ``step`` and a ``kind``, and the number of other lines:
+        broken ones, and a last one that was cut off because the run was killed. Without a readable
+        file, nothing.
     """
-    logged: list[int] = []
-    steps: list[int] = []
-    recalls: list[float] = []
+    found: list[dict[str, Any]] = []
+    broken = 0
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return [], []
+        with open_regular(run / METRICS) as stream:
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+    except (OSError, InputError):
+        return [], 0
     for line in lines:
         try:
             record = json.loads(line)
             step = int(record["step"])
-            logged.append(step)
-            if record["kind"] == "valid":
+            if not 0 <= step < _MOST_STEPS:
+                raise ValueError(step)
+            found.append({**record, "step": step, "kind": str(record["kind"])})
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            broken += bool(line.strip())
+    return found, broken
+
+
+def short_names(runs: Sequence[str]) -> list[str]:
+    """Leave out the folders that all runs share; keep the paths if that would not tell them apart.
+
+    >>> short_names(["runs/fast", "runs/base/best"])
+    ['fast', 'base/best']
+    """
+    parents = [Path(run).parts[:-1] for run in runs]
+    shared = 0
+    while all(len(one) > shared and one[shared] == parents[0][shared] for one in parents):
+        shared += 1
+    return [str(Path(*Path(run).parts[shared:])) for run in runs]
+
+
+def _measured(run: Path) -> tuple[list[int], list[float]]:
+    """Read steps and recalls of the validations; without any, all logged steps and no recall."""
+    records, _ = metrics_lines(run)
+    steps: list[int] = []
+    recalls: list[float] = []
+    for record in records:
+        if record["kind"] == "valid":
+            try:
                 recall = float(record["stages"]["recall"]["text_to_image"]["mean_recall"])
-                steps.append(step)
-                recalls.append(round(recall, 6))  # equal recalls, summed in other orders
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-    return (steps, recalls) if recalls else (logged, [])
+            except (ValueError, KeyError, TypeError):
+                continue
+            steps.append(record["step"])
+            recalls.append(round(recall, 6))  # equal recalls, summed in other orders
+    return (steps, recalls) if recalls else ([record["step"] for record in records], [])
 
 
 def _trains_fast_scorer(run: Path) -> bool:

@@ -24,15 +24,14 @@ from bagformer_cli.training.initial_model import check_start, new_model
 from bagformer_cli.training.loop import TrainResult
 from bagformer_cli.training.run import resume_config, resume_run, start_run
 from bagformer_cli.training.run_folder import (
+    RUNS,
     new_run,
     new_run_below,
     newest_runs,
+    no_run_to_resume,
     require_no_run,
     unused_run_folder,
 )
-
-RUNS = Path("runs")
-"""The folder of runs for which no output folder is named."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,10 @@ def resume_job(
         InputError: There is no run.
         ConfigError: An impossible setting.
     """
-    run = processes.broadcast_object(output_dir or newest_runs(RUNS)[0])
+    newest = [] if output_dir else newest_runs(RUNS)
+    if output_dir is None and not newest:
+        raise no_run_to_resume(RUNS)
+    run = processes.broadcast_object(output_dir or newest[0])
     config = resume_config(run, overrides)
     processes.require_world_size(config.training.processes)
     return Job(config, run, True, overrides=overrides)

@@ -41,7 +41,7 @@ from bagformer_cli.training.encoded_batch import Figure
 from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.interrupt import stop_on_signal
 from bagformer_cli.training.memory_estimate import count_parameters, peak_memory_mb
-from bagformer_cli.training.metrics_log import MetricsLog, NoLog
+from bagformer_cli.training.metrics_log import LOSS_NAMES, MetricsLog, NoLog
 from bagformer_cli.training.mined_batches import BatchMiner
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from bagformer_cli.training.resume import TrainState, load_state, rng_state, save_state
@@ -51,17 +51,6 @@ from bagformer_cli.training.task import RetrievalTask, StepOutput
 from bagformer_cli.training.teacher import Teacher
 from bagformer_cli.training.validation import Validation
 from bagformer_cli.training.weight_average import WeightAverage
-
-LOSS_NAMES = {
-    "itc_loss": "ITC",
-    "late_interaction_loss": tr("late interaction"),
-    "itm_loss": "ITM",
-    "mlm_loss": "MLM",
-    "mfm_loss": "MFM",
-    "caption_loss": tr("captioning"),
-    "distill_loss": tr("distillation"),
-}
-"""Names of the losses next to the progress bar; ``metrics.jsonl`` has the keys."""
 
 
 @dataclass

@@ -19,9 +19,20 @@ from types import TracebackType
 from typing import Any
 
 from bagformer_cli.files import write_text
+from bagformer_cli.messages import tr
 
 FILE = "metrics.jsonl"
 SPEED = ("samples_per_second", "pairs_per_second", "data_wait_share", "memory_mb", "seconds")
+LOSS_NAMES = {
+    "itc_loss": "ITC",
+    "late_interaction_loss": tr("late interaction"),
+    "itm_loss": "ITM",
+    "mlm_loss": "MLM",
+    "mfm_loss": "MFM",
+    "caption_loss": tr("captioning"),
+    "distill_loss": tr("distillation"),
+}
+"""Names of the losses for people; ``metrics.jsonl`` has the keys."""
 
 
 class MetricsLog:

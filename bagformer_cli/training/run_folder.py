@@ -18,7 +18,11 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.files import disk_errors
 from bagformer_cli.messages import tr
 
+RUNS = Path("runs")
+"""The folder of runs for which no output folder is named."""
+
 LOCK = ".lock"
+RECORD = "run.json"
 
 
 @contextmanager
@@ -87,14 +91,8 @@ def unused_run_folder(runs: Path, name: str) -> Path:
 
 
 def newest_runs(runs: Path) -> list[Path]:
-    """List the runs and chains in a folder of runs, the one that was saved last first.
-
-    Raises:
-        InputError: The folder holds no run.
-    """
+    """List the runs and chains in a folder of runs, the one that was saved last first."""
     found = sorted(runs.glob("*/config.yaml"), key=lambda path: path.parent.stat().st_mtime_ns)
-    if not found:
-        raise no_run_to_resume(runs)
     return [path.parent for path in reversed(found)]
 
 

@@ -37,8 +37,8 @@ from bagformer_cli.files import sha256_of, write_text
 from bagformer_cli.machine import cpu, memory
 from bagformer_cli.messages import tr
 from bagformer_cli.models.runs import WEIGHTS, find_checkpoint
+from bagformer_cli.training.run_folder import RECORD
 
-FILE = "run.json"
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "numpy", "safetensors")
 
 
@@ -59,7 +59,7 @@ def record_resume(run: Path, config: RunConfig, step: int, world_size: int = 1) 
         world_size: Number of processes.
     """
     try:
-        record = json.loads((run / FILE).read_text(encoding="utf-8"))
+        record = json.loads((run / RECORD).read_text(encoding="utf-8"))
         record["resumed"].append({**_now(world_size), "step": step})
         if not step:  # the run begins again, with the files of today
             record["started"]["files"] = digests(config)
@@ -77,7 +77,7 @@ def record_end(run: Path, step: int, speed: Mapping[str, float | None]) -> None:
         speed: ``seconds``, ``pairs_per_second`` and ``data_wait_share`` of the whole run.
     """
     try:
-        record = json.loads((run / FILE).read_text(encoding="utf-8"))
+        record = json.loads((run / RECORD).read_text(encoding="utf-8"))
         record["ended"] = {"date": _date(), "step": step, **speed}
     except (OSError, ValueError, TypeError):
         return
@@ -162,7 +162,7 @@ def settings_at_start(run: Path) -> dict[str, Any] | None:
 
 def _started(run: Path) -> dict[str, Any]:
     try:
-        started = json.loads((run / FILE).read_text(encoding="utf-8"))["started"]
+        started = json.loads((run / RECORD).read_text(encoding="utf-8"))["started"]
     except (OSError, ValueError, TypeError, KeyError):
         return {}
     return started if isinstance(started, dict) else {}
@@ -170,7 +170,7 @@ def _started(run: Path) -> dict[str, Any]:
 
 def _write(run: Path, record: dict[str, Any]) -> None:
     text = json.dumps(record, ensure_ascii=False, indent=1)
-    write_text(run / FILE, text.encode("utf-8", "backslashreplace").decode() + "\n")
+    write_text(run / RECORD, text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
 def _now(world_size: int) -> dict[str, Any]:

@@ -102,6 +102,7 @@ OUTPUTS = [
     "eval --checkpoint runs/a --check s.jsonl",
     "eval --dataset data/demo --check s.jsonl",
     "compare runs/a runs/a/last",
+    "report runs/a --output a.html",
     "score photos/1.png 红色碎花连衣裙 --explain",
     "index build products.csv index/",
     "index info index/",
