@@ -1,7 +1,7 @@
 """Read what a run folder records, to show runs next to each other.
 
-The folder may be of a run that still trains, was killed, or was written by another version: whatever is
-missing or cannot be read is left out, counted, and named in ``remarks``.
+The run may still train, may have been killed, or be of another version: figures and files that are
+missing or cannot be read are left out, counted, and named in ``remarks``.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def test_settings_that_differ(tmp_path: Path) -> None:
         write_run(tmp_path / "b", learning_rate=0.1, batch_size=64),
     )
     differing = differing_settings(read_histories([one, other]))
-    # batch_size: the run that lacks it trained with its default, 64
+    # batch_size: the run that lacks it trained with its default, 32
     assert differing == {"training.learning_rate": [0.001, 0.1]}
     alone = differing_settings(read_histories([one]))
     assert alone["seed"] == [1]
