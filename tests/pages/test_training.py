@@ -47,10 +47,9 @@ def test_any_values_have_a_chart_within_its_frame(values: list[float], logarithm
 
 
 def test_a_long_curve_is_drawn_through_means() -> None:
-    line = Line("a", np.arange(100_000.0), np.tile([0.0, 1.0], 50_000))
+    line = Line("a", np.arange(90_000.0), np.tile([0.0, 1.0], 45_000))
     (drawn,) = points(line_chart("loss", [line], "step"))
     assert len(drawn) == MOST_POINTS
-    assert drawn == sorted(drawn)
     assert "0.5 → 0.5" in line_chart("loss", [line], "step")
 
 

@@ -107,10 +107,8 @@ def test_a_run_without_record_or_with_unknown_settings_is_read(tmp_path: Path) -
 
 
 def test_settings_that_differ(tmp_path: Path) -> None:
-    one, other = (
-        write_run(tmp_path / "a"),
-        write_run(tmp_path / "b", learning_rate=0.1, batch_size=64),
-    )
+    one = write_run(tmp_path / "a")
+    other = write_run(tmp_path / "b", learning_rate=0.1, batch_size=32)
     differing = differing_settings(read_histories([one, other]))
     # batch_size: the run that lacks it trained with its default, 32
     assert differing == {"training.learning_rate": [0.001, 0.1]}
