@@ -256,8 +256,8 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
             points.setdefault(name, {})[record["step"]] = value
     curves = {}
     for name, own in points.items():
-        steps, values = zip(*sorted(own.items()), strict=True)
-        curves[name] = Curve(np.array(steps, np.float64), np.array(values, np.float64))
+        steps, means = zip(*sorted(own.items()), strict=True)
+        curves[name] = Curve(np.array(steps, np.float64), np.array(means, np.float64))
     return curves
 
 
