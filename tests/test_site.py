@@ -54,8 +54,7 @@ class _Loaded(HTMLParser):
 @pytest.mark.parametrize("language", ["", "zh/"])
 def test_every_page_is_there_in_both_languages(site: Path, language: str) -> None:
     for page in english_pages():
-        name = page.relative_to(DOCS).with_suffix(".html").as_posix()
-        name = name.replace("README.html", "index.html")
+        name = site_hooks.place_of(page.relative_to(ROOT).as_posix()).replace(".md", ".html")
         assert (site / f"{language}{name}").is_file(), name
 
 
@@ -92,7 +91,7 @@ def test_links_are_those_of_the_site() -> None:
     )
     assert site_hooks.rewritten("[a](../bags.md)", "docs/papers/aladin.md") == "[a](../bags.md)"
     outside = site_hooks.rewritten("[a](docs/bags.md) [b](data/README.md)", "SECURITY.md")
-    assert outside == "[a](../bags.md) [b](data/README.md)"
+    assert outside == "[a](../bags.md) [b](data.md)"
 
 
 def test_docstrings_are_shown_as_markdown() -> None:

@@ -11,20 +11,16 @@ import pytest
 
 import chinese
 from tests.support import commands_page, configuration_page, twins
-from tests.support.twins import DOCS, english_pages, twin_of
+from tests.support.twins import DOCS, english_pages, name_of, twin_of
 
-ENGLISH_ONLY = {"log.md"}  # says so in its first lines
+ENGLISH_ONLY = {"log"}  # says so in its first lines
 WITHOUT_TWIN: set[str] = set()
 
 PAIRS = [page for page in english_pages() if twin_of(page).exists()]
 
 
-def _name(page: Path) -> str:
-    return page.relative_to(DOCS).as_posix()
-
-
 def test_every_page_has_a_twin() -> None:
-    missing = {_name(page) for page in english_pages() if not twin_of(page).exists()}
+    missing = {name_of(page) for page in english_pages() if not twin_of(page).exists()}
     assert missing == ENGLISH_ONLY | WITHOUT_TWIN
 
 
@@ -33,9 +29,9 @@ def test_every_twin_has_a_page() -> None:
         assert twin.with_name(twin.name.replace(".zh.md", ".md")).exists(), twin.name
 
 
-@pytest.mark.parametrize("page", PAIRS, ids=_name)
+@pytest.mark.parametrize("page", PAIRS, ids=name_of)
 def test_twins_say_the_same(page: Path) -> None:
-    if _name(page).removesuffix(".md") in twins.GENERATED:
+    if name_of(page) in twins.GENERATED:
         ours, theirs = (twins.sections(one) for one in (page, twin_of(page)))
         assert [one.level for one in ours] == [one.level for one in theirs]
         return
@@ -43,7 +39,7 @@ def test_twins_say_the_same(page: Path) -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("page", PAIRS, ids=_name)
+@pytest.mark.parametrize("page", PAIRS, ids=name_of)
 def test_chinese_pages_link_to_chinese_pages(page: Path) -> None:
     twin = twin_of(page)
     for link in twins.LINK.findall(twins.FENCE.sub("", twin.read_text("utf-8"))):
@@ -61,7 +57,7 @@ def test_generated_pages_are_up_to_date_in_chinese() -> None:
         assert page.read_text("utf-8") == text
 
 
-@pytest.mark.parametrize("page", PAIRS, ids=_name)
+@pytest.mark.parametrize("page", PAIRS, ids=name_of)
 def test_tables_of_experiments_are_those_of_the_english_page(page: Path) -> None:
     """`python docs/experiments/chinese.py PAGE` writes them."""
     assert twin_of(page).read_text("utf-8") == chinese.translate_sections(page)

@@ -9,7 +9,7 @@ On a code host, a page links to its neighbours as files: ``bags.zh.md``, ``../SE
 
 ::
 
-    docs/bags.zh.md          [安全](../SECURITY.zh.md)   [微调](training.zh.md)
+    docs/bags.zh.md          [安全](../SECURITY.md)   [微调](training.zh.md)
     build/pages/bags.zh.md   [安全](repository/SECURITY.md)   [微调](training.md)
 """
 
@@ -39,7 +39,7 @@ def on_config(config: Any, **_: Any) -> Any:
 def write_pages(folder: Path) -> None:
     """Write all pages, images and styles of the site to a folder, which is emptied first."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(ROOT / DOCS, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copytree(ROOT / DOCS, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__", "*.md"))
     for path, text in documents().items():
         place = folder / place_of(path)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,9 @@ def documents() -> dict[str, str]:
 def place_of(path: str) -> str:
     """Return where a file of the repository lies on the site."""
     inside = path.startswith(f"{DOCS}/")
-    return path.removeprefix(f"{DOCS}/") if inside else f"{OUTSIDE}/{path}"
+    place = path.removeprefix(f"{DOCS}/") if inside else f"{OUTSIDE}/{path}"
+    # A README would become the index of its section of the navigation.
+    return re.sub(r"/README(?=(\.zh)?\.md$)", "", place)
 
 
 def rewritten(text: str, path: str) -> str:

@@ -30,6 +30,7 @@ FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"``.+?``|`[^`]+`", re.DOTALL)
 NUMBER = re.compile(r"(\d(?:[\d,]*\d)?(?:\.\d+)?)(?:\s*(thousand|million|billion|万|亿))?")
+OUTSIDE = ("SECURITY.md", "entity_dicts/README.md")
 GENERATED = {"commands", "configuration"}  # both languages, by `make docs`
 UNITS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "万": 1e4, "亿": 1e8}
 COMMENT = re.compile(r"(?:^|\s+)(?:#|<!--).*$", re.MULTILINE)
@@ -59,8 +60,16 @@ def twin_of(page: Path) -> Path:
 
 
 def english_pages() -> list[Path]:
-    """List the English pages."""
-    return sorted(page for page in DOCS.rglob("*.md") if not page.name.endswith(".zh.md"))
+    """List the English pages: those of ``docs/``, and others of the site that have a twin."""
+    pages = sorted(page for page in DOCS.rglob("*.md") if not page.name.endswith(".zh.md"))
+    return [*pages, *(DOCS.parent / name for name in OUTSIDE)]
+
+
+def name_of(page: Path) -> str:
+    """Return the short name of a page: ``bags``, ``papers/aladin``, ``../SECURITY``."""
+    inside = page.is_relative_to(DOCS)
+    name = page.relative_to(DOCS) if inside else Path("..") / page.relative_to(DOCS.parent)
+    return name.as_posix().removesuffix(".md")
 
 
 def differences(page: Path, twin: Path) -> Iterator[str]:
@@ -195,7 +204,7 @@ def anchor_of(heading: str) -> str:
 
 if __name__ == "__main__":
     for english in english_pages():
-        name = english.relative_to(DOCS).as_posix().removesuffix(".md")
+        name = name_of(english)
         wanted = name in sys.argv if len(sys.argv) > 1 else name not in GENERATED
         if wanted and twin_of(english).exists():
             for difference in differences(english, twin_of(english)):
