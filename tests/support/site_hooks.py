@@ -39,7 +39,9 @@ def on_config(config: Any, **_: Any) -> Any:
 def write_pages(folder: Path) -> None:
     """Write all pages, images and styles of the site to a folder, which is emptied first."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(ROOT / DOCS, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__", "*.md"))
+    shutil.copytree(
+        ROOT / DOCS, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__", "*.md")
+    )
     for path, text in documents().items():
         place = folder / place_of(path)
         place.parent.mkdir(parents=True, exist_ok=True)
