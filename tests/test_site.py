@@ -17,6 +17,7 @@ from tests.support.site_docstrings import for_markdown
 from tests.support.twins import DOCS, english_pages
 
 ROOT = DOCS.parent
+PAGES = [page for page in english_pages() if page != ROOT / "README.md"]  # for code hosts
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ class _Loaded(HTMLParser):
 @pytest.mark.slow
 @pytest.mark.parametrize("language", ["", "zh/"])
 def test_every_page_is_there_in_both_languages(site: Path, language: str) -> None:
-    for page in english_pages():
+    for page in PAGES:
         name = site_hooks.place_of(page.relative_to(ROOT).as_posix()).replace(".md", ".html")
         assert (site / f"{language}{name}").is_file(), name
 
@@ -74,6 +75,18 @@ def test_chinese_words_are_found(site: Path) -> None:
     index = json.loads((site / "search/search_index.json").read_text("utf-8"))
     chinese = "".join(one["text"] for one in index["docs"] if one["location"].startswith("zh/"))
     assert "\u200b词典\u200b" in chinese
+
+
+def test_every_page_is_in_the_navigation_and_has_a_chinese_title() -> None:
+    text = (ROOT / "mkdocs.yml").read_text("utf-8")
+    titles = {p: t for t, p in re.findall(r"^ +- ([^:\n]+): (\S+\.md)$", text, re.MULTILINE)}
+    titles["papers/index.md"] = "Papers"
+    chinese = re.findall(r"^ {12}([^:\n]+): .*[一-鿿]", text, re.MULTILINE)
+    for page in PAGES:
+        place = site_hooks.place_of(page.relative_to(ROOT).as_posix())
+        assert place in titles, f"{place}: add it to nav in mkdocs.yml"
+        is_name = place.startswith("papers/")  # papers are called by their names
+        assert is_name or titles[place] in chinese, f"{titles[place]}: add it to nav_translations"
 
 
 def test_links_are_those_of_the_site() -> None:

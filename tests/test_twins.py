@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_chinese_pages_link_to_chinese_pages(page: Path) -> None:
     twin = twin_of(page)
     for link in twins.LINK.findall(twins.FENCE.sub("", twin.read_text("utf-8"))):
         file = (twin.parent / link.partition("#")[0]).resolve()
-        if file.suffix == ".md" and not file.name.endswith(".zh.md"):
+        if file != page and file.suffix == ".md" and not re.search(r"\.zh(-CN)?\.md$", file.name):
             assert not twin_of(file).exists(), f"{link}: link to its twin"
 
 
@@ -57,7 +58,9 @@ def test_generated_pages_are_up_to_date_in_chinese() -> None:
         assert page.read_text("utf-8") == text
 
 
-@pytest.mark.parametrize("page", PAIRS, ids=name_of)
+@pytest.mark.parametrize(
+    "page", [page for page in PAIRS if ": begin -->" in page.read_text("utf-8")], ids=name_of
+)
 def test_tables_of_experiments_are_those_of_the_english_page(page: Path) -> None:
     """`python docs/experiments/chinese.py PAGE` writes them."""
     assert twin_of(page).read_text("utf-8") == chinese.translate_sections(page)

@@ -30,7 +30,7 @@ FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"``.+?``|`[^`]+`", re.DOTALL)
 NUMBER = re.compile(r"(\d(?:[\d,]*\d)?(?:\.\d+)?)(?:\s*(thousand|million|billion|万|亿))?")
-OUTSIDE = ("SECURITY.md", "entity_dicts/README.md")
+OUTSIDE = ("README.md", "SECURITY.md", "entity_dicts/README.md")
 GENERATED = {"commands", "configuration"}  # both languages, by `make docs`
 UNITS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "万": 1e4, "亿": 1e8}
 COMMENT = re.compile(r"(?:^|\s+)(?:#|<!--).*$", re.MULTILINE)
@@ -56,11 +56,12 @@ class Section:
 
 def twin_of(page: Path) -> Path:
     """Return the path of a page's Chinese twin."""
-    return page.with_suffix(".zh.md")
+    is_front = page == DOCS.parent / "README.md"  # code hosts know its twin by this name
+    return page.with_suffix(".zh-CN.md" if is_front else ".zh.md")
 
 
 def english_pages() -> list[Path]:
-    """List the English pages: those of ``docs/``, and others of the site that have a twin."""
+    """List the English pages: those of ``docs/``, and others that have a twin."""
     pages = sorted(page for page in DOCS.rglob("*.md") if not page.name.endswith(".zh.md"))
     return [*pages, *(DOCS.parent / name for name in OUTSIDE)]
 
