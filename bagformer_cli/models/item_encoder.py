@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from bagformer_cli.models.build import RetrievalModel
     from bagformer_cli.models.encode import EncodedItems
 
+CPU_PIXELS = 300_000
+"""Pixels of a forward pass on a CPU.
+
+Larger passes are slower: their activations leave the caches, and the system maps and clears the
+memory of each layer again. 64 images of 260 pixels take 5.9 CPU seconds in one pass of
+EfficientNet-Lite2, 2.7 in passes of 4.
+"""
+
 
 class ItemEncoder(Protocol):
     """Encodes titles and images to the vectors of one model."""
@@ -127,7 +135,12 @@ class ModelEncoder:
         from bagformer_cli.data.batches import normalised
         from bagformer_cli.models.encode import encode_images
 
-        return _arrays(encode_images(self.model, [normalised(torch.from_numpy(pixels))]))
+        images = torch.from_numpy(pixels)
+        if self.model.device.type == "cpu":
+            parts = images.split(max(1, CPU_PIXELS // self.image_size**2))
+        else:
+            parts = (images,)
+        return _arrays(encode_images(self.model, map(normalised, parts)))
 
     @property
     def beta(self) -> float:

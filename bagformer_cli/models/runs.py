@@ -84,7 +84,11 @@ def find_checkpoint(
             tr("There is no trained model yet."),
             where=Path(runs),
             expected=tr("a folder {example}", example=f"{runs}/NAME/best"),
-            hint=tr("Train one with: xmr train, or try: xmr demo; or name one with --checkpoint."),
+            hint=tr(
+                "Train one with: xmr train, or try: xmr demo; for photographs: {command}; or name "
+                "one with --checkpoint.",
+                command="xmr convert packaged models/photos",
+            ),
         )
     report_choice(found, progress)
     return found[0]

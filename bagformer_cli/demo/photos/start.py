@@ -22,13 +22,14 @@ from bagformer_cli.demo.photos.seller_words import seller_titles
 from bagformer_cli.errors import CheckpointError
 from bagformer_cli.hub import cached_file, require_hub
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import build_model
+from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.checkpoint import save_model
 from bagformer_cli.models.class_names import project_classes
 from bagformer_cli.models.convert.chinese_clip import WEIGHT_FILES
 from bagformer_cli.models.convert.folder import convert_chinese_clip
 from bagformer_cli.models.convert.packaged import write_e5, write_lite2
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.temporary import scratch_folder
 
 CHINESE_CLIP = "OFA-Sys/chinese-clip-vit-base-patch16"
 PACKAGED = "packaged"
@@ -99,23 +100,54 @@ def _is_reachable(progress: Progress) -> bool:
     return True
 
 
+def write_packaged_model(folder: Path, progress: Progress = SILENT) -> RetrievalModel:
+    """Write the model of packaged towers, which searches photographs without any training.
+
+    Args:
+        folder: The model folder to write; it needs none of the towers' folders.
+        progress: Receives the encoding of class names, which takes about a minute.
+
+    Raises:
+        MissingDependencyError: A package with weights is missing.
+    """
+    with scratch_folder() as scratch:
+        model = _zero_shot(load_config("real", _write_towers(scratch)), progress)
+    # For a training that starts here: the folders that `xmr convert` writes for `real`.
+    text, image = model.config.text, model.config.image
+    real = load_config("real")
+    text.pretrained, text.tokenizer = real.text.pretrained, real.text.tokenizer
+    image.pretrained = real.image.pretrained
+    save_model(model, folder)
+    return model
+
+
 def _packaged(output_dir: Path, seed: int, progress: Progress) -> Start:
     models = output_dir / "models"
+    config = _real(output_dir, seed, *_write_towers(models))
+    folder = models / "photos-zero-shot"
+    if not folder.exists():
+        save_model(_zero_shot(config, progress), folder)
+    config.training.checkpoint = str(folder)
+    return Start(PACKAGED, folder, config)
+
+
+def _write_towers(models: Path) -> list[str]:
+    """Write both packaged towers, unless they are there; return the settings that name them."""
     image, text = models / "efficientnet-lite2", models / "e5-small"
     if not image.exists():
         write_lite2(image)
     if not text.exists():
         write_e5(text)
     towers = {"image.pretrained": image, "text.pretrained": text, "text.tokenizer": text}
-    config = _real(output_dir, seed, *(f"{name}={folder}" for name, folder in towers.items()))
-    folder = models / "photos-zero-shot"
-    if not folder.exists():
-        model = build_model(config)
-        names = class_names()
-        project_classes(model, names, seller_titles(names), progress)
-        save_model(model, folder)
-    config.training.checkpoint = str(folder)
-    return Start(PACKAGED, folder, config)
+    return [f"{name}={folder}" for name, folder in towers.items()]
+
+
+def _zero_shot(config: RunConfig, progress: Progress) -> RetrievalModel:
+    """Build the towers of a configuration and join them by the names of image classes."""
+    model = build_model(config)
+    names = class_names()
+    project_classes(model, names, seller_titles(names), progress)
+    return model
 
 
 def _chinese_clip(name: str, output_dir: Path, seed: int, progress: Progress) -> Start:
