@@ -137,7 +137,7 @@ class ModelEncoder:
 
         images = torch.from_numpy(pixels)
         if self.model.device.type == "cpu":
-            parts = images.split(max(1, CPU_PIXELS // self.image_size**2))
+            parts = torch.split(images, max(1, CPU_PIXELS // self.image_size**2))
         else:
             parts = (images,)
         return _arrays(encode_images(self.model, map(normalised, parts)))
