@@ -20,21 +20,6 @@ ROOT = DOCS.parent
 PAGES = [page for page in english_pages() if page != ROOT / "README.md"]  # for code hosts
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 class _Loaded(HTMLParser):
     """Collects the addresses that a page loads by itself: no links that a reader clicks."""
 
@@ -52,15 +37,31 @@ class _Loaded(HTMLParser):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("language", ["", "zh/"])
-def test_every_page_is_there_in_both_languages(site: Path, language: str) -> None:
-    for page in PAGES:
-        name = site_hooks.place_of(page.relative_to(ROOT).as_posix()).replace(".md", ".html")
-        assert (site / f"{language}{name}").is_file(), name
+def test_the_site_is_built_without_a_warning_and_is_whole(tmp_path: Path) -> None:
+    """One test, because building takes 20 seconds."""
+    site = tmp_path / "site"
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    _check_that_every_page_is_there(site)
+    _check_that_pages_load_nothing_from_other_hosts(site)
+    _check_that_chinese_texts_are_cut_into_words(site)
 
 
-@pytest.mark.slow
-def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
+def _check_that_every_page_is_there(site: Path) -> None:
+    for language in ("", "zh/"):
+        for page in PAGES:
+            place = site_hooks.place_of(page.relative_to(ROOT).as_posix())
+            assert (site / f"{language}{place.replace('.md', '.html')}").is_file(), place
+
+
+def _check_that_pages_load_nothing_from_other_hosts(site: Path) -> None:
     for page in site.rglob("*.html"):
         parser = _Loaded()
         parser.feed(page.read_text("utf-8"))
@@ -69,9 +70,8 @@ def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
         assert not re.search(r"url\(['\"]?https?:", style.read_text("utf-8")), style.name
 
 
-@pytest.mark.slow
-def test_chinese_words_are_found(site: Path) -> None:
-    """The search index cuts Chinese texts into words, by zero-width spaces."""
+def _check_that_chinese_texts_are_cut_into_words(site: Path) -> None:
+    """The search index has a zero-width space between two words."""
     index = json.loads((site / "search/search_index.json").read_text("utf-8"))
     chinese = "".join(one["text"] for one in index["docs"] if one["location"].startswith("zh/"))
     assert "\u200b词典\u200b" in chinese

@@ -1,7 +1,7 @@
 """Hook of mkdocs: the pages of the repository become those of the site.
 
 On a code host, a page links to its neighbours as files: ``bags.zh.md``, ``../SECURITY.md``,
-``../configs/demo.yaml``. :func:`on_config` copies all pages to ``build/pages``, where
+``../configs/demo.yaml``. :func:`on_config` copies all pages to ``build/site-pages``, where
 
 - a link to ``NAME.zh.md`` is one to ``NAME.md``, which the i18n plugin resolves by language;
 - every linked ``.md`` outside of ``docs/`` is a page below ``repository/``;
@@ -9,8 +9,8 @@ On a code host, a page links to its neighbours as files: ``bags.zh.md``, ``../SE
 
 ::
 
-    docs/bags.zh.md          [安全](../SECURITY.md)   [微调](training.zh.md)
-    build/pages/bags.zh.md   [安全](repository/SECURITY.md)   [微调](training.md)
+    docs/bags.zh.md               [安全](../SECURITY.zh.md)        [微调](training.zh.md)
+    build/site-pages/bags.zh.md   [安全](repository/SECURITY.md)   [微调](training.md)
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 
 
 def on_config(config: Any, **_: Any) -> Any:
-    """Write the pages to ``build/pages`` and let mkdocs read them there."""
-    pages = ROOT / "build" / "pages"
+    """Write the pages to a folder next to the site's and let mkdocs read them there."""
+    site = Path(config["site_dir"])
+    pages = site.with_name(f"{site.name}-pages")
     write_pages(pages)
     config["docs_dir"] = str(pages)
     return config
