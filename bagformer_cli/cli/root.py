@@ -46,6 +46,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     tr("Models"): {
         "train": tr("Train a model"),
+        "estimate": tr("Estimate memory, time and disk space of a training"),
         "mine": tr("Find hard negatives of titles for training"),
         "config": tr("Look up settings, show and copy built-in configurations"),
         "report": tr("Show training runs as one page: curves, figures, settings"),

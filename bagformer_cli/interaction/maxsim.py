@@ -281,6 +281,15 @@ def _autocast_dtype(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if torch.get_autocast_dtype("cuda") == torch.bfloat16 else None
 
 
+def argmax_index_bytes(device: torch.device) -> tuple[int, int]:
+    """Return the bytes of the index of a patch and of a bag in the argmax kept for a gradient."""
+    if device.type == "cuda":
+        cuda = cuda_kernels()
+        if cuda and cuda.works(device, torch.float32):
+            return cuda.ARGMAX_BYTES
+    return reference.ARGMAX_BYTES
+
+
 def _path(bags: Tensor, patches: Tensor, dtype: torch.dtype) -> ModuleType:
     """Choose the module that computes; each has ``scores``, ``forward`` and ``backward``."""
     if bags.device.type == "cuda" or INTERPRETED:

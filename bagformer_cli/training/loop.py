@@ -1,6 +1,6 @@
 """The training loop: optimizer steps, logging, evaluation and saving. It knows no objective.
 
-One optimizer step (:meth:`Trainer._step`)::
+One optimizer step (:meth:`Trainer.take_step`)::
 
     learning rate → for each of ``accumulate`` batches: accumulate_gradients()
                   → sum gradients over processes → clip → AdamW → clamp temperature
@@ -200,7 +200,7 @@ class Trainer:
                     if mined or stream is None:
                         pinned = self.model.device.type == "cuda"
                         stream = self.batches.iterate(state.batches, pinned=pinned)
-                    self._step(stream, log, bar)
+                    self.take_step(stream, log, bar)
                     evaluate = self._is_due(settings.evaluate_every or self.steps_per_epoch)
                     if evaluate:
                         self._evaluate(log)
@@ -247,8 +247,14 @@ class Trainer:
         step = self.state.step
         return step == self.total_steps or (every is not None and step % every == 0)
 
-    def _step(self, stream: Iterator[Batch], log: MetricsLog, bar: Task) -> None:
-        """Take one optimizer step and log it."""
+    def take_step(self, stream: Iterator[Batch], log: MetricsLog, bar: Task) -> None:
+        """Take one optimizer step and log it.
+
+        Args:
+            stream: Training batches; a step takes ``training.accumulate`` of them.
+            log: Receives a line every ``training.log_every`` steps.
+            bar: Advances by one.
+        """
         start = time.perf_counter()
         settings, state = self.config.training, self.state
         rate = learning_rate(state.step, self.schedule_steps, settings)

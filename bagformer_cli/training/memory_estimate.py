@@ -18,7 +18,7 @@ from torch import nn
 
 from bagformer_cli.config import RunConfig
 from bagformer_cli.errors import ConfigError, listed
-from bagformer_cli.interaction.maxsim import BUDGET, MAX_SAVED_ARGMAX_BYTES
+from bagformer_cli.interaction.maxsim import BUDGET, MAX_SAVED_ARGMAX_BYTES, argmax_index_bytes
 from bagformer_cli.machine import memory
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
@@ -60,8 +60,9 @@ def matrix_bytes(
     pairs = titles * (batch_size + queued) + batch_size * (titles + queued)
     matrices = _COPIES * _FLOAT * pairs // processes.world_size
     if scorer == "late":  # MaxSim keeps argmax indices and works in blocks
-        indices = titles * per_title * batch_size + titles * batch_size * per_image
-        argmax_bytes = _FLOAT * indices // processes.world_size
+        patch, bag = argmax_index_bytes(context.model.device)
+        indices = titles * batch_size * (patch * per_title + bag * per_image)
+        argmax_bytes = indices // processes.world_size
         matrices += min(MAX_SAVED_ARGMAX_BYTES, argmax_bytes) + BUDGET
     return {
         f"cached vectors ({scorer})": 2 * _FLOAT * vectors * config.model.embed_dim,

@@ -103,6 +103,7 @@ OUTPUTS = [
     "eval --dataset data/demo --check s.jsonl",
     "compare runs/a runs/a/last",
     "report runs/a --output a.html",
+    "estimate --config small.yaml --steps 1",
     "score photos/1.png 红色碎花连衣裙 --explain",
     "index build products.csv index/",
     "index info index/",

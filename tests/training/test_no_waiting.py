@@ -70,7 +70,7 @@ def moved(batch: Any) -> list[Tensor]:
 
 def waits_of(store: Store, run: Path, monkeypatch: pytest.MonkeyPatch, *items: str) -> list[str]:
     """Train three steps; return the places at which a step waits before the log is due."""
-    waits = Waits("_step", but=["read"])
+    waits = Waits("take_step", but=["read"])
     to = Batch.to
 
     def to_gpu(batch: Batch, device: Any) -> Batch:
@@ -158,7 +158,7 @@ def test_no_step_waits_on_a_gpu(
 ) -> None:
     """CUDA itself raises where a step waits; the first steps compile kernels and may wait."""
     assert torch.cuda.is_available()
-    step, read = loop.Trainer._step, StepFigures.read
+    step, read = loop.Trainer.take_step, StepFigures.read
 
     def strict(trainer: Any, *arguments: Any) -> None:
         torch.cuda.set_sync_debug_mode("error" if trainer.state.step >= 2 else "default")
@@ -171,7 +171,7 @@ def test_no_step_waits_on_a_gpu(
         torch.cuda.set_sync_debug_mode("default")
         read(figures)
 
-    monkeypatch.setattr(loop.Trainer, "_step", strict)
+    monkeypatch.setattr(loop.Trainer, "take_step", strict)
     monkeypatch.setattr(StepFigures, "read", lenient)
     items = [*TINY, *WAYS[way], "training.max_steps=6", "training.log_every=9"]
     config = load_config("demo", items)
