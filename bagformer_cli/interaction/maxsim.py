@@ -286,7 +286,7 @@ def argmax_index_bytes(device: torch.device) -> tuple[int, int]:
     if device.type == "cuda":
         cuda = cuda_kernels()
         if cuda and cuda.works(device, torch.float32):
-            return cuda.ARGMAX_BYTES
+            return (int(cuda.ARGMAX_BYTES[0]), int(cuda.ARGMAX_BYTES[1]))
     return reference.ARGMAX_BYTES
 
 

@@ -19,7 +19,7 @@ from bagformer_cli.data.store.store import Store
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.scorers import vectors_per_item
+from bagformer_cli.models.scorers import Scorer, vectors_per_item
 from bagformer_cli.models.trained import trained_scorers
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.distributed import SINGLE_PROCESS
@@ -27,6 +27,7 @@ from bagformer_cli.training.loop import Trainer
 from bagformer_cli.training.memory_estimate import peak_memory_mb, training_bytes
 from bagformer_cli.training.metrics_log import NoLog
 from bagformer_cli.training.run import make_trainer
+from bagformer_cli.training.teacher import check_teacher
 
 WARM_STEPS = 2
 """Steps before the measured ones: the first ones allocate memory and fill caches."""
@@ -79,6 +80,7 @@ def for_estimate(config: RunConfig) -> tuple[RunConfig, list[str]]:
 
     Raises:
         InputError: It is a chain.
+        ConfigError: A teacher is needed and none is named.
     """
     if config.chain:
         raise InputError(
@@ -87,6 +89,7 @@ def for_estimate(config: RunConfig) -> tuple[RunConfig, list[str]]:
             found=" > ".join(config.chain),
             hint=tr("Estimate each of its modes: xmr estimate --mode {mode}", mode=config.chain[0]),
         )
+    check_teacher(config)
     config = config.model_copy(deep=True)
     remarks = []
     text, image = config.text, config.image
@@ -164,7 +167,7 @@ def index_bytes(model: RetrievalModel) -> tuple[int, int]:
     """
     config = model.config
     with torch.no_grad():
-        scorer = "late" if "late" in trained_scorers(config) else "cls"
+        scorer: Scorer = "late" if "late" in trained_scorers(config) else "cls"
         vectors = vectors_per_item(model, scorer)[1]
     dim = config.model.embed_dim
     stored = vectors * dim + _FLOAT  # int8, and one scale for each image
