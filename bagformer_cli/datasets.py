@@ -74,6 +74,14 @@ def resolve(dataset: str | Path, progress: Progress = SILENT) -> MugeFolder:
     raise error
 
 
+def draw_products(out: Path, images: int, size: int, progress: Progress = SILENT) -> MugeFolder:
+    """Draw a dataset of products into a new folder; see ``demo.write_demo``."""
+    from bagformer_cli.demo import write_demo
+
+    write_demo(out, images=images, size=size, progress=progress)
+    return MugeFolder(out)
+
+
 def folder_of(dataset: str) -> Path:
     """Return the folder of a value of ``--dataset``, whether or not it exists.
 

@@ -146,8 +146,7 @@ def _dataset(settings: RunConfig) -> MugeFolder | None:
 
 def _draw(settings: RunConfig, out: Path, progress: Progress) -> MugeFolder:
     """Draw products, a little more than a batch of them."""
-    from bagformer_cli.data.muge import MugeFolder
-    from bagformer_cli.demo import write_demo
+    from bagformer_cli.datasets import draw_products
 
     if settings.image.regions is not None:
         raise InputError(
@@ -158,8 +157,7 @@ def _draw(settings: RunConfig, out: Path, progress: Progress) -> MugeFolder:
         )
     images = max(_GENERATED, 2 * settings.training.batch_size)
     size = min(256, max(32, settings.image.size or 224))
-    write_demo(out, images=images, size=size, progress=progress)
-    return MugeFolder(out)
+    return draw_products(out, images, size, progress)
 
 
 def _machine(device: str, name: str, cores: int) -> str:
