@@ -1,5 +1,10 @@
 """Layers in which a title attends to an image, and a summary head that both sides share.
 
+Several pairs may read one image, for example in matching, where each image is in about three
+pairs. Its keys and values are computed once and copied for each pair::
+
+    pairs   (title 0, image 0) (title 1, image 1) (title 0, image 1)      rows = [0, 1, 1]
+
 Shapes: K pairs, B items, L text positions, P image positions, W width of the text, W' of the image.
 """
 
@@ -23,6 +28,11 @@ class CrossAttention(nn.MultiheadAttention):
     these copies, in each layer and in the backward pass, are most of a layer's memory traffic.
     """
 
+    def keys_and_values(self, states: Tensor) -> Tensor:
+        """Project image states to what :meth:`forward` reads: [B, P, W] to [B, P, 2W]."""
+        width = self.embed_dim
+        return F.linear(states, self.in_proj_weight[width:], self.in_proj_bias[width:])
+
     def forward(
         self,
         query: Tensor,
@@ -34,11 +44,11 @@ class CrossAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, None]:
-        """Attend from ``query`` [K, L, W] to ``key`` [K, P, W], which are the values as well.
+        """Attend from ``query`` to the image of each pair.
 
         Args:
-            query: Text states.
-            key: Image states.
+            query: [K, L, W] text states.
+            key: [K, P, 2W] from :meth:`keys_and_values`.
             value: The same tensor.
             key_padding_mask: [K, P] bool, True for padding; None: every position counts.
             need_weights: Unused; weights are never returned.
@@ -50,11 +60,10 @@ class CrossAttention(nn.MultiheadAttention):
             [K, L, W], and None.
         """
         width, heads = self.embed_dim, self.num_heads
-        own, theirs = self.in_proj_weight[:width], self.in_proj_weight[width:]
-        own_bias, their_bias = self.in_proj_bias[:width], self.in_proj_bias[width:]
         (pairs, length, _), positions = query.shape, key.shape[1]
-        q = F.linear(query, own, own_bias).view(pairs, length, heads, -1).transpose(1, 2)
-        both = F.linear(key, theirs, their_bias).view(pairs, positions, 2, heads, -1)
+        q = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
+        q = q.view(pairs, length, heads, -1).transpose(1, 2)
+        both = key.view(pairs, positions, 2, heads, -1)
         k, v = both.permute(2, 0, 3, 1, 4).unbind()  # [K, heads, P, W / heads] each
         mask = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
@@ -65,7 +74,9 @@ class CrossAttention(nn.MultiheadAttention):
 
 
 class FusionLayer(nn.TransformerDecoderLayer):
-    """Decoder layer of torch with :class:`CrossAttention`."""
+    """Decoder layer of torch with :class:`CrossAttention`; ``memory`` is its keys and values."""
+
+    multihead_attn: CrossAttention
 
     def __init__(self, width: int, heads: int, *arguments: Any, **options: Any) -> None:
         super().__init__(width, heads, *arguments, **options)
@@ -111,26 +122,33 @@ class FusionEncoder(nn.Module):
             for _ in range(layers)
         )
 
-    def forward(self, texts: States, images: States) -> Tensor:
+    def forward(self, texts: States, images: States, rows: Tensor | None = None) -> Tensor:
         """Let each title attend to its image.
 
         Args:
             texts: [K, L, W] states. The mask is [K, L], or [K, L, L] bool to say which positions
                 (last axis) each position attends to.
-            images: [K, P, W'] states.
+            images: [B, P, W'] states.
+            rows: [K] int64, the image of each title; None: title k reads image k (B = K).
 
         Returns:
             [K, L, W].
         """
-        memory = self.adapt(images.values)
-        masks = {} if images.mask is None else {"memory_key_padding_mask": ~images.mask}
+        if rows is not None and len(rows) <= len(images):
+            images, rows = images.select(rows), None  # no more to project than all images
+        kept = images.mask
+        if kept is not None and rows is not None:
+            kept = kept.index_select(0, rows)
+        masks = {} if kept is None else {"memory_key_padding_mask": ~kept}
         if texts.kept.ndim == 3:
             masks["tgt_mask"] = (~texts.kept).repeat_interleave(self.heads, dim=0)
         else:
             masks["tgt_key_padding_mask"] = ~texts.kept
-        states = texts.values
+        seen, states = self.adapt(images.values), texts.values
+        layer: Any
         for layer in self.layers:
-            states = layer(states, memory, **masks)
+            read = layer.multihead_attn.keys_and_values(seen)
+            states = layer(states, read if rows is None else read.index_select(0, rows), **masks)
         return states
 
     @torch.no_grad()

@@ -46,9 +46,15 @@ class JointEncoder(nn.Module):
         nn.init.normal_(self.places, std=text.bert.config.initializer_range)
         self.norm = nn.LayerNorm(text.width, eps=text.bert.config.layer_norm_eps)
 
-    def forward(self, texts: States, images: States) -> Tensor:
-        """Encode pairs and return the title's positions, [K, L, W]; see :meth:`both`."""
-        return self.both(texts, images)[0]
+    def forward(self, texts: States, images: States, rows: Tensor | None = None) -> Tensor:
+        """Encode pairs and return the title's positions, [K, L, W]; see :meth:`both`.
+
+        Args:
+            texts: [K, L] token ids, from [CLS] to [SEP].
+            images: [B, P, F] states.
+            rows: [K] int64, the image of each title; None: title k is read with image k.
+        """
+        return self.both(texts, images if rows is None else images.select(rows))[0]
 
     def both(
         self, texts: States, images: States, hidden: Tensor | None = None

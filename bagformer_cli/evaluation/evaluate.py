@@ -263,9 +263,11 @@ def score_pairs(
     with progress.task(tr("Reranking"), len(rows), tr("pairs")) as task:
         for start in range(0, len(rows), step):
             some = slice(start, start + step)
+            seen, pair_images = torch.unique(image_rows[some], return_inverse=True)
             scored = model.cross.score(
                 texts.select(text_rows[some]).to(model.device),
-                images.select(image_rows[some]).to(model.device, torch.float32),
+                images.select(seen).to(model.device, torch.float32),
+                pair_images.to(model.device),
             )
             scores.append(scored)
             task.advance(len(scored))

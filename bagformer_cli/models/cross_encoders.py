@@ -35,8 +35,18 @@ class CrossEncoder(nn.Module):
         """Set ``encoded.states`` of images to what :meth:`score` reads."""
         return encoded
 
-    def score(self, texts: States, images: States) -> Tensor:
-        """Score K pairs: [K] float32, higher for a better match."""
+    def score(self, texts: States, images: States, rows: Tensor | None = None) -> Tensor:
+        """Score pairs.
+
+        Args:
+            texts: K titles as :meth:`read_texts` leaves them.
+            images: B images as :meth:`read_images` leaves them.
+            rows: [K] int64, the image of each title; None: title k belongs to image k. An image
+                that several pairs share is then projected only once.
+
+        Returns:
+            [K] float32, higher for a better match.
+        """
         raise NotImplementedError
 
 
@@ -79,15 +89,15 @@ class MatchingHead(CrossEncoder):
             return States(text.input_ids, text.attention_mask)
         return dual.encode_texts(text).states
 
-    def forward(self, texts: States, images: States) -> Tensor:
-        """Compute the logits of K pairs: [K, 2] (no match, match), or [K, 1]."""
-        fused = self.fusion(texts, images)
+    def forward(self, texts: States, images: States, rows: Tensor | None = None) -> Tensor:
+        """Compute the logits of K pairs: [K, 2] (no match, match), or [K, 1]; see :meth:`score`."""
+        fused = self.fusion(texts, images, rows)
         logits: Tensor = self.itm_head(fused[:, 0])
         return logits
 
-    def score(self, texts: States, images: States) -> Tensor:
+    def score(self, texts: States, images: States, rows: Tensor | None = None) -> Tensor:
         """Score K pairs by the log-odds of a match, [K] float32."""
-        logits: Tensor = self(texts, images).float()
+        logits: Tensor = self(texts, images, rows).float()
         if logits.shape[1] == 1:
             return logits[:, 0]
         # Cross-entropy determines only the difference: a single logit may drift with the pair.
@@ -156,12 +166,15 @@ class Captioner(CrossEncoder):
         cells = self.finer(encoded.states.values[:, 1:], maps)
         return replace(encoded, states=States(cells), maps=[])
 
-    def forward(self, texts: States, images: States) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, texts: States, images: States, rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Compute the log-likelihood of every predicted token.
 
         Args:
             texts: [K, L] token ids from [CLS] to [SEP], then padding.
-            images: [K, P, W'] states.
+            images: [B, P, W'] states.
+            rows: [K] int64, the image of each title; None: title k belongs to image k.
 
         Returns:
             Two [K, L - 1] float32, 0 at padding: tokens 1 … L - 1 read forwards, and tokens
@@ -174,9 +187,9 @@ class Captioner(CrossEncoder):
         # Padding rows see themselves: a softmax over nothing would be NaN.
         itself = up_to & up_to.T
         kept = mask[:, None, :]
-        read = self.forwards(States(states, (up_to & kept) | itself), images)
+        read = self.forwards(States(states, (up_to & kept) | itself), images, rows)
         ahead = self._log_likelihood(read[:, :-1], ids[:, 1:], mask[:, 1:])
-        read = self.backwards(States(states, (up_to.T & kept) | itself), images)
+        read = self.backwards(States(states, (up_to.T & kept) | itself), images, rows)
         behind = self._log_likelihood(read[:, 1:], ids[:, :-1], mask[:, 1:])
         return ahead, behind
 
@@ -186,7 +199,7 @@ class Captioner(CrossEncoder):
         found = logits.log_softmax(dim=-1).gather(2, wanted[..., None])[..., 0]
         return found * mask
 
-    def score(self, texts: States, images: States) -> Tensor:
+    def score(self, texts: States, images: States, rows: Tensor | None = None) -> Tensor:
         """Score K pairs by the sum of both directions' log-likelihoods, [K] float32."""
-        ahead, behind = self(texts, images)
+        ahead, behind = self(texts, images, rows)
         return torch.add(ahead.sum(dim=1), behind.sum(dim=1))

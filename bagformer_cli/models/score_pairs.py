@@ -46,9 +46,12 @@ def score_pairs(
     scores = np.zeros(count, np.float32)
     for begin in range(0, count, PAIRS_AT_ONCE):
         pairs = torch.arange(begin, min(begin + PAIRS_AT_ONCE, count))
+        read = texts.select(pairs if len(titles) > 1 else pairs * 0)
+        seen, rows = (images.select(pairs), None) if len(pixels) > 1 else (images, pairs * 0)
         found = model.cross.score(
-            texts.select(pairs if len(titles) > 1 else pairs * 0).to(model.device, torch.float32),
-            images.select(pairs if len(pixels) > 1 else pairs * 0).to(model.device, torch.float32),
+            read.to(model.device, torch.float32),
+            seen.to(model.device, torch.float32),
+            None if rows is None else rows.to(model.device),
         )
         scores[begin : begin + PAIRS_AT_ONCE] = found.float().cpu().numpy()
     return scores

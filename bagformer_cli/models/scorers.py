@@ -152,6 +152,6 @@ def _slow_matrix(
     else:
         scored = known
     rows, columns = scored.nonzero(as_tuple=True)
-    scores = model.cross.score(texts.states.select(rows), images.states.select(columns))
+    scores = model.cross.score(texts.states.select(rows), images.states, columns)
     t2i = scores.new_full(shape, -torch.inf).index_put((rows, columns), scores)
     return ScoreMatrix(t2i, t2i.T, known)

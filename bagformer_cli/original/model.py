@@ -186,7 +186,7 @@ class CompatDualEncoder(DualEncoder):
 class CompatMatchingHead(MatchingHead):
     """The matching head as the original reranks with it."""
 
-    def forward(self, texts: States, images: States) -> Tensor:
+    def forward(self, texts: States, images: States, rows: Tensor | None = None) -> Tensor:
         """Compute logits [K, 2]; outside training, on image states rounded to float16."""
         # The original masks by adding a number to the attention scores. If all positions are
         # masked, all get the same number and nothing changes: the title attends to all of itself.
@@ -194,12 +194,12 @@ class CompatMatchingHead(MatchingHead):
         values = images.values
         if not self.training:
             values = values.half().to(values.dtype)
-        logits: Tensor = super().forward(replace(texts, mask=kept), States(values))
+        logits: Tensor = super().forward(replace(texts, mask=kept), States(values), rows)
         return logits
 
-    def score(self, texts: States, images: States) -> Tensor:
+    def score(self, texts: States, images: States, rows: Tensor | None = None) -> Tensor:
         """Score K pairs by the match logit, [K] float32."""
-        logits: Tensor = self(texts, images)[:, 1]
+        logits: Tensor = self(texts, images, rows)[:, 1]
         return logits.float()
 
 

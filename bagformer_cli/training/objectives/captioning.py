@@ -10,6 +10,7 @@ from torch import Tensor
 from bagformer_cli.losses.captioning import captioning_loss
 from bagformer_cli.training.encoded_batch import Context, EncodedBatch
 from bagformer_cli.training.objectives.base import Objective, PairObjective
+from bagformer_cli.transfer import to_device
 
 
 class CaptioningObjective(PairObjective):
@@ -27,7 +28,8 @@ class CaptioningObjective(PairObjective):
         """Compute the mean over the chunk's tokens, times the chunk's share of the batch."""
         captioner: Any = self.context.model.cross
         titles = chunk.texts.states
-        forward, backward = captioner(titles, chunk.images.states.select(chunk.batch.own))
+        own = to_device(chunk.batch.own, titles.values.device)
+        forward, backward = captioner(titles, chunk.images.states, own)
         return captioning_loss(forward, backward, titles.kept[:, 1:]) * chunk.share
 
     def random_guess_loss(self, batch_size: int) -> float:

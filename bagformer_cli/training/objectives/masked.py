@@ -165,10 +165,8 @@ def _token_logits(model: RetrievalModel, batch: Batch, images: Encoded) -> Tenso
     """Predict the hidden tokens, each title next to its own image: [M, V]."""
     head, masked = _cross(model), _masked(batch)
     shown = replace(batch.text, input_ids=masked.input_ids)
-    states = head.fusion(
-        head.text_states(model.dual, shown),
-        images.states.select(batch.own),
-    )
+    texts = head.text_states(model.dual, shown)
+    states = head.fusion(texts, images.states, to_device(batch.own, texts.values.device))
     rows = states.flatten(0, 1).index_select(0, _hidden_tokens(batch))
     logits: Tensor = head.mlm_head(rows, model.dual.text_encoder.word_table)
     return logits

@@ -62,9 +62,7 @@ class MatchingObjective(PairObjective):
         """
         pairs = self.draw_pairs(chunk)
         head: Any = self.context.model.cross
-        logits = head(
-            chunk.texts.states.select(pairs.texts), chunk.images.states.select(pairs.images)
-        )
+        logits = head(chunk.texts.states.select(pairs.texts), chunk.images.states, pairs.images)
         found = logits.detach()
         guessed = found[:, 0] > 0 if found.shape[1] == 1 else found.argmax(dim=1)
         accuracy = (guessed == pairs.labels).float().mean().double()
