@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bagformer_cli.calibration import Calibration, usable_calibration
 from bagformer_cli.data.batches import TextBatch, pixels_of
 from bagformer_cli.data.images import decode
 from bagformer_cli.inputs import Images, image_list, one_title, require_vectors, title_list
@@ -26,6 +27,7 @@ from bagformer_cli.machine import choose_device
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.models.encode import encode_images, encode_texts
+from bagformer_cli.models.fingerprint import fingerprint
 from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.models.score_explanation import ScoreExplanation, explain_score
 from bagformer_cli.progress import LOGGED, Progress
@@ -72,10 +74,12 @@ class Retriever:
 
     Args:
         model: The model; :func:`load` reads one from a folder.
+        folder: Its folder, which may hold a calibration; None: it has none.
     """
 
-    def __init__(self, model: RetrievalModel) -> None:
+    def __init__(self, model: RetrievalModel, folder: Path | None = None) -> None:
         self.model = model
+        self.folder = folder
 
     @property
     def titles(self) -> TitleEncoder:
@@ -137,6 +141,23 @@ class Retriever:
             t2i, i2t = maxsim(titles, images)
         return Scores(t2i, i2t, titles.lengths, images.lengths)
 
+    def calibration(self, progress: Progress = LOGGED) -> Calibration | None:
+        """Read the curves from mean scores to probabilities; None: no calibration fits this model.
+
+        >>> calibration = retriever.calibration()                       # doctest: +SKIP
+        >>> curve = calibration.curves["text_to_image"]                 # doctest: +SKIP
+        >>> curve.probability(scores.t2i_mean)                          # doctest: +SKIP
+
+        Args:
+            progress: Receives the warning that the folder's calibration is of another model.
+
+        Raises:
+            CheckpointError: The file is damaged.
+        """
+        if self.folder is None:
+            return None
+        return usable_calibration(self.folder, lambda: fingerprint(self.model), progress=progress)
+
     def explain(self, image: Images, titles: str | Iterable[str]) -> list[ScoreExplanation]:
         """Explain the scores of an image and some titles: which bag fits which patch best.
 
@@ -182,4 +203,5 @@ def load(
         InputError: This machine has no such device.
     """
     device = choose_device(device)
-    return Retriever(load_model(find_checkpoint(checkpoint, progress=progress), device))
+    folder = find_checkpoint(checkpoint, progress=progress)
+    return Retriever(load_model(folder, device), folder)

@@ -28,6 +28,7 @@ LAYERS = [
         "temporary",
         "outputs",
         "opening",
+        "calibration",
         "hub",
         "machine",
         "compiled",

@@ -36,6 +36,7 @@ app = App()
         "    xmr eval --checkpoint runs/demo --report report.html\n\n"
         "    xmr eval --checkpoint runs/fast --slow runs/captioner --rerank 50,100 --tune-beta\n\n"
         "    xmr eval --dataset muge --split test --submission predictions.jsonl\n\n"
+        "    xmr eval --checkpoint runs/demo --calibrate\n\n"
         "    xmr eval --model hf:OFA-Sys/chinese-clip-vit-base-patch16 --dataset muge\n\n"
         "    xmr eval --features texts.jsonl images.jsonl --dataset muge\n\n"
         "    xmr eval --dataset muge --split valid --check predictions.jsonl"
@@ -93,6 +94,16 @@ def evaluate_command(
         typer.Option(
             "--tune-beta",
             help=tr("Choose beta on the validation split and save it in the model folder."),
+        ),
+    ] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help=tr(
+                "Fit the probability that a result is a match on the first 10 results of the "
+                "validation split's queries, and save it in the model folder."
+            ),
         ),
     ] = False,
     items: Annotated[
@@ -165,7 +176,8 @@ def evaluate_command(
         options = {
             "--checkpoint": checkpoint, "--model": model, "--features": features,
             "--slow": slow, "--rerank": rerank,
-            "--beta": beta, "--tune-beta": tune_beta or None, "--items": items,
+            "--beta": beta, "--tune-beta": tune_beta or None,
+            "--calibrate": calibrate or None, "--items": items,
             "--products": products, "--submission": submission, "--naming": naming,
             "--report": report_page,
         }  # fmt: skip
@@ -178,7 +190,7 @@ def evaluate_command(
         return
     request = EvaluationRequest(
         split, slow, _counts(rerank), beta, tune_beta, items, products, submission, naming,
-        report_page,
+        calibrate, report_page,
     )  # fmt: skip
     check_request(request)
     chosen = {"--model": model, "--features": features, "--checkpoint": checkpoint}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bagformer_cli.cli import console
+from bagformer_cli.cli.calibration_view import show_calibration
 from bagformer_cli.cli.formatting import duration
 from bagformer_cli.cli.views import show_recall
 from bagformer_cli.messages import tr
@@ -53,6 +54,8 @@ def show_evaluation(report: dict[str, Any]) -> None:
     if "beta" in report:
         facts[tr("beta (merged score = slow + beta × fast)")] = f"{report['beta']:g}"
     console.facts(facts)
+    if "calibration" in report:
+        show_calibration(report["calibration"])
     if "submission" in report:
         _show_submission(report)
     if "page" in report:

@@ -76,6 +76,7 @@ def onnx(
         raise excluding_options("xmr export onnx", ["--fp16", "--int8"])
     if int8 == "static" and dataset is None:
         raise needed_option("xmr export onnx", "--int8 static", "--dataset")
+    from bagformer_cli.calibration import copy_calibration
     from bagformer_cli.datasets import resolve
     from bagformer_cli.export.onnx_folder import export_onnx
     from bagformer_cli.models.checkpoint import load_model
@@ -95,6 +96,7 @@ def onnx(
         if int8 == "static":
             examples = _examples(model, data, progress)
         manifest = export_onnx(model, folder, precision, examples, progress)
+        copy_calibration(place, folder)
         report: dict[str, Any] = {
             "checkpoint": str(place),
             "folder": str(folder),
@@ -192,6 +194,7 @@ def sentence_transformers(
     debug: Debug = False,
 ) -> None:
     """Export and print which class opens the folder."""
+    from bagformer_cli.calibration import copy_calibration
     from bagformer_cli.export.sentence_folder import export_sentence_transformers
     from bagformer_cli.models.checkpoint import load_model
     from bagformer_cli.models.runs import find_checkpoint
@@ -200,6 +203,7 @@ def sentence_transformers(
     require_empty(out, older="modules.json")
     place = find_checkpoint(checkpoint)
     kind = export_sentence_transformers(load_model(place), out)
+    copy_calibration(place, out)
     report = {"checkpoint": str(place), "folder": str(out), "class": kind}
     labels = {"checkpoint": tr("model"), "folder": tr("exported model"), "class": tr("opens as")}
     console.result(report, lambda: console.facts({labels[key]: report[key] for key in report}))

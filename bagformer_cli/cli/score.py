@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 app = App()
 
+BELOW = 3
+"""Exit code if a title does not reach ``--threshold``: neither success nor an error."""
+
 
 @app.command(
     help=tr(
@@ -27,13 +30,18 @@ app = App()
         "text → image is a mean over the title's bags: each counts its highest cosine with any "
         "patch of the image. image → text is a mean over the patches: each counts its highest "
         "cosine with any bag. Both are from −1 to 1 and do not grow with the title's length.\n\n"
+        "After `xmr eval --calibrate`, probability says how likely an image with this text → image "
+        "score is a match, if a search put it among its first 10 results. --threshold compares it, "
+        "and the exit code is 0 if every title reaches it and 3 if one does not.\n\n"
         "--explain shows the sums, and the patch that each bag fits best. Patches attend to each "
         "other in the encoder, so the best patch need not lie on the object itself. --json has "
         "sums (text_to_image) and means (text_to_image_mean).\n\n"
         "    xmr score image.jpg '红色碎花连衣裙' '蓝色牛仔裤'\n\n"
+        "    xmr score image.jpg '红色碎花连衣裙' --threshold 0.5 && echo match\n\n"
         "    xmr score image.jpg '红色碎花连衣裙' --explain\n\n"
         "    xmr score image.jpg '红色碎花连衣裙' --explain --output explained.html"
-    )
+    ),
+    apart=[("--threshold", "--threshold-score")],
 )
 def score(
     image: Annotated[Path, typer.Argument(help=tr("An image file."))],
@@ -53,6 +61,26 @@ def score(
         Path | None,
         typer.Option(
             help=tr("With --explain: write heat maps to an HTML page or a PNG image."),
+            show_default=False,
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help=tr(
+                "Exit with 3 if a title's probability is lower. Needs a calibrated model; 0 to 1."
+            ),
+            show_default=False,
+        ),
+    ] = None,
+    threshold_score: Annotated[
+        float | None,
+        typer.Option(
+            min=-1,
+            max=1,
+            help=tr("Exit with 3 if a title's mean text → image score is lower; −1 to 1."),
             show_default=False,
         ),
     ] = None,
@@ -76,7 +104,10 @@ def score(
     with bars.progress() as progress:
         model = find_checkpoint(checkpoint, progress=progress)
         place = runtime_folder(model, runtime)
-    retriever: Any = _load(place, explain)
+        retriever: Any = _load(place, explain)
+        calibration = retriever.calibration(progress)
+    if threshold is not None and calibration is None:
+        raise no_calibration(place, f"--threshold {threshold:g}")
     scores = retriever.score(retriever.encode_images([image]), retriever.encode_texts(titles))
     retriever.titles.warn_of_cut(console.warn)
     if not is_drawn_image(image):
@@ -89,8 +120,15 @@ def score(
         "image_to_text": scores.i2t[0].tolist(),
         "text_to_image_mean": scores.t2i_mean[:, 0].tolist(),
         "image_to_text_mean": scores.i2t_mean[0].tolist(),
+        "probability": None,
         "bags": [retriever.bags(title) for title in titles],
     }
+    if calibration is not None:
+        curve = calibration.curves["text_to_image"]
+        report["probability"] = curve.probability(report["text_to_image_mean"]).tolist()
+    reached = _reached(report, threshold, threshold_score)
+    if reached is not None:
+        report["reached"] = reached
     if explain:
         found = retriever.explain(image, titles)
         report["explained"] = [[_part_to_json(part) for part in one.parts] for one in found]
@@ -99,6 +137,29 @@ def score(
             report["output"] = str(output)
     report["checkpoint"] = str(place)
     console.result(report, lambda: show_scores(report))
+    if reached is not None and not all(reached):
+        raise typer.Exit(BELOW)
+
+
+def _reached(
+    report: dict[str, Any], threshold: float | None, threshold_score: float | None
+) -> list[bool] | None:
+    """Say of each title whether it reaches the threshold; None: there is no threshold."""
+    if threshold is not None:
+        return [value >= threshold for value in report["probability"]]
+    if threshold_score is not None:
+        return [value >= threshold_score for value in report["text_to_image_mean"]]
+    return None
+
+
+def no_calibration(folder: Path, option: str) -> InputError:
+    """Make the error for an option that needs a probability where the model gives none."""
+    return InputError(
+        tr("This model has no calibration that fits it, so its scores have no probability."),
+        where=folder,
+        found=option,
+        hint=tr("Fit one with `xmr eval --calibrate`, or use --threshold-score."),
+    )
 
 
 def _check_output(output: Path, image: Path, explain: bool) -> None:
@@ -144,21 +205,27 @@ def _part_to_json(part: ScorePart) -> dict[str, Any]:
 
 def show_scores(report: dict[str, Any]) -> None:
     """Print the mean scores as a table, then each title's bags, or the parts of its score."""
-    rows = list(
-        zip(
-            report["titles"],
-            report["text_to_image_mean"],
-            report["image_to_text_mean"],
-            strict=True,
-        )
-    )
+    columns = {
+        tr("title"): report["titles"],
+        tr("text → image"): report["text_to_image_mean"],
+        tr("image → text"): report["image_to_text_mean"],
+    }
+    if report["probability"] is not None:
+        columns[tr("probability, %")] = [100 * value for value in report["probability"]]
+    if "reached" in report:
+        columns[tr("reaches the threshold")] = report["reached"]
+    rows = list(zip(*columns.values(), strict=True))
     console.table(
-        [tr("title"), tr("text → image"), tr("image → text")],
+        list(columns),
         rows,
         title=f"{report['image']}  ({report['checkpoint']})",
         best=[1] if len(rows) > 1 else [],
     )
     console.say(tr("Mean best cosine of a title's bags, and of the image's patches: −1 to 1."))
+    if report["probability"] is not None:
+        console.say(
+            tr("Probability: that an image among the first 10 results of a search is a match.")
+        )
     if "explained" in report:
         for number, title in enumerate(report["titles"]):
             _show_parts(title, report, number)

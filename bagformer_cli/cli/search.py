@@ -332,10 +332,14 @@ def _show_hits(query: str, hits: list[dict[str, Any]]) -> None:
     rerank it is the merged score; results that were not reranked come last and have none.
     """
     reranked = any(hit["stage"] == "merged" for hit in hits)
+    likely = any(hit["probability"] is not None for hit in hits)
     rows = []
     for hit in hits:
         score = hit["mean"] if not reranked else hit["score"] if hit["slow"] is not None else None
-        rows.append([hit["rank"], score, hit["id"], hit["title"] or ""])
+        cells = [hit["rank"], score, hit["id"], hit["title"] or ""]
+        if likely:
+            cells.insert(2, 100 * hit["probability"])
+        rows.append(cells)
     notes = []
     for hit in hits:
         facts = dict(hit["attributes"])
@@ -345,6 +349,8 @@ def _show_hits(query: str, hits: list[dict[str, Any]]) -> None:
                 facts[tr("slow")] = format_value(hit["slow"])
         notes.append(SEPARATOR.join(f"{name} {_shown(value)}" for name, value in facts.items()))
     columns = [tr("rank"), tr("score"), tr("id"), tr("title")]
+    if likely:
+        columns.insert(2, tr("probability, %"))
     console.table(columns, rows, title=query, notes=notes)
 
 

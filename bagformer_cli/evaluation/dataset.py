@@ -20,6 +20,7 @@ from bagformer_cli.data.store.split import Split
 from bagformer_cli.errors import InputError
 from bagformer_cli.evaluation.answers import require_answers, warn_without_answers
 from bagformer_cli.evaluation.attributes import first_image_accuracy
+from bagformer_cli.evaluation.calibration import calibrate_folder
 from bagformer_cli.evaluation.evaluate import EvaluationOptions, Reranker, evaluate
 from bagformer_cli.evaluation.products import read_products
 from bagformer_cli.evaluation.request import (
@@ -82,8 +83,9 @@ def evaluate_folder(
 
     Raises:
         CheckpointError: A model folder is broken, or has no trained cross-encoder to rerank with.
-        InputError: A file of the request is missing or wrong, settings contradict each other, or
-            the split's answers are hidden and no submission is to be written.
+        InputError: A file of the request is missing or wrong, settings contradict each other,
+            the split's answers are hidden and no submission is to be written, or the split has
+            too few pairs to calibrate on.
         DataError: A file of the dataset is wrong.
     """
     check_request(request)
@@ -98,6 +100,11 @@ def evaluate_folder(
     found = _evaluate(source, part, settings, (request, options), progress)
     report = _report(found, part, folder, request)
     report |= {"n_without_answers": unanswered, "checkpoint": str(checkpoint)}
+    if request.calibrate:
+        pairs = next(iter(found.values())).pairs
+        report["calibration"] = calibrate_folder(
+            checkpoint, model, pairs, folder.path.name, progress
+        )
     if request.reranker is not None:
         report["slow"] = str(request.reranker)
     return EvaluatedFolder(report, folder.path, part, source, next(iter(found.values())))
@@ -328,7 +335,12 @@ def _options(
     reranker = None
     if other is not None:
         reranker = Reranker(other, open_split(folder, other, split, progress))
-    return EvaluationOptions(request.rerank, reranker, keep_scores=request.page is not None)
+    return EvaluationOptions(
+        request.rerank,
+        reranker,
+        keep_scores=request.page is not None,
+        keep_pairs=request.calibrate,
+    )
 
 
 def _tune_beta(

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from bagformer_cli.config import EvaluationConfig
 from bagformer_cli.data.store.split import Split
+from bagformer_cli.evaluation.calibration import retrieved_pairs
 from bagformer_cli.evaluation.encoded_split import EncodedSplit
 from bagformer_cli.evaluation.merge import Reranked, choose_beta
 from bagformer_cli.evaluation.metrics import (
@@ -74,6 +75,7 @@ class EvaluationOptions:
             reranked then.
         subset: Evaluate on a part of the split; None: on all of it.
         keep_scores: Keep the fast scores of all pairs: 4 bytes for each pair and direction.
+        keep_pairs: Keep the retrieved pairs that a calibration is fitted on.
     """
 
     rerank: Sequence[int] | None = None
@@ -82,6 +84,7 @@ class EvaluationOptions:
     groups: NDArray[np.int64] | None = None
     subset: Subset | None = None
     keep_scores: bool = False
+    keep_pairs: bool = False
 
     def counts(self, config: EvaluationConfig) -> list[int]:
         """Return the numbers K above 0."""
@@ -137,6 +140,12 @@ def evaluate(
     if options.keep_scores:
         found.directions = directions
         found.title_vectors = encoded.texts.vectors.lengths.numpy()
+    if options.keep_pairs:
+        # An index scores by MaxSim, however the model's own scores are pooled.
+        by_maxsim = source.model is None or source.model.config.model.pooling == "each"
+        both = directions["text_to_image"], directions["image_to_text"]
+        scores = (both[0].scores, both[1].scores) if by_maxsim else None
+        found.pairs = retrieved_pairs(encoded, both[0].positives, scores)
     if reranks and judging is not None:
         with _timed(seconds, "rerank"):
             if other is not None:

@@ -25,6 +25,7 @@ class EvaluationRequest:
         products: TSV of image id and product; images of one product count once.
         submission: File to write MUGE's submission to.
         naming: Field names of the submission; None: those of the dataset.
+        calibrate: Fit what a score means, and write it into the model folder.
         page: HTML page to be written of the evaluation; the scores of all pairs are kept for it.
         device: Device of the models; None: a GPU if there is one.
     """
@@ -38,6 +39,7 @@ class EvaluationRequest:
     products: Path | None = None
     submission: Path | None = None
     naming: Naming | None = None
+    calibrate: bool = False
     page: Path | None = None
     device: str | None = None
 
@@ -65,6 +67,10 @@ def check_request(request: EvaluationRequest) -> None:
             request.page is not None,
             {"--items": request.items is not None, "--products": request.products is not None},
         ),
+        "--calibrate": (
+            request.calibrate,
+            {"--items": request.items is not None, "--products": request.products is not None},
+        ),
         "--beta": (request.beta is not None, {"--tune-beta": request.tune_beta}),
     }
     reasons = {
@@ -72,6 +78,7 @@ def check_request(request: EvaluationRequest) -> None:
         "--products": tr("With --products only the recall stage is measured."),
         "--submission": tr("A submission holds images of the whole split."),
         "--report": tr("The page shows the whole split."),
+        "--calibrate": tr("--calibrate fits on the results of the whole split."),
         "--beta": tr("--beta fixes the weight that --tune-beta chooses."),
     }
     for name, (given, others) in clashes.items():
@@ -83,6 +90,16 @@ def check_request(request: EvaluationRequest) -> None:
                 found=f"{name} {' '.join(wrong)}",
                 hint=tr("Leave out one of the two."),
             )
+    if request.calibrate and request.split != "valid":
+        raise InputError(
+            tr("--calibrate fits on the validation split only."),
+            where="xmr eval",
+            found=f"--split {request.split}",
+            hint=tr(
+                "The model has seen the training split, and a test split that was fitted on "
+                "measures nothing. Leave out --split."
+            ),
+        )
     if request.naming is not None and request.submission is None:
         raise InputError(
             tr("--naming names the fields of a submission, and none is written."),
@@ -92,15 +109,22 @@ def check_request(request: EvaluationRequest) -> None:
 
 
 def refuse_reranking(request: EvaluationRequest, where: str) -> None:
-    """Refuse settings of a rerank for vectors that no model of this project made.
+    """Refuse settings of a rerank or a calibration for vectors of no model of this project.
 
     Args:
         request: The settings.
         where: The model or the vectors, for the message.
 
     Raises:
-        InputError: The settings ask for a rerank; the error names them.
+        InputError: The settings ask for a rerank or a calibration; the error names them.
     """
+    if request.calibrate:
+        raise InputError(
+            tr("--calibrate writes into a model folder of xmr, and this is none."),
+            where=where,
+            found="--calibrate",
+            hint=tr("Leave it out."),
+        )
     given = {
         "--rerank": any(request.rerank or ()),
         "--slow": request.reranker is not None,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bagformer_cli.evaluation.calibration import Pairs
 from bagformer_cli.evaluation.metrics import Positives, Recall
 from bagformer_cli.evaluation.order_metrics import OrderMetrics
 
@@ -55,6 +56,7 @@ class Evaluation:
             ``merged/text_to_image`` and so on for the others.
         orders: nDCG, MRR and MAP, by the same names.
         directions: Fast scores and answers of both directions, if the options keep them.
+        pairs: Retrieved pairs of both directions, if the options keep them.
         title_vectors: [Q] number of vectors of each query.
     """
 
@@ -69,6 +71,7 @@ class Evaluation:
     ranks: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
     orders: dict[str, OrderMetrics] = field(default_factory=dict, repr=False)
     directions: dict[str, Direction] = field(default_factory=dict, repr=False)
+    pairs: dict[str, Pairs] = field(default_factory=dict, repr=False)
     title_vectors: NDArray[np.int64] = field(
         default_factory=lambda: np.zeros(0, np.int64), repr=False
     )

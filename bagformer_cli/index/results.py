@@ -25,6 +25,8 @@ class Hit:
         fast: The late-interaction score.
         slow: The cross-encoder's score, or None.
         thumbnail: A small image as the content of its file, or None.
+        probability: Probability that the hit is a match, if the model is calibrated for this kind
+            of search and nothing was reranked; else None.
     """
 
     rank: int
@@ -38,6 +40,7 @@ class Hit:
     fast: float
     slow: float | None = None
     thumbnail: bytes | None = field(default=None, repr=False)
+    probability: float | None = None
 
     @property
     def shown_score(self) -> float:

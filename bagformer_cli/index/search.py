@@ -23,25 +23,25 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bagformer_cli.calibration import Calibration
 from bagformer_cli.data.catalogue.values import whole_numbers
 from bagformer_cli.data.images import decode, resize
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.engine import Engine, Queries, RecallMethod
 from bagformer_cli.index.engines import open_engine
+from bagformer_cli.index.model_of_index import gpu_of, model_folder
+from bagformer_cli.index.probabilities import index_calibration, with_probabilities
 from bagformer_cli.index.rerank import cross_encoder_scores
 from bagformer_cli.index.results import Hit, Results
 from bagformer_cli.index.rows import FEATURES, Side, wrong_model
-from bagformer_cli.index.trust import is_own_model, remember_model
 from bagformer_cli.messages import tr
-from bagformer_cli.models.item_encoder import AnyEncoder, ModelEncoder, encoder_of
+from bagformer_cli.models.item_encoder import AnyEncoder, encoder_of
 from bagformer_cli.models.load_encoder import load_encoder
-from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.runtime.folder import Runtime, runtime_folder
 from bagformer_cli.text.characters import is_blank
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
 
 MANY = 10_000  # results, from which on the number of products is counted first
@@ -105,6 +105,10 @@ class Index:
     >>> index = Index.open("index/")                                # doctest: +SKIP
     >>> index.search("红色碎花裙", where="price < 200", k=20)          # doctest: +SKIP
 
+    Attributes:
+        calibration: Gives hits their probability; None: they have none. :meth:`open` reads it from
+            the model folder.
+
     Args:
         engine: The index.
         model: The model that its rows were encoded with, or an encoder of it.
@@ -118,6 +122,7 @@ class Index:
         if encoder.fingerprint != engine.layout.model:
             raise wrong_model(engine.layout, encoder.fingerprint, engine.uri)
         self.engine, self.encoder = engine, encoder
+        self.calibration: Calibration | None = None
 
     @classmethod
     def open(
@@ -151,13 +156,17 @@ class Index:
         engine.progress = progress
         if model is None and engine.layout.model == FEATURES:
             raise wrong_model(engine.layout, "", engine.uri)
+        calibration = None
         if model is None:
             folder = runtime_folder(model_folder(engine, checkpoint, trust, progress), runtime)
             model = load_encoder(folder, device)
             if model.fingerprint != engine.layout.model:
                 raise wrong_model(engine.layout, f"{model.fingerprint} ({folder})", engine.uri)
-        engine.device = _gpu_of(model)
-        return cls(engine, model)
+            calibration = index_calibration(folder, engine.layout, progress)
+        engine.device = gpu_of(model)
+        opened = cls(engine, model)
+        opened.calibration = calibration
+        return opened
 
     def search(
         self,
@@ -218,6 +227,8 @@ class Index:
             plan.append({"stage": "rerank", "method": "cross-encoder", "note": note})
         with _timed(seconds, "fetch"):
             hits = self._hits(engine, rankings, encoded, options)
+            if self.calibration is not None:
+                hits = with_probabilities(hits, self.calibration, images, options.of)
         seconds = {name: round(value, 6) for name, value in seconds.items()}
         return [Results(own, plan, seconds) for own in hits]
 
@@ -336,57 +347,6 @@ class Index:
                     )
                 )
         return hits
-
-
-def model_folder(
-    engine: Engine,
-    checkpoint: str | Path | None,
-    trust: bool = False,
-    progress: Progress = SILENT,
-) -> Path:
-    """Return the model folder for searching: the given one, or the one the index was built with.
-
-    Args:
-        engine: The index.
-        checkpoint: The given folder.
-        trust: Accept any folder that the index names.
-        progress: Receives the name of the newest run, which is used if the index names no model.
-
-    Raises:
-        InputError: None was given and the index's model has been moved or deleted, or is not among
-            the folders of the user.
-    """
-    if checkpoint is not None:
-        folder = find_checkpoint(checkpoint)
-        remember_model(folder)
-        return folder
-    known = engine.layout.checkpoint
-    if known and Path(known).is_dir():
-        if not trust and not is_own_model(Path(known), engine.uri):
-            raise InputError(
-                tr("The index names a model that you have not used before."),
-                where=known,
-                hint=tr(
-                    "If you trust the origin of the index, add --trust; or name a model with "
-                    "--checkpoint."
-                ),
-            )
-        return Path(known)
-    if not known:
-        return find_checkpoint(None, progress=progress)
-    raise InputError(
-        tr("The model that the index was built with is no longer there."),
-        where=known,
-        hint=tr("Pass its folder with --checkpoint."),
-    )
-
-
-def _gpu_of(model: AnyEncoder) -> torch.device | None:
-    """Return the GPU of a model; None if it computes elsewhere."""
-    encoder = encoder_of(model)
-    if not isinstance(encoder, ModelEncoder) or encoder.model.device.type != "cuda":
-        return None
-    return encoder.model.device
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from bagformer_cli.calibration import copy_calibration
 from bagformer_cli.config import RunConfig, load_config, save_config
 from bagformer_cli.encoders.weight_files import damaged_weights, load_tensors, save_tensors, summary
 from bagformer_cli.errors import CheckpointError, NotFiniteError, joined, listed, nearest
@@ -111,6 +112,7 @@ def merge_adapters(folder: Path, out: Path) -> RetrievalModel:
     model = load_model(folder)
     with new_files(out) as place:
         save_model(model, place)
+        copy_calibration(folder, place)
     return model
 
 

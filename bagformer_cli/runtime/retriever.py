@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bagformer_cli.calibration import Calibration, usable_calibration
 from bagformer_cli.data.images import decode, resize
 from bagformer_cli.errors import CheckpointError, InputError, MissingDependencyError
 from bagformer_cli.inputs import Images, image_list, one_title, require_vectors, title_list
 from bagformer_cli.messages import tr
+from bagformer_cli.progress import LOGGED, Progress
 from bagformer_cli.runtime.folder import CROSS, IMAGE, MANIFEST, TEXT, Manifest, read_manifest
 from bagformer_cli.runtime.graph_file import check_graph
 from bagformer_cli.runtime.vectors import Scores, maxsim
@@ -111,6 +113,19 @@ class OnnxRetriever:
         require_vectors(images, Vectors, "images", "encode_images")
         require_vectors(titles, Vectors, "titles", "encode_texts")
         return maxsim(titles, images)
+
+    def calibration(self, progress: Progress = LOGGED) -> Calibration | None:
+        """Read the curves from mean scores to probabilities; None: no calibration fits this export.
+
+        Args:
+            progress: Receives the warning that the folder's calibration is of another model or
+                precision.
+
+        Raises:
+            CheckpointError: The file is damaged.
+        """
+        manifest = self.manifest
+        return usable_calibration(self.folder, lambda: manifest.model, manifest.precision, progress)
 
     @property
     def can_rerank(self) -> bool:

@@ -73,6 +73,7 @@ def test_preprocess_train_eval_score(here: Path, xmr: Callable[..., Any]) -> Non
         "image_to_text",
         "text_to_image_mean",
         "image_to_text_mean",
+        "probability",
         "bags",
         "checkpoint",
     }
