@@ -146,6 +146,10 @@ class TrainingConfig(Section):
     """Steps between saves of ``last/``. Null: at every evaluation."""
     log_every: Positive = 10
     """Steps between lines of ``metrics.jsonl``."""
+    loggers: list[Literal["wandb", "mlflow"]] = []
+    """Also send the figures to Weights & Biases or MLflow, if they are installed. Environment
+    variables such as WANDB_MODE and MLFLOW_TRACKING_URI decide where; by default, files in the run
+    folder."""
     checkpoint: str | None = None
     """Model folder whose weights to start from, where names and shapes match."""
 

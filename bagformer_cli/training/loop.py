@@ -45,6 +45,7 @@ from bagformer_cli.training.metrics_log import LOSS_NAMES, MetricsLog, NoLog
 from bagformer_cli.training.mined_batches import BatchMiner
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from bagformer_cli.training.resume import TrainState, load_state, rng_state, save_state
+from bagformer_cli.training.run_loggers import RunLogger
 from bagformer_cli.training.run_record import record_end
 from bagformer_cli.training.step_figures import StepFigures, diverged
 from bagformer_cli.training.task import RetrievalTask, StepOutput
@@ -177,7 +178,13 @@ class Trainer:
         self.task.train()
         is_main = self.processes.is_main
         known = state.step if self._resumed else -1
-        log_file = MetricsLog(self.run, known) if is_main else NoLog()
+        log_file: MetricsLog = NoLog()
+        if is_main:
+            settings_now = self.config.model_dump(mode="json")
+            loggers = [
+                RunLogger(name, self.run, settings_now, self.progress) for name in settings.loggers
+            ]
+            log_file = MetricsLog(self.run, known, loggers)
         with log_file as log, stop_on_signal() as stop:
             trained, total = count_parameters(self.model)
             if trained < total:

@@ -13,13 +13,14 @@ one).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
+from bagformer_cli.training.run_loggers import RunLogger, figures_for_loggers
 
 FILE = "metrics.jsonl"
 SPEED = ("samples_per_second", "pairs_per_second", "data_wait_share", "memory_mb", "seconds")
@@ -43,11 +44,13 @@ class MetricsLog:
         step: The step that a resumed run continues from; -1: it starts from the beginning. Lines
             of later steps, which a killed run may have written after its last save, are removed:
             the run will write them again.
+        loggers: Further receivers of the figures; closed at the end.
     """
 
-    def __init__(self, folder: Path, step: int = -1) -> None:
+    def __init__(self, folder: Path, step: int = -1, loggers: Sequence[RunLogger] = ()) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self._loggers = loggers
         self._path = folder / FILE
         if self._path.exists():
             lines = _lines_up_to(self._path, step)
@@ -61,6 +64,8 @@ class MetricsLog:
         self._stream.flush()
         for name, value in board_scalars(kind, values):
             self._board.add_scalar(name, value, step)
+        for logger in self._loggers:
+            logger.write(figures_for_loggers(kind, values), step)
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -73,6 +78,8 @@ class MetricsLog:
     ) -> None:
         self._stream.close()
         self._board.close()
+        for logger in self._loggers:
+            logger.close(failed=error is not None)
 
 
 class NoLog(MetricsLog):
