@@ -12,6 +12,7 @@ from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.evaluation_view import show_evaluation
 from bagformer_cli.cli.failures import excluding_options, needed_option
+from bagformer_cli.cli.hybrid_evaluation import evaluate_hybrid, show_hybrid
 from bagformer_cli.cli.options import Checkpoint, EvaluatedSplit, TrainedDataset
 from bagformer_cli.messages import tr
 
@@ -39,7 +40,8 @@ app = App()
         "    xmr eval --checkpoint runs/demo --calibrate\n\n"
         "    xmr eval --model hf:OFA-Sys/chinese-clip-vit-base-patch16 --dataset muge\n\n"
         "    xmr eval --features texts.jsonl images.jsonl --dataset muge\n\n"
-        "    xmr eval --dataset muge --split valid --check predictions.jsonl"
+        "    xmr eval --dataset muge --split valid --check predictions.jsonl\n\n"
+        "    xmr eval --dataset data/shop --split test --hybrid index/"
     ),
 )
 def evaluate_command(
@@ -148,6 +150,18 @@ def evaluate_command(
             show_default=False,
         ),
     ] = None,
+    hybrid: Annotated[
+        str | None,
+        typer.Option(
+            metavar=tr("INDEX"),
+            help=tr(
+                "Measure hybrid search in this index with the split's queries: nDCG@10 of vectors, "
+                "words and both fused. The share of the words is chosen on valid; with --split "
+                "valid on every second query."
+            ),
+            show_default=False,
+        ),
+    ] = None,
     check: Annotated[
         Path | None,
         typer.Option(
@@ -179,7 +193,7 @@ def evaluate_command(
             "--beta": beta, "--tune-beta": tune_beta or None,
             "--calibrate": calibrate or None, "--items": items,
             "--products": products, "--submission": submission, "--naming": naming,
-            "--report": report_page,
+            "--report": report_page, "--hybrid": hybrid,
         }  # fmt: skip
         _require_check_alone(
             dataset, [name for name, value in options.items() if value is not None]
@@ -187,6 +201,17 @@ def evaluate_command(
         checked = check_folder(check, resolve(str(dataset)), split)
         report = {"dataset": dataset, "split": split, "check": str(check), **checked.to_json()}
         console.result(report, lambda: _show_check(report, checked))
+        return
+    if hybrid is not None:
+        options = {
+            "--model": model, "--features": features, "--slow": slow, "--rerank": rerank,
+            "--beta": beta, "--tune-beta": tune_beta or None, "--items": items,
+            "--products": products, "--submission": submission, "--naming": naming,
+            "--report": report_page,
+        }  # fmt: skip
+        given = [name for name, value in options.items() if value is not None]
+        hybrid_report = evaluate_hybrid(hybrid, dataset, split, checkpoint, given)
+        console.result(hybrid_report, lambda: show_hybrid(hybrid_report))
         return
     request = EvaluationRequest(
         split, slow, _counts(rerank), beta, tune_beta, items, products, submission, naming,

@@ -206,11 +206,13 @@ def add(
 ) -> None:
     """Add to an index and print what it holds."""
     from dataclasses import replace
+    from functools import partial
 
     from bagformer_cli.index.build import add_catalogue, add_encoded
     from bagformer_cli.index.encode import EncodeOptions
     from bagformer_cli.index.engines import open_engine
     from bagformer_cli.index.search import Index
+    from bagformer_cli.index.terms import title_terms
 
     started = time.perf_counter()
     with bars.progress() as progress:
@@ -240,6 +242,7 @@ def add(
                 catalogue, column, split=split, root=root, encoding=encoding, sheet=sheet,
                 download=download, types=engine.layout.attributes, numbers=number,
             )  # fmt: skip
+            engine.fill_terms(partial(title_terms, index.encoder.titles.segmenter))
             options = replace(
                 EncodeOptions.of_layout(engine.layout, engine.codebook),
                 thumbnail=thumbnail,

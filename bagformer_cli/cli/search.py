@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +12,12 @@ from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.failures import excluding_options
 from bagformer_cli.cli.formatting import format_value
+from bagformer_cli.cli.hybrid_view import (
+    part_facts,
+    require_fusion,
+    show_suggestion,
+    suggestion_of,
+)
 from bagformer_cli.cli.index import warn_incomplete
 from bagformer_cli.cli.options import (
     Device,
@@ -39,6 +46,7 @@ SEPARATOR = "\u00a0· "  # no line begins with the dot
         "    xmr search --image photo.jpg\n\n"
         "    xmr search --image photo.jpg --of titles\n\n"
         "    xmr search '红色碎花裙' --output results.html\n\n"
+        "    xmr search 'SENYA RX-580S' --fusion rrf\n\n"
         "    xmr search --features queries.jsonl\n\n"
         "Search is exact for small indexes; larger ones preselect candidates first. --profile "
         "shows which was used.\n\n"
@@ -107,6 +115,38 @@ def search(
             show_default=False,
         ),
     ] = None,
+    fusion: Annotated[
+        Literal["none", "rrf", "weighted"],
+        typer.Option(
+            help=tr(
+                "Fuse with a search for the words of titles (BM25), which finds brands and model "
+                "codes. rrf: by ranks; weighted: by scores."
+            )
+        ),
+    ] = "none",
+    lexical_weight: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help=tr(
+                "Share of the words in --fusion weighted; the rest is that of the vectors. "
+                "Default: 0.2."
+            ),
+            show_default=False,
+        ),
+    ] = None,
+    synonyms: Annotated[
+        Path | None,
+        typer.Option(
+            metavar=tr("FILE"),
+            help=tr(
+                "With --fusion: synonyms of a query's words, one group a line (番茄, 西红柿) or in "
+                "one direction (苹果手机 => iphone)."
+            ),
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -133,6 +173,7 @@ def search(
     from bagformer_cli.datasets import is_drawn_image
     from bagformer_cli.index.engines import DEFAULT_INDEX, find_index
     from bagformer_cli.index.search import Index, SearchOptions
+    from bagformer_cli.index.synonyms import read_synonyms
     from bagformer_cli.outputs import check_output
     from bagformer_cli.pages.html import require_page
     from bagformer_cli.pages.search_results import QueryResults, write_page
@@ -145,6 +186,7 @@ def search(
         if index != DEFAULT_INDEX:
             console.info(tr("Searching the index of the newest run: {index}", index=index))
     _require_used(index, recall, candidates, rerank, beta)
+    require_fusion(fusion, lexical_weight, synonyms)
     options = SearchOptions(
         k=k,
         where=where,
@@ -154,6 +196,8 @@ def search(
         rerank=rerank,
         beta=beta,
         thumbnails=output is not None,
+        fusion=fusion,
+        lexical_weight=lexical_weight,
     )
     with bars.progress() as progress:
         encoder = None
@@ -166,6 +210,9 @@ def search(
         )  # fmt: skip
         if opened.engine.incomplete:
             warn_incomplete(index)
+        if synonyms is not None:
+            known = read_synonyms(synonyms, opened.encoder.titles.segmenter)
+            options = replace(options, synonyms=known)
         found = opened.search_many(image or queries or [], options, images=bool(image))
     if features is None:
         opened.encoder.titles.warn_of_cut(console.warn)
@@ -187,7 +234,11 @@ def search(
         "where": where,
         "of": of,
         "results": [
-            {"query": name, "hits": [hit.to_json() for hit in results.hits]}
+            {
+                "query": name,
+                "hits": [hit.to_json() for hit in results.hits],
+                **suggestion_of(results),
+            }
             for name, results in zip(names, found, strict=True)
         ],
         "plan": found[0].plan,
@@ -291,6 +342,7 @@ def _likely_images(engine: Engine) -> str | None:
 def show_results(report: dict[str, Any], profile: bool = False) -> None:
     """Print the results of each query as a table; with ``profile`` also the stages and times."""
     for one in report["results"]:
+        show_suggestion(one)
         if one["hits"]:
             _show_hits(one["query"], one["hits"])
         else:
@@ -315,6 +367,8 @@ def _step_name(name: str) -> str:
         "encode": tr("encode"),
         "recall": tr("recall"),
         "late": tr("late interaction"),
+        "terms": tr("words"),
+        "fusion": tr("fusion"),
         "rerank": tr("rerank"),
         "fetch": tr("read the results"),
         "open": tr("open"),
@@ -329,13 +383,18 @@ def _show_hits(query: str, hits: list[dict[str, Any]]) -> None:
     """Print one line for each result, and its attributes below it.
 
     The score is the mean over the query's vectors, which is comparable between queries. After a
-    rerank it is the merged score; results that were not reranked come last and have none.
+    rerank it is the merged score; results that were not reranked come last and have none. After a
+    fusion it is the fused score.
     """
     reranked = any(hit["stage"] == "merged" for hit in hits)
+    fused = any(hit["stage"] == "fused" for hit in hits)
     likely = any(hit["probability"] is not None for hit in hits)
     rows = []
     for hit in hits:
-        score = hit["mean"] if not reranked else hit["score"] if hit["slow"] is not None else None
+        if reranked:
+            score = hit["score"] if hit["slow"] is not None else None
+        else:
+            score = f"{hit['score']:.4f}" if fused else hit["mean"]
         cells = [hit["rank"], score, hit["id"], hit["title"] or ""]
         if likely:
             cells.insert(2, 100 * hit["probability"])
@@ -343,6 +402,8 @@ def _show_hits(query: str, hits: list[dict[str, Any]]) -> None:
     notes = []
     for hit in hits:
         facts = dict(hit["attributes"])
+        if fused:
+            facts |= part_facts(hit)
         if reranked:
             facts[tr("fast")] = format_value(hit["fast"])
             if hit["slow"] is not None:

@@ -11,8 +11,10 @@ from bagformer_cli.index.compression.codebook import layout_and_codebook
 from bagformer_cli.index.encoded import encoded_files, read_rows
 from bagformer_cli.index.engine import Engine
 from bagformer_cli.index.engines import open_engine
-from bagformer_cli.index.lancedb import LanceEngine, TableSource
-from bagformer_cli.index.rows import Side, side_vectors
+from bagformer_cli.index.lancedb import LanceEngine
+from bagformer_cli.index.lancedb_source import TableSource
+from bagformer_cli.index.row_vectors import side_vectors
+from bagformer_cli.index.rows import Side
 from bagformer_cli.messages import tr
 from bagformer_cli.outputs import check_output_folder
 from bagformer_cli.progress import SILENT, Progress

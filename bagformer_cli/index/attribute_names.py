@@ -12,7 +12,8 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
 FORBIDDEN = '.`"'
-FIXED = {"id", "title", "image", "thumbnail", "_rowid", "_rowaddr", "_distance", "_score"}
+FIXED = {"id", "title", "image", "title_terms", "thumbnail", "_rowid", "_rowaddr", "_distance",
+         "_score"}  # fmt: skip
 VECTOR_COLUMNS = {f"{side}_{part}" for side in ("image", "title")
                   for part in ("vector", "vectors", "count", "scale")}  # fmt: skip
 

@@ -39,6 +39,7 @@ from bagformer_cli.index.rows import (
     VectorType,
     to_rows,
 )
+from bagformer_cli.index.terms import title_terms
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import AnyEncoder, ItemEncoder, encoder_of
 from bagformer_cli.vectors.arrays import EncodedArrays, Vectors
@@ -109,6 +110,7 @@ def layout_of(
         attributes,
         checkpoint,
         "" if options.codebook is None else options.codebook.digest,
+        terms=True,
     )
 
 
@@ -251,7 +253,10 @@ def _encode_batch(
         encoded = encoder.encode_titles(texts)
         sides["title"] = _side_rows(encoded, present, options.single_vector, VectorReduction())
     products, thumbnails = [item.product for item in items], [item.thumbnail for item in items]
-    return to_rows(layout, products, thumbnails, sides, options.codebook)
+    terms = None
+    if layout.terms:
+        terms = title_terms(encoder.titles.segmenter, [product.title for product in products])
+    return to_rows(layout, products, thumbnails, sides, options.codebook, terms)
 
 
 def _side_rows(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bagformer_cli.errors import DiskFullError, InputError, XmrError
+from bagformer_cli.index.ranking import TermHits
 from bagformer_cli.index.rows import Layout, Side
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -215,6 +216,49 @@ class Engine(ABC):
         self, side: Side, queries: Queries, keys: Sequence[NDArray[Any]]
     ) -> list[NDArray[np.float32]]:
         """Score each query against its own candidates by late interaction."""
+
+    @abstractmethod
+    def find_terms(
+        self, side: Side, queries: Sequence[Mapping[str, float]], k: int, where: str | None
+    ) -> list[TermHits]:
+        """Find the rows of which the titles have terms of a query, by BM25.
+
+        Args:
+            side: Rows without this side are not found.
+            queries: For each query its terms and their weights, at least one.
+            k: Rows per query.
+            where: A filter; None: all rows.
+        """
+
+    @abstractmethod
+    def term_counts(self) -> dict[str, int]:
+        """Return the number of titles that have each term; a large index is read in part."""
+
+    @abstractmethod
+    def fill_terms(self, make: Callable[[list[str]], list[str | None]]) -> int:
+        """Add the terms of titles that have none, as in an index of an earlier version.
+
+        Args:
+            make: Makes the terms of titles.
+
+        Returns:
+            The number of these titles.
+        """
+
+    def require_terms(self) -> None:
+        """Check that the index can be searched by terms.
+
+        Raises:
+            InputError: It has no terms.
+        """
+        if not self.layout.terms:
+            raise InputError(
+                tr("This index holds no terms of titles, so it cannot be searched by words."),
+                where=self.uri,
+                hint=tr("An earlier version built it: `xmr index add CATALOGUE INDEX` adds them."),
+            )
+        if not self.count("title IS NOT NULL"):
+            raise InputError(tr("No product of this index has a title."), where=self.uri)
 
     @abstractmethod
     def fetch(self, keys: NDArray[Any], columns: Sequence[str]) -> list[dict[str, Any]]:

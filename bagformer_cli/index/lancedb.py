@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from threading import RLock
@@ -27,18 +27,18 @@ from numpy.typing import NDArray
 
 from bagformer_cli.index.engine import Engine, Queries, RecallMethod, RecallResult, storable
 from bagformer_cli.index.filters import lance_sql, parse_filter
+from bagformer_cli.index.lancedb_conditions import has_side
 from bagformer_cli.index.lancedb_folder import user_cache_folder, vector_cache_folder
-from bagformer_cli.index.lancedb_table import Keys, LanceTable, has_side
-from bagformer_cli.index.rows import Layout, Side, side_vectors
+from bagformer_cli.index.lancedb_source import TableSource
+from bagformer_cli.index.lancedb_table import Keys, LanceTable
+from bagformer_cli.index.ranking import TermHits
+from bagformer_cli.index.rows import Layout, Side
 from bagformer_cli.index.vector_cache import VectorCache
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from bagformer_cli.vectors.multi_vectors import MultiVectors
     from bagformer_cli.vectors.residual_codes import Codebook
-
-ROWS_AT_ONCE = 2048  # rows whose vectors are read together
 
 MIN_CANDIDATES, CANDIDATES_PER_RESULT = 1000, 16
 """Products that a search with centroids scores exactly: at least, and for each ``k`` results."""
@@ -138,6 +138,7 @@ class LanceEngine(Engine):
         if not self._pinned:
             with self._lock:
                 self.table = self.table.newest()
+                self.layout = self.table.layout
 
     def recall(
         self,
@@ -204,6 +205,29 @@ class LanceEngine(Engine):
             scores.append(found[0].numpy())
         return scores
 
+    def find_terms(
+        self, side: Side, queries: Sequence[Mapping[str, float]], k: int, where: str | None
+    ) -> list[TermHits]:
+        """Find rows by the terms of their titles."""
+        self._follow()
+        condition = self._condition(where)
+        cache = self.cache(side)
+        if cache.version != self.table.version or len(cache.keys) != self.table.count():
+            conditions = [has_side(side)] if condition is None else [condition, has_side(side)]
+            condition = " AND ".join(f"({one})" for one in conditions)
+        return [self.table.find_terms(terms, k, condition) for terms in queries]
+
+    def term_counts(self) -> dict[str, int]:
+        """Return the number of titles that have each term."""
+        self._follow()
+        return self.table.term_counts()
+
+    def fill_terms(self, make: Callable[[list[str]], list[str | None]]) -> int:
+        """Add the terms of titles that have none."""
+        filled = self.table.fill_terms(make)
+        self._follow()
+        return filled
+
     def fetch(self, keys: Keys, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return columns of rows, in order."""
         if not len(keys):
@@ -259,32 +283,6 @@ class LanceEngine(Engine):
                 cache.update(progress)
             self._caches[side] = cache
             return cache
-
-
-class TableSource:
-    """One side of a table, as the vector cache reads it."""
-
-    def __init__(self, table: LanceTable, side: Side) -> None:
-        self._table, self._side = table, side
-
-    def version(self) -> int:
-        """Return the table's version."""
-        return self._table.version
-
-    def keys(self) -> tuple[Keys, NDArray[np.int64]]:
-        """Return the row ids of the rows that have this side, rising, and their versions."""
-        keys, written = self._table.keys_and_versions(has_side(self._side))
-        order = np.argsort(keys)
-        return keys[order], written[order]
-
-    def vectors(self, keys: Keys) -> Iterator[MultiVectors]:
-        """Yield the embeddings of rows, in order, a part at a time."""
-        columns = [f"{self._side}_vectors"]
-        if self._table.layout.dtype == "int8":
-            columns.append(f"{self._side}_scale")
-        for begin in range(0, len(keys), ROWS_AT_ONCE):
-            rows = self._table.take(keys[begin : begin + ROWS_AT_ONCE], columns)
-            yield side_vectors(rows, self._side, self._table.codebook)
 
 
 def _recall_exactly(

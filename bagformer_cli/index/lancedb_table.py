@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from bagformer_cli.errors import InputError, XmrError, nearest
 from bagformer_cli.files import disk_errors
 from bagformer_cli.index.engine import engine_error
+from bagformer_cli.index.lancedb_conditions import has_side, id_conditions
 from bagformer_cli.index.lancedb_folder import (
     CODEBOOK,
     INCOMPLETE,
@@ -49,6 +50,13 @@ from bagformer_cli.index.lancedb_folder import (
     on_disk,
     unfinished_sources,
 )
+from bagformer_cli.index.lancedb_terms import (
+    create_terms_index,
+    fill_terms,
+    find_terms,
+    term_counts,
+)
+from bagformer_cli.index.ranking import TermHits
 from bagformer_cli.index.rows import Layout, Side
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import require_plain_folder
@@ -60,7 +68,6 @@ Keys = NDArray[np.uint64]
 
 WRITTEN = "_row_last_updated_at_version"  # a column that LanceDB computes
 NAME = b"xmr_index"  # metadata: the unique name of the index
-IDS_AT_ONCE = 1000
 MIN_INDEXED_ROWS = 20_000
 """Rows from which single vectors and ids are indexed; below, scanning them is as fast."""
 MIN_PROBES = 32  # partitions of the vector index that every search reads
@@ -113,6 +120,8 @@ class LanceTable:
                 mode="overwrite" if is_remote(uri) else "create",
                 storage_options={"new_table_enable_stable_row_ids": "true"},
             )
+            if layout.terms:
+                create_terms_index(database.open_table(TABLE))
 
         with lance_errors(uri):
             if not is_remote(uri):
@@ -223,7 +232,7 @@ class LanceTable:
 
     def remove(self, ids: Sequence[str], condition: str | None) -> int:
         """Delete rows by id, and those that match a condition; return how many were deleted."""
-        conditions = [*([] if condition is None else [condition]), *_conditions(ids)]
+        conditions = [*([] if condition is None else [condition]), *id_conditions(ids)]
         removed = 0
         with lance_errors(self.uri), self.writing() as table:
             for one in conditions:
@@ -278,13 +287,18 @@ class LanceTable:
             elif sources:
                 database.drop_table(INCOMPLETE)
 
+    def fill_terms(self, make: Callable[[list[str]], list[str | None]]) -> int:
+        """Add the terms of titles that have none yet; return how many."""
+        with lance_errors(self.uri), self.writing() as table:
+            return fill_terms(table, make)
+
     # -------------------------------------------------------------------------------- reading
 
     def stored(self, ids: Sequence[str]) -> set[str]:
         """Return those of the ids that rows have."""
         found: set[str] = set()
         with lance_errors(self.uri):
-            for condition in _conditions(ids):
+            for condition in id_conditions(ids):
                 rows = self._table.search().where(condition).select(["id"]).to_arrow()
                 found.update(rows["id"].to_pylist())
         return found
@@ -331,6 +345,16 @@ class LanceTable:
             found = search.to_arrow()
         keys = found["_rowid"].to_numpy().astype(np.uint64)
         return keys, (1 - found["_distance"].to_numpy()).astype(np.float32)
+
+    def find_terms(self, terms: Mapping[str, float], k: int, condition: str | None) -> TermHits:
+        """Find the rows with the highest BM25 scores."""
+        with lance_errors(self.uri):
+            return find_terms(self._table, terms, k, condition)
+
+    def term_counts(self) -> dict[str, int]:
+        """Count the titles that have each term."""
+        with lance_errors(self.uri):
+            return term_counts(self._table)
 
     def take(self, keys: Keys, columns: Sequence[str]) -> pa.Table:
         """Return columns of rows, in the order of ``keys``.
@@ -404,21 +428,6 @@ def _open_table(uri: str) -> Any:
             if _is_missing(error):
                 raise not_an_index(uri) from None
             raise
-
-
-def has_side(side: Side) -> str:
-    """Return the condition that a row has a side."""
-    return f"{side}_count IS NOT NULL"
-
-
-def _conditions(ids: Sequence[str]) -> Iterator[str]:
-    """Yield conditions that together match the rows with these ids."""
-    for begin in range(0, len(ids), IDS_AT_ONCE):
-        yield f"id IN ({', '.join(map(_quoted, ids[begin : begin + IDS_AT_ONCE]))})"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 @contextmanager

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import time
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -26,18 +24,28 @@ from numpy.typing import NDArray
 from qdrant_client import QdrantClient
 from qdrant_client import models as q
 
-from bagformer_cli.errors import InputError, XmrError
+from bagformer_cli.errors import InputError
 from bagformer_cli.index.engine import (
     Engine,
     Queries,
     RecallMethod,
     RecallResult,
-    engine_error,
     storable,
 )
 from bagformer_cli.index.filters import parse_filter
+from bagformer_cli.index.qdrant_connection import connect, is_local, point_id, qdrant_errors
 from bagformer_cli.index.qdrant_filters import key_of, qdrant_filter
-from bagformer_cli.index.rows import Layout, Side, side_vectors, single_vectors
+from bagformer_cli.index.qdrant_terms import (
+    fill_terms,
+    sparse_config,
+    term_counts,
+    term_hits,
+    term_requests,
+    title_vector,
+)
+from bagformer_cli.index.ranking import TermHits
+from bagformer_cli.index.row_vectors import side_vectors, single_vectors
+from bagformer_cli.index.rows import TERMS, Layout, Side
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.stored_arrays import RESIDUAL4
@@ -46,10 +54,8 @@ if TYPE_CHECKING:
     from bagformer_cli.vectors.residual_codes import Codebook
 
 KEY, UNFINISHED = "xmr", "xmr_unfinished"  # in the metadata of the collection
-NAMESPACE = uuid.UUID("6d75f9a2-6b0e-4c57-9c5e-3f1f0a2b7d11")
 POINTS_AT_ONCE = 128
 VALUES_AT_ONCE = 10_000
-TIMEOUT = 60
 _SCHEMA = {
     "str": q.PayloadSchemaType.KEYWORD,
     "int": q.PayloadSchemaType.INTEGER,
@@ -94,7 +100,7 @@ class QdrantEngine(Engine):
                 found=layout.dtype,
                 hint=tr("Encode the catalogue again with another --dtype."),
             )
-        client, collection = _connect(uri)
+        client, collection = connect(uri)
         vectors: dict[str, q.VectorParams] = {}
         for side in layout.sides:
             vectors[f"{side}_vector"] = q.VectorParams(
@@ -108,7 +114,7 @@ class QdrantEngine(Engine):
                 multivector_config=q.MultiVectorConfig(comparator=q.MultiVectorComparator.MAX_SIM),
                 hnsw_config=q.HnswConfigDiff(m=0),
             )
-        with _errors(uri):
+        with qdrant_errors(uri):
             if client.collection_exists(collection):
                 raise InputError(
                     tr("There already is something here."),
@@ -119,6 +125,7 @@ class QdrantEngine(Engine):
             client.create_collection(
                 collection,
                 vectors_config=vectors,
+                sparse_vectors_config={TERMS: sparse_config()} if layout.terms else None,
                 shard_number=options.get("shards"),
                 replication_factor=replicas,
                 write_consistency_factor=options.get("consistency")
@@ -126,7 +133,7 @@ class QdrantEngine(Engine):
                 on_disk_payload=True,
                 metadata={KEY: json.dumps(layout.to_json())},
             )
-            if not _is_local(uri):
+            if not is_local(uri):
                 for name, kind in {"id": "str", **layout.attributes}.items():
                     client.create_payload_index(collection, key_of(name), _SCHEMA[kind])
         return cls(uri, client, collection, layout)
@@ -134,8 +141,8 @@ class QdrantEngine(Engine):
     @classmethod
     def open(cls, uri: str) -> Self:
         """Open a collection."""
-        client, collection = _connect(uri)
-        with _errors(uri):
+        client, collection = connect(uri)
+        with qdrant_errors(uri):
             if not client.collection_exists(collection):
                 raise InputError(
                     tr("There is no index here."),
@@ -152,7 +159,7 @@ class QdrantEngine(Engine):
 
     def unfinished_sources(self) -> set[str]:
         """Return the sources whose build or add was interrupted, or is under way."""
-        with _errors(self.uri):
+        with qdrant_errors(self.uri):
             known = self._client.get_collection(self._collection).config.metadata or {}
         try:
             return set(map(str, json.loads(known.get(UNFINISHED) or "[]")))
@@ -163,7 +170,7 @@ class QdrantEngine(Engine):
         sources = self.unfinished_sources()
         left = sources | {source} if unfinished else sources - {source}
         if left != sources:
-            with _errors(self.uri):
+            with qdrant_errors(self.uri):
                 self._client.update_collection(
                     self._collection, metadata={UNFINISHED: json.dumps(sorted(left))}
                 )
@@ -171,8 +178,9 @@ class QdrantEngine(Engine):
     def upsert(self, rows: pa.RecordBatch | pa.Table) -> int:
         """Add rows, replacing those of the same id; return how many were replaced."""
         self.require_fitting(rows)
-        columns = {name: rows[name].to_pylist() for name in ("id", "title", "image", "thumbnail",
-                                                            *self.layout.attributes)}  # fmt: skip
+        names = ["id", "title", "image", "thumbnail", *self.layout.attributes]
+        names += [TERMS] if self.layout.terms else []
+        columns = {name: rows[name].to_pylist() for name in names}
         sides = {
             side: (single_vectors(rows, side), list(side_vectors(rows, side).arrays()))
             for side in self.layout.sides
@@ -185,12 +193,14 @@ class QdrantEngine(Engine):
                 if len(own):
                     vectors[f"{side}_vector"] = single[row].tolist()
                     vectors[f"{side}_vectors"] = own.tolist()
+            if self.layout.terms and (terms := title_vector(columns[TERMS][row])) is not None:
+                vectors[TERMS] = terms
             payload = {key: values[row] for key, values in columns.items()}
             if payload["thumbnail"] is not None:
                 payload["thumbnail"] = base64.b64encode(payload["thumbnail"]).decode()
             points.append(q.PointStruct(id=point_id(name), vector=vectors, payload=payload))
         replaced = len(self.stored(columns["id"]))
-        with _errors(self.uri):
+        with qdrant_errors(self.uri):
             for begin in range(0, len(points), POINTS_AT_ONCE):
                 part = points[begin : begin + POINTS_AT_ONCE]
                 self._client.upsert(self._collection, part, wait=True)
@@ -205,7 +215,7 @@ class QdrantEngine(Engine):
         if where is not None:
             conditions.append(self._filter(where))
         removed = 0
-        with _errors(self.uri):
+        with qdrant_errors(self.uri):
             for condition in conditions:
                 removed += self._client.count(self._collection, condition, exact=True).count
                 selector = q.FilterSelector(filter=condition)
@@ -222,7 +232,7 @@ class QdrantEngine(Engine):
         points = {point_id(name): name for name in storable(ids)}
         keys: list[Any] = list(points)
         found: set[str] = set()
-        with _errors(self.uri):
+        with qdrant_errors(self.uri):
             for begin in range(0, len(keys), VALUES_AT_ONCE):
                 part = keys[begin : begin + VALUES_AT_ONCE]
                 records = self._client.retrieve(self._collection, part, with_payload=False)
@@ -232,7 +242,7 @@ class QdrantEngine(Engine):
     def count(self, where: str | None = None) -> int:
         """Count all rows, or those that match a filter."""
         condition = None if where is None else self._filter(where)
-        with _errors(self.uri):
+        with qdrant_errors(self.uri):
             return int(self._client.count(self._collection, condition, exact=True).count)
 
     def recall(
@@ -265,7 +275,7 @@ class QdrantEngine(Engine):
                     limit=k,
                 )
             )
-        with _errors(self.uri):
+        with qdrant_errors(self.uri):
             answers = self._client.query_batch_points(self._collection, requests)
         keys = [np.array([str(point.id) for point in answer.points], object) for answer in answers]
         scores = [np.array([p.score for p in answer.points], np.float32) for answer in answers]
@@ -284,7 +294,7 @@ class QdrantEngine(Engine):
         """Score each query against its candidates, on the server."""
         result = []
         for own, candidates in zip(queries.vectors, keys, strict=True):
-            with _errors(self.uri):
+            with qdrant_errors(self.uri):
                 answer = self._client.query_points(
                     self._collection,
                     query=own.tolist(),
@@ -296,11 +306,37 @@ class QdrantEngine(Engine):
             result.append(np.array([scores[key] for key in candidates], np.float32))
         return result
 
+    def find_terms(
+        self, side: Side, queries: Sequence[Mapping[str, float]], k: int, where: str | None
+    ) -> list[TermHits]:
+        """Find rows by the terms of their titles, in one request for all queries."""
+        conditions: list[Any] = [q.HasVectorCondition(has_vector=f"{side}_vectors")]
+        conditions += [] if where is None else [self._filter(where)]
+        requests = term_requests(queries, k, q.Filter(must=conditions))
+        with qdrant_errors(self.uri):
+            answers = self._client.query_batch_points(self._collection, requests)
+        return list(map(term_hits, answers))
+
+    def term_counts(self) -> dict[str, int]:
+        """Return the number of titles that have each term; reads the whole collection."""
+        with qdrant_errors(self.uri):
+            return term_counts(self._client, self._collection)
+
+    def fill_terms(self, make: Callable[[list[str]], list[str | None]]) -> int:
+        """Add the terms of titles that have none."""
+        with qdrant_errors(self.uri):
+            filled = fill_terms(self._client, self._collection, make)
+            if not self.layout.terms:
+                self.layout = replace(self.layout, terms=True)
+                stored = {KEY: json.dumps(self.layout.to_json())}
+                self._client.update_collection(self._collection, metadata=stored)
+        return filled
+
     def fetch(self, keys: NDArray[Any], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return columns of rows, in order."""
         if not len(keys):
             return []
-        with _errors(self.uri):
+        with qdrant_errors(self.uri):
             # Qdrant would read an odd column name as a path. So only "thumbnail" is ever named.
             wanted = "thumbnail" in columns or q.PayloadSelectorExclude(exclude=["thumbnail"])
             found = self._client.retrieve(self._collection, list(keys), with_payload=wanted)
@@ -315,7 +351,7 @@ class QdrantEngine(Engine):
 
     def info(self) -> dict[str, Any]:
         """Return what the server reports about the collection."""
-        with _errors(self.uri):
+        with qdrant_errors(self.uri):
             about = self._client.get_collection(self._collection)
             sides = {
                 side: self._client.count(
@@ -351,53 +387,10 @@ class QdrantEngine(Engine):
         following: Any = None
         wanted = q.PayloadSelectorInclude(include=[key_of(name)])
         while True:
-            with _errors(self.uri):
+            with qdrant_errors(self.uri):
                 points, following = self._client.scroll(
                     self._collection, limit=VALUES_AT_ONCE, offset=following, with_payload=wanted
                 )
             yield from ((point.payload or {}).get(name) for point in points)
             if following is None:
                 return
-
-
-def point_id(name: str) -> str:
-    """Return the UUID of a product; Qdrant accepts no text as the id of a point."""
-    return str(uuid.uuid5(NAMESPACE, name))
-
-
-def _is_local(uri: str) -> bool:
-    return uri.startswith("qdrant:///")
-
-
-def _connect(uri: str) -> tuple[QdrantClient, str]:
-    scheme, _, rest = uri.partition("://")
-    place, _, collection = rest.rpartition("/")
-    if not collection or not place:
-        raise InputError(
-            tr("The address does not name a collection."),
-            found=uri,
-            expected="qdrant://host:6333/collection",
-        )
-    with _errors(uri):
-        if _is_local(uri):
-            return QdrantClient(path=place), collection
-        return (
-            QdrantClient(
-                url=f"{'https' if scheme == 'qdrants' else 'http'}://{place}",
-                api_key=os.environ.get("QDRANT_API_KEY"),
-                timeout=TIMEOUT,
-                check_compatibility=False,
-            ),
-            collection,
-        )
-
-
-@contextmanager
-def _errors(uri: str) -> Iterator[None]:
-    """Raise the client's exceptions as this project's errors."""
-    try:
-        yield
-    except (XmrError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        raise engine_error(uri, error) from error

@@ -20,10 +20,15 @@ class Hit:
         title: Its title, or None.
         image: The path of its image, or None.
         attributes: Its other attributes, without missing values.
-        stage: ``late`` if ``score`` is the late-interaction score; ``merged`` if the cross-encoder
-            scored the product too. Merged results come first.
+        stage: ``late`` if ``score`` is the late-interaction score; ``fused`` if it is that of a
+            fusion with BM25; ``merged`` if the cross-encoder scored the product too. Merged results
+            come first.
         fast: The late-interaction score.
         slow: The cross-encoder's score, or None.
+        fast_rank: The rank by late interaction before a fusion; None without one, or if the product
+            was found by its terms only.
+        lexical: The BM25 score of the title's terms in a fusion, or None if it has none of them.
+        lexical_rank: The rank by that score, or None.
         thumbnail: A small image as the content of its file, or None.
         probability: Probability that the hit is a match, if the model is calibrated for this kind
             of search and nothing was reranked; else None.
@@ -39,6 +44,9 @@ class Hit:
     stage: str
     fast: float
     slow: float | None = None
+    fast_rank: int | None = None
+    lexical: float | None = None
+    lexical_rank: int | None = None
     thumbnail: bytes | None = field(default=None, repr=False)
     probability: float | None = None
 
@@ -60,11 +68,14 @@ class Results:
         hits: The results, best first.
         plan: The stages: what each did, and how.
         seconds: Wall time by stage and step; for several queries the time of all together.
+        suggestion: The query with its unknown words replaced by near ones of the index, if no word
+            of it was found; None otherwise.
     """
 
     hits: list[Hit]
     plan: list[dict[str, Any]]
     seconds: dict[str, float]
+    suggestion: str | None = None
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)

@@ -12,6 +12,7 @@ A row is one product. It holds what is shown, and for each side (image, title) i
     image_count     int32                             33                             null
     image_scale     float32 (int8 only)               0.0071                         null
     title_vector …  the same for the title
+    title_terms     string                            "红色 连衣裙"                   "雨伞"
 
 ``list<fixed_size_list>`` has the memory layout of ``MultiVectors``: values and offsets. The
 schema's metadata hold the :class:`Layout` as JSON.
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -34,12 +35,12 @@ from numpy.typing import NDArray
 from bagformer_cli.config.expected import type_word
 from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.errors import DataError, InputError, listed
+from bagformer_cli.index.row_vectors import vectors_column
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.arrays import Vectors
 from bagformer_cli.vectors.stored_arrays import RESIDUAL4, code_width
 
 if TYPE_CHECKING:
-    from bagformer_cli.vectors.multi_vectors import MultiVectors
     from bagformer_cli.vectors.residual_codes import Codebook
 
 Side = Literal["image", "title"]
@@ -53,6 +54,8 @@ VERSION = 1
 MAX_DIM = 1 << 16  # a larger number in a file is damage, and would reserve memory
 KEY = b"xmr"
 TEXT = ("id", "title", "image")
+TERMS = "title_terms"
+"""The column of the terms of each title, separated by spaces (``terms.py``)."""
 
 _ARROW_TYPES = {
     "int8": pa.int8(),
@@ -87,6 +90,7 @@ class Layout:
         checkpoint: The model's folder when the first row was made; used to find it again.
         codebook: The digest of the codebook of residual codes; empty for other types.
         version: The version of this format.
+        terms: Whether rows hold the terms of their titles, which a lexical search finds.
     """
 
     model: str
@@ -99,6 +103,7 @@ class Layout:
     checkpoint: str = ""
     codebook: str = ""
     version: int = VERSION
+    terms: bool = False
 
     @property
     def schema(self) -> pa.Schema:
@@ -112,6 +117,8 @@ class Layout:
             fields.append(pa.field(f"{side}_count", pa.int32()))
             if self.dtype == "int8":
                 fields.append(pa.field(f"{side}_scale", pa.float32()))
+        if self.terms:
+            fields.append(pa.field(TERMS, pa.string()))
         return pa.schema(fields, {KEY: json.dumps(self.to_json(), ensure_ascii=False)})
 
     @property
@@ -122,7 +129,10 @@ class Layout:
 
     def to_json(self) -> dict[str, Any]:
         """Return the layout as it is stored, and as ``xmr index info --json`` shows it."""
-        return {_JSON_NAMES.get(name, name): value for name, value in asdict(self).items()}
+        values = asdict(self)
+        if not self.terms:  # digests are made of this: those of older layouts stay the same
+            del values["terms"]
+        return {_JSON_NAMES.get(name, name): value for name, value in values.items()}
 
     @classmethod
     def from_schema(cls, schema: pa.Schema) -> Self | None:
@@ -157,6 +167,9 @@ class Layout:
                 expected=listed(_ARROW_TYPES),
                 hint=tr("Encode the catalogue again with another --dtype."),
             )
+        if schema.names:  # the column may have been added later
+            has_terms = TERMS in schema.names and TERMS not in layout.attributes
+            return replace(layout, terms=has_terms)
         return layout
 
     def _is_sound(self) -> bool:
@@ -165,6 +178,7 @@ class Layout:
         return (
             all(isinstance(text, str) for text in texts)
             and type(self.dim) is int
+            and type(self.terms) is bool
             and 0 < self.dim <= MAX_DIM
             and self.single_vector in ("cls", "mean")
             and len(self.sides) > 0
@@ -294,6 +308,7 @@ def to_rows(
     thumbnails: Sequence[bytes | None],
     sides: Mapping[Side, SideRows],
     codebook: Codebook | None = None,
+    terms: Sequence[str | None] | None = None,
 ) -> pa.RecordBatch:
     """Combine products and their vectors into rows.
 
@@ -303,6 +318,7 @@ def to_rows(
         thumbnails: n small image files.
         sides: The vectors of each side; a missing side is null in every row.
         codebook: The codebook of the layout, if it has one.
+        terms: The terms of n titles, if the layout has terms; None: they are null in every row.
 
     Raises:
         InputError: The codebook is not the layout's.
@@ -318,47 +334,9 @@ def to_rows(
         columns.append(_attribute(products, name, kind))
     for side in layout.sides:
         columns += _side_columns(layout, sides.get(side), len(products), codebook)
+    if layout.terms:
+        columns.append(pa.array(terms or [None] * len(products), pa.string()))
     return pa.record_batch(columns, schema=layout.schema)
-
-
-def side_vectors(
-    rows: pa.RecordBatch | pa.Table, side: Side, codebook: Codebook | None = None
-) -> MultiVectors:
-    """Read the multi-vector embeddings of one side; a row without it gets an empty one."""
-    import torch
-
-    from bagformer_cli.vectors.multi_vectors import MultiVectors
-
-    column = _joined(rows.column(f"{side}_vectors"))
-    width = column.type.value_type.list_size
-    lengths = np.asarray(column.value_lengths().fill_null(0), np.int64)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    flat = column.flatten().flatten().to_numpy(zero_copy_only=False)
-    values = torch.from_numpy(np.array(flat).reshape(-1, width))
-    scales = None
-    if values.dtype == torch.int8:
-        stored = _joined(rows.column(f"{side}_scale")).fill_null(0.0)
-        scales = torch.from_numpy(np.array(stored.to_numpy(zero_copy_only=False), np.float32))
-    return MultiVectors(values, torch.from_numpy(offsets), scales, codebook)
-
-
-def single_vectors(rows: pa.RecordBatch | pa.Table, side: Side) -> NDArray[np.float32]:
-    """Read the single vectors of one side: [n, D], zeros for a row without it."""
-    column = _joined(rows.column(f"{side}_vector"))
-    dim = column.type.list_size
-    result = np.zeros((len(column), dim), np.float32)
-    present = np.asarray(column.is_valid())
-    result[present] = column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
-    return result
-
-
-def vectors_column(
-    values: NDArray[Any], offsets: NDArray[np.int64], type_: pa.DataType
-) -> pa.Array:
-    """Make an Arrow column of multi-vector embeddings from [N, D] and [n+1]; copies nothing."""
-    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
-    inner = pa.FixedSizeListArray.from_arrays(flat, type=type_.value_type)
-    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), inner, type=type_)
 
 
 def _side_columns(
@@ -409,7 +387,3 @@ def _attribute(products: Sequence[Product], name: str, kind: str) -> pa.Array:
                 expected=type_word(kind),
             ) from None
     raise AssertionError(name)  # pragma: no cover - one of them was refused above
-
-
-def _joined(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -5,6 +5,7 @@ The stages, and the file of each::
     encode   query → vectors                                    models/item_encoder.py
     recall   best rows, or candidates by single vectors         lancedb.py / qdrant.py
     late     order such candidates by late interaction          (skipped after an exact recall)
+    terms    fuse with the ranking by titles' terms             lexical.py  (only with fusion)
     rerank   a cross-encoder scores the best few                rerank.py   (only with rerank > 0)
     fetch    titles, attributes, thumbnails of the results      lancedb.py / qdrant.py
 
@@ -16,12 +17,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bagformer_cli.calibration import Calibration
 from bagformer_cli.data.catalogue.values import whole_numbers
@@ -29,8 +29,10 @@ from bagformer_cli.data.images import decode, resize
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.engine import Engine, Queries, RecallMethod
 from bagformer_cli.index.engines import open_engine
+from bagformer_cli.index.lexical import LexicalSearch, check_fusion, lexical_facts
 from bagformer_cli.index.model_of_index import gpu_of, model_folder
 from bagformer_cli.index.probabilities import index_calibration, with_probabilities
+from bagformer_cli.index.ranking import DEPTH, Fusion, Ranking
 from bagformer_cli.index.rerank import cross_encoder_scores
 from bagformer_cli.index.results import Hit, Results
 from bagformer_cli.index.rows import FEATURES, Side, wrong_model
@@ -43,6 +45,8 @@ from bagformer_cli.text.characters import is_blank
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from bagformer_cli.index.synonyms import Synonyms
 
 MANY = 10_000  # results, from which on the number of products is counted first
 CANDIDATES = 200  # of a first stage by single vectors, unless the caller says otherwise
@@ -63,6 +67,10 @@ class SearchOptions:
         beta: Weight of the late interaction: merged score = slow + beta × fast. None: the
             model's ``evaluation.beta``.
         thumbnails: Whether results include the products' thumbnails.
+        fusion: How a ranking by the terms of titles (BM25) is fused with the late interaction:
+            ``rrf`` by ranks, ``weighted`` by scores, ``none`` not at all. For text queries.
+        lexical_weight: Share of BM25 in a weighted fusion, from 0 to 1. None: 0.2.
+        synonyms: Further words for those of a query, in its lexical part.
     """
 
     k: int = 10
@@ -73,30 +81,9 @@ class SearchOptions:
     rerank: int = 0
     beta: float | None = None
     thumbnails: bool = False
-
-
-@dataclass
-class _Ranking:
-    """The rows found for one query, best first.
-
-    Args:
-        keys: Their keys.
-        scores: The scores that order them.
-        fast: Their late-interaction scores.
-        slow: Their cross-encoder scores; NaN where it is missing.
-    """
-
-    keys: NDArray[Any]
-    scores: NDArray[np.float32]
-    fast: NDArray[np.float32]
-    slow: NDArray[np.float32]
-
-    @classmethod
-    def by_late_interaction(cls, keys: NDArray[Any], fast: NDArray[np.float32]) -> Self:
-        return cls(keys, fast, fast, np.full(len(keys), np.nan, np.float32))
-
-    def ordered(self, order: NDArray[np.int64]) -> _Ranking:
-        return _Ranking(self.keys[order], self.scores[order], self.fast[order], self.slow[order])
+    fusion: Fusion = "none"
+    lexical_weight: float | None = None
+    synonyms: Synonyms | None = None
 
 
 class Index:
@@ -216,6 +203,12 @@ class Index:
             encoded = self.encode(queries, images=images)
         engine = self.engine.snapshot(options.of, options.recall)  # all stages see one version
         rankings = self._first_stages(engine, encoded, options, seconds, plan)
+        suggestions: list[str | None] = [None] * len(queries)
+        if options.fusion != "none":
+            with _timed(seconds, "terms"):
+                lexical = LexicalSearch(engine, self.encoder.titles.segmenter, options)
+                rankings, suggestions = lexical.fuse(queries, encoded, rankings)
+            plan.append({"stage": "fusion", "method": options.fusion, "note": lexical.note})
         if options.rerank:
             beta = self.encoder.beta if options.beta is None else options.beta
             with _timed(seconds, "rerank"):
@@ -230,7 +223,10 @@ class Index:
             if self.calibration is not None:
                 hits = with_probabilities(hits, self.calibration, images, options.of)
         seconds = {name: round(value, 6) for name, value in seconds.items()}
-        return [Results(own, plan, seconds) for own in hits]
+        return [
+            Results(own, plan, seconds, suggestion)
+            for own, suggestion in zip(hits, suggestions, strict=True)
+        ]
 
     def encode(self, queries: Sequence[Any], *, images: bool = False) -> Queries:
         """Encode titles or images as queries.
@@ -252,6 +248,7 @@ class Index:
     def _check(self, options: SearchOptions, images: bool) -> None:
         if options.k < 1:
             raise InputError(tr("k must be at least 1."), found=options.k)
+        check_fusion(self.engine, options, images=images)
         if not options.rerank:
             return
         self.encoder.require_reranking()
@@ -269,9 +266,9 @@ class Index:
         options: SearchOptions,
         seconds: dict[str, float],
         plan: list[dict[str, Any]],
-    ) -> list[_Ranking]:
+    ) -> list[Ranking]:
         """Recall, and late interaction with the candidates if recall did not compute it."""
-        wanted = max(options.k, options.rerank)
+        wanted = max(options.k, options.rerank, 0 if options.fusion == "none" else DEPTH)
         candidates = max(options.candidates or CANDIDATES, wanted)
         if candidates > MANY:  # an engine may reserve memory for as many
             count = engine.count()
@@ -291,7 +288,7 @@ class Index:
         rankings = []
         for keys, fast in zip(found.keys, scores, strict=True):
             order = np.argsort(-fast, kind="stable")[:wanted]
-            rankings.append(_Ranking.by_late_interaction(keys[order], fast[order]))
+            rankings.append(Ranking.by_late_interaction(keys[order], fast[order]))
         return rankings
 
     def _rerank(
@@ -299,10 +296,10 @@ class Index:
         engine: Engine,
         query: Any,
         image: bool,
-        ranking: _Ranking,
+        ranking: Ranking,
         count: int,
         beta: float,
-    ) -> _Ranking:
+    ) -> Ranking:
         """Put the best ``count`` rows in the order of their merged scores.
 
         Rows without a cross-encoder score (beyond ``count``, or without an image) follow in their
@@ -312,12 +309,12 @@ class Index:
         slow = np.full(len(ranking.keys), np.nan, np.float32)
         slow[: len(rows)] = cross_encoder_scores(self.encoder, query, image, rows)
         unscored = np.isnan(slow)
-        merged = np.where(unscored, ranking.fast, slow + beta * ranking.fast)
+        merged = np.where(unscored, ranking.scores, slow + beta * ranking.fast)
         order = np.lexsort((np.where(unscored, 0, -merged), unscored))
-        return _Ranking(ranking.keys, merged, ranking.fast, slow).ordered(order)
+        return replace(ranking, scores=merged, slow=slow).ordered(order)
 
     def _hits(
-        self, engine: Engine, rankings: list[_Ranking], queries: Queries, options: SearchOptions
+        self, engine: Engine, rankings: list[Ranking], queries: Queries, options: SearchOptions
     ) -> list[list[Hit]]:
         """Fetch the rows of all results, each row once, and combine them with their scores."""
         names = list(self.engine.layout.attributes)
@@ -340,10 +337,11 @@ class Index:
                         row["title"],
                         row["image"],
                         whole_numbers({name: row[name] for name in names if row[name] is not None}),
-                        "merged" if scored else "late",
+                        "merged" if scored else "late" if options.fusion == "none" else "fused",
                         fast,
                         slow if scored else None,
-                        row.get("thumbnail"),
+                        **lexical_facts(ranking, at, options.fusion),
+                        thumbnail=row.get("thumbnail"),
                     )
                 )
         return hits

@@ -33,7 +33,8 @@ IN BETWEEN IS NULL AND OR NOT Ctrl-C NO_COLOR Chinese-CLIP null true false
 id ID image title price split query text image_id query_id item_ids text_id image_ids train valid
 test public any never auto exact tokens vector cls tokenwise bagwise local early late fast slow
 inflate base shrinktobase shrinktofast chain compat bagformer search index titles maxsim training
-residual4 float16 dynamic static p text_to_image text_to_image_mean bert-base-chinese width initial
+residual4 float16 dynamic static rrf weighted none iphone BM25 p
+text_to_image text_to_image_mean bert-base-chinese width initial
 """
 ALLOWED = frozenset(re.sub(r"#.*", "", _ALLOWED).split())
 WORD = re.compile(r"(?<![0-9])[A-Za-z][A-Za-z0-9_-]*")

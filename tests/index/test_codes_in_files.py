@@ -13,7 +13,8 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.index.compression.codebook import layout_and_codebook
 from bagformer_cli.index.encoded import encoded_files, read_rows
 from bagformer_cli.index.engines import create_engine, open_engine
-from bagformer_cli.index.rows import Layout, side_vectors
+from bagformer_cli.index.row_vectors import side_vectors
+from bagformer_cli.index.rows import Layout
 from bagformer_cli.interaction.maxsim import score_texts
 from bagformer_cli.vectors.residual_codes import Codebook
 from tests.support.index_rows import best, coded, embeddings, query, rows

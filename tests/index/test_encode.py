@@ -15,7 +15,7 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.index.compression.reduction import VectorReduction
 from bagformer_cli.index.compression.token_pooling import pool_clusters, prune_by_similarity
 from bagformer_cli.index.encoded import encoded_files, layout_of_file, read_rows
-from bagformer_cli.index.rows import side_vectors, single_vectors
+from bagformer_cli.index.row_vectors import side_vectors, single_vectors
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from tests.support.datasets import picture
 from tests.support.small_model import saved_model, small_model, write_table

@@ -20,7 +20,7 @@ import pytest
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.engine import Engine
 from bagformer_cli.index.engines import create_engine, open_engine
-from tests.support.index_rows import DIM, LAYOUT, best, embeddings, query, rows
+from tests.support.index_rows import DIM, LAYOUT, OLD_LAYOUT, best, embeddings, query, rows
 
 ENGINES = [
     "lance",
@@ -43,9 +43,9 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             pytest.skip("QDRANT_URL names no server")
         name = f"qdrant://{server.partition('://')[2].rstrip('/')}/xmr-test-{uuid.uuid4().hex}"
         yield name
-        from bagformer_cli.index.qdrant import _connect
+        from bagformer_cli.index.qdrant_connection import connect
 
-        client, collection = _connect(name)
+        client, collection = connect(name)
         client.delete_collection(collection)
 
 
@@ -277,6 +277,97 @@ def test_an_index_is_not_created_over_another(uri: str, engine: Engine) -> None:
         engine.close()  # local mode: one at a time
     with pytest.raises(InputError, match="already"):
         create_engine(uri, LAYOUT)
+
+
+# ------------------------------------------------------------------------------- search by words
+
+
+def with_terms(engine: Engine, *terms: str, k: int = 100, where: str | None = None) -> list[str]:
+    """The ids of products with an image and some of these terms, best first."""
+    hits = engine.find_terms("image", [dict.fromkeys(terms, 1.0)], k, where)[0]
+    assert list(hits.scores) == sorted(hits.scores, reverse=True)
+    return [row["id"] for row in engine.fetch(hits.keys, ["id"])]
+
+
+def test_a_rare_term_counts_more_than_a_common_one(engine: Engine) -> None:
+    names = with_terms(engine, "p17", "双")
+    assert names[0] == "p17"
+    assert sorted(names[1:]) == sorted(f"p{n}" for n in range(40) if n % 2 == 0 and n % 4)
+    assert with_terms(engine, "no such term") == []
+
+
+def test_a_weight_changes_the_order(engine: Engine) -> None:
+    for heavy, light in (("p17", "p18"), ("p18", "p17")):
+        hits = engine.find_terms("image", [{heavy: 1.0, light: 0.5}], 10, None)[0]
+        assert [row["id"] for row in engine.fetch(hits.keys, ["id"])] == [heavy, light]
+        assert hits.scores[0] == pytest.approx(2 * hits.scores[1], rel=0.01)
+
+
+def test_several_queries_are_searched_by_words_one_by_one(engine: Engine) -> None:
+    found = engine.find_terms("title", [{"p3": 1.0}, {"p4": 1.0, "p5": 1.0}], 10, None)
+    names = [{row["id"] for row in engine.fetch(hits.keys, ["id"])} for hits in found]
+    assert names == [{"p3"}, {"p4", "p5"}]
+
+
+def test_only_products_with_the_side_and_of_the_filter_are_found_by_words(engine: Engine) -> None:
+    assert with_terms(engine, "p4") == []  # it has no image
+    assert (
+        with_terms(engine, "标题", where="price < 4")
+        == sorted(with_terms(engine, "标题", where="price < 4"))
+        == ["p1", "p2", "p3"]
+    )
+    engine.optimize()
+    assert len(with_terms(engine, "标题")) == 30
+    assert len(with_terms(engine, "标题", k=7)) == 7
+
+
+def test_terms_follow_upserts_and_removals(engine: Engine) -> None:
+    assert with_terms(engine, "p50") == []
+    engine.upsert(rows([50, 51]))
+    assert with_terms(engine, "p50") == ["p50"]
+    engine.optimize()
+    assert with_terms(engine, "p50") == ["p50"]
+    engine.remove(["p50"])
+    assert with_terms(engine, "p50") == []
+    batch = rows([51])
+    changed = batch.set_column(
+        batch.schema.get_field_index("title_terms"), "title_terms", pa.array(["新词"])
+    )
+    engine.upsert(changed.replace_schema_metadata(batch.schema.metadata))
+    assert with_terms(engine, "p51") == []
+    assert with_terms(engine, "新词") == ["p51"]
+    engine.optimize()
+    assert with_terms(engine, "新词") == ["p51"]
+
+
+def test_terms_are_counted(engine: Engine) -> None:
+    counts = engine.term_counts()
+    assert counts["标题"] == 40
+    assert counts["p7"] == 1
+    assert counts["单"] == 20
+
+
+def test_an_index_of_an_earlier_version_gets_terms(uri: str) -> None:
+    made = create_engine(uri, OLD_LAYOUT)
+    made.upsert(rows(range(8), layout=OLD_LAYOUT))
+    made.optimize()
+    before = found(made)
+    with pytest.raises(InputError, match="no terms"):
+        made.require_terms()
+    assert made.fill_terms(lambda titles: [title.lower() for title in titles]) == 8
+    assert made.layout.terms
+    made.require_terms()
+    assert with_terms(made, "p7") == ["p7"]
+    assert made.fill_terms(lambda titles: [""] * len(titles)) == 0
+    made.upsert(rows([9]))
+    made.optimize()
+    assert with_terms(made, "p9") == ["p9"]
+    made.close()
+    again = open_engine(uri)
+    assert again.layout.terms
+    assert with_terms(again, "p9") == ["p9"]
+    assert [name for name in found(again) if name != "p9"] == before
+    again.close()
 
 
 def test_a_missing_index_is_named(uri: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from bagformer_cli.vectors.residual_codes import Codebook
 
 DIM = 8
 ATTRIBUTES = {"price": "float", "category": "str", "stock": "int"}
-LAYOUT = Layout("model-a", DIM, "float32", attributes=ATTRIBUTES)
+LAYOUT = Layout("model-a", DIM, "float32", attributes=ATTRIBUTES, terms=True)
+OLD_LAYOUT = replace(LAYOUT, terms=False)
 CATEGORIES = ("连衣裙", "T恤", "it's")
 
 
@@ -66,7 +68,11 @@ def rows(
     if titles:
         sides["title"] = side(embeddings(names, seed + 1, layout.dim), np.ones(len(names), bool), 0)
     products = [product(name, number) for name, number in zip(names, numbers, strict=True)]
-    return to_rows(layout, products, [name.encode() for name in names], sides, codebook)
+    terms = [
+        f"标题 {name} 同 {'单' if n % 2 else '双'}" for n, name in zip(numbers, names, strict=True)
+    ]
+    thumbnails = [name.encode() for name in names]
+    return to_rows(layout, products, thumbnails, sides, codebook, terms if titles else None)
 
 
 def side(items: list[torch.Tensor], present: Any, dim: int) -> SideRows:

@@ -9,7 +9,7 @@ from bagformer_cli.data.columns import accepted_headings, columns_of, require_ch
 from bagformer_cli.errors import InputError, listed, nearest, shell_word
 from bagformer_cli.messages import tr
 
-FIXED = {"id", "title", "image"}
+FIXED = {"id", "title", "image", "title_terms"}
 """Columns that every index has."""
 
 RESERVED = {

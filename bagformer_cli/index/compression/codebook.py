@@ -15,7 +15,8 @@ from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.encode import EncodeOptions, encode_products, layout_of
 from bagformer_cli.index.encoded import codebook_file, encoded_files, layout_of_file
-from bagformer_cli.index.rows import Layout, side_vectors
+from bagformer_cli.index.row_vectors import side_vectors
+from bagformer_cli.index.rows import Layout
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import AnyEncoder
 from bagformer_cli.progress import SILENT, Progress

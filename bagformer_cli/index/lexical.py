@@ -1,0 +1,147 @@
+"""The lexical part of a search: find rows by the terms of their titles, fuse both rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bagformer_cli.errors import InputError
+from bagformer_cli.index.engine import Engine, Queries
+from bagformer_cli.index.ranking import (
+    DEPTH,
+    FUSIONS,
+    LEXICAL_WEIGHT,
+    FusedTerms,
+    Fusion,
+    Ranking,
+    TermHits,
+    fuse,
+)
+from bagformer_cli.index.spelling import suggest
+from bagformer_cli.index.terms import query_terms
+from bagformer_cli.messages import tr
+from bagformer_cli.text.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from bagformer_cli.index.search import SearchOptions
+
+
+class LexicalSearch:
+    """Searches one snapshot of an index by terms.
+
+    Args:
+        engine: The snapshot.
+        segmenter: Cuts queries, as it cut the titles of the index.
+        options: How to search.
+
+    Attributes:
+        note: The number of products found, for ``--profile``.
+    """
+
+    def __init__(self, engine: Engine, segmenter: Segmenter, options: SearchOptions) -> None:
+        self.engine, self.segmenter, self.options = engine, segmenter, options
+        self.note = ""
+
+    def fuse(
+        self, queries: Sequence[str], encoded: Queries, rankings: Sequence[Ranking]
+    ) -> tuple[list[Ranking], list[str | None]]:
+        """Fuse each query's ranking by late interaction with that by its terms.
+
+        Args:
+            queries: Q texts.
+            encoded: The same, encoded.
+            rankings: Their rows by late interaction.
+
+        Returns:
+            The fused rankings, and for each query a suggestion or None.
+        """
+        terms = [query_terms(self.segmenter, query) for query in queries]
+        found = self._find(terms)
+        self.note = tr("{n} products by terms", n=max(len(hits.keys) for hits in found))
+        weight = self.options.lexical_weight
+        fused = []
+        for number, (late, hits) in enumerate(zip(rankings, found, strict=True)):
+            one = encoded.one(number)
+            lexical = FusedTerms(hits, self._late_interaction(one, hits.keys, late.keys))
+            vectors = int(one.vectors.lengths[0])
+            share = LEXICAL_WEIGHT if weight is None else weight
+            fused.append(fuse(late, lexical, self.options.fusion, share, vectors))
+        return fused, self._suggestions(terms, found)
+
+    def _find(self, terms: Sequence[Sequence[str]]) -> list[TermHits]:
+        """Find the rows by terms; a query without terms finds none."""
+        options = self.options
+        k = max(options.k, options.rerank, DEPTH)
+        weighted: list[dict[str, float]] = [
+            dict.fromkeys(own, 1.0) if options.synonyms is None else options.synonyms.expand(own)
+            for own in terms
+        ]
+        asked = [own for own in weighted if own]
+        found = iter(self.engine.find_terms(options.of, asked, k, options.where) if asked else [])
+        none = TermHits(np.zeros(0, object), np.zeros(0, np.float32))
+        return [next(found) if own else none for own in weighted]
+
+    def _late_interaction(
+        self, query: Queries, keys: NDArray[Any], known: NDArray[Any]
+    ) -> NDArray[np.float32]:
+        """Score the rows that late interaction has not found itself; the others are NaN."""
+        scores = np.full(len(keys), np.nan, np.float32)
+        new = np.flatnonzero(~np.isin(keys, known))
+        if len(new):
+            scores[new] = self.engine.late_interaction(self.options.of, query, [keys[new]])[0]
+        return scores
+
+    def _suggestions(
+        self, terms: Sequence[Sequence[str]], found: Sequence[TermHits]
+    ) -> list[str | None]:
+        """Suggest other words for the queries of which no term is in the index."""
+        counts = None
+        result: list[str | None] = []
+        for own, hits in zip(terms, found, strict=True):
+            if len(hits.keys) or not own:
+                result.append(None)
+                continue
+            counts = self.engine.term_counts() if counts is None else counts
+            result.append(suggest(own, counts))
+        return result
+
+
+def check_fusion(engine: Engine, options: SearchOptions, *, images: bool) -> None:
+    """Check that a search can be fused with one by terms, if the options say so.
+
+    Raises:
+        InputError: The queries are images, the index has no terms, or the weight is out of range.
+    """
+    if options.fusion not in FUSIONS:
+        raise InputError(
+            tr("There is no such fusion."), found=options.fusion, expected=", ".join(FUSIONS)
+        )
+    if options.lexical_weight is not None and not 0 <= options.lexical_weight <= 1:
+        raise InputError(
+            tr("The weight of the words is out of range."),
+            found=options.lexical_weight,
+            expected=tr("from 0 (vectors alone) to 1 (words alone)"),
+        )
+    if options.fusion == "none":
+        return
+    if images:
+        raise InputError(
+            tr("An image has no words to search by."),
+            found=f"--fusion {options.fusion}",
+            hint=tr("Leave out --fusion, or search by a text."),
+        )
+    engine.require_terms()
+
+
+def lexical_facts(ranking: Ranking, at: int, fusion: Fusion) -> dict[str, Any]:
+    """Return the ranks and the BM25 score of a result, as ``Hit`` has them; {} without fusion."""
+    if fusion == "none":
+        return {}
+    return {
+        "fast_rank": int(ranking.fast_rank[at]) or None,
+        "lexical": float(ranking.lexical[at]) if ranking.lexical_rank[at] else None,
+        "lexical_rank": int(ranking.lexical_rank[at]) or None,
+    }

@@ -1,0 +1,130 @@
+"""The rows found for a query, and the fusion of a ranking by MaxSim with one by terms (BM25).
+
+    MaxSim            p1 0.61   p2 0.55   p3 0.40                  mean cosines
+    BM25              p3 9.1    p9 4.2                             p3 has the model code
+    rrf               p3 1/(60+3) + 1/(60+1)   p1 1/(60+1)   …     ranks alone
+    weighted, w       p3 (1-w) · 0.40 + w · 9.1/9.1   …            scores; 9.1 is the query's best
+
+Reciprocal rank fusion: Cormack, Clarke, Büttcher 2009. A weighted sum of scores: Bruch, Gai, Ingber
+2023, "An Analysis of Fusion Functions for Hybrid Retrieval".
+
+Shapes: n rows of one query.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Fusion = Literal["none", "rrf", "weighted"]
+FUSIONS: tuple[Fusion, ...] = ("none", "rrf", "weighted")
+
+RRF_RANK = 60
+"""Added to each rank; a larger number makes the first ranks count less. The paper's value."""
+
+DEPTH = 100
+"""Rows of each part that are fused, at least."""
+
+LEXICAL_WEIGHT = 0.2
+"""Share of BM25 in a weighted fusion, unless the caller says otherwise."""
+
+
+@dataclass
+class Ranking:
+    """The rows found for one query, best first.
+
+    Args:
+        keys: Their keys.
+        scores: The scores that order them.
+        fast: Their late-interaction scores.
+        slow: Their cross-encoder scores; NaN where it is missing.
+        fast_rank: Their ranks by late interaction, from 1; 0: not among those that were fused.
+        lexical: Their BM25 scores; NaN where no term was found.
+        lexical_rank: Their ranks by BM25, from 1; 0 where no term was found.
+    """
+
+    keys: NDArray[Any]
+    scores: NDArray[np.float32]
+    fast: NDArray[np.float32]
+    slow: NDArray[np.float32]
+    fast_rank: NDArray[np.int64]
+    lexical: NDArray[np.float32]
+    lexical_rank: NDArray[np.int64]
+
+    @classmethod
+    def by_late_interaction(cls, keys: NDArray[Any], fast: NDArray[np.float32]) -> Self:
+        """Rank rows by their late-interaction scores, which fall."""
+        missing = np.full(len(keys), np.nan, np.float32)
+        ranks = np.arange(1, len(keys) + 1)
+        return cls(keys, fast, fast, missing, ranks, missing, np.zeros(len(keys), np.int64))
+
+    def ordered(self, order: NDArray[np.int64]) -> Self:
+        """Return the rows at ``order``."""
+        return type(self)(*(values[order] for values in vars(self).values()))
+
+
+class TermHits(NamedTuple):
+    """The rows that have terms of a query.
+
+    Args:
+        keys: [n] their keys, best first.
+        scores: [n] their BM25 scores, falling.
+    """
+
+    keys: NDArray[Any]
+    scores: NDArray[np.float32]
+
+
+class FusedTerms(NamedTuple):
+    """The lexical part of one query, for :func:`fuse`.
+
+    Args:
+        hits: The rows that have its terms.
+        fast: [n] the late-interaction scores of these rows.
+    """
+
+    hits: TermHits
+    fast: NDArray[np.float32]
+
+
+def fuse(
+    late: Ranking, lexical: FusedTerms, fusion: Fusion, weight: float, vectors: int
+) -> Ranking:
+    """Fuse the ranking of one query with that by its terms.
+
+    Args:
+        late: The rows by late interaction.
+        lexical: The rows by terms.
+        fusion: ``rrf`` or ``weighted``.
+        weight: Share of BM25 in a weighted fusion, from 0 to 1.
+        vectors: Number of the query's vectors.
+    """
+    hits = lexical.hits
+    position = {key: at for at, key in enumerate(late.keys.tolist())}
+    known = np.array([position.get(key, -1) for key in hits.keys.tolist()], np.int64)
+    new = np.flatnonzero(known < 0)
+    at = known.copy()
+    at[new] = len(late.keys) + np.arange(len(new))
+    count = len(late.keys) + len(new)
+    keys = np.concatenate([late.keys, hits.keys[new]]) if len(new) else late.keys
+    fast = np.concatenate([late.fast, lexical.fast[new]])
+    fast_rank = np.concatenate([late.fast_rank, np.zeros(len(new), np.int64)])
+    scores = np.full(count, np.nan, np.float32)
+    scores[at] = hits.scores
+    ranks = np.zeros(count, np.int64)
+    ranks[at] = np.arange(1, len(at) + 1)
+    if fusion == "rrf":
+        fused = _reciprocal(fast_rank) + _reciprocal(ranks)
+    else:
+        best = hits.scores.max(initial=0.0) or 1.0
+        fused = (1 - weight) * fast / max(1, vectors) + weight * np.nan_to_num(scores) / best
+    slow = np.full(count, np.nan, np.float32)
+    ranking = Ranking(keys, fused.astype(np.float32), fast, slow, fast_rank, scores, ranks)
+    return ranking.ordered(np.lexsort((-fast, -fused)))
+
+
+def _reciprocal(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.where(ranks > 0, 1 / (RRF_RANK + ranks), 0.0)

@@ -1,0 +1,296 @@
+"""Measure hybrid search on catalogues with brands and model codes: nDCG@10 and time.
+
+Products are drawings of the demo. Each has a title of a seller, who leaves out half of the colours
+and patterns, and adds a brand and a model code that no image shows. Buyers look for the appearance
+(40 % of the queries), a brand and a kind (20 %), a brand and an appearance (25 %), or a model code
+(15 %). So some queries need the image, some the title, some both.
+
+    catalogue   drawings                              products
+    demo        the demo's test split, 360            360, one seller each
+    shops       2,000 of combinations that are not    50,000: 25 sellers of each drawing
+                in the model's training data
+
+    python docs/experiments/hybrid.py runs/demo --folder build/hybrid --page docs/performance.md
+
+Vectors are those of the model for the drawings; nothing about them is generated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bagformer_cli.data.catalogue.products import Product
+from bagformer_cli.data.images import decode, resize
+from bagformer_cli.demo.plan import Answers, Pictures, hold_out, plan_pictures, split_sizes
+from bagformer_cli.demo.scene import Item, draw_picture
+from bagformer_cli.demo.titles import BRANDS, buyer_query, evaluation_texts, seller_title
+from bagformer_cli.evaluation.hybrid import HybridResult, JudgedQueries, measure_hybrid
+from bagformer_cli.index.encode import EncodeOptions, layout_of
+from bagformer_cli.index.engines import create_engine, open_engine
+from bagformer_cli.index.rows import SideRows, to_rows
+from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.index.terms import title_terms
+from bagformer_cli.models.item_encoder import ItemEncoder
+from bagformer_cli.models.load_encoder import load_encoder
+from bagformer_cli.models.runs import find_checkpoint
+from bagformer_cli.vectors.arrays import Vectors
+from trials import replace_section
+
+OMITTED = 0.5
+"""Share of the colours and patterns that titles leave out."""
+BATCH = 64
+TIMED = 200
+KINDS_OF_QUERIES = ("looks", "brand", "brand and looks", "model code")
+SHARES = (0.40, 0.20, 0.25, 0.15)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A generated catalogue.
+
+    Args:
+        pictures: The drawings.
+        drawing: The drawing of each product.
+        brands: The brand of each product.
+        codes: The model code of each product.
+        titles: The title of each product.
+        seed: Random seed of everything.
+    """
+
+    pictures: Pictures
+    drawing: Sequence[int]
+    brands: Sequence[str]
+    codes: Sequence[str]
+    titles: Sequence[str]
+    seed: int
+
+
+def make_shop(drawings: int, sellers: int, seed: int, data_seed: int) -> Shop:
+    """Generate the products of a shop.
+
+    Args:
+        drawings: Number of drawings.
+        sellers: Products of each drawing.
+        seed: Random seed of brands, codes and titles, and of the drawings' plan.
+        data_seed: Seed of the demo set that the model was trained on: nothing of its training
+            combinations is drawn.
+    """
+    pictures = plan_pictures("test", drawings, hold_out(data_seed), seed)
+    rng = random.Random(f"{seed}/shop")
+    names = [*BRANDS, *(_brand(rng) for _ in range(200))]
+    drawing, brands, codes, titles = [], [], [], []
+    for position in range(drawings):
+        for _ in range(sellers):
+            brand, code = rng.choice(names), _code(rng)
+            things = [_partly(item, rng) for item in pictures.items(position)]
+            goods = seller_title(things, bool(pictures.gifts[position]), rng)
+            drawing.append(position)
+            brands.append(brand)
+            codes.append(code)
+            titles.append(f"{brand}{rng.choice(('', ' ', '/'))}{goods} {code}")
+    return Shop(pictures, drawing, brands, codes, titles, seed)
+
+
+def make_queries(shop: Shop, count: int, seed: int) -> tuple[JudgedQueries, list[str]]:
+    """Generate queries of buyers with all their answers; also return the kind of each."""
+    rng = random.Random(f"{seed}/queries")
+    find = Answers(shop.pictures)
+    of_drawing: dict[int, list[int]] = {}
+    for number, position in enumerate(shop.drawing):
+        of_drawing.setdefault(position, []).append(number)
+    by_code: dict[str, list[int]] = {}
+    for number, code in enumerate(shop.codes):
+        by_code.setdefault(code, []).append(number)
+    texts: list[str] = []
+    answers: list[frozenset[str]] = []
+    kinds: list[str] = []
+    while len(texts) < count:
+        number = rng.randrange(len(shop.titles))
+        kind = rng.choices(KINDS_OF_QUERIES, SHARES)[0]
+        text, named = evaluation_texts(shop.pictures.items(shop.drawing[number]), rng)[0]
+        brand, code = shop.brands[number], shop.codes[number]
+        if kind == "model code":
+            text, numbers = _typed(code, rng), by_code[code]
+        else:
+            if kind == "brand":
+                named = [(named[0][0], -1, -1, -1)]
+                text = buyer_query(named, rng)
+            numbers = [n for p in find.of(named).tolist() for n in of_drawing[p]]
+            if kind != "looks":
+                numbers = [n for n in numbers if shop.brands[n] == brand]
+                text = f"{_typed(brand, rng)} {text}"
+        if text not in texts:
+            texts.append(text)
+            answers.append(frozenset(f"p{n}" for n in numbers))
+            kinds.append(kind)
+    return JudgedQueries(texts, answers), kinds
+
+
+def _partly(item: Item, rng: random.Random) -> Item:
+    colour, pattern = (value if rng.random() > OMITTED else -1 for value in item[1:3])
+    return item[0], colour, pattern, -1
+
+
+def _brand(rng: random.Random) -> str:
+    if rng.random() < 0.5:
+        characters = "安柏彩橙达菲格禾家兰美诺沛琪瑞森唐薇希雅卓"
+        return "".join(rng.choice(characters) for _ in range(rng.choice((2, 3))))
+    return "".join(rng.choice(("bo", "ka", "lu", "mi", "ne", "ro", "sa", "ti", "vo", "xa"))
+                   for _ in range(3)).upper()  # fmt: skip
+
+
+def _code(rng: random.Random) -> str:
+    letters = "".join(rng.choice("ABCDEFGHKLMNPQRSTXYZ") for _ in range(2))
+    return f"{letters}-{rng.randrange(100, 9999)}{rng.choice(('', '', 'S', 'X'))}"
+
+
+def _typed(text: str, rng: random.Random) -> str:
+    """Write a brand or a code as a buyer types it: in lower case, without the hyphen."""
+    if rng.random() < 0.5:
+        text = text.lower()
+    return text.replace("-", "") if rng.random() < 0.5 else text
+
+
+def build_index(shop: Shop, encoder: ItemEncoder, model: Path, uri: Path) -> None:
+    """Draw and encode the shop's products into an index; a complete one is kept."""
+    if uri.exists() and not open_engine(str(uri)).incomplete:
+        return
+    options = EncodeOptions(sides=("image",), thumbnail=0)
+    layout = layout_of(encoder, options, {}, str(model))
+    engine = create_engine(str(uri), layout)
+    sellers = len(shop.drawing) // len(shop.pictures)
+    with engine.filling("hybrid"):
+        for begin in range(0, len(shop.pictures), BATCH):
+            positions = range(begin, min(begin + BATCH, len(shop.pictures)))
+            drawn = [
+                draw_picture(shop.pictures.items(at), random.Random(f"{shop.seed}/draw/{at}"), 64)
+                for at in positions
+            ]
+            size = encoder.image_size
+            pixels = np.stack([resize(decode(image), size) for image in drawn])
+            encoded = encoder.encode_pixels(pixels)
+            repeated = np.repeat(np.arange(len(drawn)), sellers)
+            vectors = Vectors.concatenate(
+                [encoded.vectors.one(at) for at in repeated.tolist()], layout.dim
+            )
+            single = encoded.single(layout.single_vector)[repeated]
+            numbers = range(begin * sellers, begin * sellers + len(repeated))
+            titles = [shop.titles[n] for n in numbers]
+            products = [
+                Product("hybrid", f"p{n}", None, None, title, {})
+                for n, title in zip(numbers, titles, strict=True)
+            ]
+            rows = to_rows(
+                layout,
+                products,
+                [None] * len(products),
+                {"image": SideRows(np.ones(len(repeated), bool), vectors, single)},
+                terms=title_terms(encoder.titles.segmenter, titles),
+            )
+            engine.upsert(rows)
+    engine.optimize()
+    engine.close()
+
+
+def measure_time(index: Index, texts: Sequence[str], weight: float) -> dict[str, float]:
+    """Measure the CPU time of one search in milliseconds: the median, and the ratio to MaxSim."""
+    ways: dict[str, SearchOptions] = {
+        "vectors": SearchOptions(),
+        "rrf": SearchOptions(fusion="rrf"),
+        "weighted": SearchOptions(fusion="weighted", lexical_weight=weight),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for number, text in enumerate(texts[:TIMED]):
+        for name, options in ways.items():
+            started = time.process_time()
+            index.search_many([text], options)
+            if number >= 20:  # the first ones compile and read files
+                taken[name].append(1000 * (time.process_time() - started))
+    medians = {name: float(np.median(values)) for name, values in taken.items()}
+    for name in ("rrf", "weighted"):
+        medians[f"{name} / vectors"] = medians[name] / medians["vectors"]
+    return medians
+
+
+def by_kind(result: HybridResult, kinds: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the mean nDCG@10 in percent of each kind of query."""
+    chosen = np.array(kinds)
+    return {
+        kind: {
+            name: 100 * float(values[chosen == kind].mean()) for name, values in result.ndcg.items()
+        }
+        for kind in KINDS_OF_QUERIES
+    }
+
+
+def results_table(reports: dict[str, dict[str, Any]]) -> list[str]:
+    """Write the figures as a table of Markdown."""
+    lines = ["| | vectors | words | rrf | weighted |", "|---|---|---|---|---|"]
+    for name, report in reports.items():
+        measured = report["ndcg@10"]
+        cells = [
+            f"{one['mean']:.1f} ({one['low']:.1f}–{one['high']:.1f})" for one in measured.values()
+        ]
+        lines.append(f"| {name}, {report['products']:,} products | {' | '.join(cells)} |")
+        for kind, means in report["kinds"].items():
+            lines.append(f"| · {kind} | {' | '.join(f'{v:.1f}' for v in means.values())} |")
+        seconds = report["cpu_ms"]
+        cells = [f"{seconds['vectors']:.1f}", ""]
+        for way in ("rrf", "weighted"):
+            cells.append(f"{seconds[way]:.1f} (× {seconds[f'{way} / vectors']:.2f})")
+        lines.append(f"| · CPU ms a query | {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    """Run both catalogues and print the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="model folder of the demo")
+    parser.add_argument("--folder", type=Path, default=Path("build/hybrid"))
+    parser.add_argument("--drawings", type=int, default=2000)
+    parser.add_argument("--sellers", type=int, default=25)
+    parser.add_argument("--queries", type=int, default=400)
+    parser.add_argument("--data-seed", type=int, default=0)
+    parser.add_argument("--page", type=Path)
+    options = parser.parse_args()
+    model = find_checkpoint(options.model)
+    encoder = load_encoder(model, None)
+    reports = {}
+    shops = {
+        "demo": (split_sizes(3000)["test"], 1),
+        "shops": (options.drawings, options.sellers),
+    }
+    for name, (drawings, sellers) in shops.items():
+        seed = options.data_seed if name == "demo" else 1
+        shop = make_shop(drawings, sellers, seed, options.data_seed)
+        uri = options.folder / f"{name}-{drawings}x{sellers}"
+        build_index(shop, encoder, model, uri)
+        index = Index(open_engine(str(uri)), encoder)
+        tuning, _ = make_queries(shop, options.queries, seed=1)
+        measured, kinds = make_queries(shop, options.queries, seed=2)
+        result = measure_hybrid(index, tuning, measured)
+        reports[name] = {
+            "products": len(shop.titles),
+            **result.to_json(),
+            "kinds": by_kind(result, kinds),
+            "cpu_ms": measure_time(index, measured.texts, result.weight),
+        }
+        print(json.dumps({name: reports[name]}, ensure_ascii=False), flush=True)
+        (options.folder / "report.json").write_text(json.dumps(reports, ensure_ascii=False))
+    table = results_table(reports)
+    print("\n".join(table))
+    if options.page is not None:
+        replace_section(options.page, "hybrid", table)
+
+
+if __name__ == "__main__":
+    main()
