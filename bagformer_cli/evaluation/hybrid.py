@@ -49,7 +49,7 @@ class JudgedQueries:
 
 @dataclass(frozen=True)
 class HybridResult:
-    """nDCG@10 of the ways to search, for each query.
+    """The nDCG@10 of the ways to search, for each query.
 
     Args:
         ndcg: [Q] by ``vectors``, ``words``, ``rrf`` and ``weighted``.
