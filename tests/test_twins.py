@@ -66,6 +66,18 @@ def test_tables_of_experiments_are_those_of_the_english_page(page: Path) -> None
     assert twin_of(page).read_text("utf-8") == chinese.translate_sections(page)
 
 
+@pytest.mark.parametrize("paper", sorted((DOCS / "papers").glob("*[a-z].md")), ids=name_of)
+def test_figures_of_a_paper_are_those_of_the_results(paper: Path) -> None:
+    """A page of a paper repeats figures: a result that changed has to change there too."""
+    results = [DOCS / f"{name}.md" for name in ("methods", "bags", "performance")]
+    read = [section for page in results for section in twins.sections(page)]
+    known = {number for one in read for row in [one.numbers, *one.rows] for number in row}
+    for section in twins.sections(paper):
+        if section.heading == "Measured":
+            repeated = {number for row in section.rows for number in row}
+            assert repeated <= known, repeated - known
+
+
 def _differences(tmp_path: Path, english: str, chinese: str) -> list[str]:
     for name, text in (("page.md", english), ("page.zh.md", chinese)):
         (tmp_path / name).write_text(text, "utf-8")
