@@ -63,19 +63,28 @@ def side(number: int, cut: int, start: int, end: int, characters: Array) -> int:
     return slot(state)
 
 
+def bag_of(at: int, bag: int, stop: int, starts: Array, ends: Array) -> int:
+    """Return the first bag from ``bag`` on that ends after a character, or ``stop``."""
+    while bag < stop and ends[bag] <= at:
+        bag += 1
+    return bag
+
+
 def features_of(
-    at: int, stop: int, characters: Array, left: Array, right: Array, found: Array
-) -> int:
+    at: int, stop: int, characters: Array, left: int, right: int,
+    starts: Array, ends: Array, kinds: Array, found: Array,
+) -> int:  # fmt: skip
     """Write the indices of the weights of one boundary, and return their number.
 
     Args:
         at: The boundary: it lies before this character.
         stop: Number of characters of the title.
         characters: The characters of the title.
-        left: Start, end and kind of the bag that the character before the boundary is in; its end
-            is 0 if it is in none (a space).
-        right: The same of the character after the boundary; it is ``left`` if the cover has no
-            boundary here.
+        left: Index of the bag that the character before the boundary is in, -1: of none (a space).
+        right: The same of the character after the boundary.
+        starts: Start, end and kind of the bags of all titles.
+        ends: See ``starts``.
+        kinds: See ``starts``.
         found: [FEATURES], receives the indices.
     """
     c, d = seen(at - 1, stop, characters), seen(at, stop, characters)
@@ -95,16 +104,16 @@ def features_of(
     found[9] = slot(mixed(mixed(bcd, e), 10))
     found[10] = slot(mixed(mixed(bc, a), 11))
     found[11] = slot(mixed(mixed(de, f), 12))
-    if left[1] == 0 or right[1] == 0:
+    if left < 0 or right < 0:
         return 12
-    cut = int(left[0] != right[0])
-    before = min(left[1] - left[0], LONGEST_SIDE)
-    after = min(right[1] - right[0], LONGEST_SIDE)
+    cut = int(left != right)
+    before = min(int(ends[left]) - int(starts[left]), LONGEST_SIDE)
+    after = min(int(ends[right]) - int(starts[right]), LONGEST_SIDE)
     found[12] = cut_feature(cut)
-    found[13] = slot(mixed(mixed(mixed(14, cut), left[2]), right[2]))
+    found[13] = slot(mixed(mixed(mixed(14, cut), int(kinds[left])), int(kinds[right])))
     found[14] = slot(mixed(mixed(mixed(15, cut), before), after))
-    found[15] = side(16, cut, left[0], left[1], characters)
-    found[16] = side(17, cut, right[0], right[1], characters)
+    found[15] = side(16, cut, int(starts[left]), int(ends[left]), characters)
+    found[16] = side(17, cut, int(starts[right]), int(ends[right]), characters)
     return 17
 
 
@@ -119,31 +128,25 @@ def boundary_features(titles: Titles, bags: PackedBags) -> npt.NDArray[np.int32]
         [C, FEATURES] indices of weights, -1: none. Row i is the boundary before character i; that
         of a title's first character has none.
     """
+    starts, ends, kinds, offsets = bags.starts, bags.ends, bags.kinds, bags.offsets
     rows = np.full((len(titles.characters), FEATURES), -1, np.int32)
-    found = [0] * FEATURES
-    left = [0, 0, 0]
-    right = [0, 0, 0]
+    found = np.empty(FEATURES, np.int64)
     for title in range(len(titles.offsets) - 1):
         begin = titles.offsets[title]
         stop = int(titles.offsets[title + 1] - begin)
         characters = titles.characters[begin : begin + stop]
-        bag = bags.offsets[title]
-        last = bags.offsets[title + 1]
-        right[1] = 0
+        bag = int(offsets[title])
+        last = int(offsets[title + 1])
+        right = -1
         for at in range(stop):
-            left[0], left[1], left[2] = right[0], right[1], right[2]
-            while bag < last and bags.ends[bag] <= at:
-                bag += 1
-            if bag < last and bags.starts[bag] <= at:
-                right[0] = int(bags.starts[bag])
-                right[1] = int(bags.ends[bag])
-                right[2] = int(bags.kinds[bag])
-            else:
-                right[1] = 0
+            left = right
+            bag = bag_of(at, bag, last, starts, ends)
+            right = bag if bag < last and starts[bag] <= at else -1
             if at > 0:
-                number = features_of(at, stop, characters, left, right, found)
-                for i in range(number):
-                    rows[begin + at, i] = found[i]
+                number = features_of(
+                    at, stop, characters, left, right, starts, ends, kinds, found
+                )  # fmt: skip
+                rows[begin + at, :number] = found[:number]
     return rows
 
 
@@ -151,6 +154,9 @@ def boundary_costs(
     titles: Titles, bags: PackedBags, weights: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.int32]:
     """Return what a cut costs at every boundary inside the titles.
+
+    It is the sum of the weights of the boundary's features (:func:`boundary_features`), without the
+    memory that these would take.
 
     Args:
         titles: The titles.
@@ -160,13 +166,26 @@ def boundary_costs(
     Returns:
         [C], before each character; 0 before a title's first.
     """
-    rows = boundary_features(titles, bags)
-    costs = np.zeros(len(rows), np.int32)
-    for at in range(len(rows)):
-        cost = 0
-        for index in rows[at]:
-            if index < 0:
-                break
-            cost += int(weights[index])
-        costs[at] = cost
+    starts, ends, kinds, offsets = bags.starts, bags.ends, bags.kinds, bags.offsets
+    costs = np.zeros(len(titles.characters), np.int32)
+    found = np.empty(FEATURES, np.int64)
+    for title in range(len(titles.offsets) - 1):
+        begin = titles.offsets[title]
+        stop = int(titles.offsets[title + 1] - begin)
+        characters = titles.characters[begin : begin + stop]
+        bag = int(offsets[title])
+        last = int(offsets[title + 1])
+        right = -1
+        for at in range(stop):
+            left = right
+            bag = bag_of(at, bag, last, starts, ends)
+            right = bag if bag < last and starts[bag] <= at else -1
+            if at > 0:
+                number = features_of(
+                    at, stop, characters, left, right, starts, ends, kinds, found
+                )  # fmt: skip
+                cost = 0
+                for i in range(number):
+                    cost += int(weights[found[i]])
+                costs[begin + at] = cost
     return costs

@@ -60,13 +60,23 @@ name, of a number that looks like a part of a model code."""
 NO_BAG = -1
 """Kind of a space, which no bag covers and which costs nothing."""
 
-TAKES_SUFFIX, TAKES_HEAD, HEAD_APART = 1, 2, 4
+TAKES_SUFFIX, TAKES_HEAD, HEAD_APART, OWN = 1, 2, 4, 8
 """Bits of ``LexiconArrays.follows``. HEAD_APART: the entry and its head are two bags (蓝色│包), as
-the entry and a longer product are (蓝色│双肩包); they cost what one bag would cost."""
+the entry and a longer product are (蓝色│双肩包); they cost what one bag would cost. OWN: the entry
+is a word of the user, which learned boundaries do not take apart (:func:`own_credit`)."""
 
 LONGEST_NAME, LONGEST_LEARNED = 4, 12
 """Ideographs of a name at most; pieces (ideographs, words, numbers, signs) of one whose ends are
 learned."""
+
+SURE_CUT = -18_750
+"""Learned cost of a cut below which no piece lies over it: two single characters (20,000 each)
+with the cut are cheaper than one piece of both (3,750 + 2 · 8,750)."""
+
+OWN_CREDIT = 5_000
+"""How much cheaper each character of a user's word is where boundaries are learned, so that no
+learned piece takes the word in. A larger value makes the word win more often against neighbours
+that overlap it."""
 
 ENDLESS = 1 << 60
 """Cost of a cover that does not exist."""
@@ -93,8 +103,8 @@ class LexiconArrays(NamedTuple):
         entries: The automaton over the entries.
         cost: [entries] int32, at least 1.
         type: [entries] int16, index of an entry's type, -1: it has none.
-        follows: [entries] int8, whether a head or a suffix may follow: TAKES_HEAD, TAKES_SUFFIX,
-            HEAD_APART.
+        follows: [entries] int8, whether a head or a suffix may follow, and whether the entry is a
+            word of the user: TAKES_HEAD, TAKES_SUFFIX, HEAD_APART, OWN.
         units: The prefix tree over the units.
         head: [0x110000] int32, cost of a character as a head, 0: it is none.
         suffix: [0x110000] int32, cost of a character as a suffix, 0: it is none.
@@ -156,6 +166,32 @@ def relax(
         back[end] = start
         made_kind[end] = kind
         made_entry[end] = entry
+
+
+def own_credit(start: int, end: int, cuts: Array, edge: Array, begin: int) -> int:
+    """Return how much learned boundaries must not count against a user's word.
+
+    Learned costs of the cuts in and around 空军一号::
+
+        9 空 3 军 -40 一 5 号 -7
+
+    The parts 空军 and 一号 gain 40 by their cut, and a larger piece saves the 9 before 空. The word
+    is made cheaper by both, so neither its parts nor a larger piece gain by the learned costs.
+
+    Args:
+        start: First character of the word in its title.
+        end: One past the last.
+        cuts: [C], as for :func:`cover`.
+        edge: By boundary, whether a bag may begin or end there.
+        begin: Position of the title's first character in ``cuts``.
+    """
+    credit = OWN_CREDIT * (end - start)
+    for at in range(start + 1, end):
+        if edge[at] and cuts[begin + at] < 0:
+            credit -= int(cuts[begin + at])
+    if start > 0 and cuts[begin + start] > 0:
+        credit += int(cuts[begin + start])
+    return credit
 
 
 def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> PackedBags:
@@ -247,7 +283,13 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> 
                 entry = value[match]
                 start = at - int(depth[match])  # int(): outside numba 8 bits would stay 8
                 cost = best[start] + int(entry_cost[entry])
-                relax(start, at, cost, LEXICON, entry, best, back, made_kind, made_entry)
+                ends = cost  # the cost of a cover whose last bag is the entry
+                if learned and entry_follows[entry] & OWN and best[start] < ENDLESS:
+                    cost -= own_credit(start, at, cuts, edge, begin)
+                    ends = cost
+                    if at < stop and cuts[begin + at] > 0:
+                        ends -= int(cuts[begin + at])
+                relax(start, at, ends, LEXICON, entry, best, back, made_kind, made_entry)
                 if head + suffix > 0:
                     follows = entry_follows[entry]
                     extra = head if follows & TAKES_HEAD else 0
@@ -341,6 +383,8 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> 
                 if pieces > 1:
                     cost = here + costs[NAME] + pieces * costs[NAME_CHARACTER]
                     relax(at, end, cost, NAME, -1, best, back, made_kind, made_entry)
+                if end < stop and cuts[begin + end] < SURE_CUT:
+                    break  # two bags are cheaper than a longer piece
             # one character, with the marks that belong to it
             end = at + 1
             while not edge[end]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from bagformer_cli.text.automaton import Automaton, PrefixTree
 from bagformer_cli.text.characters import codes_of, fold_table
 from bagformer_cli.text.costs import cost_of, priors, raise_entries, weight_of
-from bagformer_cli.text.cover import LexiconArrays
+from bagformer_cli.text.cover import OWN, LexiconArrays
 from bagformer_cli.text.dictionaries import (
     BACKGROUND,
     HEAD,
@@ -45,6 +45,10 @@ treated as the shipped ones: on marked titles, the 63,748 words of BagFormer's l
 two others would make bags worse (exact 0.856 → 0.838, crossing 0.019 → 0.029)."""
 
 
+OWN_WORD = " (own)"
+"""Ends the origin of a user's word in ``lexicon.txt``, so that a model folder knows it."""
+
+
 class Entry(NamedTuple):
     """An entry of the lexicon: folded word, type, weight per million words, origin."""
 
@@ -59,11 +63,13 @@ class Merged(NamedTuple):
 
     Args:
         entries: By word, then by type.
-        raised: The words that win against their parts.
+        raised: The words that win against their parts, and whose costs have yet to be lowered.
+        own: The words that win against their parts.
     """
 
     entries: list[Entry]
     raised: frozenset[str]
+    own: frozenset[str]
 
 
 def fold_all(words: Sequence[str]) -> list[str]:
@@ -94,6 +100,7 @@ def merge(shipped: Sequence[Dictionary], own: Sequence[Dictionary]) -> Merged:
     }
     whole: set[str] = set()
     raised: set[str] = set()
+    own_words: set[str] = set()
     for number, dictionary in enumerate(dictionaries):
         for word, kind, weight, weighed, complete, origin in zip(
             map(str.strip, fold_all(dictionary.words)),
@@ -111,8 +118,10 @@ def merge(shipped: Sequence[Dictionary], own: Sequence[Dictionary]) -> Merged:
             merged = roles.get(kind, plain)
             if number < len(chosen):
                 whole.add(word)
-                if not complete and merged is plain:
-                    raised.add(word)
+                if merged is plain and (not complete or origin.endswith(OWN_WORD)):
+                    own_words.add(word)
+                    if not complete:
+                        raised.add(word)
             elif weighed or kind in WHOLE:
                 whole.add(word)
             known = merged.get(word)
@@ -130,7 +139,7 @@ def merge(shipped: Sequence[Dictionary], own: Sequence[Dictionary]) -> Merged:
     for merged in roles.values():
         kept += merged.values()
     entries = sorted(kept, key=lambda entry: f"{entry.word}\0{entry.type or ''}")
-    return Merged(entries, frozenset(raised))
+    return Merged(entries, frozenset(raised), frozenset(own_words))
 
 
 def _composite(word: str, entries: Container[str]) -> bool:
@@ -159,11 +168,12 @@ def write_lexicon(folder: Path, merged: Merged, *, remarkable: bool = False) -> 
     untyped = int(types[:1].tolist() == [""])
     prior, follows = priors(words, kinds[plain])
     heads, suffixes = (_ends(entries, weights, role) for role in (HEAD, SUFFIX))
+    own = np.fromiter((word in merged.own for word in words), bool, len(words))
     arrays = LexiconArrays(
         Automaton.build(words),
         _costs(weights[plain], prior),
         (numbers - untyped).astype(np.int16),
-        follows,
+        np.where(own, follows | OWN, follows).astype(np.int8),
         PrefixTree.build([entry.word for entry in entries if entry.type == UNIT]),
         end_costs(heads),
         end_costs(suffixes),
@@ -181,7 +191,8 @@ def write_lexicon(folder: Path, merged: Merged, *, remarkable: bool = False) -> 
             "# word, type, weight (expected in a million words), origin\n",
             "# type: -\n",
             *(
-                f"{entry.word}\t{entry.type or UNTYPED}\t{weight:.6g}\t{entry.origin}\n"
+                f"{entry.word}\t{entry.type or UNTYPED}\t{weight:.6g}\t"
+                f"{_origin(entry, merged.own)}\n"
                 for entry, weight in zip(entries, weights.tolist(), strict=True)
             ),
         ]
@@ -202,6 +213,12 @@ def write_lexicon(folder: Path, merged: Merged, *, remarkable: bool = False) -> 
         "remarkable": remarkable,
     }
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _origin(entry: Entry, own: frozenset[str]) -> str:
+    if entry.type in RULES or entry.word not in own:
+        return entry.origin
+    return entry.origin.removesuffix(OWN_WORD) + OWN_WORD
 
 
 def _rounded(weights: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from bagformer_cli.errors import DataError, InputError
@@ -85,6 +89,59 @@ def test_a_title_is_cut_alone_as_among_others_with_spaces_and_invisible_characte
     titles = ["新款红色方碗", "", "  ", "a1 红\u200b色 方碗", "红", "方碗新款 x"]
     assert cut(lexicon, learned, *titles) == [cut(lexicon, learned, one)[0] for one in titles]
     assert cut(lexicon, learned, "红\u200b色方碗") == ["红\u200b色│方碗"]
+
+
+TITLE = "新款空军一号红色方碗a1款"
+
+
+@settings(deadline=None)  # the first example builds the lexicon
+@given(st.lists(st.integers(-(10**6), 10**6), min_size=len(TITLE), max_size=len(TITLE)))
+def test_no_learned_boundary_takes_a_word_of_the_user_apart(cuts: list[int]) -> None:
+    lexicon = own_words("空军一号", "方碗", "方碗a1")
+    codes, offsets = codes_of([TITLE])
+    texts = Titles(codes, class_table()[codes], offsets)
+    found = jit._PLAIN.cover(texts, lexicon.arrays, KIND_COST, np.array(cuts, np.int32))
+    edges = {*found[0].tolist(), *found[1].tolist()}
+    for word in ("空军一号", "方碗"):
+        start, end = TITLE.index(word), TITLE.index(word) + len(word)
+        inside = edges & set(range(start + 1, end))
+        assert not inside or not {start, end} <= edges  # only a bag over one of its ends may
+
+
+@cache
+def own_words(*words: str) -> Lexicon:
+    with TemporaryDirectory() as folder:
+        general = Path(folder) / "general.tsv"
+        lines = [f"{word}\t-\t900\tx" for word in ("空军", "一号", "新款", "红色", "方", "碗")]
+        general.write_text("\n".join(lines), encoding="utf-8")
+        own = Path(folder) / "own.txt"
+        own.write_text("\n".join(words), encoding="utf-8")
+        return Lexicon.load([general, own])
+
+
+def test_a_word_of_the_user_stays_whole_where_its_parts_were_learned(tmp_path: Path) -> None:
+    parts = [
+        MarkedTitle(1, f"{c}{n}鞋{s}", ((0, 1, "C"), (1, 3, "B"), (3, 4, "P"), (4, 5, "P")))
+        for c in COLOURS
+        for n in ("空军", "一号", "海军", "二号")
+        for s in SHAPES
+    ]
+    parts += [
+        MarkedTitle(1, f"{c}空军一号{s}", ((0, 1, "C"), (1, 3, "B"), (3, 5, "B"), (5, 6, "P")))
+        for c in COLOURS
+        for s in SHAPES
+    ]
+    plain = own_words()
+    learned = learn(parts, plain)
+    assert cut(plain, learned, "红空军一号方") == ["红│空军│一号│方"]
+    own = own_words("空军一号")
+    assert cut(own, learned, "红空军一号方") == ["红│空军一号│方"]
+    replace(own, boundaries=learned).save(tmp_path / "lexicon.txt")
+    again = Lexicon.load(saved_lexicon(tmp_path / "lexicon.txt"))
+    assert cut(again, again.boundaries, "红空军一号方") == ["红│空军一号│方"]
+    assert again.fingerprint == replace(own, boundaries=learned).fingerprint.split()[0] + (
+        f" {learned.fingerprint}"
+    )
 
 
 def test_compiled_and_plain_kernels_give_the_same_features_and_costs(
