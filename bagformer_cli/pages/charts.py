@@ -228,12 +228,12 @@ def _decades(values: NDArray[np.float64]) -> list[float]:
 def _number(value: float) -> str:
     """Write a number of an axis.
 
-    >>> _number(0.0005), _number(20.0), _number(12000.0)
-    ('0.0005', '20', '12,000')
+    >>> _number(0.0005), _number(0.00295), _number(20.0), _number(12000.0)
+    ('0.0005', '0.00295', '20', '12,000')
     """
     if 1000 <= abs(value) < 1e7:
         return f"{value:,.0f}"
-    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:.5g}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _y(share: float) -> float:

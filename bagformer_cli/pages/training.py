@@ -71,7 +71,7 @@ def training_page(histories: Sequence[RunHistory]) -> str:
         charts_heading=tr("Curves"),
         dotted=tr("Dotted: the loss of a model that guesses. Each point of a loss is the mean over "
                   "the steps since the point before it."),
-        figures=(tr("Final figures"), "", _figure_rows(histories)),
+        figures=(tr("Final figures"), tr("run"), _figure_rows(histories)),
         differing=(differing, tr("setting"), differing_rows),
         settings=(tr("All settings"), tr("setting"), _setting_rows(every, histories)),
     )  # fmt: skip
@@ -101,6 +101,8 @@ def _figure_rows(histories: Sequence[RunHistory]) -> list[tuple[str, list[str]]]
     for key, (name, form) in formats.items():
         if any(one[key] is not None for one in figures):
             values = ["–" if one[key] is None else format(one[key], form) for one in figures]
+            if key == "started":  # without seconds and time zone
+                values = [value[:16].replace("T", " ") for value in values]
             rows.append((name, values))
     return rows
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bagformer_cli.config import load_config
+from bagformer_cli.machine import cpu
 from tests.support.commands_page import commands
 
 _ALLOWED = """
@@ -122,7 +123,8 @@ OUTPUTS = [
     "config list",
     "demo --seed x",
 ]
-DATA = {"price", "category", "brand", "colour", "T", *(f"sku{n}" for n in range(6))}
+MACHINE = re.findall(r"[\w-]+", cpu().name, re.A)
+DATA = {"price", "category", "brand", "colour", "T", *MACHINE, *(f"sku{n}" for n in range(6))}
 
 
 @pytest.fixture(scope="module")
