@@ -28,14 +28,29 @@ app = App(tr("Make, check and import datasets in MUGE form."))
     help=tr(
         "Draw a demo dataset: pictures of products with Chinese titles and queries, in three "
         "splits. The same seed draws the same pictures.\n\n"
-        "    xmr data demo --out data/mine --images 10000 --seed 1"
+        "With --benchmark: two pools without a training split, to choose settings on one and to "
+        "compare models on the other, with sets of queries that each test one ability. `xmr eval` "
+        "prints recall on each set.\n\n"
+        "    xmr data demo --out data/mine --images 10000 --seed 1\n\n"
+        "    xmr data demo --out data/bench --benchmark --images 2000"
     )
 )
 def demo(
     out: Annotated[Path, typer.Option("--out", help=tr("Output folder."))],
     images: Annotated[
-        int, typer.Option(min=1, help=tr("Number of pictures in all three splits."))
-    ] = 3000,
+        int | None,
+        typer.Option(
+            min=1,
+            help=tr(
+                "Number of pictures: in all three splits (3000), or with --benchmark in each of "
+                "the two pools (2000)."
+            ),
+            show_default=False,
+        ),
+    ] = None,
+    benchmark: Annotated[
+        bool, typer.Option("--benchmark", help=tr("Draw the benchmark instead of a demo dataset."))
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help=tr("Random seed."))] = 0,
     workers: Annotated[
         int | None,
@@ -47,16 +62,22 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Parse, draw, print."""
-    from bagformer_cli.demo import write_demo
+    from bagformer_cli.demo import write_benchmark, write_demo
     from bagformer_cli.outputs import check_output_folder
 
     check_output_folder(out)
+    draw, usual = (write_benchmark, 2000) if benchmark else (write_demo, 3000)
+    images = usual if images is None else images
     with bars.progress() as progress:
-        write_demo(out, images=images, seed=seed, workers=workers, progress=progress)
+        draw(out, images=images, seed=seed, workers=workers, progress=progress)
     found = {"folder": out, "images": images, "seed": seed}
 
     def show() -> None:
         console.say(tr("Drawn: {folder}", folder=out))
+        if benchmark:
+            command = f"xmr eval --checkpoint runs/demo --dataset {out} --split test"
+            console.next_steps([(command, tr("measure a model on it"))])
+            return
         console.next_steps([(f"xmr train --config demo --dataset {out}", tr("train on it"))])
 
     console.result(found, show)

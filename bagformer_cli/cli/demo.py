@@ -18,9 +18,9 @@ app = App()
 @app.command(
     help=tr(
         "Run the full pipeline on generated data: draw 3,000 products with Chinese titles, "
-        "preprocess, pretrain and train a small bag-wise model, evaluate it with rerank, score an "
-        "image, build an index and search it.\n\n"
-        "Takes a few minutes on two CPU cores and downloads nothing. Leaves data/demo, two runs "
+        "preprocess, pretrain and train a small bag-wise model, train a reranker on it, evaluate "
+        "both, score an image, build an index and search it.\n\n"
+        "Takes a few minutes on two CPU cores and downloads nothing. Leaves data/demo, three runs "
         "under runs/, image.jpg, and search.html with the images found."
     )
 )
@@ -51,7 +51,7 @@ def demo(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, help=tr("Random seed of both trainings."))
+        int, typer.Option(min=0, max=MAX_SEED, help=tr("Random seed of all trainings."))
     ] = 0,
     as_json: Json = False,
     debug: Debug = False,

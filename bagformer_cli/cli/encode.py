@@ -79,7 +79,7 @@ def encode(
     sheet: SheetName = None,
     download: Downloads = "public",
     dtype: VectorDtype = "float16",
-    one: OneVector = "cls",
+    one: OneVector = None,
     keep: Keep = None,
     prune: Prune = None,
     pool: Pool = None,

@@ -44,6 +44,8 @@ def show_evaluation(report: dict[str, Any]) -> None:
             ],
             [[names.get(name, name), share] for name, share in report["attributes"].items()],
         )
+    if report.get("sets"):
+        _show_sets(report["sets"])
     parts = {"encode": tr("encode"), "recall": tr("recall"), "rerank": tr("rerank")}
     facts = {parts.get(name, name): duration(value) for name, value in report["seconds"].items()}
     if "library" in report:
@@ -60,6 +62,28 @@ def show_evaluation(report: dict[str, Any]) -> None:
         _show_submission(report)
     if "page" in report:
         console.say(tr("Page written: {path}", path=report["page"]))
+
+
+def _show_sets(sets: dict[str, Any]) -> None:
+    """Print mean recall on each named set of queries: sets as columns, stages as rows."""
+    figures = {
+        "oracle": tr("oracle: knows what was drawn"),
+        "unbound": tr("knows what is there, not what belongs together"),
+        "colours": tr("knows shares of colours"),
+        "power": tr("difference that 4 of 5 comparisons find"),
+    }
+    every = list(sets.values())
+    rows: list[list[Any]] = [[tr("queries"), *(one["queries"] for one in every)]]
+    for stage in every[0]["stages"]:
+        means = [one["stages"][stage]["mean_recall"] for one in every]
+        rows.append([stage, *("–" if mean is None else f"{mean:.1f}" for mean in means)])
+    for name in dict.fromkeys(name for one in every for name in one["figures"]):
+        known = [one["figures"].get(name) for one in every]
+        rows.append(
+            [figures.get(name, name), *("–" if each is None else f"{each:.1f}" for each in known)]
+        )
+    title = tr("text → image, mean recall by set of queries, %")
+    console.table(["", *sets], rows, title=title)
 
 
 def _features_facts(features: dict[str, Any]) -> dict[str, Any]:

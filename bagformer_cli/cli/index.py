@@ -101,7 +101,7 @@ def build(
     sheet: SheetName = None,
     download: Downloads = "public",
     dtype: VectorDtype = "int8",
-    one: OneVector = "cls",
+    one: OneVector = None,
     keep: Keep = None,
     prune: Prune = None,
     pool: Pool = None,

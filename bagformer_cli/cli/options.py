@@ -162,8 +162,14 @@ VectorDtype = Annotated[
     ),
 ]
 OneVector = Annotated[
-    Literal["cls", "mean"],
-    typer.Option(help=tr("The single vector of an item for single-vector search.")),
+    Literal["cls", "mean"] | None,
+    typer.Option(
+        help=tr(
+            "The single vector of an item for single-vector search. Default: cls if it was "
+            "trained, else mean."
+        ),
+        show_default=False,
+    ),
 ]
 Keep = Annotated[
     int | None,

@@ -22,6 +22,9 @@ CONFIGS = {
     "pretrain_albef": tr("ALBEF's pretraining: ITC, ITM, MLM, momentum encoder"),
     "pretrain_demo": tr("Pretraining of the demo model on small images"),
     "pretrain_qq": tr("Pretraining of the QQ-browser 2021 winners: one joint BERT"),
+    "rerank_demo": tr("Reranker on the frozen towers of a demo model"),
+    "rerank_muge": tr("Reranker on the frozen towers of a MUGE model"),
+    "demo_towers": tr("The demo model without ITC and cross-encoder"),
     "real": tr("Photographs: packaged EfficientNet-Lite2 and multilingual-e5, frozen"),
 }
 MODES = {

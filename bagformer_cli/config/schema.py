@@ -240,6 +240,10 @@ class ModelConfig(Section):
     vectors, in which long titles score higher; ``objectives.late_scale: mean`` takes that away."""
     image_first: bool = True
     """Include the image's first position (class token or first region) among its vectors."""
+    single_projection: Literal["shared", "own"] = "shared"
+    """Projections of the single vector ([CLS], class token) of a model with a late interaction.
+    ``shared``: those of the other vectors, as in BagFormer. ``own``: two more, so that ITC shares
+    the towers only."""
     head: HeadConfig | None = None
     """Makes the single vector of a side. Null: position 0 of its encoder."""
     alignment: Literal["tokenwise", "bagwise"] | None = None
@@ -310,7 +314,8 @@ class ObjectivesConfig(Section):
     """Weights of the training losses (0: off) and settings they share."""
 
     itc: NonNegative = 1.0
-    """Image-text contrastive loss on the single vectors ([CLS], class token)."""
+    """Image-text contrastive loss on the single vectors ([CLS], class token). In a model with late
+    interaction it makes the single vectors usable, and costs recall of the late interaction."""
     late_interaction: NonNegative = 1.0
     """Contrastive loss on the MaxSim scores. Unused with ``cls``, where it would equal ITC."""
     itm: NonNegative = 1.0
@@ -348,6 +353,9 @@ class ObjectivesConfig(Section):
     """Power hinge: count the positive pair among its negatives, as the paper's code does."""
     temperature: TemperatureConfig = TemperatureConfig()
     """Temperature of the contrastive losses: scores are divided by it before the softmax."""
+    own_temperature: bool = False
+    """Give the late interaction a temperature for itself. False: it shares ITC's. Only with
+    ``late_scale: mean``; sums have none."""
     share_positives: bool = True
     """Treat every pair that matches by id, equal title or equal image as a positive. False: only
     the sampled pairs are positives."""

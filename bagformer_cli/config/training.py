@@ -163,6 +163,9 @@ class EvaluationConfig(Section):
     """Best K of the recall stage that the cross-encoder reranks. 0: no rerank."""
     beta: NonNegative = 1.0
     """Merged score = cross-encoder score + beta x recall-stage score."""
+    merge: Literal["sum", "mean"] = "sum"
+    """Recall-stage score in the merged score: the ``sum`` over the query's vectors, or their
+    ``mean``, so that beta weighs long and short queries, titles and images alike."""
     slow_betas: dict[str, NonNegative] = {}
     """beta for the cross-encoders of other model folders, by the first 16 digits of their
     weights' SHA-256, as ``xmr eval --slow … --tune-beta`` chose it."""

@@ -15,9 +15,9 @@ from __future__ import annotations
 import multiprocessing
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
@@ -37,6 +37,7 @@ from bagformer_cli.demo.kinds import KINDS
 from bagformer_cli.demo.palette import COLOURS, PATTERNS
 from bagformer_cli.demo.plan import (
     Pictures,
+    PlannedQuery,
     hold_out,
     plan_pictures,
     plan_queries,
@@ -48,7 +49,7 @@ from bagformer_cli.errors import InputError, listed
 from bagformer_cli.files import is_empty, new_files
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
-from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.progress import SILENT, Progress, Task
 
 DRAWN_IMAGE = "image.jpg"
 """A drawn image that ``xmr demo`` writes next to ``data/``, to be scored and searched with."""
@@ -115,12 +116,86 @@ def write_demo(
         DiskFullError: The disk is full; no file of the set was written.
     """
     out = Path(out)
-    _check(out, images, size)
+    check_request(out, images, size)
     held = hold_out(seed)
+    with new_dataset(out, images, seed, workers, progress) as drawing:
+        for split, count in split_sizes(images).items():
+            pictures = plan_pictures(split, count, held, seed)
+            for _ in drawing.images(split, pictures, split, size):
+                pass
+            drawing.queries(split, pictures, plan_queries(split, pictures, seed))
+
+
+class Drawing:
+    """A dataset that is being drawn: gives numbers to images and queries and writes their files.
+
+    Args:
+        folder: The folder of the files.
+        listing: ``attributes.jsonl``.
+        pool: Processes that draw; None: this process.
+        workers: How many.
+        task: Receives the number of images drawn.
+        seed: Random seed of the images.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        listing: TextIO,
+        pool: ProcessPoolExecutor | None,
+        workers: int,
+        task: Task,
+        seed: int,
+    ) -> None:
+        self.folder, self._listing, self._task, self._seed = folder, listing, task, seed
+        self._pool, self._workers = pool, workers
+        self._first_image, self.next_image, self.next_query = 0, FIRST_IMAGE_ID, 1
+
+    def images(self, split: str, pictures: Pictures, plan: str, size: int) -> Iterator[bytes]:
+        """Draw the images of a split, write each and yield it.
+
+        Args:
+            split: The split.
+            pictures: What the images show.
+            plan: Name of the plan, which seeds the drawing.
+            size: Side of an image in pixels.
+        """
+        self._first_image = self.next_image
+        with MugeImageWriter(self.folder / f"MR_{split}_imgs.tsv") as writer:
+            position = 0
+            jobs = _jobs(pictures, plan, self._seed, size)
+            for drawn in _drawn(self._pool, self._workers, jobs):
+                for data in drawn:
+                    writer.write(self.next_image, data)
+                    things = [thing_of(item) for item in pictures.items(position)]
+                    self._listing.write(record_line("image_id", self.next_image, split, things))
+                    self.next_image += 1
+                    position += 1
+                    yield data
+                self._task.advance(len(drawn))
+
+    def queries(self, split: str, pictures: Pictures, planned: Iterable[PlannedQuery]) -> None:
+        """Write the queries of the split whose images were drawn last."""
+        path = self.folder / f"MR_{split}_queries.jsonl"
+        self.next_query += write_queries(path, self._numbered(split, planned))
+
+    def _numbered(self, split: str, planned: Iterable[PlannedQuery]) -> Iterator[Query]:
+        """Number queries; write what each names to ``attributes.jsonl``."""
+        for number, query in enumerate(planned, start=self.next_query):
+            items = tuple(self._first_image + int(position) for position in query.positions)
+            things = [thing_of(item) for item in query.named]
+            self._listing.write(record_line("query_id", number, split, things))
+            yield Query(number, query.text, items)
+
+
+@contextmanager
+def new_dataset(
+    out: Path, images: int, seed: int, workers: int | None, progress: Progress
+) -> Iterator[Drawing]:
+    """Open the files of a new dataset: all appear when the block ends, and none if it fails."""
     chunks = -(-images // _CHUNK)
     workers = min(workers or usable_cores(), -(-chunks // 2))
     with ExitStack() as stack:
-        # Every file appears when this block ends, and none if it fails.
         made = stack.enter_context(new_files(out, queries_last))
         listing = stack.enter_context(open(made / FILE_NAME, "w", encoding="utf-8"))
         listing.write(header_line(NAMES, seed=seed, images=images))
@@ -128,27 +203,15 @@ def write_demo(
         task = stack.enter_context(
             progress.task(tr("Drawing the demo set"), total=images, unit=tr("pictures"))
         )
-        first_image, first_query = FIRST_IMAGE_ID, 1
-        for split, count in split_sizes(images).items():
-            pictures = plan_pictures(split, count, held, seed)
-            writer = stack.enter_context(MugeImageWriter(made / f"MR_{split}_imgs.tsv"))
-            position = 0
-            for drawn in _drawn(pool, workers, _jobs(pictures, split, seed, size)):
-                for data in drawn:
-                    number = first_image + position
-                    writer.write(number, data)
-                    things = [thing_of(item) for item in pictures.items(position)]
-                    listing.write(record_line("image_id", number, split, things))
-                    position += 1
-                task.advance(len(drawn))
-            first_query += write_queries(
-                made / f"MR_{split}_queries.jsonl",
-                _queries(split, pictures, seed, first_image, first_query, listing),
-            )
-            first_image += count
+        yield Drawing(made, listing, pool, workers, task, seed)
 
 
-def _check(out: Path, images: int, size: int) -> None:
+def check_request(out: Path, images: int, size: int) -> None:
+    """Check what the user asks to be drawn.
+
+    Raises:
+        InputError: ``images`` or ``size`` is out of range, or the folder is not empty.
+    """
     if images < FEWEST_IMAGES:
         raise InputError(
             tr("Too few images for a training, a validation and a test set."),
@@ -211,19 +274,3 @@ def _drawn(
     finally:
         for future in waiting:
             future.cancel()
-
-
-def _queries(
-    split: str,
-    pictures: Pictures,
-    seed: int,
-    first_image: int,
-    first_query: int,
-    listing: TextIO,
-) -> Iterator[Query]:
-    """Make the queries of a split; write what each names to ``listing`` (``attributes.jsonl``)."""
-    for number, query in enumerate(plan_queries(split, pictures, seed), start=first_query):
-        items = tuple(first_image + int(position) for position in query.positions)
-        things = [thing_of(item) for item in query.named]
-        listing.write(record_line("query_id", number, split, things))
-        yield Query(number, query.text, items)

@@ -25,7 +25,8 @@ from bagformer_cli.data.store.store import Store
 from bagformer_cli.demo.generate import DRAWN_IMAGE, draw_once
 from bagformer_cli.errors import InputError
 from bagformer_cli.evaluation.attributes import first_image_accuracy
-from bagformer_cli.evaluation.evaluate import evaluate
+from bagformer_cli.evaluation.dataset import save_beta
+from bagformer_cli.evaluation.evaluate import EvaluationOptions, evaluate
 from bagformer_cli.evaluation.result import Evaluation
 from bagformer_cli.files import atomic_file
 from bagformer_cli.index.build import add_catalogue
@@ -42,7 +43,6 @@ from bagformer_cli.text.from_config import build_titles
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.run import resume_run, start_run
 
-EPOCHS = 20  # of training after pretraining; configs/demo.yaml alone has 26
 HITS = 6  # results of each example search
 INDEX = "index"  # in the folder of the second run
 EXAMPLES = 3  # titles that are searched for
@@ -58,10 +58,10 @@ def run_demo(
     """Run the whole pipeline once, in a few minutes on two cores and without any download.
 
     Args:
-        output_dir: Folder that gets ``data/demo``, two runs under ``runs/``, ``image.jpg`` and
+        output_dir: Folder that gets ``data/demo``, three runs under ``runs/``, ``image.jpg`` and
             ``search.html``. A dataset that is already there is used again.
-        seed: Random seed of both trainings.
-        settings: ``--set`` items for both trainings, for example ``training.max_steps=2``.
+        seed: Random seed of all trainings.
+        settings: ``--set`` items for all trainings, for example ``training.max_steps=2``.
         progress: Receives the stages and their progress.
 
     Returns:
@@ -78,17 +78,20 @@ def run_demo(
     encoder = build_titles(load_config("demo"))
     store = preprocess(dataset, encoder=encoder, workers=usable_cores(), progress=progress)
     run = _train(store, output_dir / "runs", [f"seed={seed}", *settings], progress)
-    progress.info(tr("5  Evaluating on combinations that training never showed"))
+    progress.info(tr("6  Evaluating on combinations that training never showed"))
     checkpoint = run / "best"
     retriever = load(checkpoint)
     split = store.split("valid")
-    evaluation = evaluate(
-        retriever.model, split, retriever.model.config.evaluation, progress=progress
-    )
+    settings_of_merging = retriever.model.config.evaluation
+    options = EvaluationOptions(tune_beta=retriever.model.can_rerank)
+    evaluation = evaluate(retriever.model, split, settings_of_merging, options, progress)
+    if evaluation.beta is not None:  # the search and `xmr eval` weigh as this table does
+        settings_of_merging.beta = evaluation.beta
+        save_beta(checkpoint, evaluation.beta, None)
     queries = _examples(evaluation)
     image = _write_image(split, int(evaluation.recalled[queries[0], 0]), output_dir / DRAWN_IMAGE)
     score = _score(retriever, image, _similar_titles(split, queries[0]))
-    progress.info(tr("6  Building an index of the validation images and searching it"))
+    progress.info(tr("7  Building an index of the validation images and searching it"))
     index = build_index(retriever.model, dataset.path, run / INDEX, checkpoint, progress)
     titles = [str(split.texts[query]) for query in queries]
     search = _search(index, image, titles, output_dir / "search.html")
@@ -109,23 +112,31 @@ def run_demo(
 
 
 def _train(store: Store, runs: Path, settings: Sequence[str], progress: Progress) -> Path:
-    """Pretrain on small images, then train with the matching head; return the second run.
+    """Pretrain on small images, train the towers, then a reranker on them; return the last run.
 
     The runs of a demo that was interrupted are continued.
     """
     for number in count(1):
         suffix = "" if number == 1 else f"-{number}"
-        pretrained, run = runs / f"demo-pretrained{suffix}", runs / f"demo{suffix}"
-        first = load_config("pretrain_demo", settings)
-        start = f"training.checkpoint={pretrained / 'last'}"
-        second = load_config("demo", [f"training.epochs={EPOCHS}", start, *settings])
-        if not _has_index(run) and all(map(_is_free_or_same, (pretrained, run), (first, second))):
+        pretrained, towers = runs / f"demo-pretrained{suffix}", runs / f"demo-towers{suffix}"
+        run = runs / f"demo{suffix}"
+        folders = pretrained, towers, run
+        configs = (
+            load_config("pretrain_demo", settings),
+            load_config("demo_towers", [f"training.checkpoint={pretrained / 'last'}", *settings]),
+            load_config("rerank_demo", [f"training.checkpoint={towers / 'best'}", *settings]),
+        )
+        if not _has_index(run) and all(map(_is_free_or_same, folders, configs)):
             break
-    for message, folder, config, template in (
-        (tr("3  Pretraining on small images in {run}", run=pretrained), pretrained, first,
-         "pretrain_demo"),
-        (tr("4  Training a bag-wise model in {run}", run=run), run, second, "demo"),
-    ):  # fmt: skip
+    messages = (
+        tr("3  Pretraining on small images in {run}", run=pretrained),
+        tr("4  Training a bag-wise model in {run}", run=towers),
+        tr("5  Training a reranker on the frozen model in {run}", run=run),
+    )
+    templates = ("pretrain_demo", "demo_towers", "rerank_demo")
+    for message, folder, config, template in zip(
+        messages, folders, configs, templates, strict=True
+    ):
         progress.info(message)
         if folder.exists():
             result = resume_run(config, store, folder, progress)
@@ -139,7 +150,7 @@ def _train(store: Store, runs: Path, settings: Sequence[str], progress: Progress
 
 
 def _has_index(run: Path) -> bool:
-    """Say whether a run's index is complete: it is built after both trainings."""
+    """Say whether a run's index is complete: it is built after all trainings."""
     try:
         return (run / INDEX).exists() and not open_engine(str(run / INDEX)).incomplete
     except InputError:

@@ -43,7 +43,9 @@ MOST_THINGS = 3
 NOTHING = -1
 
 THINGS_SHARE = (0.55, 0.30, 0.15)
-"""Shares of pictures with one, two and three things."""
+"""Shares of training pictures with one, two and three things."""
+EVALUATED_THINGS_SHARE = (0.40, 0.36, 0.24)
+"""The same in validation and test, so that half of their queries can name several things."""
 SOLID_SHARE = 0.5
 """Share of things without a pattern."""
 FAMILY_SHARE = (0.50, 0.33, 0.17)
@@ -232,7 +234,7 @@ def thing_of(item: Item) -> Thing:
 
 def _family(rng: random.Random, held: HeldOut, training: bool) -> tuple[list[list[Item]], bool]:
     """Plan one to three pictures of nearly the same things, and whether the last is a gift."""
-    amount = 1 + _choose(THINGS_SHARE, rng)
+    amount = 1 + _choose(THINGS_SHARE if training else EVALUATED_THINGS_SHARE, rng)
     kinds_of_change = _CHANGES if amount > 1 else _CHANGES_OF_ONE
     changes = rng.sample(kinds_of_change, _choose(FAMILY_SHARE, rng))
     for _ in range(_SCENES):

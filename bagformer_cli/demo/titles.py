@@ -117,9 +117,38 @@ def training_texts(
 
 
 def evaluation_texts(items: Sequence[Item], rng: random.Random) -> list[tuple[str, list[Item]]]:
-    """Write a buyer's query for one picture, with the things that it names."""
-    asked = _asked(items, rng)
+    """Write a buyer's query for one picture, with the things that it names.
+
+    Of pictures with several things, most queries name two or three, so that half of all queries of
+    a split do: a query of one thing tests recognition, one of several also which is which.
+    """
+    if len(items) > 1 and rng.random() < SEVERAL_ASKED:
+        amount = 3 if len(items) > 2 and rng.random() < THREE_ASKED else 2
+        asked = named_things(items, amount, rng)
+    else:
+        asked = _asked_of_one(rng.choice(list(items)), rng)
     return [(buyer_query(asked, rng), asked)]
+
+
+SEVERAL_ASKED, THREE_ASKED = 0.87, 0.5
+"""In validation and test: the share of pictures of several things of which a query names several,
+and of these, of pictures of three things, the share of queries that name all three."""
+
+
+def named_things(items: Sequence[Item], amount: int, rng: random.Random) -> list[Item]:
+    """Name ``amount`` things in a random order: the colour of each, the pattern of some."""
+    chosen = rng.sample(list(items), amount)
+    return [_partly_named(item, rng, pattern=0.2, part=0.0) for item in chosen]
+
+
+def named_part(item: Item, rng: random.Random) -> Item:
+    """Name a thing with the colour of its small part."""
+    return _partly_named(item, rng, pattern=0.5, part=1.0)
+
+
+def named_fully(item: Item, rng: random.Random) -> Item:
+    """Name a thing with colour and pattern."""
+    return _partly_named(item, rng, pattern=1.0, part=0.06)
 
 
 def _asked(items: Sequence[Item], rng: random.Random) -> list[Item]:
@@ -128,7 +157,11 @@ def _asked(items: Sequence[Item], rng: random.Random) -> list[Item]:
         return [
             _partly_named(item, rng, pattern=0.2, part=0.0) for item in rng.sample(list(items), 2)
         ]
-    item = rng.choice(list(items))
+    return _asked_of_one(rng.choice(list(items)), rng)
+
+
+def _asked_of_one(item: Item, rng: random.Random) -> list[Item]:
+    """Choose what a buyer names of one thing: colour, pattern or both."""
     draw = rng.random()
     if draw < 0.1 and item[2] != SOLID:
         return [(item[0], -1, item[2], -1)]
@@ -194,13 +227,48 @@ def buyer_query(named: Sequence[Item], rng: random.Random) -> str:
     return text
 
 
-def seller_title(named: Sequence[Item], gift: bool, rng: random.Random) -> str:
+def long_title(named: Sequence[Item], gift: bool, rng: random.Random) -> str:
+    """Write a seller's title of ten or more words: the goods, and words about anything else.
+
+    Args:
+        named: The things, the gift last; -1 for what the title leaves open.
+        gift: Whether the last thing comes with the others as a gift.
+        rng: Decides words and order.
+    """
+    said = sum(1 + sum(value >= 0 for value in thing[1:]) for thing in named)
+    words: list[tuple[str, int]] = []
+    ahead = 0
+    while said + len(words) < LONG_TITLE_WORDS:
+        known = {word for word, _ in words}
+        for word, place in _extras(KINDS[named[0][0]], rng):
+            second_brand = word in BRANDS and known & set(BRANDS)
+            if word in known or second_brand:
+                continue
+            ahead += len(word) if place < 0 else 0
+            words.append((word, -1 if place < 0 and ahead <= MOST_AHEAD else 1))
+            known.add(word)
+    return seller_title(named, gift, rng, words)
+
+
+LONG_TITLE_WORDS = 10
+MOST_AHEAD = 8
+"""Characters before the goods of a long title: a model that reads 25 tokens sees the goods."""
+
+
+def seller_title(
+    named: Sequence[Item],
+    gift: bool,
+    rng: random.Random,
+    extras: Sequence[tuple[str, int]] | None = None,
+) -> str:
     """Write a seller's title that names all of ``named``.
 
     Args:
         named: The things, the gift last; -1 for what the title leaves open.
         gift: Whether the last thing comes with the others as a gift.
         rng: Decides words and order.
+        extras: Words about anything but the looks, -1 before the goods or 1 after them, all of
+            which are used. None: some are drawn, as many as a title has room for.
     """
     lead = KINDS[named[0][0]]
     order = rng.choice((0, 0, 0, 0, 1, 1, 2, 3))
@@ -215,11 +283,11 @@ def seller_title(named: Sequence[Item], gift: bool, rng: random.Random) -> str:
             goods = join.join(texts)
             if rng.random() < 0.6:
                 goods += rng.choice(("", " ")) + rng.choice(_SETS[len(texts)])
-    words = _extras(lead, rng)
+    words = _extras(lead, rng) if extras is None else extras
     before, after = [goods], [""]
     room = LONGEST - len(goods)
     for word, place in words:
-        if len(word) <= room:
+        if len(word) <= room or extras is not None:
             room -= len(word)
             (before if place < 0 else after).append(word)
     head, tail = before[1:], after[1:]

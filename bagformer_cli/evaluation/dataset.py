@@ -23,6 +23,7 @@ from bagformer_cli.evaluation.attributes import first_image_accuracy
 from bagformer_cli.evaluation.calibration import calibrate_folder
 from bagformer_cli.evaluation.evaluate import EvaluationOptions, Reranker, evaluate
 from bagformer_cli.evaluation.products import read_products
+from bagformer_cli.evaluation.query_sets import recall_by_set
 from bagformer_cli.evaluation.request import (
     DEFAULTS,
     EvaluationRequest,
@@ -182,6 +183,8 @@ def _report(
         return report
     if accuracy := first_image_accuracy(folder.path, part, first.best[:, 0]):
         report["attributes"] = accuracy
+    if sets := recall_by_set(folder.path, part, first):
+        report["sets"] = sets
     if request.submission is not None:
         _write_submission(
             request.submission,

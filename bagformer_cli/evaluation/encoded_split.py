@@ -88,9 +88,15 @@ def score_matrices(
     texts: EncodedItems, images: EncodedItems, config: RunConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Compute the fast scores of all pairs, t2i [Q, N] and i2t [N, Q], pooled as configured."""
-    pooling = config.model.pooling
-    # Each direction alone is ranked equally by sums and by means. A score that both directions
-    # share is not: the sum over one side's vectors changes the other side's order.
-    mean = pooling != "each" and config.objectives.late_scale == "mean"
-    t2i, i2t = pooled_maxsim(texts.vectors, images.vectors, pooling, mean=mean)
+    both = texts.vectors, images.vectors
+    t2i, i2t = pooled_maxsim(*both, config.model.pooling, mean=ranks_by_means(config))
     return t2i.cpu().numpy(), i2t.cpu().numpy()
+
+
+def ranks_by_means(config: RunConfig) -> bool:
+    """Say whether :func:`score_matrices` divides by numbers of vectors.
+
+    Each direction alone is ranked equally by sums and by means. A score that both directions share
+    is not: the sum over one side's vectors changes the other side's order.
+    """
+    return config.model.pooling != "each" and config.objectives.late_scale == "mean"

@@ -25,7 +25,7 @@ from torch import Tensor
 from bagformer_cli.config import EvaluationConfig
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.evaluation.calibration import retrieved_pairs
-from bagformer_cli.evaluation.encoded_split import EncodedSplit
+from bagformer_cli.evaluation.encoded_split import EncodedSplit, ranks_by_means
 from bagformer_cli.evaluation.merge import Reranked, choose_beta
 from bagformer_cli.evaluation.metrics import (
     Candidates,
@@ -147,6 +147,10 @@ def evaluate(
         scores = (both[0].scores, both[1].scores) if by_maxsim else None
         found.pairs = retrieved_pairs(encoded, both[0].positives, scores)
     if reranks and judging is not None:
+        lengths = {
+            "text_to_image": encoded.texts.vectors.lengths.numpy(),
+            "image_to_text": encoded.images.vectors.lengths.numpy(),
+        }
         with _timed(seconds, "rerank"):
             if other is not None:
                 encoded = (
@@ -158,6 +162,9 @@ def evaluate(
                 name: _rerank(judging, encoded, name, direction, max(counts), size, progress)
                 for name, direction in directions.items()
             }
+            fast = source.model
+            if config.merge == "mean" and not (fast and ranks_by_means(fast.config)):
+                reranked = {name: part.per_vector(lengths[name]) for name, part in reranked.items()}
             found.beta = config.beta
             if options.tune_beta:
                 found.beta, _ = choose_beta(list(reranked.values()))

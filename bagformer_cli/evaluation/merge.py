@@ -6,7 +6,7 @@ Shapes: R rows, K candidates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,11 @@ class Reranked:
     candidates: Candidates
     slow: NDArray[np.float32]
     positives: Positives
+
+    def per_vector(self, lengths: NDArray[np.int64]) -> Reranked:
+        """Divide the fast scores of each row by the number of its vectors, ``lengths`` [R]."""
+        scores = self.candidates.scores / lengths[:, None].astype(np.float32)
+        return replace(self, candidates=Candidates(self.candidates.positions, scores))
 
 
 def choose_beta(directions: Sequence[Reranked]) -> tuple[float, dict[float, float]]:

@@ -78,7 +78,7 @@ class TextTower(nn.Module):
         if dual.head is not None:
             cls = F.normalize(dual.head.summarise_texts(States(states, mask)), dim=-1)
         else:
-            cls = F.normalize(dual.text_proj(states[:, 0]), dim=-1)
+            cls = dual.project_single_text(states[:, 0])
         read = (states, mask) if self.states else ()
         if dual.config.single:
             return (*_one_each(cls), *read)
@@ -142,7 +142,7 @@ class ImageTower(nn.Module):
         if dual.head is not None:
             cls = F.normalize(dual.head.summarise_images(States(states)), dim=-1)
         else:
-            cls = F.normalize(dual.vision_proj(states[:, 0]), dim=-1)
+            cls = dual.project_single_image(states[:, 0])
         read: tuple[Tensor, ...] = ()
         if self.cross is not None:
             # Cross-encoders read states; packed vectors, which cannot be traced, are left out.

@@ -56,7 +56,8 @@ class EncodeOptions:
 
     Args:
         dtype: The type of the stored multi-vector embeddings.
-        single_vector: The single vector of an item: the class token's, or the mean.
+        single_vector: The single vector of an item: the class token's, or the mean. None: the class
+            token's if it was trained.
         sides: Which sides to encode.
         reduction: How images get fewer vectors.
         thumbnail: The longer side of the thumbnails in pixels; 0: no thumbnails.
@@ -67,7 +68,7 @@ class EncodeOptions:
     """
 
     dtype: VectorType = "int8"
-    single_vector: SingleVector = "cls"
+    single_vector: SingleVector | None = None
     sides: tuple[Side, ...] = SIDES
     reduction: VectorReduction = field(default_factory=VectorReduction)
     thumbnail: int = 256
@@ -104,7 +105,7 @@ def layout_of(
         encoder.fingerprint,
         encoder.dim,
         options.dtype,
-        options.single_vector,
+        options.single_vector or encoder.single_vector,
         options.sides,
         options.reduction.to_json(),
         attributes,
@@ -245,13 +246,13 @@ def _encode_batch(
     if pixels:
         present = np.array([item.pixels is not None for item in items])
         encoded = encoder.encode_pixels(np.stack(pixels))
-        sides["image"] = _side_rows(encoded, present, options.single_vector, options.reduction)
+        sides["image"] = _side_rows(encoded, present, layout.single_vector, options.reduction)
     titles = [item.product.title if "title" in options.sides else None for item in items]
     texts = [title for title in titles if title is not None]
     if texts:
         present = np.array([title is not None for title in titles])
         encoded = encoder.encode_titles(texts)
-        sides["title"] = _side_rows(encoded, present, options.single_vector, VectorReduction())
+        sides["title"] = _side_rows(encoded, present, layout.single_vector, VectorReduction())
     products, thumbnails = [item.product for item in items], [item.thumbnail for item in items]
     terms = None
     if layout.terms:

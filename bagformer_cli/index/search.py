@@ -211,10 +211,12 @@ class Index:
             plan.append({"stage": "fusion", "method": options.fusion, "note": lexical.note})
         if options.rerank:
             beta = self.encoder.beta if options.beta is None else options.beta
+            means = self.encoder.merge == "mean"
+            lengths = encoded.vectors.lengths.tolist() if means else [1] * len(queries)
             with _timed(seconds, "rerank"):
                 rankings = [
-                    self._rerank(engine, query, images, ranking, options.rerank, beta)
-                    for query, ranking in zip(queries, rankings, strict=True)
+                    self._rerank(engine, query, images, ranking, options.rerank, beta / length)
+                    for query, ranking, length in zip(queries, rankings, lengths, strict=True)
                 ]
             note = tr("slow + {beta} × late for the best {n}", beta=beta, n=options.rerank)
             plan.append({"stage": "rerank", "method": "cross-encoder", "note": note})

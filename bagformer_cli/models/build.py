@@ -61,6 +61,8 @@ class RetrievalModel(nn.Module):
             torch.tensor(config.objectives.temperature.initial),
             requires_grad=config.objectives.temperature.learned,
         )
+        late = config.objectives.own_temperature and config.model.late is not None
+        self.late_temperature = nn.Parameter(self.temperature.detach().clone()) if late else None
         distill = config.distill
         learned = distill is not None and distill.loss == "mse" and distill.learned_scale
         self.distill_line = nn.Parameter(torch.tensor([0.5, 0.5])) if learned else None
@@ -107,8 +109,10 @@ class RetrievalModel(nn.Module):
 
     @torch.no_grad()
     def clamp_temperature(self) -> Tensor:
-        """Bring the temperature back between its bounds and return it."""
+        """Bring the temperatures back between their bounds; return the shared one."""
         bounds = self.config.objectives.temperature
+        if self.late_temperature is not None:
+            self.late_temperature.clamp_(bounds.minimum, bounds.maximum)
         return self.temperature.clamp_(bounds.minimum, bounds.maximum)
 
 

@@ -97,6 +97,12 @@ class DualEncoder(nn.Module):
         self.text_codes: CodeTokens | None = None
         self.image_codes: CodeTokens | None = None
         self.head: SummaryHead | None = None
+        self.text_single_proj: nn.Linear | None = None
+        self.vision_single_proj: nn.Linear | None = None
+        if config.single_projection == "own" and config.late is not None and config.head is None:
+            bias = config.projection_bias
+            self.text_single_proj = nn.Linear(text.width, config.embed_dim, bias=bias)
+            self.vision_single_proj = nn.Linear(self.image_width, config.embed_dim, bias=bias)
         if config.shared is not None:
             grid_width = vision.width if vision.has_class else None
             self.shared = SharedInput(grid_width, text.width, config.shared.cells)
@@ -139,7 +145,7 @@ class DualEncoder(nn.Module):
         if self.head is not None:
             cls = F.normalize(self.head.summarise_texts(states), dim=-1)
         else:
-            cls = F.normalize(self.text_proj(states.values[:, 0]), dim=-1)
+            cls = self.project_single_text(states.values[:, 0])
         late = None
         if self.config.late is not None:
             chosen = self._choose_text_states(self.config.late, states, layout, code_states)
@@ -183,13 +189,24 @@ class DualEncoder(nn.Module):
         if self.config.late is not None:
             chosen = self._choose_image_states(states, code_states)
             late = _projected(chosen, self.vision_proj)
-        if cls is None and late is not None and self._begins_with_class:
+        shared = self.vision_single_proj is None
+        if cls is None and late is not None and shared and self._begins_with_class:
             # Position 0 was projected with the others: take it from there.
             cls = late.values.index_select(0, to_device(late.offsets[:-1], late.device))
         elif cls is None:
-            cls = F.normalize(self.vision_proj(states.values[:, 0]), dim=-1)
+            cls = self.project_single_image(states.values[:, 0])
         retrieved_by = self._retrieved_by(cls, late)
         return Encoded(retrieved_by, cls, states, late, maps, States(features, mask))
+
+    def project_single_text(self, state: Tensor) -> Tensor:
+        """Project the first state of titles [B, W] to their single vectors [B, D]."""
+        own = self.text_single_proj
+        return F.normalize((self.text_proj if own is None else own)(state), dim=-1)
+
+    def project_single_image(self, state: Tensor) -> Tensor:
+        """Project the first state of images [B, W] to their single vectors [B, D]."""
+        own = self.vision_single_proj
+        return F.normalize((self.vision_proj if own is None else own)(state), dim=-1)
 
     def _retrieved_by(self, cls: Tensor, late: MultiVectors | None) -> MultiVectors:
         return one_each(cls) if self.config.single or late is None else late

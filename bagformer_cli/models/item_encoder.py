@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bagformer_cli.models.trained import trained_scorers
 from bagformer_cli.runtime.retriever import OnnxRetriever, no_cross_encoder
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.vectors.arrays import EncodedArrays
@@ -57,8 +58,16 @@ class ItemEncoder(Protocol):
         """Turns titles into tokens and bags."""
 
     @property
+    def single_vector(self) -> Literal["cls", "mean"]:
+        """Single vector of an item: the class token's if it was trained, else the mean of all."""
+
+    @property
     def beta(self) -> float:
         """Default weight of the late interaction in a merged score."""
+
+    @property
+    def merge(self) -> Literal["sum", "mean"]:
+        """Late interaction in a merged score: a sum over the query's vectors, or their mean."""
 
     def require_reranking(self) -> None:
         """Check that the model has a trained cross-encoder.
@@ -143,9 +152,19 @@ class ModelEncoder:
         return _arrays(encode_images(self.model, map(normalised, parts)))
 
     @property
+    def single_vector(self) -> Literal["cls", "mean"]:
+        """See :class:`ItemEncoder`."""
+        return "cls" if "cls" in self.model.trained else "mean"
+
+    @property
     def beta(self) -> float:
         """See :class:`ItemEncoder`."""
         return self.model.config.evaluation.beta
+
+    @property
+    def merge(self) -> Literal["sum", "mean"]:
+        """See :class:`ItemEncoder`."""
+        return self.model.config.evaluation.merge
 
     def require_reranking(self) -> None:
         """See :class:`ItemEncoder`."""
@@ -202,9 +221,19 @@ class OnnxEncoder:
         return self.retriever.run_images(pixels)
 
     @property
+    def single_vector(self) -> Literal["cls", "mean"]:
+        """See :class:`ItemEncoder`."""
+        return "cls" if "cls" in trained_scorers(self.retriever.config) else "mean"
+
+    @property
     def beta(self) -> float:
         """See :class:`ItemEncoder`."""
         return self.retriever.config.evaluation.beta
+
+    @property
+    def merge(self) -> Literal["sum", "mean"]:
+        """See :class:`ItemEncoder`."""
+        return self.retriever.config.evaluation.merge
 
     def require_reranking(self) -> None:
         """See :class:`ItemEncoder`."""

@@ -53,6 +53,13 @@ def own_scorer(config: RunConfig) -> Scorer:
     return "cls" if config.model.single else "late"
 
 
+def late_temperature(model: RetrievalModel) -> Tensor | float:
+    """Return the divisor of late-interaction scores; 1 for plain sums (BagFormer)."""
+    if model.config.objectives.late_scale == "sum":
+        return 1.0
+    return model.temperature if model.late_temperature is None else model.late_temperature
+
+
 def score_matrix(
     model: RetrievalModel,
     scorer: Scorer,

@@ -24,7 +24,7 @@ from bagformer_cli.models.lora import add_adapters, check_adapters, merged, requ
 from bagformer_cli.models.runs import WEIGHTS, find_checkpoint
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.tokenizer import Tokenizer
-from bagformer_cli.training.teacher import ModelFacts, check_teacher, inherits_cross_encoder
+from bagformer_cli.training.teacher import ModelFacts, check_teacher, inherited_scorers
 
 
 def new_model(
@@ -48,14 +48,16 @@ def new_model(
     if folder is not None:
         config = _normalised_like(config, folder)
     torch.manual_seed(config.seed)  # the random weights, and later the dropout of rank 0
-    inherits = False
+    inherited: frozenset[str] = frozenset()
     if folder is not None:
         theirs = ModelFacts.of(folder)
-        inherits = inherits_cross_encoder(config, theirs.config, theirs.trained)
-    model = build_model(config, pretrained=folder is None, keep_cross=inherits)
+        inherited = inherited_scorers(config, theirs.config, theirs.trained)
+    model = build_model(config, pretrained=folder is None, keep_cross="slow" in inherited)
     missing = [] if folder is None else load_fitting_weights(model, folder, progress)
-    if inherits and all(name.startswith("dual.head.") for name in missing):
-        model.trained |= {"slow"}
+    if all(name.startswith(("dual.head.", "cross.")) for name in missing):
+        if any(name.startswith("cross.") for name in missing):
+            inherited -= {"slow"}
+        model.trained |= inherited
     if config.training.lora is not None:
         check_adapters(model.config)
         add_adapters(model, config.training.lora)

@@ -107,22 +107,25 @@ class ModelFacts:
             before: The model whose weights it starts from; None: none.
         """
         trained = trained_scorers(config)
-        if before is not None and inherits_cross_encoder(config, before.config, before.trained):
-            trained |= {"slow"}
+        if before is not None:
+            trained |= inherited_scorers(config, before.config, before.trained)
         return cls(config, trained, tuple(Tokenizer.load(config.text.vocabulary).vocabulary))
 
 
-def inherits_cross_encoder(config: RunConfig, theirs: RunConfig, trained: frozenset[str]) -> bool:
-    """Say whether a run that does not train its cross-encoder takes over that of its checkpoint.
+def inherited_scorers(
+    config: RunConfig, theirs: RunConfig, trained: frozenset[str]
+) -> frozenset[str]:
+    """Name the scorers that a run takes over from its checkpoint as they are.
 
-    It does if the towers are frozen: the cross-encoder still reads the states it was trained on.
+    With frozen towers and projections these are the checkpoint's vectors, unless a new head makes
+    the single vector; and its cross-encoder, which still reads the states it was trained on.
     """
-    return (
-        config.model.freeze_towers
-        and theirs.model.cross is not None
-        and config.model.cross == theirs.model.cross
-        and "slow" in trained
-    )
+    if not config.model.freeze_towers:
+        return frozenset()
+    found = {"late"} if config.model.head is not None else {"late", "cls"}
+    if theirs.model.cross is not None and config.model.cross == theirs.model.cross:
+        found |= {"slow"}
+    return trained & found
 
 
 def check_teacher(config: RunConfig, teacher: ModelFacts | None = None) -> None:

@@ -69,6 +69,9 @@ def train(config: RunConfig, store: Store, folder: Path) -> tuple[TrainResult, f
         The result, and the CPU seconds of all its steps. After a resume only the steps of this
         process were timed, so their seconds are scaled to all steps. If no step was left to do,
         the seconds are those that the run itself recorded.
+
+    Raises:
+        KeyboardInterrupt: The run was stopped before its last step.
     """
     check_start(config)
     exists = (folder / "config.yaml").exists()
@@ -79,6 +82,8 @@ def train(config: RunConfig, store: Store, folder: Path) -> tuple[TrainResult, f
         outcome = resume_run(config, store, folder)
     else:
         outcome = start_run(config, store, folder, new_model(config))
+    if outcome.interrupted:
+        raise KeyboardInterrupt  # not a result: the next call continues the run
     spent = time.process_time() - started
     new_steps = outcome.steps - steps_before
     return outcome, spent * outcome.steps / new_steps if new_steps else outcome.seconds

@@ -27,9 +27,12 @@ def test_the_pipeline_trains_evaluates_scores_and_searches(
     assert set(report["attributes"]) >= {"kind", "colour", "pattern"}
     run = tmp_path / "runs" / "demo"
     assert Path(report["checkpoint"]) == run / "best"
-    trained = load_config(run / "config.yaml")
+    towers = tmp_path / "runs" / "demo-towers"
+    assert load_config(run / "config.yaml").training.checkpoint == str(towers / "best")
+    trained = load_config(towers / "config.yaml")
     assert trained.training.checkpoint == str(tmp_path / "runs" / "demo-pretrained" / "last")
-    assert trained.training.epochs == pipeline.EPOCHS
+    assert trained.objectives.itc == 0
+    assert load_config(run / "best" / "config.yaml").evaluation.beta == report["beta"]
     score, search = report["score"], report["search"]
     assert len(score["titles"]) == len(score["text_to_image_mean"]) == 3
     assert (tmp_path / "image.jpg").read_bytes()[:2] == b"\xff\xd8"
@@ -61,7 +64,7 @@ def test_an_interrupted_demo_continues_and_a_finished_one_is_kept(
             with pytest.raises(KeyboardInterrupt):
                 pipeline.run_demo(tmp_path, settings=SHORT)
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/best")}
-    assert {path.parent.name for path in made} == {"demo-pretrained", "demo"}
+    assert {path.parent.name for path in made} == {"demo-pretrained", "demo-towers", "demo"}
     report = pipeline.run_demo(tmp_path, settings=SHORT)
     assert Path(report["checkpoint"]) == tmp_path / "runs/demo-2/best"
     assert all(path.stat().st_mtime_ns == time for path, time in made.items())
@@ -92,9 +95,10 @@ def test_the_trainings_of_an_interrupted_demo_are_continued(
     assert demo() == ["start demo-pretrained"]
     assert demo() == ["resume demo-pretrained"]
     interrupted.clear()
-    assert demo() == ["resume demo-pretrained", "start demo"]
-    assert demo(seed=1) == ["start demo-pretrained-2", "start demo-2"]  # another demo
-    assert demo() == ["resume demo-pretrained", "resume demo"]
+    assert demo() == ["resume demo-pretrained", "start demo-towers", "start demo"]
+    another = ["start demo-pretrained-2", "start demo-towers-2", "start demo-2"]
+    assert demo(seed=1) == another
+    assert demo() == ["resume demo-pretrained", "resume demo-towers", "resume demo"]
 
 
 @pytest.mark.slow

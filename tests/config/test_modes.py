@@ -19,7 +19,10 @@ from bagformer_cli.models.build import build_model
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.from_config import build_titles
 
-NO_ROOM_FOR_CODES = {(name, "inflate") for name in ("demo", "fast_slow", "pretrain_demo", "real")}
+WITHOUT_SEQUENCE = (
+    "demo", "demo_towers", "fast_slow", "pretrain_demo", "real", "rerank_demo",
+)  # fmt: skip
+NO_ROOM_FOR_CODES = {(name, "inflate") for name in WITHOUT_SEQUENCE}
 """Convolutional backbones without a shared encoder have no sequence to append code tokens to."""
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bagformer_cli.data.attributes import answers
+from bagformer_cli.demo.calibration import mean_recall, oracle_scores
 from bagformer_cli.demo.kinds import KINDS
 from bagformer_cli.demo.palette import COLOURS, PATTERNS, SOLID
 from bagformer_cli.demo.plan import (
@@ -25,7 +26,6 @@ from bagformer_cli.demo.plan import (
 )
 from bagformer_cli.demo.scene import Item
 from bagformer_cli.demo.titles import BRANDS, buyer_query, phrase, seller_title
-from tests.demo.calibration import mean_recall, oracle_scores
 
 HELD = hold_out(0)
 
@@ -165,7 +165,7 @@ def test_some_questions_have_several_answers_and_some_name_two_things() -> None:
     assert sum(len(query.positions) > 1 for query in asked) > len(asked) * 0.25
     two = sum(len(query.named) == 2 for query in asked)
     assert len(asked) * 0.12 < two < len(asked) * 0.7
-    assert max(len(query.named) for query in asked) == 2
+    assert max(len(query.named) for query in asked) == 3
     for column in (1, 2, 3):
         assert any(item[column] >= 0 for query in asked for item in query.named)
 
@@ -262,3 +262,9 @@ def test_titles_are_noisy_in_many_ways() -> None:
         assert any(word in text for word in words)
     assert any(char.isdigit() and char.isascii() for char in text)
     assert np.mean([len(title) for title in titles]) > 15
+
+
+def test_half_of_the_default_queries_name_several_things() -> None:
+    asked = Counter(len(query.named) for split in ("valid", "test") for query in queries(split))
+    assert 0.46 < (asked[2] + asked[3]) / asked.total() < 0.56
+    assert asked[3] > 80

@@ -16,10 +16,10 @@ from PIL import Image
 from bagformer_cli.data.attributes import Thing, answers, read_attributes, read_header
 from bagformer_cli.data.muge import MugeFolder, iter_images, iter_queries
 from bagformer_cli.demo import generate, write_demo
+from bagformer_cli.demo.calibration import calibrate, colour_shares, histogram_scores
 from bagformer_cli.demo.palette import COLOUR_KEYS
 from bagformer_cli.errors import InputError
 from bagformer_cli.progress import Task
-from tests.demo.calibration import calibrate, colour_shares, histogram_scores
 
 FILES = {
     "attributes.jsonl",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bagformer_cli.config import load_config
 from bagformer_cli.datasets import ensure_store
-from bagformer_cli.evaluation.compare import paired_bootstrap
+from bagformer_cli.evaluation.compare import paired_bootstrap, t_interval
 from bagformer_cli.evaluation.merge import Reranked, choose_beta
 from bagformer_cli.evaluation.metrics import Positives, top_k
 from bagformer_cli.evaluation.subsets import Subset, read_subsets
@@ -51,3 +52,28 @@ def test_a_real_difference_is_supported_and_a_random_one_is_not() -> None:
     assert paired_bootstrap(list(better), list(ranks), draws=300).supported
     shuffled = [random.permutation(row) for row in ranks]
     assert not paired_bootstrap(shuffled, list(ranks), draws=300).supported
+
+
+def test_the_t_interval_by_hand() -> None:
+    """Differences 2, 3, 4: mean 3, deviation 1; t of 2 degrees of freedom is 4.303."""
+    found = t_interval([60.0, 62.0, 64.0], [58.0, 59.0, 60.0])
+    assert found.mean == 3
+    assert found.upper - found.mean == pytest.approx(4.303 / 3**0.5, rel=1e-3)
+    assert found.mean - found.lower == pytest.approx(4.303 / 3**0.5, rel=1e-3)
+    assert found.supported
+    assert not t_interval([1.0, 5.0], [0.0, 0.0]).supported
+
+
+def test_the_t_interval_covers_the_true_difference_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    inside = 0
+    for _ in range(2000):
+        found = t_interval(random.normal(1.0, 2.0, 5).tolist(), [0.0] * 5)
+        inside += found.lower <= 1.0 <= found.upper
+    assert 0.935 < inside / 2000 < 0.965
+
+
+@pytest.mark.parametrize("seeds", [0, 1])
+def test_a_t_interval_needs_two_seeds(seeds: int) -> None:
+    with pytest.raises(ValueError, match="seeds"):
+        t_interval([1.0] * seeds, [0.0] * seeds)

@@ -32,6 +32,7 @@ from bagformer_cli.models.momentum import FeatureQueue, QueuePair, tensors_under
 from bagformer_cli.models.scorers import (
     Scorer,
     fast_scores,
+    late_temperature,
     own_scorer,
     vectors_of,
     vectors_per_item,
@@ -80,10 +81,9 @@ class ContrastiveObjective(MatrixObjective):
 
     @property
     def _temperature(self) -> Tensor | float:
-        """The divisor of the scores; 1 for plain sums of late interaction (BagFormer)."""
-        if self.scorer == "late" and self.settings.late_scale == "sum":
-            return 1.0
-        return self.context.model.temperature
+        """The divisor of the scores."""
+        model = self.context.model
+        return late_temperature(model) if self.scorer == "late" else model.temperature
 
     def loss(self, batch: EncodedBatch) -> Tensor:
         """Compute the configured loss; see :mod:`bagformer_cli.losses.contrastive`."""

@@ -8,7 +8,8 @@ forward pass. With ``itm_negatives: hard`` and three pairs (0, 0) (1, 1) (2, 2):
     a wrong title for each image  (1, 0) (2, 1) (0, 2)    label 0
 
 :func:`bagformer_cli.losses.matching.hard_negatives` draws the wrong partners. A partner with a
-higher ITC score is drawn more often; with ``itm_negatives: random`` all are equally likely.
+higher score is drawn more often: by ITC's scores as in ALBEF, or by those of the late interaction
+where that was trained and ITC was not. With ``itm_negatives: random`` all are equally likely.
 
 Shapes: B images of this process, Q titles, n pairs.
 """
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from bagformer_cli.losses.matching import hard_negatives, matching_loss, reversed_negatives
+from bagformer_cli.models.scorers import fast_scores, late_temperature
 from bagformer_cli.training.encoded_batch import Context, EncodedBatch
 from bagformer_cli.training.objectives.base import Objective, PairObjective
 from bagformer_cli.transfer import to_device
@@ -82,10 +84,9 @@ class MatchingObjective(PairObjective):
         if settings.itm_negatives == "shuffled":
             on_host = reversed_negatives(own, positives)
             return LabelledPairs(*(to_device(numbers, device) for numbers in on_host))
-        with torch.no_grad():
-            logits = chunk.texts.cls @ chunk.images.cls.T / self.context.model.temperature
+        t2i, i2t = self._logits(chunk)
         if settings.itm_negatives == "random":
-            logits = torch.zeros_like(logits)  # equal scores are equal chances
+            t2i, i2t = torch.zeros_like(t2i), torch.zeros_like(i2t)  # equal scores, equal chances
         images = positives.shape[1]
         count = max(1, round(settings.itm_share * images))
         # The titles of an image are neighbours, k each: every k-th row is one title an image.
@@ -93,8 +94,8 @@ class MatchingObjective(PairObjective):
         columns = own[rows]
         # A title or an image that matches all others has no wrong pair. Which those are is known
         # on the host, and with it the number of pairs: nothing is read back from the GPU.
-        titles, wrong_images = _negatives(logits, positives, rows)
-        shown, wrong_texts = _negatives(logits.T, positives.T, columns)
+        titles, wrong_images = _negatives(t2i, positives, rows)
+        shown, wrong_texts = _negatives(i2t, positives.T, columns)
         labels = torch.zeros(len(rows) + len(titles) + len(shown), dtype=torch.int64)
         labels[: len(rows)] = 1
         own_texts, own_images = to_device(rows, device), to_device(columns, device)
@@ -103,6 +104,18 @@ class MatchingObjective(PairObjective):
             torch.cat([own_images, wrong_images, to_device(shown, device)]),
             to_device(labels, device),
         )
+
+    @torch.no_grad()
+    def _logits(self, chunk: EncodedBatch) -> tuple[Tensor, Tensor]:
+        """Score the chunk by a scorer that is trained: t2i [Q, B] and i2t [B, Q], scaled."""
+        model = self.context.model
+        by_late = "late" in model.trained and "cls" not in model.trained
+        if not by_late or chunk.texts.late is None or chunk.images.late is None:
+            t2i = chunk.texts.cls @ chunk.images.cls.T / model.temperature
+            return t2i, t2i.T
+        both = fast_scores(model.config, "late", chunk.texts.late, chunk.images.late)
+        scale = late_temperature(model)
+        return both[0] / scale, both[1] / scale
 
     def random_guess_loss(self, batch_size: int) -> float:
         """Return ln 2."""

@@ -1,0 +1,85 @@
+"""The second stage: a matching head on frozen towers, its negatives by scores that were trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bagformer_cli.config import RunConfig, load_config
+from bagformer_cli.data.store.store import Store
+from bagformer_cli.models.checkpoint import load_model
+from bagformer_cli.progress import SILENT
+from bagformer_cli.training.distributed import SINGLE_PROCESS
+from bagformer_cli.training.initial_model import check_start, new_model
+from bagformer_cli.training.run import make_trainer, start_run
+from tests.support.small_architectures import small_config, small_store
+from tests.support.small_run import weights
+
+TOWERS = ["objectives={itc: 0.0, late_interaction: 1.0, itm: 0.0}"]
+RERANKER = [
+    "model.freeze_towers=true", "data.augment=null", "training.encode_frozen_once=true",
+    "objectives={itc: 0.0, late_interaction: 0.0, itm: 1.0, late_scale: mean}",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return small_store(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(scope="module")
+def towers(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = small_config("demo", None, tmp_path_factory.mktemp("towers"), *TOWERS,
+                          "training.max_steps=2")  # fmt: skip
+    folder = tmp_path_factory.mktemp("runs") / "towers"
+    start_run(config, store, folder, new_model(config))
+    return folder / "last"
+
+
+def second(towers: Path, folder: Path, *more: str) -> RunConfig:
+    return small_config("demo", None, folder, *RERANKER, f"training.checkpoint={towers}",
+                        "training.max_steps=2", *more)  # fmt: skip
+
+
+def test_towers_and_projections_stay_and_the_model_reranks(
+    store: Store, towers: Path, tmp_path: Path
+) -> None:
+    config = second(towers, tmp_path)
+    assert check_start(config).trained == {"late", "slow"}
+    start_run(config, store, tmp_path / "run", new_model(config))
+    before, after = weights(towers), weights(tmp_path / "run/last")
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == set(before)
+    assert any(name.startswith("cross.") for name in set(after) - set(before))
+    model = load_model(tmp_path / "run/best")
+    assert model.trained == {"late", "slow"}
+    assert model.can_rerank
+
+
+def test_negatives_are_drawn_by_the_scores_that_were_trained(
+    store: Store, towers: Path, tmp_path: Path
+) -> None:
+    config = second(towers, tmp_path, "training.encode_frozen_once=false")
+    model = new_model(config)
+    trainer = make_trainer(model, config, store, tmp_path, False, SINGLE_PROCESS, SILENT)
+    (matching,) = trainer.task.objectives
+    encoded = trainer.task.encode(trainer.batches.batch(0), 0.0)
+    one: Any = matching
+    t2i, i2t = one._logits(encoded)
+    late = encoded.scores("late")
+    torch.testing.assert_close(t2i, late.t2i / model.temperature)
+    torch.testing.assert_close(i2t, late.i2t / model.temperature)
+    model.trained = frozenset({"cls", "late"})
+    t2i, i2t = one._logits(encoded)
+    torch.testing.assert_close(t2i * model.temperature, encoded.scores("cls").t2i)
+    assert torch.equal(i2t, t2i.T)
+
+
+def test_the_demo_reranker_is_a_configuration() -> None:
+    config = load_config("rerank_demo")
+    assert config.model.freeze_towers
+    assert config.training.encode_frozen_once
+    assert config.data.augment is None
