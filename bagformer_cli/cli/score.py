@@ -210,7 +210,7 @@ def show_scores(report: dict[str, Any]) -> None:
         tr("text → image"): report["text_to_image_mean"],
         tr("image → text"): report["image_to_text_mean"],
     }
-    if report["probability"] is not None:
+    if report.get("probability") is not None:
         columns[tr("probability, %")] = [100 * value for value in report["probability"]]
     if "reached" in report:
         columns[tr("reaches the threshold")] = report["reached"]
@@ -222,7 +222,7 @@ def show_scores(report: dict[str, Any]) -> None:
         best=[1] if len(rows) > 1 else [],
     )
     console.say(tr("Mean best cosine of a title's bags, and of the image's patches: −1 to 1."))
-    if report["probability"] is not None:
+    if report.get("probability") is not None:
         console.say(
             tr("Probability: that an image among the first 10 results of a search is a match.")
         )
