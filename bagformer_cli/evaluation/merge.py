@@ -33,7 +33,7 @@ class Reranked:
 
     def per_vector(self, lengths: NDArray[np.int64]) -> Reranked:
         """Divide the fast scores of each row by the number of its vectors, ``lengths`` [R]."""
-        scores = self.candidates.scores / lengths[:, None].astype(np.float32)
+        scores = (self.candidates.scores / lengths[:, None]).astype(np.float32)
         return replace(self, candidates=Candidates(self.candidates.positions, scores))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -208,6 +209,8 @@ class StoredQueries:
     as_original = False
     image_size = 0
     beta = 1.0
+    merge: Literal["sum", "mean"] = "sum"
+    single_vector: Literal["cls", "mean"] = "mean"
 
     def __init__(self, items: VectorItems, engine: Engine) -> None:
         message = tr("The queries' vectors have another dimension than those of the index.")
