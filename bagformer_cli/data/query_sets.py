@@ -83,7 +83,7 @@ def read_sets(folder: Path, split: str) -> dict[str, QuerySet]:
             tr("This is not a file of query sets."),
             where=path,
             expected=json.dumps(_EXAMPLE),
-            hint=tr("Delete or mend the file; `xmr eval` works without it."),
+            hint=tr("Delete or correct the file; `xmr eval` works without it."),
         ) from error
 
 
