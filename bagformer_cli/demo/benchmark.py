@@ -98,7 +98,7 @@ def write_benchmark(
 
 @dataclass(frozen=True)
 class Scene:
-    """What a set's rule reads to write a query for one image.
+    """The input of a set's rule, which writes a query for one image.
 
     Attributes:
         items: The things in the image.

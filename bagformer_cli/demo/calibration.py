@@ -31,16 +31,16 @@ class Calibration:
     """Mean recalls (R@1, R@5, R@10 averaged) of text to image, in percent.
 
     Args:
-        histogram: Of the ranker that sees nothing but shares of colours.
-        oracle: Of the ranker that sees the drawn attributes.
-        chance: R@1 of a ranker that sees nothing, in percent.
-        queries: How many queries were asked.
-        images: How many images were ranked for each.
+        histogram: Mean recall of a ranker that sees nothing but shares of colours.
+        oracle: Mean recall of a ranker that sees the drawn attributes.
+        random_guess: R@1 of a ranker that sees nothing, in percent.
+        queries: Number of queries.
+        images: Number of images, all of which are ranked for each query.
     """
 
     histogram: float
     oracle: float
-    chance: float
+    random_guess: float
     queries: int
     images: int
 
@@ -67,14 +67,14 @@ def calibrate(folder: str | Path, split: str = "valid") -> Calibration:
     return Calibration(
         histogram=mean_recall(histogram_scores(named, np.array(shares)), wanted),
         oracle=mean_recall(oracle_scores(named, [known.images[i] for i in ids]), wanted),
-        chance=100.0 * float(np.mean([len(items) for items in wanted])) / len(ids),
+        random_guess=100.0 * float(np.mean([len(items) for items in wanted])) / len(ids),
         queries=len(queries),
         images=len(ids),
     )
 
 
 def colour_shares(image: bytes) -> npt.NDArray[np.float64]:
-    """The share of an image's pixels that is nearest to each of the twelve colours: [12]."""
+    """Compute the share of an image's pixels that is nearest to each of the twelve colours: [12]."""
     with Image.open(io.BytesIO(image)) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     nearest = _nearest_colour()[tuple((pixels >> 3).reshape(-1, 3).T)]

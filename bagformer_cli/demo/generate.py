@@ -156,7 +156,7 @@ class Drawing:
 
         Args:
             split: The split.
-            pictures: What the images show.
+            pictures: The things in each image.
             plan: Name of the plan, which seeds the drawing.
             size: Side of an image in pixels.
         """

@@ -119,7 +119,7 @@ def training_texts(
 def evaluation_texts(items: Sequence[Item], rng: random.Random) -> list[tuple[str, list[Item]]]:
     """Write a buyer's query for one picture, with the things that it names.
 
-    Of pictures with several things, most queries name two or three, so that half of all queries of
+    Most queries for pictures with several things name two or three, so that half of all queries of
     a split do: a query of one thing tests recognition, one of several also which is which.
     """
     if len(items) > 1 and rng.random() < SEVERAL_ASKED:
