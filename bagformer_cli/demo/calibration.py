@@ -74,7 +74,7 @@ def calibrate(folder: str | Path, split: str = "valid") -> Calibration:
 
 
 def colour_shares(image: bytes) -> npt.NDArray[np.float64]:
-    """Compute the share of an image's pixels that is nearest to each of the twelve colours: [12]."""
+    """Compute the share of pixels that is nearest to each of the twelve colours: [12]."""
     with Image.open(io.BytesIO(image)) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     nearest = _nearest_colour()[tuple((pixels >> 3).reshape(-1, 3).T)]
