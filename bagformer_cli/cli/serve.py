@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.index import warn_incomplete
-from bagformer_cli.cli.options import Device, IndexModel, Runtime, SearchedIndex, Trust
+from bagformer_cli.cli.options import Device, IndexModel, RayAddress, Runtime, Trust
 from bagformer_cli.errors import InputError, MissingDependencyError
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
-    pass
+    from bagformer_cli.index.search import Index
+    from bagformer_cli.serve.settings import ServiceLimits
 
 app = App()
 
@@ -25,17 +28,35 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @app.command(
+    needs={
+        "--address": ["--engine ray"],
+        "--replicas": ["--engine ray"],
+        "--max-replicas": ["--engine ray"],
+    },
     help=tr(
         "Serve a search page and a JSON API over an index.\n\n"
         "    xmr serve\n\n"
         "    xmr serve --index index/ --host 0.0.0.0 --port 8000\n\n"
+        "    xmr serve --index s3://shop/0 --index s3://shop/1 --engine ray --replicas 2\n\n"
         "The page is at /, the API under /api/, its description at /openapi.json, metrics for "
         "Prometheus at /metrics. With the environment variable XMR_API_KEY set, requests need that "
-        "key in the header X-API-Key. Ctrl-C or SIGTERM answers running requests, then stops."
-    )
+        "key in the header X-API-Key. Ctrl-C or SIGTERM answers running requests, then stops.\n\n"
+        "Several indexes of one model are searched as one: shards of a catalogue that does not fit "
+        "one machine. --engine ray runs the same service on the nodes of a Ray cluster."
+    ),
 )
 def serve(
-    index: SearchedIndex = None,
+    index: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=tr(
+                "A folder, s3://bucket/path, or qdrant://host:6333/collection; may be repeated: "
+                "shards that are searched as one index. Default: index/, or the index of the "
+                "newest run."
+            ),
+            show_default=False,
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help=tr("Address to listen on; 0.0.0.0: all networks."))
     ] = "127.0.0.1",
@@ -55,6 +76,21 @@ def serve(
     batch: Annotated[
         int, typer.Option(min=1, help=tr("Waiting searches that are run together at most."))
     ] = 32,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help=tr("Serve from this process, or from replicas on a Ray cluster.")),
+    ] = "local",
+    address: RayAddress = None,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help=tr("Ray: replicas of each shard that always run; 2 or more survive a node."),
+        ),
+    ] = 1,
+    max_replicas: Annotated[
+        int, typer.Option(min=1, help=tr("Ray: replicas of each shard under load."))
+    ] = 4,
     checkpoint: IndexModel = None,
     runtime: Runtime = "torch",
     trust: Trust = False,
@@ -63,28 +99,122 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Open the index, then serve until the process is stopped."""
-    _require_packages()
+    _require_packages(engine)
     from bagformer_cli.index.engines import find_index
     from bagformer_cli.index.search import Index
-    from bagformer_cli.serve.run import listen, run
-    from bagformer_cli.serve.service import SearchService
     from bagformer_cli.serve.settings import ServiceLimits
+    from bagformer_cli.serve.shards import open_shard, require_same_layout
 
+    if max_replicas < replicas:
+        raise InputError(
+            tr("--max-replicas is smaller than --replicas."),
+            found=f"{max_replicas} < {replicas}",
+        )
     limits = ServiceLimits(upload_bytes=max_upload << 20, seconds=timeout, rate=rate, batch=batch)
-    index = index or find_index()
+    uris = index or [find_index()]
     with bars.progress() as progress:
         opened = Index.open(
-            index, checkpoint, device=device, runtime=runtime, trust=trust, progress=progress
+            uris[0], checkpoint, device=device, runtime=runtime, trust=trust, progress=progress
         )
-        if opened.engine.incomplete:
-            warn_incomplete(index)
-        if not opened.engine.count():
-            hint = tr("`{command}` shows what it holds.", command=f"xmr index info {index}")
-            raise InputError(tr("The index is empty."), where=index, hint=hint)
+        require_same_layout(opened, uris[1:])
+        others = [open_shard(uri) for uri in uris[1:]]
+        products = 0
+        for uri, one in zip(uris, (opened, *(other.index for other in others)), strict=True):
+            if one.engine.incomplete:
+                warn_incomplete(uri)
+            products += one.engine.count()
+        if not products:
+            hint = tr("`{command}` shows what it holds.", command=f"xmr index info {uris[0]}")
+            raise InputError(tr("The index is empty."), where=uris[0], hint=hint)
+    _warn_of_strangers(host)
+    report = {"index": uris[0], "shards": uris, "products": products}
+    if engine == "ray":
+        replica = _Replica(uris, opened, checkpoint, limits, runtime, device)
+        _serve_on_ray(replica, report, address, host, port, (replicas, max_replicas))
+    else:
+        _serve_here(opened, others, limits, report, host, port)
+
+
+def _serve_here(
+    opened: Index,
+    others: list[Any],
+    limits: ServiceLimits,
+    report: dict[str, Any],
+    host: str,
+    port: int,
+) -> None:
+    """Serve from this process until it is stopped."""
+    from bagformer_cli.serve.run import listen, run
+    from bagformer_cli.serve.service import SearchService
+    from bagformer_cli.serve.shards import LocalShard
+
+    with bars.progress():
         _warm(opened)
     socket = listen(host, port)
-    key = os.environ.get(API_KEY) or None
-    if host not in LOCAL and key is None:
+    _announce(report, host, socket.getsockname()[1])
+    shards = [LocalShard(opened), *others]
+    run(SearchService(opened, limits, shards), socket, os.environ.get(API_KEY) or None)
+
+
+class _Replica(NamedTuple):
+    """What a replica on Ray opens."""
+
+    uris: list[str]
+    opened: Index
+    checkpoint: Path | None
+    limits: ServiceLimits
+    runtime: Literal["torch", "onnx"]
+    device: str | None
+
+
+def _serve_on_ray(
+    replica: _Replica,
+    report: dict[str, Any],
+    address: str | None,
+    host: str,
+    port: int,
+    replicas: tuple[int, int],
+) -> None:
+    """Serve from replicas on a Ray cluster until this process is stopped."""
+    from bagformer_cli.index.search import model_folder
+    from bagformer_cli.serve import cluster
+
+    # Replicas run in other folders: only the trust and the relative paths of this process count.
+    folder = model_folder(replica.opened.engine, replica.checkpoint, trust=True)
+    served = cluster.ServedIndex(
+        tuple(uri if "://" in uri else str(Path(uri).resolve()) for uri in replica.uris),
+        str(folder.resolve()),
+        replica.limits,
+        replica.runtime,
+        replica.device,
+        os.environ.get(API_KEY) or None,
+    )
+    with bars.progress() as progress:
+        progress.info(tr("Starting replicas on Ray …"))
+        cluster.start(served, cluster.Replicas(*replicas), address=address, host=host, port=port)
+    try:
+        _announce(report, host, port)
+        threading.Event().wait()
+    finally:
+        cluster.stop()
+
+
+def _announce(report: dict[str, Any], host: str, port: int) -> None:
+    """Print where the service is."""
+    address = f"http://{host if host != '0.0.0.0' else '127.0.0.1'}:{port}"
+    index = report["index"]
+    console.result(
+        {**report, "address": address},
+        lambda: console.info(
+            tr("Serving {index} at {address}. Ctrl-C stops.", index=index, address=address)
+        ),
+    )
+    sys.stdout.flush()  # a program that started this one waits for the address
+
+
+def _warn_of_strangers(host: str) -> None:
+    """Warn if others can reach the service and no key is set."""
+    if host not in LOCAL and not os.environ.get(API_KEY):
         console.warn(
             tr(
                 "Anybody who reaches {host} can search. Set {variable} to require a key.",
@@ -92,19 +222,18 @@ def serve(
                 variable=API_KEY,
             )
         )
-    address = f"http://{host if host != '0.0.0.0' else '127.0.0.1'}:{socket.getsockname()[1]}"
-    report = {"index": index, "address": address, "products": opened.engine.count()}
-    console.result(
-        report,
-        lambda: console.info(
-            tr("Serving {index} at {address}. Ctrl-C stops.", index=index, address=address)
-        ),
-    )
-    sys.stdout.flush()  # a program that started this one waits for the address
-    run(SearchService(opened, limits), socket, key)
 
 
-def _require_packages() -> None:
+def _require_packages(engine: str) -> None:
+    if engine == "ray":
+        try:
+            import ray.serve  # noqa: F401
+        except ImportError as error:
+            raise MissingDependencyError(
+                tr("Ray Serve is not installed."),
+                found=error.name,
+                hint="pip install 'bagformer-cli[serve,ray]'",
+            ) from error
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401

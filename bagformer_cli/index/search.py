@@ -183,6 +183,7 @@ class Index:
         options: SearchOptions | None = None,
         *,
         images: bool = False,
+        encoded: Queries | None = None,
     ) -> list[Results]:
         """Search for several queries; an exact scan reads the vectors once for all of them.
 
@@ -190,6 +191,7 @@ class Index:
             queries: Titles or images; see :meth:`search`.
             options: How to search.
             images: Whether the queries are images.
+            encoded: The vectors of the queries, if they are known. None: encode them.
 
         Raises:
             InputError: A query is empty or broken, the filter is wrong, or the model has no trained
@@ -200,7 +202,7 @@ class Index:
         seconds: dict[str, float] = {}
         plan: list[dict[str, Any]] = []
         with _timed(seconds, "encode"):
-            encoded = self.encode(queries, images=images)
+            encoded = encoded or self.encode(queries, images=images)
         engine = self.engine.snapshot(options.of, options.recall)  # all stages see one version
         rankings = self._first_stages(engine, encoded, options, seconds, plan)
         suggestions: list[str | None] = [None] * len(queries)

@@ -157,7 +157,9 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
 
     async def found(query: str | bytes, asked: Asked) -> dict[str, Any]:
         started = time.perf_counter()
-        waiting = await run_in_threadpool(service.search, query, asked.side, asked.where)
+        waiting = await run_in_threadpool(
+            service.search, query, asked.side, asked.where, thumbnails=asked.thumbnails
+        )
         results = await asyncio.wait_for(asyncio.wrap_future(waiting), limits.seconds)
         answer = page_of(results.hits, asked.first, asked.k, asked.sort, asked.thumbnails)
         answer["seconds"] = round(time.perf_counter() - started, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
@@ -48,8 +49,15 @@ class Measurements:
         batches = Counter("xmr_search_batches", "Batches of searches", registry=self._registry)
         queries = Counter("xmr_searches", "Searches", registry=self._registry)
 
-        def searched(count: int, seconds: float) -> None:
+        by_stage = Counter(
+            "xmr_stage_seconds", "Time in stages of searches (encode: the model)", ["stage"],
+            registry=self._registry,
+        )  # fmt: skip
+
+        def searched(count: int, seconds: float, stages: Mapping[str, float]) -> None:
             model.inc(seconds)
+            for name, part in stages.items():
+                by_stage.labels(name).inc(part)
             batches.inc()
             queries.inc(count)
 

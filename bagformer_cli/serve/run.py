@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import sys
@@ -29,6 +30,7 @@ def listen(host: str, port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
+        made.listen(CONNECTIONS)  # who connects from now on waits until uvicorn accepts
     except OSError as error:
         made.close()
         raise InputError(
@@ -61,4 +63,8 @@ def run(service: SearchService, listening: socket.socket, api_key: str | None) -
         timeout_graceful_shutdown=int(service.limits.seconds) + 1,
         server_header=False,
     )
+    # What is loaded by now stays. Without this, the garbage collector looks through the million
+    # objects of torch and the model again and again while results are made.
+    gc.collect()
+    gc.freeze()
     uvicorn.Server(config).run(sockets=[listening])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -19,43 +19,59 @@ from bagformer_cli.pages.heat_map import overlays, part_name
 from bagformer_cli.serve.answers import image_uri
 from bagformer_cli.serve.batcher import Batcher
 from bagformer_cli.serve.settings import ServiceLimits
+from bagformer_cli.serve.shards import LocalShard, Shard, search_shards
 from bagformer_cli.text.characters import is_blank
+
+OnSearch = Callable[[int, float, Mapping[str, float]], None]
 
 
 class SearchService:
-    """An open index and the thread that searches it.
+    """An open index, or several shards of one, and the thread that searches them.
 
     Args:
         index: The index.
         limits: Bounds of a request.
+        shards: The indexes that are searched, all of the index's model and layout; empty: the index
+            itself.
 
     Attributes:
-        on_search: Called after each batch with its number of queries and its seconds.
+        on_search: Called after each batch with its number of queries, its seconds, and the seconds
+            of its stages.
     """
 
-    def __init__(self, index: Index, limits: ServiceLimits) -> None:
+    def __init__(self, index: Index, limits: ServiceLimits, shards: Sequence[Shard] = ()) -> None:
         self.index, self.limits = index, limits
-        self.on_search: Callable[[int, float], None] = lambda count, seconds: None
+        self._shards = shards or (LocalShard(index),)
+        self.on_search: OnSearch = lambda count, seconds, stages: None
         self.batcher = Batcher(self._search, limits.batch, limits.waiting)
 
     def close(self) -> None:
         """Answer the requests that wait, then close the index."""
         self.batcher.close()
-        self.index.engine.close()
+        for shard in self._shards:
+            shard.close()
 
     def describe(self) -> dict[str, Any]:
         """Return what the page has to know of the index."""
         layout = self.index.engine.layout
         return {
-            "products": self.index.engine.count(),
+            "products": sum(shard.count() for shard in self._shards),
             "sides": list(layout.sides),
             "attributes": dict(layout.attributes),
             "results": self.limits.results,
             "explains": isinstance(self.index.encoder, ModelEncoder),
         }
 
-    def search(self, query: str | bytes, of: Side, where: str | None) -> Future[Results]:
+    def search(
+        self, query: str | bytes, of: Side, where: str | None, *, thumbnails: bool
+    ) -> Future[Results]:
         """Start a search for a title or an image.
+
+        Args:
+            query: The title, or the content of an image file.
+            of: Compare it with the products' images or titles.
+            where: A filter; None or empty: all products.
+            thumbnails: Whether results have their thumbnails, which take most of the time to fetch.
 
         Raises:
             InputError: The query is empty or too long, or is no image.
@@ -65,7 +81,7 @@ class SearchService:
             k=self.limits.results,
             where=where or None,
             of=of,
-            thumbnails=True,
+            thumbnails=thumbnails,
         )
         if isinstance(query, bytes):
             return self.batcher.submit(decode(query), options, image=True)
@@ -94,8 +110,9 @@ class SearchService:
         if not isinstance(encoder, ModelEncoder):
             raise InputError(tr("An exported model cannot explain its scores."))
         quoted = product.replace("'", "''")
-        found = self.index.search(title, where=f"id = '{quoted}'", k=1, thumbnails=True)
-        hit = next(iter(found), None)
+        options = SearchOptions(k=1, where=f"id = '{quoted}'", thumbnails=True)
+        found = search_shards(self.index, self._shards, [title], options, images=False)
+        hit = next(iter(found[0]), None)
         if hit is None or hit.thumbnail is None:
             raise InputError(tr("The index has no image of this product."), found=product)
         image = self.index.encode([hit.thumbnail], images=True).tensors[0]
@@ -130,6 +147,7 @@ class SearchService:
         self, queries: Sequence[Any], options: SearchOptions, images: bool
     ) -> list[Results]:
         started = time.perf_counter()
-        found = self.index.search_many(queries, options, images=images)
-        self.on_search(len(queries), time.perf_counter() - started)
+        found = search_shards(self.index, self._shards, queries, options, images=images)
+        stages = {name: value for name, value in found[0].seconds.items() if "." not in name}
+        self.on_search(len(queries), time.perf_counter() - started, stages)
         return found

@@ -186,6 +186,7 @@ def test_metrics_count_requests_and_searches(client: TestClient) -> None:
     assert 'xmr_requests_total{route="/api/search",status="200"} 1.0' in text
     assert 'xmr_requests_total{route="/api/search",status="400"} 1.0' in text
     assert "xmr_searches_total 1.0" in text
+    assert 'xmr_stage_seconds_total{stage="encode"}' in text
 
 
 def test_the_log_has_a_line_for_each_request(
