@@ -109,6 +109,7 @@ def serve(
         raise InputError(
             tr("--max-replicas is smaller than --replicas."),
             found=f"{max_replicas} < {replicas}",
+            hint=tr("Pass --max-replicas {n} or more.", n=replicas),
         )
     limits = ServiceLimits(upload_bytes=max_upload << 20, seconds=timeout, rate=rate, batch=batch)
     uris = index or [find_index()]
@@ -176,7 +177,7 @@ def _serve_on_ray(
     replicas: tuple[int, int],
 ) -> None:
     """Serve from replicas on a Ray cluster until this process is stopped."""
-    from bagformer_cli.index.search import model_folder
+    from bagformer_cli.index.model_of_index import model_folder
     from bagformer_cli.serve import cluster
 
     # Replicas run in other folders: only the trust and the relative paths of this process count.

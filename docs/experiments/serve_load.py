@@ -106,7 +106,7 @@ def _load(address: str, pid: int, script: Path, connections: int, seconds: int) 
         "p50_ms": _percentile(said, 50),
         "p95_ms": _percentile(said, 95),
         "share_in_search": round(model / wall, 3),
-        "share_in_model": round((after[ENCODE] - before[ENCODE]) / wall, 3),
+        "share_in_model": round((after[ENCODE] - before.get(ENCODE, 0.0)) / wall, 3),
         "queries_per_batch": round(searches / max(1, batches), 1),
         "cpu_ms_per_request": round(1000 * used / max(1, requests), 2),
         "search_ms_per_request": round(1000 * model / max(1, searches), 2),
