@@ -99,18 +99,18 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Open the index, then serve until the process is stopped."""
-    _require_packages(engine)
-    from bagformer_cli.index.engines import find_index
-    from bagformer_cli.index.search import Index
-    from bagformer_cli.serve.settings import ServiceLimits
-    from bagformer_cli.serve.shards import open_shard, require_same_layout
-
     if max_replicas < replicas:
         raise InputError(
             tr("--max-replicas is smaller than --replicas."),
             found=f"{max_replicas} < {replicas}",
             hint=tr("Pass --max-replicas {n} or more.", n=replicas),
         )
+    _require_packages(engine)
+    from bagformer_cli.index.engines import find_index
+    from bagformer_cli.index.search import Index
+    from bagformer_cli.serve.settings import ServiceLimits
+    from bagformer_cli.serve.shards import open_shard, require_same_layout
+
     limits = ServiceLimits(upload_bytes=max_upload << 20, seconds=timeout, rate=rate, batch=batch)
     uris = index or [find_index()]
     with bars.progress() as progress:
@@ -158,7 +158,7 @@ def _serve_here(
 
 
 class _Replica(NamedTuple):
-    """What a replica on Ray opens."""
+    """The index and the model that every replica on Ray opens."""
 
     uris: list[str]
     opened: Index

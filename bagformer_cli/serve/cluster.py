@@ -48,7 +48,7 @@ TRIES = 5
 
 @dataclass(frozen=True)
 class ServedIndex:
-    """What every replica opens.
+    """The indexes and the model that every replica opens.
 
     Attributes:
         shards: The addresses of the indexes: absolute folders that all nodes see, or on shared
@@ -170,7 +170,7 @@ class SearchReplica:
     """A replica that serves the application.
 
     Args:
-        served: What it opens.
+        served: Its indexes and its model.
         handles: Ray Serve's handles of the shards' groups; none with one index.
     """
 
@@ -193,7 +193,7 @@ def application(served: ServedIndex, replicas: Replicas) -> Any:
     """Describe the groups of replicas to Ray Serve.
 
     Args:
-        served: What the replicas open.
+        served: The indexes and the model.
         replicas: How many of each group.
     """
     options = replicas.options()
@@ -219,7 +219,7 @@ def start(
     """Join a cluster, or start one here, and serve; return when the first replicas are ready.
 
     Args:
-        served: What the replicas open.
+        served: The indexes and the model.
         replicas: How many of each group.
         address: Address of a running cluster; None: ``RAY_ADDRESS``, or a cluster of this machine.
         host: Address that proxies listen on.
