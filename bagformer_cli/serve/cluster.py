@@ -70,10 +70,10 @@ class ServedIndex:
 
 @dataclass(frozen=True)
 class Replicas:
-    """How many replicas of each group run.
+    """Numbers of replicas of each group.
 
     Attributes:
-        least: Replicas that always run. With two or more, searches go on when a node dies.
+        least: Replicas that always run. With two or more, a dead node stops no search.
         most: Replicas under load.
         cores: Cores that Ray reserves for each.
     """
