@@ -63,7 +63,7 @@ def run(service: SearchService, listening: socket.socket, api_key: str | None) -
         timeout_graceful_shutdown=int(service.limits.seconds) + 1,
         server_header=False,
     )
-    # All objects that exist by now stay. Without this, the garbage collector looks through the million
+    # All objects that exist by now stay. Else the garbage collector looks through the million
     # objects of torch and the model again and again while results are made.
     gc.collect()
     gc.freeze()
