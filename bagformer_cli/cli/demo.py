@@ -80,7 +80,7 @@ def demo(
 def _show(report: dict[str, Any], output_dir: Path) -> None:
     from bagformer_cli.cli.evaluation_view import show_evaluation
     from bagformer_cli.cli.score import show_scores
-    from bagformer_cli.cli.search import show_results
+    from bagformer_cli.cli.search_view import show_results
 
     show_evaluation(report)
     console.say()
@@ -123,7 +123,7 @@ def show_photos(output_dir: Path, model: str | None, seed: int) -> None:
 
 
 def _show_photos(report: dict[str, Any], output_dir: Path) -> None:
-    from bagformer_cli.cli.search import show_results
+    from bagformer_cli.cli.search_view import show_results
 
     names = {"zero-shot": tr("zero-shot"), "trained": tr("trained on the captions")}
     columns = [tr("model"), *(f"{way} R@{k}" for way in ("t2i", "i2t") for k in (1, 5, 10))]

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.failures import excluding_options
-from bagformer_cli.cli.formatting import format_value
-from bagformer_cli.cli.hybrid_view import (
-    part_facts,
-    require_fusion,
-    show_suggestion,
-    suggestion_of,
-)
+from bagformer_cli.cli.hybrid_view import require_fusion, suggestion_of
 from bagformer_cli.cli.index import warn_incomplete
 from bagformer_cli.cli.options import (
     Device,
@@ -27,29 +21,35 @@ from bagformer_cli.cli.options import (
     Trust,
     warn_of_photos,
 )
-from bagformer_cli.errors import InputError, PathError, shell_word
+from bagformer_cli.cli.search_checks import (
+    check_queries,
+    explain_nothing,
+    query_vectors,
+    require_used,
+)
+from bagformer_cli.cli.search_view import show_results
 from bagformer_cli.messages import tr
 
-if TYPE_CHECKING:
-    from bagformer_cli.index.engine import Engine
-    from bagformer_cli.index.features import StoredQueries
-
 app = App()
-
-SEPARATOR = "\u00a0· "  # no line begins with the dot
 
 
 @app.command(
     help=tr(
-        "Search an index by text or by image.\n\n"
+        "Search an index by text, by image, or by both.\n\n"
         "    xmr search '红色碎花裙' --where \"price < 200 AND category = '连衣裙'\" -k 20\n\n"
         "    xmr search --image photo.jpg\n\n"
+        "    xmr search '同款 蓝色' --image photo.jpg --weight 0.5\n\n"
+        "    xmr search '连衣裙' --without 红色 --group-by 款号 --sort price --facets\n\n"
         "    xmr search --image photo.jpg --of titles\n\n"
         "    xmr search '红色碎花裙' --output results.html\n\n"
         "    xmr search 'SENYA RX-580S' --fusion rrf\n\n"
         "    xmr search --features queries.jsonl\n\n"
         "Search is exact for small indexes; larger ones preselect candidates first. --profile "
         "shows which was used.\n\n"
+        "With a text and an image, score = (1 − weight) × text + weight × image, of both mean "
+        "scores. The best results of each are scored under both.\n\n"
+        "--threshold, --without, --group-by, --facets and --sort work on the best 200 results of a "
+        "query, in this order.\n\n"
         "--where compares attributes with values: = != < <= > >= IN BETWEEN LIKE IS NULL, joined "
         "by AND, OR, NOT and brackets. Text goes in single quotes, names with special characters "
         "in backticks."
@@ -62,7 +62,20 @@ def search(
     index: SearchedIndex = None,
     image: Annotated[
         list[Path] | None,
-        typer.Option(help=tr("Search by this image instead of by text."), show_default=False),
+        typer.Option(
+            help=tr("Search by this image, instead of by text or with it."), show_default=False
+        ),
+    ] = None,
+    weight: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help=tr(
+                "With a text and --image: share of the image in the score, 0 to 1. Default: 0.5."
+            ),
+            show_default=False,
+        ),
     ] = None,
     features: Annotated[
         Path | None,
@@ -81,6 +94,60 @@ def search(
             help=tr("A filter over id, title and attributes, in SQL."), show_default=False
         ),
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help=tr(
+                "Leave out results with a lower probability. Needs a calibrated model; 0 to 1."
+            ),
+            show_default=False,
+        ),
+    ] = None,
+    threshold_score: Annotated[
+        float | None,
+        typer.Option(
+            min=-1,
+            max=1,
+            help=tr("Leave out results with a lower mean score; −1 to 1."),
+            show_default=False,
+        ),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=tr(
+                "Leave out products whose title has this word as whole bags: 包 leaves 面包 in. "
+                "Products without a title stay."
+            ),
+            show_default=False,
+        ),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            help=tr(
+                "Show only the best result of each value of this attribute, such as the product of "
+                "several photos."
+            ),
+            show_default=False,
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            help=tr("Sort by this attribute: price, or -price for the largest first."),
+            show_default=False,
+        ),
+    ] = None,
+    facets: Annotated[
+        bool,
+        typer.Option("--facets", help=tr("Count the values of text attributes.")),
+    ] = False,
+    offset: Annotated[
+        int, typer.Option(min=0, help=tr("Results before the first one that is shown."))
+    ] = 0,
     of: Annotated[
         Literal["images", "titles"],
         typer.Option(help=tr("Compare the query with the products' images or with their titles.")),
@@ -166,11 +233,13 @@ def search(
 ) -> None:
     """Search, write the page, print the results."""
     if features is None:
-        _check_queries(queries or [], image or [])
+        check_queries(queries or [], image or [], weight)
     elif queries or image:
         raise excluding_options("xmr search", ["--features", "--image" if image else tr("QUERIES")])
-    names = [str(query) for query in image or queries or []]
+    names = [str(query) for query in queries or image or []]
     from bagformer_cli.datasets import is_drawn_image
+    from bagformer_cli.index.arrange import Arrangement
+    from bagformer_cli.index.combined import WEIGHT
     from bagformer_cli.index.engines import DEFAULT_INDEX, find_index
     from bagformer_cli.index.search import Index, SearchOptions
     from bagformer_cli.index.synonyms import read_synonyms
@@ -185,7 +254,7 @@ def search(
         index = find_index()
         if index != DEFAULT_INDEX:
             console.info(tr("Searching the index of the newest run: {index}", index=index))
-    _require_used(index, recall, candidates, rerank, beta)
+    require_used(index, recall, candidates, rerank, beta)
     require_fusion(fusion, lexical_weight, synonyms)
     options = SearchOptions(
         k=k,
@@ -198,11 +267,14 @@ def search(
         thumbnails=output is not None,
         fusion=fusion,
         lexical_weight=lexical_weight,
+        arrangement=Arrangement(
+            threshold, threshold_score, tuple(without or ()), group_by, facets, sort, offset
+        ),
     )
     with bars.progress() as progress:
         encoder = None
         if features is not None:
-            encoder = _query_vectors(features, index, rerank)
+            encoder = query_vectors(features, index, rerank)
             names = queries = encoder.names
         opened = Index.open(
             index, checkpoint, model=encoder, device=device, runtime=runtime, trust=trust,
@@ -213,15 +285,21 @@ def search(
         if synonyms is not None:
             known = read_synonyms(synonyms, opened.encoder.titles.segmenter)
             options = replace(options, synonyms=known)
-        found = opened.search_many(image or queries or [], options, images=bool(image))
+        if image and queries:
+            share = WEIGHT if weight is None else weight
+            found = [opened.search_combined(text, image[0], share, options) for text in queries]
+        else:
+            found = opened.search_many(image or queries or [], options, images=bool(image))
     if features is None:
         opened.encoder.titles.warn_of_cut(console.warn)
     if not all(map(is_drawn_image, image or [])):
         warn_of_photos(Path(checkpoint or opened.engine.layout.checkpoint), console.warn)
     if not any(map(len, found)):
-        _explain_nothing(opened.engine, index, of)
+        explain_nothing(opened.engine, index, of)
     if output is not None:
-        pictures = [path.read_bytes() for path in image] if image else [None] * len(names)
+        pictures = [path.read_bytes() for path in image] if image else [None]
+        if len(pictures) < len(names):  # each text with the one image, or none
+            pictures = pictures * len(names)
         write_page(
             output,
             [
@@ -237,6 +315,8 @@ def search(
             {
                 "query": name,
                 "hits": [hit.to_json() for hit in results.hits],
+                "total": results.total,
+                **({"facets": results.facets} if facets else {}),
                 **suggestion_of(results),
             }
             for name, results in zip(names, found, strict=True)
@@ -247,176 +327,3 @@ def search(
     if output is not None:
         report["output"] = str(output)
     console.result(report, lambda: show_results(report, profile))
-
-
-def _query_vectors(features: Path, index: str, rerank: int) -> StoredQueries:
-    """Read the queries of ``--features``."""
-    from bagformer_cli.index.engines import open_engine
-    from bagformer_cli.index.features import read_queries
-
-    if rerank:
-        raise excluding_options("xmr search", ["--features", "--rerank"])
-    return read_queries(features, open_engine(index))
-
-
-def _check_queries(queries: list[str], images: list[Path]) -> None:
-    """Raise InputError unless there are texts or images, not both, and all can be searched for."""
-    if bool(queries) == bool(images):
-        message = tr("Give a text query or an image, not both.")
-        raise InputError(
-            message if queries else tr("There is nothing to search for."),
-            where="xmr search",
-            expected=tr("a text query, or --image"),
-            hint=tr("`{command}` shows its usage.", command="xmr search --help"),
-        )
-    from bagformer_cli.text.characters import is_blank
-
-    for text in queries:
-        if is_blank(text):
-            raise InputError(
-                tr("A query is empty."),
-                found=repr(text),
-                expected=tr("at least one visible character"),
-            )
-    for path in images:
-        if path.is_dir():
-            raise PathError(tr("This is a folder; a file was expected."), path, "folder")
-        if not path.is_file():
-            raise PathError(tr("No such file."), path, "missing")
-
-
-def _require_used(
-    index: str, recall: str, candidates: int | None, rerank: int, beta: float | None
-) -> None:
-    """Raise InputError if an option is given that the others leave without effect."""
-    if candidates is not None and recall != "vector" and not index.startswith("qdrant"):
-        raise InputError(
-            tr("--candidates has an effect with --recall vector only."),
-            found=f"--candidates {candidates} --recall {recall}",
-            hint=tr("Add --recall vector, or leave out --candidates."),
-        )
-    if beta is not None and not rerank:
-        raise InputError(
-            tr("--beta is the weight of a merged score, and nothing is reranked."),
-            found=f"--beta {beta:g}",
-            hint=tr("Say how many results to rerank: --rerank 50"),
-        )
-
-
-def _explain_nothing(engine: Engine, index: str, of: str) -> None:
-    """Raise InputError if no query at all could find a product of this index."""
-    hint = tr("`{command}` shows what it holds.", command=f"xmr index info {index}")
-    if not engine.count():
-        raise InputError(tr("The index is empty."), where=index, hint=hint)
-    sides = engine.info()["sides"]
-    if sides[of.removesuffix("s")]:
-        return
-    if of == "titles":
-        message, other = tr("No product of this index has a title."), "images"
-    else:
-        message, other = tr("No product of this index has an image."), "titles"
-    if sides[other.removesuffix("s")]:
-        hint = tr("Search with --of {side}.", side=other)
-    likely = _likely_images(engine) if of == "images" else None
-    if likely is not None:
-        again = tr(
-            "The values of '{name}' look like images: build the index again with --column "
-            "image={heading}.",
-            name=likely,
-            heading=shell_word(likely),
-        )
-        hint = tr("{sentence} {hint}", sentence=again, hint=hint)
-    raise InputError(message, where=index, hint=hint)
-
-
-def _likely_images(engine: Engine) -> str | None:
-    """Return the attribute with the most values that end like image files, or None."""
-    names = [name for name, kind in engine.layout.attributes.items() if kind == "str"]
-    counts = {
-        name: sum(engine.count(f"`{name}` LIKE '%{end}'") for end in (".jpg", ".png", ".webp"))
-        for name in names
-    }
-    return max(names, key=counts.__getitem__) if any(counts.values()) else None
-
-
-def show_results(report: dict[str, Any], profile: bool = False) -> None:
-    """Print the results of each query as a table; with ``profile`` also the stages and times."""
-    for one in report["results"]:
-        show_suggestion(one)
-        if one["hits"]:
-            _show_hits(one["query"], one["hits"])
-        else:
-            console.say(tr("{query}: no results.", query=one["query"]))
-    if profile:
-        for step in report["plan"]:
-            what = tr("{message} ({details})", message=step["method"], details=step["note"])
-            console.say(tr("{place}: {message}", place=_step_name(step["stage"]), message=what))
-        console.facts(
-            {
-                _step_name(name): f"{1000 * value:.1f} ms"
-                for name, value in report["seconds"].items()
-            }
-        )
-    if "output" in report:
-        console.say(tr("Results written: {path}", path=report["output"]))
-
-
-def _step_name(name: str) -> str:
-    """Name a step of a search: ``recall.filter`` is the filter of the recall stage."""
-    names = {
-        "encode": tr("encode"),
-        "recall": tr("recall"),
-        "late": tr("late interaction"),
-        "terms": tr("words"),
-        "fusion": tr("fusion"),
-        "rerank": tr("rerank"),
-        "fetch": tr("read the results"),
-        "open": tr("open"),
-        "filter": tr("filter"),
-        "scan": tr("scan"),
-        "rounded": tr("rounded scores"),
-    }
-    return SEPARATOR.join(names.get(part, part) for part in name.split("."))
-
-
-def _show_hits(query: str, hits: list[dict[str, Any]]) -> None:
-    """Print one line for each result, and its attributes below it.
-
-    The score is the mean over the query's vectors, which is comparable between queries. After a
-    rerank it is the merged score; results that were not reranked come last and have none. After a
-    fusion it is the fused score.
-    """
-    reranked = any(hit["stage"] == "merged" for hit in hits)
-    fused = any(hit["stage"] == "fused" for hit in hits)
-    likely = any(hit["probability"] is not None for hit in hits)
-    rows = []
-    for hit in hits:
-        if reranked:
-            score = hit["score"] if hit["slow"] is not None else None
-        else:
-            score = f"{hit['score']:.4f}" if fused else hit["mean"]
-        cells = [hit["rank"], score, hit["id"], hit["title"] or ""]
-        if likely:
-            cells.insert(2, 100 * hit["probability"])
-        rows.append(cells)
-    notes = []
-    for hit in hits:
-        facts = dict(hit["attributes"])
-        if fused:
-            facts |= part_facts(hit)
-        if reranked:
-            facts[tr("fast")] = format_value(hit["fast"])
-            if hit["slow"] is not None:
-                facts[tr("slow")] = format_value(hit["slow"])
-        notes.append(SEPARATOR.join(f"{name} {_shown(value)}" for name, value in facts.items()))
-    columns = [tr("rank"), tr("score"), tr("id"), tr("title")]
-    if likely:
-        columns.insert(2, tr("probability, %"))
-    console.table(columns, rows, title=query, notes=notes)
-
-
-def _shown(value: object) -> str:
-    """Write a number of an attribute as the table has it: a year or a code has no separators."""
-    if isinstance(value, bool):
-        return format_value(value)
-    return f"{value:.6g}" if isinstance(value, float) and abs(value) < 1e5 else str(value)

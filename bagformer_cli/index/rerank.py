@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,39 @@ from numpy.typing import NDArray
 
 from bagformer_cli.data.images import decode, resize
 from bagformer_cli.errors import InputError
+from bagformer_cli.index.engine import Engine
+from bagformer_cli.index.ranking import Ranking
 from bagformer_cli.models.item_encoder import ItemEncoder
+
+
+def reranked(
+    encoder: ItemEncoder,
+    engine: Engine,
+    query: tuple[Any, bool],
+    ranking: Ranking,
+    count: int,
+    beta: float,
+) -> Ranking:
+    """Put the best ``count`` rows in the order of their merged scores.
+
+    Rows without a cross-encoder score (beyond ``count``, or without an image) follow in their old
+    order: their scores are on another scale.
+
+    Args:
+        encoder: A model with a trained cross-encoder.
+        engine: The index.
+        query: A title or an image, and whether it is an image.
+        ranking: The rows of the query.
+        count: Rows to score.
+        beta: Weight of the late interaction: merged score = slow + beta × fast.
+    """
+    rows = engine.fetch(ranking.keys[:count], ["image", "thumbnail", "title"])
+    slow = np.full(len(ranking.keys), np.nan, np.float32)
+    slow[: len(rows)] = cross_encoder_scores(encoder, *query, rows)
+    unscored = np.isnan(slow)
+    merged = np.where(unscored, ranking.scores, slow + beta * ranking.fast)
+    order = np.lexsort((np.where(unscored, 0, -merged), unscored))
+    return replace(ranking, scores=merged, slow=slow).ordered(order)
 
 
 def cross_encoder_scores(

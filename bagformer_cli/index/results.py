@@ -21,7 +21,8 @@ class Hit:
         image: The path of its image, or None.
         attributes: Its other attributes, without missing values.
         stage: ``late`` if ``score`` is the late-interaction score; ``fused`` if it is that of a
-            fusion with BM25; ``merged`` if the cross-encoder scored the product too. Merged results
+            fusion with BM25; ``combined`` if it is the weighted sum of a title and an image;
+            ``merged`` if the cross-encoder scored the product too. Merged results
             come first.
         fast: The late-interaction score.
         slow: The cross-encoder's score, or None.
@@ -32,6 +33,9 @@ class Hit:
         thumbnail: A small image as the content of its file, or None.
         probability: Probability that the hit is a match, if the model is calibrated for this kind
             of search and nothing was reranked; else None.
+        text_mean: In a search by a title and an image, the mean score of the title; else None.
+        image_mean: The mean score of the image; else None.
+        group_size: With ``group_by``, the number of hits that this one stands for; else None.
     """
 
     rank: int
@@ -49,6 +53,9 @@ class Hit:
     lexical_rank: int | None = None
     thumbnail: bytes | None = field(default=None, repr=False)
     probability: float | None = None
+    text_mean: float | None = None
+    image_mean: float | None = None
+    group_size: int | None = None
 
     @property
     def shown_score(self) -> float:
@@ -70,12 +77,16 @@ class Results:
         seconds: Wall time by stage and step; for several queries the time of all together.
         suggestion: The query with its unknown words replaced by near ones of the index, if no word
             of it was found; None otherwise.
+        total: Hits that the page was taken from.
+        facets: Value and count of the text attributes of these hits, if the options say so.
     """
 
     hits: list[Hit]
     plan: list[dict[str, Any]]
     seconds: dict[str, float]
     suggestion: str | None = None
+    total: int | None = None
+    facets: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)

@@ -24,16 +24,18 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from bagformer_cli.calibration import Calibration
-from bagformer_cli.data.catalogue.values import whole_numbers
 from bagformer_cli.data.images import decode, resize
 from bagformer_cli.errors import InputError
+from bagformer_cli.index.arrange import AS_FOUND, Arrangement, arrange
+from bagformer_cli.index.combined import WEIGHT, check_combined, combine
 from bagformer_cli.index.engine import Engine, Queries, RecallMethod
 from bagformer_cli.index.engines import open_engine
-from bagformer_cli.index.lexical import LexicalSearch, check_fusion, lexical_facts
+from bagformer_cli.index.hits import fetch_hits
+from bagformer_cli.index.lexical import LexicalSearch, check_fusion
 from bagformer_cli.index.model_of_index import gpu_of, model_folder
 from bagformer_cli.index.probabilities import index_calibration, with_probabilities
 from bagformer_cli.index.ranking import DEPTH, Fusion, Ranking
-from bagformer_cli.index.rerank import cross_encoder_scores
+from bagformer_cli.index.rerank import reranked
 from bagformer_cli.index.results import Hit, Results
 from bagformer_cli.index.rows import FEATURES, Side, wrong_model
 from bagformer_cli.messages import tr
@@ -71,6 +73,7 @@ class SearchOptions:
             ``rrf`` by ranks, ``weighted`` by scores, ``none`` not at all. For text queries.
         lexical_weight: Share of BM25 in a weighted fusion, from 0 to 1. None: 0.2.
         synonyms: Further words for those of a query, in its lexical part.
+        arrangement: Which hits are left out, grouped, counted and sorted, and where a page begins.
     """
 
     k: int = 10
@@ -84,6 +87,7 @@ class SearchOptions:
     fusion: Fusion = "none"
     lexical_weight: float | None = None
     synonyms: Synonyms | None = None
+    arrangement: Arrangement = AS_FOUND
 
 
 class Index:
@@ -160,20 +164,24 @@ class Index:
         query: str | Path | bytes | Image.Image | None = None,
         *,
         image: str | Path | bytes | Image.Image | None = None,
+        weight: float = WEIGHT,
         **options: Any,
     ) -> Results:
-        """Find the products that fit one title or one image.
+        """Find the products that fit a title, an image, or both.
 
         Args:
             query: A title.
-            image: An image instead: opened, a path, or the content of a file.
+            image: An image: opened, a path, or the content of a file.
+            weight: With both: score = (1 − weight) × title + weight × image, of mean scores.
             **options: The fields of :class:`SearchOptions`.
 
         Raises:
             InputError: The query is empty or broken, or the filter is wrong.
         """
-        if (query is None) == (image is None):
-            raise InputError(tr("A search takes a title or an image."))
+        if query is None and image is None:
+            raise InputError(tr("A search takes a title, an image, or both."))
+        if query is not None and image is not None:
+            return self.search_combined(query, image, weight, SearchOptions(**options))
         queries = [query] if image is None else [image]
         return self.search_many(queries, SearchOptions(**options), images=image is not None)[0]
 
@@ -197,8 +205,10 @@ class Index:
             InputError: A query is empty or broken, the filter is wrong, or the model has no trained
                 cross-encoder for ``rerank``.
         """
-        options = options or SearchOptions()
-        self._check(options, images)
+        given = options or SearchOptions()
+        self._check(given, images)
+        # Sorting, counting and later pages need more hits than are returned.
+        options = replace(given, k=given.arrangement.depth(given.k))
         seconds: dict[str, float] = {}
         plan: list[dict[str, Any]] = []
         with _timed(seconds, "encode"):
@@ -217,20 +227,67 @@ class Index:
             lengths = encoded.vectors.lengths.tolist() if means else [1] * len(queries)
             with _timed(seconds, "rerank"):
                 rankings = [
-                    self._rerank(engine, query, images, ranking, options.rerank, beta / length)
+                    reranked(
+                        self.encoder, engine, (query, images), ranking, options.rerank, beta / length
+                    )
                     for query, ranking, length in zip(queries, rankings, lengths, strict=True)
                 ]
             note = tr("slow + {beta} × late for the best {n}", beta=beta, n=options.rerank)
             plan.append({"stage": "rerank", "method": "cross-encoder", "note": note})
         with _timed(seconds, "fetch"):
-            hits = self._hits(engine, rankings, encoded, options)
+            hits = fetch_hits(engine, rankings, encoded.vectors.lengths.tolist(), options)
             if self.calibration is not None:
                 hits = with_probabilities(hits, self.calibration, images, options.of)
-        seconds = {name: round(value, 6) for name, value in seconds.items()}
         return [
-            Results(own, plan, seconds, suggestion)
+            self._arranged(own, given, plan, seconds, suggestion)
             for own, suggestion in zip(hits, suggestions, strict=True)
         ]
+
+    def search_combined(
+        self, title: Any, image: Any, weight: float = WEIGHT, options: SearchOptions | None = None
+    ) -> Results:
+        """Find the products that fit a title and an image: a weighted sum of both mean scores.
+
+        Args:
+            title: The title.
+            image: The image: opened, a path, or the content of a file.
+            weight: score = (1 − weight) × title + weight × image; from 0 to 1.
+            options: How to search, without ``rerank`` and ``fusion``.
+
+        Raises:
+            InputError: As :meth:`search_many`; or the weight or an option is wrong.
+        """
+        given = options or SearchOptions()
+        check_combined(weight, rerank=given.rerank, fusion=given.fusion)
+        self._check(given, images=False)
+        deep = replace(given, k=max(CANDIDATES, given.arrangement.depth(given.k)))
+        seconds: dict[str, float] = {}
+        plan: list[dict[str, Any]] = []
+        with _timed(seconds, "encode"):
+            both = self.encode([title]), self.encode([image], images=True)
+        engine = self.engine.snapshot(given.of, given.recall)
+        first = [self._first_stages(engine, one, deep, seconds, plan)[0].keys for one in both]
+        with _timed(seconds, "late"):
+            found = combine(engine, given.of, both, first, weight)
+        note = tr("{n} candidates of both queries", n=len(found.keys))
+        plan.append({"stage": "late", "method": "maxsim", "note": note})
+        with _timed(seconds, "fetch"):
+            ranking = Ranking.by_late_interaction(found.keys, found.scores)
+            hits = found.with_parts(fetch_hits(engine, [ranking], [1], deep)[0])
+        return self._arranged(hits, given, plan, seconds)
+
+    def _arranged(
+        self,
+        hits: list[Hit],
+        options: SearchOptions,
+        plan: list[dict[str, Any]],
+        seconds: dict[str, float],
+        suggestion: str | None = None,
+    ) -> Results:
+        """Arrange the hits of one query."""
+        found = arrange(hits, options.arrangement, options.k, self.encoder.titles)
+        rounded = {name: round(value, 6) for name, value in seconds.items()}
+        return Results(found.hits, plan, rounded, suggestion, found.total, found.facets)
 
     def encode(self, queries: Sequence[Any], *, images: bool = False) -> Queries:
         """Encode titles or images as queries.
@@ -252,6 +309,7 @@ class Index:
     def _check(self, options: SearchOptions, images: bool) -> None:
         if options.k < 1:
             raise InputError(tr("k must be at least 1."), found=options.k)
+        options.arrangement.check(self.engine.layout.attributes)
         check_fusion(self.engine, options, images=images)
         if not options.rerank:
             return
@@ -294,61 +352,6 @@ class Index:
             order = np.argsort(-fast, kind="stable")[:wanted]
             rankings.append(Ranking.by_late_interaction(keys[order], fast[order]))
         return rankings
-
-    def _rerank(
-        self,
-        engine: Engine,
-        query: Any,
-        image: bool,
-        ranking: Ranking,
-        count: int,
-        beta: float,
-    ) -> Ranking:
-        """Put the best ``count`` rows in the order of their merged scores.
-
-        Rows without a cross-encoder score (beyond ``count``, or without an image) follow in their
-        old order: their scores are on another scale.
-        """
-        rows = engine.fetch(ranking.keys[:count], ["image", "thumbnail", "title"])
-        slow = np.full(len(ranking.keys), np.nan, np.float32)
-        slow[: len(rows)] = cross_encoder_scores(self.encoder, query, image, rows)
-        unscored = np.isnan(slow)
-        merged = np.where(unscored, ranking.scores, slow + beta * ranking.fast)
-        order = np.lexsort((np.where(unscored, 0, -merged), unscored))
-        return replace(ranking, scores=merged, slow=slow).ordered(order)
-
-    def _hits(
-        self, engine: Engine, rankings: list[Ranking], queries: Queries, options: SearchOptions
-    ) -> list[list[Hit]]:
-        """Fetch the rows of all results, each row once, and combine them with their scores."""
-        names = list(self.engine.layout.attributes)
-        columns = ["id", "title", "image", *names]
-        columns += ["thumbnail"] if options.thumbnails else []
-        keys = np.unique(np.concatenate([ranking.keys[: options.k] for ranking in rankings]))
-        rows = dict(zip(keys.tolist(), engine.fetch(keys, columns), strict=True))
-        hits: list[list[Hit]] = []
-        for ranking, length in zip(rankings, queries.vectors.lengths.tolist(), strict=True):
-            hits.append([])
-            for at, key in enumerate(ranking.keys[: options.k].tolist()):
-                row, fast, slow = rows[key], float(ranking.fast[at]), float(ranking.slow[at])
-                scored = not np.isnan(slow)
-                hits[-1].append(
-                    Hit(
-                        at + 1,
-                        float(ranking.scores[at]),
-                        fast / max(1, length),
-                        row["id"],
-                        row["title"],
-                        row["image"],
-                        whole_numbers({name: row[name] for name in names if row[name] is not None}),
-                        "merged" if scored else "late" if options.fusion == "none" else "fused",
-                        fast,
-                        slow if scored else None,
-                        **lexical_facts(ranking, at, options.fusion),
-                        thumbnail=row.get("thumbnail"),
-                    )
-                )
-        return hits
 
 
 @contextmanager

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from bagformer_cli.index.arrange import facets, sorted_by
 from bagformer_cli.index.results import Hit
-
-FACET_VALUES = 12
-"""Most frequent values of an attribute that a facet lists."""
-
-MOST_DISTINCT = 50
-"""An attribute with more distinct values (a name, an id) makes no facet."""
 
 
 def page_of(
@@ -35,28 +29,6 @@ def page_of(
         "first": first,
         "facets": facets(hits),
         "hits": [hit_json(hit, thumbnails) for hit in ordered[first : first + count]],
-    }
-
-
-def sorted_by(hits: Sequence[Hit], sort: str) -> list[Hit]:
-    """Sort results by an attribute; equal ones keep their order."""
-    name, falling = sort.removeprefix("-"), sort.startswith("-")
-    known = [hit for hit in hits if name in hit.attributes]
-    known.sort(key=lambda hit: hit.attributes[name], reverse=falling)
-    return known + [hit for hit in hits if name not in hit.attributes]
-
-
-def facets(hits: Sequence[Hit]) -> dict[str, list[dict[str, Any]]]:
-    """Count the values of each text attribute of the results, the most frequent first."""
-    counts: dict[str, Counter[str]] = {}
-    for hit in hits:
-        for name, value in hit.attributes.items():
-            if isinstance(value, str):
-                counts.setdefault(name, Counter())[value] += 1
-    return {
-        name: [{"value": value, "count": n} for value, n in own.most_common(FACET_VALUES)]
-        for name, own in counts.items()
-        if 1 < len(own) <= MOST_DISTINCT
     }
 
 
