@@ -4,7 +4,7 @@ The steps, in this order, on the best hits of a query (``DEPTH`` of them, or mor
 
     threshold   leave out hits below a probability or a mean score
     without     leave out products whose title has a word, as one or more whole bags
-    group       keep the best hit of each value of an attribute: several photos of one product
+    group       keep the best hit of each value of an attribute: several images of one product
     facets      count the values of each text attribute
     sort        by an attribute, else by score
     page        hits offset … offset + k
