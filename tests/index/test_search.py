@@ -170,7 +170,7 @@ def test_the_results_are_written_as_a_page(
     ("arguments", "says"),
     [
         (["search"], "nothing to search for"),
-        (["search", "红", "--image", "photos/1.png"], "a text query, or --image"),
+        (["search", "红", "--weight", "0.5"], "Give both a text and --image"),
         (["search", " "], "A query is empty."),
         (["search", "红", "--index", "nowhere"], "xmr index build"),
         (["search", "红", "--index", "photos"], "not an index"),
