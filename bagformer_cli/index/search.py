@@ -228,7 +228,12 @@ class Index:
             with _timed(seconds, "rerank"):
                 rankings = [
                     reranked(
-                        self.encoder, engine, (query, images), ranking, options.rerank, beta / length
+                        self.encoder,
+                        engine,
+                        (query, images),
+                        ranking,
+                        options.rerank,
+                        beta / length,
                     )
                     for query, ranking, length in zip(queries, rankings, lengths, strict=True)
                 ]
