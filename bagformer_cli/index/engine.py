@@ -257,8 +257,6 @@ class Engine(ABC):
                 where=self.uri,
                 hint=tr("An earlier version built it: `xmr index add CATALOGUE INDEX` adds them."),
             )
-        if not self.count("title IS NOT NULL"):
-            raise InputError(tr("No product of this index has a title."), where=self.uri)
 
     @abstractmethod
     def fetch(self, keys: NDArray[Any], columns: Sequence[str]) -> list[dict[str, Any]]:

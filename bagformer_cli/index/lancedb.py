@@ -31,6 +31,7 @@ from bagformer_cli.index.lancedb_conditions import has_side
 from bagformer_cli.index.lancedb_folder import user_cache_folder, vector_cache_folder
 from bagformer_cli.index.lancedb_source import TableSource
 from bagformer_cli.index.lancedb_table import Keys, LanceTable
+from bagformer_cli.index.postings import MOST_ROWS
 from bagformer_cli.index.ranking import TermHits
 from bagformer_cli.index.rows import Layout, Side
 from bagformer_cli.index.vector_cache import VectorCache
@@ -61,6 +62,7 @@ class LanceEngine(Engine):
     def __init__(self, uri: str, table: LanceTable) -> None:
         self.uri, self.table, self.layout = uri, table, table.layout
         self._caches: dict[Side, VectorCache] = {}
+        self._places: dict[Side, tuple[int, NDArray[np.int64]]] = {}
         self._pinned = False  # a snapshot, which stays at its version
         self._lock = RLock()
 
@@ -212,10 +214,23 @@ class LanceEngine(Engine):
         self._follow()
         condition = self._condition(where)
         cache = self.cache(side)
+        if cache.version == self.table.version and 0 < len(cache.keys) <= MOST_ROWS:
+            eligible = cache.eligible(None if condition is None else self.table.keys(condition))
+            places = self._places_of(side, cache)
+            found = (places >= 0) & eligible[places]  # -1 is any row, and masked
+            return [self.table.postings.find(terms, k, found) for terms in queries]
         if cache.version != self.table.version or len(cache.keys) != self.table.count():
             conditions = [has_side(side)] if condition is None else [condition, has_side(side)]
             condition = " AND ".join(f"({one})" for one in conditions)
         return [self.table.find_terms(terms, k, condition) for terms in queries]
+
+    def _places_of(self, side: Side, cache: VectorCache) -> NDArray[np.int64]:
+        """Return the position in a cache of each row of the postings, -1 for one without."""
+        known = self._places.get(side)
+        if known is None or known[0] != cache.version:
+            known = (cache.version, cache.positions(self.table.postings.keys))
+            self._places[side] = known
+        return known[1]
 
     def term_counts(self) -> dict[str, int]:
         """Return the number of titles that have each term."""

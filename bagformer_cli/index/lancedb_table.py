@@ -54,8 +54,10 @@ from bagformer_cli.index.lancedb_terms import (
     create_terms_index,
     fill_terms,
     find_terms,
+    read_postings,
     term_counts,
 )
+from bagformer_cli.index.postings import Postings
 from bagformer_cli.index.ranking import TermHits
 from bagformer_cli.index.rows import Layout, Side
 from bagformer_cli.messages import tr
@@ -350,6 +352,12 @@ class LanceTable:
         """Find the rows with the highest BM25 scores."""
         with lance_errors(self.uri):
             return find_terms(self._table, terms, k, condition)
+
+    @cached_property
+    def postings(self) -> Postings:
+        """The terms of all titles of this version, in memory."""
+        with lance_errors(self.uri):
+            return read_postings(self._table)
 
     def term_counts(self) -> dict[str, int]:
         """Count the titles that have each term."""

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from lancedb.index import FTS
 from lancedb.query import BooleanQuery, MatchQuery, Occur
 
+from bagformer_cli.index.postings import Postings
 from bagformer_cli.index.ranking import TermHits
 from bagformer_cli.index.rows import TERMS
 
@@ -54,6 +55,14 @@ def find_terms(table: Any, terms: Mapping[str, float], k: int, condition: str | 
     keys, scores = found["_rowid"].to_numpy(), found["_score"].to_numpy()
     order = np.lexsort((keys, -scores))  # rows of one score in a fixed order
     return TermHits(keys[order].astype(np.uint64), scores[order].astype(np.float32))
+
+
+def read_postings(table: Any) -> Postings:
+    """Read the terms of all titles of a table into memory."""
+    rows = table.search().select([TERMS]).with_row_id(True).to_arrow()
+    return Postings.of_titles(
+        rows["_rowid"].to_numpy().astype(np.uint64), rows[TERMS].combine_chunks()
+    )
 
 
 def _query(terms: Mapping[str, float]) -> Any:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.engine import Engine, Queries
@@ -16,9 +15,11 @@ from bagformer_cli.index.ranking import (
     LEXICAL_WEIGHT,
     FusedTerms,
     Fusion,
+    FusionRule,
     Ranking,
     TermHits,
     fuse,
+    within_reach,
 )
 from bagformer_cli.index.spelling import suggest
 from bagformer_cli.index.terms import query_terms
@@ -62,13 +63,12 @@ class LexicalSearch:
         found = self._find(terms)
         self.note = tr("{n} products by terms", n=max(len(hits.keys) for hits in found))
         weight = self.options.lexical_weight
+        share = LEXICAL_WEIGHT if weight is None else weight
         fused = []
         for number, (late, hits) in enumerate(zip(rankings, found, strict=True)):
             one = encoded.one(number)
-            lexical = FusedTerms(hits, self._late_interaction(one, hits.keys, late.keys))
-            vectors = int(one.vectors.lengths[0])
-            share = LEXICAL_WEIGHT if weight is None else weight
-            fused.append(fuse(late, lexical, self.options.fusion, share, vectors))
+            rule = FusionRule(self.options.fusion, share, int(one.vectors.lengths[0]))
+            fused.append(fuse(late, self._scored(one, late, hits, rule), rule))
         return fused, self._suggestions(terms, found)
 
     def _find(self, terms: Sequence[Sequence[str]]) -> list[TermHits]:
@@ -84,15 +84,16 @@ class LexicalSearch:
         none = TermHits(np.zeros(0, object), np.zeros(0, np.float32))
         return [next(found) if own else none for own in weighted]
 
-    def _late_interaction(
-        self, query: Queries, keys: NDArray[Any], known: NDArray[Any]
-    ) -> NDArray[np.float32]:
-        """Score the rows that late interaction has not found itself; the others are NaN."""
-        scores = np.full(len(keys), np.nan, np.float32)
-        new = np.flatnonzero(~np.isin(keys, known))
-        if len(new):
-            scores[new] = self.engine.late_interaction(self.options.of, query, [keys[new]])[0]
-        return scores
+    def _scored(
+        self, query: Queries, late: Ranking, hits: TermHits, rule: FusionRule
+    ) -> FusedTerms:
+        """Score the rows by late interaction that it has not found itself, if that may matter."""
+        scores = np.full(len(hits.keys), np.nan, np.float32)
+        wanted = within_reach(late, hits, rule, max(self.options.k, self.options.rerank))
+        if wanted.any():
+            keys = hits.keys[wanted]
+            scores[wanted] = self.engine.late_interaction(self.options.of, query, [keys])[0]
+        return FusedTerms(hits, scores)
 
     def _suggestions(
         self, terms: Sequence[Sequence[str]], found: Sequence[TermHits]
@@ -104,7 +105,11 @@ class LexicalSearch:
             if len(hits.keys) or not own:
                 result.append(None)
                 continue
-            counts = self.engine.term_counts() if counts is None else counts
+            if counts is None:
+                if not self.engine.count("title IS NOT NULL"):
+                    message = tr("No product of this index has a title.")
+                    raise InputError(message, where=self.engine.uri)
+                counts = self.engine.term_counts()
             result.append(suggest(own, counts))
         return result
 

@@ -25,7 +25,7 @@ FUSIONS: tuple[Fusion, ...] = ("none", "rrf", "weighted")
 RRF_RANK = 60
 """Added to each rank; a larger number makes the first ranks count less. The paper's value."""
 
-DEPTH = 100
+DEPTH = 50
 """Rows of each part that are fused, at least."""
 
 LEXICAL_WEIGHT = 0.2
@@ -83,47 +83,108 @@ class FusedTerms(NamedTuple):
 
     Args:
         hits: The rows that have its terms.
-        fast: [n] the late-interaction scores of these rows.
+        fast: [n] the late-interaction scores of these rows. NaN: the row is left out, unless late
+            interaction has found it itself.
     """
 
     hits: TermHits
     fast: NDArray[np.float32]
 
 
-def fuse(
-    late: Ranking, lexical: FusedTerms, fusion: Fusion, weight: float, vectors: int
-) -> Ranking:
+class FusionRule(NamedTuple):
+    """How the two parts of one query are fused.
+
+    Args:
+        fusion: ``rrf`` or ``weighted``.
+        weight: Share of BM25 in a weighted fusion, from 0 to 1.
+        vectors: Number of the query's vectors.
+    """
+
+    fusion: Fusion
+    weight: float
+    vectors: int
+
+    def scores(
+        self,
+        fast: NDArray[np.float32],
+        fast_rank: NDArray[np.int64],
+        lexical: NDArray[np.float32],
+        lexical_rank: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """Fuse the scores of rows; ``lexical`` are shares of the query's best."""
+        if self.fusion == "rrf":
+            return _reciprocal(fast_rank) + _reciprocal(lexical_rank)
+        mean = fast.astype(np.float64) / max(1, self.vectors)
+        return (1 - self.weight) * mean + self.weight * lexical
+
+
+def within_reach(late: Ranking, hits: TermHits, rule: FusionRule, k: int) -> NDArray[np.bool_]:
+    """Tell which rows of the lexical part could be among the best ``k`` only by a further score.
+
+    A row that late interaction has not found scores at most as much as the last one that it has.
+
+    Args:
+        late: The rows by late interaction.
+        hits: The rows by terms.
+        rule: How they are fused.
+        k: Rows that are wanted.
+
+    Returns:
+        [n] True for rows of which the late-interaction score is needed.
+    """
+    position = _positions(late, hits)
+    new = position < 0
+    shares, ranks = _shares(hits), np.arange(1, len(hits.keys) + 1)
+    if len(late.keys) < k or not new.any():
+        return new
+    known = np.flatnonzero(~new)
+    lexical, lexical_rank = np.zeros(len(late.keys), np.float32), np.zeros(len(late.keys), np.int64)
+    lexical[position[known]], lexical_rank[position[known]] = shares[known], ranks[known]
+    least = np.partition(rule.scores(late.fast, late.fast_rank, lexical, lexical_rank), -k)[-k]
+    last = np.full(len(hits.keys), late.fast[-1], np.float32)
+    best = rule.scores(last, np.zeros(len(hits.keys), np.int64), shares, ranks)
+    reach: NDArray[np.bool_] = new & (best >= least - 1e-6)
+    return reach
+
+
+def fuse(late: Ranking, lexical: FusedTerms, rule: FusionRule) -> Ranking:
     """Fuse the ranking of one query with that by its terms.
 
     Args:
         late: The rows by late interaction.
         lexical: The rows by terms.
-        fusion: ``rrf`` or ``weighted``.
-        weight: Share of BM25 in a weighted fusion, from 0 to 1.
-        vectors: Number of the query's vectors.
+        rule: How they are fused.
     """
     hits = lexical.hits
-    position = {key: at for at, key in enumerate(late.keys.tolist())}
-    known = np.array([position.get(key, -1) for key in hits.keys.tolist()], np.int64)
-    new = np.flatnonzero(known < 0)
-    at = known.copy()
+    at = _positions(late, hits)
+    new = np.flatnonzero((at < 0) & ~np.isnan(lexical.fast))
     at[new] = len(late.keys) + np.arange(len(new))
+    kept = np.flatnonzero(at >= 0)
     count = len(late.keys) + len(new)
     keys = np.concatenate([late.keys, hits.keys[new]]) if len(new) else late.keys
     fast = np.concatenate([late.fast, lexical.fast[new]])
     fast_rank = np.concatenate([late.fast_rank, np.zeros(len(new), np.int64)])
     scores = np.full(count, np.nan, np.float32)
-    scores[at] = hits.scores
+    shares = np.zeros(count, np.float32)
     ranks = np.zeros(count, np.int64)
-    ranks[at] = np.arange(1, len(at) + 1)
-    if fusion == "rrf":
-        fused = _reciprocal(fast_rank) + _reciprocal(ranks)
-    else:
-        best = hits.scores.max(initial=0.0) or 1.0
-        fused = (1 - weight) * fast / max(1, vectors) + weight * np.nan_to_num(scores) / best
+    scores[at[kept]] = hits.scores[kept]
+    shares[at[kept]] = _shares(hits)[kept]
+    ranks[at[kept]] = kept + 1
+    fused = rule.scores(fast, fast_rank, shares, ranks)
     slow = np.full(count, np.nan, np.float32)
     ranking = Ranking(keys, fused.astype(np.float32), fast, slow, fast_rank, scores, ranks)
     return ranking.ordered(np.lexsort((-fast, -fused)))
+
+
+def _positions(late: Ranking, hits: TermHits) -> NDArray[np.int64]:
+    """Return the position in ``late`` of each row of ``hits``, -1 for one that is not there."""
+    position = {key: at for at, key in enumerate(late.keys.tolist())}
+    return np.array([position.get(key, -1) for key in hits.keys.tolist()], np.int64)
+
+
+def _shares(hits: TermHits) -> NDArray[np.float32]:
+    """Return the BM25 scores as shares of the best."""
+    return hits.scores / np.float32(hits.scores.max(initial=0.0) or 1.0)
 
 
 def _reciprocal(ranks: NDArray[np.int64]) -> NDArray[np.float64]:

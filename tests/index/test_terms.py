@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bagformer_cli.errors import DataError, InputError
-from bagformer_cli.index.ranking import FusedTerms, Ranking, TermHits, fuse
+from bagformer_cli.index.postings import Postings
+from bagformer_cli.index.ranking import (
+    FusedTerms,
+    Fusion,
+    FusionRule,
+    Ranking,
+    TermHits,
+    fuse,
+    within_reach,
+)
 from bagformer_cli.index.spelling import suggest
 from bagformer_cli.index.synonyms import WEIGHT, read_synonyms
 from bagformer_cli.index.terms import query_terms, title_terms
@@ -68,6 +79,33 @@ def test_terms_have_no_space_and_no_capital(text: str, segmenter: Segmenter) -> 
     made = query_terms(segmenter, text)
     assert all(term and term == term.lower() and not term.isspace() for term in made)
     assert " ".join(made).split() == made
+
+
+# ------------------------------------------------------------------------------------- postings
+
+
+def test_postings_score_as_bm25_by_hand() -> None:
+    titles = ["a b", "a a c", None, "", "c"]
+    postings = Postings.of_titles(np.array([9, 3, 5, 7, 1], np.uint64), pa.array(titles))
+
+    def score(df: int, tf: int, length: int) -> float:
+        idf = math.log(1 + (3 - df + 0.5) / (df + 0.5))
+        return idf * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * length / 2))
+
+    found = postings.find({"a": 1.0, "c": 0.5, "none": 1.0}, 10, None)
+    expected = {3: score(2, 2, 3) + 0.5 * score(2, 1, 3), 9: score(2, 1, 2), 1: score(2, 1, 1) / 2}
+    assert found.keys.tolist() == sorted(expected, key=lambda key: -expected[key])
+    np.testing.assert_allclose(found.scores, sorted(expected.values(), reverse=True), rtol=1e-5)
+    assert postings.find({"a": 1.0}, 1, None).keys.tolist() == [3]
+    assert postings.find({"a": 1.0}, 9, np.array([1, 0, 1, 1, 1], bool)).keys.tolist() == [9]
+    assert postings.find({"none": 1.0}, 9, None).keys.tolist() == []
+
+
+def test_postings_of_no_titles() -> None:
+    for titles in ([], [None, ""]):
+        keys = np.arange(len(titles), dtype=np.uint64)
+        postings = Postings.of_titles(keys, pa.array(titles, pa.string()))
+        assert len(postings.find({"a": 1.0}, 3, None).keys) == 0
 
 
 # ------------------------------------------------------------------------------------- synonyms
@@ -132,6 +170,9 @@ def test_suggestions(terms: list[str], expected: str | None) -> None:
 # --------------------------------------------------------------------------------------- fusion
 
 
+RRF = FusionRule("rrf", 0.5, 10)
+
+
 def ranking(*names: str, scores: list[float]) -> Ranking:
     return Ranking.by_late_interaction(np.array(names, object), np.array(scores, np.float32))
 
@@ -143,7 +184,7 @@ def terms(*names: str, scores: list[float], fast: list[float]) -> FusedTerms:
 
 def test_reciprocal_ranks_by_hand() -> None:
     late = ranking("a", "b", "c", scores=[6.0, 5.0, 4.0])
-    fused = fuse(late, terms("c", "x", scores=[9.0, 3.0], fast=[4.0, 1.0]), "rrf", 0.5, 10)
+    fused = fuse(late, terms("c", "x", scores=[9.0, 3.0], fast=[4.0, 1.0]), RRF)
     assert fused.keys.tolist() == ["c", "a", "b", "x"]  # b and x: equal, b has more MaxSim
     np.testing.assert_allclose(fused.scores, [1 / 63 + 1 / 61, 1 / 61, 1 / 62, 1 / 62], rtol=1e-6)
     assert fused.fast_rank.tolist() == [3, 1, 2, 0]
@@ -153,7 +194,7 @@ def test_reciprocal_ranks_by_hand() -> None:
 def test_a_weighted_sum_by_hand() -> None:
     late = ranking("a", "b", scores=[6.0, 5.0])
     lexical = terms("b", "x", scores=[8.0, 4.0], fast=[5.0, 2.0])
-    fused = fuse(late, lexical, "weighted", 0.25, 10)
+    fused = fuse(late, lexical, FusionRule("weighted", 0.25, 10))
     assert fused.keys.tolist() == ["b", "a", "x"]
     expected = [0.75 * 0.5 + 0.25, 0.75 * 0.6, 0.75 * 0.2 + 0.25 * 0.5]
     np.testing.assert_allclose(fused.scores, expected, rtol=1e-6)
@@ -164,12 +205,33 @@ def test_a_weighted_sum_by_hand() -> None:
 def test_a_weight_of_zero_or_one_is_one_part_alone() -> None:
     late = ranking("a", "b", scores=[6.0, 5.0])
     lexical = terms("b", "x", scores=[8.0, 4.0], fast=[5.0, 2.0])
-    assert fuse(late, lexical, "weighted", 0.0, 1).keys.tolist() == ["a", "b", "x"]
-    assert fuse(late, lexical, "weighted", 1.0, 1).keys.tolist()[:2] == ["b", "x"]
+    assert fuse(late, lexical, FusionRule("weighted", 0.0, 1)).keys.tolist() == ["a", "b", "x"]
+    assert fuse(late, lexical, FusionRule("weighted", 1.0, 1)).keys.tolist()[:2] == ["b", "x"]
 
 
 def test_without_a_term_the_order_is_that_of_late_interaction() -> None:
     late = ranking("a", "b", scores=[6.0, 5.0])
     none = terms(scores=[], fast=[])
-    for fusion in ("rrf", "weighted"):
-        assert fuse(late, none, fusion, 0.5, 3).keys.tolist() == ["a", "b"]  # type: ignore[arg-type]
+    for rule in (RRF, FusionRule("weighted", 0.5, 3)):
+        assert fuse(late, none, rule).keys.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("fusion", ["rrf", "weighted"])
+def test_rows_out_of_reach_are_not_among_the_best(seed: int, fusion: Fusion) -> None:
+    random = np.random.default_rng(seed)
+    rows, depth, k = 40, 12, 5
+    fast = random.normal(size=rows).astype(np.float32)
+    bm25 = np.sort(random.random(rows).astype(np.float32))[::-1]
+    names = np.array([f"p{n}" for n in range(rows)], object)
+    best = np.argsort(-fast)[:depth]
+    late = Ranking.by_late_interaction(names[best], fast[best])
+    shuffled = random.permutation(rows)
+    hits = TermHits(names[shuffled][:depth], bm25[:depth])
+    rule = FusionRule(fusion, float(random.random()), 4)
+    every = fuse(late, FusedTerms(hits, fast[shuffled][:depth]), rule)
+    reached = within_reach(late, hits, rule, k)
+    some = np.where(reached, fast[shuffled][:depth], np.float32(np.nan))
+    found = fuse(late, FusedTerms(hits, some.astype(np.float32)), rule)
+    assert found.keys[:k].tolist() == every.keys[:k].tolist()
+    np.testing.assert_array_equal(found.lexical_rank[:k], every.lexical_rank[:k])
