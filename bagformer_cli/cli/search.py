@@ -198,7 +198,7 @@ def search(
             max=1,
             help=tr(
                 "Share of the words in --fusion weighted; the rest is that of the vectors. "
-                "Default: 0.2."
+                "Default: 0.3."
             ),
             show_default=False,
         ),

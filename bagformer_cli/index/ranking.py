@@ -25,10 +25,10 @@ FUSIONS: tuple[Fusion, ...] = ("none", "rrf", "weighted")
 RRF_RANK = 60
 """Added to each rank; a larger number makes the first ranks count less. The paper's value."""
 
-DEPTH = 50
+DEPTH = 30
 """Rows of each part that are fused, at least."""
 
-LEXICAL_WEIGHT = 0.2
+LEXICAL_WEIGHT = 0.3
 """Share of BM25 in a weighted fusion, unless the caller says otherwise."""
 
 

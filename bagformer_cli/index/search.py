@@ -71,7 +71,7 @@ class SearchOptions:
         thumbnails: Whether results include the products' thumbnails.
         fusion: How a ranking by the terms of titles (BM25) is fused with the late interaction:
             ``rrf`` by ranks, ``weighted`` by scores, ``none`` not at all. For text queries.
-        lexical_weight: Share of BM25 in a weighted fusion, from 0 to 1. None: 0.2.
+        lexical_weight: Share of BM25 in a weighted fusion, from 0 to 1. None: 0.3.
         synonyms: Further words for those of a query, in its lexical part.
         arrangement: Which hits are left out, grouped, counted and sorted, and where a page begins.
     """
