@@ -92,7 +92,7 @@ class FusedTerms(NamedTuple):
 
 
 class FusionRule(NamedTuple):
-    """How the two parts of one query are fused.
+    """The rule by which the two parts of one query are fused.
 
     Args:
         fusion: ``rrf`` or ``weighted``.
