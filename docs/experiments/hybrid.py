@@ -246,7 +246,7 @@ def results_table(reports: dict[str, dict[str, Any]]) -> list[str]:
         cells = [f"{seconds['vectors']:.1f}", ""]
         for way in ("rrf", "weighted"):
             cells.append(f"{seconds[way]:.1f} (× {seconds[f'{way} / vectors']:.2f})")
-        lines.append(f"| · CPU ms a query | {' | '.join(cells)} |")
+        lines.append(f"| · CPU ms per query | {' | '.join(cells)} |")
     return lines
 
 
