@@ -28,8 +28,8 @@ MASK WordPiece jieba Ward dropout softmax soft-max hinge logit late interaction 
 # formats, databases, machines
 API PNG VinVL Oscar Prometheus X-API-Key SIGTERM Triton float64 gpu
 CSV TSV JSON JSONL jsonl Lines YAML HTML LMDB Arrow Excel SQL UTF-8 gb18030 base64 float32 int8
-LanceDB Qdrant Ray ray Hugging Face CPU GPU GB MB MiB SHA-256 ms s http https cpu cuda bf16 fp32 LIKE
-IN BETWEEN IS NULL AND OR NOT Ctrl-C NO_COLOR Chinese-CLIP null true false
+LanceDB Qdrant Ray Hugging Face CPU GPU GB MB MiB SHA-256 ms s http https cpu cuda bf16 fp32 LIKE
+ray IN BETWEEN IS NULL AND OR NOT Ctrl-C NO_COLOR Chinese-CLIP null true false
 # columns of tables, keys of files, values of options
 id ID image title price split query text image_id query_id item_ids text_id image_ids train valid
 test public any never auto exact tokens vector cls tokenwise bagwise local early late fast slow
