@@ -34,7 +34,7 @@ from bagformer_cli.index.lancedb_table import Keys, LanceTable
 from bagformer_cli.index.postings import MOST_ROWS
 from bagformer_cli.index.ranking import TermHits
 from bagformer_cli.index.rows import Layout, Side
-from bagformer_cli.index.vector_cache import VectorCache
+from bagformer_cli.index.vector_cache import VectorCache, torch_is_installed
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
@@ -167,7 +167,8 @@ class LanceEngine(Engine):
         seconds["filter"] = time.perf_counter() - started
         share = np.count_nonzero(eligible) / max(1, len(eligible))
         limit = EXACT_BYTES if self.device is None else EXACT_BYTES_ON_DEVICE
-        quick = method != "tokens" and cache.cost * share <= limit
+        # Without torch (the service of an exported model) every scan is exact, in numpy.
+        quick = method != "tokens" and (cache.cost * share <= limit or not torch_is_installed())
         if method == "exact" or quick or cache.centroids is None:
             return _recall_exactly(cache, queries, k, eligible, method, seconds)
         return _recall_by_centroids(cache, queries, k, eligible, seconds)

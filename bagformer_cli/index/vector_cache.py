@@ -32,6 +32,8 @@ import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -371,9 +373,11 @@ class VectorCache:
         return scores.numpy(), at.numpy()
 
     def _in_numpy(self, queries: Queries) -> bool:
-        """Tell whether a scan in numpy takes less time than importing torch."""
+        """Tell whether a scan in numpy takes less time than importing torch, or torch is missing."""
         if "torch" in sys.modules or any(s.arrays.plain is None for s in self.segments):
             return False
+        if not torch_is_installed():
+            return True
         products = len(queries.vectors.values) * sum(s.arrays.values.size for s in self.segments)
         return products <= NUMPY_PRODUCTS
 
@@ -396,6 +400,12 @@ class VectorCache:
             start = end
         inverse = np.argsort(np.concatenate(order))
         return MultiVectors.concatenate(parts).select(torch.from_numpy(inverse))
+
+
+@cache
+def torch_is_installed() -> bool:
+    """Tell whether torch can be imported; a service of an exported model does without it."""
+    return find_spec("torch") is not None
 
 
 def _opened(folder: Path, listed: Sequence[Listed]) -> list[Segment]:

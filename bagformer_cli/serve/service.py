@@ -14,8 +14,6 @@ from bagformer_cli.index.rows import Side
 from bagformer_cli.index.search import Index, SearchOptions
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import ModelEncoder
-from bagformer_cli.models.score_explanation import explain_score
-from bagformer_cli.pages.heat_map import overlays, part_name
 from bagformer_cli.serve.answers import image_uri
 from bagformer_cli.serve.batcher import Batcher
 from bagformer_cli.serve.settings import ServiceLimits
@@ -109,6 +107,10 @@ class SearchService:
         encoder = self.index.encoder
         if not isinstance(encoder, ModelEncoder):
             raise InputError(tr("An exported model cannot explain its scores."))
+        # A service of an exported model runs where torch is not installed (Dockerfile).
+        from bagformer_cli.models.score_explanation import explain_score
+        from bagformer_cli.pages.heat_map import overlays, part_name
+
         quoted = product.replace("'", "''")
         options = SearchOptions(k=1, where=f"id = '{quoted}'", thumbnails=True)
         found = search_shards(self.index, self._shards, [title], options, images=False)

@@ -58,6 +58,62 @@ def test_a_search_imports_no_torch_and_finds_the_same(
         assert len(scores[0]) == 8
 
 
+TORCH_IS_NOT_INSTALLED = """
+import sys
+from importlib.machinery import PathFinder
+
+ABSENT = {"torch", "transformers", "timm", "numba", "scipy", "torchvision"}
+
+class FindsTheOthers(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.split(".")[0] in ABSENT else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = FindsTheOthers
+"""
+
+A_SERVICE = """
+import json
+from pathlib import Path
+
+from fastapi.testclient import TestClient
+
+from bagformer_cli.index import lancedb, vector_cache
+from bagformer_cli.index.search import Index
+from bagformer_cli.serve.app import create_app
+from bagformer_cli.serve.service import SearchService
+from bagformer_cli.serve.settings import ServiceLimits
+
+vector_cache.NUMPY_PRODUCTS = lancedb.EXACT_BYTES = 0  # as if the index were large
+index, model, image = sys.argv[1:]
+opened = Index.open(index, Path(model), runtime="onnx")
+with TestClient(create_app(SearchService(opened, ServiceLimits()))) as client:
+    found = [
+        client.get("/api/search", params={"q": "红色连衣裙"}),
+        client.post("/api/search", content=Path(image).read_bytes()),
+        client.get("/api/explain", params={"q": "红色连衣裙", "id": "1"}),
+    ]
+print(json.dumps([[one.status_code, one.json()] for one in found]))
+"""
+
+
+def test_a_service_needs_no_torch(index: Path, shop: Path, bagwise: Made, xmr: Any) -> None:
+    """The image of the Dockerfile has none."""
+    photo = next(path for path in sorted(shop.parent.rglob("*")) if path.suffix in {".jpg", ".png"})
+    code = TORCH_IS_NOT_INSTALLED + A_SERVICE
+    command = [sys.executable, "-c", code, str(index), str(bagwise[2]), str(photo)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text, image, explained = json.loads(done.stdout)
+    model = ("--index", index, "--trust", "--checkpoint", bagwise[1], "-k", 24, "--json")
+    for answer, query in ((text, ("红色连衣裙",)), (image, ("--image", photo))):
+        assert answer[0] == 200
+        wanted = xmr("search", *query, *model).json()["results"][0]["hits"]
+        assert [hit["id"] for hit in answer[1]["hits"]] == [hit["id"] for hit in wanted]
+    assert explained[0] == 400
+    assert "explain" in explained[1]["error"]
+
+
 @pytest.mark.slow
 def test_encoding_imports_no_torch(shop: Path, bagwise: Made, tmp_path: Path) -> None:
     common = ("encode", shop, "--checkpoint", bagwise[1], "--dtype", "int8", "--out")
