@@ -18,8 +18,9 @@ os.environ["XMR_LANG"] = "en"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes with a thread for each core wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, later
-# Tests press Ctrl-C, which a process that a shell started in the background ignores.
+# Tests send signals that a process in the background (Ctrl-C), or of nohup (SIGHUP), ignores.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 TESTS = Path(__file__).resolve().parent
 SHARED = TESTS.parents[1] / "shared"

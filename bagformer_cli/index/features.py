@@ -223,8 +223,15 @@ class StoredQueries:
 
     @property
     def titles(self) -> TitleEncoder:
-        """Raise an error: nothing is cut into tokens here."""
-        raise NotImplementedError
+        """Raise an error: nothing is cut into tokens here.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            tr("Queries that are vectors have no words."),
+            hint=tr("Leave out --without and --fusion."),
+        )
 
     def encode_titles(self, titles: Sequence[str]) -> EncodedArrays:
         """Return the vectors of these ids."""

@@ -23,7 +23,7 @@ def index_calibration(
     Args:
         folder: The model folder, or an exported model; its fingerprint is that of the index.
         layout: The layout of the index. Fewer or coarser vectors give other scores than those that
-            the calibration was fitted on; int8 moves a mean score by 0.004 at most (docs/scores.md).
+            the calibration was fitted on; int8 moves mean scores by thousandths (docs/scores.md).
         progress: Receives the warning that a calibration does not fit.
 
     Raises:

@@ -290,7 +290,8 @@ class Index:
         suggestion: str | None = None,
     ) -> Results:
         """Arrange the hits of one query."""
-        found = arrange(hits, options.arrangement, options.k, self.encoder.titles)
+        titles = self.encoder.titles if options.arrangement.without else None
+        found = arrange(hits, options.arrangement, options.k, titles)
         rounded = {name: round(value, 6) for name, value in seconds.items()}
         return Results(found.hits, plan, rounded, suggestion, found.total, found.facets)
 

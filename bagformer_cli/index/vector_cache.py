@@ -373,7 +373,7 @@ class VectorCache:
         return scores.numpy(), at.numpy()
 
     def _in_numpy(self, queries: Queries) -> bool:
-        """Tell whether a scan in numpy takes less time than importing torch, or torch is missing."""
+        """Tell whether numpy scans: torch is not installed, or importing it would take longer."""
         if "torch" in sys.modules or any(s.arrays.plain is None for s in self.segments):
             return False
         if not torch_is_installed():

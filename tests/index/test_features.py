@@ -75,6 +75,9 @@ def test_a_catalogue_gives_titles_and_attributes(
     run = xmr(*search)
     assert {name for names in found_ids(run) for name in names} == {"sku0", "sku1"}
     assert run.json()["results"][0]["hits"][0]["title"]
+    for more in (("--without", "红"), ("--fusion", "rrf")):
+        run = xmr(*search, *more)
+        assert run.code == 2, (run.out, run.err)
 
 
 def test_vectors_without_a_product_are_counted(

@@ -397,7 +397,7 @@ ERRORS: dict[str, str] = {
     "search in a dataset": "search 红 --index set",
     "search with a missing image": "search --image gone.jpg --index INDEX",
     "search with a table as image": "search --image t.csv --index INDEX",
-    "search with words and an image": "search 红 --image p0.jpg --index INDEX",
+    "search with a weight above 1": "search 红 --image p0.jpg --weight 2 --index INDEX",
     "search for no results": "search 红 --index INDEX -k 0",
     "search with an unknown column": "search 红 --index INDEX --where pirce<3",
     "search with half a filter": "search 红 --index INDEX --where price<",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -120,6 +120,7 @@ def test_a_search_refuses_to_rerank_with_it(tmp_path: Path) -> None:
     class Layout:
         model = None
         checkpoint = None
+        attributes: ClassVar[dict[str, str]] = {}
 
     class Engine:
         layout = Layout()
