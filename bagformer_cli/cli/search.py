@@ -25,9 +25,10 @@ from bagformer_cli.cli.search_checks import (
     check_queries,
     explain_nothing,
     query_vectors,
+    require_output,
     require_used,
 )
-from bagformer_cli.cli.search_view import show_results
+from bagformer_cli.cli.search_view import show_counts, show_results
 from bagformer_cli.messages import tr
 
 app = App()
@@ -43,6 +44,7 @@ app = App()
         "    xmr search --image photo.jpg --of titles\n\n"
         "    xmr search '红色碎花裙' --output results.html\n\n"
         "    xmr search 'SENYA RX-580S' --fusion rrf\n\n"
+        "    xmr search --queries queries.txt -k 100 --output results.trec\n\n"
         "    xmr search --features queries.jsonl\n\n"
         "Search is exact for small indexes; larger ones preselect candidates first. --profile "
         "shows which was used.\n\n"
@@ -60,6 +62,15 @@ def search(
         list[str] | None, typer.Argument(help=tr("One or more text queries."))
     ] = None,
     index: SearchedIndex = None,
+    queries_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--queries",
+            metavar=tr("FILE"),
+            help=tr("Search for the queries of this file: one per line, or MUGE's JSON lines."),
+            show_default=False,
+        ),
+    ] = None,
     image: Annotated[
         list[Path] | None,
         typer.Option(
@@ -217,7 +228,10 @@ def search(
     output: Annotated[
         Path | None,
         typer.Option(
-            help=tr("Write the results with their images to an HTML page."),
+            help=tr(
+                "Write the results to a file. NAME.html: a page with their images; NAME.jsonl: a "
+                "line for each query; NAME.trec: a TREC run."
+            ),
             show_default=False,
         ),
     ] = None,
@@ -232,24 +246,33 @@ def search(
     debug: Debug = False,
 ) -> None:
     """Search, write the page, print the results."""
+    from bagformer_cli.data.query_files import TextQuery, read_text_queries
+
+    sources = {"--features": features, "--queries": queries_file, tr("QUERIES"): queries}
+    given = [name for name, value in sources.items() if value]
+    if len(given) > 1 or (features is not None and image):
+        raise excluding_options("xmr search", given if len(given) > 1 else [*given, "--image"])
+    asked = None if queries_file is None else read_text_queries(queries_file)
+    if asked is not None:
+        queries = [query.text for query in asked]
     if features is None:
         check_queries(queries or [], image or [], weight)
-    elif queries or image:
-        raise excluding_options("xmr search", ["--features", "--image" if image else tr("QUERIES")])
     names = [str(query) for query in queries or image or []]
     from bagformer_cli.datasets import is_drawn_image
     from bagformer_cli.index.arrange import Arrangement
     from bagformer_cli.index.combined import WEIGHT
     from bagformer_cli.index.engines import DEFAULT_INDEX, find_index
+    from bagformer_cli.index.run_files import RUN_FILES, write_run
     from bagformer_cli.index.search import Index, SearchOptions
     from bagformer_cli.index.synonyms import read_synonyms
     from bagformer_cli.outputs import check_output
-    from bagformer_cli.pages.html import require_page
     from bagformer_cli.pages.search_results import QueryResults, write_page
 
     if output is not None:
-        require_page(output)  # before the search, which may take long
-        check_output(output, image or [])
+        require_output(output)  # before the search, which may take long
+        inputs = [*(image or []), *([] if queries_file is None else [queries_file])]
+        check_output(output, inputs)
+    is_page = output is not None and output.suffix.lower() not in RUN_FILES
     if index is None:
         index = find_index()
         if index != DEFAULT_INDEX:
@@ -264,7 +287,7 @@ def search(
         candidates=candidates,
         rerank=rerank,
         beta=beta,
-        thumbnails=output is not None,
+        thumbnails=is_page,
         fusion=fusion,
         lexical_weight=lexical_weight,
         arrangement=Arrangement(
@@ -296,6 +319,12 @@ def search(
         warn_of_photos(Path(checkpoint or opened.engine.layout.checkpoint), console.warn)
     if not any(map(len, found)):
         explain_nothing(opened.engine, index, of)
+    if output is not None and not is_page:
+        ids = asked or [TextQuery(str(n), name) for n, name in enumerate(names, 1)]
+        written = write_run(output, ids, found)
+        counts = {"index": index, "queries": len(found), "hits": written, "output": str(output)}
+        console.result(counts, lambda: show_counts(counts))
+        return
     if output is not None:
         pictures = [path.read_bytes() for path in image] if image else [None]
         if len(pictures) < len(names):  # each text with the one image, or none

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bagformer_cli.cli.failures import excluding_options
-from bagformer_cli.errors import InputError, PathError, shell_word
+from bagformer_cli.errors import InputError, PathError, listed, shell_word
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -66,6 +66,19 @@ def check_queries(queries: list[str], images: list[Path], weight: float | None) 
             raise PathError(tr("This is a folder; a file was expected."), path, "folder")
         if not path.is_file():
             raise PathError(tr("No such file."), path, "missing")
+
+
+def require_output(path: Path) -> None:
+    """Raise InputError unless a file name says in which form results are written."""
+    from bagformer_cli.index.run_files import RUN_FILES
+
+    forms = (".html", ".htm", *RUN_FILES)
+    if path.suffix.lower() not in forms:
+        raise InputError(
+            tr("The ending of the file name says how results are written."),
+            where=path,
+            expected=listed(path.stem + form for form in (".html", *RUN_FILES)),
+        )
 
 
 def require_used(

@@ -37,6 +37,12 @@ def show_results(report: dict[str, Any], profile: bool = False) -> None:
         console.say(tr("Results written: {path}", path=report["output"]))
 
 
+def show_counts(report: dict[str, Any]) -> None:
+    """Print how many results were written to a file."""
+    console.facts({tr("queries"): report["queries"], tr("results"): report["hits"]})
+    console.say(tr("Results written: {path}", path=report["output"]))
+
+
 def _step_name(name: str) -> str:
     """Name a step of a search: ``recall.filter`` is the filter of the recall stage."""
     names = {

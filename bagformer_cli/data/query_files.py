@@ -1,0 +1,71 @@
+"""Files of text queries for a search: one query per line, or MUGE's JSON lines.
+
+红色碎花裙                                         query 1
+SENYA RX-580S                                      query 2
+
+{"query_id": 7, "query_text": "红色碎花裙"}        query 7
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from bagformer_cli.data.byte_ranges import ByteRange, decode_line
+from bagformer_cli.data.muge_lines import parse_query_line
+from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.messages import tr
+from bagformer_cli.text.characters import is_blank
+
+
+class TextQuery(NamedTuple):
+    """A query of a file.
+
+    Attributes:
+        id: Its ``query_id``; without ids, the number of its line, from 1.
+        text: The query.
+    """
+
+    id: str
+    text: str
+
+
+def read_text_queries(path: Path) -> list[TextQuery]:
+    """Read all queries of a file; it is JSON if its first line begins with a brace.
+
+    Raises:
+        InputError: The file cannot be read, or has no query.
+        DataError: A line is no query, or its id occurs twice. The error names the line.
+    """
+    queries: list[TextQuery] = []
+    known: dict[str, int] = {}
+    is_json = False
+    for number, line in enumerate(ByteRange(path).lines(), 1):
+        if number == 1:
+            is_json = line.content.lstrip(b"\xef\xbb\xbf \t").startswith(b"{")
+        try:
+            query = _parsed(line.content, number, is_json)
+            if query.id in known:
+                raise DataError(
+                    tr("This query id occurs a second time."),
+                    found=query.id,
+                    expected=tr("an id of its own; line {n} has this one", n=known[query.id]),
+                )
+        except DataError as error:
+            error.where = f"{path}:{number}"
+            raise
+        known[query.id] = number
+        queries.append(query)
+    if not queries:
+        raise InputError(tr("The file has no query."), where=path)
+    return queries
+
+
+def _parsed(content: bytes, number: int, is_json: bool) -> TextQuery:
+    if is_json:
+        query = parse_query_line(content, items=False)
+        return TextQuery(str(query.query_id), query.text)
+    text = decode_line(content).strip()
+    if is_blank(text):
+        raise DataError(tr("The query is empty."), expected=tr("one query per line"))
+    return TextQuery(str(number), text)
