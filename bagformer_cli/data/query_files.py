@@ -49,7 +49,7 @@ def read_text_queries(path: Path) -> list[TextQuery]:
                 raise DataError(
                     tr("This query id occurs a second time."),
                     found=query.id,
-                    expected=tr("an id of its own; line {n} has this one", n=known[query.id]),
+                    expected=tr("another id; line {n} has this one", n=known[query.id]),
                 )
         except DataError as error:
             error.where = f"{path}:{number}"
