@@ -1,4 +1,4 @@
-"""Measure MaxSim, the loss and search on a GPU, against the peaks of the same process.
+"""Measure MaxSim, the loss, search and training on a GPU, against the peaks of the same process.
 
 Correctness comes first: every kernel is compared with float64 on ragged shapes. Nothing is timed
 if one is wrong. With :data:`TINY` everything runs in Triton's interpreter on a CPU, so that an
@@ -21,6 +21,7 @@ from torch import Tensor
 from bagformer_cli.bench.gpu_checks import Check, all_checks, relative_error
 from bagformer_cli.bench.gpu_clock import COPIED, SQUARE, Clock, peaks
 from bagformer_cli.bench.gpu_peers import peers
+from bagformer_cli.bench.gpu_training import Step, measure_steps
 from bagformer_cli.bench.maxsim import Workload
 from bagformer_cli.interaction.device_images import DeviceImages
 from bagformer_cli.interaction.kernels import reference
@@ -109,12 +110,14 @@ class Report:
         peaks: 10¹² operations (bytes for ``copy``) a second.
         checks: Comparisons with float64.
         rows: The table; empty if a check failed.
+        steps: The table of training steps; empty if a check failed.
     """
 
     machine: dict[str, str]
     peaks: dict[str, float]
     checks: list[Check]
     rows: list[Row] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
 
     @property
     def correct(self) -> bool:
@@ -166,6 +169,9 @@ def run(
             for row in part():
                 report.rows.append(row)
                 task.advance()
+        for step in measure_steps(bench.clock, tiny=sizes is TINY):
+            report.steps.append(step)
+            task.advance()
     return report
 
 

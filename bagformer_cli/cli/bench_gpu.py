@@ -39,7 +39,7 @@ def measure_gpu(tiny: bool, progress: Progress) -> dict[str, Any]:
 
 
 def show_gpu(report: dict[str, Any]) -> None:
-    """Print the peaks, the comparisons with float64 and the table."""
+    """Print the peaks, the comparisons with float64 and the tables."""
     units = {name: "TB/s" if name == "copy" else "TFLOP/s" for name in report["peaks"]}
     peaks = {
         tr("peak of {name}", name=name): f"{value:.3g} {units[name]}"
@@ -65,3 +65,28 @@ def show_gpu(report: dict[str, Any]) -> None:
             for row in report["rows"]
         ],
     )  # fmt: skip
+    peak = report["peaks"].get("bfloat16")
+    console.table(
+        [tr("training step"), tr("pairs"), tr("seconds"), tr("pairs per second"), "TFLOP/s",
+         tr("share of the peak"), tr("target"), tr("extra memory, MB")],
+        [_step_cells(step, peak) for step in report["steps"]],
+    )  # fmt: skip
+
+
+def _step_cells(step: dict[str, Any], peak: float | None) -> list[Any]:
+    """Return the cells of one training step."""
+    seconds, flops, target = step["seconds"], step["flops"], step["target"]
+    rate = flops / seconds / 1e12 if flops and seconds else None
+    goal = None
+    if target is not None:
+        goal = f"{100 * target:.0f} %" if target < 1 else tr("{n} s", n=f"{target:g}")
+    return [
+        step["name"],
+        step["pairs"],
+        step["failure"] or seconds,
+        step["pairs"] / seconds if seconds else None,
+        rate,
+        None if rate is None or not peak else rate / peak,
+        goal,
+        None if step["extra_bytes"] is None else step["extra_bytes"] / 1e6,
+    ]

@@ -32,7 +32,8 @@ def test_a_step_that_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(gpu_training, "new_model", no_memory)
     step = next(measure_steps(Clock(torch.device("cpu"), rounds=1, warm=0), tiny=True))
-    assert step == Step(step.name, 4, None, failure="CUDA out of memory. Tried to allocate 9 GiB.")
+    failure = "CUDA out of memory. Tried to allocate 9 GiB."
+    assert step == Step(step.name, 4, None, target=0.4, failure=failure)
     assert step.pairs_per_second is None
 
 
