@@ -187,6 +187,9 @@ class LanceEngine(Engine):
         self, side: Side, queries: Queries, keys: Sequence[Keys]
     ) -> list[NDArray[np.float32]]:
         """Score each query against its candidates, read from the cache or else from the table."""
+        if not torch_is_installed():
+            scanned = self.updated_cache(side)
+            return [_scanned(scanned, queries.one(n), own) for n, own in enumerate(keys)]
         import torch
 
         from bagformer_cli.interaction.maxsim import score_texts
@@ -322,6 +325,17 @@ def _recall_exactly(
         note = tr("{one}; {other}", one=note, other=reason)
     keys = [cache.keys[row] for row in positions]
     return RecallResult(keys, list(scores), True, "exact", note, seconds)
+
+
+def _scanned(cache: VectorCache, query: Queries, keys: Keys) -> NDArray[np.float32]:
+    """Score the rows of ``keys`` by an exact scan, which numpy can do; in their order."""
+    positions = cache.positions(keys)
+    order = np.argsort(positions)
+    rising = positions[order]
+    found, at = cache.scan(query, len(keys), rising)
+    scores = np.zeros(len(keys), np.float32)
+    scores[order[np.searchsorted(rising, at[0])]] = found[0]
+    return scores
 
 
 def _recall_by_centroids(

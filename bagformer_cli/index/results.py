@@ -59,8 +59,8 @@ class Hit:
 
     @property
     def shown_score(self) -> float:
-        """The merged score, or without it the mean, which does not grow with the query."""
-        return self.mean if self.slow is None else self.score
+        """The merged or fused score, or without it the mean, which does not grow with the query."""
+        return self.score if self.slow is not None or self.stage == "fused" else self.mean
 
     def to_json(self) -> dict[str, Any]:
         """Return all attributes but the thumbnail."""

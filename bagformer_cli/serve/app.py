@@ -30,6 +30,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from bagformer_cli import __version__
 from bagformer_cli.errors import XmrError
+from bagformer_cli.index.ranking import Fusion
 from bagformer_cli.index.rows import Side
 from bagformer_cli.messages import tr
 from bagformer_cli.serve.answers import page_of
@@ -54,6 +55,7 @@ class Asked:
         where: A filter, in SQL.
         sort: An attribute to sort by, with a ``-`` before it from large to small.
         thumbnails: Whether results have their thumbnails.
+        fusion: Whether a title's words are searched for as well (BM25), and how both are fused.
     """
 
     of: Literal["images", "titles"] = "images"
@@ -62,6 +64,7 @@ class Asked:
     where: Annotated[str | None, Query(max_length=2000)] = None
     sort: Annotated[str | None, Query(max_length=200)] = None
     thumbnails: bool = False
+    fusion: Fusion = "none"
 
     @property
     def side(self) -> Side:
@@ -158,8 +161,9 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
     async def found(query: str | bytes, asked: Asked) -> dict[str, Any]:
         started = time.perf_counter()
         waiting = await run_in_threadpool(
-            service.search, query, asked.side, asked.where, thumbnails=asked.thumbnails
-        )
+            service.search, query, asked.side, asked.where,
+            thumbnails=asked.thumbnails, fusion=asked.fusion,
+        )  # fmt: skip
         results = await asyncio.wait_for(asyncio.wrap_future(waiting), limits.seconds)
         answer = page_of(results.hits, asked.first, asked.k, asked.sort, asked.thumbnails)
         answer["seconds"] = round(time.perf_counter() - started, 4)

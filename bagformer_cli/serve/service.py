@@ -9,6 +9,8 @@ from typing import Any
 
 from bagformer_cli.data.images import decode
 from bagformer_cli.errors import InputError
+from bagformer_cli.index.lexical import check_fusion
+from bagformer_cli.index.ranking import Fusion
 from bagformer_cli.index.results import Results
 from bagformer_cli.index.rows import Side
 from bagformer_cli.index.search import Index, SearchOptions
@@ -58,10 +60,17 @@ class SearchService:
             "attributes": dict(layout.attributes),
             "results": self.limits.results,
             "explains": isinstance(self.index.encoder, ModelEncoder),
+            "fuses": layout.terms and len(self._shards) == 1,
         }
 
     def search(
-        self, query: str | bytes, of: Side, where: str | None, *, thumbnails: bool
+        self,
+        query: str | bytes,
+        of: Side,
+        where: str | None,
+        *,
+        thumbnails: bool,
+        fusion: Fusion = "none",
     ) -> Future[Results]:
         """Start a search for a title or an image.
 
@@ -70,9 +79,11 @@ class SearchService:
             of: Compare it with the products' images or titles.
             where: A filter; None or empty: all products.
             thumbnails: Whether results have their thumbnails, which take most of the time to fetch.
+            fusion: Whether the words of titles are searched for as well (BM25).
 
         Raises:
-            InputError: The query is empty or too long, or is no image.
+            InputError: The query is empty or too long, or is no image; or a fusion is asked for
+                that an image, an index without words or shards do not have.
             TooBusyError: Too many requests are waiting.
         """
         options = SearchOptions(
@@ -80,7 +91,15 @@ class SearchService:
             where=where or None,
             of=of,
             thumbnails=thumbnails,
+            fusion=fusion,
         )
+        check_fusion(self.index.engine, options, images=isinstance(query, bytes))
+        if fusion != "none" and len(self._shards) > 1:
+            raise InputError(
+                tr("Words are ranked within one index, and this catalogue is in shards."),
+                found=f"fusion={fusion}",
+                expected="fusion=none",
+            )
         if isinstance(query, bytes):
             return self.batcher.submit(decode(query), options, image=True)
         self._check(query)

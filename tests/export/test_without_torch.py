@@ -91,6 +91,7 @@ with TestClient(create_app(SearchService(opened, ServiceLimits()))) as client:
     found = [
         client.get("/api/search", params={"q": "红色连衣裙"}),
         client.post("/api/search", content=Path(image).read_bytes()),
+        client.get("/api/search", params={"q": "红色连衣裙", "fusion": "weighted"}),
         client.get("/api/explain", params={"q": "红色连衣裙", "id": "1"}),
     ]
 print(json.dumps([[one.status_code, one.json()] for one in found]))
@@ -104,9 +105,10 @@ def test_a_service_needs_no_torch(index: Path, shop: Path, bagwise: Made, xmr: A
     command = [sys.executable, "-c", code, str(index), str(bagwise[2]), str(photo)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    text, image, explained = json.loads(done.stdout)
+    text, image, fused, explained = json.loads(done.stdout)
     model = ("--index", index, "--trust", "--checkpoint", bagwise[1], "-k", 24, "--json")
-    for answer, query in ((text, ("红色连衣裙",)), (image, ("--image", photo))):
+    words = ("红色连衣裙", "--fusion", "weighted")
+    for answer, query in ((text, words[:1]), (image, ("--image", photo)), (fused, words)):
         assert answer[0] == 200
         wanted = xmr("search", *query, *model).json()["results"][0]["hits"]
         assert [hit["id"] for hit in answer[1]["hits"]] == [hit["id"] for hit in wanted]

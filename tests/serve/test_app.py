@@ -246,3 +246,20 @@ def test_a_service_without_its_packages_names_the_extra(
     assert run.code == 2
     assert "uvicorn" in run.err
     assert "bagformer-cli[serve]" in run.err
+
+
+def test_words_of_titles_are_searched_for_as_well(client: TestClient, shop: Path, xmr: Any) -> None:
+    assert client.get("/api/index").json()["fuses"]
+    for fusion in ("rrf", "weighted"):
+        asked = {"q": "第3款 连衣裙", "k": 5, "fusion": fusion}
+        found = client.get("/api/search", params=asked).json()["hits"]
+        same = xmr(
+            "search", "第3款 连衣裙", "-k", 5, "--fusion", fusion, "--index", shop / "index",
+            "--checkpoint", shop / "runs" / "a" / "best", "--json",
+        ).json()["results"][0]["hits"]  # fmt: skip
+        assert [hit["id"] for hit in found] == [hit["id"] for hit in same]
+        assert {hit["stage"] for hit in found} == {"fused"}
+    assert client.get("/api/search", params={"q": "连衣裙", "fusion": "sum"}).status_code == 400
+    image = client.post("/api/search?fusion=rrf", content=(shop / "photos" / "0.png").read_bytes())
+    assert image.status_code == 400
+    assert "words" in image.json()["error"]

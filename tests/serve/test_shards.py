@@ -106,3 +106,10 @@ def test_indexes_of_other_attributes_are_refused(shop: Path, tmp_path: Path, who
     assert main(["index", "build", str(table), str(tmp_path / "few"), *options]) == 0
     with pytest.raises(InputError, match="different attributes"):
         require_same_layout(whole, [str(tmp_path / "few")])
+
+
+def test_words_are_not_ranked_across_shards(client: TestClient) -> None:
+    assert not client.get("/api/index").json()["fuses"]
+    answer = client.get("/api/search", params={"q": "裙", "fusion": "rrf"})
+    assert answer.status_code == 400
+    assert "shards" in answer.json()["error"]
