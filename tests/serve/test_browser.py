@@ -135,3 +135,16 @@ def test_axe_finds_no_serious_fault(browser: Any, address: str, scheme: str) -> 
     found = axe.run(page).response["violations"]
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
     context.close()
+
+
+def test_a_query_that_is_typed_while_the_page_loads_stays(page: Any) -> None:
+    def late(route: Any) -> None:
+        page.fill("#query", "红色连衣裙")
+        route.continue_()
+
+    page.route("**/api/index", late)
+    page.goto(page.url.partition("?")[0])
+    page.wait_for_selector("#about:not(:empty)")
+    assert page.input_value("#query") == "红色连衣裙"
+    page.press("#query", "Enter")
+    page.wait_for_selector("#grid li")
