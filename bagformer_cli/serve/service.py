@@ -82,8 +82,8 @@ class SearchService:
             fusion: Whether the words of titles are searched for as well (BM25).
 
         Raises:
-            InputError: The query is empty or too long, or is no image; or a fusion is asked for
-                that an image, an index without words or shards do not have.
+            InputError: The query is empty or too long, or is no image; or there is no fusion for
+                an image, an index without words, or shards.
             TooBusyError: Too many requests are waiting.
         """
         options = SearchOptions(
