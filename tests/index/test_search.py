@@ -182,7 +182,7 @@ def test_the_results_are_written_as_a_page(
         (["search", "--image", "nowhere.jpg"], "nowhere.jpg"),
         (["search", "--image", "products.csv"], "not an image"),
         (["search", "红", "--output", "x.png"], "x.html"),
-        (["search", "红", "--output", "x.png", "--index", "nowhere"], "HTML page"),
+        (["search", "红", "--output", "x.png", "--index", "nowhere"], "x.html, x.jsonl, x.trec"),
         (["search", "红", "--of", "titles", "--rerank", "3"], "cross-encoder"),
         (["index", "info", "nowhere"], "no index"),
         (["index", "remove", "index"], "nothing to remove"),
