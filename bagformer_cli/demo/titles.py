@@ -120,11 +120,16 @@ def evaluation_texts(items: Sequence[Item], rng: random.Random) -> list[tuple[st
     """Write a buyer's query for one picture, with the things that it names.
 
     Most queries for pictures with several things name two or three, so that half of all queries of
-    a split do: a query of one thing tests recognition, one of several also which is which.
+    a split do: a query of one thing tests recognition, one of several also which is which. Half of
+    those leave the colour of one thing open, so that colours alone answer few.
     """
     if len(items) > 1 and rng.random() < SEVERAL_ASKED:
         amount = 3 if len(items) > 2 and rng.random() < THREE_ASKED else 2
         asked = named_things(items, amount, rng)
+        if rng.random() < COLOUR_LEFT_OPEN:
+            position = rng.randrange(amount)
+            kind, _, pattern, part = asked[position]
+            asked[position] = (kind, -1, pattern, part)
     else:
         asked = _asked_of_one(rng.choice(list(items)), rng)
     return [(buyer_query(asked, rng), asked)]
@@ -133,6 +138,9 @@ def evaluation_texts(items: Sequence[Item], rng: random.Random) -> list[tuple[st
 SEVERAL_ASKED, THREE_ASKED = 0.87, 0.5
 """In validation and test: the share of pictures of several things of which a query names several,
 and of these, of pictures of three things, the share of queries that name all three."""
+
+COLOUR_LEFT_OPEN = 0.5
+"""In validation and test: the share of queries of several things with one thing uncoloured."""
 
 
 def named_things(items: Sequence[Item], amount: int, rng: random.Random) -> list[Item]:
