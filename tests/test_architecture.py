@@ -34,6 +34,7 @@ LAYERS = [
         "compiled",
         "transfer",
         "wrapping",
+        "ray_cluster",
         "config",
     },
     {"text", "original.text"},

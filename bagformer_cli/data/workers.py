@@ -15,8 +15,8 @@ from multiprocessing import active_children, get_context, parent_process
 from threading import Thread
 from typing import Any, TypeVar
 
-from bagformer_cli.errors import InputError, MissingDependencyError, XmrError
-from bagformer_cli.messages import tr
+from bagformer_cli.errors import XmrError
+from bagformer_cli.ray_cluster import join_cluster
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -100,15 +100,9 @@ def _run_on_ray(
     """Run the jobs as a Ray Data pipeline, one block per job; Ray repeats lost blocks."""
     if not jobs:
         return
-    try:
-        import ray
-    except ImportError:
-        raise MissingDependencyError(
-            tr("Ray is not installed."), hint='pip install "bagformer-cli[ray]"'
-        ) from None
-    started = not ray.is_initialized()
-    if started:
-        _connect(ray, address)
+    started = join_cluster(address)
+    import ray
+
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -142,16 +136,3 @@ class _OneJob:
 class _Failed:
     def __init__(self, error: XmrError) -> None:
         self.error = error
-
-
-def _connect(ray: Any, address: str | None) -> None:
-    """Join a cluster, or start one here."""
-    try:
-        ray.init(address=address, log_to_driver=False, include_dashboard=False if not address
-                 else None, logging_level="error")  # fmt: skip
-    except ConnectionError as error:
-        raise InputError(
-            tr("There is no Ray cluster at this address."),
-            found=address,
-            hint=tr("Start Ray there, or leave out --address to use this machine alone."),
-        ) from error

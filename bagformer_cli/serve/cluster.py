@@ -17,7 +17,6 @@ proxy answers it with status 500.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,6 +31,7 @@ from bagformer_cli.index.engine import Queries
 from bagformer_cli.index.results import Results
 from bagformer_cli.index.search import Index, SearchOptions
 from bagformer_cli.messages import tr
+from bagformer_cli.ray_cluster import join_cluster
 from bagformer_cli.runtime.folder import Runtime
 from bagformer_cli.serve.app import create_app
 from bagformer_cli.serve.service import SearchService
@@ -229,20 +229,7 @@ def start(
     Raises:
         InputError: There is no cluster at the address, or the replicas do not start.
     """
-    if not ray.is_initialized():
-        try:
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                include_dashboard=None if address else False,
-            )
-        except ConnectionError as error:
-            raise InputError(
-                tr("There is no Ray cluster at this address."),
-                found=address,
-                hint=tr("Start Ray there, or leave out --address to use this machine alone."),
-            ) from error
+    join_cluster(address)
     serve.start(proxy_location=proxies, http_options={"host": host, "port": port})
     try:
         serve.run(application(served, replicas), name=APPLICATION, route_prefix="/")
