@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bagformer_cli.bench.gpu_checks import Check, all_checks, relative_error
 from bagformer_cli.bench.gpu_clock import COPIED, SQUARE, Clock, peaks
-from bagformer_cli.bench.gpu_peers import peers
+from bagformer_cli.bench.gpu_peers import failure_of, loss_peers, peers
 from bagformer_cli.bench.gpu_training import Step, measure_steps
 from bagformer_cli.bench.maxsim import Workload
 from bagformer_cli.interaction.device_images import DeviceImages
@@ -203,8 +203,8 @@ class _Bench:
                     operations, target=self._target("scores", titles, count, name), error=error,
                 )  # fmt: skip
                 del a, b
-            for name, peer in peers(texts, images, both=True).items():
-                yield self._row(work, name, "bfloat16", peer, operations)
+            for peer in peers(texts, images):
+                yield self._row(work, peer.name, "bfloat16", peer.run, operations)
 
     def losses(self) -> Iterator[Row]:
         """Measure the contrastive loss, forward and backward."""
@@ -213,11 +213,14 @@ class _Bench:
             operations = 6.0 * len(texts.values) * len(images.values) * texts.dim
             for dtype in (torch.bfloat16, torch.float32):
                 name = _name(dtype)
+                work = f"contrastive loss of {batch:,} pairs, forward and backward"
                 yield self._row(
-                    f"contrastive loss of {batch:,} pairs, forward and backward", "xmr", name,
-                    _loss_step(texts, images, dtype), operations,
+                    work, "xmr", name, _loss_step(texts, images, dtype), operations,
                     target=self._target("loss", batch, name), memory=True,
                 )  # fmt: skip
+                vectors = texts.to(dtype=dtype), images.to(dtype=dtype)
+                for peer in loss_peers(*vectors, _contrastive):
+                    yield self._row(work, peer.name, name, peer.run, operations, memory=True)
 
     def search(self) -> Iterator[Row]:
         """Measure the ten best of all products for one query and for several."""
@@ -247,12 +250,12 @@ class _Bench:
                 )  # fmt: skip
             if stored == "bfloat16":
                 query = self._texts(torch.tensor([0, sizes.query]), seed=3)
-                for name, peer in peers(query, kept, both=False).items():
-                    yield self._row(
-                        f"1 × {sizes.query} bags, {len(kept):,} × {sizes.length} × {sizes.dim}",
-                        name, stored, peer,
-                        float(kept.nbytes), peak="copy",
-                    )  # fmt: skip
+                for peer in peers(query, kept):
+                    if not peer.both:
+                        yield self._row(
+                            f"1 × {sizes.query} bags, {len(kept):,} × {sizes.length} × {sizes.dim}",
+                            peer.name, stored, peer.run, float(kept.nbytes), peak="copy",
+                        )  # fmt: skip
 
     def _row(
         self,
@@ -272,7 +275,7 @@ class _Bench:
             seconds = self.clock.seconds(run)
             extra = self.clock.memory(run) if memory else None
         except Exception as raised:  # peers raise many types
-            failure = f"{type(raised).__name__}: {raised}".splitlines()[0]
+            failure = failure_of(raised)
             return Row(work, name, dtype, None, None, None, target, error, failure=failure)
         rate = amount / seconds
         share = rate / self.peaks[peak or dtype]
@@ -307,16 +310,20 @@ def _loss_step(texts: MultiVectors, images: MultiVectors, dtype: torch.dtype) ->
     """Return a function that computes the contrastive loss and its gradients."""
     bags = texts.values.to(dtype).requires_grad_()
     patches = images.values.to(dtype).requires_grad_()
-    positives = torch.eye(len(texts), dtype=torch.bool, device=bags.device)
 
     def step() -> None:
         bags.grad = patches.grad = None
         titles = MultiVectors(bags, texts.offsets)
         t2i, i2t = maxsim(titles, MultiVectors(patches, images.offsets), dtype=dtype)
-        loss = contrastive_loss(t2i, i2t, positives, 0.07)
-        loss.backward()  # type: ignore[no-untyped-call]
+        _contrastive(t2i, i2t).backward()  # type: ignore[no-untyped-call]
 
     return step
+
+
+def _contrastive(t2i: Tensor, i2t: Tensor) -> Tensor:
+    """Return the loss of pairs: title n belongs to image n."""
+    positives = torch.eye(len(t2i), dtype=torch.bool, device=t2i.device)
+    return contrastive_loss(t2i, i2t, positives, 0.07)
 
 
 def _exact_scores(texts: MultiVectors, images: MultiVectors) -> tuple[Tensor, Tensor]:

@@ -62,6 +62,47 @@ class Clock:
         return torch.cuda.max_memory_allocated(self.device) - before
 
 
+class GpuClock:
+    """Measure single runs on a GPU; the counterpart of ``cpu_clock.CpuClock``.
+
+    Args:
+        device: The device.
+        square: Side of the matrices whose product is the peak.
+    """
+
+    def __init__(self, device: torch.device, square: int = SQUARE) -> None:
+        self.square = square
+        self._clock, self._warm = Clock(device, 1, 0), Clock(device, 3, 1)
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Return the time of one run of ``work`` in seconds, until the device is done."""
+        return self._clock.seconds(work)
+
+    def memory(self, work: Callable[[], object]) -> int | None:
+        """Return by how many bytes ``work`` raises the device's memory; runs it twice."""
+        return self._clock.memory(work)
+
+    def peak(self, dtype: torch.dtype) -> float:
+        """Return the 10⁹ operations per second of a large matrix product."""
+        return matrix_peak(self._warm, dtype, self.square) / 1e9
+
+
+def matrix_peak(clock: Clock, dtype: torch.dtype, square: int = SQUARE) -> float:
+    """Return the operations per second of a product of two square matrices; float32 by TF32."""
+    device = clock.device
+    if dtype == torch.int8:
+        a = torch.randint(-127, 128, (square, square), device=device, dtype=torch.int8)
+        return 2.0 * square**3 / clock.seconds(lambda: torch._int_mm(a, a.T))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # float32 products by TF32
+    try:
+        a = torch.randn(square, square, device=device).to(dtype)
+        out = torch.empty_like(a)
+        return 2.0 * square**3 / clock.seconds(lambda: torch.mm(a, a, out=out))
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def peaks(clock: Clock, *, square: int = SQUARE, copied: int = COPIED) -> dict[str, float]:
     """Measure the peaks: operations per second by type, and ``copy`` in bytes per second.
 
@@ -70,22 +111,11 @@ def peaks(clock: Clock, *, square: int = SQUARE, copied: int = COPIED) -> dict[s
         square: Side of the matrices.
         copied: Bytes of the copy.
     """
-    device = clock.device
-    found = {}
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")  # float32 products by TF32
-    try:
-        for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
-            a = torch.randn(square, square, device=device).to(dtype)
-            out = torch.empty_like(a)
-            seconds = clock.seconds(lambda a=a, out=out: torch.mm(a, a, out=out))  # type: ignore[misc]
-            found[name] = 2.0 * square**3 / seconds
-    finally:
-        torch.set_float32_matmul_precision(before)
-    a = torch.randint(-127, 128, (square, square), device=device, dtype=torch.int8)
-    seconds = clock.seconds(lambda: torch._int_mm(a, a.T))
-    found["int8"] = 2.0 * square**3 / seconds
-    source = torch.zeros(copied, dtype=torch.uint8, device=device)
+    found = {
+        str(dtype).removeprefix("torch."): matrix_peak(clock, dtype, square)
+        for dtype in (torch.bfloat16, torch.float32, torch.int8)
+    }
+    source = torch.zeros(copied, dtype=torch.uint8, device=clock.device)
     target = torch.empty_like(source)
     found["copy"] = 2.0 * copied / clock.seconds(lambda: target.copy_(source))
     return found

@@ -1,58 +1,119 @@
 """Other implementations of MaxSim on a GPU: plain torch, and two libraries if installed.
 
-``late-interaction-kernels`` and ``flash-maxsim`` (Apache-2.0) are Triton kernels for one direction;
-titles are padded to 25 bags for them.
+``late-interaction-kernels`` and ``flash-maxsim`` (Apache-2.0) are Triton kernels for one direction.
+They read titles padded to at least 25 bags::
 
-Shapes: Q titles of G bags in total, N images × P patches, D dimensions.
+    title of 2 bags       b1  b2  0   0  …        mask  1  1  0  0  …
+    title of 4 bags       b1  b2  b3  b4 …        mask  1  1  1  1  …
+
+Shapes: Q titles of G bags in total, at most L of one title, N images × P patches, D dimensions.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from bagformer_cli.bench.plain_maxsim import pad
 from bagformer_cli.interaction.kernels import reference
+from bagformer_cli.messages import tr
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 PADDED = 25
 PRODUCT_BYTES = 2 << 30  # of the products that are in memory at once
 
-Peer = Callable[[], object]
+
+class Peer(NamedTuple):
+    """Another implementation of a measured work.
+
+    Attributes:
+        name: Name in the tables.
+        run: Does the work once; raises ``NotInstalledError`` if its package is missing.
+        both: True if it computes both directions; False: titles to images only.
+    """
+
+    name: str
+    run: Callable[[], object]
+    both: bool = False
 
 
-def peers(texts: MultiVectors, images: MultiVectors, *, both: bool) -> dict[str, Peer]:
-    """Return the peers that can run here, by name.
+class NotInstalledError(Exception):
+    """The package of a peer is not installed."""
+
+
+def peers(texts: MultiVectors, images: MultiVectors) -> list[Peer]:
+    """Return the peers that score titles against images.
 
     Args:
-        texts: Q titles, bfloat16.
-        images: N images of equal length, bfloat16.
-        both: Whether the libraries are also called for the other direction.
+        texts: Q titles, float32 or bfloat16.
+        images: N images of equal length, of the same type and on the same device.
     """
-    found: dict[str, Peer] = {"packed mm + amax, one direction": lambda: packed_t2i(texts, images)}
-    titles, real = padded(texts, max(PADDED, int(texts.lengths.max())))
+    titles, real = padded(texts)
+    lengths = texts.lengths.to(titles.device, torch.int32)
     dense = images.values.view(len(images), -1, images.dim)
-    if find_spec("late_interaction_kernels"):
-        score = importlib.import_module("late_interaction_kernels").maxsim
 
-        def late_interaction_kernels() -> Any:
-            one = score(titles, dense, q_mask=real)
-            return (one, score(dense, titles, d_mask=real)) if both else one
+    def one_way(library: Any) -> object:
+        return library.maxsim(titles, dense, q_mask=real)
 
-        found["late-interaction-kernels" + (", two calls" if both else "")] = (
-            late_interaction_kernels
-        )
-    if find_spec("flash_maxsim"):
-        batched = importlib.import_module("flash_maxsim").flash_maxsim_batched
-        lengths = texts.lengths.to(texts.device, torch.int32)
-        found["flash-maxsim, one direction"] = lambda: batched(
-            titles, dense, shared_docs=True, query_lengths=lengths
-        )
-    return found
+    def two_ways(library: Any) -> object:
+        return one_way(library), library.maxsim(dense, titles, d_mask=real)
+
+    def flash(library: Any) -> object:
+        return library.flash_maxsim_batched(titles, dense, query_lengths=lengths)
+
+    return [
+        Peer("packed mm + amax, one direction", partial(packed_t2i, texts, images)),
+        _of("late_interaction_kernels", "one direction", one_way),
+        _of("late_interaction_kernels", "two calls", two_ways, both=True),
+        _of("flash_maxsim", "one direction", flash),
+    ]
+
+
+def loss_peers(
+    texts: MultiVectors, images: MultiVectors, loss: Callable[[Tensor, Tensor], Tensor]
+) -> list[Peer]:
+    """Return the peers that score both directions and compute gradients of all vectors.
+
+    Args:
+        texts: Q titles, float32 or bfloat16.
+        images: N images of equal length, of the same type and on the same device.
+        loss: Makes a number of the scores [Q, N] and [N, Q].
+    """
+    titles, real = padded(texts)
+    titles.requires_grad_()
+    dense = images.values.view(len(images), -1, images.dim).clone().requires_grad_()
+
+    def step(library: Any) -> None:
+        titles.grad = dense.grad = None
+        t2i = library.maxsim(titles, dense, q_mask=real)
+        i2t = library.maxsim(dense, titles, d_mask=real)
+        loss(t2i, i2t).backward()  # type: ignore[no-untyped-call]
+
+    return [_of("late_interaction_kernels", "two calls", step, both=True)]
+
+
+def _of(module: str, way: str, work: Callable[[Any], object], *, both: bool = False) -> Peer:
+    """Return a peer that calls ``work`` with a module, which is imported when the peer runs."""
+
+    def run() -> object:
+        if not find_spec(module):
+            raise NotInstalledError
+        return work(importlib.import_module(module))
+
+    return Peer(f"{module.replace('_', '-')}, {way}", run, both)
+
+
+def failure_of(error: Exception) -> str:
+    """Return in one line why a measurement failed."""
+    if isinstance(error, NotInstalledError):
+        return tr("not installed")
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def packed_t2i(texts: MultiVectors, images: MultiVectors) -> Tensor:
@@ -70,9 +131,8 @@ def packed_t2i(texts: MultiVectors, images: MultiVectors) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def padded(texts: MultiVectors, length: int) -> tuple[Tensor, Tensor]:
-    """Return titles [Q, length, D], filled with zeros, and which bags are real [Q, length]."""
+def padded(texts: MultiVectors) -> tuple[Tensor, Tensor]:
+    """Return titles [Q, L, D], filled with zeros, and which bags are real [Q, L]; L is ≥ 25."""
+    length = max(PADDED, int(texts.lengths.max()))
     real = torch.arange(length) < texts.lengths[:, None]
-    out = texts.values.new_zeros(len(texts), length, texts.dim)
-    out[real.to(texts.device)] = texts.values
-    return out, real.to(texts.device)
+    return pad(texts, length), real.to(texts.device)

@@ -1,14 +1,14 @@
 """Measure MaxSim against reference implementations, in turns in one process.
 
+On a GPU the libraries of :mod:`bagformer_cli.bench.gpu_peers` take part too.
+
 Shapes: Q titles of at most L bags (G in total), N images × P patches, D dimensions.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bagformer_cli.bench import plain_maxsim as plain
+from bagformer_cli.bench.cpu_clock import CpuClock
+from bagformer_cli.bench.gpu_clock import GpuClock
+from bagformer_cli.bench.gpu_peers import failure_of, loss_peers, peers
 from bagformer_cli.interaction.maxsim import DTYPES, maxsim, score_texts
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -26,8 +29,7 @@ from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 Scores = tuple[Tensor, Tensor]
 
-# Matrix products whose fastest is the peak: a tile as MaxSim computes it, and squares.
-PEAK_SHAPES = ((2048, 640, 256), (1024, 1024, 1024), (2048, 2048, 1024))
+ONE_WAY, BOTH_WAYS, LOSS = "titles to images", "both directions", "loss, forward and backward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +38,30 @@ class Row:
 
     Attributes:
         name: Implementation.
-        group: ``"titles to images"``, ``"both directions"`` or ``"loss, forward and backward"``.
+        group: ``"titles to images"``, ``"both directions"`` or ``"loss, forward and backward"``;
+            on a GPU followed by ``", GPU"``.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"int8"``.
-        seconds: Median wall time; with one thread processor time, which other work disturbs less.
+        seconds: Median wall time; with one CPU thread processor time, which other work disturbs
+            less. None, like all figures, if it could not be measured.
         pairs_per_second: Pairs of a title and an image; both directions of a pair count once.
         gflops: Useful 10⁹ operations per second: 2·G·N·P·D (a loss: three times that) divided by
             ``seconds``. Padding does not count.
         speedup: Speed relative to the group's original loop.
         peak_share: ``gflops`` divided by the matrix peak of the type, about 0 to 1.
         extra_bytes: Highest memory during a run minus memory before it; None where unknown.
+        failure: Why it could not be measured.
     """
 
     name: str
     group: str
     dtype: str
-    seconds: float
-    pairs_per_second: float
-    gflops: float
-    speedup: float
-    peak_share: float
-    extra_bytes: int | None
+    seconds: float | None = None
+    pairs_per_second: float | None = None
+    gflops: float | None = None
+    speedup: float | None = None
+    peak_share: float | None = None
+    extra_bytes: int | None = None
+    failure: str = ""
 
 
 @dataclass(slots=True)
@@ -67,8 +73,20 @@ class _Run:
     dtype: torch.dtype
     work: Callable[[], object]
     original: bool = False  # the group is compared with this one
+    peer: bool = False  # another project's code, which may fail
     seconds: list[float] = field(default_factory=list)
     extra_bytes: int | None = None
+    failure: str = ""
+
+    def warm_up(self, clock: CpuClock | GpuClock) -> None:
+        """Run for the first time and measure the memory: fills pools, caches, compiled loops."""
+        try:
+            self.work()
+            self.extra_bytes = clock.memory(self.work)
+        except Exception as error:
+            if not self.peer and not isinstance(error, torch.OutOfMemoryError):
+                raise
+            self.failure = failure_of(error)
 
 
 @dataclass(frozen=True)
@@ -99,6 +117,12 @@ class Workload:
             MultiVectors(bags, offsets), MultiVectors.from_dense(F.normalize(vectors, dim=-1))
         )
 
+    def to(self, device: torch.device | None) -> Workload:
+        """Copy the vectors to a device; None: keep them where they are."""
+        if device is None:
+            return self
+        return Workload(self.texts.to(device), self.images.to(device))
+
     @property
     def operations(self) -> float:
         """Number of multiplications and additions of all dot products."""
@@ -123,68 +147,104 @@ class Sizes(NamedTuple):
     batch: int = 64
 
 
+GPU_SIZES = Sizes(images=4096, batch=256)
+"""Enough work for a GPU; the sizes of two lines of ``xmr bench gpu``."""
+
+
+def run_here(progress: Progress = SILENT) -> list[Row]:
+    """Time all implementations on the CPU, then on the GPU if there is one."""
+    rows = run(progress=progress)
+    if torch.cuda.is_available():
+        rows += run(device=torch.device("cuda"), progress=progress)
+    return rows
+
+
 def run(
-    sizes: Sizes | None = None, *, rounds: int = 5, seed: int = 0, progress: Progress = SILENT
+    sizes: Sizes | None = None,
+    *,
+    rounds: int = 5,
+    seed: int = 0,
+    device: torch.device | None = None,
+    progress: Progress = SILENT,
 ) -> list[Row]:
     """Time all implementations: one direction, both directions, and the training loss.
 
     Args:
-        sizes: Numbers of titles, images and vectors; None: the defaults.
+        sizes: Numbers of titles, images and vectors; None: the defaults of the device.
         rounds: Runs of each implementation. They take turns, so that other work on the machine
             slows all of them.
         seed: Random seed of the vectors.
+        device: A GPU, on which other libraries are measured too; None: the CPU.
         progress: Receives the progress of the runs.
 
     Returns:
         Rows in the order of the groups; the original loop is the first of each.
     """
-    sizes = sizes or Sizes()
-    load = Workload.make(sizes.titles, sizes.images, sizes.patches, sizes.dim, seed)
+    sizes = sizes or (Sizes() if device is None else GPU_SIZES)
+    load = Workload.make(sizes.titles, sizes.images, sizes.patches, sizes.dim, seed).to(device)
     runs = _scoring(load)
-    groups = ("titles to images", "both directions")
-    work = dict.fromkeys(groups, (load.operations, sizes.titles * sizes.images))
+    work = dict.fromkeys((ONE_WAY, BOTH_WAYS), (load.operations, sizes.titles * sizes.images))
     if sizes.batch:
-        loss = Workload.make(sizes.batch, sizes.batch, sizes.patches, sizes.dim, seed)
+        loss = Workload.make(sizes.batch, sizes.batch, sizes.patches, sizes.dim, seed).to(device)
         runs += _losses(loss)
-        work["loss, forward and backward"] = (3 * loss.operations, sizes.batch**2)
+        work[LOSS] = (3 * loss.operations, sizes.batch**2)
+    if device is not None:
+        runs += _peers(load) + (_loss_peers(loss) if sizes.batch else [])
+        runs.sort(key=lambda each: list(work).index(each.group))
+    peaks = _measure(runs, rounds, CpuClock() if device is None else GpuClock(device), progress)
+    return _rows(runs, work, peaks, "" if device is None else ", GPU")
+
+
+def _measure(
+    runs: Sequence[_Run], rounds: int, clock: CpuClock | GpuClock, progress: Progress
+) -> dict[torch.dtype, float]:
+    """Fill in the times of all runs, in turns; return the matrix peak of each type."""
     with progress.task(tr("Timing"), total=len(runs) * (rounds + 1)) as task:
-        for each in runs:  # warms pools, compiled loops and caches, and measures the memory
-            each.extra_bytes = extra_bytes(each.work)
+        for each in runs:
+            each.warm_up(clock)
             task.advance()
         peaks: dict[torch.dtype, list[float]] = {each.dtype: [] for each in runs}
         for _ in range(rounds):
             for dtype, measured in peaks.items():
-                measured.append(matrix_peak(dtype))
+                measured.append(clock.peak(dtype))
             for each in runs:
-                time.sleep(0.02)  # torch's threads spin for a while after the run before
-                start = clock()
-                each.work()
-                each.seconds.append(clock() - start)
+                if not each.failure:
+                    each.seconds.append(clock.seconds(each.work))
                 task.advance()
-    return _rows(runs, work, peaks)
+    return {dtype: statistics.median(measured) for dtype, measured in peaks.items()}
 
 
 def _rows(
     runs: Sequence[_Run],
     work: dict[str, tuple[float, int]],
-    peaks: dict[torch.dtype, list[float]],
+    peaks: dict[torch.dtype, float],
+    place: str,
 ) -> list[Row]:
-    original = {each.group: statistics.median(each.seconds) for each in runs if each.original}
+    """Return the rows; ``place`` follows the names of groups."""
+    original = {
+        each.group: statistics.median(each.seconds)
+        for each in runs
+        if each.original and not each.failure
+    }
     rows = []
     for each in runs:
+        group, dtype = each.group + place, str(each.dtype).removeprefix("torch.")
+        if each.failure:
+            rows.append(Row(each.name, group, dtype, failure=each.failure))
+            continue
         seconds = statistics.median(each.seconds)
         operations, pairs = work[each.group]
         gflops = operations / seconds / 1e9
         rows.append(
             Row(
                 name=each.name,
-                group=each.group,
-                dtype=str(each.dtype).removeprefix("torch."),
+                group=group,
+                dtype=dtype,
                 seconds=seconds,
                 pairs_per_second=pairs / seconds,
                 gflops=gflops,
-                speedup=original[each.group] / seconds,
-                peak_share=gflops / statistics.median(peaks[each.dtype]),
+                speedup=original[each.group] / seconds if each.group in original else None,
+                peak_share=gflops / peaks[each.dtype],
                 extra_bytes=each.extra_bytes,
             )
         )
@@ -196,7 +256,7 @@ def _scoring(load: Workload) -> list[_Run]:
     dense = images.values.view(len(images), -1, images.dim)
     padded = plain.pad(texts, 25)
     ragged = texts.to_list()
-    t2i, both, fp32 = "titles to images", "both directions", torch.float32
+    t2i, both, fp32 = ONE_WAY, BOTH_WAYS, torch.float32
 
     def original_both() -> Scores:
         return plain.original_t2i(padded, dense), plain.original_i2t(padded, dense)
@@ -231,7 +291,7 @@ def _scoring(load: Workload) -> list[_Run]:
 def _losses(load: Workload) -> list[_Run]:
     texts, images = load.texts, load.images
     length = int(texts.lengths.max())
-    group, fp32 = "loss, forward and backward", torch.float32
+    group, fp32 = LOSS, torch.float32
 
     def dense(score: Callable[[Tensor, Tensor], Scores]) -> None:
         bags = plain.pad(texts, max(length, 25)).requires_grad_()
@@ -254,53 +314,19 @@ def _losses(load: Workload) -> list[_Run]:
     ]
 
 
-def clock() -> float:
-    """Return a time in seconds: processor time with one thread, else wall time."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+def _peers(load: Workload) -> list[_Run]:
+    """Return the peers that score; they compute in bfloat16."""
+    bf16 = torch.bfloat16
+    texts, images = load.texts.to(dtype=bf16), load.images.to(dtype=bf16)
+    return [
+        _Run(peer.name, BOTH_WAYS if peer.both else ONE_WAY, bf16, peer.run, peer=True)
+        for peer in peers(texts, images)
+    ]
 
 
-def matrix_peak(dtype: torch.dtype, runs: int = 3) -> float:
-    """Return the 10⁹ operations per second of the fastest matrix product of :data:`PEAK_SHAPES`."""
-    best = 0.0
-    for rows, columns, inner in PEAK_SHAPES:
-        if dtype == torch.int8:
-            a = torch.randint(-127, 128, (rows, inner), dtype=torch.int8)
-            b = torch.randint(-127, 128, (inner, columns), dtype=torch.int8)
-            multiply = torch._int_mm
-        else:
-            a, b = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
-            multiply = torch.mm
-        multiply(a, b)
-        for _ in range(runs):
-            start = clock()
-            multiply(a, b)
-            seconds = clock() - start
-            best = max(best, 2.0 * rows * columns * inner / seconds / 1e9)
-    return best
-
-
-def extra_bytes(work: Callable[[], object]) -> int | None:
-    """Return by how much ``work`` raises this process's resident memory at most (Linux only)."""
-    work()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    except (OSError, AttributeError):
-        return None
-    before = status_bytes("VmRSS")
-    work()
-    peak = status_bytes("VmHWM")
-    return None if before is None or peak is None else max(0, peak - before)
-
-
-def status_bytes(name: str) -> int | None:
-    """Read a number of ``/proc/self/status`` in bytes; None where the file does not exist."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith(name + ":")]
-    return int(found[0]) * 1024 if found else None
+def _loss_peers(load: Workload) -> list[_Run]:
+    found = loss_peers(load.texts, load.images, plain.symmetric_loss)
+    return [_Run(peer.name, LOSS, torch.float32, peer.run, peer=True) for peer in found]
 
 
 def machine() -> dict[str, str]:
@@ -318,9 +344,14 @@ def machine() -> dict[str, str]:
     for dtype in DTYPES:
         ways = [tr("AVX-512 registers")] if supported(dtype) else []
         products[str(dtype).removeprefix("torch.")] = "; ".join([*ways, product_for(dtype).name])
-    return {
-        "processor": name,
-        "threads": str(torch.get_num_threads()),
-        "torch": torch.__version__,
-        "load": load,
-    } | products
+    card = {"GPU": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return (
+        {
+            "processor": name,
+            "threads": str(torch.get_num_threads()),
+            "torch": torch.__version__,
+            "load": load,
+        }
+        | products
+        | card
+    )

@@ -64,5 +64,5 @@ def packed(texts: MultiVectors, images: MultiVectors) -> tuple[Tensor, Tensor]:
 
 def symmetric_loss(t2i: Tensor, i2t: Tensor) -> Tensor:
     """Compute the cross-entropy of both score matrices; the positives are on the diagonal."""
-    target = torch.arange(len(t2i))
+    target = torch.arange(len(t2i), device=t2i.device)
     return (F.cross_entropy(t2i, target) + F.cross_entropy(i2t, target)) / 2

@@ -125,7 +125,7 @@ def bench(
             from bagformer_cli.bench import maxsim
 
             report["machine"] = maxsim.machine()
-            report["maxsim"] = [asdict(row) for row in maxsim.run(progress=progress)]
+            report["maxsim"] = [asdict(row) for row in maxsim.run_here(progress)]
         if "search" in parts:
             from bagformer_cli.bench import exact_search
             from bagformer_cli.files import cache_folder
@@ -246,6 +246,7 @@ def _show(report: dict[str, Any]) -> None:
         for row in report["maxsim"]:
             if row["extra_bytes"] is not None:
                 row["extra_bytes"] /= 1e6
+            row["pairs_per_second"] = row["failure"] or row["pairs_per_second"]
         _show_rows(report["maxsim"], columns)
     if "search" in report:
         columns = ["name", "seconds", "cpu_seconds", "times_reading", "gigabytes", "gflops"]

@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bagformer_cli.bench import plain_maxsim as plain
-from bagformer_cli.bench.maxsim import Workload, matrix_peak, status_bytes
+from bagformer_cli.bench.cpu_clock import matrix_peak, status_bytes
+from bagformer_cli.bench.maxsim import Workload
 from bagformer_cli.files import atomic_file
 from bagformer_cli.interaction.maxsim import maxsim_blocks
 from bagformer_cli.vectors.multi_vectors import MultiVectors

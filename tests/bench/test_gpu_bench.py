@@ -49,7 +49,7 @@ def test_all_of_it_runs_in_the_interpreter_without_lancedb_and_network() -> None
     assert {row["dtype"] for row in report["rows"]} == {
         "bfloat16", "int8", "float32", "residual codes",
     }  # fmt: skip
-    assert not [row["failure"] for row in report["rows"] if row["failure"]]
+    assert {row["failure"] for row in report["rows"]} <= {"", "not installed"}
     assert [step["pairs"] for step in report["steps"]] == [4, 4, 4, 4, 6]
     assert all(step["seconds"] for step in report["steps"])
 
@@ -64,7 +64,7 @@ def test_the_plain_peer_computes_the_same_scores() -> None:
     load = Workload.make(titles=5, images=6, patches=7, dim=8)
     found = gpu_peers.packed_t2i(load.texts, load.images)
     torch.testing.assert_close(found, score_texts(load.texts, load.images))
-    titles, real = gpu_peers.padded(load.texts, 25)
+    titles, real = gpu_peers.padded(load.texts)
     assert torch.equal(titles[real], load.texts.values)
     assert real.sum(1).tolist() == load.texts.lengths.tolist()
 

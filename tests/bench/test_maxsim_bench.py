@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bagformer_cli.bench import cpu_clock
 from bagformer_cli.bench import maxsim as bench
 from bagformer_cli.bench import plain_maxsim as plain
 from bagformer_cli.interaction import maxsim
@@ -15,7 +16,7 @@ SIZES = bench.Sizes(titles=4, images=6, patches=5, dim=8, batch=4)
 
 @pytest.fixture(autouse=True)
 def _small_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "PEAK_SHAPES", ((64, 64, 64),))
+    monkeypatch.setattr(cpu_clock, "PEAK_SHAPES", ((64, 64, 64),))
 
 
 def test_references_and_ours_agree_where_padding_is_never_the_maximum() -> None:

@@ -18,7 +18,7 @@ SIZES = Sizes(titles=5, images=40, patches=3, dim=8)
 
 @pytest.fixture(autouse=True)
 def _small_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bagformer_cli.bench.maxsim.PEAK_SHAPES", ((64, 64, 64),))
+    monkeypatch.setattr("bagformer_cli.bench.cpu_clock.PEAK_SHAPES", ((64, 64, 64),))
 
 
 def test_a_pass_keeps_the_best_scores_of_the_whole_matrix(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bagformer_cli.bench.maxsim import extra_bytes
+from bagformer_cli.bench.cpu_clock import extra_bytes
 from bagformer_cli.interaction import MultiVectors, maxsim
 from bagformer_cli.interaction.kernels import reference
 from bagformer_cli.interaction.kernels.avx512 import scores as avx512

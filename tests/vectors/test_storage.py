@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bagformer_cli.bench.maxsim import status_bytes
+from bagformer_cli.bench.cpu_clock import status_bytes
 from bagformer_cli.errors import InputError
 from bagformer_cli.interaction import MultiVectors
 from bagformer_cli.interaction.topk import topk
