@@ -111,6 +111,9 @@ def _explain_stages(report: dict[str, Any]) -> None:
             "order of slow + beta × fast, which is the order of a search with --rerank."
         )
     )
+    for stage, both in report.get("gains", {}).items():
+        if stage.startswith("merged"):
+            _show_gain(stage, both)
     last = stages[-1].removeprefix("rerank")  # "@100" where several K were measured
     recall = _mean_recall(report, "recall") or 0.0
     if (_mean_recall(report, f"rerank{last}") or 0.0) >= recall:
@@ -123,6 +126,22 @@ def _explain_stages(report: dict[str, Any]) -> None:
     )
     if (_mean_recall(report, f"merged{last}") or 0.0) < recall:
         console.say(tr("So is merged: choose beta with --tune-beta, or do not rerank."))
+
+
+def _show_gain(stage: str, both: dict[str, dict[str, float]]) -> None:
+    """Print a stage's mean recall minus that of the recall stage, with intervals."""
+    arrows = {"text_to_image": tr("text → image"), "image_to_text": tr("image → text")}
+    gains = [
+        f"{arrows[direction]} {gain['mean']:+.1f} ({gain['lower']:+.1f} … {gain['upper']:+.1f})"
+        for direction, gain in both.items()
+    ]
+    console.say(
+        tr(
+            "{stage} − recall, points of mean recall with 95 % intervals over queries: {gains}",
+            stage=stage,
+            gains=", ".join(gains).replace("-", "−"),
+        )
+    )
 
 
 def _show_submission(report: dict[str, Any]) -> None:

@@ -178,6 +178,7 @@ def _report(
         reports = {name: one.to_json() for name, one in found.items()}
         report["stages"] = _mean_stages([one["stages"] for one in reports.values()])
         report["subsets"] = reports
+        report.pop("gains", None)  # those of the first subset
         return report
     if request.products is not None:  # first.best holds products, not images
         return report

@@ -25,9 +25,11 @@ from torch import Tensor
 from bagformer_cli.config import EvaluationConfig
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.evaluation.calibration import retrieved_pairs
+from bagformer_cli.evaluation.compare import paired_bootstrap
 from bagformer_cli.evaluation.encoded_split import EncodedSplit, ranks_by_means
 from bagformer_cli.evaluation.merge import Reranked, choose_beta
 from bagformer_cli.evaluation.metrics import (
+    NO_POSITIVE,
     Candidates,
     Positives,
     best_ranks,
@@ -47,6 +49,9 @@ from bagformer_cli.evaluation.subsets import Subset
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
 from bagformer_cli.progress import SILENT, Progress
+
+DRAWS = 2000
+"""Bootstrap samples of queries, for the intervals of gains."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +237,9 @@ def _add_stages(
             found.stages.setdefault(f"{stage}{suffix}", {})[direction] = recall(ranks)
             name = name_of(f"{stage}{suffix}", direction)
             found.ranks[name] = ranks
+            if (ranks != NO_POSITIVE).any():
+                gain = paired_bootstrap([ranks], [found.ranks[direction]], draws=DRAWS)
+                found.gains.setdefault(f"{stage}{suffix}", {})[direction] = gain
             found.orders[name] = order_metrics(
                 candidate_ranks(orders[stage], part.positives), part.positives
             )

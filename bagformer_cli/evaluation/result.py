@@ -5,13 +5,14 @@ Shapes: Q queries, N images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bagformer_cli.evaluation.calibration import Pairs
+from bagformer_cli.evaluation.compare import Difference
 from bagformer_cli.evaluation.metrics import Positives, Recall
 from bagformer_cli.evaluation.order_metrics import OrderMetrics
 
@@ -54,7 +55,9 @@ class Evaluation:
             follow in the order of the recall stage. 0: all are in the order of the recall stage.
         ranks: Rank of each query's best answer: by direction for the recall stage, by
             ``merged/text_to_image`` and so on for the others.
-        orders: nDCG, MRR and MAP, by the same names.
+        gains: Stage (``rerank``, ``merged``) to direction to its mean recall minus that of the
+            recall stage.
+        orders: nDCG, MRR and MAP, by the same names as ``ranks``.
         directions: Fast scores and answers of both directions, if the options keep them.
         pairs: Retrieved pairs of both directions, if the options keep them.
         title_vectors: [Q] number of vectors of each query.
@@ -69,6 +72,7 @@ class Evaluation:
     beta: float | None = None
     reranked: int = 0
     ranks: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
+    gains: dict[str, dict[str, Difference]] = field(default_factory=dict, repr=False)
     orders: dict[str, OrderMetrics] = field(default_factory=dict, repr=False)
     directions: dict[str, Direction] = field(default_factory=dict, repr=False)
     pairs: dict[str, Pairs] = field(default_factory=dict, repr=False)
@@ -95,4 +99,11 @@ class Evaluation:
             },
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             **({} if self.beta is None else {"beta": self.beta}),
+            **({"gains": self._gains()} if self.gains else {}),
+        }
+
+    def _gains(self) -> dict[str, dict[str, dict[str, float]]]:
+        return {
+            stage: {direction: asdict(gain) for direction, gain in both.items()}
+            for stage, both in self.gains.items()
         }

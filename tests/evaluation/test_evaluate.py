@@ -79,6 +79,12 @@ def test_every_stage_equals_the_obvious_way(pool: tuple[RetrievalModel, Split]) 
     expected = {"recall": t2i, "rerank": slow, "merged": slow + 0.5 * t2i}
     for stage, scores in expected.items():
         assert stages[stage]["text_to_image"].at[1] == pytest.approx(recall_at_1(scores, split))
+    for stage, both in found.gains.items():
+        for direction, gain in both.items():
+            points = stages[stage][direction].mean - stages["recall"][direction].mean
+            assert gain.mean == pytest.approx(100 * points)
+            assert gain.lower <= gain.mean <= gain.upper
+    assert list(found.gains) == ["rerank", "merged"]
     best = found.best
     assert best.tolist() == np.argsort(-expected["merged"], axis=1, kind="stable").tolist()
     assert (found.n_queries, found.n_items) == (5, 6)
