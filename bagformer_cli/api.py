@@ -19,10 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from bagformer_cli.calibration import Calibration, usable_calibration
+from bagformer_cli.config.scoring import EACH, Scoring
 from bagformer_cli.data.batches import TextBatch, pixels_of
 from bagformer_cli.data.images import decode
 from bagformer_cli.inputs import Images, image_list, one_title, require_vectors, title_list
-from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.machine import choose_device
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_model
@@ -30,6 +30,7 @@ from bagformer_cli.models.encode import encode_images, encode_texts
 from bagformer_cli.models.fingerprint import fingerprint
 from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.models.score_explanation import ScoreExplanation, explain_score
+from bagformer_cli.models.scorers import pooled_maxsim
 from bagformer_cli.progress import LOGGED, Progress
 from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.segmenter import Bag
@@ -40,7 +41,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Scores:
-    """Late-interaction scores in both directions.
+    """Late-interaction scores in both directions, as the model ranks by them.
 
     Attributes:
         t2i: [titles, images]: sum over a title's vectors of the best dot product in the image. It
@@ -48,25 +49,34 @@ class Scores:
         i2t: [images, titles]: sum over an image's vectors of the best dot product in the title.
         title_vectors: [titles], number of vectors of each title.
         image_vectors: [images], number of vectors of each image.
+        scoring: How the model scores. With another ``pooling`` than ``each``, both directions have
+            one score, and ``t2i`` and ``i2t`` are what it says (``config/scoring.py``).
     """
 
     t2i: Tensor
     i2t: Tensor
     title_vectors: Tensor
     image_vectors: Tensor
+    scoring: Scoring = EACH
 
     @property
     def t2i_mean(self) -> Tensor:
-        """[titles, images]: mean best cosine of a title's vectors, from -1 to 1.
+        """[titles, images]: mean best cosine of the vectors that ``t2i`` adds, from -1 to 1.
 
         Unlike the sum ``t2i``, it can be compared between titles of different lengths.
         """
-        return self.t2i / self.title_vectors.clamp(min=1)[:, None]
+        titles, images = self.title_vectors.clamp(min=1), self.image_vectors.clamp(min=1)
+        rule = self.scoring.rule(False, True)
+        means: Tensor = rule.mean_scores(self.t2i, titles[:, None], images[None])
+        return means
 
     @property
     def i2t_mean(self) -> Tensor:
-        """[images, titles]: mean best cosine of an image's vectors, from -1 to 1."""
-        return self.i2t / self.image_vectors.clamp(min=1)[:, None]
+        """[images, titles]: mean best cosine of the vectors that ``i2t`` adds, from -1 to 1."""
+        titles, images = self.title_vectors.clamp(min=1), self.image_vectors.clamp(min=1)
+        rule = self.scoring.rule(True, False)
+        means: Tensor = rule.mean_scores(self.i2t, images[:, None], titles[None])
+        return means
 
 
 class Retriever:
@@ -85,6 +95,11 @@ class Retriever:
     def titles(self) -> TitleEncoder:
         """Turns titles into tokens and bags."""
         return self.model.titles
+
+    @property
+    def scoring(self) -> Scoring:
+        """The sum by which the model scores a title and an image."""
+        return Scoring.of(self.model.config)
 
     def encode_images(self, images: Images | Iterable[Any]) -> MultiVectors:
         """Encode images to vectors.
@@ -126,7 +141,7 @@ class Retriever:
         return encode_texts(self.model, batches).vectors
 
     def score(self, images: MultiVectors, titles: MultiVectors) -> Scores:
-        """Score all images against all titles by late interaction, in both directions.
+        """Score all images against all titles in both directions, as the model ranks by.
 
         Args:
             images: From :meth:`encode_images`.
@@ -138,8 +153,8 @@ class Retriever:
         require_vectors(images, MultiVectors, "images", "encode_images")
         require_vectors(titles, MultiVectors, "titles", "encode_texts")
         with torch.inference_mode():
-            t2i, i2t = maxsim(titles, images)
-        return Scores(t2i, i2t, titles.lengths, images.lengths)
+            t2i, i2t = pooled_maxsim(titles, images, self.scoring)
+        return Scores(t2i, i2t, titles.lengths, images.lengths, self.scoring)
 
     def calibration(self, progress: Progress = LOGGED) -> Calibration | None:
         """Read the curves from mean scores to probabilities; None: no calibration fits this model.
@@ -156,7 +171,10 @@ class Retriever:
         """
         if self.folder is None:
             return None
-        return usable_calibration(self.folder, lambda: fingerprint(self.model), progress=progress)
+        model = self.model
+        return usable_calibration(
+            self.folder, lambda: fingerprint(model), self.scoring, progress=progress
+        )
 
     def explain(self, image: Images, titles: str | Iterable[str]) -> list[ScoreExplanation]:
         """Explain the scores of an image and some titles: which bag fits which patch best.

@@ -8,6 +8,7 @@ the model folder as ``calibration.json``. Reading it takes numpy only::
       "model": "0b5ff4a1c7d2e398",           fingerprint of the model that made the scores
       "precision": "fp32",                   numbers of its graphs: fp32, or those of an export
       "dataset": "demo", "split": "valid",
+      "pooling": "each", "means": false,     how the scores were made
       "curves": {
         "text_to_image": {"method": "platt", "slope": 21.3, "intercept": -17.9, "first": 10, …},
         "image_to_text": {"method": "isotonic", "scores": […], "probabilities": […], …}
@@ -30,6 +31,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bagformer_cli.config.scoring import EACH, Scoring
 from bagformer_cli.errors import CheckpointError
 from bagformer_cli.files import write_text
 from bagformer_cli.messages import tr
@@ -113,6 +115,8 @@ class Calibration:
         dataset: The dataset that they were fitted on.
         split: Its split.
         precision: Precision of the model.
+        scoring: How the model scores. Files of earlier versions do not say it; their curves are of
+            plain MaxSim, whatever the model's pooling.
     """
 
     model: str
@@ -120,6 +124,7 @@ class Calibration:
     dataset: str = ""
     split: str = "valid"
     precision: str = "fp32"
+    scoring: Scoring = EACH
 
     def save(self, folder: Path) -> None:
         """Write ``calibration.json`` into a model folder; the file appears whole."""
@@ -133,17 +138,20 @@ class Calibration:
             "precision": self.precision,
             "dataset": self.dataset,
             "split": self.split,
+            "pooling": self.scoring.pooling,
+            "means": self.scoring.means,
             "curves": curves,
         }
         text = json.dumps(content, indent=2, ensure_ascii=False)
         write_text(folder / CALIBRATION, text + "\n")
 
-    def refusal(self, model: str, precision: str = "fp32") -> str | None:
+    def refusal(self, model: str, precision: str = "fp32", scoring: Scoring = EACH) -> str | None:
         """Say why the scores of a model have no probability by this calibration; None: they have.
 
         Args:
             model: Fingerprint of the model that makes the scores.
             precision: Its precision.
+            scoring: How it scores.
         """
         if model != self.model:
             return tr("the calibration is of other weights, dictionary or settings")
@@ -153,6 +161,8 @@ class Calibration:
                 own=self.precision,
                 precision=precision,
             )
+        if scoring != self.scoring:
+            return tr("the calibration is of scores that were pooled in another way")
         return None
 
 
@@ -182,8 +192,9 @@ def read_calibration(folder: str | Path) -> Calibration | None:
         texts = [values[name] for name in ("model", "dataset", "split", "precision")]
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("a value of another type")
-        model, *rest = texts
-        return Calibration(model, curves, *rest)
+        model, dataset, split, precision = texts
+        scoring = Scoring(values.get("pooling", "each"), values.get("means", False))
+        return Calibration(model, curves, dataset, split, precision, scoring)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             tr("The file is damaged or incomplete."), where=path, hint=hint
@@ -193,6 +204,7 @@ def read_calibration(folder: str | Path) -> Calibration | None:
 def usable_calibration(
     folder: str | Path,
     model: Callable[[], str],
+    scoring: Scoring,
     precision: str = "fp32",
     progress: Progress = SILENT,
 ) -> Calibration | None:
@@ -202,6 +214,7 @@ def usable_calibration(
         folder: The model folder.
         model: Returns the fingerprint of the model. Called only if there is a calibration, because
             it hashes all weights.
+        scoring: How the model scores.
         precision: Precision of the model.
         progress: Receives the warning that a calibration is stale.
 
@@ -209,7 +222,7 @@ def usable_calibration(
         CheckpointError: The file is damaged, or another version wrote it.
     """
     known = read_calibration(folder)
-    reason = None if known is None else known.refusal(model(), precision)
+    reason = None if known is None else known.refusal(model(), precision, scoring)
     if reason is None:
         return known
     progress.warn(

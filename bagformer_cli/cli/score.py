@@ -29,7 +29,9 @@ BELOW = 3
         "Score an image against titles in both directions, and show the titles' bags.\n\n"
         "text → image is a mean over the title's bags: each counts its highest cosine with any "
         "patch of the image. image → text is a mean over the patches: each counts its highest "
-        "cosine with any bag. Both are from −1 to 1 and do not grow with the title's length.\n\n"
+        "cosine with any bag. Both are from −1 to 1 and do not grow with the title's length. A "
+        "model trained with one score for both directions (model.pooling) has that score in both."
+        "\n\n"
         "After `xmr eval --calibrate`, probability says how likely an image with this text → image "
         "score is a match, if a search put it among its first 10 results. --threshold compares it, "
         "and the exit code is 0 if every title reaches it and 3 if one does not.\n\n"
@@ -121,6 +123,7 @@ def score(
         "text_to_image_mean": scores.t2i_mean[:, 0].tolist(),
         "image_to_text_mean": scores.i2t_mean[0].tolist(),
         "probability": None,
+        "pooling": retriever.scoring.pooling,
         "bags": [retriever.bags(title) for title in titles],
     }
     if calibration is not None:
@@ -221,7 +224,7 @@ def show_scores(report: dict[str, Any]) -> None:
         title=f"{report['image']}  ({report['checkpoint']})",
         best=[1] if len(rows) > 1 else [],
     )
-    console.say(tr("Mean best cosine of a title's bags, and of the image's patches: −1 to 1."))
+    console.say(_meaning(report["pooling"]))
     if report.get("probability") is not None:
         console.say(
             tr("Probability: that an image among the first 10 results of a search is a match.")
@@ -235,6 +238,20 @@ def show_scores(report: dict[str, Any]) -> None:
     for bags in report["bags"]:
         show_bags(bags)
     show_bag_legend()
+
+
+def _meaning(pooling: str) -> str:
+    """Say what the two scores are, by the model's pooling."""
+    one_score = {
+        "text": tr("One score for both directions: mean best cosine of a title's bags, −1 to 1."),
+        "image": tr("One score for both directions: mean best cosine of the patches, −1 to 1."),
+        "both": tr("One score for both directions: mean best cosine of bags and patches, −1 to 1."),
+        "mean": tr(
+            "One score for both directions: mean cosine of all bags with all patches, −1 to 1."
+        ),
+    }
+    each = tr("Mean best cosine of a title's bags, and of the image's patches: −1 to 1.")
+    return one_score.get(pooling, each)
 
 
 def _show_parts(title: str, report: dict[str, Any], number: int) -> None:
@@ -254,6 +271,10 @@ def _show_parts(title: str, report: dict[str, Any], number: int) -> None:
         ],
         title=title,
     )
+    if report["pooling"] != "each":
+        total = sum(part["score"] for part in parts)
+        console.say(tr("Sum of {n} parts: {total}.", n=len(parts), total=f"{total:.2f}"))
+        return
     console.say(
         tr(
             "text → image: sum {t2i} of {n} parts. image → text: sum {i2t}, of all patches.",

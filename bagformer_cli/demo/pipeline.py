@@ -211,6 +211,7 @@ def _score(retriever: Retriever, image: Path, titles: list[str]) -> dict[str, An
         "image_to_text": scores.i2t[0].tolist(),
         "text_to_image_mean": scores.t2i_mean[:, 0].tolist(),
         "image_to_text_mean": scores.i2t_mean[0].tolist(),
+        "pooling": retriever.scoring.pooling,
         "bags": [retriever.bags(title) for title in titles],
     }
 

@@ -24,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bagformer_cli.calibration import CALIBRATION, DIRECTIONS, Calibration, Curve
+from bagformer_cli.config.scoring import EACH, ScoreRule, Scoring
 from bagformer_cli.errors import InputError
 from bagformer_cli.evaluation.calibration_curves import METHODS, CurveFit
 from bagformer_cli.evaluation.encoded_split import EncodedSplit
 from bagformer_cli.evaluation.metrics import Positives, top_k
-from bagformer_cli.evaluation.sources import Scores, score_vectors
+from bagformer_cli.evaluation.sources import Scores
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.fingerprint import fingerprint
@@ -111,39 +112,41 @@ class Fit:
 
 
 def retrieved_pairs(
-    encoded: EncodedSplit, positives: Positives, scores: Scores | None = None
+    encoded: EncodedSplit, positives: Positives, scores: Scores, scoring: Scoring = EACH
 ) -> dict[str, Pairs]:
     """Take the first results of every query with answers, in both directions.
 
     Args:
         encoded: Both sides of a split.
         positives: The images that answer each title.
-        scores: MaxSim of all pairs, in each direction over the vectors of its query, as an index
-            scores them. None: compute them.
+        scores: The fast scores of all pairs, t2i and i2t, as an index scores them.
+        scoring: How the model makes them.
 
     Returns:
         ``text_to_image`` and ``image_to_text``.
     """
-    t2i, i2t = score_vectors(encoded) if scores is None else scores
-    sides = {
-        "text_to_image": (t2i, encoded.texts, positives),
-        "image_to_text": (i2t, encoded.images, positives.transposed()),
-    }
+    texts, images = (side.vectors.lengths.cpu().numpy() for side in (encoded.texts, encoded.images))
+    forward, backward = scoring.rule(False, True), scoring.rule(True, False)
     return {
-        name: _pairs_of(matrix, query.vectors.lengths.cpu().numpy(), answers)
-        for name, (matrix, query, answers) in sides.items()
+        "text_to_image": _pairs_of(scores[0], forward, (texts, images), positives),
+        "image_to_text": _pairs_of(scores[1], backward, (images, texts), positives.transposed()),
     }
 
 
 def _pairs_of(
-    scores: NDArray[np.float32], lengths: NDArray[np.int64], positives: Positives
+    scores: NDArray[np.float32],
+    rule: ScoreRule,
+    counts: tuple[NDArray[np.int64], NDArray[np.int64]],
+    positives: Positives,
 ) -> Pairs:
+    """Take the first results of one direction; ``counts``: vectors of each query and item."""
     first = top_k(scores, FIRST)
     answered = np.flatnonzero(np.diff(positives.offsets) > 0)
     keys = np.arange(len(scores), dtype=np.int64)[:, None] * positives.n_columns + first.positions
     wanted = positives.rows * positives.n_columns + positives.columns
     matches = np.isin(keys, wanted)[answered]
-    means = (first.scores / np.maximum(lengths, 1)[:, None])[answered]
+    queries, items = (np.maximum(own, 1) for own in counts)
+    means = rule.mean_scores(first.scores, queries[:, None], items[first.positions])[answered]
     return Pairs(
         means.reshape(-1).astype(np.float64),
         matches.reshape(-1),
@@ -175,7 +178,8 @@ def calibrate_folder(
     Raises:
         InputError: As :func:`calibrate`.
     """
-    calibration, fits = calibrate(pairs, Calibration(fingerprint(model), {}, dataset), progress)
+    known = Calibration(fingerprint(model), {}, dataset, scoring=Scoring.of(model.config))
+    calibration, fits = calibrate(pairs, known, progress)
     calibration.save(checkpoint)
     exported = checkpoint / EXPORTED
     if is_exported(exported) and read_manifest(exported).model == calibration.model:

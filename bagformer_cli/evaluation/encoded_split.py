@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bagformer_cli.config import RunConfig
+from bagformer_cli.config.scoring import Scoring
 from bagformer_cli.data.batches import image_batches, region_batches, text_batches
 from bagformer_cli.data.regions import RegionFile
 from bagformer_cli.data.store.split import Split
@@ -89,14 +90,5 @@ def score_matrices(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Compute the fast scores of all pairs, t2i [Q, N] and i2t [N, Q], pooled as configured."""
     both = texts.vectors, images.vectors
-    t2i, i2t = pooled_maxsim(*both, config.model.pooling, mean=ranks_by_means(config))
+    t2i, i2t = pooled_maxsim(*both, Scoring.of(config))
     return t2i.cpu().numpy(), i2t.cpu().numpy()
-
-
-def ranks_by_means(config: RunConfig) -> bool:
-    """Say whether :func:`score_matrices` divides by numbers of vectors.
-
-    Each direction alone is ranked equally by sums and by means. A score that both directions share
-    is not: the sum over one side's vectors changes the other side's order.
-    """
-    return config.model.pooling != "each" and config.objectives.late_scale == "mean"

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bagformer_cli.config import EvaluationConfig
+from bagformer_cli.config.scoring import EACH, Scoring
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.evaluation.calibration import retrieved_pairs
 from bagformer_cli.evaluation.compare import paired_bootstrap
-from bagformer_cli.evaluation.encoded_split import EncodedSplit, ranks_by_means
+from bagformer_cli.evaluation.encoded_split import EncodedSplit
 from bagformer_cli.evaluation.merge import Reranked, choose_beta
 from bagformer_cli.evaluation.metrics import (
     NO_POSITIVE,
@@ -146,11 +147,10 @@ def evaluate(
         found.directions = directions
         found.title_vectors = encoded.texts.vectors.lengths.numpy()
     if options.keep_pairs:
-        # An index scores by MaxSim, however the model's own scores are pooled.
-        by_maxsim = source.model is None or source.model.config.model.pooling == "each"
         both = directions["text_to_image"], directions["image_to_text"]
-        scores = (both[0].scores, both[1].scores) if by_maxsim else None
-        found.pairs = retrieved_pairs(encoded, both[0].positives, scores)
+        scoring = EACH if source.model is None else Scoring.of(source.model.config)
+        scores = both[0].scores, both[1].scores
+        found.pairs = retrieved_pairs(encoded, both[0].positives, scores, scoring)
     if reranks and judging is not None:
         lengths = {
             "text_to_image": encoded.texts.vectors.lengths.numpy(),
@@ -168,7 +168,7 @@ def evaluate(
                 for name, direction in directions.items()
             }
             fast = source.model
-            if config.merge == "mean" and not (fast and ranks_by_means(fast.config)):
+            if config.merge == "mean" and not (fast and Scoring.of(fast.config).means):
                 reranked = {name: part.per_vector(lengths[name]) for name, part in reranked.items()}
             found.beta = config.beta
             if options.tune_beta:

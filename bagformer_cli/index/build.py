@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bagformer_cli.config.expected import type_word
 from bagformer_cli.data.catalogue.catalogue import Catalogue
@@ -16,7 +17,7 @@ from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.index.encode import EncodeOptions, encode_products
 from bagformer_cli.index.encoded import encoded_files, layout_of_file, read_rows
 from bagformer_cli.index.engine import Engine
-from bagformer_cli.index.rows import Layout
+from bagformer_cli.index.rows import TERMS, Layout
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import AnyEncoder, encoder_of
 from bagformer_cli.progress import SILENT, Progress
@@ -96,12 +97,16 @@ def add_catalogue(
 def add_encoded(engine: Engine, folder: Path, progress: Progress = SILENT) -> Added:
     """Add the files of ``xmr encode`` to an index.
 
+    Files of an earlier version hold no words of titles. Their titles are counted in a warning if
+    the index is searched by words.
+
     Raises:
         InputError: Another model made them, or their vectors have another form.
     """
     left_out = LeftOut(progress)
     added = Added(skipped=left_out.errors)
     seen: set[str] = set()
+    wordless = 0
     files = encoded_files(folder)
     description = tr("Adding {source}", source=folder)
     source = str(folder.resolve())
@@ -115,11 +120,29 @@ def add_encoded(engine: Engine, folder: Path, progress: Progress = SILENT) -> Ad
                 new, repeated = _split_repeated(rows, seen)
                 for name in repeated:
                     left_out(_repeated(name, str(file)))
-                added.replaced += engine.upsert(_fitted(new, layout, engine.layout))
+                fitted = _fitted(new, layout, engine.layout)
+                wordless += _count_wordless(fitted)
+                added.replaced += engine.upsert(fitted)
                 added.rows += new.num_rows
             task.advance(1, **{tr("number of products"): added.rows})
     left_out.finish()
+    if wordless:
+        progress.warn(
+            tr(
+                "{n} titles of these files have no words, so --fusion does not find them: an "
+                "earlier version of xmr encode wrote the files. The next `xmr index add` of a "
+                "table or a folder of images adds the words.",
+                n=f"{wordless:,}",
+            )
+        )
     return added
+
+
+def _count_wordless(rows: pa.Table) -> int:
+    """Count the titles without terms, in rows that have a column of terms."""
+    if TERMS not in rows.schema.names:
+        return 0
+    return int(pc.sum(pc.and_(rows["title"].is_valid(), rows[TERMS].is_null())).as_py() or 0)
 
 
 def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -37,6 +37,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bagformer_cli.config.scoring import MAXSIM, ScoreRule
 from bagformer_cli.errors import InputError
 from bagformer_cli.files import atomic_folder, write_text
 from bagformer_cli.interaction.kernels.avx512.scores import LANES, pack, supported
@@ -45,6 +46,7 @@ from bagformer_cli.interaction.kernels.threads import split_evenly
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import load_array
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.runtime.vectors import blocks
 from bagformer_cli.vectors.kmeans import CentroidTree
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
@@ -57,6 +59,7 @@ NEAR_BEST = 0.8
 """Products that score above median + 0.8 × (best − median) all become candidates."""
 MIN_SHARE = 0.02  # of all products become candidates, whatever their scores
 MAX_SHARE = 0.25  # beyond this share, an exact scan of everything is as fast
+STEPS = 1 << 20  # of approximate scores that are no MaxSim
 BIN_BITS = 13  # approximate scores are sorted into about 2^13 bins
 
 
@@ -174,6 +177,7 @@ class CentroidIndex:
         eligible: NDArray[np.bool_],
         min_share: float = MIN_SHARE,
         max_share: float = MAX_SHARE,
+        rule: ScoreRule = MAXSIM,
     ) -> NDArray[np.int64]:
         """Select the products with the best approximate scores for one query.
 
@@ -186,6 +190,7 @@ class CentroidIndex:
             eligible: [≥ n] bool, the products that may be found.
             min_share: At least this share of the eligible products.
             max_share: At most this share of them, unless ``minimum`` is larger.
+            rule: The score that is approximated.
 
         Returns:
             [m] positions of products, rising.
@@ -195,9 +200,12 @@ class CentroidIndex:
         minimum = max(minimum, int(min_share * count))
         if count <= minimum or not len(query):
             return np.flatnonzero(eligible)[:minimum]
-        scores = self.scores(query, eligible)
+        if rule.is_maxsim:
+            scores = self.scores(query, eligible)
+            limit = -(-len(query) // LANES) * LANES << 16  # all scores are below
+        else:
+            scores, limit = self.scores_by_rule(query, eligible, rule), STEPS
         # A histogram of the scores finds the threshold without sorting n of them.
-        limit = -(-len(query) // LANES) * LANES << 16  # all scores are below
         loops = _loops()
         shift = max(0, limit.bit_length() - BIN_BITS)
         histogram = np.zeros((limit >> shift) + 1, np.int64)
@@ -226,6 +234,42 @@ class CentroidIndex:
 
         split_evenly(work, self.count, 4096)
         return scores
+
+    def scores_by_rule(
+        self, query: Tensor, eligible: NDArray[np.bool_], rule: ScoreRule
+    ) -> NDArray[np.int32]:
+        """Return approximate scores by a rule [n]: from 0 to :data:`STEPS`, −1 if not eligible.
+
+        A sum over a product's vectors needs one number per centroid, its best dot product with the
+        query: one lookup for each of the product's vectors.
+        """
+        table = self.table(query)
+        products = table.transpose(1, 0, 2).reshape(len(self.centroids), -1)[:, : len(query)]
+        cosines = products.astype(np.float32) - 32768  # [C, G], not scaled
+        lengths = np.maximum(np.diff(self.offsets), 1)
+        if rule.is_mean:
+            scores = self._sums(cosines.mean(1)) / lengths
+        else:
+            by_query = None
+            if rule.over_query:  # without what the unused columns add
+                by_query = self.scores(query, eligible) - (table.shape[0] * LANES << 15)
+            scores = rule.combine(by_query, self._sums(cosines.max(1)), len(query), lengths)
+        own = scores[eligible]
+        low, width = own.min(), max(np.ptp(own), 1e-9)
+        found = np.full(self.count, -1, np.int32)
+        found[eligible] = ((own - low) * (STEPS / width)).astype(np.int32)
+        return found
+
+    def _sums(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Add the values [C] of the centroids of each product's vectors: [n]."""
+        sums = np.zeros(self.count)
+        for first, end in blocks(self.offsets, BLOCK):
+            begin = self.offsets[first]
+            chosen = values[self.ids[begin : self.offsets[end]]]
+            running = np.concatenate([np.zeros(1), np.cumsum(chosen, dtype=np.float64)])
+            ends = self.offsets[first : end + 1] - begin
+            sums[first:end] = np.diff(running[ends])
+        return sums
 
     def table(self, query: Tensor) -> NDArray[np.uint16]:
         """Return the scores of a query's vectors against all centroids: [H, C, 16].

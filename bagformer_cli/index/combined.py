@@ -81,7 +81,7 @@ def _mean_scores(
     engine: Engine, side: Side, query: Queries, keys: NDArray[Any]
 ) -> NDArray[np.float32]:
     (scores,) = engine.late_interaction(side, query, [keys])
-    return (scores / max(1, int(query.vectors.lengths[0]))).astype(np.float32)
+    return engine.mean_scores(side, query, keys, scores)
 
 
 def check_combined(weight: float, *, rerank: int = 0, fusion: str = "none") -> None:

@@ -112,6 +112,8 @@ def layout_of(
         checkpoint,
         "" if options.codebook is None else options.codebook.digest,
         terms=True,
+        pooling=encoder.scoring.pooling,
+        means=encoder.scoring.means,
     )
 
 

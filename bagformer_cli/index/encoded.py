@@ -333,7 +333,7 @@ def codebook_file(folder: Path, layout: Layout) -> Path:
     The name depends on what the vectors are, not on the codebook itself: a later run finds it
     before it has one.
     """
-    like = replace(layout, codebook="", checkpoint="", attributes={})
+    like = replace(layout, codebook="", checkpoint="", attributes={}, pooling="each", means=False)
     digest = hashlib.sha256(json.dumps(like.to_json()).encode()).hexdigest()[:12]
     return folder / f"codebook-{digest}.npz"
 

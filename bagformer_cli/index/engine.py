@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bagformer_cli.config.scoring import MAXSIM, ScoreRule
 from bagformer_cli.errors import DiskFullError, InputError, XmrError
 from bagformer_cli.index.ranking import TermHits
 from bagformer_cli.index.rows import Layout, Side
@@ -52,14 +53,18 @@ class Queries:
     Args:
         vectors: The multi-vector embeddings of Q queries, float32.
         single: [Q, D] one vector per query.
+        rule: How their late interaction with an item becomes a score. It travels with the queries,
+            so that an index is searched right by a process that has not loaded the model.
     """
 
     vectors: Vectors
     single: NDArray[np.float32]
+    rule: ScoreRule = MAXSIM
 
     def one(self, number: int) -> Queries:
         """Return one of the queries."""
-        return Queries(self.vectors.one(number), self.single[number : number + 1])
+        single = self.single[number : number + 1]
+        return Queries(self.vectors.one(number), single, self.rule)
 
     @cached_property
     def tensors(self) -> MultiVectors:
@@ -215,7 +220,26 @@ class Engine(ABC):
     def late_interaction(
         self, side: Side, queries: Queries, keys: Sequence[NDArray[Any]]
     ) -> list[NDArray[np.float32]]:
-        """Score each query against its own candidates by late interaction."""
+        """Score each query against its own candidates by late interaction, as its rule says."""
+
+    def mean_scores(
+        self, side: Side, query: Queries, keys: NDArray[Any], scores: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Turn late-interaction scores of one query into mean cosines, from −1 to 1: [n].
+
+        Args:
+            side: The side that was searched.
+            query: One query.
+            keys: [n] keys of rows.
+            scores: [n] their scores by the query's rule.
+        """
+        count = max(1, int(query.vectors.lengths[0]))
+        others = self.vector_counts(side, keys) if query.rule.needs_item_counts else None
+        return np.asarray(query.rule.mean_scores(scores, count, others), np.float32)
+
+    @abstractmethod
+    def vector_counts(self, side: Side, keys: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the number of vectors that each row has of a side, at least 1."""
 
     @abstractmethod
     def find_terms(

@@ -216,6 +216,7 @@ class StoredQueries:
         message = tr("The queries' vectors have another dimension than those of the index.")
         _require_dimension(items, engine, message)
         self.fingerprint = engine.layout.model
+        self.scoring = engine.layout.scoring
         self.dim = engine.layout.dim
         self.names = list(_positions(items))
         self._items = items

@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 
 
 def fetch_hits(
-    engine: Engine, rankings: Sequence[Ranking], lengths: Sequence[int], options: SearchOptions
+    engine: Engine, rankings: Sequence[Ranking], options: SearchOptions
 ) -> list[list[Hit]]:
     """Fetch the rows of all results, each row once, and combine them with their scores.
 
     Args:
         engine: The index, at the version that was searched.
         rankings: The rows of each query, best first.
-        lengths: Number of vectors of each query.
         options: ``k``: hits per query; ``thumbnails`` and ``fusion`` as they were searched with.
     """
     names = list(engine.layout.attributes)
@@ -34,7 +33,7 @@ def fetch_hits(
     keys = np.unique(np.concatenate([ranking.keys[: options.k] for ranking in rankings]))
     rows = dict(zip(keys.tolist(), engine.fetch(keys, columns), strict=True))
     hits: list[list[Hit]] = []
-    for ranking, length in zip(rankings, lengths, strict=True):
+    for ranking in rankings:
         hits.append([])
         for at, key in enumerate(ranking.keys[: options.k].tolist()):
             row, fast, slow = rows[key], float(ranking.fast[at]), float(ranking.slow[at])
@@ -43,7 +42,7 @@ def fetch_hits(
                 Hit(
                     at + 1,
                     float(ranking.scores[at]),
-                    fast / max(1, length),
+                    float(ranking.mean[at]),
                     row["id"],
                     row["title"],
                     row["image"],

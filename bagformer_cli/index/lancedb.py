@@ -192,7 +192,7 @@ class LanceEngine(Engine):
             return [_scanned(scanned, queries.one(n), own) for n, own in enumerate(keys)]
         import torch
 
-        from bagformer_cli.interaction.maxsim import score_texts
+        from bagformer_cli.interaction.rules import rule_scores
         from bagformer_cli.vectors.multi_vectors import MultiVectors
 
         cache = self.cache(side)
@@ -207,9 +207,15 @@ class LanceEngine(Engine):
             else:
                 parts = list(TableSource(self.table, side).vectors(own))
                 vectors = MultiVectors.concatenate(parts)
-            found = score_texts(queries.tensors[number], vectors.to(dtype=torch.float32))
-            scores.append(found[0].numpy())
+            plain = vectors.to(dtype=torch.float32)
+            scores.append(rule_scores(queries.tensors[number], plain, queries.rule)[0].numpy())
         return scores
+
+    def vector_counts(self, side: Side, keys: Keys) -> NDArray[np.int64]:
+        """Return the number of vectors that each row has of a side."""
+        name = f"{side}_count"
+        counts = [row[name] for row in self.fetch(keys, [name])]
+        return np.maximum(np.array(counts, np.int64), 1)
 
     def find_terms(
         self, side: Side, queries: Sequence[Mapping[str, float]], k: int, where: str | None
@@ -358,7 +364,7 @@ def _recall_by_centroids(
         started = time.perf_counter()
         minimum = max(MIN_CANDIDATES, CANDIDATES_PER_RESULT * k)
         values = torch.from_numpy(query.vectors.values)
-        selected = centroids.candidates(values, minimum, eligible)
+        selected = centroids.candidates(values, minimum, eligible, rule=query.rule)
         candidates = np.concatenate([selected, added])
         seconds["rounded"] += time.perf_counter() - started
         started = time.perf_counter()

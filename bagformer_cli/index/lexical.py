@@ -67,7 +67,7 @@ class LexicalSearch:
         fused = []
         for number, (late, hits) in enumerate(zip(rankings, found, strict=True)):
             one = encoded.one(number)
-            rule = FusionRule(self.options.fusion, share, int(one.vectors.lengths[0]))
+            rule = FusionRule(self.options.fusion, share, not encoded.rule.needs_item_counts)
             fused.append(fuse(late, self._scored(one, late, hits, rule), rule))
         return fused, self._suggestions(terms, found)
 
@@ -89,11 +89,14 @@ class LexicalSearch:
     ) -> FusedTerms:
         """Score the rows by late interaction that it has not found itself, if that may matter."""
         scores = np.full(len(hits.keys), np.nan, np.float32)
+        means = scores.copy()
         wanted = within_reach(late, hits, rule, max(self.options.k, self.options.rerank))
         if wanted.any():
             keys = hits.keys[wanted]
-            scores[wanted] = self.engine.late_interaction(self.options.of, query, [keys])[0]
-        return FusedTerms(hits, scores)
+            side = self.options.of
+            scores[wanted] = self.engine.late_interaction(side, query, [keys])[0]
+            means[wanted] = self.engine.mean_scores(side, query, keys, scores[wanted])
+        return FusedTerms(hits, scores, means)
 
     def _suggestions(
         self, terms: Sequence[Sequence[str]], found: Sequence[TermHits]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bagformer_cli.calibration import Calibration, usable_calibration
+from bagformer_cli.config.scoring import Scoring
 from bagformer_cli.index.results import Hit
 from bagformer_cli.index.rows import Layout, Side
 from bagformer_cli.messages import tr
@@ -16,7 +17,7 @@ from bagformer_cli.vectors.stored_arrays import RESIDUAL4
 
 
 def index_calibration(
-    folder: Path, layout: Layout, progress: Progress = SILENT
+    folder: Path, layout: Layout, scoring: Scoring, progress: Progress = SILENT
 ) -> Calibration | None:
     """Read the calibration of the model that searches an index; None: hits get no probability.
 
@@ -24,13 +25,14 @@ def index_calibration(
         folder: The model folder, or an exported model; its fingerprint is that of the index.
         layout: The layout of the index. Fewer or coarser vectors give other scores than those that
             the calibration was fitted on; int8 moves mean scores by thousandths (docs/scores.md).
+        scoring: How the model scores.
         progress: Receives the warning that a calibration does not fit.
 
     Raises:
         CheckpointError: The file is damaged.
     """
     precision = read_manifest(folder).precision if is_exported(folder) else "fp32"
-    known = usable_calibration(folder, lambda: layout.model, precision, progress)
+    known = usable_calibration(folder, lambda: layout.model, scoring, precision, progress)
     if known is None or not (layout.reduction or layout.dtype == RESIDUAL4):
         return known
     progress.warn(

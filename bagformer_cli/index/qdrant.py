@@ -3,8 +3,8 @@
 ``qdrant://host:6333/collection`` (``qdrants://`` for TLS; the key comes from ``QDRANT_API_KEY``).
 Recall and late interaction are one request. On every shard the HNSW graph over single vectors
 returns candidates, the shard scores their multi-vector embeddings (``max_sim``), and the server
-merges the results. No graph is built over the embeddings (``m=0``): it would cost more than
-the vectors and hardly find more.
+merges the results. Scores by another rule are computed here (``qdrant_scores.py``). No graph is
+built over the embeddings (``m=0``): it would cost more than the vectors and hardly find more.
 
 ``qdrant:///folder/collection`` is the client's local mode: exact, one process at a time, for tests.
 """
@@ -35,6 +35,13 @@ from bagformer_cli.index.engine import (
 from bagformer_cli.index.filters import parse_filter
 from bagformer_cli.index.qdrant_connection import connect, is_local, point_id, qdrant_errors
 from bagformer_cli.index.qdrant_filters import key_of, qdrant_filter
+from bagformer_cli.index.qdrant_scores import (
+    best_of_all,
+    best_points,
+    points_of,
+    score_points,
+    vectors_of,
+)
 from bagformer_cli.index.qdrant_terms import (
     fill_terms,
     sparse_config,
@@ -255,12 +262,17 @@ class QdrantEngine(Engine):
         *,
         candidates: int,
     ) -> RecallResult:
-        """Find candidates by single vectors and score them, in one request for all queries."""
+        """Find candidates by single vectors and score them, in one request for all queries.
+
+        If their rule is not MaxSim, all candidates come with their vectors and are scored here.
+        """
         self.layout.require_side(side, self.uri)
         started = time.perf_counter()
         has_side = q.HasVectorCondition(has_vector=f"{side}_vectors")
         narrow = q.Filter(must=[has_side] if where is None else [has_side, self._filter(where)])
         exact = method == "exact"
+        if not queries.rule.is_maxsim:
+            return self._recall_by_rule(side, queries, k, narrow, None if exact else candidates)
         requests = []
         for single, own in zip(queries.single.tolist(), queries.vectors, strict=True):
             first = q.Prefetch(
@@ -279,6 +291,7 @@ class QdrantEngine(Engine):
             answers = self._client.query_batch_points(self._collection, requests)
         keys = [np.array([str(point.id) for point in answer.points], object) for answer in answers]
         scores = [np.array([p.score for p in answer.points], np.float32) for answer in answers]
+        scores = [own / _divisor(queries, number) for number, own in enumerate(scores)]
         if exact:
             note = tr("all products scored by the server")
         else:
@@ -288,12 +301,51 @@ class QdrantEngine(Engine):
         seconds = {"server": time.perf_counter() - started}
         return RecallResult(keys, scores, True, "exact" if exact else "vector", note, seconds)
 
+    def _recall_by_rule(
+        self, side: Side, queries: Queries, k: int, narrow: q.Filter, candidates: int | None
+    ) -> RecallResult:
+        """Score here, by the queries' rule: the nearest single vectors, or all (None)."""
+        started = time.perf_counter()
+        using, place = f"{side}_vectors", (self._client, self._collection)
+        with qdrant_errors(self.uri):
+            if candidates is None:
+                keys, scores = best_of_all(*place, queries, using, narrow, k)
+            else:
+                requests = [
+                    q.QueryRequest(
+                        query=single,
+                        using=f"{side}_vector",
+                        filter=narrow,
+                        limit=candidates,
+                        with_vector=[using],
+                    )
+                    for single in queries.single.tolist()
+                ]
+                answers = self._client.query_batch_points(self._collection, requests)
+                best = [
+                    best_points(queries.one(number), answer.points, using, k)
+                    for number, answer in enumerate(answers)
+                ]
+                keys, scores = [own[0] for own in best], [own[1] for own in best]
+        seconds = {"server": time.perf_counter() - started}
+        if candidates is None:
+            note = tr("all products scored here")
+        else:
+            note = tr("nearest single vectors, then {n} candidates scored here", n=candidates)
+        method = "exact" if candidates is None else "vector"
+        return RecallResult(keys, scores, True, method, note, seconds)
+
     def late_interaction(
         self, side: Side, queries: Queries, keys: Sequence[NDArray[Any]]
     ) -> list[NDArray[np.float32]]:
-        """Score each query against its candidates, on the server."""
+        """Score each query against its candidates, on the server if it can."""
         result = []
-        for own, candidates in zip(queries.vectors, keys, strict=True):
+        for number, (own, candidates) in enumerate(zip(queries.vectors, keys, strict=True)):
+            if not queries.rule.is_maxsim and len(candidates):
+                using = f"{side}_vectors"
+                points = self._points(side, candidates)
+                result.append(score_points(queries.one(number), points, using))
+                continue
             with qdrant_errors(self.uri):
                 answer = self._client.query_points(
                     self._collection,
@@ -303,8 +355,19 @@ class QdrantEngine(Engine):
                     limit=max(1, len(candidates)),
                 )
             scores = {str(point.id): point.score for point in answer.points}
-            result.append(np.array([scores[key] for key in candidates], np.float32))
+            found = np.array([scores[key] for key in candidates], np.float32)
+            result.append(found / _divisor(queries, number))
         return result
+
+    def vector_counts(self, side: Side, keys: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the number of vectors that each row has of a side; reads the vectors."""
+        if not len(keys):
+            return np.zeros(0, np.int64)
+        return np.maximum(vectors_of(self._points(side, keys), f"{side}_vectors").lengths, 1)
+
+    def _points(self, side: Side, keys: NDArray[Any]) -> list[Any]:
+        with qdrant_errors(self.uri):
+            return points_of(self._client, self._collection, f"{side}_vectors", keys.tolist())
 
     def find_terms(
         self, side: Side, queries: Sequence[Mapping[str, float]], k: int, where: str | None
@@ -394,3 +457,9 @@ class QdrantEngine(Engine):
             yield from ((point.payload or {}).get(name) for point in points)
             if following is None:
                 return
+
+
+def _divisor(queries: Queries, number: int) -> np.float32:
+    """Return what the server's sum for a query is divided by."""
+    count = int(queries.vectors.lengths[number]) if queries.rule.means else 1
+    return np.float32(max(1, count))

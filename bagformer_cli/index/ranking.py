@@ -39,7 +39,8 @@ class Ranking:
     Args:
         keys: Their keys.
         scores: The scores that order them.
-        fast: Their late-interaction scores.
+        fast: Their late-interaction scores, by the model's rule.
+        mean: The same as mean cosines, from −1 to 1.
         slow: Their cross-encoder scores; NaN where it is missing.
         fast_rank: Their ranks by late interaction, from 1; 0: not among those that were fused.
         lexical: Their BM25 scores; NaN where no term was found.
@@ -49,17 +50,20 @@ class Ranking:
     keys: NDArray[Any]
     scores: NDArray[np.float32]
     fast: NDArray[np.float32]
+    mean: NDArray[np.float32]
     slow: NDArray[np.float32]
     fast_rank: NDArray[np.int64]
     lexical: NDArray[np.float32]
     lexical_rank: NDArray[np.int64]
 
     @classmethod
-    def by_late_interaction(cls, keys: NDArray[Any], fast: NDArray[np.float32]) -> Self:
-        """Rank rows by their late-interaction scores, which fall."""
+    def by_late_interaction(
+        cls, keys: NDArray[Any], fast: NDArray[np.float32], mean: NDArray[np.float32]
+    ) -> Self:
+        """Rank rows by their late-interaction scores, which fall; ``mean``: as mean cosines."""
         missing = np.full(len(keys), np.nan, np.float32)
         ranks = np.arange(1, len(keys) + 1)
-        return cls(keys, fast, fast, missing, ranks, missing, np.zeros(len(keys), np.int64))
+        return cls(keys, fast, fast, mean, missing, ranks, missing, np.zeros(len(keys), np.int64))
 
     def ordered(self, order: NDArray[np.int64]) -> Self:
         """Return the rows at ``order``."""
@@ -85,10 +89,12 @@ class FusedTerms(NamedTuple):
         hits: The rows that have its terms.
         fast: [n] the late-interaction scores of these rows. NaN: the row is left out, unless late
             interaction has found it itself.
+        mean: [n] the same as mean cosines.
     """
 
     hits: TermHits
     fast: NDArray[np.float32]
+    mean: NDArray[np.float32]
 
 
 class FusionRule(NamedTuple):
@@ -97,16 +103,17 @@ class FusionRule(NamedTuple):
     Args:
         fusion: ``rrf`` or ``weighted``.
         weight: Share of BM25 in a weighted fusion, from 0 to 1.
-        vectors: Number of the query's vectors.
+        bounded: Whether a row of a lower late-interaction score has no higher mean cosine; not so
+            if scores are sums over the rows' vectors.
     """
 
     fusion: Fusion
     weight: float
-    vectors: int
+    bounded: bool = True
 
     def scores(
         self,
-        fast: NDArray[np.float32],
+        mean: NDArray[np.float32],
         fast_rank: NDArray[np.int64],
         lexical: NDArray[np.float32],
         lexical_rank: NDArray[np.int64],
@@ -114,14 +121,14 @@ class FusionRule(NamedTuple):
         """Fuse the scores of rows; ``lexical`` are shares of the query's best."""
         if self.fusion == "rrf":
             return _reciprocal(fast_rank) + _reciprocal(lexical_rank)
-        mean = fast.astype(np.float64) / max(1, self.vectors)
-        return (1 - self.weight) * mean + self.weight * lexical
+        return (1 - self.weight) * mean.astype(np.float64) + self.weight * lexical
 
 
 def within_reach(late: Ranking, hits: TermHits, rule: FusionRule, k: int) -> NDArray[np.bool_]:
     """Tell which rows of the lexical part could be among the best ``k`` only by a further score.
 
-    A row that late interaction has not found scores at most as much as the last one that it has.
+    A row that late interaction has not found scores at most as much as the last one that it has,
+    and so, if the rule is ``bounded``, does its mean cosine.
 
     Args:
         late: The rows by late interaction.
@@ -135,13 +142,13 @@ def within_reach(late: Ranking, hits: TermHits, rule: FusionRule, k: int) -> NDA
     position = _positions(late, hits)
     new = position < 0
     shares, ranks = _shares(hits), np.arange(1, len(hits.keys) + 1)
-    if len(late.keys) < k or not new.any():
+    if len(late.keys) < k or not new.any() or not rule.bounded:
         return new
     known = np.flatnonzero(~new)
     lexical, lexical_rank = np.zeros(len(late.keys), np.float32), np.zeros(len(late.keys), np.int64)
     lexical[position[known]], lexical_rank[position[known]] = shares[known], ranks[known]
-    least = np.partition(rule.scores(late.fast, late.fast_rank, lexical, lexical_rank), -k)[-k]
-    last = np.full(len(hits.keys), late.fast[-1], np.float32)
+    least = np.partition(rule.scores(late.mean, late.fast_rank, lexical, lexical_rank), -k)[-k]
+    last = np.full(len(hits.keys), late.mean[-1], np.float32)
     best = rule.scores(last, np.zeros(len(hits.keys), np.int64), shares, ranks)
     reach: NDArray[np.bool_] = new & (best >= least - 1e-6)
     return reach
@@ -163,6 +170,7 @@ def fuse(late: Ranking, lexical: FusedTerms, rule: FusionRule) -> Ranking:
     count = len(late.keys) + len(new)
     keys = np.concatenate([late.keys, hits.keys[new]]) if len(new) else late.keys
     fast = np.concatenate([late.fast, lexical.fast[new]])
+    mean = np.concatenate([late.mean, lexical.mean[new]])
     fast_rank = np.concatenate([late.fast_rank, np.zeros(len(new), np.int64)])
     scores = np.full(count, np.nan, np.float32)
     shares = np.zeros(count, np.float32)
@@ -170,9 +178,10 @@ def fuse(late: Ranking, lexical: FusedTerms, rule: FusionRule) -> Ranking:
     scores[at[kept]] = hits.scores[kept]
     shares[at[kept]] = _shares(hits)[kept]
     ranks[at[kept]] = kept + 1
-    fused = rule.scores(fast, fast_rank, shares, ranks)
+    fused = rule.scores(mean, fast_rank, shares, ranks)
     slow = np.full(count, np.nan, np.float32)
-    ranking = Ranking(keys, fused.astype(np.float32), fast, slow, fast_rank, scores, ranks)
+    late_parts = fast, mean, slow, fast_rank
+    ranking = Ranking(keys, fused.astype(np.float32), *late_parts, scores, ranks)
     return ranking.ordered(np.lexsort((-fast, -fused)))
 
 

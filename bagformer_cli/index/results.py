@@ -14,8 +14,8 @@ class Hit:
     Attributes:
         rank: From 1.
         score: The score that orders the results: ``fast``, or the merged score.
-        mean: ``fast`` divided by the number of query vectors. A mean cosine, so it is comparable
-            between queries of different lengths.
+        mean: ``fast`` as a mean cosine, so it is comparable between queries of different lengths:
+            divided by the number of vectors that it adds over, those of the query in most models.
         id: The product's id.
         title: Its title, or None.
         image: The path of its image, or None.
@@ -24,7 +24,7 @@ class Hit:
             fusion with BM25; ``combined`` if it is the weighted sum of a title and an image;
             ``merged`` if the cross-encoder scored the product too. Merged results
             come first.
-        fast: The late-interaction score.
+        fast: The late-interaction score, as the model ranks by it (``config/scoring.py``).
         slow: The cross-encoder's score, or None.
         fast_rank: The rank by late interaction before a fusion; None without one, or if the product
             was found by its terms only.

@@ -25,14 +25,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from bagformer_cli.config import Pooling
 from bagformer_cli.config.expected import type_word
+from bagformer_cli.config.scoring import Scoring
 from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.errors import DataError, InputError, listed
 from bagformer_cli.index.row_vectors import vectors_column
@@ -71,6 +73,8 @@ _ATTRIBUTES = {
     "str": pa.string(),
 }
 _JSON_NAMES = {"single_vector": "one", "reduction": "fewer"}  # fields with another name on disk
+_DEFAULTS: dict[str, Any] = {"terms": False, "pooling": "each", "means": False}
+"""Values of fields that are stored only if they differ, as in layouts of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,9 @@ class Layout:
         codebook: The digest of the codebook of residual codes; empty for other types.
         version: The version of this format.
         terms: Whether rows hold the terms of their titles, which a lexical search finds.
+        pooling: The model's ``model.pooling``. Layouts of earlier versions do not say it: a search
+            with the model takes it from the model.
+        means: Whether the model's scores are means; see ``config/scoring.py``.
     """
 
     model: str
@@ -104,6 +111,13 @@ class Layout:
     codebook: str = ""
     version: int = VERSION
     terms: bool = False
+    pooling: Pooling = "each"
+    means: bool = False
+
+    @property
+    def scoring(self) -> Scoring:
+        """The score of a title and an image by the model of these rows."""
+        return Scoring(self.pooling, self.means)
 
     @property
     def schema(self) -> pa.Schema:
@@ -130,8 +144,9 @@ class Layout:
     def to_json(self) -> dict[str, Any]:
         """Return the layout as it is stored, and as ``xmr index info --json`` shows it."""
         values = asdict(self)
-        if not self.terms:  # digests are made of this: those of older layouts stay the same
-            del values["terms"]
+        for name in ("terms", "pooling", "means"):  # later fields; digests are made of this
+            if values[name] == _DEFAULTS[name]:
+                del values[name]
         return {_JSON_NAMES.get(name, name): value for name, value in values.items()}
 
     @classmethod
@@ -179,6 +194,8 @@ class Layout:
             all(isinstance(text, str) for text in texts)
             and type(self.dim) is int
             and type(self.terms) is bool
+            and self.pooling in get_args(Pooling)
+            and type(self.means) is bool
             and 0 < self.dim <= MAX_DIM
             and self.single_vector in ("cls", "mean")
             and len(self.sides) > 0

@@ -153,7 +153,7 @@ class Index:
             model = load_encoder(folder, device)
             if model.fingerprint != engine.layout.model:
                 raise wrong_model(engine.layout, f"{model.fingerprint} ({folder})", engine.uri)
-            calibration = index_calibration(folder, engine.layout, progress)
+            calibration = index_calibration(folder, engine.layout, model.scoring, progress)
         engine.device = gpu_of(model)
         opened = cls(engine, model)
         opened.calibration = calibration
@@ -212,7 +212,7 @@ class Index:
         seconds: dict[str, float] = {}
         plan: list[dict[str, Any]] = []
         with _timed(seconds, "encode"):
-            encoded = encoded or self.encode(queries, images=images)
+            encoded = encoded or self.encode(queries, images=images, of=options.of)
         engine = self.engine.snapshot(options.of, options.recall)  # all stages see one version
         rankings = self._first_stages(engine, encoded, options, seconds, plan)
         suggestions: list[str | None] = [None] * len(queries)
@@ -223,7 +223,8 @@ class Index:
             plan.append({"stage": "fusion", "method": options.fusion, "note": lexical.note})
         if options.rerank:
             beta = self.encoder.beta if options.beta is None else options.beta
-            means = self.encoder.merge == "mean"
+            # As in an evaluation: scores that are means already are not divided again.
+            means = self.encoder.merge == "mean" and not self.encoder.scoring.means
             lengths = encoded.vectors.lengths.tolist() if means else [1] * len(queries)
             with _timed(seconds, "rerank"):
                 rankings = [
@@ -240,7 +241,7 @@ class Index:
             note = tr("slow + {beta} × late for the best {n}", beta=beta, n=options.rerank)
             plan.append({"stage": "rerank", "method": "cross-encoder", "note": note})
         with _timed(seconds, "fetch"):
-            hits = fetch_hits(engine, rankings, encoded.vectors.lengths.tolist(), options)
+            hits = fetch_hits(engine, rankings, options)
             if self.calibration is not None:
                 hits = with_probabilities(hits, self.calibration, images, options.of)
         return [
@@ -269,7 +270,7 @@ class Index:
         seconds: dict[str, float] = {}
         plan: list[dict[str, Any]] = []
         with _timed(seconds, "encode"):
-            both = self.encode([title]), self.encode([image], images=True)
+            both = self.encode([title], of=given.of), self.encode([image], images=True, of=given.of)
         engine = self.engine.snapshot(given.of, given.recall)
         first = [self._first_stages(engine, one, deep, seconds, plan)[0].keys for one in both]
         with _timed(seconds, "late"):
@@ -277,8 +278,8 @@ class Index:
         note = tr("{n} candidates of both queries", n=len(found.keys))
         plan.append({"stage": "late", "method": "maxsim", "note": note})
         with _timed(seconds, "fetch"):
-            ranking = Ranking.by_late_interaction(found.keys, found.scores)
-            hits = found.with_parts(fetch_hits(engine, [ranking], [1], deep)[0])
+            ranking = Ranking.by_late_interaction(found.keys, found.scores, found.scores)
+            hits = found.with_parts(fetch_hits(engine, [ranking], deep)[0])
         return self._arranged(hits, given, plan, seconds)
 
     def _arranged(
@@ -295,8 +296,15 @@ class Index:
         rounded = {name: round(value, 6) for name, value in seconds.items()}
         return Results(found.hits, plan, rounded, suggestion, found.total, found.facets)
 
-    def encode(self, queries: Sequence[Any], *, images: bool = False) -> Queries:
-        """Encode titles or images as queries.
+    def encode(
+        self, queries: Sequence[Any], *, images: bool = False, of: Side = "image"
+    ) -> Queries:
+        """Encode titles or images as queries, with the rule by which the model scores them.
+
+        Args:
+            queries: Titles or images.
+            images: Whether they are images.
+            of: The side of the products that they will be compared with.
 
         Raises:
             InputError: A title is empty, or an image cannot be read.
@@ -310,7 +318,9 @@ class Index:
                 if not isinstance(title, str) or is_blank(title):
                     raise InputError(tr("The title is empty."), found=repr(title))
             encoded = self.encoder.encode_titles(list(queries))
-        return Queries(encoded.vectors, encoded.single(self.engine.layout.single_vector))
+        single = encoded.single(self.engine.layout.single_vector)
+        rule = self.encoder.scoring.rule(images, of == "image")
+        return Queries(encoded.vectors, single, rule)
 
     def _check(self, options: SearchOptions, images: bool) -> None:
         if options.k < 1:
@@ -354,9 +364,11 @@ class Index:
             note = tr("{n} candidates", n=max(map(len, found.keys), default=0))
             plan.append({"stage": "late", "method": "maxsim", "note": note})
         rankings = []
-        for keys, fast in zip(found.keys, scores, strict=True):
+        for number, (keys, fast) in enumerate(zip(found.keys, scores, strict=True)):
             order = np.argsort(-fast, kind="stable")[:wanted]
-            rankings.append(Ranking.by_late_interaction(keys[order], fast[order]))
+            keys, fast = keys[order], fast[order]
+            mean = engine.mean_scores(options.of, queries.one(number), keys, fast)
+            rankings.append(Ranking.by_late_interaction(keys, fast, mean))
         return rankings
 
 

@@ -63,7 +63,7 @@ MAX_DEAD_SHARE = 0.3  # of rows that are no longer alive, before all are written
 CENTROIDS_FROM_BYTES = 128 << 20
 """Bytes of vectors from which a centroid index is computed."""
 OVERSAMPLE = 4
-"""Rows of a device's scan that are scored again in float32, per result."""
+"""Rows of a scan that are scored again in float32, per result."""
 MAX_NEW_SHARE = 0.2
 """Share of rows newer than the centroid index, which are all scanned, before it is built again."""
 RESIDUAL_COST = 8
@@ -318,7 +318,7 @@ class VectorCache:
     def scan(
         self, queries: Queries, k: int, rows: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Find the best ``k`` rows for each query by late interaction, exactly.
+        """Find the best ``k`` rows for each query by its rule, exactly.
 
         Args:
             queries: Q queries.
@@ -351,25 +351,28 @@ class VectorCache:
         if self._in_numpy(queries):
             items = segment.arrays.plain
             assert items is not None
-            return scan_in_numpy(queries.vectors, items, k, rows)
+            return scan_in_numpy(queries.vectors, items, k, rows, queries.rule)
         import torch
 
         from bagformer_cli.interaction.device_images import DeviceImages
-        from bagformer_cli.interaction.topk import rescored, topk_rescored
+        from bagformer_cli.interaction.topk import rescored, topk
 
-        vectors, asked = segment.vectors, queries.tensors
+        vectors, asked, rule = segment.vectors, queries.tensors, queries.rule
         candidates = None if rows is None else torch.from_numpy(rows)
         if self.device is None:
             # The type of the first pass; the best are then scored again in float32.
             dtype = torch.int8 if vectors.dtype == torch.int8 else torch.float32
-            scores, at = topk_rescored(asked, vectors, k, dtype=dtype, candidates=candidates)
+            best = topk(
+                asked, vectors, k * OVERSAMPLE, dtype=dtype, candidates=candidates, rule=rule
+            )[1]
+            scores, at = rescored(asked, vectors, k, best, rule)
             return scores.numpy(), at.numpy()
         for name in set(self._on_device) - set(self.names):  # of segments that were replaced
             del self._on_device[name]
         if segment.name not in self._on_device:
             self._on_device[segment.name] = DeviceImages(vectors, self.device)
-        best = self._on_device[segment.name].topk(asked, k * OVERSAMPLE, candidates)[1]
-        scores, at = rescored(asked, vectors, k, best)
+        best = self._on_device[segment.name].topk(asked, k * OVERSAMPLE, candidates, rule)[1]
+        scores, at = rescored(asked, vectors, k, best, rule)
         return scores.numpy(), at.numpy()
 
     def _in_numpy(self, queries: Queries) -> bool:

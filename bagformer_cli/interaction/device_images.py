@@ -23,8 +23,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from bagformer_cli.config.scoring import MAXSIM, ScoreRule
 from bagformer_cli.interaction.kernels.blocks import cut
-from bagformer_cli.interaction.maxsim import cuda_kernels, score_texts
+from bagformer_cli.interaction.maxsim import cuda_kernels
+from bagformer_cli.interaction.rules import rule_scores
 from bagformer_cli.interaction.topk import merge_best, sort_best
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
@@ -80,15 +82,20 @@ class DeviceImages:
             self._blocks.append((first, _Block(self._copied(first, end))))
 
     def topk(
-        self, texts: MultiVectors, k: int, candidates: Tensor | None = None
+        self,
+        texts: MultiVectors,
+        k: int,
+        candidates: Tensor | None = None,
+        rule: ScoreRule = MAXSIM,
     ) -> tuple[Tensor, Tensor]:
-        """Return the ``k`` products with the highest score ``t2i`` for each query.
+        """Return the ``k`` products with the highest score for each query.
 
         Args:
             texts: Q queries.
             k: Number of results, at least 1. Fewer are returned if there are fewer products.
             candidates: [n] int64, rising: positions of the products that may be returned, the same
                 for all queries; None: all.
+            rule: The score. Default: ``t2i``, for which there are scan kernels.
 
         Returns:
             Scores [Q, k] float32, highest first, and positions [Q, k] int64, on the CPU. Vectors
@@ -107,7 +114,7 @@ class DeviceImages:
                 if begin == stop:
                     continue
                 chosen = (candidates[begin:stop] - first).to(self.device)
-            found, index = block.scores(texts, chosen).topk(
+            found, index = block.scores(texts, chosen, rule).topk(
                 min(k, len(block.vectors) if chosen is None else len(chosen)), dim=1
             )
             index = index if chosen is None else chosen[index]
@@ -161,16 +168,16 @@ class _Block:
         self._described = kernels.DeviceBlock.of(vectors) if kernels else None
         self._kernels = kernels
 
-    def scores(self, texts: MultiVectors, chosen: Tensor | None) -> Tensor:
+    def scores(self, texts: MultiVectors, chosen: Tensor | None, rule: ScoreRule) -> Tensor:
         """Score queries against all products or the ``chosen`` ones: [Q, n] on the device."""
         groups = None
-        if self._kernels is not None:
+        if self._kernels is not None and rule.is_maxsim and not rule.means:
             groups = _groups(texts, self._kernels.MAX_BAGS, self._kernels.MAX_QUERIES)
         if self._kernels is None or groups is None:
             dtype = torch.int8 if self.vectors.dtype == torch.int8 else torch.float32
             queries = texts.to(self.vectors.device)
             chosen = None if chosen is None else chosen.cpu()
-            return score_texts(queries, self.vectors, dtype=dtype, candidates=chosen)
+            return rule_scores(queries, self.vectors, rule, dtype=dtype, candidates=chosen)
         parts = [self._kernels.scan(texts[a:b], self._described, chosen) for a, b in groups]
         return torch.cat(parts)
 

@@ -1,5 +1,8 @@
 """Find the best images of each title: a scan in bounded memory, and float32 scores of the best.
 
+The queries are called titles here and the items that are searched images, as in most searches. A
+rule scores them (``rules.py``), by default MaxSim of the query.
+
 Shapes: Q titles, N images, C candidates per title, L bags of the longest title, P patches of the
 longest image, D dimensions.
 """
@@ -9,8 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bagformer_cli.config.scoring import MAXSIM, ScoreRule
 from bagformer_cli.interaction.kernels.blocks import cut
-from bagformer_cli.interaction.maxsim import BUDGET, score_texts
+from bagformer_cli.interaction.maxsim import BUDGET
+from bagformer_cli.interaction.rules import rule_scores
 from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
 
 
@@ -21,9 +26,10 @@ def topk(
     *,
     dtype: torch.dtype | None = None,
     candidates: Tensor | None = None,
+    rule: ScoreRule = MAXSIM,
     budget: int = BUDGET,
 ) -> tuple[Tensor, Tensor]:
-    """Return the ``k`` images with the highest score ``t2i`` for each title.
+    """Return the ``k`` images with the highest score for each title.
 
     Args:
         texts: Q titles.
@@ -33,6 +39,7 @@ def topk(
             :func:`~bagformer_cli.interaction.maxsim.maxsim`.
         candidates: [n] int64, rising: positions of the images that may be returned, the same for
             all titles (those that a filter or a first stage passes on). None: all images.
+        rule: The score. Default: ``t2i``.
         budget: Bytes that temporaries may take.
 
     Returns:
@@ -60,7 +67,7 @@ def topk(
     for first, end in _ranges(texts, lengths, budget):
         block = images[first:end] if candidates is None else images
         own = None if candidates is None else candidates[first:end]
-        scores = score_texts(texts, block, dtype=dtype, candidates=own, budget=budget // 2)
+        scores = rule_scores(texts, block, rule, dtype=dtype, candidates=own, budget=budget // 2)
         found, index = scores.topk(min(k, end - first), dim=1)
         best, positions = merge_best(best, positions, found, index + first, k)
     best, positions = sort_best(best, positions)
@@ -107,27 +114,37 @@ def topk_rescored(
 
 
 def rescored(
-    texts: MultiVectors, images: MultiVectors, k: int, positions: Tensor
+    texts: MultiVectors,
+    images: MultiVectors,
+    k: int,
+    positions: Tensor,
+    rule: ScoreRule = MAXSIM,
 ) -> tuple[Tensor, Tensor]:
     """Score each title's images at ``positions`` [Q, C] in float32; return the best ``k``.
 
     Returns:
         Scores and positions as :func:`topk` returns them.
     """
-    scores = score_pairs(texts, images, positions)
+    scores = score_pairs(texts, images, positions, rule)
     found, index = scores.topk(min(k, scores.shape[1]), dim=1)
     return sort_best(found, positions.gather(1, index))
 
 
 def score_pairs(
-    texts: MultiVectors, images: MultiVectors, candidates: Tensor, *, budget: int = BUDGET
+    texts: MultiVectors,
+    images: MultiVectors,
+    candidates: Tensor,
+    rule: ScoreRule = MAXSIM,
+    *,
+    budget: int = BUDGET,
 ) -> Tensor:
-    """Compute ``t2i`` of some pairs in float32.
+    """Score some pairs in float32.
 
     Args:
         texts: Q titles.
         images: N images.
         candidates: [Q, C] int64, positions of the images to score for each title.
+        rule: The score. Default: ``t2i``.
         budget: Bytes that temporaries may take.
 
     Returns:
@@ -146,12 +163,14 @@ def score_pairs(
         q1 = min(len(texts), q0 + step)
         for c0 in range(0, candidates.shape[1], columns):
             block = candidates[q0:q1, c0 : c0 + columns]
-            scores[q0:q1, c0 : c0 + columns] = _score_block(texts[q0:q1], images, block)
+            scores[q0:q1, c0 : c0 + columns] = _score_block(texts[q0:q1], images, block, rule)
     return scores
 
 
 @torch.no_grad()
-def _score_block(texts: MultiVectors, images: MultiVectors, candidates: Tensor) -> Tensor:
+def _score_block(
+    texts: MultiVectors, images: MultiVectors, candidates: Tensor, rule: ScoreRule
+) -> Tensor:
     """Score [Q, C] pairs with one matrix product; shorter items repeat their last vector."""
     if not len(texts.values):
         return torch.zeros(candidates.shape, device=texts.device)
@@ -160,9 +179,17 @@ def _score_block(texts: MultiVectors, images: MultiVectors, candidates: Tensor) 
     Q, C, P, D = patches.shape
     with torch.autocast(patches.device.type, enabled=False):
         products = torch.bmm(patches.reshape(Q, C * P, D), bags[:, 0].mT)  # [Q, C·P, L]
-    # A repeated patch does not change the maximum. A repeated bag would change the sum.
-    best = products.reshape(Q, C, P, -1).amax(2)
-    return (best * real * filled[:, :, :1]).sum(2)
+    products = products.reshape(Q, C, P, -1)
+    counts = real.sum(2).clamp(min=1), filled.sum(2).clamp(min=1)  # [Q, 1], [Q, C]
+    filled = filled * real[:, :, :1]  # a title without vectors scores 0
+    if rule.is_mean:
+        shared = (products * real[:, :, None] * filled[..., None]).sum((2, 3))
+        return shared / (counts[0] * counts[1])
+    # A repeated vector does not change the maximum. It would change the sum.
+    by_title = (products.amax(2) * real * filled[:, :, :1]).sum(2)
+    by_image = (products.amax(3) * filled).sum(2) if rule.over_item else by_title
+    scores: Tensor = rule.combine(by_title, by_image, *counts)
+    return scores
 
 
 def _padded(vectors: MultiVectors, positions: Tensor) -> tuple[Tensor, Tensor]:

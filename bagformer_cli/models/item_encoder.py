@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bagformer_cli.config.scoring import Scoring
 from bagformer_cli.models.trained import trained_scorers
 from bagformer_cli.runtime.retriever import OnnxRetriever, no_cross_encoder
 from bagformer_cli.text.bags import TitleEncoder
@@ -68,6 +69,10 @@ class ItemEncoder(Protocol):
     @property
     def merge(self) -> Literal["sum", "mean"]:
         """Late interaction in a merged score: a sum over the query's vectors, or their mean."""
+
+    @property
+    def scoring(self) -> Scoring:
+        """The sum by which the model scores a title and an image."""
 
     def require_reranking(self) -> None:
         """Check that the model has a trained cross-encoder.
@@ -166,6 +171,11 @@ class ModelEncoder:
         """See :class:`ItemEncoder`."""
         return self.model.config.evaluation.merge
 
+    @property
+    def scoring(self) -> Scoring:
+        """See :class:`ItemEncoder`."""
+        return Scoring.of(self.model.config)
+
     def require_reranking(self) -> None:
         """See :class:`ItemEncoder`."""
         from bagformer_cli.models.build import require_cross_encoder
@@ -234,6 +244,11 @@ class OnnxEncoder:
     def merge(self) -> Literal["sum", "mean"]:
         """See :class:`ItemEncoder`."""
         return self.retriever.config.evaluation.merge
+
+    @property
+    def scoring(self) -> Scoring:
+        """See :class:`ItemEncoder`."""
+        return self.retriever.scoring
 
     def require_reranking(self) -> None:
         """See :class:`ItemEncoder`."""

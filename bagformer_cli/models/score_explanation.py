@@ -81,7 +81,8 @@ class ScoreExplanation:
     Attributes:
         title: The title.
         t2i: Score of the title for the image: the sum of the parts' scores.
-        i2t: Score of the image for the title.
+        i2t: Score of the image for the title: the sum over the image's vectors, or ``t2i`` if the
+            model has one score for both directions (``model.pooling: text``).
         parts: One for each vector of the title, in the title's order.
     """
 
@@ -103,8 +104,17 @@ def explain_score(
         image_vectors: [P, D], the image's vectors.
 
     Raises:
-        InputError: The model reads regions, which have no grid.
+        InputError: The model reads regions, which have no grid; or its score is no sum over the
+            title's vectors.
     """
+    pooling = model.config.model.pooling
+    if not has_parts(model):
+        raise InputError(
+            tr("The score of this model is no sum over bags, so it has no parts to explain."),
+            found=f"model.pooling: {pooling}",
+            expected="each, text",
+            hint=tr("Leave out --explain."),
+        )
     found = explain(text_vectors, image_vectors)
     cells = image_cells(model, len(image_vectors))
     grids = _grids(found.products, cells)
@@ -119,7 +129,12 @@ def explain_score(
             strict=True,
         )
     ]
-    return ScoreExplanation(title, found.t2i, found.i2t, parts)
+    return ScoreExplanation(title, found.t2i, found.i2t if pooling == "each" else found.t2i, parts)
+
+
+def has_parts(model: RetrievalModel) -> bool:
+    """Tell whether a model's score of a title for an image is a sum over the title's vectors."""
+    return model.config.model.single or model.config.model.pooling in ("each", "text")
 
 
 def _grids(

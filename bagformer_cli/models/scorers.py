@@ -18,7 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bagformer_cli.config import Pooling, RunConfig
+from bagformer_cli.config import RunConfig
+from bagformer_cli.config.scoring import EACH, Scoring
 from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.models.build import RetrievalModel, largest_image
 from bagformer_cli.models.dual import Encoded, one_each
@@ -111,42 +112,34 @@ def fast_scores(
     if scorer == "cls":
         similarity = texts.values @ images.values.T
         return similarity, similarity.T
-    mean = config.objectives.late_scale == "mean"
-    return pooled_maxsim(texts, images, config.model.pooling, mean=mean)
+    means = config.objectives.late_scale == "mean"
+    return pooled_maxsim(texts, images, Scoring(config.model.pooling, means))
 
 
 def pooled_maxsim(
-    texts: MultiVectors, images: MultiVectors, pooling: Pooling = "each", *, mean: bool = False
+    texts: MultiVectors, images: MultiVectors, scoring: Scoring = EACH
 ) -> tuple[Tensor, Tensor]:
-    """Compute late interaction with one of the poolings of ALADIN (section 3.1).
+    """Compute late interaction with one of the poolings of ALADIN (section 3.1), with gradients.
 
     Args:
         texts: Q titles.
         images: N images.
-        pooling: ``each``: each direction is its own MaxSim. ``text``: for both directions, sum
-            over text vectors of the maximum over image vectors. ``image``: for both directions,
-            sum over image vectors of the maximum over text vectors. ``both``: the sum of these
-            two. ``mean``: the mean of all dot products.
-        mean: Divide each sum by its number of vectors, so that long titles do not score higher.
+        scoring: How dot products become scores (``config/scoring.py``). All but ``each`` have one
+            score for both directions.
 
     Returns:
         t2i [Q, N] and i2t [N, Q], float32.
     """
-    if pooling == "mean":  # the mean of all products is the product of the means
+    forward, backward = scoring.rule(False, True), scoring.rule(True, False)
+    if forward.is_mean:  # the mean of all products is the product of the means
         t2i = (texts.mean() @ images.mean().T).float()
         return t2i, t2i.T
-    t2i, i2t = maxsim(texts, images)
-    if mean:
-        t2i = t2i / to_device(texts.lengths, t2i.device)[:, None]
-        i2t = i2t / to_device(images.lengths, i2t.device)[:, None]
-    if pooling == "text":
+    by_text, by_image = maxsim(texts, images)
+    counts = [to_device(items.lengths, by_text.device)[:, None] for items in (texts, images)]
+    t2i = forward.combine(by_text, by_image.T, counts[0], counts[1].T)
+    if scoring.pooling != "each":
         return t2i, t2i.T
-    if pooling == "image":
-        return i2t.T, i2t
-    if pooling == "both":
-        total = t2i + i2t.T
-        return total, total.T
-    return t2i, i2t
+    return t2i, backward.combine(by_image, by_text.T, counts[1], counts[0].T)
 
 
 def _slow_matrix(

@@ -10,7 +10,7 @@ from bagformer_cli.api import Retriever
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.score_explanation import explain_score
+from bagformer_cli.models.score_explanation import explain_score, has_parts
 from bagformer_cli.pages.heat_map import overlays, part_name
 from bagformer_cli.pages.html import data_uri
 
@@ -46,7 +46,9 @@ class PairMaps:
     @classmethod
     def of(cls, model: RetrievalModel | None, split: Split) -> PairMaps | None:
         """Return the maps of a model; None if its scores cannot be explained by cells."""
-        if model is None or not isinstance(model.dual.vision_encoder, VisionEncoder):
+        if model is None or not has_parts(model):
+            return None
+        if not isinstance(model.dual.vision_encoder, VisionEncoder):
             return None
         return cls(model, split)
 

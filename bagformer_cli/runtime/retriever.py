@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bagformer_cli.calibration import Calibration, usable_calibration
+from bagformer_cli.config.scoring import Scoring
 from bagformer_cli.data.images import decode, resize
 from bagformer_cli.errors import CheckpointError, InputError, MissingDependencyError
 from bagformer_cli.inputs import Images, image_list, one_title, require_vectors, title_list
@@ -68,6 +69,11 @@ class OnnxRetriever:
     def _cross(self) -> Any:
         return self._session(CROSS)
 
+    @property
+    def scoring(self) -> Scoring:
+        """The sum by which the model scores a title and an image."""
+        return Scoring.of(self.config)
+
     def encode_texts(self, titles: str | Iterable[str]) -> Vectors:
         """Encode titles or queries to vectors.
 
@@ -101,7 +107,7 @@ class OnnxRetriever:
         return Vectors.concatenate(parts, self.manifest.dim)
 
     def score(self, images: Vectors, titles: Vectors) -> Scores:
-        """Score all images against all titles by late interaction, in both directions.
+        """Score all images against all titles in both directions, as the model ranks by.
 
         Args:
             images: From :meth:`encode_images`.
@@ -112,7 +118,7 @@ class OnnxRetriever:
         """
         require_vectors(images, Vectors, "images", "encode_images")
         require_vectors(titles, Vectors, "titles", "encode_texts")
-        return maxsim(titles, images)
+        return maxsim(titles, images, self.scoring)
 
     def calibration(self, progress: Progress = LOGGED) -> Calibration | None:
         """Read the curves from mean scores to probabilities; None: no calibration fits this export.
@@ -125,7 +131,9 @@ class OnnxRetriever:
             CheckpointError: The file is damaged.
         """
         manifest = self.manifest
-        return usable_calibration(self.folder, lambda: manifest.model, manifest.precision, progress)
+        return usable_calibration(
+            self.folder, lambda: manifest.model, self.scoring, manifest.precision, progress
+        )
 
     @property
     def can_rerank(self) -> bool:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bagformer_cli.runtime.vectors import blocks
+from bagformer_cli.config.scoring import MAXSIM, ScoreRule
+from bagformer_cli.runtime.vectors import blocks, mean_vectors
 from bagformer_cli.vectors.arrays import Vectors, offsets_of
 
 BLOCK = 1 << 22
@@ -19,7 +20,11 @@ BLOCK = 1 << 22
 
 
 def scan(
-    queries: Vectors, items: Vectors, k: int, rows: NDArray[np.int64] | None = None
+    queries: Vectors,
+    items: Vectors,
+    k: int,
+    rows: NDArray[np.int64] | None = None,
+    rule: ScoreRule = MAXSIM,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Score items against every query and return the best.
 
@@ -28,6 +33,7 @@ def scan(
         items: n items as they are stored; int8 and float16 are multiplied as float32.
         k: Results per query; fewer are returned if there are fewer items.
         rows: [m] the items to score, rising; None: all.
+        rule: The score. Default: MaxSim of the query.
 
     Returns:
         Scores [Q, k], highest first, and positions [Q, k]. Equal scores are in the order of their
@@ -38,16 +44,19 @@ def scan(
     >>> positions.tolist()
     [[2, 0]]
     """
-    scores = score_items(queries, items, rows)
+    scores = score_items(queries, items, rows, rule)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int64)
     positions = order if rows is None else rows[order]
     return np.take_along_axis(scores, order, 1), positions
 
 
 def score_items(
-    queries: Vectors, items: Vectors, rows: NDArray[np.int64] | None = None
+    queries: Vectors,
+    items: Vectors,
+    rows: NDArray[np.int64] | None = None,
+    rule: ScoreRule = MAXSIM,
 ) -> NDArray[np.float32]:
-    """Score items against every query: [Q, m]. Items and queries without vectors score 0."""
+    """Score items against every query by a rule: [Q, m]. Without vectors, they score 0."""
     chosen = np.arange(len(items), dtype=np.int64) if rows is None else rows
     offsets = offsets_of(items.lengths[chosen])
     scores = np.zeros((len(queries), len(chosen)), np.float32)
@@ -58,13 +67,34 @@ def score_items(
         some = np.flatnonzero(items.lengths[own])
         if not len(some) or not len(asked):
             continue
-        products = _rows(items, own).astype(np.float32, copy=False) @ queries.values.T  # [N, G]
-        starts = (offsets[first:end] - offsets[first])[some]
+        values = _rows(items, own).astype(np.float32, copy=False)  # [N, D]
+        lengths = items.lengths[own[some]]
+        scales = None if items.scales is None else items.scales[own[some]]
+        block = Vectors(values, offsets_of(lengths), scales)  # of the items with vectors
+        scores[np.ix_(asked, first + some)] = _score_block(queries, asked, block, rule)
+    return scores
+
+
+def _score_block(
+    queries: Vectors, asked: NDArray[np.int64], items: Vectors, rule: ScoreRule
+) -> NDArray[np.float32]:
+    """Score n items with vectors against the queries ``asked``, which have some: [asked, n]."""
+    scales = np.ones(1, np.float32) if items.scales is None else items.scales
+    if rule.is_mean:
+        means = mean_vectors(items) * scales[:, None]
+        found: NDArray[np.float32] = mean_vectors(queries)[asked] @ means.T
+        return found
+    products = items.values @ queries.values.T  # [N, G]
+    starts, begins = items.offsets[:-1], queries.offsets[:-1][asked]
+    by_query = by_item = None
+    if rule.over_query:
         best = np.maximum.reduceat(products, starts, axis=0)  # over the vectors of each item
-        if items.scales is not None:
-            best *= items.scales[own[some], None]
-        sums = np.add.reduceat(best, queries.offsets[:-1][asked], axis=1)
-        scores[np.ix_(asked, first + some)] = sums.T
+        by_query = np.add.reduceat(best * scales[:, None], begins, axis=1).T
+    if rule.over_item:
+        best = np.maximum.reduceat(products, begins, axis=1)  # over the vectors of each query
+        by_item = (np.add.reduceat(best, starts, axis=0) * scales[:, None]).T
+    counts = queries.lengths[asked][:, None], items.lengths[None]
+    scores: NDArray[np.float32] = rule.combine(by_query, by_item, *counts)
     return scores
 
 

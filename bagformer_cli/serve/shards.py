@@ -76,7 +76,10 @@ class LocalShard:
 
 @dataclass(frozen=True)
 class _NoEncoder:
-    """Stands for the model of a shard, which searches vectors that the front has encoded."""
+    """Stands for the model of a shard, which searches vectors that the front has encoded.
+
+    The front also says how they are scored: :attr:`~bagformer_cli.index.engine.Queries.rule`.
+    """
 
     fingerprint: str
 
@@ -141,7 +144,7 @@ def search_shards(
         InputError: A query is empty or broken, or the filter is wrong.
     """
     started = time.perf_counter()
-    encoded = front.encode(queries, images=images)
+    encoded = front.encode(queries, images=images, of=options.of)
     encoding = time.perf_counter() - started
     sent = [None] * len(queries) if images else queries
     waiting = [shard.start(sent, options, encoded) for shard in shards]

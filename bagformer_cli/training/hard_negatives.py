@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bagformer_cli.config.scoring import MAXSIM, ScoreRule, Scoring
 from bagformer_cli.data.positives import Positives
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.evaluation.encoded_split import encode_split
@@ -96,7 +97,8 @@ def mine(
     """
     size = model.config.evaluation.batch_size
     images, texts = encode_split(model, split, size, states=False, progress=progress)
-    return mine_vectors(texts.vectors, images.vectors, GroundTruth.of(split), count, margin)
+    rule = Scoring.of(model.config).rule(False, True)
+    return mine_vectors(texts.vectors, images.vectors, GroundTruth.of(split), count, margin, rule)
 
 
 @torch.inference_mode()
@@ -106,13 +108,15 @@ def mine_vectors(
     truth: GroundTruth,
     count: int,
     margin: float | None = None,
+    rule: ScoreRule = MAXSIM,
 ) -> Mined:
     """Mine hard negatives among encoded titles and images; see the module.
 
-    Titles that have too few among the first images are ranked again, four times as deep.
+    Titles that have too few among the first images are ranked again, four times as deep. ``rule``:
+    how the model scores a title against an image.
     """
     candidates = torch.from_numpy(np.unique(truth.items).astype(np.int64))
-    limits = None if margin is None else _limits(texts, images, truth, margin)
+    limits = None if margin is None else _limits(texts, images, truth, margin, rule)
     positions = np.full((len(texts), count), NONE, np.int64)
     scores = np.zeros((len(texts), count), np.float32)
     matching = too_close = 0
@@ -123,7 +127,8 @@ def mine_vectors(
         depth = min(depth, len(candidates))
         some = texts.select(torch.from_numpy(rows))
         found_scores, found = (
-            tensor.cpu().numpy() for tensor in topk(some, images, depth, candidates=candidates)
+            tensor.cpu().numpy()
+            for tensor in topk(some, images, depth, candidates=candidates, rule=rule)
         )
         groups = truth.positives
         matches = groups.contain(groups.text_groups[rows][:, None], groups.image_groups[found])
@@ -164,7 +169,7 @@ def write_negatives(path: Path, split: Split, mined: Mined) -> None:
 
 
 def _limits(
-    texts: MultiVectors, images: MultiVectors, truth: GroundTruth, margin: float
+    texts: MultiVectors, images: MultiVectors, truth: GroundTruth, margin: float, rule: ScoreRule
 ) -> NDArray[np.float32]:
     """Return p - m |p| of each title, p the score of its best own image; 0 without one."""
     counts = np.diff(truth.item_offsets)
@@ -172,7 +177,8 @@ def _limits(
     for own in np.unique(counts[counts > 0]):  # titles with equally many images at once
         rows = np.flatnonzero(counts == own)
         items = truth.items[truth.item_offsets[rows][:, None] + np.arange(own)]
-        scores = score_pairs(texts.select(torch.from_numpy(rows)), images, torch.from_numpy(items))
+        some = texts.select(torch.from_numpy(rows))
+        scores = score_pairs(some, images, torch.from_numpy(items), rule)
         best[rows] = scores.amax(dim=1).cpu().numpy()
     limits: NDArray[np.float32] = (best - margin * np.abs(best)).astype(np.float32)
     return limits

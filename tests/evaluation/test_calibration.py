@@ -18,7 +18,7 @@ from bagformer_cli.evaluation.calibration import (
 from bagformer_cli.evaluation.calibration_curves import isotonic, platt
 from bagformer_cli.evaluation.encoded_split import EncodedSplit
 from bagformer_cli.evaluation.metrics import Positives
-from bagformer_cli.evaluation.sources import items_of_vectors
+from bagformer_cli.evaluation.sources import items_of_vectors, score_vectors
 from bagformer_cli.progress import SILENT
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
@@ -155,7 +155,8 @@ def encoded(n_titles: int, n_images: int) -> EncodedSplit:
 
 def test_pairs_are_the_first_results_with_their_mean_scores() -> None:
     positives = Positives.from_lists([[0], [1], [], [3]], 15)
-    found = retrieved_pairs(encoded(4, 15), positives)
+    both = encoded(4, 15)
+    found = retrieved_pairs(both, positives, score_vectors(both))
     t2i = found["text_to_image"]
     assert np.unique(t2i.queries).tolist() == [0, 1, 3]  # one without an answer is left out
     assert len(t2i.scores) == 30

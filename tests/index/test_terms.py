@@ -170,16 +170,19 @@ def test_suggestions(terms: list[str], expected: str | None) -> None:
 # --------------------------------------------------------------------------------------- fusion
 
 
-RRF = FusionRule("rrf", 0.5, 10)
+RRF = FusionRule("rrf", 0.5)
+VECTORS = 10  # of a query
 
 
 def ranking(*names: str, scores: list[float]) -> Ranking:
-    return Ranking.by_late_interaction(np.array(names, object), np.array(scores, np.float32))
+    fast = np.array(scores, np.float32)
+    return Ranking.by_late_interaction(np.array(names, object), fast, fast / VECTORS)
 
 
 def terms(*names: str, scores: list[float], fast: list[float]) -> FusedTerms:
     hits = TermHits(np.array(names, object), np.array(scores, np.float32))
-    return FusedTerms(hits, np.array(fast, np.float32))
+    own = np.array(fast, np.float32)
+    return FusedTerms(hits, own, own / VECTORS)
 
 
 def test_reciprocal_ranks_by_hand() -> None:
@@ -194,7 +197,7 @@ def test_reciprocal_ranks_by_hand() -> None:
 def test_a_weighted_sum_by_hand() -> None:
     late = ranking("a", "b", scores=[6.0, 5.0])
     lexical = terms("b", "x", scores=[8.0, 4.0], fast=[5.0, 2.0])
-    fused = fuse(late, lexical, FusionRule("weighted", 0.25, 10))
+    fused = fuse(late, lexical, FusionRule("weighted", 0.25))
     assert fused.keys.tolist() == ["b", "a", "x"]
     expected = [0.75 * 0.5 + 0.25, 0.75 * 0.6, 0.75 * 0.2 + 0.25 * 0.5]
     np.testing.assert_allclose(fused.scores, expected, rtol=1e-6)
@@ -205,14 +208,14 @@ def test_a_weighted_sum_by_hand() -> None:
 def test_a_weight_of_zero_or_one_is_one_part_alone() -> None:
     late = ranking("a", "b", scores=[6.0, 5.0])
     lexical = terms("b", "x", scores=[8.0, 4.0], fast=[5.0, 2.0])
-    assert fuse(late, lexical, FusionRule("weighted", 0.0, 1)).keys.tolist() == ["a", "b", "x"]
-    assert fuse(late, lexical, FusionRule("weighted", 1.0, 1)).keys.tolist()[:2] == ["b", "x"]
+    assert fuse(late, lexical, FusionRule("weighted", 0.0)).keys.tolist() == ["a", "b", "x"]
+    assert fuse(late, lexical, FusionRule("weighted", 1.0)).keys.tolist()[:2] == ["b", "x"]
 
 
 def test_without_a_term_the_order_is_that_of_late_interaction() -> None:
     late = ranking("a", "b", scores=[6.0, 5.0])
     none = terms(scores=[], fast=[])
-    for rule in (RRF, FusionRule("weighted", 0.5, 3)):
+    for rule in (RRF, FusionRule("weighted", 0.5)):
         assert fuse(late, none, rule).keys.tolist() == ["a", "b"]
 
 
@@ -225,13 +228,13 @@ def test_rows_out_of_reach_are_not_among_the_best(seed: int, fusion: Fusion) -> 
     bm25 = np.sort(random.random(rows).astype(np.float32))[::-1]
     names = np.array([f"p{n}" for n in range(rows)], object)
     best = np.argsort(-fast)[:depth]
-    late = Ranking.by_late_interaction(names[best], fast[best])
+    late = Ranking.by_late_interaction(names[best], fast[best], fast[best] / 4)
     shuffled = random.permutation(rows)
     hits = TermHits(names[shuffled][:depth], bm25[:depth])
-    rule = FusionRule(fusion, float(random.random()), 4)
-    every = fuse(late, FusedTerms(hits, fast[shuffled][:depth]), rule)
+    rule = FusionRule(fusion, float(random.random()))
+    every = fuse(late, FusedTerms(hits, fast[shuffled][:depth], fast[shuffled][:depth] / 4), rule)
     reached = within_reach(late, hits, rule, k)
-    some = np.where(reached, fast[shuffled][:depth], np.float32(np.nan))
-    found = fuse(late, FusedTerms(hits, some.astype(np.float32)), rule)
+    some = np.where(reached, fast[shuffled][:depth], np.float32(np.nan)).astype(np.float32)
+    found = fuse(late, FusedTerms(hits, some, some / 4), rule)
     assert found.keys[:k].tolist() == every.keys[:k].tolist()
     np.testing.assert_array_equal(found.lexical_rank[:k], every.lexical_rank[:k])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bagformer_cli.config.scoring import Scoring
 from bagformer_cli.losses.captioning import captioning_loss
 from bagformer_cli.losses.distill import distillation_loss
 from bagformer_cli.losses.hinge import power_hinge_loss, triplet_loss
@@ -223,8 +224,7 @@ def test_every_pooling_equals_its_formula(pooling: str, mean: bool) -> None:
     t2i, i2t = pooled_maxsim(
         MultiVectors.from_list(texts).to(dtype=torch.float32),
         MultiVectors.from_list(images).to(dtype=torch.float32),
-        pooling,  # type: ignore[arg-type]
-        mean=mean,
+        Scoring(pooling, mean),  # type: ignore[arg-type]
     )
     for q, text in enumerate(texts):
         for n, image in enumerate(images):

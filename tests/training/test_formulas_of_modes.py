@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bagformer_cli.config import RunConfig, load_config
+from bagformer_cli.config.scoring import Scoring
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.models.build import RetrievalModel
@@ -167,8 +168,8 @@ def test_sums_prefer_long_titles_from_an_image_and_means_do_not() -> None:
     vague = torch.nn.functional.normalize(torch.rand(3, 8), dim=1)
     titles = MultiVectors.from_list([right, vague, torch.cat([vague, vague])])
     pictures = MultiVectors.from_list(images)
-    _, sums = pooled_maxsim(titles, pictures, "text")
-    _, means = pooled_maxsim(titles, pictures, "text", mean=True)
+    _, sums = pooled_maxsim(titles, pictures, Scoring("text"))
+    _, means = pooled_maxsim(titles, pictures, Scoring("text", means=True))
     assert sums.argmax(dim=1).tolist() == [2, 2, 2]  # the longest title, whatever the image
     torch.testing.assert_close(2 * sums[:, 1], sums[:, 2])
     torch.testing.assert_close(means[:, 1], means[:, 2])
