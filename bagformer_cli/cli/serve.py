@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -40,7 +41,8 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
         "    xmr serve --index s3://shop/0 --index s3://shop/1 --engine ray --replicas 2\n\n"
         "The page is at /, the API under /api/, its description at /openapi.json, metrics for "
         "Prometheus at /metrics. With the environment variable XMR_API_KEY set, requests need that "
-        "key in the header X-API-Key. Ctrl-C or SIGTERM answers running requests, then stops.\n\n"
+        "key in the header X-API-Key. Ctrl-C or SIGTERM answers running requests, then stops with "
+        "exit code 0.\n\n"
         "Several indexes of one model are searched as one: shards of a catalogue that does not fit "
         "one machine. --engine ray runs the same service on the nodes of a Ray cluster."
     ),
@@ -195,7 +197,8 @@ def _serve_on_ray(
         cluster.start(served, cluster.Replicas(*replicas), address=address, host=host, port=port)
     try:
         _announce(report, host, port)
-        threading.Event().wait()
+        with suppress(KeyboardInterrupt):  # the way to stop it, so no failure
+            threading.Event().wait()
     finally:
         cluster.stop()
 

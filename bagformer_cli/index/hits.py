@@ -1,9 +1,13 @@
-"""Make hits of the rows that a search found: fetch their titles, attributes and thumbnails."""
+"""Make hits of the rows that a search found: fetch their titles, attributes and thumbnails.
+
+Thumbnails are fetched after the hits were sorted and cut to a page: they are most of a row's bytes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,14 +26,15 @@ def fetch_hits(
 ) -> list[list[Hit]]:
     """Fetch the rows of all results, each row once, and combine them with their scores.
 
+    The hits have no thumbnails yet; see :func:`with_thumbnails`.
+
     Args:
         engine: The index, at the version that was searched.
         rankings: The rows of each query, best first.
-        options: ``k``: hits per query; ``thumbnails`` and ``fusion`` as they were searched with.
+        options: ``k``: hits per query; ``fusion`` as it was searched with.
     """
     names = list(engine.layout.attributes)
     columns = ["id", "title", "image", *names]
-    columns += ["thumbnail"] if options.thumbnails else []
     keys = np.unique(np.concatenate([ranking.keys[: options.k] for ranking in rankings]))
     rows = dict(zip(keys.tolist(), engine.fetch(keys, columns), strict=True))
     hits: list[list[Hit]] = []
@@ -51,7 +56,35 @@ def fetch_hits(
                     fast,
                     slow if scored else None,
                     **lexical_facts(ranking, at, options.fusion),
-                    thumbnail=row.get("thumbnail"),
                 )
             )
     return hits
+
+
+def keys_by_id(rankings: Sequence[Ranking], hits: Sequence[Sequence[Hit]]) -> dict[str, Any]:
+    """Return the keys of the rows that hits were made of, by the hits' ids.
+
+    Args:
+        rankings: The rows of each query, as :func:`fetch_hits` took them.
+        hits: The hits that it returned.
+    """
+    pairs = zip(rankings, hits, strict=True)
+    return {
+        hit.id: key for ranking, own in pairs for hit, key in zip(own, ranking.keys, strict=False)
+    }
+
+
+def with_thumbnails(
+    engine: Engine, hits: Sequence[Sequence[Hit]], keys: Mapping[str, Any]
+) -> list[list[Hit]]:
+    """Fetch the thumbnails of hits, each once.
+
+    Args:
+        engine: The index, at the version that was searched.
+        hits: The hits of each query that are returned.
+        keys: The keys of their rows, by id.
+    """
+    wanted = list(dict.fromkeys(hit.id for own in hits for hit in own))
+    rows = engine.fetch(np.array([keys[name] for name in wanted]), ["thumbnail"])
+    images = dict(zip(wanted, (row["thumbnail"] for row in rows), strict=True))
+    return [[replace(hit, thumbnail=images[hit.id]) for hit in own] for own in hits]

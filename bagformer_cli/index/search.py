@@ -15,7 +15,7 @@ Shapes: Q queries, D dimensions.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,11 +26,11 @@ import numpy as np
 from bagformer_cli.calibration import Calibration
 from bagformer_cli.data.images import decode, resize
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.arrange import AS_FOUND, Arrangement, arrange
+from bagformer_cli.index.arrange import AS_FOUND, Arranged, Arrangement, arrange
 from bagformer_cli.index.combined import WEIGHT, check_combined, combine
 from bagformer_cli.index.engine import Engine, Queries, RecallMethod
 from bagformer_cli.index.engines import open_engine
-from bagformer_cli.index.hits import fetch_hits
+from bagformer_cli.index.hits import fetch_hits, keys_by_id, with_thumbnails
 from bagformer_cli.index.lexical import LexicalSearch, check_fusion
 from bagformer_cli.index.model_of_index import gpu_of, model_folder
 from bagformer_cli.index.probabilities import index_calibration, with_probabilities
@@ -242,15 +242,20 @@ class Index:
             plan.append({"stage": "rerank", "method": "cross-encoder", "note": note})
         with _timed(seconds, "fetch"):
             hits = fetch_hits(engine, rankings, options)
+            keys = keys_by_id(rankings, hits)
             if self.calibration is not None:
                 hits = with_probabilities(hits, self.calibration, images, options.of)
-        return [
-            self._arranged(own, given, plan, seconds, suggestion)
-            for own, suggestion in zip(hits, suggestions, strict=True)
-        ]
+            pages = self._pages(engine, hits, keys, given)
+        return _results(pages, plan, seconds, suggestions)
 
     def search_combined(
-        self, title: Any, image: Any, weight: float = WEIGHT, options: SearchOptions | None = None
+        self,
+        title: Any,
+        image: Any,
+        weight: float = WEIGHT,
+        options: SearchOptions | None = None,
+        *,
+        encoded: tuple[Queries, Queries] | None = None,
     ) -> Results:
         """Find the products that fit a title and an image: a weighted sum of both mean scores.
 
@@ -259,6 +264,8 @@ class Index:
             image: The image: opened, a path, or the content of a file.
             weight: score = (1 − weight) × title + weight × image; from 0 to 1.
             options: How to search, without ``rerank`` and ``fusion``.
+            encoded: The vectors of the title and of the image, if they are known. None: encode
+                them.
 
         Raises:
             InputError: As :meth:`search_many`; or the weight or an option is wrong.
@@ -270,7 +277,10 @@ class Index:
         seconds: dict[str, float] = {}
         plan: list[dict[str, Any]] = []
         with _timed(seconds, "encode"):
-            both = self.encode([title], of=given.of), self.encode([image], images=True, of=given.of)
+            both = encoded or (
+                self.encode([title], of=given.of),
+                self.encode([image], images=True, of=given.of),
+            )
         engine = self.engine.snapshot(given.of, given.recall)
         first = [self._first_stages(engine, one, deep, seconds, plan)[0].keys for one in both]
         with _timed(seconds, "late"):
@@ -280,21 +290,23 @@ class Index:
         with _timed(seconds, "fetch"):
             ranking = Ranking.by_late_interaction(found.keys, found.scores, found.scores)
             hits = found.with_parts(fetch_hits(engine, [ranking], deep)[0])
-        return self._arranged(hits, given, plan, seconds)
+            pages = self._pages(engine, [hits], keys_by_id([ranking], [hits]), given)
+        return _results(pages, plan, seconds, [None])[0]
 
-    def _arranged(
+    def _pages(
         self,
-        hits: list[Hit],
+        engine: Engine,
+        hits: Sequence[list[Hit]],
+        keys: Mapping[str, Any],
         options: SearchOptions,
-        plan: list[dict[str, Any]],
-        seconds: dict[str, float],
-        suggestion: str | None = None,
-    ) -> Results:
-        """Arrange the hits of one query."""
+    ) -> list[Arranged]:
+        """Arrange the hits of each query, and fetch the thumbnails of those that are returned."""
         titles = self.encoder.titles if options.arrangement.without else None
-        found = arrange(hits, options.arrangement, options.k, titles)
-        rounded = {name: round(value, 6) for name, value in seconds.items()}
-        return Results(found.hits, plan, rounded, suggestion, found.total, found.facets)
+        pages = [arrange(own, options.arrangement, options.k, titles) for own in hits]
+        if not options.thumbnails:
+            return pages
+        shown = with_thumbnails(engine, [page.hits for page in pages], keys)
+        return [replace(page, hits=own) for page, own in zip(pages, shown, strict=True)]
 
     def encode(
         self, queries: Sequence[Any], *, images: bool = False, of: Side = "image"
@@ -310,9 +322,8 @@ class Index:
             InputError: A title is empty, or an image cannot be read.
         """
         if images:
-            size, as_original = self.encoder.image_size, self.encoder.as_original
-            decoded = (decode(image, as_original=as_original) for image in queries)
-            encoded = self.encoder.encode_pixels(np.stack([resize(one, size) for one in decoded]))
+            pixels = np.stack([np.asarray(self.resized(image)) for image in queries])
+            encoded = self.encoder.encode_pixels(pixels)
         else:
             for title in queries:
                 if not isinstance(title, str) or is_blank(title):
@@ -321,6 +332,23 @@ class Index:
         single = encoded.single(self.engine.layout.single_vector)
         rule = self.encoder.scoring.rule(images, of == "image")
         return Queries(encoded.vectors, single, rule)
+
+    def resized(self, image: str | Path | bytes | Image.Image) -> Image.Image:
+        """Decode an image and resize it to what the encoder takes.
+
+        A query that waits for a search needs less memory so; to resize it again changes nothing.
+
+        Raises:
+            InputError: There is no such file.
+            DataError: It is not an image, or it is broken or too large.
+        """
+        from PIL import Image
+
+        size = self.encoder.image_size
+        if isinstance(image, Image.Image) and image.mode == "RGB" and image.size == (size, size):
+            return image
+        decoded = decode(image, as_original=self.encoder.as_original)
+        return Image.fromarray(resize(decoded, size))
 
     def _check(self, options: SearchOptions, images: bool) -> None:
         if options.k < 1:
@@ -370,6 +398,20 @@ class Index:
             mean = engine.mean_scores(options.of, queries.one(number), keys, fast)
             rankings.append(Ranking.by_late_interaction(keys, fast, mean))
         return rankings
+
+
+def _results(
+    pages: Sequence[Arranged],
+    plan: list[dict[str, Any]],
+    seconds: Mapping[str, float],
+    suggestions: Sequence[str | None],
+) -> list[Results]:
+    """Make the results of all queries."""
+    rounded = {name: round(value, 6) for name, value in seconds.items()}
+    return [
+        Results(page.hits, plan, rounded, suggestion, page.total, page.facets)
+        for page, suggestion in zip(pages, suggestions, strict=True)
+    ]
 
 
 @contextmanager

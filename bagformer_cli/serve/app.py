@@ -5,7 +5,7 @@
     GET  /                     the page
     GET  /api/index            what the index holds
     GET  /api/search?q=…       search by a title
-    POST /api/search           search by an image: the body is the content of its file
+    POST /api/search           search by an image, the body, and with q=… by both
     GET  /api/bags?q=…         the bags of a title
     GET  /api/explain?q=…&id=  the score of a title and a product, bag by bag
     GET  /healthz /readyz /metrics
@@ -23,22 +23,28 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.requests import ClientDisconnect
 
 from bagformer_cli import __version__
 from bagformer_cli.errors import XmrError
+from bagformer_cli.index.arrange import DEPTH, Arrangement
+from bagformer_cli.index.combined import WEIGHT
 from bagformer_cli.index.ranking import Fusion
-from bagformer_cli.index.rows import Side
+from bagformer_cli.index.search import SearchOptions
 from bagformer_cli.messages import tr
-from bagformer_cli.serve.answers import page_of
+from bagformer_cli.serve.answers import page_json
 from bagformer_cli.serve.batcher import TooBusyError
 from bagformer_cli.serve.limits import BodyLimit, RateLimit
 from bagformer_cli.serve.measurements import Measurements, log_request
 from bagformer_cli.serve.page import content_policy, page
 from bagformer_cli.serve.service import SearchService
+from bagformer_cli.serve.shards import Query as SearchQuery
 
 OPEN = ("/", "/healthz", "/readyz")
 """Routes that need no key."""
@@ -59,17 +65,23 @@ class Asked:
     """
 
     of: Literal["images", "titles"] = "images"
-    k: Annotated[int, Query(ge=1)] = 24
-    first: Annotated[int, Query(ge=0)] = 0
+    k: Annotated[int, Query(ge=1, le=DEPTH)] = 24
+    first: Annotated[int, Query(ge=0, lt=DEPTH)] = 0
     where: Annotated[str | None, Query(max_length=2000)] = None
     sort: Annotated[str | None, Query(max_length=200)] = None
     thumbnails: bool = False
     fusion: Fusion = "none"
 
-    @property
-    def side(self) -> Side:
-        """The side of the products that the query is compared with."""
-        return "title" if self.of == "titles" else "image"
+    def options(self) -> SearchOptions:
+        """Return them as options of a search: pages and facets are about the best results."""
+        return SearchOptions(
+            k=min(self.k, DEPTH - self.first),
+            where=self.where or None,
+            of="title" if self.of == "titles" else "image",
+            thumbnails=self.thumbnails,
+            fusion=self.fusion,
+            arrangement=Arrangement(sort=self.sort or None, offset=self.first, facets=True),
+        )
 
 
 def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
@@ -132,6 +144,10 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
     async def slow(_: Request, __: TimeoutError) -> JSONResponse:
         return _refusal(503, tr("The search took too long."), retry=1)
 
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nobody reads it; the log and the metrics count it
+
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
@@ -158,14 +174,17 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
     async def index() -> dict[str, Any]:
         return await run_in_threadpool(service.describe)
 
-    async def found(query: str | bytes, asked: Asked) -> dict[str, Any]:
+    decoders = CapacityLimiter(limits.decoders)
+
+    async def found(query: SearchQuery, asked: Asked) -> dict[str, Any]:
         started = time.perf_counter()
-        waiting = await run_in_threadpool(
-            service.search, query, asked.side, asked.where,
-            thumbnails=asked.thumbnails, fusion=asked.fusion,
-        )  # fmt: skip
-        results = await asyncio.wait_for(asyncio.wrap_future(waiting), limits.seconds)
-        answer = page_of(results.hits, asked.first, asked.k, asked.sort, asked.thumbnails)
+        async with asyncio.timeout(limits.seconds):
+            if query.image is not None:
+                image = await run_sync(service.prepare, query.image, limiter=decoders)
+                query = query._replace(image=image)
+            waiting = await run_in_threadpool(service.search, query, asked.options())
+            results = await asyncio.wrap_future(waiting)
+        answer = page_json(results, asked.first)
         answer["seconds"] = round(time.perf_counter() - started, 4)
         return answer
 
@@ -173,13 +192,18 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
     async def search_by_title(
         q: Annotated[str, Query(description="The title.")], asked: Annotated[Asked, Depends()]
     ) -> dict[str, Any]:
-        return await found(q, asked)
+        return await found(SearchQuery(q), asked)
 
     @app.post("/api/search")
     async def search_by_image(
-        request: Request, asked: Annotated[Asked, Depends()]
+        request: Request,
+        asked: Annotated[Asked, Depends()],
+        q: Annotated[str | None, Query(description="A title that counts as well.")] = None,
+        weight: Annotated[
+            float, Query(ge=0, le=1, description="With a title: share of the image in the score.")
+        ] = WEIGHT,
     ) -> dict[str, Any]:
-        return await found(await request.body(), asked)
+        return await found(SearchQuery(q or None, await request.body(), weight), asked)
 
     @app.get("/api/bags")
     async def bags(q: str) -> list[dict[str, Any]]:

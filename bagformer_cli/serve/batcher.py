@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from bagformer_cli.index.results import Results
 from bagformer_cli.index.search import SearchOptions
 
-Search = Callable[[Sequence[Any], SearchOptions, bool], list[Results]]
+Search = Callable[[Sequence[Any], SearchOptions], list[Results]]
 
 
 class TooBusyError(Exception):
@@ -31,7 +31,7 @@ class TooBusyError(Exception):
 class _Waiting:
     query: Any
     options: SearchOptions
-    image: bool
+    kind: Hashable
     answer: Future[Results]
 
 
@@ -39,8 +39,7 @@ class Batcher:
     """Runs searches on one thread, waiting ones of the same kind together.
 
     Args:
-        search: Searches for several queries with the same options; the last argument says whether
-            they are images.
+        search: Searches for several queries of one kind with the same options.
         batch: Queries at once.
         waiting: Requests that may wait.
     """
@@ -58,8 +57,13 @@ class Batcher:
         """Number of requests that wait."""
         return len(self._waiting)
 
-    def submit(self, query: Any, options: SearchOptions, *, image: bool) -> Future[Results]:
+    def submit(self, query: Any, options: SearchOptions, kind: Hashable = None) -> Future[Results]:
         """Add a request.
+
+        Args:
+            query: What the search takes.
+            options: How to search.
+            kind: Only queries of one kind are searched together.
 
         Raises:
             TooBusyError: As many as allowed are waiting, or the service is shutting down.
@@ -68,7 +72,7 @@ class Batcher:
         with self._changed:
             if self._closed or len(self._waiting) >= self._limit:
                 raise TooBusyError
-            self._waiting.append(_Waiting(query, options, image, answer))
+            self._waiting.append(_Waiting(query, options, kind, answer))
             self._changed.notify()
         return answer
 
@@ -98,7 +102,7 @@ class Batcher:
         taken: list[_Waiting] = []
         kept: deque[_Waiting] = deque()
         for one in self._waiting:
-            same = (one.options, one.image) == (first.options, first.image)
+            same = (one.options, one.kind) == (first.options, first.kind)
             (taken if same and len(taken) < self._batch else kept).append(one)
         self._waiting = kept
         return taken
@@ -106,7 +110,7 @@ class Batcher:
     def _answer(self, batch: list[_Waiting]) -> None:
         first = batch[0]
         try:
-            found = self._search([one.query for one in batch], first.options, first.image)
+            found = self._search([one.query for one in batch], first.options)
         except BaseException as error:
             if len(batch) == 1:
                 first.answer.set_exception(error)

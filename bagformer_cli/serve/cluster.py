@@ -27,7 +27,6 @@ from ray import serve
 from ray.exceptions import RayError, RayTaskError
 
 from bagformer_cli.errors import InputError, XmrError
-from bagformer_cli.index.engine import Queries
 from bagformer_cli.index.results import Results
 from bagformer_cli.index.search import Index, SearchOptions
 from bagformer_cli.messages import tr
@@ -36,7 +35,7 @@ from bagformer_cli.runtime.folder import Runtime
 from bagformer_cli.serve.app import create_app
 from bagformer_cli.serve.service import SearchService
 from bagformer_cli.serve.settings import ServiceLimits
-from bagformer_cli.serve.shards import Waiting, open_shard
+from bagformer_cli.serve.shards import Encoded, Query, Waiting, open_shard
 
 APPLICATION = "xmr"
 REQUESTS_PER_REPLICA = 16
@@ -108,7 +107,7 @@ class ShardReplica:
         self._shard = open_shard(uri)
 
     async def search(
-        self, queries: Sequence[Any], options: SearchOptions, encoded: Queries
+        self, queries: Sequence[Query], options: SearchOptions, encoded: Encoded
     ) -> list[Results] | XmrError:
         """Search; a user's error is returned as a value, so that it crosses processes whole."""
         try:
@@ -132,7 +131,7 @@ class RemoteShard:
     def __init__(self, handle: Any, seconds: float) -> None:
         self._handle, self._seconds = handle, seconds
 
-    def start(self, queries: Sequence[Any], options: SearchOptions, encoded: Queries) -> Waiting:
+    def start(self, queries: Sequence[Query], options: SearchOptions, encoded: Encoded) -> Waiting:
         """See :class:`~bagformer_cli.serve.shards.Shard`."""
         first = self._handle.search.remote(queries, options, encoded)
 

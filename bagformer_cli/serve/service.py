@@ -5,22 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bagformer_cli.data.images import decode
 from bagformer_cli.errors import InputError
+from bagformer_cli.index.arrange import DEPTH
+from bagformer_cli.index.combined import check_combined
 from bagformer_cli.index.lexical import check_fusion
-from bagformer_cli.index.ranking import Fusion
 from bagformer_cli.index.results import Results
-from bagformer_cli.index.rows import Side
 from bagformer_cli.index.search import Index, SearchOptions
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import ModelEncoder
 from bagformer_cli.serve.answers import image_uri
 from bagformer_cli.serve.batcher import Batcher
 from bagformer_cli.serve.settings import ServiceLimits
-from bagformer_cli.serve.shards import LocalShard, Shard, search_shards
+from bagformer_cli.serve.shards import LocalShard, Query, Shard, quoted, search_shards
 from bagformer_cli.text.characters import is_blank
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 OnSearch = Callable[[int, float, Mapping[str, float]], None]
 
@@ -58,52 +60,44 @@ class SearchService:
             "products": sum(shard.count() for shard in self._shards),
             "sides": list(layout.sides),
             "attributes": dict(layout.attributes),
-            "results": self.limits.results,
+            "results": DEPTH,
             "explains": isinstance(self.index.encoder, ModelEncoder),
             "fuses": layout.terms and len(self._shards) == 1,
         }
 
-    def search(
-        self,
-        query: str | bytes,
-        of: Side,
-        where: str | None,
-        *,
-        thumbnails: bool,
-        fusion: Fusion = "none",
-    ) -> Future[Results]:
-        """Start a search for a title or an image.
-
-        Args:
-            query: The title, or the content of an image file.
-            of: Compare it with the products' images or titles.
-            where: A filter; None or empty: all products.
-            thumbnails: Whether results have their thumbnails, which take most of the time to fetch.
-            fusion: Whether the words of titles are searched for as well (BM25).
+    def prepare(self, image: bytes) -> Image.Image:
+        """Decode an uploaded image and resize it to what the model takes.
 
         Raises:
-            InputError: The query is empty or too long, or is no image; or there is no fusion for
-                an image, an index without words, or shards.
+            DataError: It is not an image, or it is broken or has too many pixels.
+        """
+        return self.index.resized(image)
+
+    def search(self, query: Query, options: SearchOptions) -> Future[Results]:
+        """Start a search for a title, an image, or both.
+
+        Args:
+            query: The query; its image comes from :meth:`prepare`.
+            options: How to search, without ``rerank``.
+
+        Raises:
+            InputError: The title is empty or too long; or there is no fusion for an image, an
+                index without words, or shards.
             TooBusyError: Too many requests are waiting.
         """
-        options = SearchOptions(
-            k=self.limits.results,
-            where=where or None,
-            of=of,
-            thumbnails=thumbnails,
-            fusion=fusion,
-        )
-        check_fusion(self.index.engine, options, images=isinstance(query, bytes))
-        if fusion != "none" and len(self._shards) > 1:
+        has_title, has_image = query.kind
+        if query.title is not None:
+            self._check(query.title)
+        if has_title and has_image:
+            check_combined(query.weight, fusion=options.fusion)
+        check_fusion(self.index.engine, options, images=has_image)
+        if options.fusion != "none" and len(self._shards) > 1:
             raise InputError(
                 tr("Words are ranked within one index, and this catalogue is in shards."),
-                found=f"fusion={fusion}",
+                found=f"fusion={options.fusion}",
                 expected="fusion=none",
             )
-        if isinstance(query, bytes):
-            return self.batcher.submit(decode(query), options, image=True)
-        self._check(query)
-        return self.batcher.submit(query, options, image=False)
+        return self.batcher.submit(query, options, query.kind)
 
     def bags(self, title: str) -> list[dict[str, Any]]:
         """Cut a title into bags."""
@@ -130,9 +124,8 @@ class SearchService:
         from bagformer_cli.models.score_explanation import explain_score
         from bagformer_cli.pages.heat_map import overlays, part_name
 
-        quoted = product.replace("'", "''")
-        options = SearchOptions(k=1, where=f"id = '{quoted}'", thumbnails=True)
-        found = search_shards(self.index, self._shards, [title], options, images=False)
+        options = SearchOptions(k=1, where=f"id = {quoted(product)}", thumbnails=True)
+        found = search_shards(self.index, self._shards, [Query(title)], options)
         hit = next(iter(found[0]), None)
         if hit is None or hit.thumbnail is None:
             raise InputError(tr("The index has no image of this product."), found=product)
@@ -164,11 +157,9 @@ class SearchService:
                 expected=tr("at most {n}", n=self.limits.title_characters),
             )
 
-    def _search(
-        self, queries: Sequence[Any], options: SearchOptions, images: bool
-    ) -> list[Results]:
+    def _search(self, queries: Sequence[Query], options: SearchOptions) -> list[Results]:
         started = time.perf_counter()
-        found = search_shards(self.index, self._shards, queries, options, images=images)
+        found = search_shards(self.index, self._shards, queries, options)
         stages = {name: value for name, value in found[0].seconds.items() if "." not in name}
         self.on_search(len(queries), time.perf_counter() - started, stages)
         return found

@@ -12,8 +12,8 @@ class ServiceLimits:
     Attributes:
         upload_bytes: Largest request body, in bytes.
         seconds: Longest time for a request's body to arrive, and for its answer.
-        results: Largest ``k``, and products of which facets are counted and pages are made.
         batch: Queries that are searched together.
+        decoders: Images that are decoded at once; the largest ones take 0.7 GB each meanwhile.
         waiting: Requests that may wait for the model; more are refused with status 503.
         rate: Requests per second and client address; 0: no limit. Short bursts of four times as
             many pass.
@@ -22,8 +22,8 @@ class ServiceLimits:
 
     upload_bytes: int = 10 << 20
     seconds: float = 20.0
-    results: int = 200
     batch: int = 32
+    decoders: int = 2
     waiting: int = 256
     rate: float = 0.0
     title_characters: int = 1000

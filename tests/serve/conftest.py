@@ -14,7 +14,7 @@ from bagformer_cli.serve.service import SearchService
 from bagformer_cli.serve.settings import ServiceLimits
 from tests.support.small_model import indexed_shop
 
-LIMITS = ServiceLimits(upload_bytes=200_000, seconds=20, results=12, title_characters=100)
+LIMITS = ServiceLimits(upload_bytes=200_000, seconds=20, title_characters=100)
 
 
 @pytest.fixture(scope="session")

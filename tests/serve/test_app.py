@@ -263,3 +263,77 @@ def test_words_of_titles_are_searched_for_as_well(client: TestClient, shop: Path
     image = client.post("/api/search?fusion=rrf", content=(shop / "photos" / "0.png").read_bytes())
     assert image.status_code == 400
     assert "words" in image.json()["error"]
+
+
+def test_an_image_and_a_title_are_searched_for_together(
+    client: TestClient, service: SearchService, shop: Path
+) -> None:
+    photo = shop / "photos" / "5.png"
+    for weight in (0.0, 0.3, 1.0):
+        asked = {"q": "连衣裙", "weight": weight, "k": 4, "where": "price > 2"}
+        found = client.post("/api/search", content=photo.read_bytes(), params=asked).json()
+        same = service.index.search("连衣裙", image=photo, weight=weight, k=4, where="price > 2")
+        assert [hit["id"] for hit in found["hits"]] == [hit.id for hit in same]
+        for hit in found["hits"]:
+            parts = (1 - weight) * hit["text_mean"] + weight * hit["image_mean"]
+            assert hit["score"] == pytest.approx(parts, abs=1e-5)
+            assert hit["stage"] == "combined"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "word"),
+    [({"weight": 1.5}, "weight"), ({"weight": "x"}, "weight"), ({"fusion": "rrf"}, "words")],
+)
+def test_a_wrong_question_with_an_image_is_one_error(
+    client: TestClient, shop: Path, parameters: dict[str, Any], word: str
+) -> None:
+    content = (shop / "photos" / "5.png").read_bytes()
+    answer = client.post("/api/search", content=content, params={"q": "裙", **parameters})
+    assert answer.status_code == 400
+    assert word in answer.json()["error"]
+
+
+def test_only_the_results_of_a_page_have_their_thumbnails_fetched(
+    client: TestClient, service: SearchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[int] = []
+    kind = type(service.index.engine)
+    fetch = kind.fetch
+
+    def counting(engine: Any, keys: Any, columns: Any) -> Any:
+        if "thumbnail" in columns:
+            fetched.append(len(keys))
+        return fetch(engine, keys, columns)
+
+    monkeypatch.setattr(kind, "fetch", counting)
+    asked = {"q": "裙", "k": 3, "first": 2, "sort": "-price", "thumbnails": True}
+    answer = client.get("/api/search", params=asked).json()
+    assert [hit["attributes"]["price"] for hit in answer["hits"]] == [9.5, 8.5, 7.5]
+    assert all(hit["thumbnail"].startswith("data:image/") for hit in answer["hits"])
+    assert answer["total"] == 12
+    assert fetched == [3]
+
+
+@pytest.mark.parametrize("sort", ["nosuch", "-nosuch", "../../etc/passwd"])
+def test_sorting_by_no_attribute_is_an_error(client: TestClient, sort: str) -> None:
+    answer = client.get("/api/search", params={"q": "裙", "sort": sort})
+    assert answer.status_code == 400
+    assert "price" in answer.json()["expected"]
+
+
+@pytest.mark.parametrize("asked", [{"k": 201}, {"first": 200}, {"first": -1}])
+def test_a_page_is_of_the_best_results(client: TestClient, asked: dict[str, int]) -> None:
+    assert client.get("/api/search", params={"q": "裙", **asked}).status_code == 400
+
+
+def test_a_search_by_an_image_has_the_probability_of_its_kind(
+    service: SearchService, client: TestClient, shop: Path
+) -> None:
+    from bagformer_cli.calibration import Calibration, Curve
+
+    service.index.calibration = Calibration("m", {"text_to_image": Curve("platt", slope=1.0)})
+    content = (shop / "photos" / "5.png").read_bytes()
+    words = client.get("/api/search", params={"q": "裙"}).json()["hits"]
+    image = client.post("/api/search", content=content).json()["hits"]
+    assert {hit["probability"] for hit in image} == {None}
+    assert None not in {hit["probability"] for hit in words}

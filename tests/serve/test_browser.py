@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,10 @@ pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium")
 
 
-@pytest.fixture(scope="module")
-def address(shop: Path) -> Iterator[str]:
-    """Serve the index on a thread of this process."""
-    service = SearchService(Index.open(shop / "index", shop / "runs" / "a" / "best"), LIMITS)
+@contextmanager
+def serving(index: Path, shop: Path) -> Iterator[str]:
+    """Serve an index on a thread of this process."""
+    service = SearchService(Index.open(index, shop / "runs" / "a" / "best"), LIMITS)
     listening = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -33,6 +35,12 @@ def address(shop: Path) -> Iterator[str]:
     yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(shop: Path) -> Iterator[str]:
+    with serving(shop / "index", shop) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +114,74 @@ def test_an_image_is_searched_by(page: Any, shop: Path) -> None:
     page.set_input_files("#file", shop / "photos/5.png")
     page.wait_for_selector("#grid li")
     assert "sku5" in page.locator("#grid li").first.inner_text()
+
+
+def test_an_image_and_words_are_searched_for_together(page: Any, shop: Path) -> None:
+    page.set_input_files("#file", shop / "photos/5.png")
+    page.wait_for_selector("#grid li")
+    assert not page.locator("#share").is_visible()
+    with page.expect_response(lambda answer: "weight=0.5" in answer.url) as first:
+        search(page, "连衣裙")
+    assert first.value.ok
+    assert page.locator("#share").is_visible()
+    with page.expect_response(lambda answer: "weight=1" in answer.url):
+        page.locator("#weight").press("End")
+    page.wait_for_selector("#grid li:first-child:has-text('sku5')")
+    assert "image 1.000" in page.locator("#grid li").first.inner_text()
+    page.locator("#grid .image").first.click()
+    page.wait_for_selector("dialog[open] .map")
+    assert "words" in page.inner_text("#why")
+    page.keyboard.press("Escape")
+    with page.expect_response(lambda answer: answer.request.method == "GET"):
+        page.click("#clear")
+    assert not page.locator("#share").is_visible()
+    assert page.input_value("#query") == "连衣裙"
+
+
+HOSTILE = [
+    '<img src=x onerror="window.harmed=1">',
+    '"><script>window.harmed=1</script>',
+    "'><svg/onload=window.harmed=1>",
+    "</script><style>*{display:none}</style>",
+    "\u202egpj.exe 连衣裙",
+    "裙" * 400,
+]
+
+
+@pytest.fixture(scope="module")
+def hostile(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve a catalogue of which titles, ids and attributes are made to harm the page."""
+    from bagformer_cli.cli.main import main
+
+    table, index = shop / "hostile.csv", tmp_path_factory.mktemp("hostile") / "index"
+    with table.open("w", encoding="utf-8", newline="") as stream:
+        rows = [
+            [f"{n}{text[:40]}", f"photos/{n}.png", text, text[:60]]
+            for n, text in enumerate(HOSTILE)
+        ]
+        csv.writer(stream).writerows([["id", "image", "title", "category"], *rows])
+    model = str(shop / "runs" / "a" / "best")
+    assert main(["index", "build", str(table), str(index), "--checkpoint", model]) == 0
+    with serving(index, shop) as address:
+        yield address
+
+
+def test_titles_that_are_made_to_harm_are_shown_as_text(browser: Any, hostile: str) -> None:
+    context = browser.new_context(locale="en-GB", viewport={"width": 390, "height": 800})
+    page = context.new_page()
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(hostile)
+    search(page, "裙")
+    shown = page.locator("#grid li p").all_inner_texts()
+    assert sorted(shown) == sorted(HOSTILE)
+    page.locator("#grid .image").first.click()
+    page.wait_for_selector("dialog[open] .map")
+    assert page.evaluate("window.harmed") is None
+    assert page.locator("#grid svg, #grid script, #grid style, [onerror]").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert all(url.startswith((hostile, "data:")) for url in requests)
+    context.close()
 
 
 def test_chinese_and_narrow(browser: Any, address: str) -> None:

@@ -11,10 +11,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from bagformer_cli.errors import InputError
+from bagformer_cli.index.arrange import Arrangement
 from bagformer_cli.index.search import Index, SearchOptions
 from bagformer_cli.serve.app import create_app
 from bagformer_cli.serve.service import SearchService
-from bagformer_cli.serve.shards import open_shard, require_same_layout, search_shards
+from bagformer_cli.serve.shards import Query, open_shard, require_same_layout, search_shards
 from tests.serve.conftest import LIMITS
 
 TITLES = ["红色碎花裙", "T恤", "连衣裙 第3款"]
@@ -67,12 +68,38 @@ def test_shards_find_exactly_what_one_index_finds(
     queries: list[Any] = [shop / f"photos/{n}.png" for n in (2, 7)] if images else TITLES
     expected = whole.search_many(queries, options, images=images)
     shards = [open_shard(uri) for uri in parts]
-    found = search_shards(whole, shards, queries, options, images=images)
+    asked = [Query(image=query) if images else Query(query) for query in queries]
+    found = search_shards(whole, shards, asked, options)
     assert [[hit.to_json() for hit in one] for one in found] == [
         [hit.to_json() for hit in one] for one in expected
     ]
     assert [hit.thumbnail for hit in found[0]] == [hit.thumbnail for hit in expected[0]]
     assert found[0].seconds["encode"] > 0
+
+
+def test_shards_fetch_the_thumbnails_of_the_page(whole: Index, parts: list[str]) -> None:
+    page = Arrangement(sort="-price", offset=3, facets=True)
+    options = SearchOptions(k=4, thumbnails=True, arrangement=page)
+    shards = [open_shard(uri) for uri in parts]
+    found = search_shards(whole, shards, list(map(Query, TITLES)), options)
+    for one, expected in zip(found, whole.search_many(TITLES, options), strict=True):
+        assert [hit.to_json() for hit in one] == [hit.to_json() for hit in expected]
+        assert [hit.thumbnail for hit in one] == [hit.thumbnail for hit in expected]
+        assert (one.total, one.facets) == (expected.total, expected.facets)
+
+
+def test_shards_find_what_fits_a_title_and_an_image(
+    whole: Index, parts: list[str], shop: Path
+) -> None:
+    photo, options = shop / "photos/5.png", SearchOptions(k=5, thumbnails=True)
+    shards = [open_shard(uri) for uri in parts]
+    queries = [Query("连衣裙", photo, 0.3), Query("T恤", photo, 0.7)]
+    found = search_shards(whole, shards, queries, options)
+    for query, one in zip(queries, found, strict=True):
+        expected = whole.search_combined(query.title, photo, query.weight, options)
+        assert [hit.id for hit in one] == [hit.id for hit in expected]
+        assert [hit.score for hit in one] == pytest.approx([hit.score for hit in expected])
+        assert [hit.thumbnail for hit in one] == [hit.thumbnail for hit in expected]
 
 
 @pytest.fixture
