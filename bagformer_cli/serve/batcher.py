@@ -61,7 +61,7 @@ class Batcher:
         """Add a request.
 
         Args:
-            query: What the search takes.
+            query: A query, as the search takes it.
             options: How to search.
             kind: Only queries of one kind are searched together.
 

@@ -47,7 +47,7 @@ def bounded_connection(seconds: float) -> type[asyncio.Protocol]:
         def data_received(self, data: bytes) -> None:
             if not self._answering():
                 self._head_bytes += len(data)
-                # What follows a head in one part is its body. A part is 256 KiB at most.
+                # A body may follow the head in the same part, which has 256 KiB at most.
                 if self._head_bytes > HEAD_BYTES and b"\r\n\r\n" not in data[:HEAD_BYTES]:
                     self._refuse(TOO_LONG)
                     return

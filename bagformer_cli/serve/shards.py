@@ -51,7 +51,7 @@ class Query(NamedTuple):
 
     @property
     def kind(self) -> tuple[bool, bool]:
-        """Whether there is a title, and an image; queries of one kind are searched together."""
+        """The presence of a title and of an image; queries of one kind are searched together."""
         return self.title is not None, self.image is not None
 
 
