@@ -27,8 +27,9 @@ from bagformer_cli.calibration import CALIBRATION, DIRECTIONS, Calibration, Curv
 from bagformer_cli.config.scoring import EACH, ScoreRule, Scoring
 from bagformer_cli.errors import InputError
 from bagformer_cli.evaluation.calibration_curves import METHODS, CurveFit
+from bagformer_cli.evaluation.candidates import top_k
 from bagformer_cli.evaluation.encoded_split import EncodedSplit
-from bagformer_cli.evaluation.metrics import Positives, top_k
+from bagformer_cli.evaluation.metrics import Positives
 from bagformer_cli.evaluation.sources import Scores
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel

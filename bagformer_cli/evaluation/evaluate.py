@@ -26,18 +26,16 @@ from bagformer_cli.config import EvaluationConfig
 from bagformer_cli.config.scoring import EACH, Scoring
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.evaluation.calibration import retrieved_pairs
+from bagformer_cli.evaluation.candidates import Candidates, merge_stages, top_k
 from bagformer_cli.evaluation.compare import paired_bootstrap
 from bagformer_cli.evaluation.encoded_split import EncodedSplit
 from bagformer_cli.evaluation.merge import Reranked, choose_beta
 from bagformer_cli.evaluation.metrics import (
     NO_POSITIVE,
-    Candidates,
     Positives,
     best_ranks,
     group_scores,
-    merge_stages,
     recall,
-    top_k,
 )
 from bagformer_cli.evaluation.order_metrics import (
     answer_ranks,

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bagformer_cli.evaluation.metrics import Candidates, Positives, recall
+from bagformer_cli.evaluation.candidates import Candidates
+from bagformer_cli.evaluation.metrics import Positives, recall
 
 POWERS = range(-6, 11)
 """Betas that are tried: 0, and these powers of two times the ratio of the scores' spreads."""

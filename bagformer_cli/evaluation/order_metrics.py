@@ -19,14 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bagformer_cli.evaluation.metrics import (
-    NOT_FOUND,
-    Candidates,
-    Integers,
-    Positives,
-    Scores,
-    require_numbers,
-)
+from bagformer_cli.evaluation.candidates import Candidates
+from bagformer_cli.evaluation.metrics import NOT_FOUND, Integers, Positives, Scores, require_numbers
 
 CUT = 10
 """Columns that nDCG looks at."""

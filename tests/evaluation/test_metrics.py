@@ -12,19 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bagformer_cli.errors import XmrError
+from bagformer_cli.evaluation.candidates import Candidates, TopK, merge_stages, top_k
 from bagformer_cli.evaluation.metrics import (
     NO_POSITIVE,
     NOT_FOUND,
-    Candidates,
     Positives,
     Recall,
-    TopK,
     best_ranks,
     group_numbers,
     group_scores,
-    merge_stages,
     recall,
-    top_k,
 )
 
 # three queries, four images
@@ -133,7 +130,8 @@ def test_large_chunks_are_cut_up_without_changing_a_rank(monkeypatch: pytest.Mon
     scores = rng.normal(size=(50, 40)).astype(np.float32)
     positives = Positives.from_lists([[int(rng.integers(40))] for _ in range(50)], 40)
     ranks, best = best_ranks(scores, positives), top_k(scores, 7)
-    monkeypatch.setattr("bagformer_cli.evaluation.metrics._BLOCK", 90)
+    for module in ("metrics", "candidates"):
+        monkeypatch.setattr(f"bagformer_cli.evaluation.{module}.BLOCK", 90)
     np.testing.assert_array_equal(best_ranks(scores, positives), ranks)
     np.testing.assert_array_equal(top_k(scores, 7).positions, best.positions)
 

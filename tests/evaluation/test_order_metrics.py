@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bagformer_cli.errors import XmrError
-from bagformer_cli.evaluation.metrics import NOT_FOUND, Positives, best_ranks, top_k
+from bagformer_cli.evaluation.candidates import top_k
+from bagformer_cli.evaluation.metrics import NOT_FOUND, Positives, best_ranks
 from bagformer_cli.evaluation.order_metrics import (
     answer_ranks,
     candidate_ranks,

@@ -9,9 +9,10 @@ import pytest
 
 from bagformer_cli.config import load_config
 from bagformer_cli.datasets import ensure_store
+from bagformer_cli.evaluation.candidates import top_k
 from bagformer_cli.evaluation.compare import paired_bootstrap, t_interval
 from bagformer_cli.evaluation.merge import Reranked, choose_beta
-from bagformer_cli.evaluation.metrics import Positives, top_k
+from bagformer_cli.evaluation.metrics import Positives
 from bagformer_cli.evaluation.subsets import Subset, read_subsets
 from bagformer_cli.text.from_config import build_titles
 from tests.support.datasets import write_split
