@@ -18,7 +18,7 @@ from bagformer_cli.index.rows import Side
 from bagformer_cli.messages import tr
 from bagformer_cli.outputs import check_output_folder
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.vectors.vector_readers import Side as FileSide
+from bagformer_cli.vectors.vector_blocks import Side as FileSide
 from bagformer_cli.vectors.vector_writers import SUFFIXES, Part, write_vector_file
 
 FORMATS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)

@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from bagformer_cli.errors import DataError, InputError, shortened
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.vector_readers import READERS, Block, Side, place_in
+from bagformer_cli.vectors.vector_blocks import Block, Side, place_in
+from bagformer_cli.vectors.vector_readers import READERS
 
 _UNIT = 1e-3
 """How far a vector's length may be from 1 before it counts as scaled; float16 is off by 5e-4."""

@@ -24,7 +24,7 @@ from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.outputs import output_file
 from bagformer_cli.vectors.multi_vectors import MultiVectors
-from bagformer_cli.vectors.vector_readers import ID_NAMES, Side
+from bagformer_cli.vectors.vector_blocks import ID_NAMES, Side
 
 
 class Part(NamedTuple):
