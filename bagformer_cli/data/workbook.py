@@ -18,39 +18,28 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from bagformer_cli.data.byte_ranges import Line, file_stamp
-from bagformer_cli.data.columns import LOOKED_AT, are_headings
 from bagformer_cli.data.csv_cells import Row
-from bagformer_cli.data.workbook_xml import Merged, find_unsafe_part, sheet_notes
-from bagformer_cli.errors import DataError, InputError, listed
+from bagformer_cli.data.workbook_rows import RowWriter, not_a_workbook
+from bagformer_cli.data.workbook_xml import find_unsafe_part, sheet_notes
+from bagformer_cli.errors import InputError, listed
 from bagformer_cli.files import atomic_file, cache_folder, sha256_of
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import open_regular, require_moderate_zip
 
 ENDINGS = {".xlsx", ".xlsm"}
-MOST_ROWS, MOST_COLUMNS = 1_048_576, 16_384  # Excel's own limits
 MOST_BYTES = 4 << 30
 """Size limit of the unpacked workbook: a zip file of some megabytes can unpack to terabytes."""
-MOST_TEXT, MOST_ROW_TEXT = 1 << 30, 32 << 20
-"""Characters of a sheet, and of one row. The workbook stores a text once, and each cell that shows
-it takes a few bytes; so a small file can hold a sheet of terabytes."""
-MOST_CELLS, MOST_REPEATED = 100_000_000, 20 * MOST_ROWS
-"""Cells of a sheet, with the empty ones left of a row's last cell; cells that merged ones fill."""
-_SURE_DIGITS = 10**15  # Excel stores 15 digits of a number
 _KEPT_FILES = 16
 _VERSION = 2  # of the rows in the cache
-_ZEROS = re.compile(r"0{2,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +196,7 @@ def _convert(path: Path, sheet: str | None, file: Path) -> Sheet:
             page = book[name]
             page.reset_dimensions()  # the size that a file states is often wrong
             notes = sheet_notes(stream, name)
-            writer = _Rows(notes.merged)
+            writer = RowWriter(notes.merged)
             with atomic_file(file) as temporary, open(temporary, "w", encoding="utf-8") as out:
                 out.writelines(writer.lines(page.iter_rows(), path))
         except (InputError, MemoryError):
@@ -215,9 +204,9 @@ def _convert(path: Path, sheet: str | None, file: Path) -> Sheet:
         except OSError as error:
             if error.errno not in _DAMAGED:
                 raise
-            raise _not_a_workbook(path, tr("a part of it is damaged")) from error
+            raise not_a_workbook(path, tr("a part of it is damaged")) from error
         except Exception as error:  # XML, zip, numbers, dates: the library raises whatever comes
-            raise _not_a_workbook(path, tr("a part of it is damaged")) from error
+            raise not_a_workbook(path, tr("a part of it is damaged")) from error
     others = tuple(one for one in names if one != name)
     return Sheet(file, name, others, notes.no_values, writer.long_number, writer.wide_row)
 
@@ -234,40 +223,29 @@ def _check_zip(path: Path, stream: IO[bytes]) -> None:
     """
     head = stream.read(8)
     if head == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":  # the container of .xls and of passwords
-        raise _not_a_workbook(path, tr("an .xls file, or a workbook with a password"))
+        raise not_a_workbook(path, tr("an .xls file, or a workbook with a password"))
     try:
         with zipfile.ZipFile(stream) as packed:
             if "xl/workbook.xml" not in packed.namelist():
-                raise _not_a_workbook(path, tr("a zip file without a workbook"))
+                raise not_a_workbook(path, tr("a zip file without a workbook"))
             require_moderate_zip(packed, path, MOST_BYTES, tr("Save the sheet as CSV (UTF-8)."))
             wrong = find_unsafe_part(packed)
             if wrong is not None:
-                raise _not_a_workbook(path, wrong)
+                raise not_a_workbook(path, wrong)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError, EOFError) as error:
-        raise _not_a_workbook(path, error) from None
+        raise not_a_workbook(path, error) from None
     except RuntimeError as error:  # a part has a password
-        raise _not_a_workbook(path, error) from None
+        raise not_a_workbook(path, error) from None
     except OSError as error:
         if error.errno not in _DAMAGED:
             raise
-        raise _not_a_workbook(path, tr("a part of it is damaged")) from error
+        raise not_a_workbook(path, tr("a part of it is damaged")) from error
     stream.seek(0)
-
-
-def _not_a_workbook(path: Path, found: object) -> DataError:
-    return DataError(
-        tr("This is not a readable Excel workbook."),
-        where=path,
-        found=found,
-        hint=tr(
-            "Open it in Excel or WPS and save it as .xlsx without a password, or as CSV (UTF-8)."
-        ),
-    )
 
 
 def _chosen(names: list[str], sheet: str | None, path: Path) -> str:
     if not names:
-        raise _not_a_workbook(path, tr("no sheet of cells"))
+        raise not_a_workbook(path, tr("no sheet of cells"))
     if sheet is None:
         return names[0]
     if sheet in names:
@@ -280,114 +258,3 @@ def _chosen(names: list[str], sheet: str | None, path: Path) -> str:
         found=f"--sheet {sheet}",
         expected=listed(names),
     )
-
-
-class _Rows:
-    """Turns rows of cells into lines.
-
-    Args:
-        merged: Cells that are merged over several rows.
-    """
-
-    def __init__(self, merged: Merged) -> None:
-        self._begin = merged
-        self._open: dict[int, tuple[int, str]] = {}  # column: last row, text
-        self._width = self._cells = self._repeated = self._characters = 0
-        self.long_number = ""
-        self.wide_row = 0
-
-    def lines(self, rows: Iterable[tuple[Any, ...]], path: Path) -> Iterator[str]:
-        """Write the rows as JSON arrays; empty rows at the end are left out."""
-        from openpyxl.cell.read_only import EMPTY_CELL
-
-        blank = 0
-        for number, row in enumerate(rows, 1):
-            if number > MOST_ROWS or len(row) > MOST_COLUMNS:
-                raise _not_a_workbook(path, tr("more rows or columns than Excel has"))
-            cells = ["" if cell is EMPTY_CELL else self._text(cell) for cell in row]
-            cells = self._merge(cells, number)
-            self._require_moderate(len(row), cells, number, path)
-            while cells and not cells[-1].strip():
-                cells.pop()
-            if not cells:
-                blank += 1
-                continue
-            if not self._width or (number <= LOOKED_AT and are_headings(cells)):
-                self._width = max(self._width, len(cells))
-            if len(cells) > self._width and not self.wide_row:
-                self.wide_row = number
-            yield "[]\n" * blank + json.dumps(cells[: self._width], ensure_ascii=False) + "\n"
-            blank = 0
-
-    def _require_moderate(self, width: int, cells: list[str], number: int, path: Path) -> None:
-        """Count a row; refuse the sheet if it is much longer than any that a person made."""
-        in_row = sum(map(len, cells))
-        self._cells += width
-        self._characters += in_row
-        counts = (self._cells, self._repeated, in_row, self._characters)
-        most = (MOST_CELLS, MOST_REPEATED, MOST_ROW_TEXT, MOST_TEXT)
-        if any(count > limit for count, limit in zip(counts, most, strict=True)):
-            names = (tr("cells"), tr("merged cells"), tr("characters in one row"), tr("characters"))
-            at = next(i for i in range(len(most)) if counts[i] > most[i])
-            raise InputError(
-                tr("The sheet is too large."),
-                where=tr("{path}, row {n}", path=path.name, n=number),
-                found=f"{names[at]}: {counts[at]:,}",
-                expected=f"≤ {most[at]:,}",
-            )
-
-    def _merge(self, cells: list[str], number: int) -> list[str]:
-        """Repeat cells that are merged over several rows."""
-        for column, (last, text) in list(self._open.items()):
-            if number > last:
-                del self._open[column]
-                continue
-            cells += [""] * (column + 1 - len(cells))
-            cells[column] = cells[column] or text
-            self._repeated += 1
-        for column, last in self._begin.get(number, ()):
-            if column < len(cells) and cells[column]:
-                self._open[column] = (last, cells[column])
-        return cells
-
-    def _text(self, cell: Any) -> str:
-        value = cell.value
-        if value is None or cell.data_type == "e":
-            return ""
-        if isinstance(value, str):
-            return value
-        if isinstance(value, (bool, int, float)):
-            return self._number(value, cell)
-        return shown_date(value)
-
-    def _number(self, value: float, cell: Any) -> str:
-        if isinstance(value, bool):
-            return str(value).lower()
-        if abs(value) >= _SURE_DIGITS and not self.long_number:
-            self.long_number = f"{shown_number(value)} ({cell.coordinate})"
-        text = shown_number(value)
-        form = str(cell.number_format)
-        return text.zfill(len(form)) if _ZEROS.fullmatch(form) and text.isdigit() else text
-
-
-def shown_number(value: float) -> str:
-    """Write a number with the digits that Excel shows, without an exponent.
-
-    >>> shown_number(60012.0), shown_number(0.1 + 0.2), shown_number(1.5e11), shown_number(-3)
-    ('60012', '0.3', '150000000000', '-3')
-    """
-    if isinstance(value, int) or (value.is_integer() and abs(value) < 1e300):
-        return str(int(value))
-    return f"{Decimal(f'{value:.15g}'):f}"
-
-
-def shown_date(value: datetime | date | time | timedelta) -> str:
-    """Write a date, a time of day or a duration.
-
-    >>> shown_date(datetime(2024, 5, 1)), shown_date(datetime(2024, 5, 1, 13, 30))
-    ('2024-05-01', '2024-05-01 13:30:00')
-    """
-    if isinstance(value, datetime):
-        whole = (value.hour, value.minute, value.second, value.microsecond) == (0, 0, 0, 0)
-        return value.date().isoformat() if whole else value.isoformat(" ", "seconds")
-    return str(value)
