@@ -31,14 +31,8 @@ from bagformer_cli.errors import DiskFullError, InputError
 from bagformer_cli.files import atomic_folder, cache_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import load_array
-from bagformer_cli.text.automaton import (
-    AUTOMATON_FILES,
-    TREE_FILES,
-    Automaton,
-    PrefixTree,
-    check_automaton,
-    check_tree,
-)
+from bagformer_cli.text.automaton import AUTOMATON_FILES, TREE_FILES, Automaton, PrefixTree
+from bagformer_cli.text.automaton_checks import check_automaton, check_tree
 from bagformer_cli.text.characters import CODE_POINTS
 from bagformer_cli.text.cover import LexiconArrays
 
