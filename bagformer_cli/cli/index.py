@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bagformer_cli.cli import bars, console
-from bagformer_cli.cli.app import App, Debug, Json, given_options
+from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.failures import invalid_value, needed_option
-from bagformer_cli.cli.formatting import duration
+from bagformer_cli.cli.index_options import (
+    MODEL_OPTIONS,
+    Features,
+    Source,
+    Uri,
+    is_encoded,
+    is_same_file,
+    refuse_encoding,
+    refuse_options,
+)
+from bagformer_cli.cli.index_view import report_added, show_info
 from bagformer_cli.cli.options import (
     Batch,
     Checkpoint,
@@ -35,43 +45,14 @@ from bagformer_cli.cli.options import (
     catalogue_encoder,
     chosen_columns,
 )
-from bagformer_cli.errors import InputError, first_few, listed
+from bagformer_cli.errors import InputError, first_few
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
     from bagformer_cli.index.build import Added
-    from bagformer_cli.index.engine import Engine
 
-ENGINES = {"lancedb": "LanceDB", "qdrant": "Qdrant"}
 
 app = App(tr("Build an index over a catalogue, add to it, remove from it, show it."))
-
-Source = Annotated[
-    Path,
-    typer.Argument(
-        help=tr(
-            "A folder of images; a CSV, TSV, JSONL or .xlsx file with id, image, title, price …; "
-            "a MUGE dataset; or a folder written by xmr encode."
-        )
-    ),
-]
-Uri = Annotated[
-    str,
-    typer.Argument(help=tr("A folder, s3://bucket/path, or qdrant://host:6333/collection.")),
-]
-
-
-Features = Annotated[
-    Path | None,
-    typer.Option(
-        help=tr(
-            "File with the vectors of the products' images, made by any program (see `xmr eval "
-            "--help`); ids as in the catalogue. Give the file itself as CATALOGUE if there is "
-            "no other."
-        ),
-        show_default=False,
-    ),
-]
 
 
 @app.command(
@@ -138,10 +119,10 @@ def build(
             from bagformer_cli.index.features import add_features, features_layout
             from bagformer_cli.vectors.vector_files import read_vector_file
 
-            _refuse_options(ctx, features, _MODEL_OPTIONS, tr("Leave it out."))
+            refuse_options(ctx, features, MODEL_OPTIONS, tr("Leave it out."))
             items = read_vector_file(features, "image")
             products = None
-            if not _same_file(catalogue, features):
+            if not is_same_file(catalogue, features):
                 products = _open(
                     catalogue, column, split=split, root=root, encoding=encoding, sheet=sheet,
                     download=download, numbers=number,
@@ -149,8 +130,8 @@ def build(
             layout, codebook = features_layout(items, dtype, products)
             engine = create_engine(uri, layout, codebook, shards=shards, replicas=replicas)
             added = add_features(engine, items, products, strict=strict, progress=progress)
-        elif _is_encoded(catalogue):
-            _refuse_encoding(ctx, catalogue)
+        elif is_encoded(catalogue):
+            refuse_encoding(ctx, catalogue)
             layout, codebook = layout_and_codebook(catalogue)
             engine = create_engine(uri, layout, codebook, shards=shards, replicas=replicas)
             added = add_encoded(engine, catalogue, progress)
@@ -173,7 +154,7 @@ def build(
             _discard(uri)
             raise _nothing_added(added, uri, catalogue)
         engine.optimize(progress)
-    _report(engine, added, started)
+    report_added(engine, added, started)
 
 
 @app.command(
@@ -220,19 +201,19 @@ def add(
             from bagformer_cli.index.features import add_features, require_features_index
             from bagformer_cli.vectors.vector_files import read_vector_file
 
-            _refuse_options(ctx, features, _MODEL_OPTIONS, tr("Leave it out."))
+            refuse_options(ctx, features, MODEL_OPTIONS, tr("Leave it out."))
             engine = open_engine(uri)
             require_features_index(engine)
             items = read_vector_file(features, "image")
             given = None
-            if not _same_file(catalogue, features):
+            if not is_same_file(catalogue, features):
                 given = _open(
                     catalogue, column, split=split, root=root, encoding=encoding, sheet=sheet,
                     download=download, types=engine.layout.attributes, numbers=number,
                 )  # fmt: skip
             added = add_features(engine, items, given, strict=strict, progress=progress)
-        elif _is_encoded(catalogue):
-            _refuse_encoding(ctx, catalogue)
+        elif is_encoded(catalogue):
+            refuse_encoding(ctx, catalogue)
             engine = open_engine(uri)
             added = add_encoded(engine, catalogue, progress)
         else:
@@ -263,7 +244,7 @@ def add(
         engine.optimize(progress)
     for name in added.unknown:
         console.warn(tr("The index has no attribute '{name}': it is left out.", name=name))
-    _report(engine, added, started)
+    report_added(engine, added, started)
 
 
 @app.command(
@@ -326,46 +307,6 @@ def info(uri: Uri, as_json: Json = False, debug: Debug = False) -> None:
     console.result(report, lambda: show_info(report))
 
 
-def _is_encoded(catalogue: Path) -> bool:
-    """Tell whether a source is a folder written by ``xmr encode``."""
-    from bagformer_cli.index.encoded import encoded_files
-
-    return catalogue.is_dir() and bool(encoded_files(catalogue))
-
-
-def _same_file(catalogue: Path, features: Path) -> bool:
-    """Tell whether the catalogue is the file of vectors itself."""
-    return catalogue.exists() and features.exists() and catalogue.samefile(features)
-
-
-def _refuse_encoding(ctx: typer.Context, catalogue: Path) -> None:
-    """Raise if options are given that ``xmr encode`` has already decided."""
-    hint = tr("Leave it out, or pass it to xmr encode.")
-    _refuse_options(ctx, catalogue, _ENCODING_OPTIONS, hint)
-
-
-def _refuse_options(ctx: typer.Context, source: Path, options: set[str], hint: str) -> None:
-    """Raise if any of these options are given, for vectors that are already made."""
-    decided = [name for name in given_options(ctx) if name in options]
-    if decided:
-        raise InputError(
-            tr("These vectors are already made: the option has no effect."),
-            where=source,
-            found=listed(decided),
-            hint=hint,
-        )
-
-
-_MODEL_OPTIONS = {
-    "--checkpoint", "--one", "--keep", "--prune", "--pool", "--thumbnail", "--batch-size",
-    "--device", "--trust",
-}  # fmt: skip
-_ENCODING_OPTIONS = {
-    "--checkpoint", "--split", "--root", "--encoding", "--number", "--dtype", "--one", "--keep",
-    "--prune", "--pool", "--thumbnail", "--batch-size", "--device", "--strict",
-}  # fmt: skip
-
-
 def _open(
     catalogue: Path, column: list[str] | None, *, numbers: list[str] | None, **options: Any
 ) -> Any:
@@ -403,71 +344,3 @@ def _discard(uri: str) -> None:
             made.unlink()
     with suppress(OSError):
         folder.rmdir()
-
-
-def _report(engine: Engine, added: Added, started: float) -> None:
-    report: dict[str, Any] = {
-        "index": engine.uri,
-        "added": added.rows - added.replaced,
-        "replaced": added.replaced,
-        "skipped": [str(error) for error in added.skipped],
-        "unchanged": added.unchanged,
-        "rows": engine.count(),
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-    console.result(
-        report,
-        lambda: console.facts(
-            {
-                tr("index"): report["index"],
-                tr("added"): report["added"],
-                **({tr("replaced"): added.replaced} if added.replaced else {}),
-                tr("left out"): len(added.skipped),
-                tr("products in the index"): report["rows"],
-                tr("time"): duration(report["seconds"]),
-            }
-        ),
-    )
-
-
-def warn_incomplete(uri: str) -> None:
-    """Warn that the last build or add was interrupted."""
-    console.warn(
-        tr(
-            "This index is incomplete: the last build or add was interrupted. Run `xmr index add` "
-            "again."
-        ),
-        uri,
-    )
-
-
-def show_info(report: dict[str, Any]) -> None:
-    """Print the facts about an index."""
-    from bagformer_cli.config.expected import type_word
-
-    layout = report["layout"]
-    if report.get("unfinished"):
-        warn_incomplete(report["index"])
-    steps = {"keep": tr("keep"), "prune": tr("prune"), "pool": tr("pool")}
-    reduction = listed(f"{steps[name]} {value}" for name, value in layout["fewer"].items())
-    attributes = listed(
-        tr("{message} ({details})", message=name, details=type_word(kind))
-        for name, kind in layout["attributes"].items()
-    )
-    console.facts(
-        {
-            tr("index"): report["index"],
-            tr("engine"): ENGINES.get(report["engine"], report["engine"]),
-            tr("products in the index"): report["rows"],
-            **{
-                tr("with an image") if side == "image" else tr("with a title"): count
-                for side, count in report["sides"].items()
-            },
-            tr("vectors"): f"{layout['dtype']} × {layout['dim']}",
-            tr("vector reduction"): reduction or None,
-            tr("single vector"): layout["one"],
-            tr("attributes"): attributes or None,
-            tr("model"): f"{layout['model']}  {layout['checkpoint']}",
-            tr("megabytes"): report["bytes"] / 1e6,
-        }
-    )

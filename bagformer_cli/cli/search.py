@@ -12,7 +12,7 @@ from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.failures import excluding_options
 from bagformer_cli.cli.hybrid_view import require_fusion, suggestion_of
-from bagformer_cli.cli.index import warn_incomplete
+from bagformer_cli.cli.index_view import warn_incomplete
 from bagformer_cli.cli.options import (
     Device,
     IndexModel,

@@ -13,7 +13,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.index import warn_incomplete
+from bagformer_cli.cli.index_view import warn_incomplete
 from bagformer_cli.cli.options import Device, IndexModel, RayAddress, Runtime, Trust
 from bagformer_cli.errors import InputError, MissingDependencyError
 from bagformer_cli.messages import tr
