@@ -32,15 +32,12 @@ from filelock import FileLock
 from lancedb.index import BTree, IvfFlat
 from numpy.typing import NDArray
 
-from bagformer_cli.errors import InputError, XmrError, nearest
+from bagformer_cli.errors import InputError, nearest
 from bagformer_cli.files import disk_errors
-from bagformer_cli.index.engine import engine_error
 from bagformer_cli.index.lancedb_conditions import has_side, id_conditions
 from bagformer_cli.index.lancedb_folder import (
     CODEBOOK,
-    INCOMPLETE,
     TABLE,
-    UNKNOWN,
     WRITE_LOCK,
     already_exists,
     is_remote,
@@ -50,6 +47,8 @@ from bagformer_cli.index.lancedb_folder import (
     on_disk,
     unfinished_sources,
 )
+from bagformer_cli.index.lancedb_opening import indexes_in, lance_errors, open_table, resolved
+from bagformer_cli.index.lancedb_remote import is_whole, mark_remote, remote_sources
 from bagformer_cli.index.lancedb_terms import (
     create_terms_index,
     fill_terms,
@@ -129,7 +128,7 @@ class LanceTable:
             if not is_remote(uri):
                 with new_folder(Path(uri)) as temporary:
                     write(str(temporary))
-            elif _is_whole(uri):
+            elif is_whole(uri):
                 raise already_exists(uri)
             else:
                 write(uri)
@@ -143,10 +142,10 @@ class LanceTable:
             InputError: There is no index here, or it is damaged.
         """
         if not is_remote(uri):
-            uri = _resolved(uri)
+            uri = resolved(uri)
             path = Path(uri)
             if not path.exists():
-                near = nearest(path.name, _indexes_in(path.parent))
+                near = nearest(path.name, indexes_in(path.parent))
                 hint = tr("Create one: xmr index build CATALOGUE {uri}", uri=uri)
                 if near is not None:
                     hint = tr("Did you mean {name}?", name=path.parent / near)
@@ -154,7 +153,7 @@ class LanceTable:
             if not (path / f"{TABLE}.lance").is_dir():
                 raise not_an_index(uri)
             require_plain_folder(path)
-        return cls(uri, _open_table(uri))
+        return cls(uri, open_table(uri))
 
     @cached_property
     def codebook(self) -> Codebook | None:
@@ -180,7 +179,7 @@ class LanceTable:
         if changed is not None and changed == self._seen:
             return self
         with lance_errors(self.uri):
-            self._probe = self._probe or _open_table(self.uri)
+            self._probe = self._probe or open_table(self.uri)
             self._probe.checkout_latest()
             if int(self._probe.version) == self.version:
                 self._seen = changed
@@ -214,12 +213,12 @@ class LanceTable:
         compaction would conflict with it.
         """
         if is_remote(self.uri):
-            yield _open_table(self.uri)
+            yield open_table(self.uri)
             return
         folder = Path(self.uri)
         lock = FileLock(folder / WRITE_LOCK)
         with disk_errors(folder), lock, on_disk(folder / f"{TABLE}.lance"):
-            yield _open_table(self.uri)
+            yield open_table(self.uri)
 
     def upsert(self, rows: pa.Table) -> int:
         """Add rows, replacing those of the same id; return how many were replaced."""
@@ -263,16 +262,7 @@ class LanceTable:
         if not is_remote(self.uri):
             return unfinished_sources(Path(self.uri))
         with lance_errors(self.uri):
-            database = lancedb.connect(self.uri)
-            if INCOMPLETE not in database.list_tables().tables:
-                return set()
-            try:
-                found = database.open_table(INCOMPLETE).to_arrow()
-            except (ValueError, RuntimeError, OSError) as error:
-                if not _is_missing(error):
-                    raise
-                return {UNKNOWN}  # the process was killed while it wrote or removed this table
-            return set(found["source"].to_pylist())
+            return remote_sources(self.uri)
 
     def mark(self, source: str, *, unfinished: bool) -> None:
         """Store that a source is being added, or that it is complete."""
@@ -280,14 +270,7 @@ class LanceTable:
             mark(Path(self.uri), source, unfinished=unfinished)
             return
         with lance_errors(self.uri):
-            sources = self.unfinished_sources()
-            left = sources | {source} if unfinished else sources - {source, UNKNOWN}
-            database = lancedb.connect(self.uri)
-            if left:
-                rows = pa.table({"source": pa.array(sorted(left), pa.string())})
-                database.create_table(INCOMPLETE, rows, mode="overwrite")
-            elif sources:
-                database.drop_table(INCOMPLETE)
+            mark_remote(self.uri, source, unfinished=unfinished)
 
     def fill_terms(self, make: Callable[[list[str]], list[str | None]]) -> int:
         """Add the terms of titles that have none yet; return how many."""
@@ -396,59 +379,3 @@ class LanceTable:
                 "bytes": int(self._table.stats()["total_bytes"]),
                 "indices": [index.name for index in self._table.list_indices()],
             }
-
-
-def _resolved(uri: str) -> str:
-    """Follow links once, so that one which is turned to a new index does not mix the two."""
-    real = os.path.realpath(uri)
-    return uri if real == os.path.abspath(uri) else real
-
-
-def _is_whole(uri: str) -> bool:
-    """Tell whether an address on shared storage holds a table, not a part of one.
-
-    A creation that was killed leaves files that have the name of the table, but no version of it.
-    """
-    if TABLE not in lancedb.connect(uri).list_tables().tables:
-        return False
-    try:
-        lancedb.connect(uri).open_table(TABLE)
-    except (ValueError, FileNotFoundError) as error:
-        return not _is_missing(error)
-    return True
-
-
-def _is_missing(error: Exception) -> bool:
-    """Tell whether LanceDB found no table, or not all of its files."""
-    return "not found" in str(error).lower()
-
-
-def _open_table(uri: str) -> Any:
-    """Open a table of the ``lancedb`` library at its newest version.
-
-    Raises:
-        InputError: It is not there, or it is damaged.
-    """
-    with lance_errors(uri):
-        try:
-            return lancedb.connect(uri).open_table(TABLE)
-        except (ValueError, FileNotFoundError) as error:
-            if _is_missing(error):
-                raise not_an_index(uri) from None
-            raise
-
-
-@contextmanager
-def lance_errors(uri: str) -> Iterator[None]:
-    """Raise LanceDB's exceptions as this project's errors."""
-    try:
-        yield
-    except (XmrError, KeyboardInterrupt, OSError):
-        raise
-    except (RuntimeError, ValueError) as error:
-        raise engine_error(uri, error) from error
-
-
-def _indexes_in(folder: Path) -> list[str]:
-    """Name the folders of a folder that hold an index."""
-    return [found.parent.name for found in folder.glob(f"*/{TABLE}.lance")]
