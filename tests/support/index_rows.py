@@ -14,7 +14,8 @@ import torch
 from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.index.engine import Queries
 from bagformer_cli.index.engines import open_engine
-from bagformer_cli.index.rows import Layout, SideRows, to_rows
+from bagformer_cli.index.row_columns import SideRows, to_rows
+from bagformer_cli.index.rows import Layout
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from bagformer_cli.vectors.residual_codes import Codebook
 
