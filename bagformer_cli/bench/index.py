@@ -23,8 +23,9 @@ from bagformer_cli.bench.generated_catalogue import GeneratedCatalogue
 from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.index.engine import Queries
 from bagformer_cli.index.lancedb import LanceEngine
+from bagformer_cli.index.row_columns import SideRows, to_rows
 from bagformer_cli.index.row_vectors import vectors_column
-from bagformer_cli.index.rows import Layout, SideRows, to_rows
+from bagformer_cli.index.rows import Layout
 from bagformer_cli.index.vector_cache import VectorCache
 from bagformer_cli.interaction.topk import topk_rescored
 from bagformer_cli.messages import tr

@@ -30,15 +30,8 @@ from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.data.prefetch import prefetch
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.compression.reduction import VectorReduction
-from bagformer_cli.index.rows import (
-    SIDES,
-    Layout,
-    Side,
-    SideRows,
-    SingleVector,
-    VectorType,
-    to_rows,
-)
+from bagformer_cli.index.row_columns import SideRows, to_rows
+from bagformer_cli.index.rows import SIDES, Layout, Side, SingleVector, VectorType
 from bagformer_cli.index.terms import title_terms
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import AnyEncoder, ItemEncoder, encoder_of

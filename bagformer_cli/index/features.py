@@ -22,7 +22,8 @@ from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.index.build import Added, unique_products
 from bagformer_cli.index.compression.codebook import SAMPLE_VECTORS
 from bagformer_cli.index.engine import Engine
-from bagformer_cli.index.rows import FEATURES, Layout, SideRows, VectorType, to_rows
+from bagformer_cli.index.row_columns import SideRows, to_rows
+from bagformer_cli.index.rows import FEATURES, Layout, VectorType
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.bags import TitleEncoder

@@ -17,27 +17,20 @@ A row is one product. It holds what is shown, and for each side (image, title) i
 ``list<fixed_size_list>`` has the memory layout of ``MultiVectors``: values and offsets. The
 schema's metadata hold the :class:`Layout` as JSON.
 
-Shapes: n rows, m of them with a side, N vectors in all, D dimensions.
+``row_columns.py`` makes rows of products. Shapes: n rows, N vectors in all, D dimensions.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from bagformer_cli.config import Pooling
-from bagformer_cli.config.expected import type_word
 from bagformer_cli.config.scoring import Scoring
-from bagformer_cli.data.catalogue.products import Product
-from bagformer_cli.errors import DataError, InputError, listed
-from bagformer_cli.index.row_vectors import vectors_column
+from bagformer_cli.errors import InputError, listed
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.arrays import Vectors
 from bagformer_cli.vectors.stored_arrays import RESIDUAL4, code_width
@@ -65,7 +58,7 @@ _ARROW_TYPES = {
     "float32": pa.float32(),
     RESIDUAL4: pa.uint8(),
 }
-_ATTRIBUTES = {
+ATTRIBUTE_TYPES = {
     "bool": pa.bool_(),
     "int": pa.int64(),
     "float": pa.float64(),
@@ -124,7 +117,7 @@ class Layout:
         """The Arrow schema of the rows, with the layout in its metadata."""
         fields = [pa.field(name, pa.string()) for name in TEXT]
         fields.append(pa.field("thumbnail", pa.binary()))
-        fields += [pa.field(name, _ATTRIBUTES[kind]) for name, kind in self.attributes.items()]
+        fields += [pa.field(name, ATTRIBUTE_TYPES[kind]) for name, kind in self.attributes.items()]
         for side in self.sides:
             fields.append(pa.field(f"{side}_vector", pa.list_(pa.float16(), self.dim)))
             fields.append(pa.field(f"{side}_vectors", self.vectors_type))
@@ -203,7 +196,7 @@ class Layout:
             and isinstance(self.reduction, dict)
             and all(isinstance(value, (int, float)) for value in self.reduction.values())
             and isinstance(self.attributes, dict)
-            and all(kind in list(_ATTRIBUTES) for kind in self.attributes.values())
+            and all(kind in list(ATTRIBUTE_TYPES) for kind in self.attributes.values())
         )
 
     def to_stored(self, vectors: Vectors, codebook: Codebook | None = None) -> Vectors:
@@ -302,105 +295,3 @@ def wrong_model(layout: Layout, found: str, where: str) -> InputError:
         expected=f"{layout.model}{folder}",
         hint=tr("Pass that model with --checkpoint, or build the index again."),
     )
-
-
-@dataclass
-class SideRows:
-    """The vectors of one side of n rows, of which m have this side.
-
-    Args:
-        present: [n] bool, which rows have this side.
-        vectors: The multi-vector embeddings of those m rows, in order, float32.
-        single: [m, D] one vector for each of them.
-    """
-
-    present: NDArray[np.bool_]
-    vectors: Vectors
-    single: NDArray[np.float32]
-
-
-def to_rows(
-    layout: Layout,
-    products: Sequence[Product],
-    thumbnails: Sequence[bytes | None],
-    sides: Mapping[Side, SideRows],
-    codebook: Codebook | None = None,
-    terms: Sequence[str | None] | None = None,
-) -> pa.RecordBatch:
-    """Combine products and their vectors into rows.
-
-    Args:
-        layout: The layout of the rows.
-        products: n products.
-        thumbnails: n small image files.
-        sides: The vectors of each side; a missing side is null in every row.
-        codebook: The codebook of the layout, if it has one.
-        terms: The terms of n titles, if the layout has terms; None: they are null in every row.
-
-    Raises:
-        InputError: The codebook is not the layout's.
-        DataError: An attribute's value has another type; the error names the product.
-    """
-    columns: list[pa.Array] = [
-        pa.array([product.id for product in products], pa.string()),
-        pa.array([product.title for product in products], pa.string()),
-        pa.array([product.image for product in products], pa.string()),
-        pa.array(list(thumbnails), pa.binary()),
-    ]
-    for name, kind in layout.attributes.items():
-        columns.append(_attribute(products, name, kind))
-    for side in layout.sides:
-        columns += _side_columns(layout, sides.get(side), len(products), codebook)
-    if layout.terms:
-        columns.append(pa.array(terms or [None] * len(products), pa.string()))
-    return pa.record_batch(columns, schema=layout.schema)
-
-
-def _side_columns(
-    layout: Layout, rows: SideRows | None, n: int, codebook: Codebook | None
-) -> list[pa.Array]:
-    """Make the columns of one side: single vector, embedding, count and, for int8, scale."""
-    single_type = pa.list_(pa.float16(), layout.dim)
-    if rows is None:
-        columns = [pa.nulls(n, single_type), pa.nulls(n, layout.vectors_type)]
-        columns.append(pa.nulls(n, pa.int32()))
-        return [*columns, pa.nulls(n, pa.float32())] if layout.dtype == "int8" else columns
-    vectors = layout.to_stored(rows.vectors, codebook)
-    missing = pa.array(~rows.present)
-    lengths = np.zeros(n, np.int64)
-    lengths[rows.present] = vectors.lengths
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    embeddings = vectors_column(vectors.values, offsets, layout.vectors_type)
-    single = np.zeros((n, layout.dim), np.float16)
-    single[rows.present] = rows.single
-    columns = [
-        pa.FixedSizeListArray.from_arrays(
-            pa.array(single.reshape(-1)), type=single_type, mask=missing
-        ),
-        pc.if_else(missing, pa.nulls(n, layout.vectors_type), embeddings),
-        pa.array(lengths.astype(np.int32), mask=~rows.present),
-    ]
-    if vectors.scales is not None:
-        scales = np.zeros(n, np.float32)
-        scales[rows.present] = vectors.scales
-        columns.append(pa.array(scales, mask=~rows.present))
-    return columns
-
-
-def _attribute(products: Sequence[Product], name: str, kind: str) -> pa.Array:
-    values = [product.attributes.get(name) for product in products]
-    try:
-        return pa.array(values, _ATTRIBUTES[kind])
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        pass
-    for product, value in zip(products, values, strict=True):
-        try:
-            pa.array([value], _ATTRIBUTES[kind])
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            raise DataError(
-                tr("The attribute '{name}' has another type in the index.", name=name),
-                where=product.where,
-                found=repr(value),
-                expected=type_word(kind),
-            ) from None
-    raise AssertionError(name)  # pragma: no cover - one of them was refused above

@@ -36,7 +36,7 @@ from bagformer_cli.demo.titles import BRANDS, buyer_query, evaluation_texts, sel
 from bagformer_cli.evaluation.hybrid import HybridResult, JudgedQueries, measure_hybrid
 from bagformer_cli.index.encode import EncodeOptions, layout_of
 from bagformer_cli.index.engines import create_engine, open_engine
-from bagformer_cli.index.rows import SideRows, to_rows
+from bagformer_cli.index.row_columns import SideRows, to_rows
 from bagformer_cli.index.search import Index, SearchOptions
 from bagformer_cli.index.terms import title_terms
 from bagformer_cli.models.item_encoder import ItemEncoder
