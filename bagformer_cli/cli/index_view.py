@@ -1,4 +1,4 @@
-"""What ``xmr index`` prints: what was added, and the facts about an index."""
+"""Output of ``xmr index``: how many products were added, and the facts about an index."""
 
 from __future__ import annotations
 

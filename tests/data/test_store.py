@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,55 +19,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bagformer_cli.data.muge import MugeFolder, MugeImageWriter, Query, write_queries
+from bagformer_cli.data.muge import MugeFolder
 from bagformer_cli.data.store import convert, tokens
 from bagformer_cli.data.store import preprocess as stages
 from bagformer_cli.data.store.arrays import GrowingArray
 from bagformer_cli.data.store.preprocess import preprocess
-from bagformer_cli.data.store.split import read_batches
 from bagformer_cli.data.store.store import Store, default_store
 from bagformer_cli.errors import DataError, DiskFullError, InputError
-from bagformer_cli.text.bags import TokenBags
-from bagformer_cli.text.cut_titles import CutTitles
-from tests.support.datasets import image_line, picture, query_line, write_split
-from tests.support.remarks import Remarks
-
-QUERIES = [(7, "红色连衣裙", (30, 10)), (5, "包", ()), (9, "童鞋 男", (20,)), (1, "帽子", (10,))]
-
-
-class Characters:
-    """A stand-in for TitleEncoder: one token and one bag a character, [CLS] first."""
-
-    max_tokens = 100
-
-    def __init__(self, name: str = "characters") -> None:
-        self.fingerprint = name
-        self.seen: list[str] = []
-
-    def __call__(self, titles: Sequence[str]) -> TokenBags:
-        self.seen += titles
-        lengths = np.array([len(title) for title in titles], np.int64)
-        token_offsets = np.concatenate([[0], np.cumsum(lengths + 1)])
-        bag_offsets = np.concatenate([[0], np.cumsum(lengths)])
-        ids = [code for title in titles for code in [1, *map(ord, title)]]
-        starts = np.flatnonzero(np.array(ids) != 1)
-        return TokenBags(np.array(ids, np.int32), token_offsets, starts, starts + 1, bag_offsets)
-
-    def take_cut(self) -> CutTitles:
-        return CutTitles()
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> MugeFolder:
-    images = [(number, picture(number)) for number in (20, 40, 10, 30)]
-    write_split(tmp_path / "data", "train", QUERIES, images)
-    return write_split(tmp_path / "data", "valid", [(1, "手机", (3,))])
-
-
-@pytest.fixture
-def many_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short byte ranges, so that a small file has many shards as a large one has."""
-    monkeypatch.setattr(stages, "IMAGE_LINES", replace(stages.IMAGE_LINES, range_bytes=2_000))
+from tests.support.character_encoder import QUERIES, Characters, Killed, Mortal
+from tests.support.datasets import image_line, picture, write_split
 
 
 def times(folder: Path, pattern: str = "*.arrow") -> dict[str, int]:
@@ -232,19 +191,6 @@ def test_another_version_of_the_store_is_made_anew(dataset: MugeFolder) -> None:
 # ------------------------------------------------------------------------------- interruptions
 
 
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-class Mortal(Characters):
-    """Ends the process at the third title."""
-
-    def __call__(self, titles: Sequence[str]) -> TokenBags:
-        if len(self.seen) == 2:
-            raise Killed
-        return super().__call__(titles)
-
-
 def test_titles_go_on_where_a_killed_run_was(
     dataset: MugeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,265 +271,6 @@ def test_two_at_a_time_do_not_disturb_each_other(dataset: MugeFolder) -> None:
     processes = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     assert Store.open(dataset.path / ".xmr").split("train").image_bytes(0) == picture(20)
-
-
-# -------------------------------------------------------------------------------- damaged stores
-
-
-def emptied(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def zeroed(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def one_bit(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[-3] ^= 4
-    path.write_bytes(bytes(data))
-
-
-def shortened(path: Path) -> None:
-    """A valid file with one number less."""
-    array = np.load(path)
-    np.save(path, array[:-1])
-
-
-def lying(path: Path) -> None:
-    """A valid file whose numbers lead outside of the other arrays."""
-    array = np.load(path)
-    np.save(path, np.full_like(array, np.iinfo(array.dtype).max))
-
-
-@pytest.mark.parametrize("damage", [emptied, cut, zeroed, one_bit, shortened, lying])
-def test_damaged_tokens_are_found_and_made_again(
-    dataset: MugeFolder, damage: Callable[[Path], None]
-) -> None:
-    made = preprocess(dataset, encoder=Characters(), splits=["train"])
-    folder = made.path / "train" / "tokens-characters"
-    right = {path.name: np.load(path) for path in folder.glob("*.npy")}
-    assert len(right) == 5
-    for name in right:
-        path = folder / name
-        content = path.read_bytes()
-        path.unlink()  # what is mapped stays
-        path.write_bytes(content)
-        damage(path)
-        said, encoder = Remarks(), Characters()
-        split = preprocess(dataset, encoder=encoder, splits=["train"], progress=said).split("train")
-        assert len(encoder.seen) == 4
-        (remark,) = said.warnings
-        assert "damaged" in remark
-        assert str(folder) in remark
-        for field_name, expected in right.items():
-            found = getattr(split.tokens, field_name.removesuffix(".npy"))
-            np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("damage", [emptied, cut, zeroed])
-@pytest.mark.parametrize("name", ["images-00000.arrow", "queries-00000.arrow"])
-def test_damaged_shards_are_found_and_made_again(
-    dataset: MugeFolder, name: str, damage: Callable[[Path], None]
-) -> None:
-    path = preprocess(dataset, encoder=Characters(), splits=["train"]).path / "train" / name
-    content = path.read_bytes()
-    path.unlink()
-    path.write_bytes(content)
-    damage(path)
-    said = Remarks()
-    preprocess(dataset, encoder=Characters(), splits=["train"], progress=said)
-    (remark,) = said.warnings
-    assert str(path) in remark
-    assert path.read_bytes() == content
-
-
-def test_a_shard_whose_offsets_lie_is_refused(dataset: MugeFolder) -> None:
-    folder = preprocess(dataset, encoder=None, splits=["train"]).path / "train"
-    path = folder / "images-00000.arrow"
-    (batch,) = read_batches(path)
-    column = batch.column("image")
-    offsets = np.frombuffer(column.buffers()[1], np.int32).copy()
-    offsets[1] = 1 << 30
-    lies = pa.Array.from_buffers(pa.binary(), len(column), [None, pa.py_buffer(offsets),
-                                                            column.buffers()[2]])  # fmt: skip
-    columns = [batch.column("image_id"), batch.column("hash"), lies]
-    path.unlink()
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(pa.record_batch(columns, schema=batch.schema))
-    with pytest.raises(DataError, match="damaged"):
-        read_batches(path)
-
-
-def test_an_image_damaged_inside_the_store_is_named_with_what_to_do(dataset: MugeFolder) -> None:
-    folder = preprocess(dataset, encoder=None, splits=["train"]).path / "train"
-    path = folder / "images-00000.arrow"
-    data = path.read_bytes()
-    broken = picture(10)[:80] + bytes(len(picture(10)) - 80)
-    path.unlink()
-    path.write_bytes(data.replace(picture(10), broken))
-    split = preprocess(dataset, encoder=None, splits=["train"]).split("train")
-    assert split.image(0).size == (24, 20)
-    with pytest.raises(DataError, match=r"train, image 10: .*broken") as caught:
-        split.image(2)
-    assert str(folder) in str(caught.value.hint)
-
-
-def test_arrays_shorter_than_a_killed_run_recorded_are_made_from_the_start(
-    dataset: MugeFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tokens, "_TITLES", 2)
-
-    with pytest.raises(Killed):
-        preprocess(dataset, encoder=Mortal(), splits=["train"])
-    folder = dataset.path / ".xmr" / "train" / "tokens-characters"
-    cut(folder / "ids.npy")
-    encoder = Characters()
-    split = preprocess(dataset, encoder=encoder, splits=["train"]).split("train")
-    assert len(encoder.seen) == 4
-    np.testing.assert_array_equal(split.tokens.ids, Characters()(list(split.texts)).ids)
-
-
-# --------------------------------------------------------------------------------- broken input
-
-
-def _break(path: Path, line: bytes) -> str:
-    """Append a line; where it stands."""
-    with open(path, "ab") as stream:
-        stream.write(line)
-    return f"{path}:{len(path.read_bytes().splitlines())}"
-
-
-@pytest.mark.parametrize(
-    ("file", "line", "message"),
-    [
-        ("imgs.tsv", b"no tab here\n", "no tab"),
-        ("imgs.tsv", b"x\t%%%\n", "not a whole number"),
-        ("imgs.tsv", image_line(10, picture(5)), "id 10 occurs twice.*first on line 3"),
-        ("queries.jsonl", b"{\n", "not JSON"),
-        ("queries.jsonl", query_line("4", "a", []), "not a whole number"),
-        ("queries.jsonl", query_line(9, "a", []), "id 9 occurs twice.*first on line 3"),
-        ("queries.jsonl", query_line(4, "a", [10, 99]), "not in the images file.*id 99"),
-    ],
-)
-def test_a_broken_line_is_named_and_the_rest_is_kept(
-    dataset: MugeFolder, file: str, line: bytes, message: str
-) -> None:
-    path = dataset.path / f"MR_train_{file}"
-    good = path.read_bytes()
-    where = _break(path, line)
-    with pytest.raises(DataError, match=message) as caught:
-        preprocess(dataset, encoder=Characters())
-    assert caught.value.where == where
-    with pytest.raises(DataError, match=message):
-        preprocess(dataset, encoder=Characters())
-    path.write_bytes(good)
-    assert list(preprocess(dataset, encoder=Characters()).split("train").query_ids) == [7, 5, 9, 1]
-
-
-BROKEN_IMAGES = [
-    (b"77\t%%%\n", "not base64"),
-    (b"77\t\n", "empty"),
-    (image_line(77, b"text"), "not an image"),
-    (image_line(77, picture(1, (64, 64), "JPEG")[:-99]), "cut off"),
-    (image_line(77, picture(1, (64, 64), "JPEG")[:-99] + b"\xff\xd9"), "cut off"),
-]
-
-
-@pytest.mark.parametrize(("line", "message"), BROKEN_IMAGES)
-def test_a_broken_image_costs_itself_and_is_named(
-    dataset: MugeFolder, line: bytes, message: str
-) -> None:
-    path = dataset.images_path("train")
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([lines[0], line, *lines[1:]]))
-    queries = dataset.queries_path("train")
-    queries.write_bytes(queries.read_bytes() + query_line(4, "坏", [77, 10]))
-    said = Remarks()
-    split = preprocess(dataset, encoder=Characters(), progress=said).split("train")
-    np.testing.assert_array_equal(split.image_ids, [20, 40, 10, 30])
-    np.testing.assert_array_equal(split.items, [3, 2, 0, 2, 2])
-    np.testing.assert_array_equal(split.item_ids, [30, 10, 20, 10, 10])
-    np.testing.assert_array_equal(split.item_offsets, [0, 2, 2, 3, 4, 5])
-    (named,) = said.warnings
-    assert f"{path}:2, image 77: " in named
-    assert message in named
-    said = Remarks()
-    preprocess(dataset, encoder=Characters(), progress=said)
-    (counted,) = said.warnings
-    assert f"left out of {path}: 1." in counted
-
-
-def test_a_query_whose_only_image_is_broken_has_no_answer(dataset: MugeFolder) -> None:
-    _break(dataset.images_path("train"), image_line(77, b"text"))
-    _break(dataset.queries_path("train"), query_line(4, "坏", [77]))
-    split = preprocess(dataset, encoder=Characters()).split("train")
-    np.testing.assert_array_equal(split.item_offsets, [0, 2, 2, 3, 4, 4])
-    assert len(split.texts) == len(split.tokens) == 5
-
-
-@pytest.mark.usefixtures("many_shards")
-def test_lines_are_counted_with_the_broken_images_before_them(tmp_path: Path) -> None:
-    images = [(n, picture(n, (20, 20)) if n % 3 else b"broken") for n in range(30)]
-    folder = write_split(tmp_path, "train", [(1, "a", (4,))], [*images, (29, picture(7))])
-    with pytest.raises(DataError, match=r"id 29 occurs twice.*first on line 30") as caught:
-        preprocess(folder, encoder=None, workers=2)
-    assert caught.value.where == f"{folder.images_path('train')}:31"
-    write_split(tmp_path, "train", [(1, "a", (4,))], images)
-    said = Remarks()
-    preprocess(folder, encoder=None, progress=said)
-    assert len(said.warnings) == stages.MAX_NAMED
-    assert [int(text.split(":")[2].split(",")[0]) for text in said.warnings] == [*range(1, 31, 3)]
-
-
-def test_a_file_without_any_readable_image_is_refused(tmp_path: Path) -> None:
-    folder = write_split(tmp_path, "train", [(1, "a", (3,))], [(3, b"x"), (4, b"y")])
-    with pytest.raises(DataError, match="No image of this file") as caught:
-        preprocess(folder, encoder=None)
-    assert "2 broken images; line 1" in str(caught.value.found)
-
-
-@pytest.mark.usefixtures("many_shards")
-def test_a_broken_line_far_into_the_file_has_the_right_number(tmp_path: Path) -> None:
-    images = [(n, picture(n, (20, 20))) for n in range(30)]
-    folder = write_split(tmp_path, "train", [(1, "a", (3,))], images)
-    where = _break(folder.images_path("train"), b"broken")
-    with pytest.raises(DataError) as caught:
-        preprocess(folder, encoder=None, workers=2)
-    assert caught.value.where == where == f"{folder.images_path('train')}:31"
-
-
-def test_a_missing_images_file_is_named(tmp_path: Path) -> None:
-    write_queries(tmp_path / "MR_train_queries.jsonl", [Query(1, "a", (1,))])
-    with pytest.raises(InputError, match=r"MR_train_imgs\.tsv"):
-        preprocess(MugeFolder(tmp_path), encoder=None)
-
-
-def test_text_only_needs_no_images_and_later_takes_them_up(tmp_path: Path) -> None:
-    write_queries(tmp_path / "MR_train_queries.jsonl", [Query(1, "包", (1,))])
-    folder = MugeFolder(tmp_path)
-    made = preprocess(folder, encoder=Characters(), text_only=True)
-    split = made.split("train")
-    np.testing.assert_array_equal(split.tokens.ids, [1, ord("包")])
-    with pytest.raises(InputError, match="without its images"):
-        _ = split.image_ids
-    with MugeImageWriter(folder.images_path("train")) as writer:
-        writer.write(1, picture(1))
-    encoder = Characters()
-    split = preprocess(folder, encoder=encoder).split("train")
-    np.testing.assert_array_equal(split.items, [0])
-    assert encoder.seen == []
-    preprocess(folder, encoder=Characters(), text_only=True)
-    assert len(made.split("train").image_ids) == 1
-
-
-def test_an_unknown_split_is_named(dataset: MugeFolder) -> None:
-    with pytest.raises(InputError, match="no split 'test'"):
-        preprocess(dataset, encoder=None).split("test")
 
 
 def test_a_folder_that_cannot_be_written_to_has_its_store_in_the_cache(
