@@ -1,6 +1,7 @@
-"""Whether an index on shared storage is whole, in tables: such storage has no locks and no renames.
+"""Tables that say whether an index on shared storage is whole.
 
-A local folder keeps the same in files (``lancedb_folder.py``).
+Such storage has no locks and no renames. A local folder keeps the same in files
+(``lancedb_folder.py``).
 """
 
 from __future__ import annotations
