@@ -7,7 +7,7 @@ from typing import Any
 from bagformer_cli.cli import console
 from bagformer_cli.cli.calibration_view import show_calibration
 from bagformer_cli.cli.formatting import duration
-from bagformer_cli.cli.views import show_recall
+from bagformer_cli.cli.views import direction_names, show_recall, stage_name
 from bagformer_cli.messages import tr
 
 
@@ -76,7 +76,9 @@ def _show_sets(sets: dict[str, Any]) -> None:
     rows: list[list[Any]] = [[tr("queries"), *(one["queries"] for one in every)]]
     for stage in every[0]["stages"]:
         means = [one["stages"][stage]["mean_recall"] for one in every]
-        rows.append([stage, *("–" if mean is None else f"{mean:.1f}" for mean in means)])
+        rows.append(
+            [stage_name(stage), *("–" if mean is None else f"{mean:.1f}" for mean in means)]
+        )
     for name in dict.fromkeys(name for one in every for name in one["figures"]):
         known = [one["figures"].get(name) for one in every]
         rows.append(
@@ -130,15 +132,16 @@ def _explain_stages(report: dict[str, Any]) -> None:
 
 def _show_gain(stage: str, both: dict[str, dict[str, float]]) -> None:
     """Print a stage's mean recall minus that of the recall stage, with intervals."""
-    arrows = {"text_to_image": tr("text → image"), "image_to_text": tr("image → text")}
+    arrows = direction_names()
     gains = [
         f"{arrows[direction]} {gain['mean']:+.1f} ({gain['lower']:+.1f} … {gain['upper']:+.1f})"
         for direction, gain in both.items()
     ]
     console.say(
         tr(
-            "{stage} − recall, points of mean recall with 95 % intervals over queries: {gains}",
-            stage=stage,
+            "{stage} − {recall}, points of mean recall with 95 % intervals over queries: {gains}",
+            stage=stage_name(stage),
+            recall=stage_name("recall"),
             gains=", ".join(gains).replace("-", "−"),
         )
     )

@@ -63,6 +63,23 @@ def show_bag_legend() -> None:
     console.styled([part for span in spans for part in (("  ", ""), span)][1:])
 
 
+def direction_names() -> dict[str, str]:
+    """Return the two directions of a search as they are printed."""
+    return {"text_to_image": tr("text → image"), "image_to_text": tr("image → text")}
+
+
+def stage_name(stage: str) -> str:
+    """Return a stage of an evaluation as it is printed: ``merged@50`` with its number."""
+    names = {
+        "before_training": tr("before training"),
+        "recall": tr("recall"),
+        "rerank": tr("rerank"),
+        "merged": tr("merged"),
+    }
+    name, at, count = stage.partition("@")
+    return names.get(name, name) + at + count
+
+
 def show_recall(
     stages: Mapping[str, Mapping[str, Mapping[str, float]]], *, title: str | None = None
 ) -> None:
@@ -74,21 +91,12 @@ def show_recall(
             (``recall@1``, …, ``mean_recall``). The stage ``before_training`` may come first.
         title: A line above the table.
     """
-    directions = {
-        "text_to_image": tr("text → image"),
-        "image_to_text": tr("image → text"),
-    }
-    names = {
-        "before_training": tr("before training"),
-        "recall": tr("recall"),
-        "rerank": tr("rerank"),
-        "merged": tr("merged"),
-    }
+    directions = direction_names()
     metrics = ("recall@1", "recall@5", "recall@10", "mean_recall")
     rows = [
         [
             directions[direction],
-            names.get(stage, stage),
+            stage_name(stage),
             *(found[direction].get(metric) for metric in metrics),
         ]
         for direction in directions
