@@ -194,7 +194,7 @@ class RowRunner:
         settings = size_settings(load_config(model / "config.yaml", stored=True))
         if row.is_bagformer:
             dictionary = [str(self.inputs.weights / DICTIONARY)]
-            start = {"training.checkpoint": str(model), "text.lexicons": dictionary}
+            start: dict[str, Any] = {"training.checkpoint": str(model), "text.lexicons": dictionary}
         else:
             # As Chinese-CLIP reads titles: full-width letters stay what they are.
             start = {"text.chinese_clip": str(source), "image.chinese_clip": str(source),
