@@ -26,10 +26,11 @@ from bagformer_cli.models.backbone_regions import grid_regions
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.models.runs import find_checkpoint
-from methods import METHODS, SLOWER, Method, Trials, prepare
+from methods import METHODS
+from region_trials import SLOWER, Method, Trials, prepare
 from trials import replace_section
 
-METHODS |= {
+MODELS = METHODS | {
     "matching head": Method(
         "captioner",
         sets=(
@@ -71,7 +72,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = resolve(options.dataset).path
     prepare(data, options.backbone)
-    trials = Trials(options.out, data, options.steps, None)
+    trials = Trials(options.out, data, MODELS, options.steps)
     for trained in ("fast", *SLOW.values()):
         trials.run(trained, options.seed)
     backbone = load_model(find_checkpoint(options.backbone))

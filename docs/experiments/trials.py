@@ -89,9 +89,9 @@ def train(config: RunConfig, store: Store, folder: Path) -> tuple[TrainResult, f
     return outcome, spent * outcome.steps / new_steps if new_steps else outcome.seconds
 
 
-def measure_model(folder: Path, store: Store) -> Result:
-    """Evaluate the vectors of a model folder on the validation split."""
-    found = measure(load_model(folder), store.split("valid"))
+def measure_model(folder: Path, store: Store, split: str = "valid") -> Result:
+    """Evaluate the vectors of a model folder on a split."""
+    found = measure(load_model(folder), store.split(split))
     return {
         "text_to_image": 100 * found.text_to_image.mean,
         "image_to_text": 100 * found.image_to_text.mean,
@@ -121,6 +121,16 @@ def paired_difference(a: Sequence[Result], b: Sequence[Result]) -> Difference:
 def format_difference(difference: Difference) -> str:
     """Format a difference with its 95 % interval."""
     return f"{difference.mean:+.2f} ({difference.lower:+.2f} … {difference.upper:+.2f})"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table.
+
+    >>> markdown_table(["a", "b"], [["1", "2"]])
+    ['| a | b |', '|---|---|', '| 1 | 2 |']
+    """
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
+    return [lines[0], "|---" * len(header) + "|", *lines[1:]]
 
 
 def replace_section(page: Path, name: str, lines: Sequence[str]) -> None:

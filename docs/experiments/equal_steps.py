@@ -1,0 +1,178 @@
+"""Compare the modes at equal total steps, with 4 to 32 vectors a side (``make equal-steps``).
+
+A student is compared with its own architecture trained for as many steps as the whole chain that
+made it, and ``inflate`` also with a ``base`` of as many vectors. All figures are of the demo's test
+split, which nothing is chosen on. Trials that are finished are not repeated; interrupted ones are
+resumed. The tables go between two marks of docs/methods.md.
+
+    python docs/experiments/equal_steps.py --backbone runs/demo --page docs/methods.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from bagformer_cli.datasets import resolve
+from bagformer_cli.evaluation.compare import t_interval
+from region_trials import NCE, RESULT_COLUMNS, SLOWER, SOFT, Method, Trials, prepare, result_cells
+from trials import Result, format_difference, markdown_table, replace_section
+
+VECTORS = (4, 8, 16, 32)
+
+
+def modes_with(vectors: int) -> dict[str, Method]:
+    """Return the methods that keep this many vectors a side.
+
+    The encoder reads all tokens and all 32 regions; its first outputs are kept. ``inflate`` has as
+    many code tokens as it keeps outputs, as in the paper.
+
+    >>> list(modes_with(8))
+    ['base 8', 'inflate 8 + 8', 'base 8, steps × 2', 'shrinktobase 8']
+    """
+    keep, base = f"model.keep={vectors}", f"base {vectors}"
+    inflate = f"inflate {vectors} + {vectors}"
+    return {
+        base: Method("base", sets=(NCE, keep)),
+        inflate: Method("inflate", sets=(NCE, keep, f"model.codes={vectors}")),
+        f"{base}, steps × 2": Method("base", sets=(NCE, keep), stages=2),
+        f"shrinktobase {vectors}": Method("shrinktobase", inflate, (*SOFT, keep)),
+    }
+
+
+FAST = (NCE, SLOWER)
+MODES: dict[str, Method] = {
+    "fast, steps × 2": Method("fast", sets=FAST, stages=2),
+    "fast, steps × 3": Method("fast", sets=FAST, stages=3),
+    **{name: method for count in VECTORS for name, method in modes_with(count).items()},
+    "shrinktofast": Method("shrinktofast", "shrinktobase 4", SOFT),
+    "captioner": Method("captioner", sets=("model.cross.layers=1",)),
+    "fast + captioner rerank": Method(teacher="fast, steps × 2", cross_encoder="captioner"),
+}
+RERANKED = "fast + captioner rerank"
+CLAIMED = (
+    ("inflate 4 + 4", "base 4"),
+    ("shrinktobase 4", "base 4, steps × 2"),
+    ("shrinktofast", "fast, steps × 3"),
+    (RERANKED, "fast, steps × 2"),
+)
+"""(A, B): A is better than B, as written down before the runs (docs/log.md)."""
+COMPARED = (
+    *CLAIMED,
+    (RERANKED, "fast, steps × 3"),
+    ("inflate 4 + 4", "base 8"),
+    *((f"inflate {n} + {n}", f"base {n}") for n in VECTORS[1:]),
+    *((f"inflate {n} + {n}", f"base {2 * n}") for n in VECTORS[1:-1]),
+    *((f"shrinktobase {n}", f"base {n}, steps × 2") for n in VECTORS[1:]),
+    *((f"base {2 * n}", f"base {n}") for n in VECTORS[:-1]),
+)
+SHOWN = ("text_to_image", "image_to_text", "cpu_seconds")
+# Trials in order of what is claimed, all seeds of a phase before the next phase.
+PHASES = (
+    [*modes_with(4), "base 8"],
+    ["shrinktofast", "fast, steps × 3"],
+    ["captioner", "fast, steps × 2", RERANKED],
+    [name for count in VECTORS[1:] for name in modes_with(count)],
+)
+
+
+def results_table(trials: Trials, seeds: Sequence[int]) -> list[str]:
+    """Return a Markdown table with a row for each method that has at least one result."""
+    header = [*RESULT_COLUMNS, "steps of the chain", "CPU s of the chain"]
+    rows = []
+    for name in MODES:
+        finished = [seed for seed in seeds if trials.results(name, [seed])]
+        if finished and name != "captioner":  # its fast scorer is not trained
+            steps, cpu = chain_price(trials, name, finished)
+            cells = result_cells(name, trials.results(name, finished))
+            rows.append([*cells, f"{steps:.0f}", f"{cpu:.0f}"])
+    return markdown_table(header, rows)
+
+
+def chain_price(trials: Trials, name: str, seeds: Sequence[int]) -> tuple[float, float]:
+    """Return the steps and the CPU seconds (medians over seeds) of a method and its teachers."""
+    prices = [trials.price(name, seed) for seed in seeds]
+    return (
+        statistics.median(steps for steps, _ in prices),
+        statistics.median(cpu for _, cpu in prices),
+    )
+
+
+def differences_table(trials: Trials, seeds: Sequence[int]) -> list[str]:
+    """Return a Markdown table of paired differences with 95 % t-intervals over seeds."""
+    header = [
+        "A",
+        "B",
+        "steps of the chain (A / B)",
+        "CPU s of the chain (A / B)",
+        "seeds",
+        "A − B (95 % t-interval), text to image",
+        "supported",
+        "A − B, image to text",
+    ]
+    rows = []
+    for pair in COMPARED:
+        common = [s for s in seeds if all(trials.results(name, [s]) for name in pair)]
+        if len(common) < 2:
+            continue
+        a, b = (trials.results(name, common) for name in pair)
+        prices = [chain_price(trials, name, common) for name in pair]
+        gap = t_interval(*(figures(side, "text_to_image") for side in (a, b)))
+        back = t_interval(*(figures(side, "image_to_text") for side in (a, b)))
+        rows.append(
+            [
+                *(f"**{name}**" if pair in CLAIMED else name for name in pair),
+                *(" / ".join(f"{price[which]:.0f}" for price in prices) for which in (0, 1)),
+                str(len(common)),
+                format_difference(gap),
+                "yes" if gap.supported else "**no**",
+                format_difference(back),
+            ]
+        )
+    return markdown_table(header, rows)
+
+
+def figures(results: Sequence[Result], name: str) -> list[float]:
+    """Return one figure of each result."""
+    return [float(result[name]) for result in results]
+
+
+def main() -> None:
+    """Run the trials that are missing, phase by phase, then write the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/equal-steps"), help="output folder")
+    parser.add_argument("--dataset", default="demo", help="dataset name or folder")
+    parser.add_argument("--backbone", type=Path, default=Path("runs/demo"), help="makes regions")
+    parser.add_argument("--steps", type=int, default=300, help="optimizer steps of a stage")
+    parser.add_argument("--seeds", default="0,1,2,3,4", help="separated by ,")
+    parser.add_argument("--split", default="test", choices=("test", "valid"), help="measured split")
+    parser.add_argument("--methods", help="names separated by ; (default: all)")
+    parser.add_argument("--tables", action="store_true", help="train nothing, write the tables")
+    parser.add_argument("--page", type=Path, help="page that gets the tables")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    data = resolve(options.dataset).path
+    trials = Trials(options.out, data, MODES, options.steps, split=options.split)
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    phases = [options.methods.split(";")] if options.methods else PHASES
+    if not options.tables:
+        prepare(data, options.backbone)
+        for phase in phases:
+            for seed in seeds:
+                for name in phase:
+                    found = trials.run(name, seed)
+                    print(name, seed, *(f"{found[key]:.2f}" for key in SHOWN), flush=True)
+    lines = [*results_table(trials, seeds), "", *differences_table(trials, seeds)]
+    if options.page is not None:
+        replace_section(options.page, "equal_steps", lines)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
