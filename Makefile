@@ -5,10 +5,11 @@
 # make site          build the documents as a site in build/site (extra: docs)
 # make bench         benchmark against reference implementations
 # make methods       measure the training modes on the demo dataset, into docs/methods.md (resumable)
+# make equal-steps   compare the modes at equal total steps, into docs/methods.md (resumable)
 # make pretraining   measure pretraining at an equal budget, into docs/methods.md (resumable)
 # make translations  add new messages to the Chinese catalogue, remove unused ones
 
-.PHONY: check test core docs site bench methods pretraining translations
+.PHONY: check test core docs site bench methods equal-steps pretraining translations
 
 check:
 	ruff format --check .
@@ -35,6 +36,10 @@ bench:
 methods:
 	[ -d runs/demo ] || xmr demo
 	python docs/experiments/methods.py --backbone runs/demo --page docs/methods.md
+
+equal-steps:
+	[ -d runs/demo ] || xmr demo
+	python docs/experiments/equal_steps.py --backbone runs/demo --page docs/methods.md
 
 pretraining:
 	python docs/experiments/pretraining.py --page docs/methods.md

@@ -14,7 +14,11 @@ from pathlib import Path
 
 WORDS = {
     "**no**": "**不成立**",
+    "A − B (95 % t-interval), text to image": "A − B（95 % t 区间），文找图",
+    "A − B, image to text": "A − B，图找文",
     "CPU s": "CPU 秒",
+    "CPU s of the chain": "整条链的 CPU 秒",
+    "CPU s of the chain (A / B)": "整条链的 CPU 秒（A / B）",
     "CPU s per pretraining step": "预训练每步 CPU 秒",
     "ITC at full size": "原尺寸的 ITC",
     "ITC, ITM": "ITC，ITM",
@@ -53,6 +57,8 @@ WORDS = {
     "seeds": "种子",
     "shrinktofast, from scratch": "shrinktofast，从零开始",
     "steps": "步数",
+    "steps of the chain": "整条链的步数",
+    "steps of the chain (A / B)": "整条链的步数（A / B）",
     "supported": "成立",
     "text to image": "文找图",
     "the same with a matching loss": "同一模型，匹配损失",
@@ -61,6 +67,8 @@ WORDS = {
     "yes": "成立",
     "A − B (95 % interval)": "A − B（95 % 区间）",
 }
+LONGER = r", steps × (\d)"
+RERANKED = " + captioner rerank"
 SENTENCES = (
     (r"^Equal steps:$", "相同步数："),
     (r"^Equal CPU time \((\S+) s\):$", r"相同 CPU 时间（\1 秒）："),
@@ -78,8 +86,17 @@ def chinese(lines: Sequence[str]) -> list[str]:
 
 def _row(line: str) -> str:
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    known = [WORDS.get(cell, cell) for cell in cells]
+    known = [_cell(cell) for cell in cells]
     return line if known == cells else "|" + "|".join(f" {cell} " for cell in known) + "|"
+
+
+def _cell(cell: str) -> str:
+    name = cell.strip("*")
+    if cell not in WORDS and name != cell:  # a claim, in bold
+        return cell.replace(name, _cell(name))
+    return WORDS.get(
+        cell, re.sub(LONGER, r"，步数 × \1", cell).replace(RERANKED, " + 描述生成器精排")
+    )
 
 
 def _sentence(line: str) -> str:

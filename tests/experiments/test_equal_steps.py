@@ -1,0 +1,79 @@
+"""The comparison at equal total steps: chains are complete, priced once, and compared by seed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from equal_steps import COMPARED, MODES, PHASES, differences_table, results_table
+from methods import METHODS
+from region_trials import Method, Trials
+
+
+def with_results(folder: Path, recalls: dict[str, list[float]]) -> Trials:
+    """Write results of the modes: recall by seed; 100 steps and 7 CPU seconds each."""
+    trials = Trials(folder, folder, MODES, steps=100)
+    for name, found in recalls.items():
+        for seed, value in enumerate(found):
+            path = trials.folder(name, seed) / "result.json"
+            path.parent.mkdir(parents=True)
+            result = {
+                "text_to_image": value,
+                "image_to_text": value,
+                "vectors": [1.0, 2.0],
+                "image_bytes": 8.0,
+                "query_ms": 0.5,
+                "steps": 100 * MODES[name].stages,
+                "cpu_seconds": 7.0,
+            }
+            path.write_text(json.dumps(result), encoding="utf-8")
+    return trials
+
+
+def test_every_method_comes_after_its_teachers_and_every_pair_is_trained() -> None:
+    for methods in (MODES, METHODS):
+        names = list(methods)
+        for name, method in methods.items():
+            assert all(names.index(earlier) < names.index(name) for earlier in method.earlier)
+    order = [name for phase in PHASES for name in phase]
+    assert set(order) == set(MODES)
+    for name, method in MODES.items():
+        assert all(order.index(earlier) < order.index(name) for earlier in method.earlier)
+    assert {name for pair in COMPARED for name in pair} <= set(MODES)
+
+
+def test_a_student_keeps_as_many_vectors_as_its_base() -> None:
+    for count in (4, 8, 16, 32):
+        kept = f"model.keep={count}"
+        assert kept in MODES[f"base {count}"].sets
+        assert kept in MODES[f"shrinktobase {count}"].sets
+        teacher = MODES[f"shrinktobase {count}"].teacher
+        assert teacher is not None
+        assert {kept, f"model.codes={count}"} <= set(MODES[teacher].sets)
+
+
+def test_a_chain_costs_each_of_its_models_once(tmp_path: Path) -> None:
+    chain = ["inflate 4 + 4", "shrinktobase 4", "shrinktofast"]
+    trials = with_results(tmp_path, {name: [50.0] for name in chain})
+    assert trials.price("shrinktofast", 0) == (300, 21.0)
+    trials.methods = {**MODES, "both": Method(teacher=chain[2], cross_encoder=chain[0])}
+    path = trials.folder("both", 0) / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"steps": 0, "cpu_seconds": 1.0}', encoding="utf-8")
+    assert trials.price("both", 0) == (300, 22.0)
+
+
+def test_differences_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
+    recalls = {"base 4": [40.0, 41.0, 42.0], "inflate 4 + 4": [50.0, 52.0], "base 8": [60.0]}
+    trials = with_results(tmp_path, recalls)
+    lines = differences_table(trials, range(5))
+    assert len(lines) == 3  # base 8 has one seed: no interval
+    cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert cells[:5] == ["**inflate 4 + 4**", "**base 4**", "100 / 100", "7 / 7", "2"]
+    assert cells[5].startswith("+10.50 (+4.15 … +16.85")
+    assert cells[6] == "yes"
+    assert [line.split("|")[1].strip() for line in results_table(trials, range(5))[2:]] == [
+        "base 4",
+        "inflate 4 + 4",
+        "base 8",
+    ]
