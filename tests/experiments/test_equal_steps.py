@@ -53,9 +53,9 @@ def test_a_student_keeps_as_many_vectors_as_its_base() -> None:
 
 
 def test_a_chain_costs_each_of_its_models_once(tmp_path: Path) -> None:
-    chain = ["inflate 4 + 4", "shrinktobase 4", "shrinktofast"]
+    chain = ["inflate 4 + 4", "shrinktobase 4", "shrinktofast of 4"]
     trials = with_results(tmp_path, {name: [50.0] for name in chain})
-    assert trials.price("shrinktofast", 0) == (300, 21.0)
+    assert trials.price("shrinktofast of 4", 0) == (300, 21.0)
     trials.methods = {**MODES, "both": Method(teacher=chain[2], cross_encoder=chain[0])}
     path = trials.folder("both", 0) / "result.json"
     path.parent.mkdir(parents=True)
