@@ -74,6 +74,7 @@ COMPARED = (
     *((f"inflate {n} + {n}", f"base {n}") for n in VECTORS[1:]),
     *((f"inflate {n} + {n}", f"base {2 * n}") for n in VECTORS[1:-1]),
     *((f"shrinktobase {n}", f"base {n}, steps × 2") for n in VECTORS[1:]),
+    *((f"shrinktobase {n}", f"base {n}") for n in VECTORS),
     *((f"base {2 * n}", f"base {n}") for n in VECTORS[:-1]),
 )
 SHOWN = ("text_to_image", "image_to_text", "cpu_seconds")
