@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import json
-import shutil
-import zlib
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import ahocorasick
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bagformer_cli.assets import asset_folder
 from bagformer_cli.errors import DataError, InputError
-from bagformer_cli.files import cache_folder
 from bagformer_cli.messages import catalogue
 from bagformer_cli.original.text import WordList
-from bagformer_cli.text.automaton import Automaton, PrefixTree
 from bagformer_cli.text.characters import fold
 from bagformer_cli.text.dictionaries import parse_dictionary, read_dictionary
 from bagformer_cli.text.dictionary_lines import TYPES, known_type
@@ -33,16 +23,6 @@ from bagformer_cli.text.tools.check import check_dictionaries, repair
 from bagformer_cli.text.type_names import NAMES
 
 Write = Callable[..., Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write_file(*lines: str, name: str = "words.txt", encoding: str = "utf-8") -> Path:
-        path = tmp_path / name
-        path.write_bytes("".join(f"{line}\n" for line in lines).encode(encoding))
-        return path
-
-    return write_file
 
 
 def words(lexicon: Lexicon) -> dict[str, str | None]:
@@ -295,28 +275,6 @@ def test_the_originals_list_has_no_word_that_is_never_one(write: Write) -> None:
     assert WordList.load([write("子女\tnever", "裙\tcategory", name="a.tsv")]).words == ("裙",)
 
 
-def test_the_cache_is_used_and_follows_the_content(write: Write) -> None:
-    path = write("裙", "裤")
-    first = Lexicon.load([path])
-    assert first.folder.is_relative_to(cache_folder())
-    assert not list(path.parent.glob("*.pkl"))
-    stamp = (first.folder / "meta.json").stat().st_mtime_ns
-    again = Lexicon.load([path])
-    assert (again.folder / "meta.json").stat().st_mtime_ns == stamp
-    assert again.fingerprint == first.fingerprint
-    changed = Lexicon.load([write("裙", "裤", "衫")])
-    assert changed.fingerprint != first.fingerprint
-    assert len(changed) == 3
-
-
-def test_nothing_in_the_cache_is_a_pickle(write: Write) -> None:
-    folder = Lexicon.load([write("裙", "2件")]).folder
-    for file in folder.rglob("*"):
-        assert file.is_dir() or file.suffix in (".npy", ".json", ".txt"), file
-        if file.suffix == ".npy":
-            assert b"'descr': '|O'" not in file.read_bytes()[:128]
-
-
 def test_saved_and_loaded_it_is_the_same(write: Write, tmp_path: Path) -> None:
     lexicon = Lexicon.load(
         [write("裙\tcategory\t3", "件\tunit", "机\thead\t370", "款\tsuffix\t9", "红", name="a.tsv")]
@@ -330,67 +288,6 @@ def test_saved_and_loaded_it_is_the_same(write: Write, tmp_path: Path) -> None:
 
 
 PARTS = ("红绿", "裙子", "男", "女鞋", "空军", "一号", "军一", "号2", "件a")
-
-ENTRIES_AND_TEXT = (
-    st.sets(st.text("红绿裙子a1 ", min_size=1, max_size=5), min_size=1),
-    st.text("红绿裙子a1 ", max_size=40),
-)
-
-
-def pyahocorasick(entries: list[str]) -> Any:
-    automaton = ahocorasick.Automaton()
-    for index, entry in enumerate(entries):
-        automaton.add_word(entry, index)
-    automaton.make_automaton()
-    return automaton
-
-
-@given(*ENTRIES_AND_TEXT)
-@settings(max_examples=150, deadline=None)
-def test_the_automaton_finds_what_pyahocorasick_finds_in_the_same_order(
-    entries: set[str], text: str
-) -> None:
-    listed = sorted(entries, reverse=True)
-    automaton = Automaton.build(listed)
-    expected = [(end + 1, index) for end, index in pyahocorasick(listed).iter(text)]
-    found = list(automaton.matches(text))
-    assert [(end, index) for _, end, index in found] == expected
-    assert all(text[start:end] == listed[index] for start, end, index in found)
-
-
-@given(st.sets(st.text("abc", min_size=1, max_size=6), min_size=1))
-@settings(max_examples=100, deadline=None)
-def test_the_failure_links_are_those_of_pyahocorasick(entries: set[str]) -> None:
-    listed = sorted(entries)
-    nodes, edges, links = pyahocorasick(listed).dump()
-    strings = {nodes[0][0]: ""}  # its nodes come parents first, the root before all
-    for parent, label, node in edges:
-        strings[node] = strings[parent] + label.decode()
-    automaton, tree = Automaton.build(listed), PrefixTree.build(listed)
-    for node, target in links:
-        ours = tree.find(strings[node])
-        assert automaton.failure[ours] == tree.find(strings[target])
-        assert automaton.depth[ours] == len(strings[node])
-
-
-def test_an_automaton_takes_words_of_up_to_255_characters() -> None:
-    assert list(Automaton.build(["a" * 255]).matches("a" * 256)) == [(0, 255, 0), (1, 256, 0)]
-    with pytest.raises(ValueError, match="255"):
-        Automaton.build(["a" * 256])
-
-
-def test_processes_that_make_the_same_cache_at_once_all_get_a_whole_one(write: Write) -> None:
-    path = write(*(f"词{n:04}" for n in range(3000)))
-    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(_entries_of, [path] * 8))
-    assert found == [3000] * 8
-    assert not [p for p in Lexicon.load([path]).folder.parent.iterdir() if p.name.startswith(".")]
-
-
-def _entries_of(path: Path) -> int:
-    lexicon = Lexicon.load([path])
-    entries = lexicon.arrays.entries
-    return sum(len(list(entries.matches(entry.word))) == 1 for entry in lexicon.entries())
 
 
 def test_folding_keeps_every_character_in_its_place() -> None:
@@ -482,88 +379,3 @@ def test_xmr_dict_check_and_stats(xmr: Callable, write: Write) -> None:  # type:
     assert found["titles"]["bags"]["lexicon"] == 5
     assert found["titles"]["unknown"] == {"窬": 1}  # no punctuation
     assert found["titles"]["entries_used"] == 2
-
-
-# --- the cache ------------------------------------------------------------------------------------
-
-
-def lie(path: Path, value: int) -> bytes:
-    """The content of an array file with its first and last number replaced."""
-    array = np.load(path).copy()
-    if not array.size:
-        return path.read_bytes()
-    kind = np.iinfo(array.dtype)
-    array.flat[0] = array.flat[-1] = min(max(value, kind.min), kind.max)
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
-
-
-DAMAGE: dict[str, Callable[[Path], bytes]] = {
-    "emptied": lambda path: b"",
-    "cut": lambda path: path.read_bytes()[: path.stat().st_size // 2],
-    "zeros": lambda path: bytes(path.stat().st_size),
-    "longer": lambda path: path.read_bytes() + b"\0" * 64,
-    "large numbers": lambda path: lie(path, 1 << 40),
-    "small numbers": lambda path: lie(path, -(1 << 40)),
-}
-
-
-@pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_cache_is_noticed_and_made_again(
-    write: Write, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bagformer_cli.files._fsync", lambda path: None)  # 20 files each time
-    path = write(
-        "红色\tcolour", "件\tunit", "机\thead", "款\tsuffix", "消毒", "连衣裙\tcategory\t5"
-    )
-    right = Lexicon.load([path])
-    assert right.remarks == ()
-    for file in sorted(right.folder.rglob("*.*")):
-        if file.suffix != ".npy" and "numbers" in how:
-            continue
-        content = DAMAGE[how](file)
-        if content == file.read_bytes():
-            continue
-        file.unlink()  # what is mapped stays
-        file.write_bytes(content)
-        again = Lexicon.load([path])
-        (remark,) = again.remarks
-        assert "damaged" in remark
-        assert again.fingerprint == right.fingerprint
-        assert list(again.entries()) == list(right.entries())
-        assert again.arrays.cost.tolist() == right.arrays.cost.tolist()
-        assert Lexicon.load([path]).remarks == ()
-
-
-@pytest.mark.parametrize("value", [1 << 40, -(1 << 40), 3])
-def test_arrays_that_lie_are_noticed_even_if_their_checksums_are_right(
-    write: Write, value: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No loop over the arrays can leave them or run for ever, whoever wrote the cache."""
-    path = write("红色\tcolour", "红色裙", "件\tunit", "机\thead", "款\tsuffix", "消毒")
-    folder = Lexicon.load([path]).folder
-    monkeypatch.setattr("bagformer_cli.files._fsync", lambda path: None)
-    for file in sorted(folder.rglob("*.npy")):
-        content = lie(file, value)
-        file.unlink()
-        file.write_bytes(content)
-        meta = json.loads((folder / "meta.json").read_text("utf-8"))
-        meta["checksums"][str(file.relative_to(folder))] = zlib.crc32(content)
-        (folder / "meta.json").write_text(json.dumps(meta), "utf-8")
-        lexicon = Lexicon.load([path])
-        segmenter = Segmenter(lexicon)
-        bags = segmenter.segment("红色裙消毒机2件新款")
-        assert "".join(bag.text for bag in bags) == "红色裙消毒机2件新款"
-        shutil.rmtree(folder)
-        Lexicon.load([path])
-
-
-def test_without_a_cache_folder_a_temporary_one_is_used(
-    write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bagformer_cli.text.lexicon_cache.cache_folder", lambda: Path("/proc/xmr"))
-    lexicon = Lexicon.load([write("红色", "裙")])
-    (remark,) = lexicon.remarks
-    assert "XMR_CACHE" in remark
-    assert words(lexicon) == {"红色": None, "裙": None}
