@@ -11,7 +11,6 @@ built over the embeddings (``m=0``): it would cost more than the vectors and har
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +34,12 @@ from bagformer_cli.index.engine import (
 from bagformer_cli.index.filters import parse_filter
 from bagformer_cli.index.qdrant_connection import connect, is_local, point_id, qdrant_errors
 from bagformer_cli.index.qdrant_filters import key_of, qdrant_filter
+from bagformer_cli.index.qdrant_points import (
+    PAYLOAD_TYPES,
+    points_of_rows,
+    rows_of_points,
+    vector_config,
+)
 from bagformer_cli.index.qdrant_scores import (
     best_of_all,
     best_points,
@@ -48,10 +53,8 @@ from bagformer_cli.index.qdrant_terms import (
     term_counts,
     term_hits,
     term_requests,
-    title_vector,
 )
 from bagformer_cli.index.ranking import TermHits
-from bagformer_cli.index.row_vectors import side_vectors, single_vectors
 from bagformer_cli.index.rows import TERMS, Layout, Side
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -63,13 +66,6 @@ if TYPE_CHECKING:
 KEY, UNFINISHED = "xmr", "xmr_unfinished"  # in the metadata of the collection
 POINTS_AT_ONCE = 128
 VALUES_AT_ONCE = 10_000
-_SCHEMA = {
-    "str": q.PayloadSchemaType.KEYWORD,
-    "int": q.PayloadSchemaType.INTEGER,
-    "float": q.PayloadSchemaType.FLOAT,
-    "bool": q.PayloadSchemaType.BOOL,
-    "date": q.PayloadSchemaType.DATETIME,
-}
 
 
 class QdrantEngine(Engine):
@@ -108,19 +104,6 @@ class QdrantEngine(Engine):
                 hint=tr("Encode the catalogue again with another --dtype."),
             )
         client, collection = connect(uri)
-        vectors: dict[str, q.VectorParams] = {}
-        for side in layout.sides:
-            vectors[f"{side}_vector"] = q.VectorParams(
-                size=layout.dim, distance=q.Distance.COSINE, datatype=q.Datatype.FLOAT16
-            )
-            vectors[f"{side}_vectors"] = q.VectorParams(
-                size=layout.dim,
-                distance=q.Distance.DOT,
-                datatype=q.Datatype.FLOAT16,
-                on_disk=True,
-                multivector_config=q.MultiVectorConfig(comparator=q.MultiVectorComparator.MAX_SIM),
-                hnsw_config=q.HnswConfigDiff(m=0),
-            )
         with qdrant_errors(uri):
             if client.collection_exists(collection):
                 raise InputError(
@@ -131,7 +114,7 @@ class QdrantEngine(Engine):
             replicas = options.get("replicas")
             client.create_collection(
                 collection,
-                vectors_config=vectors,
+                vectors_config=vector_config(layout),
                 sparse_vectors_config={TERMS: sparse_config()} if layout.terms else None,
                 shard_number=options.get("shards"),
                 replication_factor=replicas,
@@ -142,7 +125,7 @@ class QdrantEngine(Engine):
             )
             if not is_local(uri):
                 for name, kind in {"id": "str", **layout.attributes}.items():
-                    client.create_payload_index(collection, key_of(name), _SCHEMA[kind])
+                    client.create_payload_index(collection, key_of(name), PAYLOAD_TYPES[kind])
         return cls(uri, client, collection, layout)
 
     @classmethod
@@ -185,28 +168,8 @@ class QdrantEngine(Engine):
     def upsert(self, rows: pa.RecordBatch | pa.Table) -> int:
         """Add rows, replacing those of the same id; return how many were replaced."""
         self.require_fitting(rows)
-        names = ["id", "title", "image", "thumbnail", *self.layout.attributes]
-        names += [TERMS] if self.layout.terms else []
-        columns = {name: rows[name].to_pylist() for name in names}
-        sides = {
-            side: (single_vectors(rows, side), list(side_vectors(rows, side).arrays()))
-            for side in self.layout.sides
-        }
-        points = []
-        for row, name in enumerate(columns["id"]):
-            vectors: dict[str, Any] = {}
-            for side, (single, embeddings) in sides.items():
-                own = embeddings[row]
-                if len(own):
-                    vectors[f"{side}_vector"] = single[row].tolist()
-                    vectors[f"{side}_vectors"] = own.tolist()
-            if self.layout.terms and (terms := title_vector(columns[TERMS][row])) is not None:
-                vectors[TERMS] = terms
-            payload = {key: values[row] for key, values in columns.items()}
-            if payload["thumbnail"] is not None:
-                payload["thumbnail"] = base64.b64encode(payload["thumbnail"]).decode()
-            points.append(q.PointStruct(id=point_id(name), vector=vectors, payload=payload))
-        replaced = len(self.stored(columns["id"]))
+        points = points_of_rows(self.layout, rows)
+        replaced = len(self.stored(rows["id"].to_pylist()))
         with qdrant_errors(self.uri):
             for begin in range(0, len(points), POINTS_AT_ONCE):
                 part = points[begin : begin + POINTS_AT_ONCE]
@@ -403,14 +366,7 @@ class QdrantEngine(Engine):
             # Qdrant would read an odd column name as a path. So only "thumbnail" is ever named.
             wanted = "thumbnail" in columns or q.PayloadSelectorExclude(exclude=["thumbnail"])
             found = self._client.retrieve(self._collection, list(keys), with_payload=wanted)
-        payloads = {str(record.id): record.payload or {} for record in found}
-        rows = []
-        for key in keys:
-            row = {name: payloads[key].get(name) for name in columns}
-            if (thumbnail := row.get("thumbnail")) is not None:
-                row["thumbnail"] = base64.b64decode(thumbnail)
-            rows.append(row)
-        return rows
+        return rows_of_points(found, keys, columns)
 
     def info(self) -> dict[str, Any]:
         """Return what the server reports about the collection."""
