@@ -72,6 +72,10 @@ RESIDUAL_COST = 8
 NUMPY_PRODUCTS = 1 << 32
 """Multiplications up to which a scan in numpy takes less time than importing torch."""
 
+NUMPY_RULE_PRODUCTS = 1 << 26
+"""Multiplications up to which numpy scores by a rule that is no MaxSim: 8 ms, where loading the
+kernels of both sums takes the first search of a process 600 ms of CPU time."""
+
 SEGMENTS = "segments.json"
 NO_KEYS = np.zeros(0, np.uint64)
 
@@ -376,13 +380,16 @@ class VectorCache:
         return scores.numpy(), at.numpy()
 
     def _in_numpy(self, queries: Queries) -> bool:
-        """Tell whether numpy scans: torch is not installed, or importing it would take longer."""
-        if "torch" in sys.modules or any(s.arrays.plain is None for s in self.segments):
+        """Tell whether numpy scans: without torch, or where loading it or kernels takes longer."""
+        if any(s.arrays.plain is None for s in self.segments):
             return False
         if not torch_is_installed():
             return True
         products = len(queries.vectors.values) * sum(s.arrays.values.size for s in self.segments)
-        return products <= NUMPY_PRODUCTS
+        if "torch" not in sys.modules:
+            return products <= NUMPY_PRODUCTS
+        kernels = queries.rule.is_maxsim or self.device is not None
+        return not kernels and products <= NUMPY_RULE_PRODUCTS
 
     def select(self, positions: NDArray[np.int64]) -> MultiVectors:
         """Copy the vectors of rows, in the order of ``positions``."""
