@@ -14,6 +14,7 @@ dataset and generated weights, in minutes on a CPU. docs/muge.md says what to do
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -24,11 +25,12 @@ from bagformer_cli.cli import console
 from bagformer_cli.data.images import decode
 from bagformer_cli.data.muge import MugeFolder, iter_images, iter_queries
 from bagformer_cli.errors import InputError, XmrError
+from bagformer_cli.files import write_text
 from muge_report import figures_table, hours_text, markdown_table, rows_list
 from muge_rows import CommandFailed, Inputs, RowRunner, weights_of
 from muge_sample import write_sample, write_weights
 from muge_tables import DICTIONARY, PRETRAINED, PUBLISHED, ROWS, SPLITS, VOCABULARY, Counts, Row
-from trials import Result, load_or_make
+from trials import Result, load_results
 
 DRY_SETTINGS = (
     "training.batch_size=8",
@@ -112,45 +114,41 @@ def missing_files(row: Row, weights: Path) -> list[str]:
 # -------------------------------------------------------------------------------------------- data
 
 
-def check_data(folder: Path, splits: Sequence[str], *, official: bool = True) -> Result:
+def count_splits(folder: Path, splits: Sequence[str]) -> Result:
     """Count the records of the splits and decode the first image of each.
 
     Args:
         folder: The dataset.
-        splits: The splits that must be complete.
-        official: Require the official numbers of images, queries and pairs.
+        splits: The splits that must be complete; others are counted if they are.
 
     Returns:
         Split to its counts.
 
     Raises:
-        InputError: A file is missing, or the counts are not the official ones.
+        InputError: A file is missing.
         DataError: A line is wrong, or an image cannot be decoded.
     """
-    if not folder.is_dir():
-        raise InputError("There is no such folder.", where=folder, hint=DATA_HINT)
     data = MugeFolder(folder)
     for split in splits:
         data.require(split)
     counts = {}
     for split in (name for name in SPLITS if name in data.splits):
         images = iter_images(data.images_path(split))
-        decode(next(images)[1])
+        first = next(images, None)
+        if first is None:
+            raise InputError("The images file is empty.", where=data.images_path(split))
+        decode(first[1])
         queries = [len(query.item_ids) for query in iter_queries(data.queries_path(split))]
-        counts[split] = Counts(1 + sum(1 for _ in images), len(queries), sum(queries))
-        if official:
-            require_official(counts[split], split, folder)
-    return {split: asdict(count) for split, count in counts.items()}
+        counts[split] = asdict(Counts(1 + sum(1 for _ in images), len(queries), sum(queries)))
+    return counts
 
 
-def require_official(counts: Counts, split: str, folder: Path) -> None:
-    """Raise unless a split has the numbers of the official one."""
+def require_official(counts: Mapping[str, int], split: str, folder: Path) -> None:
+    """Raise unless a split has the numbers of images, queries and pairs of the official one."""
     wrong = [
-        (f"{found:,} {name}", f"{expected:,} {name}")
-        for (name, expected), found in zip(
-            asdict(SPLITS[split]).items(), asdict(counts).values(), strict=True
-        )
-        if expected is not None and found != expected
+        (f"{counts[name]:,} {name}", f"{expected:,} {name}")
+        for name, expected in asdict(SPLITS[split]).items()
+        if expected is not None and counts[name] != expected
     ]
     if wrong:
         raise InputError(
@@ -177,6 +175,8 @@ def run_rows(runner: RowRunner, rows: Sequence[Row], out: Path) -> list[str]:
     Returns:
         Names of the rows whose commands failed.
     """
+    for row in rows:
+        runner.begin(row)  # other settings are refused before the first row, not after hours
     failed = []
     for number, row in enumerate(rows, 1):
         print(f"\n[{number}/{len(rows)}] {row.name}", flush=True)
@@ -188,7 +188,7 @@ def run_rows(runner: RowRunner, rows: Sequence[Row], out: Path) -> list[str]:
             console.warn(f"{row.name} failed and is left out; the next row begins.")
             failed.append(row.name)
         results = runner.results()
-        (out / "table.md").write_text("\n".join(markdown_table(results)) + "\n", encoding="utf-8")
+        write_text(out / "table.md", "\n".join(markdown_table(results)) + "\n")
     return failed
 
 
@@ -243,33 +243,50 @@ def prepare(options: argparse.Namespace) -> tuple[Inputs, list[Row]]:
         out, data = options.out or Path("runs/muge"), options.data or Path("data/muge")
         weights, settings = options.weights or Path("weights"), tuple(options.settings)
         rows = choose_rows(options.rows, weights)
-    official = not (options.dry_run or options.other_data)
-    needed = needed_splits(rows)
-    out.mkdir(parents=True, exist_ok=True)
-    counts = load_or_make(
-        out / "data.json",
-        lambda: {"folder": str(data.resolve())} | check_data(data, needed, official=official),
-    )
-    if counts["folder"] != str(data.resolve()):
-        raise InputError(
-            "The output folder is of another dataset.",
-            where=out,
-            found=counts["folder"],
-            expected=data.resolve(),
-            hint="Name another folder with --out.",
-        )
-    MugeFolder(data).require("valid")
-    if "train" in needed:
-        MugeFolder(data).require("train")
-    print_counts({split: found for split, found in counts.items() if split != "folder"})
+    if not data.is_dir():
+        raise InputError("There is no such folder.", where=data, hint=DATA_HINT)
+    counts = counts_of(data, needed_splits(rows), out)
+    if not (options.dry_run or options.other_data):
+        for split, found in counts.items():
+            require_official(found, split, data)
+    for split, found in counts.items():
+        print(f"{split}: " + ", ".join(f"{number:,} {name}" for name, number in found.items()))
     return Inputs(data, weights, out, settings, steps=1 if options.dry_run else 20), rows
 
 
-def print_counts(counts: Mapping[str, Mapping[str, int]]) -> None:
-    """Print the size of each split."""
-    for split, found in counts.items():
-        sizes = ", ".join(f"{number:,} {name}" for name, number in found.items())
-        print(f"{split}: {sizes}")
+def counts_of(data: Path, splits: Sequence[str], out: Path) -> Result:
+    """Count the splits of a dataset; a later run reads the counts unless a file has changed.
+
+    Args:
+        data: The dataset.
+        splits: The splits that must be complete.
+        out: The output folder, which belongs to one dataset.
+
+    Raises:
+        InputError: A file is missing, or the output folder belongs to another dataset.
+        DataError: A line is wrong, or an image cannot be decoded.
+    """
+    folder, path = str(data.resolve()), out / "data.json"
+    sizes = {file.name: file.stat().st_size for file in sorted(data.iterdir()) if file.is_file()}
+    known = next(iter(load_results([path])), None)
+    if known is not None and known["folder"] != folder:
+        raise InputError(
+            "The output folder is of another dataset.",
+            where=out,
+            found=known["folder"],
+            expected=folder,
+            hint="Name another folder with --out.",
+        )
+    if (
+        known is None
+        or known["sizes"] != sizes  # downloaded again, perhaps because it had been cut off
+        or any(split not in known["splits"] for split in splits)
+    ):
+        known = {"folder": folder, "sizes": sizes, "splits": count_splits(data, splits)}
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(known) + "\n")
+    counts: Result = known["splits"]
+    return counts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -295,6 +312,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if failure.code == INTERRUPTED:
             print("\nInterrupted. The same command continues from here.")
         return failure.code
+    except KeyboardInterrupt:  # between two commands
+        return INTERRUPTED
     except XmrError as error:
         console.error(error)
         return error.exit_code

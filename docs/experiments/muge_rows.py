@@ -103,11 +103,10 @@ class RowRunner:
         found = {name: load_results([self.folder(row) / RESULT]) for name, row in ROWS.items()}
         return {name: results[0] for name, results in found.items() if results}
 
-    def run(self, row: Row) -> Result:
-        """Run one row, or read its result if it is finished.
+    def begin(self, row: Row) -> Path:
+        """Make the folder of a row and write its settings there.
 
         Raises:
-            CommandFailed: A command failed.
             InputError: The row was begun with other settings.
         """
         folder = self.folder(row)
@@ -122,6 +121,16 @@ class RowRunner:
                 expected=" ".join(settings) or "none",
                 hint="Name another folder with --out, or delete this one.",
             )
+        return folder
+
+    def run(self, row: Row) -> Result:
+        """Run one row, or read its result if it is finished.
+
+        Raises:
+            CommandFailed: A command failed.
+            InputError: The row was begun with other settings.
+        """
+        folder = self.begin(row)
         return load_or_make(folder / RESULT, lambda: self._run(row, folder))
 
     def _run(self, row: Row, folder: Path) -> Result:

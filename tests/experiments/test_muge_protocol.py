@@ -12,7 +12,7 @@ import pytest
 import muge_rows
 from bagformer_cli.config import load_config
 from bagformer_cli.errors import InputError
-from muge_protocol import check_data, choose_rows, main, missing_files
+from muge_protocol import choose_rows, count_splits, counts_of, main, missing_files
 from muge_report import differences, figures_table, hours_text, markdown_table, rows_list
 from muge_rows import CommandFailed, Inputs, RowRunner, as_items, run_xmr
 from muge_sample import write_sample
@@ -107,11 +107,22 @@ def test_a_missing_or_cut_dataset_is_an_error(
     shown = refused(capsys, *usual, data, "--rows", "zero-shot/B-16")
     assert "found 2 images, 2 queries, 2 pairs" in shown
     assert "expected 29,806 images, 5,008 queries, 30,588 pairs" in shown
+    assert "29,806" in refused(capsys, *usual, data, "--rows", "zero-shot/B-16")  # counted before
     shown = refused(capsys, *usual, data, "--rows", "fine-tuned/B-16", "--other-data")
     assert "MR_train_queries.jsonl" in shown
-    (data / "MR_valid_imgs.tsv").write_bytes(b"10\tbm90IGFuIGltYWdl\n11\tbm90IGFuIGltYWdl\n")
-    with pytest.raises(InputError):
-        check_data(data, ["valid"], official=False)
+    other = write_split(tmp_path / "other", "valid").path
+    assert "another dataset" in refused(capsys, *usual, other, "--rows", "zero-shot/B-16")
+    for content in (b"10\tbm90IGFuIGltYWdl\n11\tbm90IGFuIGltYWdl\n", b""):
+        (data / "MR_valid_imgs.tsv").write_bytes(content)
+        with pytest.raises(InputError):
+            count_splits(data, ["valid"])
+
+
+def test_a_dataset_that_was_downloaded_again_is_counted_again(tmp_path: Path) -> None:
+    data, out = write_split(tmp_path / "muge", "valid").path, tmp_path / "out"
+    assert counts_of(data, ["valid"], out)["valid"]["queries"] == 2
+    write_split(data, "valid", [(7, "帽", (10,))])
+    assert counts_of(data, ["valid"], out)["valid"]["queries"] == 1
 
 
 def test_a_dry_run_takes_no_weights(tmp_path: Path) -> None:
@@ -244,7 +255,7 @@ def test_the_sample_has_real_images_first_and_drawn_ones_after_them(tmp_path: Pa
     real = write_split(tmp_path / "real", "valid").path
     data = write_sample(real, tmp_path / "out")
     assert write_sample(real, tmp_path / "out") == data  # kept
-    counts = check_data(data, ["train", "valid", "test"], official=False)
+    counts = count_splits(data, ["train", "valid", "test"])
     assert counts["test"]["images"] >= 10  # a submission names ten images
     assert counts["test"]["pairs"] == 0  # as MUGE's: its answers are hidden
     first = (data / "MR_valid_queries.jsonl").read_text().splitlines()[0]
@@ -257,7 +268,7 @@ def test_a_dry_run_goes_from_raw_files_to_the_table(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     real = write_split(tmp_path / "real", "valid").path
-    rows = "zero-shot/RN50,fine-tuned/L-14-336,bagformer/published,bagformer/bagwise"
+    rows = "zero-shot/RN50,fine-tuned/L-14-336,bagformer/bagwise"
     usual = ["--dry-run", "--data", str(real), "--out", str(tmp_path / "out"), "--rows", rows]
     assert main(usual) == 0
     shown = capfd.readouterr().out
@@ -270,5 +281,8 @@ def test_a_dry_run_goes_from_raw_files_to_the_table(
         assert len(Path(found["submission"]).read_text().splitlines()) >= 10
     assert main(usual) == 0  # nothing is run again
     assert "$ xmr" not in capfd.readouterr().out
-    assert main([*usual, "--estimate"]) == 0
-    assert "bagformer/published: no training" in capfd.readouterr().out
+    some = [*usual[:-1], "zero-shot/RN50,fine-tuned/L-14-336", "--estimate"]
+    assert main(some) == 0
+    shown = capfd.readouterr().out
+    assert "zero-shot/RN50: no training" in shown
+    assert "fine-tuned/L-14-336: 0.0" in shown  # hours
