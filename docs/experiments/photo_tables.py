@@ -100,8 +100,8 @@ def differences_table(
         seeds = sorted(found.get(a, {}).keys() & found.get(b, {}).keys())
         if len(seeds) < 2:
             continue
-        sides = [[found[arm][seed] for seed in seeds] for arm in (a, b)]
-        cells = [_cell(*sides, one, whole) for one in COLUMNS.values()]
+        first, second = ([found[arm][seed] for seed in seeds] for arm in (a, b))
+        cells = [_cell(first, second, one, whole) for one in COLUMNS.values()]
         lines.append(_row((a, b, str(len(seeds)), *cells)))
     return lines
 
