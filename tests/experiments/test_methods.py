@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bagformer_cli.config import load_config
-from methods import CONFIG, METHODS, ORDERINGS, Trials, orderings_table, results_table
+from methods import METHODS, ORDERINGS, orderings_table, results_table
+from region_trials import CONFIG, Trials
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].mode])
@@ -26,7 +27,7 @@ def test_methods_refer_to_rows_above_them() -> None:
 
 
 def test_the_tables_have_the_rows_that_are_done(tmp_path: Path) -> None:
-    trials = Trials(tmp_path, tmp_path / "data", steps=400, seconds=None)
+    trials = Trials(tmp_path, tmp_path / "data", METHODS, steps=400)
 
     def write(name: str, seed: int, hits: int) -> None:
         folder = trials.folder(name, seed)
@@ -41,7 +42,7 @@ def test_the_tables_have_the_rows_that_are_done(tmp_path: Path) -> None:
         write("base", seed, 8)
     write("inflate", 0, 8)
     rows = results_table(trials, (0, 1))[2:]
-    assert rows[0] == "| fast | 2 | 20.0 ± 0.0 | 50.0 ± 0.0 | 1.0 / 2.0 | 64 | 0.50 | 400 | 21 |"
+    assert rows[0] == "| fast | 2 | 20.0 ± 0.0 | 50.0 ± 0.0 | 1.0 / 2.0 | 64 | 0.50 | 400 | 20 |"
     assert [row.split(" | ")[0] for row in rows] == ["| fast", "| base", "| inflate"]
     ordered = [row.split(" | ") for row in orderings_table(trials, (0, 1))[2:]]
     assert [row[:3] for row in ordered] == [["| inflate", "base", "1"], ["| base", "fast", "2"]]
