@@ -74,6 +74,7 @@ def test_preprocess_train_eval_score(here: Path, xmr: Callable[..., Any]) -> Non
         "text_to_image_mean",
         "image_to_text_mean",
         "probability",
+        "pooling",
         "bags",
         "checkpoint",
     }

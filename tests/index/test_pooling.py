@@ -44,7 +44,7 @@ from bagformer_cli.models.encode import EncodedItems
 from bagformer_cli.models.scorers import pooled_maxsim
 from bagformer_cli.runtime.scan import scan
 from bagformer_cli.runtime.vectors import maxsim as maxsim_in_numpy
-from bagformer_cli.serve.shards import LocalShard, open_shard, search_shards
+from bagformer_cli.serve.shards import LocalShard, Query, open_shard, search_shards
 from bagformer_cli.training.hard_negatives import GroundTruth, mine_vectors
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from bagformer_cli.vectors.residual_codes import Codebook
@@ -287,7 +287,7 @@ def test_an_index_knows_its_scoring_without_the_model(tmp_path: Path) -> None:
     options = SearchOptions(k=3, of="title")
     alone = front.search_many([picture(1)], options, images=True)[0]
     for shards in ([shard], [LocalShard(front)]):
-        together = search_shards(front, shards, [picture(1)], options, images=True)[0]
+        together = search_shards(front, shards, [Query(image=picture(1))], options)[0]
         assert [hit.id for hit in together] == [hit.id for hit in alone]
         assert [hit.score for hit in together] == [hit.score for hit in alone]
         assert [hit.mean for hit in together] == [hit.mean for hit in alone]
