@@ -12,7 +12,7 @@ from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.options import Checkpoint, Runtime, warn_of_photos
 from bagformer_cli.cli.views import show_bag_legend, show_bags
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, shell_word
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def score(
 
     if output is not None:
         _check_output(output, image, explain)
+    elif explain:
+        _check_titles(titles)
     decode(image)  # first, so that a wrong path is reported before torch is imported
     from bagformer_cli.datasets import is_drawn_image
     from bagformer_cli.evaluation.metrics import require_numbers
@@ -178,6 +180,19 @@ def _check_output(output: Path, image: Path, explain: bool) -> None:
         )
     require_explanation_file(output)
     check_output(output, [image])
+
+
+def _check_titles(titles: list[str]) -> None:
+    """Raise InputError if a title looks like the file that the explanation is to be written to."""
+    files = [title for title in titles if title.lower().endswith((".html", ".htm", ".png"))]
+    if files:
+        raise InputError(
+            tr("This title looks like a file name."),
+            found=files[0],
+            hint=tr(
+                "Write the heat maps with --explain --output {path}", path=shell_word(files[0])
+            ),
+        )
 
 
 def _load(folder: Path, explain: bool) -> Any:
