@@ -125,7 +125,8 @@ def test_the_report_is_printed_with_commands_to_try_next(
         "example": {"query_id": 1, "rank": 1},
         "score": {"image": "image.jpg", "titles": ["红裙"], "text_to_image": [1.0],
                   "image_to_text": [1.5], "text_to_image_mean": [0.5],
-                  "image_to_text_mean": [0.3], "bags": [[]], "checkpoint": "runs/demo/best"},
+                  "image_to_text_mean": [0.3], "pooling": "each", "bags": [[]],
+                  "checkpoint": "runs/demo/best"},
         "search": {"page": "search.html", "results": [{"query": "红裙", "hits": []}]},
         "total_seconds": 12.3,
     }  # fmt: skip
