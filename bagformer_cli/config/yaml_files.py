@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,13 @@ def find_config(name: str | Path) -> Path:
         ConfigError: No such file and no such name; the message lists the built-in names.
     """
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):  # Path.is_file raises OSError for a name that is too long for the disk
         return path
     builtin = builtin_configs()
     stem = path.name.removesuffix(".yaml")
     if path.parent in (Path(), Path("configs")) and stem in builtin:
         return builtin[stem]
-    if path.is_dir():
+    if os.path.isdir(path):
         raise PathError(tr("This is a folder; a file was expected."), path, "folder")
     near = nearest(stem, builtin)
     raise ConfigError(
@@ -124,7 +125,7 @@ def read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]
         return values
     beside = path.parent / str(parent)
     base = read_with_parents(
-        beside if beside.is_file() else find_config(str(parent)), (*seen, path.resolve())
+        beside if os.path.isfile(beside) else find_config(str(parent)), (*seen, path.resolve())
     )
     merge(base, values)
     return base

@@ -64,6 +64,15 @@ def test_a_file_that_extends_another_states_only_what_differs(tmp_path: Path) ->
     assert (config.seed, config.model.embed_dim, config.model.interaction) == (3, 32, "cls")
 
 
+def test_a_name_that_is_too_long_for_the_disk_is_no_config(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no config file of that name"):
+        load_config("a" * 5000)
+    child = tmp_path / "child.yaml"
+    child.write_text(f"extends: {'a' * 5000}\n")
+    with pytest.raises(ConfigError, match="no config file of that name"):
+        load_config(child)
+
+
 def test_files_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
