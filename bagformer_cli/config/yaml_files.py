@@ -165,6 +165,8 @@ def parse_yaml(text: str) -> Any:
         return yaml().load(text)
     except ValueError as error:  # a number of thousands of digits, a date that does not exist
         raise YAMLError(tr("a number or a date that cannot be read")) from error
+    except TypeError as error:  # ruamel cannot compare a key such as {a: [1]} with other keys
+        raise YAMLError(tr("a key that is a list or a mapping")) from error
 
 
 def plain(value: Any) -> Any:

@@ -73,6 +73,13 @@ def test_a_name_that_is_too_long_for_the_disk_is_no_config(tmp_path: Path) -> No
         load_config(child)
 
 
+def test_a_key_that_is_a_mapping_of_lists_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("seed: 3\nmodel: {{a: [1]}: 2, b: 3}\n")
+    with pytest.raises(ConfigError, match="a key that is a list or a mapping"):
+        load_config(path)
+
+
 def test_files_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
