@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import site_hooks
 from tests.support.site_docstrings import for_markdown
-from tests.support.twins import DOCS, english_pages
+from tests.support.twins import DOCS, anchor_of, english_pages, headings
 
 ROOT = DOCS.parent
 PAGES = [page for page in english_pages() if page != ROOT / "README.md"]  # for code hosts
@@ -105,6 +105,27 @@ def test_links_are_those_of_the_site() -> None:
     assert site_hooks.rewritten("[a](../bags.md)", "docs/papers/aladin.md") == "[a](../bags.md)"
     outside = site_hooks.rewritten("[a](docs/bags.md) [b](data/README.md)", "SECURITY.md")
     assert outside == "[a](../bags.md) [b](data.md)"
+
+
+def test_links_of_a_page_without_a_twin_lead_to_chinese_headings() -> None:
+    text = "[a](docs/scores.md#calibrate) [b](docs/log.md#a) [c](docs/scores.md)"
+    assert site_hooks.rewritten(text, "CHANGELOG.md", of_twins=True) == (
+        "[a](../scores.md#校准) [b](../log.md#a) [c](../scores.md)"
+    )
+
+
+def test_every_linked_heading_is_there_in_both_languages(tmp_path: Path) -> None:
+    """A quick form of what building the site checks."""
+    site_hooks.write_pages(tmp_path)
+    for page in tmp_path.rglob("*.md"):
+        suffix = ".zh.md" if page.name.endswith(".zh.md") else ".md"
+        text = site_hooks.FENCE.sub("", page.read_text("utf-8"))
+        for _, target in site_hooks.LINK.findall(text):
+            name, _, anchor = target.partition("#")
+            if anchor and not re.match("[a-z]+:", target):
+                linked = (page.parent / name).with_suffix(suffix) if name else page
+                known = [anchor_of(heading) for heading in headings(linked)]
+                assert anchor in known, f"{page.relative_to(tmp_path)}: {target}"
 
 
 def test_docstrings_are_shown_as_markdown() -> None:

@@ -5,6 +5,7 @@ On a code host, a page links to its neighbours as files: ``bags.zh.md``, ``../SE
 
 - a link to ``NAME.zh.md`` is one to ``NAME.md``, which the i18n plugin resolves by language;
 - every linked ``.md`` outside of ``docs/`` is a page below ``repository/``;
+- a page that has no Chinese twin is its own, with links to the headings of Chinese pages;
 - a link to any other file outside of ``docs/`` is its text.
 
 ::
@@ -20,6 +21,8 @@ import re
 import shutil
 from pathlib import Path
 from typing import Any
+
+from tests.support.twins import anchor_of, headings, twin_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = "docs"
@@ -47,6 +50,8 @@ def write_pages(folder: Path) -> None:
         place = folder / place_of(path)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(rewritten(text, path), "utf-8")
+        if not path.endswith(".zh.md") and not twin_of(ROOT / path).exists():
+            place.with_suffix(".zh.md").write_text(rewritten(text, path, of_twins=True), "utf-8")
 
 
 def documents() -> dict[str, str]:
@@ -71,12 +76,13 @@ def place_of(path: str) -> str:
     return re.sub(r"/README(?=(\.zh)?\.md$)", "", place)
 
 
-def rewritten(text: str, path: str) -> str:
+def rewritten(text: str, path: str, *, of_twins: bool = False) -> str:
     """Rewrite the links of a page for the site.
 
     Args:
         text: The page.
         path: Its file, from the root of the repository.
+        of_twins: Whether links to headings of English pages lead to those of their Chinese twins.
     """
     here = posixpath.dirname(place_of(path)) or "."
 
@@ -88,11 +94,25 @@ def rewritten(text: str, path: str) -> str:
         if not linked.endswith(".md") and not linked.startswith(f"{DOCS}/"):
             return label
         place = re.sub(r"\.zh\.md$", ".md", place_of(linked))
-        anchor = "#" + target.partition("#")[2] if "#" in target else ""
-        return f"[{label}]({posixpath.relpath(place, here)}{anchor})"
+        anchor = target.partition("#")[2]
+        if anchor and of_twins:
+            anchor = _anchor_of_twin(ROOT / linked, anchor)
+        return f"[{label}]({posixpath.relpath(place, here)}{anchor and '#' + anchor})"
 
     parts = FENCE.split(text)
     return "".join(part if part.startswith("```") else LINK.sub(link, part) for part in parts)
+
+
+def _anchor_of_twin(page: Path, anchor: str) -> str:
+    """Return the anchor of the same heading in a page's Chinese twin.
+
+    An anchor that the page does not have, or of a page without a twin, is returned as it is.
+    """
+    twin = twin_of(page)
+    anchors = [anchor_of(heading) for heading in headings(page)]
+    if not twin.exists() or anchor not in anchors:
+        return anchor
+    return anchor_of(headings(twin)[anchors.index(anchor)])
 
 
 def _linked(target: str, path: str) -> str | None:
