@@ -8,13 +8,18 @@ The translations are in ``locales/zh/LC_MESSAGES/xmr.po``. Installing the packag
 file to ``xmr.mo``; in a checkout a newer ``xmr.po`` is compiled in memory, so that an edit shows
 at once.
 
-``XMR_LANG`` (``en``; ``zh`` or ``cn``) chooses the language, otherwise ``LC_ALL``, ``LC_MESSAGES``
-or ``LANG`` does. A message without a translation is shown in English.
+``XMR_LANG`` (``en``; ``zh`` or ``cn``) chooses the language of the process, otherwise ``LC_ALL``,
+``LC_MESSAGES`` or ``LANG`` does. The service answers each request in the language that the request
+prefers: :func:`in_language` sets it for one thread or task. A message without a translation is
+shown in English.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from gettext import GNUTranslations, NullTranslations
 from io import BytesIO
@@ -23,9 +28,34 @@ from pathlib import Path
 LOCALES = Path(__file__).with_name("locales")
 
 
-@cache
+_requested: ContextVar[str | None] = ContextVar("requested_language", default=None)
+
+
 def language() -> str:
-    """Return the language of all messages: ``"en"`` or ``"zh"``."""
+    """Return the language of messages made here and now: ``"en"`` or ``"zh"``."""
+    return _requested.get() or process_language()
+
+
+@contextmanager
+def in_language(requested: str | None) -> Iterator[None]:
+    """Make messages in a language while the block runs.
+
+    Only the running thread or asyncio task is affected, and those that get a copy of its context
+    (:mod:`contextvars`): tasks that it creates, ``asyncio.to_thread``, FastAPI's thread pool.
+
+    Args:
+        requested: ``"en"`` or ``"zh"``; None: the language of the process.
+    """
+    before = _requested.set(requested)
+    try:
+        yield
+    finally:
+        _requested.reset(before)
+
+
+@cache
+def process_language() -> str:
+    """Return the language that the environment chooses: ``"en"`` or ``"zh"``."""
     for variable in ("XMR_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         value = os.environ.get(variable, "")
         if value:

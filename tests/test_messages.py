@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from bagformer_cli import messages
 from bagformer_cli.errors import DataError
-from bagformer_cli.messages import catalogue, language, tr
+from bagformer_cli.messages import catalogue, in_language, language, process_language, tr
 from bagformer_cli.text.lines import Problem, raise_first
 
 VARIABLES = ("XMR_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
@@ -19,10 +21,10 @@ VARIABLES = ("XMR_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    language.cache_clear()
+    process_language.cache_clear()
     catalogue.cache_clear()
     yield
-    language.cache_clear()
+    process_language.cache_clear()
     catalogue.cache_clear()
 
 
@@ -86,3 +88,20 @@ def test_chinese_sentences_follow_each_other_without_a_space(
     wrong = [Problem(line, "坏。", "x") for line in range(1, 1003)]
     with pytest.raises(DataError, match=r"坏。（后面还有 1,001 处问题。）"):
         raise_first("a.txt", wrong, "y")
+
+
+def test_one_thread_and_one_task_have_their_language() -> None:
+    async def name(requested: str | None) -> tuple[str, str]:
+        with in_language(requested):
+            await asyncio.sleep(0)
+            return tr("title {n}", n=3), await asyncio.to_thread(tr, "title {n}", n=3)
+
+    async def all_names() -> list[tuple[str, str]]:
+        return await asyncio.gather(name("zh"), name("en"), name(None), name("zh"))
+
+    chinese, english = ("第 3 个标题",) * 2, ("title 3",) * 2
+    assert asyncio.run(all_names()) == [chinese, english, english, chinese]
+    with in_language("zh"), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(language).result() == "en"  # a thread of its own context
+        assert language() == "zh"
+    assert language() == "en"

@@ -219,13 +219,9 @@ def _show(titles: Sequence[str], encoder: TitleEncoder, output: Path | None) -> 
 
 def _show_table(title: str, bags: Sequence[Bag]) -> None:
     """Print the bags of a title and what colours would say: their types and where they are from."""
-    from bagformer_cli.text.type_names import type_name
+    from bagformer_cli.text.type_names import source_names, type_name
 
-    sources = {
-        "lexicon": tr("dictionary entry"),
-        "pattern": tr("found by a pattern"),
-        "token": tr("single token"),
-    }
+    sources = source_names()
     rows = [(bag.text, type_name(bag.type), sources[bag.source]) for bag in bags]
     console.table([tr("bag"), tr("type"), tr("source")], rows, title=title)
 

@@ -99,7 +99,7 @@ def _show(report: dict[str, Any]) -> None:
     has_start = any(_start(row) is not None for row in rows)
     console.table(
         [
-            tr("run"),
+            tr("model"),
             *([tr("before training")] if has_start else []),
             tr("text → image"),
             tr("image → text"),
@@ -133,7 +133,7 @@ def _show(report: dict[str, Any]) -> None:
     console.say()
     console.table(
         [
-            tr("run"),
+            tr("model"),
             tr("per title"),
             tr("per image"),
             tr("bytes per image"),

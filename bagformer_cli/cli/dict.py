@@ -110,13 +110,8 @@ def stats(
 
 
 def _show_coverage(covered: Any, entries: int) -> None:
-    from bagformer_cli.text.type_names import type_name
+    from bagformer_cli.text.type_names import source_names, type_name
 
-    names = {
-        "lexicon": tr("dictionary entry"),
-        "pattern": tr("found by a pattern"),
-        "token": tr("single token"),
-    }
     characters, bags = covered.characters.total(), covered.bags.total()
     rows = [
         (
@@ -125,7 +120,7 @@ def _show_coverage(covered: Any, entries: int) -> None:
             100 * covered.bags[source] / max(1, bags),
             100 * covered.characters[source] / max(1, characters),
         )
-        for source, name in names.items()
+        for source, name in source_names().items()
     ]
     console.say()
     console.table(

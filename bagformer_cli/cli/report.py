@@ -34,6 +34,7 @@ def report(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
+            metavar=tr("RUN"),
             help=tr("Run folders, or folders of chains. Default: the newest run under runs/."),
         ),
     ] = None,

@@ -50,14 +50,17 @@ def show_bag_legend() -> None:
     """Print the meaning of the colours of :func:`show_bags`; nothing if stdout has no colours."""
     if not console.has_colours():
         return
+    from bagformer_cli.text.type_names import source_names
+
+    sources = source_names()
     names = {
-        SOURCE_STYLES["lexicon"]: tr("dictionary entry"),
+        SOURCE_STYLES["lexicon"]: sources["lexicon"],
         TYPE_STYLES["brand"]: tr("brand"),
         TYPE_STYLES["colour"]: tr("property"),
         TYPE_STYLES["audience"]: tr("for whom, when, where"),
         TYPE_STYLES["selling"]: tr("marketing word"),
-        SOURCE_STYLES["pattern"]: tr("found by a pattern"),
-        SOURCE_STYLES["token"]: tr("single token"),
+        SOURCE_STYLES["pattern"]: sources["pattern"],
+        SOURCE_STYLES["token"]: sources["token"],
     }
     spans = [(name, style) for style, name in names.items()]
     console.styled([part for span in spans for part in (("  ", ""), span)][1:])

@@ -27,6 +27,9 @@ DASHES = ("", "7 3", "2 3")
 MOST_POINTS = 300
 """A longer line is drawn through means of neighbouring points: the chart is 400 pixels wide."""
 
+UNLIMITED = (-math.inf, math.inf)
+"""Limits of values that may be any number."""
+
 _MARKED = 30  # a line of at most 30 points shows each of them
 
 
@@ -69,7 +72,12 @@ def line_style(number: int) -> tuple[str, str]:
 
 
 def line_chart(
-    title: str, lines: Sequence[Line], x_label: str, *, logarithmic: bool = False
+    title: str,
+    lines: Sequence[Line],
+    x_label: str,
+    *,
+    logarithmic: bool = False,
+    limits: tuple[float, float] = UNLIMITED,
 ) -> Markup:
     """Draw curves over a linear horizontal axis that begins at 0.
 
@@ -78,6 +86,7 @@ def line_chart(
         lines: The curves; one without points draws nothing.
         x_label: Name of the horizontal axis.
         logarithmic: Use a logarithmic vertical axis where all values are positive.
+        limits: Least and greatest value that there can be: the vertical axis stays within them.
     """
     drawn = [_thinned(line) for line in lines if len(line.x)]
     values = [*(line.y for line in drawn), *(np.array([line.level]) for line in drawn
@@ -85,7 +94,7 @@ def line_chart(
     together = np.concatenate(values) if values else np.zeros(1)
     logarithmic = logarithmic and bool((together > 1e-30).all())
     scale = np.log10 if logarithmic else np.asarray
-    ticks = _decades(together) if logarithmic else _round_numbers(together.min(), together.max())
+    ticks = _decades(together) if logarithmic else _axis(together.min(), together.max(), limits)
     low = min(float(together.min()), ticks[0])
     high = max(float(together.max()), ticks[-1])
     bottom, span = float(scale(low)), max(float(scale(high) - scale(low)), 1e-12)
@@ -200,6 +209,16 @@ def _thinned(line: Line) -> Line:
     sizes = np.diff([*starts, len(line.x)])
     x, y = (np.add.reduceat(values, starts) / sizes for values in (line.x, line.y))
     return replace(line, x=x, y=y)
+
+
+def _axis(low: float, high: float, limits: tuple[float, float]) -> list[float]:
+    """Return round numbers that cover a range, without those that no value can reach.
+
+    >>> _axis(80, 80, UNLIMITED), _axis(80, 80, (0, 100)), _axis(0, 0, (0, 1))
+    ([40.0, 60.0, 80.0, 100.0, 120.0], [40.0, 60.0, 80.0, 100.0], [0.0, 0.2, 0.4, 0.6])
+    """
+    least, most = limits
+    return [number for number in _round_numbers(low, high) if least <= number <= most]
 
 
 def _round_numbers(low: float, high: float) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -14,7 +15,7 @@ from bagformer_cli.config.settings import as_yaml
 from bagformer_cli.messages import tr
 from bagformer_cli.models.runs import short_names
 from bagformer_cli.outputs import write_output
-from bagformer_cli.pages.charts import Line, line_chart, line_style
+from bagformer_cli.pages.charts import UNLIMITED, Line, line_chart, line_style
 from bagformer_cli.pages.html import render, require_page
 from bagformer_cli.training.metrics_log import LOSS_NAMES
 from bagformer_cli.training.run_history import RunHistory, differing_settings
@@ -33,6 +34,13 @@ _LAST_CHARTS = {
 }
 _WITHOUT_CHART = {"epoch", "seconds", "samples_per_second"}
 _LOGARITHMIC = {"gradient_norm"}
+_LIMITS = {
+    "text_to_image": (0.0, 100.0),
+    "image_to_text": (0.0, 100.0),
+    "pairs_per_second": (0.0, math.inf),
+    "data_wait_share": (0.0, 1.0),
+    "memory_mb": (0.0, math.inf),
+}
 
 
 def write_training_page(path: Path, histories: Sequence[RunHistory]) -> None:
@@ -148,7 +156,15 @@ def _charts(histories: Sequence[RunHistory], names: Sequence[str]) -> list[Marku
             title = tr("{name} loss", name=own_name)
         else:
             title = known.get(name, name.replace("_", " "))
-        charts.append(line_chart(title, lines, tr("step"), logarithmic=name in _LOGARITHMIC))
+        charts.append(
+            line_chart(
+                title,
+                lines,
+                tr("step"),
+                logarithmic=name in _LOGARITHMIC,
+                limits=_LIMITS.get(name, UNLIMITED),
+            )
+        )
     return charts
 
 

@@ -29,6 +29,7 @@ from fastapi import Depends, FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from bagformer_cli import __version__
@@ -40,14 +41,19 @@ from bagformer_cli.index.search import SearchOptions
 from bagformer_cli.messages import tr
 from bagformer_cli.serve.answers import page_json
 from bagformer_cli.serve.batcher import TooBusyError
+from bagformer_cli.serve.language import RequestLanguage
 from bagformer_cli.serve.limits import BodyLimit, RateLimit
 from bagformer_cli.serve.measurements import Measurements, log_request
 from bagformer_cli.serve.page import content_policy, page
+from bagformer_cli.serve.refusals import of_error, of_parameter, refusal
 from bagformer_cli.serve.service import SearchService
 from bagformer_cli.serve.shards import Query as SearchQuery
 
 OPEN = ("/", "/healthz", "/readyz")
 """Routes that need no key."""
+
+SOON = {"Retry-After": "1"}
+"""Header of refusals that will soon pass, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +124,9 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
         route = request.url.path
         client = request.client.host if request.client else "-"
         if route not in OPEN and not _has_key(request, api_key):
-            response: Response = _refusal(401, tr("This service needs a key."), header="X-API-Key")
+            response: Response = refusal(401, tr("This service needs a key."), expected="X-API-Key")
         elif route.startswith("/api/") and not rate.allows(client, time.monotonic()):
-            response = _refusal(429, tr("Too many requests."), retry=1)
+            response = refusal(429, tr("Too many requests."), headers=SOON)
         else:
             response = await call_next(request)
         seconds = time.perf_counter() - started
@@ -129,20 +135,19 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
+    app.add_middleware(RequestLanguage)  # around both: they refuse in the request's language
+
     @app.exception_handler(XmrError)
     async def wrong(_: Request, error: XmrError) -> JSONResponse:
-        # The place (a path of the server) is left out.
-        parts = {"found": error.found, "expected": error.expected, "hint": error.hint}
-        known = {name: str(value) for name, value in parts.items() if value is not None}
-        return JSONResponse({"error": error.message, **known}, 400)
+        return of_error(error)
 
     @app.exception_handler(TooBusyError)
     async def busy(_: Request, __: TooBusyError) -> JSONResponse:
-        return _refusal(503, tr("The service is busy."), retry=1)
+        return refusal(503, tr("The service is busy."), headers=SOON)
 
     @app.exception_handler(TimeoutError)
     async def slow(_: Request, __: TimeoutError) -> JSONResponse:
-        return _refusal(503, tr("The search took too long."), retry=1)
+        return refusal(503, tr("The search took too long."), headers=SOON)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:
@@ -150,9 +155,14 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return JSONResponse({"error": f"{where}: {first['msg']}"}, 400)
+        return of_parameter(error.errors()[0])
+
+    @app.exception_handler(HTTPException)
+    async def unserved(request: Request, error: HTTPException) -> JSONResponse:
+        known = error.status_code in (404, 405)
+        message = tr("The service has no such route.") if known else str(error.detail)
+        found = f"{request.method} {request.url.path}" if known else None
+        return refusal(error.status_code, message, found=found, headers=error.headers)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def show_page() -> HTMLResponse:
@@ -219,19 +229,3 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
 def _has_key(request: Request, api_key: str | None) -> bool:
     given = request.headers.get("x-api-key", "")
     return api_key is None or hmac.compare_digest(given.encode(), api_key.encode())
-
-
-def _refusal(
-    status: int, message: str, *, retry: int | None = None, header: str | None = None
-) -> JSONResponse:
-    """Make the answer to a request that is not served.
-
-    Args:
-        status: The HTTP status.
-        message: Why.
-        retry: Seconds after which a client may try again.
-        header: A header that the request lacks.
-    """
-    content = {"error": message} if header is None else {"error": message, "expected": header}
-    headers = None if retry is None else {"Retry-After": str(retry)}
-    return JSONResponse(content, status, headers=headers)

@@ -6,6 +6,9 @@ Nothing waits for a batch to fill, so a lone request is as fast as without batch
 
     requests    a   b c d      e
     thread      [a ───][b c d ─────][e ──]
+
+A search runs in a copy of the context of its request (:mod:`contextvars`), so that an error is in
+the language of that request.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +37,7 @@ class _Waiting:
     options: SearchOptions
     kind: Hashable
     answer: Future[Results]
+    context: Context
 
 
 class Batcher:
@@ -72,7 +77,7 @@ class Batcher:
         with self._changed:
             if self._closed or len(self._waiting) >= self._limit:
                 raise TooBusyError
-            self._waiting.append(_Waiting(query, options, kind, answer))
+            self._waiting.append(_Waiting(query, options, kind, answer, copy_context()))
             self._changed.notify()
         return answer
 
@@ -110,12 +115,14 @@ class Batcher:
     def _answer(self, batch: list[_Waiting]) -> None:
         first = batch[0]
         try:
-            found = self._search([one.query for one in batch], first.options)
+            queries = [one.query for one in batch]
+            found = first.context.run(self._search, queries, first.options)
         except BaseException as error:
             if len(batch) == 1:
                 first.answer.set_exception(error)
                 return
-            for one in batch:  # a wrong query must not fail the others
+            # A wrong query must not fail the others, and its error is in its own language.
+            for one in batch:
                 self._answer([one])
             return
         for one, results in zip(batch, found, strict=True):

@@ -29,7 +29,7 @@ from ray.exceptions import RayError, RayTaskError
 from bagformer_cli.errors import InputError, XmrError
 from bagformer_cli.index.results import Results
 from bagformer_cli.index.search import Index, SearchOptions
-from bagformer_cli.messages import tr
+from bagformer_cli.messages import in_language, language, tr
 from bagformer_cli.ray_cluster import join_cluster
 from bagformer_cli.runtime.folder import Runtime
 from bagformer_cli.serve.app import create_app
@@ -107,11 +107,19 @@ class ShardReplica:
         self._shard = open_shard(uri)
 
     async def search(
-        self, queries: Sequence[Query], options: SearchOptions, encoded: Encoded
+        self, queries: Sequence[Query], options: SearchOptions, encoded: Encoded, requested: str
     ) -> list[Results] | XmrError:
-        """Search; a user's error is returned as a value, so that it crosses processes whole."""
+        """Search; a user's error is returned as a value, so that it crosses processes whole.
+
+        Args:
+            queries: The queries.
+            options: How to search.
+            encoded: The vectors of the queries.
+            requested: The language of an error.
+        """
         try:
-            return await asyncio.to_thread(self._shard.start(queries, options, encoded))
+            with in_language(requested):
+                return await asyncio.to_thread(self._shard.start(queries, options, encoded))
         except XmrError as error:
             return error
 
@@ -133,10 +141,11 @@ class RemoteShard:
 
     def start(self, queries: Sequence[Query], options: SearchOptions, encoded: Encoded) -> Waiting:
         """See :class:`~bagformer_cli.serve.shards.Shard`."""
-        first = self._handle.search.remote(queries, options, encoded)
+        asked = (queries, options, encoded, language())
+        first = self._handle.search.remote(*asked)
 
         def wait() -> list[Results]:
-            found = self._answer(first, "search", queries, options, encoded)
+            found = self._answer(first, "search", *asked)
             if isinstance(found, XmrError):
                 raise found
             results: list[Results] = found

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from typing import Any
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bagformer_cli.messages import tr
+from bagformer_cli.serve.refusals import refusal
 
 CLIENTS = 10_000
 """Client addresses that the rate limit remembers."""
@@ -70,10 +70,8 @@ class BodyLimit:
             await self._refuse(408, tr("The upload took too long."))(scope, receive, send)
 
     def _refuse(self, status: int, message: str) -> JSONResponse:
-        found: dict[str, Any] = {"error": message}
-        if status == 413:
-            found["expected"] = tr("at most {n} bytes", n=f"{self.most_bytes:,}")
-        return JSONResponse(found, status, headers={"connection": "close"})
+        most = tr("at most {n} bytes", n=f"{self.most_bytes:,}") if status == 413 else None
+        return refusal(status, message, expected=most, headers={"connection": "close"})
 
 
 class RateLimit:

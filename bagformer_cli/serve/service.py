@@ -20,6 +20,7 @@ from bagformer_cli.serve.batcher import Batcher
 from bagformer_cli.serve.settings import ServiceLimits
 from bagformer_cli.serve.shards import LocalShard, Query, Shard, quoted, search_shards
 from bagformer_cli.text.characters import is_blank
+from bagformer_cli.text.type_names import source_names, type_name
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -100,12 +101,18 @@ class SearchService:
         return self.batcher.submit(query, options, query.kind)
 
     def bags(self, title: str) -> list[dict[str, Any]]:
-        """Cut a title into bags."""
+        """Cut a title into bags; ``name`` is the type, else the source, in the user's language."""
         if is_blank(title):
             return []
         self._check(title)
+        sources = source_names()
         return [
-            {"text": bag.text, "type": bag.type, "source": bag.source}
+            {
+                "text": bag.text,
+                "type": bag.type,
+                "source": bag.source,
+                "name": type_name(bag.type) if bag.type else sources[bag.source],
+            }
             for bag in self.index.encoder.titles.bags(title)
         ]
 

@@ -53,6 +53,22 @@ def test_a_long_curve_is_drawn_through_means() -> None:
     assert "0.5 → 0.5" in line_chart("loss", [line], "step")
 
 
+@pytest.mark.parametrize(("value", "limits"), [(80.0, (0, 100)), (100.0, (0, 100)), (0.0, (0, 1))])
+def test_an_axis_stays_within_the_limits_of_its_values(
+    value: float, limits: tuple[float, float]
+) -> None:
+    line = Line("a", np.array([10.0]), np.array([value]))
+
+    def ticks(chart: str) -> list[float]:
+        return [float(text) for text in re.findall(r'text-anchor="end">([^<]*)<', chart)]
+
+    drawn = ticks(line_chart("share", [line], "step", limits=limits))
+    assert len(drawn) >= 3
+    assert limits[0] <= min(drawn) <= value <= max(drawn) <= limits[1]
+    free = ticks(line_chart("share", [line], "step"))
+    assert min(free) < limits[0] or max(free) > limits[1]
+
+
 def test_lines_beyond_the_colours_have_other_patterns() -> None:
     lines = [Line(str(n), np.arange(2.0), np.arange(2.0), n) for n in range(20)]
     chart = line_chart("loss", lines, "step")
