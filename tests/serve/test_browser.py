@@ -187,6 +187,12 @@ def test_titles_that_are_made_to_harm_are_shown_as_text(browser: Any, hostile: s
     context.close()
 
 
+def search_refused(page: Any) -> None:
+    page.fill("#query", "红色裙")
+    page.press("#query", "Enter")
+    page.wait_for_function("error.innerText !== ''")
+
+
 def test_chinese_and_narrow(browser: Any, address: str) -> None:
     context = browser.new_context(
         locale="zh-CN", viewport={"width": 360, "height": 700}, color_scheme="dark"
@@ -199,6 +205,18 @@ def test_chinese_and_narrow(browser: Any, address: str) -> None:
     page.click("#language")
     assert page.inner_text("button.main") == "Search"
     context.close()
+
+
+def test_an_error_is_in_the_language_of_the_page(page: Any) -> None:
+    page.fill("#where", "nosuch < 3")
+    search_refused(page)
+    assert "nosuch" in page.inner_text("#error")
+    english = page.inner_text("#error")
+    page.click("#language")
+    page.wait_for_function("text => ![text, ''].includes(error.innerText)", arg=english)
+    assert "没有" in page.inner_text("#error")
+    page.hover("#bags .bag")
+    assert page.get_attribute("#bags .bag", "title") == "颜色"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
