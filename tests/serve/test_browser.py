@@ -104,8 +104,11 @@ def test_a_click_explains(page: Any) -> None:
     search(page, "红色裙")
     page.locator("#grid .image").first.click()
     page.wait_for_selector("dialog[open] .map")
-    parts = [float(part) for part in page.inner_text("#sum").split(" = ")[0].split(" + ")]
-    assert sum(parts) == pytest.approx(float(page.inner_text("#sum").split(" = ")[1]), abs=0.01)
+    shown, total = page.inner_text("#sum").split(" = ")
+    parts = [float(part) for part in shown.split(" + ")]
+    score, mean = (float(part) for part in total.split(", mean "))
+    assert sum(parts) == pytest.approx(score, abs=0.01)
+    assert mean == pytest.approx(score / len(parts), abs=0.01)
     page.keyboard.press("Escape")
     assert page.locator("dialog[open]").count() == 0
 
