@@ -31,6 +31,8 @@ _LAST_CHARTS = {
     "pairs_per_second": tr("pairs per second"),
     "data_wait_share": tr("share of the time spent waiting for data"),
     "memory_mb": tr("memory, MB"),
+    "itm_accuracy": tr("ITM accuracy"),
+    "temperature": tr("temperature"),
 }
 _WITHOUT_CHART = {"epoch", "seconds", "samples_per_second"}
 _LOGARITHMIC = {"gradient_norm"}
@@ -39,6 +41,7 @@ _LIMITS = {
     "image_to_text": (0.0, 100.0),
     "pairs_per_second": (0.0, math.inf),
     "data_wait_share": (0.0, 1.0),
+    "itm_accuracy": (0.0, 1.0),
     "memory_mb": (0.0, math.inf),
 }
 
