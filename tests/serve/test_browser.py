@@ -217,8 +217,7 @@ def test_an_error_is_in_the_language_of_the_page(page: Any) -> None:
     page.click("#language")
     page.wait_for_selector("#error:has-text('索引')")
     assert "nosuch" in page.inner_text("#error")
-    page.hover("#bags .bag")
-    assert page.get_attribute("#bags .bag", "title") == "颜色"
+    page.wait_for_selector("#bags .bag[title='颜色']")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
