@@ -34,7 +34,8 @@ from bagformer_cli.index.lancedb_table import Keys, LanceTable
 from bagformer_cli.index.postings import MOST_ROWS
 from bagformer_cli.index.ranking import TermHits
 from bagformer_cli.index.rows import Layout, Side
-from bagformer_cli.index.vector_cache import VectorCache, torch_is_installed
+from bagformer_cli.index.segment_scan import torch_is_installed
+from bagformer_cli.index.vector_cache import VectorCache
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
@@ -296,7 +297,8 @@ class LanceEngine(Engine):
         progress = progress or self.progress
         with self._lock:
             cache = copy(self.cache(side))
-            cache.source, cache.device = TableSource(self.table, side), self.device
+            cache.source = TableSource(self.table, side)
+            cache.scanner.device = self.device
             try:
                 cache.update(progress)
             except OSError as error:
@@ -304,7 +306,7 @@ class LanceEngine(Engine):
                     raise
                 folder = user_cache_folder(self.uri, self.table.name) / side
                 cache = VectorCache(folder, TableSource(self.table, side))
-                cache.device = self.device
+                cache.scanner.device = self.device
                 cache.update(progress)
             self._caches[side] = cache
             return cache

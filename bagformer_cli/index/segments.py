@@ -1,4 +1,7 @@
-"""A segment of the vector cache: the vectors of rows that were copied together, and their row ids.
+"""Segments of the vector cache: the vectors of rows that were copied together, and their row ids.
+
+``segments.json`` lists the segments that belong to the cache; a reader sees the old list or the new
+one, never half of a change.
 
 The files are derived data that may have been damaged, or made by a stranger. Compiled loops read
 them without checks, so everything that a loop follows is checked when a segment is opened.
@@ -8,8 +11,9 @@ Shapes: n rows of the segment.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +23,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from bagformer_cli.files import atomic_file
+from bagformer_cli.files import atomic_file, write_text
 from bagformer_cli.opening import load_array
 from bagformer_cli.vectors.stored_arrays import StoredArrays, open_arrays
 
@@ -30,6 +34,7 @@ Keys = NDArray[np.uint64]
 Listed = tuple[str, int, int]
 """Name, checksum and version of a segment."""
 
+LIST = "segments.json"
 _NAME = re.compile(r"segment-[0-9a-f]{12}")
 
 
@@ -105,6 +110,46 @@ class Segment:
         if opened.arrays.codebook is not None:
             _ = opened.vectors  # whether the codebook can be read
         return opened
+
+
+def read_list(folder: Path) -> list[Listed] | None:
+    """Read which segments a cache has; None if the list is damaged.
+
+    Without a list, or with one of an earlier version, there are none.
+    """
+    try:
+        listed = json.loads((folder / LIST).read_text("utf-8"))["segments"]
+        if all(isinstance(one, str) or len(one) == 2 for one in listed):  # of an older version
+            return []
+        found = [(str(name), int(crc), int(version)) for name, crc, version in listed]
+        return found if all(0 <= version < 1 << 62 for *_, version in found) else None
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_list(folder: Path, segments: Sequence[Segment]) -> None:
+    """Replace the list of a cache's segments."""
+    listed = [segment.listed for segment in segments]
+    write_text(folder / LIST, json.dumps({"segments": listed}))
+
+
+def open_segments(folder: Path, listed: Sequence[Listed]) -> list[Segment]:
+    """Open the segments of a list, and check that they fit each other.
+
+    Raises:
+        InputError, OSError, ValueError, EOFError: One is missing or damaged, or they do not fit.
+    """
+    segments = [Segment.open(folder, *one) for one in listed]
+    kinds = {(segment.arrays.storage, segment.arrays.dim) for segment in segments}
+    if len(kinds) > 1:
+        raise ValueError(LIST)
+    for version in {segment.version for segment in segments}:  # of other versions rows may recur
+        keys = np.concatenate([one.keys for one in segments if one.version == version])
+        if len(np.unique(keys)) < len(keys):
+            raise ValueError(LIST)
+    return segments
 
 
 def _keys_file(folder: Path, name: str) -> Path:

@@ -26,14 +26,10 @@ Shapes: Q queries, n rows in the cache, k results.
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,18 +38,14 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from bagformer_cli.errors import InputError
-from bagformer_cli.files import write_text
-from bagformer_cli.index.segments import Keys, Listed, Segment
+from bagformer_cli.index.segment_scan import SegmentScanner, select_rows
+from bagformer_cli.index.segments import Keys, Segment, open_segments, read_list, write_list
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.runtime.scan import scan as scan_in_numpy
 
 if TYPE_CHECKING:
-    import torch
-
     from bagformer_cli.index.centroids import CentroidIndex
     from bagformer_cli.index.engine import Queries
-    from bagformer_cli.interaction.device_images import DeviceImages
     from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 CENTROIDS = "tokens"  # the folder of the centroid index
@@ -62,21 +54,11 @@ MAX_DEAD_SHARE = 0.3  # of rows that are no longer alive, before all are written
 
 CENTROIDS_FROM_BYTES = 128 << 20
 """Bytes of vectors from which a centroid index is computed."""
-OVERSAMPLE = 4
-"""Rows of a scan that are scored again in float32, per result."""
 MAX_NEW_SHARE = 0.2
 """Share of rows newer than the centroid index, which are all scanned, before it is built again."""
 RESIDUAL_COST = 8
 """Decoding and multiplying one dimension of residual codes takes as long as 8 bytes of int8."""
 
-NUMPY_PRODUCTS = 1 << 32
-"""Multiplications up to which a scan in numpy takes less time than importing torch."""
-
-NUMPY_RULE_PRODUCTS = 1 << 26
-"""Multiplications up to which numpy scores by a rule that is no MaxSim: 8 ms, where loading the
-kernels of both sums takes the first search of a process 600 ms of CPU time."""
-
-SEGMENTS = "segments.json"
 NO_KEYS = np.zeros(0, np.uint64)
 
 
@@ -99,11 +81,16 @@ class Source(Protocol):
 class VectorCache:
     """The vectors of one side of an index, in segments; see the module.
 
-    ``device``, if it is set, is the GPU that scans; it keeps the vectors of the segments.
-
     Args:
         folder: The folder of the files; created when first needed.
         source: The table.
+
+    Attributes:
+        segments: The segments, in order.
+        scanner: Scores their rows; copies of this cache share it.
+        keys: [n] row ids of all segments, one segment after the other.
+        alive: [n] the rows that hold what the table holds at ``version``.
+        version: Version of the table that ``alive`` belongs to; −1: the cache was not updated yet.
     """
 
     def __init__(self, folder: Path, source: Source) -> None:
@@ -111,14 +98,12 @@ class VectorCache:
         self.segments: list[Segment] = []
         self.keys = np.zeros(0, np.uint64)
         self.alive = np.zeros(0, np.bool_)
-        self.device: torch.device | None = None
-        self._on_device: dict[str, DeviceImages] = {}  # by segment; shared with copies
+        self.version = -1
+        self.scanner = SegmentScanner()
         self._centroids: CentroidIndex | None = None
         self._centroids_read = False
         self._order = np.zeros(0, np.int64)  # positions by rising row id
         self._copied = np.zeros(0, np.int64)  # the table's version that each position is a copy of
-        self.version = -1
-        """Version of the table that ``alive`` belongs to."""
 
     @property
     def names(self) -> list[str]:
@@ -165,30 +150,17 @@ class VectorCache:
             False if they are damaged: the cache is empty then.
         """
         while True:
-            listed = self._listed()
+            listed = read_list(self.folder)
             if listed is not None:
                 if listed == [segment.listed for segment in self.segments]:
                     return True
                 with suppress(InputError, OSError, ValueError, EOFError):
-                    self._set(_opened(self.folder, listed))
+                    self._set(open_segments(self.folder, listed))
                     return True
-                if listed != self._listed():  # another process replaced them meanwhile
+                if listed != read_list(self.folder):  # another process replaced them meanwhile
                     continue
             self._set([])
             return False
-
-    def _listed(self) -> list[Listed] | None:
-        """Read what ``segments.json`` says of each segment; None if the file is damaged."""
-        try:
-            listed = json.loads((self.folder / SEGMENTS).read_text("utf-8"))["segments"]
-            if all(isinstance(one, str) or len(one) == 2 for one in listed):  # of an older version
-                return []
-            found = [(str(name), int(crc), int(version)) for name, crc, version in listed]
-            return found if all(0 <= version < 1 << 62 for *_, version in found) else None
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
 
     def _set(self, segments: list[Segment]) -> None:
         self.segments = segments
@@ -219,10 +191,8 @@ class VectorCache:
 
             copied = Segment.write(self.folder, name, keys, parts(), version)
         segments = [copied] if rewrite else [*self.segments, copied]
-        # A reader sees the old list or the new one. Old segments are deleted after that; who has
-        # them mapped keeps them.
-        listed = [segment.listed for segment in segments]
-        write_text(self.folder / SEGMENTS, json.dumps({"segments": listed}))
+        # Old segments are deleted after the list has changed; who has them mapped keeps them.
+        write_list(self.folder, segments)
         self._set(segments)
         self._delete_all_but(self.names)
 
@@ -332,108 +302,8 @@ class VectorCache:
         Returns:
             Scores [Q, k], falling, and positions [Q, k].
         """
-        scores = np.zeros((len(queries.vectors), 0), np.float32)
-        positions = np.zeros((len(queries.vectors), 0), np.int64)
-        start = 0
-        for segment in self.segments:
-            end = start + len(segment.keys)
-            inside = None
-            if rows is not None:
-                own = rows[slice(*np.searchsorted(rows, (start, end)))]
-                inside = None if len(own) == end - start else own - start
-            if end > start and (inside is None or len(inside)):
-                found, at = self._best(segment, queries, k, inside)
-                scores = np.concatenate([scores, found], 1)
-                positions = np.concatenate([positions, at + start], 1)
-            start = end
-        return best_of(scores, positions, k)
-
-    def _best(
-        self, segment: Segment, queries: Queries, k: int, rows: NDArray[np.int64] | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Find the best ``k`` rows of a segment, among all or ``rows``: on the device, if any."""
-        if self._in_numpy(queries):
-            items = segment.arrays.plain
-            assert items is not None
-            return scan_in_numpy(queries.vectors, items, k, rows, queries.rule)
-        import torch
-
-        from bagformer_cli.interaction.device_images import DeviceImages
-        from bagformer_cli.interaction.topk import rescored, topk
-
-        vectors, asked, rule = segment.vectors, queries.tensors, queries.rule
-        candidates = None if rows is None else torch.from_numpy(rows)
-        if self.device is None:
-            # The type of the first pass; the best are then scored again in float32.
-            dtype = torch.int8 if vectors.dtype == torch.int8 else torch.float32
-            best = topk(
-                asked, vectors, k * OVERSAMPLE, dtype=dtype, candidates=candidates, rule=rule
-            )[1]
-            scores, at = rescored(asked, vectors, k, best, rule)
-            return scores.numpy(), at.numpy()
-        for name in set(self._on_device) - set(self.names):  # of segments that were replaced
-            del self._on_device[name]
-        if segment.name not in self._on_device:
-            self._on_device[segment.name] = DeviceImages(vectors, self.device)
-        best = self._on_device[segment.name].topk(asked, k * OVERSAMPLE, candidates, rule)[1]
-        scores, at = rescored(asked, vectors, k, best, rule)
-        return scores.numpy(), at.numpy()
-
-    def _in_numpy(self, queries: Queries) -> bool:
-        """Tell whether numpy scans: without torch, or where loading it or kernels takes longer."""
-        if any(s.arrays.plain is None for s in self.segments):
-            return False
-        if not torch_is_installed():
-            return True
-        products = len(queries.vectors.values) * sum(s.arrays.values.size for s in self.segments)
-        if "torch" not in sys.modules:
-            return products <= NUMPY_PRODUCTS
-        kernels = queries.rule.is_maxsim or self.device is not None
-        return not kernels and products <= NUMPY_RULE_PRODUCTS
+        return self.scanner.scan(self.segments, queries, k, rows)
 
     def select(self, positions: NDArray[np.int64]) -> MultiVectors:
         """Copy the vectors of rows, in the order of ``positions``."""
-        import torch
-
-        from bagformer_cli.vectors.multi_vectors import MultiVectors
-
-        if len(self.segments) == 1:
-            return self.segments[0].vectors.select(torch.from_numpy(positions))
-        parts, order = [], []
-        start = 0
-        for segment in self.segments:
-            end = start + len(segment.keys)
-            own = np.flatnonzero((positions >= start) & (positions < end))
-            if len(own):
-                parts.append(segment.vectors.select(torch.from_numpy(positions[own] - start)))
-                order.append(own)
-            start = end
-        inverse = np.argsort(np.concatenate(order))
-        return MultiVectors.concatenate(parts).select(torch.from_numpy(inverse))
-
-
-@cache
-def torch_is_installed() -> bool:
-    """Tell whether torch can be imported; a service of an exported model does without it."""
-    return find_spec("torch") is not None
-
-
-def _opened(folder: Path, listed: Sequence[Listed]) -> list[Segment]:
-    """Open segments, and check that they fit each other."""
-    segments = [Segment.open(folder, *one) for one in listed]
-    kinds = {(segment.arrays.storage, segment.arrays.dim) for segment in segments}
-    if len(kinds) > 1:
-        raise ValueError(SEGMENTS)
-    for version in {segment.version for segment in segments}:  # of other versions rows may recur
-        keys = np.concatenate([one.keys for one in segments if one.version == version])
-        if len(np.unique(keys)) < len(keys):
-            raise ValueError(SEGMENTS)
-    return segments
-
-
-def best_of(
-    scores: NDArray[np.float32], positions: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Keep the best ``k`` of each row, falling; equal scores stay in order."""
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+        return select_rows(self.segments, positions)

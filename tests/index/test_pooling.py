@@ -26,7 +26,7 @@ from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.data.positives import Positives
 from bagformer_cli.errors import InputError
 from bagformer_cli.evaluation.encoded_split import score_matrices
-from bagformer_cli.index import lancedb, vector_cache
+from bagformer_cli.index import lancedb, segment_scan
 from bagformer_cli.index.centroids import CentroidIndex
 from bagformer_cli.index.encode import EncodeOptions, encode_products, layout_of
 from bagformer_cli.index.encoded import encoded_files, read_rows
@@ -228,7 +228,7 @@ def test_a_search_gives_the_row_of_the_evaluation(
     uri: str, pooling: str, interaction: str, late_scale: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if late_scale == "sum":  # scan in torch, as a larger index is scanned
-        monkeypatch.setattr(vector_cache, "NUMPY_RULE_PRODUCTS", 0)
+        monkeypatch.setattr(segment_scan, "NUMPY_RULE_PRODUCTS", 0)
     model = model_of(
         f"model.pooling={pooling}",
         f"model.interaction={interaction}",

@@ -94,14 +94,14 @@ def test_a_search_on_a_device_finds_the_same_rows_and_forgets_old_segments(
     engine.remove([f"p{number}" for number in range(40, 45)])
     assert found(engine, k=10) == expected
     cache = engine.cache("image")
-    assert set(cache._on_device) == set(cache.names)
+    assert set(cache.scanner._on_device) == set(cache.names)
     before = cache.names
     engine.remove([f"p{number}" for number in range(3, 40)])
     engine.upsert(rows(range(50, 60)))
     assert found(engine) == found(LanceEngine.open(engine.uri))
     cache = engine.cache("image")
     assert cache.names != before
-    assert set(cache._on_device) == set(cache.names)
+    assert set(cache.scanner._on_device) == set(cache.names)
 
 
 def test_centroids_go_with_the_segment_they_were_built_from(
