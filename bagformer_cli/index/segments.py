@@ -115,7 +115,7 @@ class Segment:
 def read_list(folder: Path) -> list[Listed] | None:
     """Read which segments a cache has; None if the list is damaged.
 
-    Without a list, or with one of an earlier version, there are none.
+    Without a list, or with one of an earlier version, a cache has no segment.
     """
     try:
         listed = json.loads((folder / LIST).read_text("utf-8"))["segments"]
