@@ -77,6 +77,14 @@ def test_copied_files_are_there() -> None:
         assert all((HERE / source).exists() for source in sources), line
 
 
+def test_the_build_reads_what_is_copied_and_nothing_else() -> None:
+    lines = (HERE / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    kept = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    copied = {source for line in of("COPY") for source in line.split()[:-1]}
+    assert "*" in lines
+    assert kept == copied
+
+
 def test_the_service_is_no_superuser_and_says_when_it_is_ready() -> None:
     assert of("USER") == ["1000"]
     assert "/readyz" in of("HEALTHCHECK")[0]
