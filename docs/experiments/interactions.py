@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -71,7 +72,6 @@ COMPARED = (
     ("bagwise, no ITC", "bagwise, no ITC, cells alone"),
     ("bagwise, no ITC, cells alone", "tokenwise, no ITC, cells alone"),
 )
-POOL = 2000  # images of the benchmark
 PRETRAINING_SEED_OFFSET = 1000  # pretraining draws other batches than fine-tuning
 
 
@@ -81,11 +81,13 @@ class Trials:
     Args:
         out: Folder of runs and results.
         dataset: Dataset name or folder.
-        steps: Optimizer steps on 32 and on 64 pixels.
+        steps: Numbers of optimizer steps on 32 and on 64 pixels.
+        pool: Number of images of the benchmark's test split.
     """
 
-    def __init__(self, out: Path, dataset: str, steps: tuple[int, int]) -> None:
+    def __init__(self, out: Path, dataset: str, steps: tuple[int, int], pool: int) -> None:
         self.out, self.data, self.steps = out, resolve(dataset).path, steps
+        self.pool = pool
         titles = build_titles(load_config("demo", [f"data.dataset={self.data}"]))
         self.store: Store = ensure_store(self.data, titles, workers=1)
 
@@ -109,7 +111,8 @@ class Trials:
 
     def by_set(self, model: Path) -> Result:
         """Measure a model on the benchmark's test split, or read the result if there is one."""
-        return load_or_make(model.parent.parent / "sets.json", lambda: self._by_set(model))
+        path = model.parent.parent / f"sets-{self.pool}.json"
+        return load_or_make(path, lambda: self._by_set(model))
 
     def _by_set(self, model: Path) -> Result:
         folder = MugeFolder(self.benchmark)
@@ -125,9 +128,9 @@ class Trials:
     @cached_property
     def benchmark(self) -> Path:
         """The benchmark; drawn at first use."""
-        folder = self.out / "benchmark"
+        folder = self.out / f"benchmark-{self.pool}"
         if not folder.is_dir():
-            write_benchmark(folder, images=POOL, workers=1)
+            write_benchmark(folder, images=self.pool, workers=1)
         return folder
 
     def _config(self, settings: tuple[str, ...], seed: int, steps: int) -> RunConfig:
@@ -147,11 +150,11 @@ class Trials:
         return {"arm": arm, "seed": seed, "steps": self.steps, "cpu": [spent, cpu], **found}
 
 
-def tables(trials: Trials, seeds: range) -> list[str]:
+def tables(trials: Trials, arms: Sequence[str], seeds: range) -> list[str]:
     """Return two Markdown tables: recall of each arm on each set, and differences of arms."""
     found = {
         arm: {seed: trials.by_set(model) for seed, model in trials.finished(arm, seeds).items()}
-        for arm in ARMS
+        for arm in arms
     }
     found = {arm: one for arm, one in found.items() if one}
     sets = list(next(iter(next(iter(found.values())).values())))
@@ -182,6 +185,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/interactions"), help="output folder")
     parser.add_argument("--dataset", default="demo", help="dataset name or folder")
     parser.add_argument("--steps", type=int, nargs=2, default=(240, 140), help="32 and 64 pixels")
+    parser.add_argument("--pool", type=int, default=2000, help="images of the benchmark")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument("--arms", help="names separated by ; (default: all)")
     parser.add_argument(
@@ -189,13 +193,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    trials = Trials(options.out, options.dataset, tuple(options.steps))
+    trials = Trials(options.out, options.dataset, tuple(options.steps), options.pool)
     arms = options.arms.split(";") if options.arms else list(ARMS)
     seeds = range(options.seeds)
     for seed, arm in itertools.product(seeds if not options.measure else (), arms):
         found = trials.run(arm, seed)
         print(arm, seed, f"{found['text_to_image']:.2f}", *found["cpu"], flush=True)
-    print("\n".join(tables(trials, seeds)))
+    print("\n".join(tables(trials, arms, seeds)))
 
 
 if __name__ == "__main__":
