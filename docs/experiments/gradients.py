@@ -1,7 +1,8 @@
-"""Do ITC and late interaction pull the shared weights apart? Gradients of both losses, by part.
+"""Measure whether the gradients of ITC and of late interaction agree in the weights they share.
 
-For a trained model with both losses: the norm of each loss's gradient and the cosine between the
-two, averaged over batches of the training set.
+Prints, for each part of a trained model, the norm of either loss's gradient and the cosine between
+the two gradients, averaged over batches of the training set. ``interactions.py`` trains the models
+of docs/methods.md; any other model with late interaction will do.
 
     python docs/experiments/gradients.py runs/interactions/bagwise-0/run/last
 """
@@ -20,6 +21,7 @@ from bagformer_cli.progress import SILENT
 from bagformer_cli.training.distributed import SINGLE_PROCESS
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.run import make_trainer
+from trials import markdown_table
 
 PARTS = {
     "text tower": "dual.text_encoder.",
@@ -30,12 +32,12 @@ PARTS = {
 
 
 def main() -> None:
-    """Measure and print one row for each part."""
+    """Measure the gradients and print one row for each part of the model."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path, help="model folder")
-    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("model", type=Path, help="model folder, such as RUN/last")
+    parser.add_argument("--batches", type=int, default=8, help="batches to average (default: 8)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = load_config(options.model / "config.yaml")
@@ -47,7 +49,7 @@ def main() -> None:
     trainer = make_trainer(model, config, store, folder, False, SINGLE_PROCESS, SILENT)
     task, batches = trainer.task, trainer.batches.iterate(0)
     task.train()
-    sums: dict[str, list[float]] = {part: [0.0, 0.0, 0.0] for part in PARTS}
+    means = {part: [0.0, 0.0, 0.0] for part in PARTS}  # both norms, the cosine
     for _ in range(options.batches):
         losses = task(next(batches)).losses
         both = [
@@ -57,14 +59,16 @@ def main() -> None:
             a, b = (torch.cat([v for n, v in one.items() if n.startswith(prefix)]) for one in both)
             cosine = torch.nn.functional.cosine_similarity(a, b, dim=0)
             for i, figure in enumerate((a.norm(), b.norm(), cosine)):
-                sums[part][i] += float(figure) / options.batches
-    print("| part | norm, ITC | norm, late interaction | cosine |\n|---|---|---|---|")
-    for part, values in sums.items():
-        print(f"| {part} | {values[0]:.2f} | {values[1]:.2f} | {values[2]:+.2f} |")
+                means[part][i] += float(figure) / options.batches
+    header = ["part", "norm, ITC", "norm, late interaction", "cosine"]
+    rows = [
+        [part, f"{a:.2f}", f"{b:.2f}", f"{cosine:+.2f}"] for part, (a, b, cosine) in means.items()
+    ]
+    print("\n".join(markdown_table(header, rows)))
 
 
 def _gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
-    """Back-propagate one loss; return the gradient of each weight, flat."""
+    """Back-propagate one loss; return the gradient of each weight as one dimension, by name."""
     model.zero_grad()
     torch.autograd.backward(loss, retain_graph=True)
     return {

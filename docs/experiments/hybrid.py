@@ -1,18 +1,21 @@
-"""Measure hybrid search on catalogues with brands and model codes: nDCG@10 and time.
+"""Measure hybrid search on catalogues with brands and model codes: nDCG@10 and CPU time.
 
 Products are drawings of the demo. Each has a title of a seller, who leaves out half of the colours
 and patterns, and adds a brand and a model code that no image shows. Buyers look for the appearance
 (40 % of the queries), a brand and a kind (20 %), a brand and an appearance (25 %), or a model code
-(15 %). So some queries need the image, some the title, some both.
+(15 %). So some queries need the image, some the title, some both. A demo model encodes the
+drawings.
 
     catalogue   drawings                              products
     demo        the demo's test split, 360            360, one seller each
     shops       2,000 of combinations that are not    50,000: 25 sellers of each drawing
                 in the model's training data
 
-    python docs/experiments/hybrid.py runs/demo --folder build/hybrid
+Prints a JSON line for each catalogue (also in ``report.json`` of the folder), then the table of
+docs/performance.md. An index that is complete is not built again.
 
-Vectors are those of the model for the drawings; nothing about them is generated.
+    xmr demo                        # trains the model, runs/demo
+    python docs/experiments/hybrid.py runs/demo --folder build/hybrid
 """
 
 from __future__ import annotations
@@ -43,13 +46,15 @@ from bagformer_cli.models.item_encoder import ItemEncoder
 from bagformer_cli.models.load_encoder import load_encoder
 from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.vectors.arrays import Vectors
+from trials import markdown_table
 
 OMITTED = 0.5
 """Share of the colours and patterns that titles leave out."""
-BATCH = 64
-TIMED = 150
-KINDS_OF_QUERIES = ("looks", "brand", "brand and looks", "model code")
-SHARES = (0.40, 0.20, 0.25, 0.15)
+BATCH = 64  # drawings encoded at once
+TIMED, UNTIMED = 150, 20  # queries; the first ones compile code and read files
+QUERY_KINDS = {"looks": 0.40, "brand": 0.20, "brand and looks": 0.25, "model code": 0.15}
+"""Kind of query: its share of the queries."""
+FUSIONS = ("rrf", "weighted")
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,12 @@ class Shop:
     """A generated catalogue.
 
     Args:
-        pictures: The drawings.
-        drawing: The drawing of each product.
+        pictures: Plan of the drawings.
+        drawing: Position of each product's drawing.
         brands: The brand of each product.
         codes: The model code of each product.
         titles: The title of each product.
-        seed: Random seed of everything.
+        seed: Random seed of the shop and of its drawings.
     """
 
     pictures: Pictures
@@ -79,9 +84,9 @@ def make_shop(drawings: int, sellers: int, seed: int, data_seed: int) -> Shop:
     Args:
         drawings: Number of drawings.
         sellers: Products of each drawing.
-        seed: Random seed of brands, codes and titles, and of the drawings' plan.
-        data_seed: Seed of the demo set that the model was trained on: nothing of its training
-            combinations is drawn.
+        seed: Random seed of brands, codes and titles, and of the drawings.
+        data_seed: Seed of the demo set that trained the model. Combinations of kind, colour and
+            pattern in its training split are not drawn.
     """
     pictures = plan_pictures("test", drawings, hold_out(data_seed), seed)
     rng = random.Random(f"{seed}/shop")
@@ -100,7 +105,16 @@ def make_shop(drawings: int, sellers: int, seed: int, data_seed: int) -> Shop:
 
 
 def make_queries(shop: Shop, count: int, seed: int) -> tuple[JudgedQueries, list[str]]:
-    """Generate queries of buyers with all their answers; also return the kind of each."""
+    """Generate queries of buyers.
+
+    Args:
+        shop: The catalogue; every query is made from one of its products.
+        count: Number of queries.
+        seed: Random seed of the queries.
+
+    Returns:
+        The queries, each with all products that answer it, and the kind of each.
+    """
     rng = random.Random(f"{seed}/queries")
     find = Answers(shop.pictures)
     of_drawing: dict[int, list[int]] = {}
@@ -114,7 +128,7 @@ def make_queries(shop: Shop, count: int, seed: int) -> tuple[JudgedQueries, list
     kinds: list[str] = []
     while len(texts) < count:
         number = rng.randrange(len(shop.titles))
-        kind = rng.choices(KINDS_OF_QUERIES, SHARES)[0]
+        kind = rng.choices(list(QUERY_KINDS), list(QUERY_KINDS.values()))[0]
         text, named = evaluation_texts(shop.pictures.items(shop.drawing[number]), rng)[0]
         brand, code = shop.brands[number], shop.codes[number]
         if kind == "model code":
@@ -160,7 +174,14 @@ def _typed(text: str, rng: random.Random) -> str:
 
 
 def build_index(shop: Shop, encoder: ItemEncoder, model: Path, uri: Path) -> None:
-    """Draw and encode the shop's products into an index; a complete one is kept."""
+    """Draw and encode the shop's products into an index, unless there is a complete one.
+
+    Args:
+        shop: The catalogue.
+        encoder: The model.
+        model: The folder of the model, which the index names.
+        uri: Folder of the index.
+    """
     if uri.exists() and not open_engine(str(uri)).incomplete:
         return
     options = EncodeOptions(sides=("image",), thumbnail=0)
@@ -201,7 +222,16 @@ def build_index(shop: Shop, encoder: ItemEncoder, model: Path, uri: Path) -> Non
 
 
 def measure_time(index: Index, texts: Sequence[str], weight: float) -> dict[str, float]:
-    """Measure the CPU time of one search in milliseconds: the median, and the ratio to MaxSim."""
+    """Measure the CPU time of a search by vectors alone and by both ways of fusion.
+
+    Args:
+        index: The index.
+        texts: The queries.
+        weight: Weight of the words in the weighted fusion, in [0, 1].
+
+    Returns:
+        Median milliseconds of each way, and the ratio of each fusion to ``vectors``.
+    """
     ways: dict[str, SearchOptions] = {
         "vectors": SearchOptions(),
         "rrf": SearchOptions(fusion="rrf"),
@@ -212,53 +242,66 @@ def measure_time(index: Index, texts: Sequence[str], weight: float) -> dict[str,
         for name, options in ways.items():
             started = time.process_time()
             index.search_many([text], options)
-            if number >= 20:  # the first ones compile and read files
+            if number >= UNTIMED:
                 taken[name].append(1000 * (time.process_time() - started))
     medians = {name: float(np.median(values)) for name, values in taken.items()}
-    for name in ("rrf", "weighted"):
+    for name in FUSIONS:
         medians[f"{name} / vectors"] = medians[name] / medians["vectors"]
     return medians
 
 
 def by_kind(result: HybridResult, kinds: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return the mean nDCG@10 in percent of each kind of query."""
+    """Return the mean nDCG@10 of each kind of query and each way to search, in percent."""
     chosen = np.array(kinds)
     return {
         kind: {
             name: 100 * float(values[chosen == kind].mean()) for name, values in result.ndcg.items()
         }
-        for kind in KINDS_OF_QUERIES
+        for kind in QUERY_KINDS
     }
 
 
 def results_table(reports: dict[str, dict[str, Any]]) -> list[str]:
-    """Write the figures as a table of Markdown."""
-    lines = ["| | vectors | words | rrf | weighted |", "|---|---|---|---|---|"]
+    """Return a Markdown table of the reports, by name of the catalogue."""
+    rows = []
     for name, report in reports.items():
         measured = report["ndcg@10"]
         cells = [
             f"{one['mean']:.1f} ({one['low']:.1f}–{one['high']:.1f})" for one in measured.values()
         ]
-        lines.append(f"| {name}, {report['products']:,} products | {' | '.join(cells)} |")
+        rows.append([f"{name}, {report['products']:,} products", *cells])
         for kind, means in report["kinds"].items():
-            lines.append(f"| · {kind} | {' | '.join(f'{v:.1f}' for v in means.values())} |")
-        seconds = report["cpu_ms"]
-        cells = [f"{seconds['vectors']:.1f}", ""]
-        for way in ("rrf", "weighted"):
-            cells.append(f"{seconds[way]:.1f} (× {seconds[f'{way} / vectors']:.2f})")
-        lines.append(f"| · CPU ms per query | {' | '.join(cells)} |")
-    return lines
+            rows.append([f"· {kind}", *(f"{value:.1f}" for value in means.values())])
+        times = report["cpu_ms"]
+        fused = [f"{times[way]:.1f} (× {times[f'{way} / vectors']:.2f})" for way in FUSIONS]
+        rows.append(["· CPU ms per query", f"{times['vectors']:.1f}", "", *fused])
+    return markdown_table(["", "vectors", "words", *FUSIONS], rows)
 
 
 def main() -> None:
-    """Run both catalogues and print the report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", help="model folder of the demo")
-    parser.add_argument("--folder", type=Path, default=Path("build/hybrid"))
-    parser.add_argument("--drawings", type=int, default=2000)
-    parser.add_argument("--sellers", type=int, default=25)
-    parser.add_argument("--queries", type=int, default=400)
-    parser.add_argument("--data-seed", type=int, default=0)
+    """Measure both catalogues and print the report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="run or model folder of xmr demo")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("build/hybrid"),
+        help="folder of the indexes and the report (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--drawings", type=int, default=2000, help="drawings of the shops (default: 2000)"
+    )
+    parser.add_argument(
+        "--sellers", type=int, default=25, help="products of each drawing (default: 25)"
+    )
+    parser.add_argument(
+        "--queries", type=int, default=400,
+        help="queries measured; as many others choose the weight (default: 400)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data-seed", type=int, default=0,
+        help="seed of the demo set that trained the model (default: 0)",
+    )  # fmt: skip
     options = parser.parse_args()
     model = find_checkpoint(options.model)
     encoder = load_encoder(model, None)
@@ -284,8 +327,7 @@ def main() -> None:
         }
         print(json.dumps({name: reports[name]}, ensure_ascii=False), flush=True)
         (options.folder / "report.json").write_text(json.dumps(reports, ensure_ascii=False))
-    table = results_table(reports)
-    print("\n".join(table))
+    print("\n".join(results_table(reports)))
 
 
 if __name__ == "__main__":

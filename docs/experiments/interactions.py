@@ -1,10 +1,10 @@
-"""Isolate what decides between one vector, one per token and one per bag (docs/methods.md).
+"""Compare models with one vector, one per token and one per bag, one setting at a time.
 
-Every arm differs in one setting. It is pretrained on 32 pixels with its own losses, then trained on
-64 pixels, for the same numbers of steps. A seed decides the same weights and batches in all arms,
-so that arms are compared seed by seed. Trials that are finished are not repeated; interrupted ones
-are resumed. Then every finished trial is measured on the named sets of the benchmark's test split,
-which no setting was chosen on, and two tables are printed.
+Each arm is pretrained on images of 32 pixels with its own losses, then trained on 64 pixels; all
+take the same numbers of steps. A seed decides the same weights and batches in all arms, so arms are
+compared seed by seed. Trials that are finished are not repeated; interrupted ones are resumed. Then
+every finished trial is measured on the query sets of the benchmark's test split (``xmr data
+demo --benchmark``), on which no setting was chosen. Prints the two tables of docs/methods.md.
 
     python docs/experiments/interactions.py --seeds 5
 """
@@ -32,14 +32,17 @@ from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.text.from_config import build_titles
 from trials import (
     Result,
+    TrialFolder,
     fixed_step_settings,
-    folder_name,
     format_difference,
     load_or_make,
+    markdown_table,
     measure_model,
+    names_among,
     train,
 )
 
+# "Cells alone": the image's vectors do not include that of the class token.
 BOTH = ("objectives.itc=1", "model.image_first=true")
 LATE_ALONE = "objectives.itc=0"
 CELLS_ALONE = "model.image_first=false"
@@ -59,6 +62,7 @@ ARMS: dict[str, tuple[str, ...]] = {
 }
 COMMON = ("objectives.itm=0", "model.cross=null", "evaluation.candidates=0")
 SMALL_IMAGES = ("training.min_learning_rate=2e-3", "image.size=32")
+COMPARED_SETS = ("mixed", "two", "exchanged")
 COMPARED = (
     ("bagwise, no ITC, cells alone", "cls"),
     ("bagwise, no ITC", "cls"),
@@ -75,48 +79,43 @@ COMPARED = (
 PRETRAINING_SEED_OFFSET = 1000  # pretraining draws other batches than fine-tuning
 
 
-class Trials:
+class Trials(TrialFolder):
     """The trials of one output folder.
 
     Args:
-        out: Folder of runs and results.
+        out: Folder of runs, results and the benchmark.
         dataset: Dataset name or folder.
         steps: Numbers of optimizer steps on 32 and on 64 pixels.
         pool: Number of images of the benchmark's test split.
     """
 
     def __init__(self, out: Path, dataset: str, steps: tuple[int, int], pool: int) -> None:
-        self.out, self.data, self.steps = out, resolve(dataset).path, steps
-        self.pool = pool
+        super().__init__(out)
+        self.data, self.steps, self.pool = resolve(dataset).path, steps, pool
         titles = build_titles(load_config("demo", [f"data.dataset={self.data}"]))
         self.store: Store = ensure_store(self.data, titles, workers=1)
 
-    def folder(self, arm: str, seed: int) -> Path:
-        """Return the folder of an arm and a seed."""
-        return self.out / folder_name(arm, seed)
+    def measure(self, name: str, seed: int) -> Result:
+        """Train an arm on 32, then on 64 pixels, and measure it on the validation split."""
+        folder, settings = self.folder(name, seed), ARMS[name]
+        before, after = self.steps
+        small = (*settings, *SMALL_IMAGES)
+        first = self._config(small, seed + PRETRAINING_SEED_OFFSET, before)
+        spent = train(first, self.store, folder / "small")[1]
+        second = self._config(settings, seed, after)
+        second.training.checkpoint = str(folder / "small/last")
+        cpu = train(second, self.store, folder / "run")[1]
+        found = measure_model(folder / "run/last", self.store)
+        return {"arm": name, "seed": seed, "steps": self.steps, "cpu": [spent, cpu], **found}
 
-    def run(self, arm: str, seed: int) -> Result:
-        """Train both stages and measure, or read the result if there is one."""
-        path = self.folder(arm, seed) / "result.json"
-        return load_or_make(path, lambda: self._train(arm, seed))
+    def recall_by_set(self, name: str, seed: int) -> Result:
+        """Return text-to-image mean recall of a finished trial on each query set, in percent."""
+        path = self.folder(name, seed) / f"sets-{self.pool}.json"
+        return load_or_make(path, lambda: self._recall_by_set(name, seed))
 
-    def finished(self, arm: str, seeds: range) -> dict[int, Path]:
-        """Return the model folders of an arm that are trained, by seed."""
-        folders = {seed: self.folder(arm, seed) for seed in seeds}
-        return {
-            seed: folder / "run/last"
-            for seed, folder in folders.items()
-            if (folder / "result.json").is_file()
-        }
-
-    def by_set(self, model: Path) -> Result:
-        """Measure a model on the benchmark's test split, or read the result if there is one."""
-        path = model.parent.parent / f"sets-{self.pool}.json"
-        return load_or_make(path, lambda: self._by_set(model))
-
-    def _by_set(self, model: Path) -> Result:
+    def _recall_by_set(self, name: str, seed: int) -> Result:
         folder = MugeFolder(self.benchmark)
-        source = OwnModel(load_model(model))
+        source = OwnModel(load_model(self.folder(name, seed) / "run/last"))
         split = source.open(folder, "test")
         ranks = measure(source, split).ranks
         row = {number: position for position, number in enumerate(split.query_ids.tolist())}
@@ -127,8 +126,8 @@ class Trials:
 
     @cached_property
     def benchmark(self) -> Path:
-        """The benchmark; drawn at first use."""
-        folder = self.out / f"benchmark-{self.pool}"
+        """The folder of the benchmark, which is drawn at first use."""
+        folder = self.root / f"benchmark-{self.pool}"
         if not folder.is_dir():
             write_benchmark(folder, images=self.pool, workers=1)
         return folder
@@ -137,69 +136,69 @@ class Trials:
         items = fixed_step_settings(self.data, seed, steps, save_every=60)
         return load_config("demo", [*items, *COMMON, *settings])
 
-    def _train(self, arm: str, seed: int) -> Result:
-        folder, settings = self.folder(arm, seed), ARMS[arm]
-        before, after = self.steps
-        small = (*settings, *SMALL_IMAGES)
-        first = self._config(small, seed + PRETRAINING_SEED_OFFSET, before)
-        spent = train(first, self.store, folder / "small")[1]
-        second = self._config(settings, seed, after)
-        second.training.checkpoint = str(folder / "small/last")
-        cpu = train(second, self.store, folder / "run")[1]
-        found = measure_model(folder / "run/last", self.store)
-        return {"arm": arm, "seed": seed, "steps": self.steps, "cpu": [spent, cpu], **found}
-
 
 def tables(trials: Trials, arms: Sequence[str], seeds: range) -> list[str]:
-    """Return two Markdown tables: recall of each arm on each set, and differences of arms."""
-    found = {
-        arm: {seed: trials.by_set(model) for seed, model in trials.finished(arm, seeds).items()}
-        for arm in arms
-    }
-    found = {arm: one for arm, one in found.items() if one}
-    sets = list(next(iter(next(iter(found.values())).values())))
-    lines = [f"| arm | seeds | {' | '.join(sets)} |", f"|---|---{'|---' * len(sets)}|"]
-    for arm, one in found.items():
-        means = [statistics.mean(result[name] for result in one.values()) for name in sets]
-        lines.append(f"| {arm} | {len(one)} | {' | '.join(f'{mean:.1f}' for mean in means)} |")
-    lines += ["", "| A | B | seeds | A − B, mixed | two | exchanged |", "|---|---|---|---|---|---|"]
+    """Return two Markdown tables: recall of these arms on each set, and their differences."""
+
+    def recalls(arm: str, finished: Sequence[int], one_set: str) -> list[float]:
+        return [float(trials.recall_by_set(arm, seed)[one_set]) for seed in finished]
+
+    sets = list(read_sets(trials.benchmark, "test"))
+    rows = []
+    for arm in arms:
+        finished = trials.finished([arm], seeds)
+        if finished:
+            means = [statistics.mean(recalls(arm, finished, name)) for name in sets]
+            rows.append([arm, str(len(finished)), *(f"{mean:.1f}" for mean in means)])
+    differences = []
     for a, b in COMPARED:
-        both = sorted(found.get(a, {}).keys() & found.get(b, {}).keys())
+        both = trials.finished((a, b), seeds) if {a, b} <= set(arms) else []
         if len(both) < 2:
             continue
         cells = [
-            format_difference(
-                t_interval([found[a][s][name] for s in both], [found[b][s][name] for s in both])
-            )
-            for name in ("mixed", "two", "exchanged")
+            format_difference(t_interval(recalls(a, both, name), recalls(b, both, name)))
+            for name in COMPARED_SETS
         ]
-        lines.append(f"| {a} | {b} | {len(both)} | {' | '.join(cells)} |")
-    return lines
+        differences.append([a, b, str(len(both)), *cells])
+    header = ["A", "B", "seeds", *(f"A − B, {name}" for name in COMPARED_SETS)]
+    return [
+        *markdown_table(["arm", "seeds", *sets], rows),
+        "",
+        *markdown_table(header, differences),
+    ]
 
 
 def main() -> None:
-    """Run the trials that are missing, seed by seed over all arms."""
+    """Run the trials that are missing, seed by seed over all arms, and print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/interactions"), help="output folder")
     parser.add_argument("--dataset", default="demo", help="dataset name or folder")
-    parser.add_argument("--steps", type=int, nargs=2, default=(240, 140), help="32 and 64 pixels")
-    parser.add_argument("--pool", type=int, default=2000, help="images of the benchmark")
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
-    parser.add_argument("--arms", help="names separated by ; (default: all)")
     parser.add_argument(
-        "--measure", action="store_true", help="train nothing, measure what is there"
+        "--steps", type=int, nargs=2, default=(240, 140), metavar=("SMALL", "LARGE"),
+        help="optimizer steps on 32 and on 64 pixels (default: 240 140)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pool", type=int, default=2000, help="images of the benchmark's test split (default: 2000)"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
+    parser.add_argument(
+        "--arms", type=names_among(ARMS), default=list(ARMS),
+        help="names separated by semicolons (default: all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--measure", action="store_true", help="train nothing; measure the finished trials"
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
     trials = Trials(options.out, options.dataset, tuple(options.steps), options.pool)
-    arms = options.arms.split(";") if options.arms else list(ARMS)
     seeds = range(options.seeds)
-    for seed, arm in itertools.product(seeds if not options.measure else (), arms):
+    trained = () if options.measure else itertools.product(seeds, options.arms)
+    for seed, arm in trained:
         found = trials.run(arm, seed)
         print(arm, seed, f"{found['text_to_image']:.2f}", *found["cpu"], flush=True)
-    print("\n".join(tables(trials, arms, seeds)))
+    print("\n".join(tables(trials, options.arms, seeds)))
 
 
 if __name__ == "__main__":

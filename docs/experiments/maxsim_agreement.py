@@ -4,7 +4,7 @@ The scan ranks all images in the cheaper type. With rescoring, its best ``oversa
 are scored again in float32. Prints a Markdown table.
 
     python docs/experiments/maxsim_agreement.py              # random unit vectors, the hardest case
-    python docs/experiments/maxsim_agreement.py runs/demo    # embeddings of a model
+    python docs/experiments/maxsim_agreement.py runs/demo    # vectors of a model
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from bagformer_cli.interaction.topk import topk, topk_rescored
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.vectors.multi_vectors import MultiVectors
+from trials import markdown_table
 
 BATCH_SIZE = 64
 
@@ -33,7 +34,7 @@ class Agreement(NamedTuple):
     Attributes:
         dtype: Type in which the scan multiplies.
         oversample: Candidates rescored in float32 per result; 0: no rescoring.
-        share: Share of the best ``k`` by float32 that are found, in [0, 1], mean over titles.
+        share: Share of float32's best ``k`` images that are found, in [0, 1], mean over titles.
     """
 
     dtype: str
@@ -50,7 +51,7 @@ def measure_agreement(
         texts: Q titles, float32.
         images: N images, float32.
         k: Number of results per title.
-        oversample: Values of ``oversample`` to try besides no rescoring.
+        oversample: Candidates per result to try; no rescoring is measured as well.
     """
     exact = topk(texts, images, k, dtype=torch.float32)[1]
     rows = []
@@ -65,7 +66,7 @@ def measure_agreement(
 
 
 def _shared(expected: Tensor, found: Tensor) -> float:
-    """Share of the image positions ``expected`` [Q, k] that are in the same row of ``found``."""
+    """Return the share of positions in ``expected`` [Q, k] that the same row of ``found`` has."""
     return float((expected[:, :, None] == found[:, None, :]).any(2).float().mean())
 
 
@@ -79,19 +80,29 @@ def encode_validation(model_folder: str, dataset: str) -> tuple[MultiVectors, Mu
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure one model or random vectors and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?", help="model or run folder (default: random vectors)")
-    parser.add_argument("--dataset", default="demo", help="demo, muge or a folder of MUGE's form")
-    parser.add_argument("--images", type=int, default=2000, help="number of random images")
+    parser.add_argument(
+        "--dataset", default="demo",
+        help="demo, muge or a folder in MUGE's form, which the model encodes (default: demo)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--images", type=int, default=2000, help="number of random images (default: 2000)"
+    )
     options = parser.parse_args(arguments)
     if options.model:
         texts, images = encode_validation(options.model, options.dataset)
     else:
         load = Workload.make(titles=64, images=options.images, patches=65, dim=256)
         texts, images = load.texts, load.images
-    print("| scan | rescored candidates per result | share of float32's best ten |\n|---|---|---|")
-    for row in measure_agreement(texts, images):
-        print(f"| {row.dtype} | {row.oversample} | {row.share:.3f} |")
+    header = ["scan", "rescored candidates per result", "share of float32's best ten"]
+    rows = [
+        [row.dtype, str(row.oversample), f"{row.share:.3f}"]
+        for row in measure_agreement(texts, images)
+    ]
+    print("\n".join(markdown_table(header, rows)))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
-"""Compare gradients of the contrastive loss with float64: rounded vectors, and bfloat16 kernels.
+"""Measure the error of the contrastive loss's gradients in float32 and bfloat16, against float64.
+
+Prints the relative error of the gradients of all vectors, for 64 random pairs: in float32, from
+vectors rounded to bfloat16, and from the bfloat16 kernels. The kernels are computed on the CPU.
+Products of bfloat16 numbers are exact in float32, so it computes what the CUDA kernels do; their
+backward pass also rounds the gradients of the scores.
 
     python docs/experiments/maxsim_bf16_gradients.py
-
-Products of bfloat16 vectors are exact in float32, so the CPU computes what the CUDA kernels compute
-from rounded vectors. The kernels' backward pass also rounds the gradients of the scores.
 """
 
 from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,13 +21,23 @@ from bagformer_cli.interaction.kernels import reference
 from bagformer_cli.interaction.kernels.reference import Packed, ScoreGrads
 from bagformer_cli.losses.contrastive import contrastive_loss
 
-BUDGET = 1 << 28
-PAIRS = 64
+BUDGET = 1 << 28  # bytes of intermediate scores
+PAIRS, PATCHES, DIM = 64, 257, 256
 TEMPERATURE = 1.0
 
 
 def gradients(bags: Tensor, patches: Tensor, load: Workload, *, rounded: bool) -> Tensor:
-    """Return the gradients of all vectors [G + P, D]; ``rounded``: those of scores in bfloat16."""
+    """Compute the gradients of the loss of all pairs.
+
+    Args:
+        bags: [G, D] vectors of all titles.
+        patches: [P, D] vectors of all images.
+        load: Offsets of titles and images.
+        rounded: Round the gradients of the scores to bfloat16, as the kernels do.
+
+    Returns:
+        [G + P, D] gradients of the vectors.
+    """
     vectors = Packed(bags, patches, load.texts.offsets, load.images.offsets)
     t2i, i2t, argmax = reference.forward(vectors, budget=BUDGET)
     leaves = t2i.to(bags.dtype).requires_grad_(), i2t.to(bags.dtype).requires_grad_()
@@ -35,13 +50,16 @@ def gradients(bags: Tensor, patches: Tensor, load: Workload, *, rounded: bool) -
     return torch.cat(reference.backward(vectors, argmax, ScoreGrads(*grads), budget=BUDGET))
 
 
-def main() -> None:
-    """Print the relative error of each way."""
-    load = Workload.make(PAIRS, PAIRS, 257, 256)
-    noise = 0.35 * torch.randn(len(load.texts.values), 256, generator=torch.Generator())
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the relative error of each type."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args(arguments)
+    load = Workload.make(PAIRS, PAIRS, PATCHES, DIM)
+    noise = 0.35 * torch.randn(len(load.texts.values), DIM, generator=torch.Generator())
     # A title's bags resemble patches of its own image, as in a model that has learned something.
     owner = reference.owners(load.texts.offsets, torch.device("cpu"))
-    own = load.images.values[load.images.offsets[owner] + torch.arange(len(owner)) % 257]
+    own = load.images.values[load.images.offsets[owner] + torch.arange(len(owner)) % PATCHES]
     bags = torch.nn.functional.normalize(own + noise / 16, dim=1)
     patches = load.images.values
     exact = gradients(bags.double(), patches.double(), load, rounded=False)

@@ -4,9 +4,9 @@ The image vectors (random, unit length, bfloat16) are written once and memory-ma
 is scored against every image; the ten best of each title and of each image are kept. The default
 sizes are those of MUGE's validation split: 3.9 GB on disk. Prints a Markdown table.
 
-    python docs/experiments/maxsim_stream.py FOLDER
+    python docs/experiments/maxsim_stream.py build/vectors
 
-Shapes: Q titles, N images × P patches, D dimensions.
+Shapes: Q titles, N images × P patches, D dimensions, G bags of all titles.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from bagformer_cli.bench.maxsim import Workload
 from bagformer_cli.files import atomic_file
 from bagformer_cli.interaction.maxsim import maxsim_blocks
 from bagformer_cli.vectors.multi_vectors import MultiVectors
+from trials import markdown_table
 
 TOP = 10  # scores kept per title and per image
 
@@ -47,10 +48,10 @@ class Pass(NamedTuple):
     Attributes:
         seconds: Wall time, reading included.
         cpu_seconds: Processor time of all threads.
-        gflops: 10⁹ operations per second, 2·G·N·P·D of them (G: bags of all titles).
+        gflops: 10⁹ operations per second; a pass takes 2·G·N·P·D.
         peak_share: ``gflops`` as a share of the fastest plain matrix product of the same type.
-        extra_bytes: Highest anonymous memory during the pass minus that before it (the mapped file
-            does not count); None where ``/proc`` does not tell.
+        extra_bytes: Highest anonymous memory during the pass minus that before it, so without the
+            mapped file; None: the system has no ``/proc`` to read it from.
         original_seconds: Time the two loops of the original code would take, extrapolated from
             32 titles × 32 images.
         title_best: [Q, ≤ 10] best scores of each title, highest first.
@@ -69,6 +70,7 @@ class Pass(NamedTuple):
 
 def make_catalogue(folder: Path, sizes: Sizes, seed: int = 0) -> MultiVectors:
     """Map the images' vectors from ``folder``, writing them first if they are not there."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"maxsim-{sizes.images}x{sizes.patches}x{sizes.dim}-{seed}.bf16"
     count = sizes.images * sizes.patches
     if not path.exists():
@@ -138,7 +140,11 @@ def _original_seconds(sizes: Sizes, seed: int) -> float:
 
 
 class _AnonymousMemory:
-    """Watches this process's anonymous memory while the ``with`` block runs."""
+    """A context manager that watches this process's anonymous memory.
+
+    Attributes:
+        extra_bytes: Highest memory in the ``with`` block minus that before it; None: not known.
+    """
 
     def __init__(self) -> None:
         self.extra_bytes: int | None = None
@@ -163,21 +169,37 @@ class _AnonymousMemory:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure one pass and print the table."""
     default = Sizes()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("folder", type=Path, help="folder of the image vectors")
-    for name in Sizes._fields:
-        parser.add_argument(f"--{name}", type=int, default=getattr(default, name))
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "int8"], default="bfloat16")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="folder of the image vectors; made if missing")
+    for name, meaning in (
+        ("titles", "number of titles"),
+        ("images", "number of images"),
+        ("patches", "vectors per image"),
+        ("dim", "dimensions of a vector"),
+    ):
+        value = getattr(default, name)
+        parser.add_argument(
+            f"--{name}", type=int, default=value, help=f"{meaning} (default: {value})"
+        )
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "int8"], default="bfloat16",
+        help="type in which vectors are multiplied (default: bfloat16)",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     sizes = Sizes(options.titles, options.images, options.patches, options.dim)
     found = measure_pass(options.folder, sizes, dtype=getattr(torch, options.dtype))
     memory = "?" if found.extra_bytes is None else f"{found.extra_bytes / 1e6:.0f}"
-    print("| wall, s | processor, s | GFLOP/s | of the peak | memory, MB | original loops, s |")
-    print("|---|---|---|---|---|---|")
-    print(
-        f"| {found.seconds:.1f} | {found.cpu_seconds:.1f} | {found.gflops:.0f} "
-        f"| {found.peak_share:.0%} | {memory} | {found.original_seconds:.0f} |"
-    )
+    figures = {
+        "wall, s": f"{found.seconds:.1f}",
+        "processor, s": f"{found.cpu_seconds:.1f}",
+        "GFLOP/s": f"{found.gflops:.0f}",
+        "of the peak": f"{found.peak_share:.0%}",
+        "memory, MB": memory,
+        "original loops, s": f"{found.original_seconds:.0f}",
+    }
+    print("\n".join(markdown_table(list(figures), [list(figures.values())])))
 
 
 if __name__ == "__main__":

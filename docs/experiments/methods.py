@@ -2,8 +2,9 @@
 
 All methods read the same pre-extracted regions (grid cells of one trained backbone, where the
 papers use a detector's boxes) and differ in their mode alone. Trials that are finished are not
-repeated; interrupted ones are resumed. The tables go between two marks of docs/methods.md.
+repeated; interrupted ones are resumed. ``--page`` replaces the tables of docs/methods.md.
 
+    xmr demo                        # trains the backbone, runs/demo
     python docs/experiments/methods.py --backbone runs/demo --page docs/methods.md
 """
 
@@ -30,7 +31,13 @@ from region_trials import (
     prepare,
     result_cells,
 )
-from trials import format_difference, markdown_table, paired_difference, replace_section
+from trials import (
+    format_difference,
+    markdown_table,
+    names_among,
+    paired_difference,
+    replace_section,
+)
 
 METHODS: dict[str, Method] = {
     "fast": Method("fast", sets=(NCE, SLOWER)),
@@ -92,7 +99,7 @@ def orderings_table(trials: Trials, seeds: Sequence[int]) -> list[str]:
     """Return a Markdown table of the papers' orderings, over the seeds that both methods have."""
     rows = []
     for a, b in ORDERINGS:
-        common = [s for s in seeds if all(trials.results(name, [s]) for name in (a, b))]
+        common = trials.finished((a, b), seeds)
         if not common:
             continue
         difference = paired_difference(*(trials.results(name, common) for name in (a, b)))
@@ -110,21 +117,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/methods"), help="output folder")
     parser.add_argument("--dataset", default="demo", help="dataset name or folder")
     parser.add_argument(
-        "--backbone", type=Path, default=Path("runs/demo"), help="model that makes the regions"
-    )
-    parser.add_argument("--steps", type=int, default=400, help="optimizer steps of each training")
+        "--backbone", type=Path, default=Path("runs/demo"),
+        help="model or run folder; its grid cells are the regions (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
-        "--seconds", type=float, help="measure again at this many CPU seconds for each training"
+        "--steps", type=int, default=400, help="optimizer steps of each training (default: 400)"
     )
-    parser.add_argument("--seeds", default="0,1,2", help="separated by ,")
-    parser.add_argument("--methods", help="names separated by ; (default: all)")
-    parser.add_argument("--page", type=Path, help="page that gets the tables")
+    parser.add_argument(
+        "--seconds", type=float,
+        help="also train each method for this many CPU seconds, in a second pair of tables",
+    )  # fmt: skip
+    parser.add_argument("--seeds", default="0,1,2", help="separated by commas (default: 0,1,2)")
+    parser.add_argument(
+        "--methods", type=names_among(METHODS), default=list(METHODS),
+        help="names separated by semicolons (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--page", type=Path, help="Markdown page whose tables are replaced")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = resolve(options.dataset).path
     prepare(data, options.backbone)
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    names = options.methods.split(";") if options.methods else list(METHODS)
     budgets = {"Equal steps:": Trials(options.out, data, METHODS, options.steps)}
     if options.seconds is not None:
         heading = f"Equal CPU time ({options.seconds:g} s):"
@@ -132,7 +145,7 @@ def main() -> None:
     lines: list[str] = []
     for heading, trials in budgets.items():
         for seed in seeds:
-            for name in names:
+            for name in options.methods:
                 found = trials.run(name, seed)
                 print(name, seed, *(f"{found[k]:.2f}" for k in ("text_to_image", "cpu_seconds")))
         tables = [*results_table(trials, seeds), "", *orderings_table(trials, seeds)]

@@ -4,11 +4,11 @@
     python docs/experiments/muge_protocol.py --data data/muge --weights weights --list
     python docs/experiments/muge_protocol.py --data data/muge --weights weights --out runs/muge
 
-Each row converts its weights, fine-tunes them if the published row did, measures recall on the
-validation split and writes the submission of the test split, all with commands of xmr, which are
-printed. A row that is finished is not repeated, and an interrupted training continues. Without
---rows, rows whose weights are missing are left out and named. --dry-run does the same with a small
-dataset and generated weights, in minutes on a CPU. docs/muge.md says what to download.
+A row converts its weights, fine-tunes them if the published row was fine-tuned, measures recall on
+the validation split and writes the submission of the test split. It runs commands of xmr and prints
+them. A finished row is not repeated, and an interrupted training continues. Without --rows, rows
+whose weights are missing are left out and named. --dry-run does the same with a small dataset and
+generated weights, in minutes on a CPU. docs/muge.md lists the files to download.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bagformer_cli.data.images import decode
 from bagformer_cli.data.muge import MugeFolder, iter_images, iter_queries
 from bagformer_cli.errors import InputError, XmrError
 from bagformer_cli.files import write_text
-from muge_report import figures_table, hours_text, markdown_table, rows_list
+from muge_report import figures_table, hours_text, results_page, rows_list
 from muge_rows import CommandFailed, Inputs, RowRunner, weights_of
 from muge_sample import write_sample, write_weights
 from muge_tables import DICTIONARY, PRETRAINED, PUBLISHED, ROWS, SPLITS, VOCABULARY, Counts, Row
@@ -55,7 +55,7 @@ WEIGHTS_HINT = (
 
 
 def choose_rows(patterns: str | None, weights: Path) -> list[Row]:
-    """Return the rows that are asked for, or all rows that have their weights.
+    """Return the rows that match the patterns, or without patterns all rows that have weights.
 
     Args:
         patterns: Names or patterns such as ``zero-shot/*``, separated by commas; None: all rows.
@@ -162,7 +162,7 @@ def require_official(counts: Mapping[str, int], split: str, folder: Path) -> Non
 
 
 def needed_splits(rows: Sequence[Row]) -> list[str]:
-    """Return the splits that rows need; the submission of the test split is made if it is there."""
+    """Return the splits that rows need. The test split is optional: it gets a submission."""
     return ["train", "valid"] if any(row.config for row in rows) else ["valid"]
 
 
@@ -176,7 +176,7 @@ def run_rows(runner: RowRunner, rows: Sequence[Row], out: Path) -> list[str]:
         Names of the rows whose commands failed.
     """
     for row in rows:
-        runner.begin(row)  # other settings are refused before the first row, not after hours
+        runner.begin(row)  # refuse other settings before the first row, not after hours
     failed = []
     for number, row in enumerate(rows, 1):
         print(f"\n[{number}/{len(rows)}] {row.name}", flush=True)
@@ -185,10 +185,9 @@ def run_rows(runner: RowRunner, rows: Sequence[Row], out: Path) -> list[str]:
         except CommandFailed as failure:
             if failure.code == INTERRUPTED:
                 raise
-            console.warn(f"{row.name} failed and is left out; the next row begins.")
+            console.warn(f"{row.name} failed and is left out. The next row starts.")
             failed.append(row.name)
-        results = runner.results()
-        write_text(out / "table.md", "\n".join(markdown_table(results)) + "\n")
+        write_text(out / "table.md", "\n".join(results_page(runner.results())) + "\n")
     return failed
 
 
@@ -232,6 +231,13 @@ def prepare(options: argparse.Namespace) -> tuple[Inputs, list[Row]]:
 
     Args:
         options: From :func:`parse`.
+
+    Returns:
+        The inputs that all rows have in common, and the chosen rows.
+
+    Raises:
+        InputError: The data, the weights or ``--rows`` are wrong.
+        DataError: A line of the data is wrong, or an image cannot be decoded.
     """
     if options.dry_run:
         out = options.out or Path("runs/muge-dry-run")
@@ -255,7 +261,7 @@ def prepare(options: argparse.Namespace) -> tuple[Inputs, list[Row]]:
 
 
 def counts_of(data: Path, splits: Sequence[str], out: Path) -> Result:
-    """Count the splits of a dataset; a later run reads the counts unless a file has changed.
+    """Count the splits of a dataset, or read the counts of an earlier run of the same files.
 
     Args:
         data: The dataset.
@@ -271,7 +277,7 @@ def counts_of(data: Path, splits: Sequence[str], out: Path) -> Result:
     known = next(iter(load_results([path])), None)
     if known is not None and known["folder"] != folder:
         raise InputError(
-            "The output folder is of another dataset.",
+            "The output folder has rows of another dataset.",
             where=out,
             found=known["folder"],
             expected=folder,
@@ -279,7 +285,7 @@ def counts_of(data: Path, splits: Sequence[str], out: Path) -> Result:
         )
     if (
         known is None
-        or known["sizes"] != sizes  # downloaded again, perhaps because it had been cut off
+        or known["sizes"] != sizes  # downloaded again, perhaps because a download was cut off
         or any(split not in known["splits"] for split in splits)
     ):
         known = {"folder": folder, "sizes": sizes, "splits": count_splits(data, splits)}
@@ -290,7 +296,7 @@ def counts_of(data: Path, splits: Sequence[str], out: Path) -> Result:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the rows that are missing and print the tables.
+    """Run the rows that have no result and print the table.
 
     Returns:
         The exit code: 0; 1 if a row failed; 2 for wrong input; 130 after an interruption.

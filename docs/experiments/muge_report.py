@@ -1,4 +1,7 @@
-"""Print the rows of MUGE's protocol: what they need, their figures, and the published ones."""
+"""Format the rows of MUGE's protocol for ``muge_protocol.py``: files, figures, hours.
+
+A row's figures stand with the published ones and the difference.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
 from muge_tables import BAGFORMER_SOURCE, CHINESE_CLIP_SOURCE, ROWS, Figures, Row
-from trials import Result
+from trials import Result, markdown_table
 
 NAMES = ("R@1", "R@5", "R@10", "mean")
 KEYS = ("recall@1", "recall@5", "recall@10", "mean_recall")
@@ -19,7 +22,7 @@ def own_figures(result: Result) -> Figures:
 
 
 def differences(ours: Figures, published: Figures | None) -> list[str]:
-    """Return ours minus published, one text a figure; a dash where nothing is published."""
+    """Return the text of ours minus published for each figure; a dash without published ones."""
     if published is None:
         return [UNKNOWN] * len(NAMES)
     pairs = zip(astuple(ours), astuple(published), strict=True)
@@ -31,11 +34,11 @@ def _texts(figures: Figures | None) -> list[str]:
 
 
 def figures_table(results: Mapping[str, Result], *, dry: bool = False) -> list[str]:
-    """Return the lines of a table with our figures, the published ones and the difference.
+    """Return a table for the terminal: our figures, the published ones and the difference.
 
     Args:
         results: Row name to result.
-        dry: Say that the figures of a dry run mean nothing.
+        dry: Add that the figures of a dry run mean nothing.
     """
     heading = f"{'row':<22}{'':<12}" + "".join(f"{name:>8}" for name in NAMES)
     lines = ["Text to image, validation split, all images are candidates, in percent", "", heading]
@@ -49,42 +52,35 @@ def figures_table(results: Mapping[str, Result], *, dry: bool = False) -> list[s
         for first, (kind, values) in enumerate(kinds.items()):
             label = name if first == 0 else ""
             lines.append(f"{label:<22}{kind:<12}" + "".join(f"{value:>8}" for value in values))
-    lines += ["", *_notes(results)]
+    lines += ["", *_sources(results)]
     if dry:
         lines.append("A dry run: the weights are random, so these figures mean nothing.")
     return lines
 
 
-def markdown_table(results: Mapping[str, Result]) -> list[str]:
-    """Return the same table in Markdown, one line a row."""
+def results_page(results: Mapping[str, Result]) -> list[str]:
+    """Return the same figures as a Markdown table, one line a row, with their sources."""
     columns = [f"{name}, {kind}" for kind in ("ours", "published") for name in NAMES]
-    lines = [
-        f"| row | {' | '.join(columns)} | difference of the mean |",
-        "|---|" + "---|" * (len(columns) + 1),
-    ]
+    rows = []
     for name, result in results.items():
         ours, published = own_figures(result), ROWS[name].published
-        cells = [name, *_texts(ours), *_texts(published), differences(ours, published)[-1]]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", *_notes(results)]
+        rows.append([name, *_texts(ours), *_texts(published), differences(ours, published)[-1]])
+    table = markdown_table(["row", *columns, "difference of the mean"], rows)
+    return [*table, "", *_sources(results)]
 
 
-def _notes(results: Mapping[str, Result]) -> list[str]:
-    """Return the sources of the published figures of these rows."""
-    rows = [ROWS[name] for name in results]
-    notes = []
-    if any(not row.is_bagformer for row in rows):
-        notes.append(f"{CHINESE_CLIP_SOURCE}.")
-    if any(row.is_bagformer for row in rows):
-        notes.append(f"{BAGFORMER_SOURCE}.")
-    return notes
+def _sources(results: Mapping[str, Result]) -> list[str]:
+    """Return the sources of the published figures of these rows, one line each."""
+    kinds = {ROWS[name].is_bagformer for name in results}
+    sources = {False: CHINESE_CLIP_SOURCE, True: BAGFORMER_SOURCE}
+    return [f"{source}." for kind, source in sources.items() if kind in kinds]
 
 
 def rows_list(missing: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the rows with their published mean recall and the files that they need.
 
     Args:
-        missing: Row name to the files that are not there.
+        missing: Row name to the files that the folder of weights does not have.
     """
     lines = [f"{'row':<22}{'published mean':>15}   weights"]
     for name, files in missing.items():
@@ -101,7 +97,7 @@ def hours_text(row: Row, estimate: Result | None) -> str:
 
     Args:
         row: The row.
-        estimate: What ``xmr estimate`` printed; None: the row trains nothing.
+        estimate: The JSON of ``xmr estimate``; None: the row trains nothing.
     """
     if estimate is None:
         return f"{row.name}: no training"

@@ -1,8 +1,8 @@
 """Run one row of MUGE's protocol with commands of xmr: convert, train, measure, submit.
 
-Each command is a process, so a training that runs out of memory ends alone and leaves the GPU
-empty. The result of a command is a JSON file in the row's folder; a command with a result is not
-run again.
+``muge_protocol.py`` imports it. Each command is a separate process. If a training runs out of
+memory, only that process ends, and the GPU's memory is free again. The result of a command is a
+JSON file in the row's folder; a command with a result is not run again.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.muge import MugeFolder
 from bagformer_cli.errors import InputError
 from muge_tables import DICTIONARY, ROWS, VOCABULARY, Row
-from trials import Result, load_or_make, load_results
-
-RESULT = "result.json"
+from trials import RESULT, Result, load_or_make, load_results
 
 
-class CommandFailed(Exception):  # noqa: N818 - it says what happened
-    """A command of xmr failed; it printed why.
+class CommandFailed(Exception):  # noqa: N818 - not an error of this program
+    """A command of xmr failed and printed the reason.
 
     Attributes:
         code: Its exit code.
@@ -40,7 +38,7 @@ class CommandFailed(Exception):  # noqa: N818 - it says what happened
 
 @dataclass(frozen=True)
 class Inputs:
-    """What all rows have in common.
+    """The inputs that all rows have in common.
 
     Attributes:
         data: The dataset's folder.
@@ -58,7 +56,7 @@ class Inputs:
 
 
 def weights_of(row: Row, folder: Path) -> Path | None:
-    """Return the weights of a row: the first of their names that exists, else None."""
+    """Return the first of a row's weights that exists in the folder, else None."""
     return next((folder / name for name in row.weights if (folder / name).exists()), None)
 
 
@@ -77,7 +75,7 @@ def run_xmr(arguments: Sequence[object]) -> Result:
                 printed = process.communicate()[0]
                 break
             except KeyboardInterrupt:
-                continue  # the command got Ctrl-C, too: it saves what it has and ends
+                continue  # the command got Ctrl-C, too; wait until it has saved and ended
     if process.returncode:
         raise CommandFailed(abs(process.returncode))
     found: Result = json.loads(printed)
@@ -88,7 +86,7 @@ class RowRunner:
     """Runs rows and reads their results.
 
     Args:
-        inputs: What all rows have in common.
+        inputs: The inputs that all rows have in common.
     """
 
     def __init__(self, inputs: Inputs) -> None:
@@ -196,8 +194,8 @@ class RowRunner:
     def start(self, row: Row) -> list[str]:
         """Return the settings that name a row's weights, and the sizes of these weights.
 
-        The sizes are those of the configuration for the published base models. They are given all
-        the same: ``xmr estimate`` reads no weights, and generated weights have other sizes.
+        The sizes are always given: ``xmr estimate`` reads no weights, and only published base
+        models have the sizes of the configuration.
         """
         model, source = self.convert(row), weights_of(row, self.inputs.weights)
         settings = size_settings(load_config(model / "config.yaml", stored=True))
@@ -205,7 +203,7 @@ class RowRunner:
             dictionary = [str(self.inputs.weights / DICTIONARY)]
             start: dict[str, Any] = {"training.checkpoint": str(model), "text.lexicons": dictionary}
         else:
-            # As Chinese-CLIP reads titles: full-width letters stay what they are.
+            # Chinese-CLIP does not fold full-width letters.
             start = {"text.chinese_clip": str(source), "image.chinese_clip": str(source),
                      "text.fold_width": False}  # fmt: skip
         return [*settings, *as_items({"text.tokenizer": str(model), **start})]

@@ -1,8 +1,9 @@
 """Make the inputs of a dry run of MUGE's protocol: a small dataset and generated weights.
 
-The dataset has drawn products in all three splits and, if real files are given, the first images of
-each of their splits with the queries that name them. So a dry run reads the real files' own form,
-and works where a split has only eight images or is missing.
+``muge_protocol.py --dry-run`` imports it. The dataset has drawn products in all three splits. If
+real files are given, it also has the first images of each of their splits, with the queries that
+these images answer. So a dry run reads the form of the real files, and works even if they have only
+a few images or lack a split.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from small_weights import (
     tiny_model,
 )
 
-DRAWN = 96  # images in all splits
-DRAWN_SIZE = 64  # pixels
+DRAWN = 96  # drawn images, in all splits together
+DRAWN_SIZE = 64  # pixels per side
 TAKEN = 32  # images of each real split
-SHIFT = 10_000_000  # added to the ids of drawn products: larger than any id of MUGE
+SHIFT = 10_000_000  # added to the ids of drawn products; larger than any id of MUGE
 ENTRIES = ("连衣裙", "连衣", "女包", "保温杯", "牛仔裤", "牛仔")
 
 
@@ -47,7 +48,7 @@ def write_sample(real: Path | None, out: Path) -> Path:
 
     Args:
         real: A folder in MUGE form, with any of the three splits; None: drawn products alone.
-        out: Folder that gets the dataset; nothing is done if it has one.
+        out: Folder that gets the dataset in ``data/``; if it has one, that is kept.
 
     Returns:
         The dataset's folder.
@@ -88,12 +89,12 @@ def write_sample(real: Path | None, out: Path) -> Path:
 def first_images(
     folder: MugeFolder, split: str, most: int
 ) -> tuple[dict[int, bytes], Iterator[Query]]:
-    """Read the first images of a split, and the queries that name one of them.
+    """Read the first images of a split, and the queries that one of them answers.
 
     Args:
         folder: The dataset.
-        split: The split.
-        most: Number of images, and of queries where the answers are hidden.
+        split: The split. Queries of ``test`` have no answers: the first ones are returned.
+        most: Number of images, and of queries of ``test``.
 
     Returns:
         Image id to the contents of its file, and queries with their answers among these images.
@@ -113,7 +114,7 @@ def write_weights(out: Path) -> Path:
     """Write generated weights under the names and in the layouts of the published ones.
 
     Args:
-        out: Folder that gets them; nothing is done if it exists.
+        out: Folder that gets them; an existing one is kept.
 
     Returns:
         The folder.

@@ -1,8 +1,8 @@
-"""The rows of MUGE's protocol: published figures, their sources, and the settings behind them.
+"""The rows of MUGE's protocol: published figures, their sources, and settings of their trainings.
 
-Every figure was read in the source that is named with it. A figure that could not be read is None,
-not a number from memory. All are text to image on the official validation split, in percent; every
-image of the split is a candidate.
+Every figure was copied from the source named with it. A row without figures (None) has none in a
+source that could be read. All figures are text-to-image recall on the official validation split, in
+percent; every image of the split is a candidate.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Counts:
-    """The size of an official split; None: the source does not say."""
+    """Numbers of images, queries and pairs of an official split; None: the source has none."""
 
     images: int
     queries: int | None
@@ -34,7 +34,7 @@ SPLITS = {
     "valid": Counts(29_806, 5_008, 30_588),
     "test": Counts(30_399, 5_004, None),
 }
-"""What the logs in ``Chinese-CLIP-on-MUGE-Retrieval.ipynb`` of Chinese-CLIP's repository count."""
+"""Counts in the logs of ``Chinese-CLIP-on-MUGE-Retrieval.ipynb`` in Chinese-CLIP's repository."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Row:
     Attributes:
         name: Its name in ``--rows``.
         published: The published figures; None: they could not be read.
-        weights: Names of its weights in the folder of ``--weights``; the first that exists counts.
-        config: Configuration that it is fine-tuned with; None: the weights are only evaluated.
-        settings: What the source says of its training, as ``--set`` items.
+        weights: Names of its weights in the folder of ``--weights``; the first that exists is used.
+        config: Configuration of its fine-tuning; None: the weights are only evaluated.
+        settings: Settings of the published training, as ``--set`` items.
     """
 
     name: str
@@ -67,8 +67,8 @@ CHINESE_CLIP_SOURCE = (
     "Chinese-CLIP: Results.md of its repository (commit 31863c7), table "
     '"MUGE Text-to-Image Retrieval (Official Validation Set)"'
 )
-# Size: names of its weights (the original repository's, the hub's), pairs per forward pass on a
-# card of 24 GB (docs/muge.md), zero-shot and fine-tuned figures.
+# Size: names of its weights (in the original repository, on the hub); pairs per forward pass that
+# fit a card of 24 GB (docs/muge.md); zero-shot figures; fine-tuned figures.
 _CHINESE_CLIP: dict[str, tuple[tuple[str, str], int, Figures, Figures]] = {
     "RN50": (
         ("clip_cn_rn50.pt", "chinese-clip-rn50"),
@@ -101,10 +101,10 @@ _CHINESE_CLIP: dict[str, tuple[tuple[str, str], int, Figures, Figures]] = {
         Figures(68.9, 88.7, 93.1, 83.6),
     ),
 }
-# run_scripts/muge_finetune_vit-b-16_rbt-base.sh: 8 cards of 128 pairs. One card takes the 1,024
-# pairs of a step in parts (training.micro_batch_size), with the gradient of the whole.
-# Its train.py does not clip gradients. The script is for B/16. The paper has a table with settings
-# of every size (appendix A.3), which could not be read: the others are trained as B/16 is.
+# Source: run_scripts/muge_finetune_vit-b-16_rbt-base.sh, 8 cards of 128 pairs each. Here one card
+# computes the 1,024 pairs of a step in parts (training.micro_batch_size), with the same gradient.
+# The original's train.py does not clip gradients. The script is for B/16. The paper's settings of
+# each size (appendix A.3) could not be read, so the other sizes are trained like B/16.
 CHINESE_CLIP_TRAINING = (
     "model.interaction=cls",
     "objectives.late_interaction=0",
@@ -125,8 +125,8 @@ BAGFORMER_SOURCE = (
 )
 PRETRAINED, PUBLISHED = "bagformer_pretrained.pth", "bagformer_muge.pth"
 DICTIONARY, VOCABULARY = "entity_dict_20220507", "vocab.txt"
-# configs/config_muge.yaml of its repository (commit 4ad8d80). Candidates are not reranked here: the
-# rows are the dual encoder's.
+# Source: configs/config_muge.yaml of its repository (commit 4ad8d80), without its reranking: the
+# rows measure the dual encoder.
 BAGFORMER_TRAINING = (
     "text.max_tokens=25",
     "training.batch_size=32",
@@ -136,7 +136,7 @@ BAGFORMER_TRAINING = (
     "training.epochs=6",
     "evaluation.candidates=0",
 )
-_BAGFORMER_CONFIGS = {  # the paper's names of the two baselines are in its README
+_BAGFORMER_CONFIGS = {  # in quotes: the names of the baselines in its README
     "bagwise": "muge_bagformer",
     "tokenwise": "muge_tokenwise",  # "BagFormer w/o bagging layer"
     "cls": "muge_cls",  # "BagFormer w/o late interaction"

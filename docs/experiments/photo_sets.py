@@ -1,10 +1,10 @@
-"""The photographs of ``xmr demo --photos`` for experiments: folds, and outputs of frozen towers.
+"""Divide the photographs of ``xmr demo --photos`` into folds, with outputs of frozen towers.
 
-Both towers are frozen, so they encode every photograph and title once; the outputs are kept in a
-file. A :class:`Part` is some of the photographs with their titles, in the form that training and
-evaluation read.
+``photographs.py`` imports it. Both towers are frozen, so they encode every photograph and title
+once; the outputs are kept in a file. A :class:`Part` is some of the photographs with their titles,
+in the form that training and evaluation read.
 
-Shapes: N photographs, Q titles, M answers (pairs of a title and a photograph), T tokens.
+Shapes: N photographs, Q titles, M answers (pairs of a title and a photograph that it describes).
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Photographs:
     Attributes:
         texts: [Q] the titles; equal ones are one title.
         tokens: Their tokens and bags.
-        offsets: [Q + 1] title q is answered by ``items[offsets[q]:offsets[q + 1]]``.
+        offsets: [Q + 1] title q describes the photographs ``items[offsets[q]:offsets[q + 1]]``.
         items: [M] positions of photographs.
         hashes: [N] hash of each file.
         products: [N] True for a product photograph, False for a stamp.
-        outputs: What the frozen towers give for all of them.
+        outputs: Outputs of the frozen towers for all titles and photographs.
     """
 
     texts: Sequence[str]
@@ -76,30 +76,33 @@ class Photographs:
         )
 
     @property
-    def answered(self) -> Integers:
-        """[M] the title of each answer."""
+    def answer_titles(self) -> Integers:
+        """[M] position of the title of each answer."""
         return np.repeat(np.arange(len(self.texts)), np.diff(self.offsets))
 
     def groups(self) -> tuple[Integers, Integers]:
-        """Number the groups that no fold may divide: photographs that share a title.
+        """Number the groups that no fold may divide: photographs linked by shared titles.
 
         Returns:
             The group of each photograph [N] and of each title [Q].
         """
         titles, photos = len(self.texts), len(self.hashes)
         links = coo_array(
-            (np.ones(len(self.items)), (self.answered, self.items + titles)),
+            (np.ones(len(self.items)), (self.answer_titles, self.items + titles)),
             shape=(titles + photos,) * 2,
         )
         found = connected_components(links, directed=False)[1].astype(np.int64)
         return found[titles:], found[:titles]
 
     def folds(self, count: int, seed: int) -> Integers:
-        """Deal the photographs to folds, [N]: product photographs and stamps equally each.
+        """Deal the groups of photographs to folds; each fold gets as many of either kind.
 
         Args:
             count: Number of folds.
             seed: Random seed of the deal.
+
+        Returns:
+            [N] the fold of each photograph, from 0.
         """
         groups = self.groups()[0]
         random = np.random.default_rng([seed, count])
@@ -109,10 +112,10 @@ class Photographs:
             fold[members] = np.arange(len(members)) % count
         return fold[groups]
 
-    def of_bag_means(self) -> Photographs:
-        """Divide each token's state by the number of tokens of its bag.
+    def with_bag_means(self) -> Photographs:
+        """Return a copy with each token's state divided by the number of tokens of its bag.
 
-        The sum over a bag, which bag-wise models compute, is then the mean of its tokens.
+        Bag-wise models compute the sum over a bag, which is then the mean of its tokens.
         """
         starts, ends = self.tokens.bag_starts, self.tokens.bag_ends
         scale = np.ones(len(self.tokens.ids), np.float32)
@@ -128,7 +131,7 @@ class Part(Split):
 
     Args:
         whole: All photographs.
-        chosen: [N] the photographs of this part.
+        chosen: [N] True for the photographs of this part.
 
     Attributes:
         photos: [n] positions of its photographs in ``whole``.
@@ -147,7 +150,7 @@ class Part(Split):
         self.name, self.dataset, self.path = "photographs", Path(), Path()
         self.photos = np.flatnonzero(chosen)
         kept = chosen[whole.items]
-        self.queries, counts = np.unique(whole.answered[kept], return_counts=True)
+        self.queries, counts = np.unique(whole.answer_titles[kept], return_counts=True)
         position = np.cumsum(chosen) - 1
         self.image_ids, self.image_hash = self.photos, whole.hashes[chosen]
         self.query_ids = self.queries
@@ -159,7 +162,7 @@ class Part(Split):
 
     @property
     def item_offsets(self) -> Integers:
-        """[q + 1] title i is answered by ``items[item_offsets[i]:item_offsets[i + 1]]``."""
+        """[q + 1] title i describes ``items[item_offsets[i]:item_offsets[i + 1]]``."""
         return self._offsets
 
 
@@ -175,14 +178,14 @@ def _rows(whole: Photographs, photos: Integers, queries: Integers) -> KeptOutput
 
 
 def frozen_outputs(path: Path, model: RetrievalModel, store: Store, cells: int) -> KeptOutputs:
-    """Read the outputs of the frozen towers, or compute and write them: about a CPU minute.
+    """Read the outputs of the frozen towers; compute them first (a CPU minute) if there are none.
 
     Args:
-        path: The file.
+        path: The file of the outputs.
         model: A model with a late interaction, so that all positions are kept.
         store: The dataset with the splits :data:`SPLITS`.
-        cells: The image tower's grid is average-pooled to this many cells. More cells cost time and
-            bytes in proportion.
+        cells: Average-pool the image tower's grid to this many cells, a square number. Training
+            time and bytes grow in proportion.
     """
     if not path.is_file():
         found = [keep_outputs(model, model.config, store.split(name)) for name in SPLITS]

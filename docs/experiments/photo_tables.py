@@ -1,10 +1,10 @@
-"""Tables of the experiment on photographs: recall of each arm, and differences of two arms.
+"""Write the tables of ``photographs.py``: recall of each arm, and differences of two arms.
 
 A difference has two intervals, because two things are samples. The t-interval over seeds holds for
 other seeds on the same photographs; the bootstrap over photographs holds for other photographs of
 the same kind, with the mean of these seeds.
 
-Shapes: Q titles or photographs that are searched with, G groups, S seeds.
+Shapes: Q queries, which are titles or photographs.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from numpy.typing import NDArray
 
 from bagformer_cli.evaluation.compare import Difference, hits_per_query, t_interval
 from photo_sets import Photographs
-from trials import Result, mean_and_deviation
+from trials import Result, markdown_table, mean_and_deviation
 
 DRAWS = 10_000
-Found = Mapping[str, Mapping[int, Result]]  # the results of each arm, by seed
+ArmResults = Mapping[str, Mapping[int, Result]]  # by arm and seed
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of the tables.
+    """A column of recall in the tables.
 
     Attributes:
         protocol: ``folds`` or ``transfer``.
-        searched_with: ``titles`` or ``photos``.
-        products: Product photographs; False: stamps.
+        queries: ``titles`` (photographs are found) or ``photos`` (titles are found).
+        products: True: of product photographs; False: of stamps.
     """
 
     protocol: str
-    searched_with: str
+    queries: str
     products: bool
 
     def hits(self, result: Result, whole: Photographs) -> NDArray[np.float64]:
         """Return the share of k = 1, 5, 10 for which the answer is among the first k: [Q]."""
-        ranks = np.array(result["ranks"][self.protocol][self.searched_with])
+        ranks = np.array(result["ranks"][self.protocol][self.queries])
         return hits_per_query(ranks[self._rows(whole)])
 
     def groups(self, whole: Photographs) -> NDArray[np.int64]:
-        """Return the group of each: photographs that share a title are one, [Q]."""
+        """Return the group of each query: photographs linked by shared titles are one, [Q]."""
         photos, titles = whole.groups()
-        return (titles if self.searched_with == "titles" else photos)[self._rows(whole)]
+        return (titles if self.queries == "titles" else photos)[self._rows(whole)]
 
     def _rows(self, whole: Photographs) -> NDArray[np.bool_]:
         products = whole.products
-        if self.searched_with == "titles":
+        if self.queries == "titles":
             products = products[whole.items[whole.offsets[:-1]]]
         return np.equal(products, self.products)
 
@@ -65,10 +65,10 @@ COLUMNS = {
 }
 
 
-def recall_table(found: Found, whole: Photographs) -> list[str]:
+def recall_table(found: ArmResults, whole: Photographs) -> list[str]:
     """Return a Markdown table with a row for each arm."""
     last = ("vectors (title / image)", "bytes per image", "ms per query", "steps", "CPU s")
-    lines = _header(("arm", "seeds", *COLUMNS, *last))
+    rows = []
     for arm, by_seed in found.items():
         results = list(by_seed.values())
         recalls = [
@@ -85,25 +85,25 @@ def recall_table(found: Found, whole: Photographs) -> list[str]:
             f"{_mean(results, 'steps'):.0f}",
             f"{_mean(results, 'cpu'):.1f}",
         ]
-        lines.append(_row((arm, str(len(results)), *recalls, *figures)))
-    return lines
+        rows.append([arm, str(len(results)), *recalls, *figures])
+    return markdown_table(["arm", "seeds", *COLUMNS, *last], rows)
 
 
 def differences_table(
-    found: Found,
+    found: ArmResults,
     whole: Photographs,
     compared: Iterable[tuple[str, str]],
 ) -> list[str]:
     """Return a Markdown table of A − B with both intervals, over the seeds that both arms have."""
-    lines = _header(("A", "B", "seeds", *COLUMNS))
+    rows = []
     for a, b in compared:
         seeds = sorted(found.get(a, {}).keys() & found.get(b, {}).keys())
         if len(seeds) < 2:
             continue
         first, second = ([found[arm][seed] for seed in seeds] for arm in (a, b))
         cells = [_cell(first, second, one, whole) for one in COLUMNS.values()]
-        lines.append(_row((a, b, str(len(seeds)), *cells)))
-    return lines
+        rows.append([a, b, str(len(seeds)), *cells])
+    return markdown_table(["A", "B", "seeds", *COLUMNS], rows)
 
 
 def _cell(a: Sequence[Result], b: Sequence[Result], column: Column, whole: Photographs) -> str:
@@ -120,12 +120,12 @@ def group_bootstrap(
     """Compute the interval of a mean difference by a bootstrap over groups.
 
     Args:
-        gaps: [Q] difference of two methods for each title or photograph, in [-1, 1].
-        groups: [Q] the group of each; a group is drawn whole.
+        gaps: [Q] difference of two methods for each query, in [-1, 1].
+        groups: [Q] group of each query; a group is drawn whole.
         draws: Number of bootstrap samples.
 
     Returns:
-        The mean and its two-sided 95 % interval, in points.
+        The mean and its two-sided 95 % interval, in percentage points.
     """
     _, number = np.unique(groups, return_inverse=True)
     sums, sizes = np.bincount(number, gaps), np.bincount(number)
@@ -137,11 +137,3 @@ def group_bootstrap(
 
 def _mean(results: Sequence[Result], key: str) -> float:
     return statistics.mean(float(one[key]) for one in results)
-
-
-def _header(names: Sequence[str]) -> list[str]:
-    return [_row(names), "|" + "---|" * len(names)]
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

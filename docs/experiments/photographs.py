@@ -1,13 +1,14 @@
-"""Compare interactions and modes on real photographs with Chinese titles (docs/real_weights.md).
+"""Compare interactions and modes on real photographs with Chinese titles.
 
-The towers are those of ``xmr demo --photos --model packaged``, frozen; every arm trains the two
-projections from the same start, which searches before any training. Two protocols:
+The towers are the frozen ones of ``xmr demo --photos --model packaged``. Every arm trains the two
+projections from the same start, a model that already searches (zero-shot). Two protocols:
 
-*folds*     The photographs are dealt to three folds by the seed. Each fold is tested with the model
-            that was trained on the other two, among the photographs of the fold.
-*transfer*  Train on the stamps, test on the product photographs, as the demo does.
+    folds     The seed deals the photographs to three folds. Each fold is tested with the model
+              that was trained on the other two; the fold's photographs are the candidates.
+    transfer  Train on the stamps, test on the product photographs, as the demo does.
 
-Trials that are finished are not repeated. The tables go between two marks of the page::
+Trials that are finished are not repeated. The photographs and towers come from pip, once.
+``--page`` replaces the tables of docs/real_weights.md.
 
     python docs/experiments/photographs.py --seeds 5 --page docs/real_weights.md
 """
@@ -48,10 +49,10 @@ from bagformer_cli.training.task import RetrievalTask
 from bagformer_cli.training.teacher import Teacher
 from photo_sets import Part, Photographs, frozen_outputs
 from photo_tables import differences_table, recall_table
-from trials import Result, folder_name, load_or_make, load_results, replace_section
+from trials import Result, TrialFolder, names_among, replace_section
 
 FOLDS = 3
-CELLS = 16  # of the image grid, 4 x 4; all 81 take four times as long to train
+CELLS = 16  # of the image grid, 4 x 4; with all 81 a training takes four times as long
 PARTS = (*(f"fold-{number}" for number in range(FOLDS)), "transfer")
 
 
@@ -63,8 +64,9 @@ class Arm:
         sets: ``--set`` items on top of ``real`` and the mode.
         mode: Training mode (``configs/modes/``).
         shares: Training steps, as a multiple of ``--steps``; 0: the start is tested.
-        teacher: The arm that is the teacher and the start.
-        bag_means: Bags are means of their tokens, not sums.
+        teacher: The arm whose trained model is the teacher, and the start instead of the common
+            one.
+        bag_means: A bag's vector is the mean of its tokens' states, not their sum.
     """
 
     sets: tuple[str, ...] = ()
@@ -120,18 +122,18 @@ COMPARED = (
 
 
 class KeptTeacher(Teacher):
-    """A teacher that reads the outputs of the frozen towers, which are its towers as well."""
+    """A teacher with the same frozen towers as the student: it reads their kept outputs."""
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> tuple[Encoded, Encoded]:
-        """Encode from the kept outputs on."""
+        """Encode the titles and images of a batch from the kept outputs of the towers."""
         return (
             self.model.encode_texts(titles_of(batch)),
             self.model.encode_images(images_of(batch)),
         )
 
 
-class Trials:
+class Trials(TrialFolder):
     """The trials of one output folder.
 
     Args:
@@ -140,6 +142,7 @@ class Trials:
     """
 
     def __init__(self, out: Path, steps: int) -> None:
+        super().__init__(out / "trials")
         self.out, self.steps = out, steps
         self.start = choose_start(PACKAGED, out, 0).folder
         photo_dataset(out / "data" / "photos")
@@ -158,11 +161,13 @@ class Trials:
         ]
         return load_config("real", items, ARMS[arm].mode)
 
-    @cache  # noqa: B019 - one object a process
+    @cache  # noqa: B019 - there is one object of this class in a process
     def model(self, arm: str, *, teaches: bool = False) -> RetrievalModel:
-        """Load the start as a model of an arm; its projections are replaced by each trial.
+        """Load the start as a model of an arm; each trial sets its projections.
 
-        A model that teaches is another one, because a teacher's weights are frozen for good.
+        Args:
+            arm: The arm.
+            teaches: Load another copy, because a teacher's weights stay frozen.
         """
         model = new_model(self.config(arm, 0))
         if arm != FIRST or teaches:  # one copy of the frozen towers in memory
@@ -171,50 +176,43 @@ class Trials:
             model.dual.vision_encoder = towers.vision_encoder
         return model
 
-    @cache  # noqa: B019 - the same
+    @cache  # noqa: B019 - see above
     def start_weights(self, arm: str) -> dict[str, Tensor]:
-        """Return the weights of the start that an arm trains."""
-        return _trained_weights(self.model(arm))
+        """Copy the trainable weights of an arm at the start, before any trial."""
+        return _trainable_weights(self.model(arm))
 
-    def folder(self, arm: str, seed: int) -> Path:
-        """Return the folder of an arm and a seed."""
-        return self.out / "trials" / folder_name(arm, seed)
+    def measure(self, name: str, seed: int) -> Result:
+        """Train and test an arm on every fold and on the transfer.
 
-    def run(self, arm: str, seed: int) -> Result:
-        """Train and test all parts, or read the result if there is one."""
-        path = self.folder(arm, seed) / "result.json"
-        return load_or_make(path, lambda: self._run(arm, seed))
-
-    def results(self, arm: str, seeds: Sequence[int]) -> list[Result]:
-        """Read the results of an arm that exist."""
-        return load_results([self.folder(arm, seed) / "result.json" for seed in seeds])
-
-    def _run(self, arm: str, seed: int) -> Result:
-        whole = self.photographs.of_bag_means() if ARMS[arm].bag_means else self.photographs
+        Returns:
+            ``ranks``: by protocol, the rank of each title's and photograph's best answer;
+            ``steps`` of one training; means over the trainings of the figures of :func:`rank` and
+            of ``cpu``, the CPU seconds of a training with its teacher's.
+        """
+        whole = self.photographs.with_bag_means() if ARMS[name].bag_means else self.photographs
         products, fold = whole.products, whole.folds(FOLDS, seed)
         ranks = {
-            name: {
+            protocol: {
                 "titles": np.full(len(whole.texts), NO_POSITIVE),
                 "photos": np.full(len(products), NO_POSITIVE),
             }
-            for name in ("folds", "transfer")
+            for protocol in ("folds", "transfer")
         }
         figures: list[dict[str, float]] = []
-        for number, name in enumerate(PARTS):
-            tested = products if name == "transfer" else fold == number
-            cpu = self._train(arm, seed, name, Part(whole, ~tested))
-            part = Part(whole, tested)
-            titles, photos, found = rank(self.model(arm), part)
-            where = ranks["transfer" if name == "transfer" else "folds"]
-            where["titles"][part.queries], where["photos"][part.photos] = titles, photos
+        for number, part in enumerate(PARTS):
+            tested = products if part == "transfer" else fold == number
+            cpu = self._train(name, seed, part, Part(whole, ~tested))
+            chosen = Part(whole, tested)
+            titles, photos, found = rank(self.model(name), chosen)
+            where = ranks["transfer" if part == "transfer" else "folds"]
+            where["titles"][chosen.queries], where["photos"][chosen.photos] = titles, photos
             figures.append({"cpu": cpu, **found})
-        self.folder(arm, seed).mkdir(parents=True, exist_ok=True)
         listed = {p: {k: v.tolist() for k, v in one.items()} for p, one in ranks.items()}
         means = {key: statistics.mean(one[key] for one in figures) for key in figures[0]}
-        return {"ranks": listed, "steps": self.steps * ARMS[arm].shares, **means}
+        return {"ranks": listed, "steps": self.steps * ARMS[name].shares, **means}
 
     def _train(self, arm: str, seed: int, name: str, part: Part) -> float:
-        """Train the model of an arm on one part from the start; returns CPU seconds."""
+        """Train the model of an arm on one part; return CPU seconds, with its teacher's."""
         model, about, teacher, spent = self.model(arm), ARMS[arm], None, 0.0
         _set_weights(model, self.start_weights(arm))
         if about.teacher is not None:
@@ -228,14 +226,22 @@ class Trials:
         train(model, self.config(arm, seed), part, self.steps * about.shares, teacher)
         spent += time.process_time() - begun
         if arm in {one.teacher for one in ARMS.values()}:
-            save_tensors(_trained_weights(model), self.folder(arm, seed) / f"{name}.safetensors")
+            save_tensors(_trainable_weights(model), self.folder(arm, seed) / f"{name}.safetensors")
         return spent
 
 
 def train(
     model: RetrievalModel, config: RunConfig, part: Part, steps: int, teacher: Teacher | None
 ) -> None:
-    """Train a model on the kept outputs of a part, as ``training.loop`` does."""
+    """Train a model on the kept outputs of a part, as ``training.loop`` does.
+
+    Args:
+        model: The model; its projections are trained in place.
+        config: Its configuration.
+        part: The photographs and titles.
+        steps: Optimizer steps; 0: do nothing.
+        teacher: The teacher of a mode with distillation.
+    """
     if not steps:
         return
     settings, pad = config.training, model.titles.tokenizer.pad_id
@@ -264,7 +270,8 @@ def rank(
     """Rank the photographs of a part for its titles, and the titles for its photographs.
 
     Returns:
-        The rank of each title's best photograph, of each photograph's best title, and figures.
+        The rank of each title's best photograph, the rank of each photograph's best title, and
+        ``title_vectors``, ``image_vectors``, ``image_bytes`` (means) and ``query_ms`` (median).
     """
     source = KeptModel(model, part.outputs)
     encoded = source.encode(part, model.config.evaluation.batch_size)
@@ -280,7 +287,7 @@ def rank(
     return best_ranks(t2i, positives), best_ranks(i2t, positives.transposed()), figures
 
 
-def _trained_weights(model: RetrievalModel) -> dict[str, Tensor]:
+def _trainable_weights(model: RetrievalModel) -> dict[str, Tensor]:
     parameters = model.named_parameters()
     return {name: one.detach().clone() for name, one in parameters if one.requires_grad}
 
@@ -293,12 +300,13 @@ def _set_weights(model: RetrievalModel, weights: Mapping[str, Tensor]) -> None:
 
 
 def tables(trials: Trials, seeds: Sequence[int]) -> list[str]:
-    """Return both Markdown tables of the trials that are done."""
+    """Return both Markdown tables of the finished trials."""
+    finished = {arm: trials.finished([arm], seeds) for arm in ARMS}
     found = {
-        arm: {seed: result for seed in seeds for result in trials.results(arm, [seed])}
-        for arm in ARMS
+        arm: dict(zip(done, trials.results(arm, done), strict=True))
+        for arm, done in finished.items()
+        if done
     }
-    found = {arm: results for arm, results in found.items() if results}
     rows = recall_table(found, trials.photographs)
     return [*rows, "", *differences_table(found, trials.photographs, COMPARED)]
 
@@ -309,15 +317,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/photographs"), help="output folder")
-    parser.add_argument("--steps", type=int, default=96, help="optimizer steps of a training")
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
-    parser.add_argument("--arms", help="names separated by ; (default: all)")
-    parser.add_argument("--page", type=Path, help="page that gets the tables")
+    parser.add_argument(
+        "--steps", type=int, default=96, help="optimizer steps of a training (default: 96)"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
+    parser.add_argument(
+        "--arms", type=names_among(ARMS), default=list(ARMS),
+        help="names separated by semicolons (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--page", type=Path, help="Markdown page whose tables are replaced")
     options = parser.parse_args()
     torch.set_num_threads(1)
     trials = Trials(options.out, options.steps)
-    arms = options.arms.split(";") if options.arms else list(ARMS)
-    for seed, arm in itertools.product(range(options.seeds), arms):
+    for seed, arm in itertools.product(range(options.seeds), options.arms):
         print(arm, seed, f"{trials.run(arm, seed)['cpu']:.1f} s", flush=True)
     lines = tables(trials, range(options.seeds))
     if options.page is not None:

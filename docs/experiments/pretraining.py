@@ -1,10 +1,11 @@
-"""Measure whether pretraining pays when its CPU seconds are taken from fine-tuning's.
+"""Compare pretraining and fine-tuning with fine-tuning alone, for the same CPU seconds.
 
 Every arm has the same budget of CPU seconds. One arm spends all of it on fine-tuning (the demo's
-training without its matching head); the others spend a share of it on pretraining first. The
-seconds per step of every arm are measured once, interleaved, and turned into numbers of steps, so
-that these do not depend on how busy the machine is during the trials. Trials that are finished are
-not repeated; interrupted ones are resumed. The table goes between two marks of docs/methods.md.
+training without its matching head); the others spend a share of it on pretraining first. Seconds
+per step are measured once for all arms, in turns, before the trials (``prices.json``). They decide
+the numbers of steps, which therefore do not depend on how busy the machine is later. Trials that
+are finished are not repeated; interrupted ones are resumed. ``--page`` replaces the table of
+docs/methods.md (``make pretraining``).
 
     python docs/experiments/pretraining.py --page docs/methods.md
 """
@@ -32,13 +33,14 @@ from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.run import make_trainer
 from trials import (
     Result,
+    TrialFolder,
     fixed_step_settings,
-    folder_name,
     format_difference,
     load_or_make,
-    load_results,
+    markdown_table,
     mean_and_deviation,
     measure_model,
+    names_among,
     paired_difference,
     replace_section,
     train,
@@ -55,8 +57,8 @@ CONSTANT_RATE = "training.min_learning_rate=2e-3"
 SMALL_IMAGES = (CONSTANT_RATE, "image.size=32")  # a quarter of the pixels
 JOINT = "model.cross={fusion: joint}"
 
-# Settings of each arm's pretraining. ITC is on the single vectors and on late interaction, as in
-# fine-tuning.
+# Settings of each arm's pretraining; None: the arm has none. ITC is on the single vectors and on
+# late interaction, as in fine-tuning.
 ARMS: dict[str, tuple[str, ...] | None] = {
     FINE_TUNING_ALONE: None,
     "ITC": (*SMALL_IMAGES, *FINE_TUNING),
@@ -82,18 +84,19 @@ ARMS: dict[str, tuple[str, ...] | None] = {
 }
 
 
-class Trials:
+class Trials(TrialFolder):
     """The trials of one output folder.
 
     Args:
         out: Folder of runs, step times and results.
         dataset: Dataset name or folder.
         seconds: CPU seconds of each trial.
-        share: Share of the seconds spent on pretraining, in [0, 1].
+        share: Share of the seconds that pretraining takes, in [0, 1].
     """
 
     def __init__(self, out: Path, dataset: str, seconds: float, share: float) -> None:
-        self.out, self.data = out, resolve(dataset).path
+        super().__init__(out)
+        self.data = resolve(dataset).path
         self.seconds, self.share = seconds, share
 
     @cached_property
@@ -104,14 +107,17 @@ class Trials:
 
     @cached_property
     def step_seconds(self) -> dict[str, float]:
-        """CPU seconds per step of each arm, loading the batch included (median)."""
-        return load_or_make(self.out / "prices.json", self._measure_steps)
+        """CPU seconds per pretraining step of each arm, with loading the batch (median).
+
+        Those of :data:`FINE_TUNING_ALONE` are of a fine-tuning step.
+        """
+        return load_or_make(self.root / "prices.json", self._measure_steps)
 
     def _measure_steps(self) -> Result:
         arms = {}
         for name, settings in ARMS.items():
             config = self.config(FINE_TUNING if settings is None else settings, 0, 1)
-            folder = self.out / "probe"
+            folder = self.root / "probe"
             model = new_model(config)
             trainer = make_trainer(model, config, self.store, folder, False, SINGLE_PROCESS, SILENT)
             trainer.task.train()
@@ -140,20 +146,8 @@ class Trials:
         items = fixed_step_settings(self.data, seed, steps, save_every=100)
         return load_config(CONFIG, [*items, "evaluation.candidates=0", *settings])
 
-    def folder(self, name: str, seed: int) -> Path:
-        """Return the folder of an arm and a seed."""
-        return self.out / folder_name(name, seed)
-
-    def run(self, name: str, seed: int) -> Result:
-        """Pretrain, fine-tune and measure, or read the result if there is one."""
-        path = self.folder(name, seed) / "result.json"
-        return load_or_make(path, lambda: self._train(name, seed))
-
-    def results(self, name: str, seeds: Sequence[int]) -> list[Result]:
-        """Read the results of an arm that exist."""
-        return load_results([self.folder(name, seed) / "result.json" for seed in seeds])
-
-    def _train(self, name: str, seed: int) -> Result:
+    def measure(self, name: str, seed: int) -> Result:
+        """Pretrain, fine-tune, and measure the model after its last step."""
         folder, settings = self.folder(name, seed), ARMS[name]
         before, after = self.steps(name)
         config, spent = self.config(FINE_TUNING, seed, after), 0.0
@@ -168,24 +162,26 @@ class Trials:
 
 def results_table(trials: Trials, seeds: Sequence[int]) -> list[str]:
     """Return a Markdown table with a row for each arm that has at least one result."""
-    lines = [
-        "| pretraining | seeds | text to image | image to text "
-        "| gain over fine-tuning alone (95 %) | steps | CPU s per pretraining step | CPU s |",
-        "|---|---|---|---|---|---|---|---|",
+    header = [
+        "pretraining",
+        "seeds",
+        "text to image",
+        "image to text",
+        "gain over fine-tuning alone (95 %)",
+        "steps",
+        "CPU s per pretraining step",
+        "CPU s",
     ]
+    rows = []
     for name in ARMS:
         found = trials.results(name, seeds)
         if not found:
             continue
-        pairs = [
-            (pretrained, alone)
-            for seed in seeds
-            for pretrained in trials.results(name, [seed])
-            for alone in trials.results(FINE_TUNING_ALONE, [seed])
-        ]
+        common = trials.finished((name, FINE_TUNING_ALONE), seeds)
         gain = ""
-        if pairs and name != FINE_TUNING_ALONE:
-            gain = format_difference(paired_difference(*zip(*pairs, strict=True)))
+        if common and name != FINE_TUNING_ALONE:
+            sides = (trials.results(arm, common) for arm in (name, FINE_TUNING_ALONE))
+            gain = format_difference(paired_difference(*sides))
         before, after = found[0]["steps"]
         cells = [
             name,
@@ -197,8 +193,8 @@ def results_table(trials: Trials, seeds: Sequence[int]) -> list[str]:
             "" if ARMS[name] is None else f"{trials.step_seconds[name]:.3f}",
             f"{statistics.mean(sum(one['cpu_seconds']) for one in found):.0f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(cells)
+    return markdown_table(header, rows)
 
 
 def main() -> None:
@@ -208,17 +204,23 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/pretraining"), help="output folder")
     parser.add_argument("--dataset", default="demo", help="dataset name or folder")
-    parser.add_argument("--seconds", type=float, default=160.0, help="CPU seconds of each trial")
-    parser.add_argument("--share", type=float, default=0.4, help="share spent on pretraining")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
-    parser.add_argument("--arms", help="names separated by ; (default: all)")
-    parser.add_argument("--page", type=Path, help="page that gets the table")
+    parser.add_argument(
+        "--seconds", type=float, default=160.0, help="CPU seconds of each trial (default: 160)"
+    )
+    parser.add_argument(
+        "--share", type=float, default=0.4, help="share spent on pretraining (default: 0.4)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
+    parser.add_argument(
+        "--arms", type=names_among(ARMS), default=list(ARMS),
+        help="names separated by semicolons (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--page", type=Path, help="Markdown page whose table is replaced")
     options = parser.parse_args()
     torch.set_num_threads(1)
     trials = Trials(options.out, options.dataset, options.seconds, options.share)
     seeds = range(options.seeds)
-    names = options.arms.split(";") if options.arms else list(ARMS)
-    for seed, name in itertools.product(seeds, names):
+    for seed, name in itertools.product(seeds, options.arms):
         found = trials.run(name, seed)
         print(name, seed, f"{found['text_to_image']:.2f}", *found["cpu_seconds"], flush=True)
         if options.page is not None:

@@ -1,8 +1,9 @@
 """Measure recall against the bytes stored per image (token pooling, pruning, truncation, types).
 
 One model's images are stored with fewer vectors in every way that ``xmr encode`` offers, each in
-every storage type. Other models, trained to need fewer vectors, are added as they are. The table
-goes between two marks of a page, the plot into an SVG file.
+every storage type. Other models, such as students with fewer vectors, are added with all their
+vectors; their names label rows and points. Prints a Markdown table and writes the plot as an SVG
+file; ``--page`` replaces the table of docs/methods.md.
 
     python docs/experiments/recall_vs_bytes.py runs/demo NAME=MODEL --page docs/methods.md
 """
@@ -33,7 +34,7 @@ from bagformer_cli.vectors.multi_vectors import MultiVectors
 from bagformer_cli.vectors.residual_codes import Codebook
 from bagformer_cli.vectors.storage import DTYPES
 from bagformer_cli.vectors.stored_arrays import RESIDUAL4
-from trials import replace_section
+from trials import markdown_table, replace_section
 
 REDUCTIONS: tuple[tuple[str, VectorReduction], ...] = (
     ("all", VectorReduction()),
@@ -52,14 +53,14 @@ COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One way to store an image.
+    """Recall and size with one way to store the images.
 
     Attributes:
-        reduction: Name of the reduction of its vectors, or of the model.
+        reduction: Name of the reduction of an image's vectors, or of the model.
         dtype: Storage type of a vector.
-        vectors: Vectors per image, mean.
-        bytes: Bytes per image, mean, scales included.
-        mean_recall: Text-to-image mean recall, percent.
+        vectors: Mean number of vectors per image.
+        bytes: Mean number of bytes per image, with the scales of int8.
+        mean_recall: Text-to-image mean recall, in percent.
     """
 
     reduction: str
@@ -166,7 +167,7 @@ def plot(points: Sequence[Point], path: Path, title: str) -> None:
 
 
 Box: TypeAlias = tuple[float, float, float, float]
-"""Left, top, width and height of something drawn, in pixels."""
+"""Left, top, width and height of a label or point, in pixels."""
 
 
 def _free_box(x: float, y: float, width: float, boxes: Sequence[Box]) -> Box:
@@ -189,14 +190,14 @@ def _free_box(x: float, y: float, width: float, boxes: Sequence[Box]) -> Box:
 
 
 def results_table(points: Sequence[Point]) -> list[str]:
-    """Return a Markdown table: a row for each reduction, bytes and mean recall for each type."""
+    """Return a Markdown table with a row for each reduction; each type has bytes: mean recall."""
     dtypes = list(COLOURS)
-    lines = [f"| images | vectors | {' | '.join(dtypes)} |", f"|---|---|{'---|' * len(dtypes)}"]
+    rows = []
     for name in dict.fromkeys(point.reduction for point in points):
         row = {point.dtype: point for point in points if point.reduction == name}
         cells = [f"{row[dtype].bytes:,.0f}: {row[dtype].mean_recall:.1f}" for dtype in dtypes]
-        lines.append(f"| {name} | {row[dtypes[0]].vectors:.0f} | {' | '.join(cells)} |")
-    return lines
+        rows.append([name, f"{row[dtypes[0]].vectors:.0f}", *cells])
+    return markdown_table(["images", "vectors", *dtypes], rows)
 
 
 def main() -> None:
@@ -204,10 +205,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path, help="model whose images get fewer vectors")
-    parser.add_argument("others", nargs="*", metavar="NAME=MODEL", help="models added as they are")
-    parser.add_argument("--plot", type=Path, default=Path("docs/recall_vs_bytes.svg"))
-    parser.add_argument("--page", type=Path, help="page that gets the table")
+    parser.add_argument(
+        "model", type=Path, help="model or run folder whose images get fewer vectors"
+    )
+    parser.add_argument(
+        "others", nargs="*", metavar="NAME=MODEL",
+        help="further models, with all their vectors, and their names in table and plot",
+    )  # fmt: skip
+    parser.add_argument(
+        "--plot", type=Path, default=Path("docs/recall_vs_bytes.svg"),
+        help="SVG file to write (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--page", type=Path, help="Markdown page whose table is replaced")
     options = parser.parse_args()
     points = measure(*_load(options.model))
     for other in options.others:

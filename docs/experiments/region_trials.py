@@ -1,7 +1,8 @@
-"""Trials on the pre-extracted regions of one backbone: what the comparisons of modes share.
+"""Trials on the pre-extracted regions of one backbone, for the experiments that compare modes.
 
-All methods read the same regions (grid cells of one trained backbone, where the papers use a
-detector's boxes) and differ in their mode alone.
+``methods.py``, ``equal_steps.py`` and ``slow_models.py`` import it. All methods read the same
+regions (grid cells of one trained backbone, where the papers use a detector's boxes) and differ in
+their mode alone.
 """
 
 from __future__ import annotations
@@ -27,10 +28,8 @@ from bagformer_cli.models.runs import find_checkpoint
 from bagformer_cli.text.from_config import build_titles
 from trials import (
     Result,
+    TrialFolder,
     fixed_step_settings,
-    folder_name,
-    load_or_make,
-    load_results,
     mean_and_deviation,
     measure_model,
     train,
@@ -50,8 +49,8 @@ SMALL = ("model.head.feed_forward=192", "model.head.dropout=0", SLOWER)
 # Demo scores are means of cosines, a tenth of the paper's sums. At the paper's temperature of 1/2
 # the teacher's softmax would be almost uniform.
 SOFT = ("distill.teacher_temperature=0.04", "distill.student_temperature=0.04", SLOWER)
-# Distilling on the nearest candidates from the first step makes all scores of an untrained student
-# equal, and it does not recover (docs/log.md).
+# A student that is distilled on its nearest candidates from the first step learns to give all pairs
+# the same score, and it does not recover (docs/log.md). So distillation starts after a quarter.
 FEW = (
     "distill.candidates=4",
     "distill.teacher_temperature=1.0",
@@ -70,7 +69,7 @@ class Method:
         sets: ``--set`` items applied after the mode.
         cross_encoder: For a row that trains nothing: the method whose cross-encoder reranks the
             candidates of ``teacher``.
-        stages: Train this many times the steps of a trial, as long as a chain of that many models.
+        stages: Multiple of the steps of a trial. N trains as long as a chain of N models.
     """
 
     mode: str = ""
@@ -81,7 +80,7 @@ class Method:
 
     @property
     def earlier(self) -> list[str]:
-        """The methods that are trained before this one, whose steps are part of its price."""
+        """The methods that are trained before this one; its price includes their steps."""
         return [name for name in (self.teacher, self.cross_encoder) if name is not None]
 
 
@@ -98,11 +97,11 @@ RESULT_COLUMNS = [
 ]
 
 
-class Trials:
+class Trials(TrialFolder):
     """The trials of one output folder.
 
     Args:
-        out: Folder of runs and results.
+        out: Output folder: trials go to ``steps/`` in it, those with ``seconds`` to ``time/``.
         data: Dataset folder, with regions files.
         methods: The methods by name; a method comes after those in its ``earlier``.
         steps: Optimizer steps of each training.
@@ -121,6 +120,7 @@ class Trials:
         seconds: float | None = None,
         split: str = "valid",
     ) -> None:
+        super().__init__(out / ("steps" if seconds is None else "time"))
         self.out, self.data, self.methods = out, data, methods
         self.steps, self.seconds, self.split = steps, seconds, split
 
@@ -130,23 +130,13 @@ class Trials:
         titles = build_titles(load_config(CONFIG, [f"text.tokenizer={self.data / VOCAB}"]))
         return ensure_store(self.data, titles, workers=1)
 
-    def folder(self, name: str, seed: int) -> Path:
-        """Return the run folder of a method and a seed."""
-        budget = "steps" if self.seconds is None else "time"
-        return self.out / budget / folder_name(name, seed)
-
-    def run(self, name: str, seed: int) -> Result:
-        """Train and measure one method, or read its result if there is one."""
-        method = self.methods[name]
-        run = self._train if method.cross_encoder is None else self._rerank
-        return load_or_make(self.folder(name, seed) / "result.json", lambda: run(name, seed))
-
-    def results(self, name: str, seeds: Sequence[int]) -> list[Result]:
-        """Read the results of a method that exist."""
-        return load_results([self.folder(name, seed) / "result.json" for seed in seeds])
+    def measure(self, name: str, seed: int) -> Result:
+        """Train and measure one method; a reranked one only measures."""
+        reranks = self.methods[name].cross_encoder is not None
+        return self._rerank(name, seed) if reranks else self._train(name, seed)
 
     def price(self, name: str, seed: int) -> tuple[int, float]:
-        """Add up the steps and CPU seconds of a method and of all that come before it."""
+        """Add up the steps and CPU seconds of a method and of all that are trained before it."""
         chain, waiting = set(), [name]
         while waiting:
             chain.add(waiting[-1])
@@ -177,7 +167,7 @@ class Trials:
         return max(1, round(self.seconds * per_second))
 
     def _rerank(self, name: str, seed: int) -> Result:
-        """Choose beta on the other split, then measure as for every other row."""
+        """Choose beta on the other split, then rerank and measure this one."""
         method = self.methods[name]
         assert method.teacher is not None
         assert method.cross_encoder is not None
@@ -234,7 +224,12 @@ def prepare(data: Path, backbone: Path) -> None:
 
 
 def result_cells(name: str, found: Sequence[Result]) -> list[str]:
-    """Return a method's cells of ``RESULT_COLUMNS`` from its results, one or more."""
+    """Return a method's cells of ``RESULT_COLUMNS``.
+
+    Args:
+        name: The method.
+        found: Its results, at least one.
+    """
     vectors = [statistics.mean(one["vectors"][side] for one in found) for side in (0, 1)]
     return [
         name,

@@ -1,10 +1,12 @@
-"""Score a whole pool with slow models alone: is the captioner better than the fast model?
+"""Rank a small pool of images with cross-encoders alone, and with the fast dual encoder.
 
 Thinking Fast and Slow claims that a captioner ranks a pool better than a fast dual encoder, and
 better than the same cross-encoder with a matching loss. Both claims are measured on a small drawn
 set, because every pair passes the cross-encoder. All models read the regions of one backbone and
-train for the same number of steps, as in methods.py.
+train for the same number of steps. ``fast`` and ``captioner`` are those of methods.py, which are
+not trained again if ``--out`` has them. ``--page`` replaces the table of docs/methods.md.
 
+    xmr demo                        # trains the backbone, runs/demo
     python docs/experiments/slow_models.py --backbone runs/demo --page docs/methods.md
 """
 
@@ -18,7 +20,7 @@ import torch
 
 from bagformer_cli.config import EvaluationConfig
 from bagformer_cli.data.regions import write_regions
-from bagformer_cli.data.store.store import Store
+from bagformer_cli.data.store.split import Split
 from bagformer_cli.datasets import ensure_store, resolve
 from bagformer_cli.demo import write_demo
 from bagformer_cli.evaluation.evaluate import EvaluationOptions, Reranker, evaluate
@@ -28,7 +30,7 @@ from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.models.runs import find_checkpoint
 from methods import METHODS
 from region_trials import SLOWER, Method, Trials, prepare
-from trials import replace_section
+from trials import markdown_table, replace_section
 
 MODELS = METHODS | {
     "matching head": Method(
@@ -42,18 +44,58 @@ MODELS = METHODS | {
         ),
     ),
 }
-SLOW = {"captioner": "captioner", "the same with a matching loss": "matching head"}
+# Row of the table: its cross-encoder. Without one the dual encoder ranks.
+RANKED_BY: dict[str, str | None] = {
+    "fast": None,
+    "captioner": "captioner",
+    "the same with a matching loss": "matching head",
+}
+DEMO_IMAGES, DEMO_VALID_IMAGES = 3000, 640
 
 
-def small_pool(folder: Path, images: int, backbone: RetrievalModel) -> Store:
-    """Draw a set that no training has seen, with the regions of the backbone."""
+def write_pool(folder: Path, images: int, backbone: RetrievalModel) -> None:
+    """Draw a set that no training has seen, with the regions of the backbone.
+
+    Args:
+        folder: Folder of the set; what exists in it is kept.
+        images: Images of its validation split, roughly.
+        backbone: The model whose grid cells are the regions.
+    """
     if not folder.is_dir():
-        write_demo(folder, images=images * 3000 // 640, seed=1, workers=1)
-    store = ensure_store(folder, backbone.titles, workers=1, splits=["valid"])
+        total = images * DEMO_IMAGES // DEMO_VALID_IMAGES
+        write_demo(folder, images=total, seed=1, workers=1)
     path = folder / "MR_valid_regions.tsv"
     if not path.is_file():
+        store = ensure_store(folder, backbone.titles, workers=1, splits=["valid"])
         write_regions(path, grid_regions(backbone, store.split("valid")))
-    return store
+
+
+def rank_pool(
+    trials: Trials, fast: RetrievalModel, cross_encoder: str | None, pool: Split, seed: int
+) -> list[str]:
+    """Rank the whole pool in both directions.
+
+    Args:
+        trials: The trained models.
+        fast: The dual encoder.
+        cross_encoder: Method whose cross-encoder scores every pair; None: the dual encoder alone.
+        pool: The images and queries.
+        seed: Seed of the trials.
+
+    Returns:
+        Cells of the table: mean recall in both directions in percent, and CPU seconds.
+    """
+    started = time.process_time()
+    reranker = None
+    if cross_encoder is not None:
+        slow = load_model(trials.folder(cross_encoder, seed) / "best")
+        reranker = Reranker(slow, pool)
+    everything = max(len(pool.image_ids), len(pool.query_ids))
+    settings = EvaluationConfig(candidates=everything)
+    found = evaluate(fast, pool, settings, EvaluationOptions(reranker=reranker))
+    stage = found.stages["recall" if reranker is None else "rerank"]
+    recalls = [100 * stage[side].mean for side in ("text_to_image", "image_to_text")]
+    return [f"{value:.1f}" for value in (*recalls, time.process_time() - started)]
 
 
 def main() -> None:
@@ -63,42 +105,38 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/methods"), help="output folder")
     parser.add_argument("--dataset", default="demo", help="dataset name or folder")
-    parser.add_argument("--backbone", type=Path, default=Path("runs/demo"), help="makes regions")
-    parser.add_argument("--steps", type=int, default=400, help="optimizer steps of each training")
-    parser.add_argument("--images", type=int, default=200, help="images of the pool")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--page", type=Path, help="page that gets the table")
+    parser.add_argument(
+        "--backbone", type=Path, default=Path("runs/demo"),
+        help="model or run folder; its grid cells are the regions (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--steps", type=int, default=400, help="optimizer steps of each training (default: 400)"
+    )
+    parser.add_argument("--images", type=int, default=200, help="images to rank (default: 200)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the trainings")
+    parser.add_argument("--page", type=Path, help="Markdown page whose table is replaced")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = resolve(options.dataset).path
     prepare(data, options.backbone)
     trials = Trials(options.out, data, MODELS, options.steps)
-    for trained in ("fast", *SLOW.values()):
-        trials.run(trained, options.seed)
-    backbone = load_model(find_checkpoint(options.backbone))
-    small_pool(options.out / "pool", options.images, backbone)
+    for name in RANKED_BY.values():
+        trials.run(name or "fast", options.seed)
+    pool = options.out / "pool"
+    write_pool(pool, options.images, load_model(find_checkpoint(options.backbone)))
     fast = load_model(trials.folder("fast", options.seed) / "best")
-    store = ensure_store(options.out / "pool", fast.titles, workers=1, splits=["valid"])
-    valid = store.split("valid")
-    count = len(valid.image_ids)
-    settings = EvaluationConfig(candidates=max(count, len(valid.query_ids)))
-    lines = [
-        f"{count} images, {len(valid.query_ids)} queries, {options.steps} steps each:",
-        "",
-        "| ranked by | text to image | image to text | seconds for the pool |",
-        "|---|---|---|---|",
+    valid = ensure_store(pool, fast.titles, workers=1, splits=["valid"]).split("valid")
+    header = ["ranked by", "text to image", "image to text", "seconds for the pool"]
+    rows = [
+        [row, *rank_pool(trials, fast, name, valid, options.seed)]
+        for row, name in RANKED_BY.items()
     ]
-    ranked_by: dict[str, str | None] = {"fast": None, **SLOW}
-    for row, name in ranked_by.items():
-        started = time.process_time()
-        reranker = None
-        if name is not None:
-            reranker = Reranker(load_model(trials.folder(name, options.seed) / "best"), valid)
-        found = evaluate(fast, valid, settings, EvaluationOptions(reranker=reranker))
-        stage = found.stages["recall" if name is None else "rerank"]
-        t2i, i2t = (100 * stage[side].mean for side in ("text_to_image", "image_to_text"))
-        seconds = time.process_time() - started
-        lines.append(f"| {row} | {t2i:.1f} | {i2t:.1f} | {seconds:.1f} |")
+    images, queries = len(valid.image_ids), len(valid.query_ids)
+    lines = [
+        f"{images} images, {queries} queries, {options.steps} steps each:",
+        "",
+        *markdown_table(header, rows),
+    ]
     if options.page is not None:
         replace_section(options.page, "slow_models", lines)
     print("\n".join(lines))

@@ -1,8 +1,7 @@
-"""Write generated weights of tiny models in the layouts in which real ones are published.
+"""Write random weights of tiny models in the layouts of published checkpoints.
 
-The towers have a hundredth of the real widths and random numbers, so nothing they find means
-anything. They let a protocol run from start to end in minutes (``muge_protocol.py --dry-run``), and
-the tests compare converted models with transformers' own.
+``muge_protocol.py --dry-run`` runs the whole protocol with them in minutes; their recall means
+nothing. The tests compare converted models with those of transformers.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def tiny_config(**vision: Any) -> ChineseCLIPConfig:
 
 
 def tiny_model(**vision: Any) -> ChineseCLIPModel:
-    """Return a Chinese-CLIP with random weights that are large enough to tell titles apart."""
+    """Return a Chinese-CLIP with random weights, large enough that titles get different vectors."""
     torch.manual_seed(3)
     model = ChineseCLIPModel(tiny_config(**vision))
     model.train(False)
@@ -66,7 +65,7 @@ def tiny_model(**vision: Any) -> ChineseCLIPModel:
 def save_tiny(folder: Path, **vision: Any) -> ChineseCLIPModel:
     """Save a tiny Chinese-CLIP with its processor, as on the hub."""
     model = tiny_model(**vision)
-    library: Any = transformers  # it does not say the types of these
+    library: Any = transformers  # these functions have no types
     library.logging.disable_progress_bar()
     model.save_pretrained(folder)
     processor(folder, vision.get("image_size", SIZE)).save_pretrained(folder)
@@ -85,7 +84,7 @@ def processor(folder: Path, size: int = SIZE) -> ChineseCLIPProcessor:
     images = ChineseCLIPImageProcessorPil(
         size={"height": size, "width": size}, do_center_crop=False, resample=3
     )
-    library: Any = transformers  # it does not say the types of these
+    library: Any = transformers  # these functions have no types
     words = library.BertTokenizerFast(vocab=str(folder / "vocab.txt"))
     made: ChineseCLIPProcessor = library.ChineseCLIPProcessor(images, words)
     return made
@@ -114,7 +113,7 @@ def original_names(model: ChineseCLIPModel) -> dict[str, Tensor]:
             ):  # fmt: skip
                 found[f"{block}.{mine}.{kind}"] = vision[f"{layer}.{own}.{kind}"]
     found["visual.proj"] = state["visual_projection.weight"].t()
-    # After visual.proj: if the two differ in width, the first one counts as right.
+    # After visual.proj: if the two differ in width, the converter takes the width of the first.
     found["text_projection"] = found.pop("text_projection")
     return {name: value.contiguous() for name, value in found.items()}
 

@@ -1,15 +1,17 @@
-"""Shared by the experiments: train and measure once, keep the result, compare, write the table.
+"""Functions that the experiments share: run trials once, compare their results, write tables.
 
-A *trial* is one training with one seed. Its result is a JSON file, so that an experiment which was
-interrupted continues with the trials that are missing.
+A *trial* trains and measures one configuration with one seed. Its result is a JSON file, so an
+experiment that was interrupted continues with the trials that are missing.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from bagformer_cli.config import RunConfig
 from bagformer_cli.data.store.store import Store
+from bagformer_cli.errors import InputError
 from bagformer_cli.evaluation.compare import Difference, measure, paired_bootstrap
 from bagformer_cli.files import write_text
 from bagformer_cli.models.checkpoint import load_model
@@ -26,15 +29,66 @@ from bagformer_cli.training.run import resume_run, start_run
 from chinese import translate_sections, twin_of
 
 Result = dict[str, Any]
+RESULT = "result.json"
+
+
+class TrialFolder(ABC):
+    """A folder of trials: each has a folder in it, with the result and what was trained.
+
+    Args:
+        root: The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, name: str, seed: int) -> Path:
+        """Return the folder of one trial."""
+        return self.root / folder_name(name, seed)
+
+    def run(self, name: str, seed: int) -> Result:
+        """Train and measure one trial, or read its result if it is finished."""
+        path = self.folder(name, seed) / RESULT
+        return load_or_make(path, lambda: self.measure(name, seed))
+
+    def results(self, name: str, seeds: Sequence[int]) -> list[Result]:
+        """Read the results of one configuration for the seeds that are finished."""
+        return load_results([self.folder(name, seed) / RESULT for seed in seeds])
+
+    def finished(self, names: Iterable[str], seeds: Sequence[int]) -> list[int]:
+        """Return the seeds for which all these configurations have a result."""
+        wanted = list(names)
+        return [seed for seed in seeds if all(self.results(name, [seed]) for name in wanted)]
+
+    @abstractmethod
+    def measure(self, name: str, seed: int) -> Result:
+        """Train and measure one trial, whether or not it has a result."""
 
 
 def folder_name(name: str, seed: int) -> str:
-    """Return the folder name of a trial: letters and digits of ``name``, then the seed."""
+    """Return the folder name of a trial: ``name`` with ``_`` for other characters, then the seed.
+
+    >>> folder_name("ITC, MLM", 2)
+    'ITC__MLM-2'
+    """
     return f"{''.join(c if c.isalnum() else '_' for c in name)}-{seed}"
 
 
+def names_among(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Return a ``type`` for argparse that splits names at semicolons and refuses unknown ones."""
+
+    def split(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(";")]
+        unknown = next((name for name in names if name not in known), None)
+        if unknown is not None:
+            raise argparse.ArgumentTypeError(f"{unknown!r} is none of: {'; '.join(known)}")
+        return names
+
+    return split
+
+
 def fixed_step_settings(data: Path, seed: int, steps: int, save_every: int) -> list[str]:
-    """Return ``--set`` items for a training of exactly ``steps`` steps, evaluated afterwards."""
+    """Return ``--set`` items for exactly ``steps`` steps, with an evaluation before and after."""
     return [
         f"seed={seed}",
         f"data.dataset={data}",
@@ -53,6 +107,7 @@ def load_or_make(path: Path, make: Callable[[], Result]) -> Result:
     if found:
         return found[0]
     result = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(result) + "\n")
     return result
 
@@ -68,7 +123,7 @@ def train(config: RunConfig, store: Store, folder: Path) -> tuple[TrainResult, f
     Returns:
         The result, and the CPU seconds of all its steps. After a resume only the steps of this
         process were timed, so their seconds are scaled to all steps. If no step was left to do,
-        the seconds are those that the run itself recorded.
+        the seconds are the wall time that the run recorded.
 
     Raises:
         KeyboardInterrupt: The run was stopped before its last step.
@@ -90,7 +145,13 @@ def train(config: RunConfig, store: Store, folder: Path) -> tuple[TrainResult, f
 
 
 def measure_model(folder: Path, store: Store, split: str = "valid") -> Result:
-    """Evaluate the vectors of a model folder on a split."""
+    """Evaluate a model folder on a split, by its vectors alone.
+
+    Returns:
+        ``text_to_image`` and ``image_to_text``: mean recall in percent; ``ranks``: rank of each
+        query's best image, from 0; ``vectors``: mean per title and per image; ``image_bytes``:
+        mean per image; ``query_ms``: median milliseconds of one search.
+    """
     found = measure(load_model(folder), store.split(split))
     return {
         "text_to_image": 100 * found.text_to_image.mean,
@@ -103,7 +164,7 @@ def measure_model(folder: Path, store: Store, split: str = "valid") -> Result:
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
-    """Format the mean and standard deviation over seeds; a single value alone.
+    """Format the mean and standard deviation over seeds; a single value has no deviation.
 
     >>> mean_and_deviation([60.0, 70.0])
     '65.0 ± 7.1'
@@ -114,7 +175,12 @@ def mean_and_deviation(values: Sequence[float]) -> str:
 
 
 def paired_difference(a: Sequence[Result], b: Sequence[Result]) -> Difference:
-    """Compute A − B by a bootstrap over seeds and queries, paired by position."""
+    """Compute the difference A − B of mean recall by a bootstrap over seeds and queries.
+
+    Args:
+        a: Results of A, one a seed.
+        b: Results of B for the same seeds in the same order.
+    """
     return paired_bootstrap(*([np.array(one["ranks"]) for one in side] for side in (a, b)))
 
 
@@ -134,12 +200,19 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list
 
 
 def replace_section(page: Path, name: str, lines: Sequence[str]) -> None:
-    """Replace what a page has between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
+    """Replace the lines of a page from ``<!-- NAME: begin -->`` to ``<!-- NAME: end -->``.
 
     The Chinese twin of the page, if there is one, gets the same lines in Chinese.
+
+    Raises:
+        InputError: The page does not have both marks.
     """
     begin, end = (f"<!-- {name}: {which} -->" for which in ("begin", "end"))
     text = page.read_text(encoding="utf-8")
+    if begin not in text or end not in text:
+        raise InputError(
+            "The page has no place for the tables.", where=page, expected=f"{begin} … {end}"
+        )
     before, rest = text.split(begin, 1)
     _, after = rest.split(end, 1)
     write_text(page, "\n".join([f"{before}{begin}", "", *lines, "", f"{end}{after}"]))

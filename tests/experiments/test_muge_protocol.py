@@ -13,7 +13,7 @@ import muge_rows
 from bagformer_cli.config import load_config
 from bagformer_cli.errors import InputError
 from muge_protocol import choose_rows, count_splits, counts_of, main, missing_files
-from muge_report import differences, figures_table, hours_text, markdown_table, rows_list
+from muge_report import differences, figures_table, hours_text, results_page, rows_list
 from muge_rows import CommandFailed, Inputs, RowRunner, as_items, run_xmr
 from muge_sample import write_sample
 from muge_tables import DICTIONARY, PRETRAINED, ROWS, SPLITS, VOCABULARY, Figures
@@ -155,7 +155,7 @@ def test_the_table_shows_each_published_figure_with_the_difference() -> None:
     assert cells[4] == ["published", "–", "–", "–", "–"]
     assert max(map(len, lines[:9])) <= 80
     assert "could not be read" in lines[-1]
-    table = markdown_table({"zero-shot/B-16": result(70.0)})
+    table = results_page({"zero-shot/B-16": result(70.0)})
     assert table[2].startswith("| zero-shot/B-16 | 52.0 | 77.0 | 84.4 | 70.0 | 52.1 |")
     assert table[2].endswith("| -1.1 |")
     assert differences(Figures(1, 2, 3, 2), None) == ["–"] * 4

@@ -100,7 +100,7 @@ def test_parts_divide_the_titles_and_keep_their_answers_and_outputs(whole: Photo
 
 def test_sums_over_bags_become_means(whole: Photographs) -> None:
     assert whole.outputs.titles is not None
-    part = Part(whole.of_bag_means(), np.ones(len(PRODUCTS), bool))
+    part = Part(whole.with_bag_means(), np.ones(len(PRODUCTS), bool))
     batch = TextBatch.from_tokens(part.tokens, pad_id=0)
     assert part.outputs.titles is not None
     bags = sum_bags(part.outputs.titles.reshape(len(ANSWERS), 5, 8), batch)
