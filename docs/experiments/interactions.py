@@ -180,8 +180,9 @@ def main() -> None:
         help="optimizer steps on 32 and on 64 pixels (default: 240 140)",
     )  # fmt: skip
     parser.add_argument(
-        "--pool", type=int, default=2000, help="images of the benchmark's test split (default: 2000)"
-    )
+        "--pool", type=int, default=2000,
+        help="images of the benchmark's test split (default: 2000)",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
     parser.add_argument(
         "--arms", type=names_among(ARMS), default=list(ARMS),
