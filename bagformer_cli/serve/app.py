@@ -33,7 +33,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from bagformer_cli import __version__
-from bagformer_cli.errors import XmrError
+from bagformer_cli.errors import InputError, XmrError
 from bagformer_cli.index.arrange import DEPTH, Arrangement
 from bagformer_cli.index.combined import WEIGHT
 from bagformer_cli.index.ranking import Fusion
@@ -213,7 +213,7 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
             float, Query(ge=0, le=1, description="With a title: share of the image in the score.")
         ] = WEIGHT,
     ) -> dict[str, Any]:
-        return await found(SearchQuery(q or None, await request.body(), weight), asked)
+        return await found(SearchQuery(q or None, await _image_of(request), weight), asked)
 
     @app.get("/api/bags")
     async def bags(q: str) -> list[dict[str, Any]]:
@@ -224,6 +224,21 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
         return await run_in_threadpool(service.explain, q, id)
 
     return app
+
+
+async def _image_of(request: Request) -> bytes:
+    """Read an image that is the body of a request.
+
+    Raises:
+        InputError: It is a field of a form (``curl --form``).
+    """
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise InputError(
+            tr("The body of the request is a form, not an image."),
+            expected=tr("the bytes of the image file alone"),
+            hint=tr("curl sends it by --data-binary @photo.jpg."),
+        )
+    return await request.body()
 
 
 def _has_key(request: Request, api_key: str | None) -> bool:

@@ -49,6 +49,17 @@ def test_an_image_finds_itself(client: TestClient, shop: Path) -> None:
     assert answer["hits"][0]["thumbnail"].startswith("data:image/")
 
 
+def test_an_image_in_a_form_is_refused_with_the_right_way(client: TestClient, shop: Path) -> None:
+    data = (shop / "photos/5.png").read_bytes()
+    answer = client.post("/api/search", files={"image": data})
+    assert answer.status_code == 400
+    assert answer.json() == {
+        "error": "The body of the request is a form, not an image.",
+        "expected": "the bytes of the image file alone",
+        "hint": "curl sends it by --data-binary @photo.jpg.",
+    }
+
+
 def test_filters_sorting_and_facets(client: TestClient) -> None:
     asked = {"q": "裙", "k": 12, "where": "price < 6", "sort": "-price"}
     answer = client.get("/api/search", params=asked).json()
