@@ -11,21 +11,11 @@ from typing import Any
 import pytest
 
 from bagformer_cli.demo import write_demo
+from tests.support.small_model import TINY, saved_model, set_options
 
-TINY = [
-    "text.layers=1",
-    "text.width=32",
-    "text.heads=2",
-    "text.feed_forward=48",
-    "image.backbone=vit_tiny_patch16_224",
-    "image.options={patch_size: 8, embed_dim: 24, depth: 1, num_heads: 2}",
-    "image.size=16",
-    "model.embed_dim=16",
-    "training.max_steps=4",
-    "training.batch_size=8",
-    "data.titles_per_image=1",
-]
-SETS = [part for item in TINY for part in ("--set", item)]
+SETS = set_options(
+    *TINY, "training.max_steps=4", "training.batch_size=8", "data.titles_per_image=1"
+)
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +114,11 @@ def test_wrong_input_exits_with_2_and_names_the_input(
 ) -> None:
     from PIL import Image
 
-    from bagformer_cli.config import load_config
-    from bagformer_cli.models.checkpoint import save_model
-    from bagformer_cli.training.initial_model import new_model
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.jpg").write_text("not an image")
     Image.new("RGB", (20, 20), "red").save(tmp_path / "image.png")
     if "  " in arguments:
-        save_model(new_model(load_config("demo", TINY)), tmp_path / "runs/a/best")
+        saved_model(tmp_path / "runs/a/best")
     run = xmr(*arguments)
     assert run.code == 2, run.err
     assert says in run.err
@@ -147,12 +133,8 @@ def test_a_title_of_ten_thousand_characters_is_truncated_with_a_warning(
 ) -> None:
     from PIL import Image
 
-    from bagformer_cli.config import load_config
-    from bagformer_cli.models.checkpoint import save_model
-    from bagformer_cli.training.initial_model import new_model
-
     Image.new("RGB", (20, 20), "red").save(tmp_path / "image.png")
-    save_model(new_model(load_config("demo", TINY)), tmp_path / "model")
+    saved_model(tmp_path / "model")
     long = "红色连衣裙" * 2000
     run = xmr("score", tmp_path / "image.png", long, "--checkpoint", tmp_path / "model", "--json")
     assert run.code == 0

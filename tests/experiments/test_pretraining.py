@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import trials
-from bagformer_cli.config import RunConfig
-from bagformer_cli.training.loop import TrainResult
 from pretraining import ARMS, FINE_TUNING, FINE_TUNING_ALONE, Trials, results_table
 from tests.support.datasets import write_split
 
@@ -61,45 +58,3 @@ def test_the_table_pairs_each_arm_with_fine_tuning_alone_by_seed(arms: Trials) -
     assert rows["ITC, MLM"][0] == "1"
     assert rows["ITC, MLM"][3].startswith("-10.00 (")
     assert "ITC, ITM" not in rows
-
-
-def test_a_result_is_made_once(tmp_path: Path) -> None:
-    made = []
-
-    def make() -> dict[str, int]:
-        made.append(1)
-        return {"one": 1}
-
-    path = tmp_path / "deep/result.json"
-    path.parent.mkdir()
-    assert trials.load_or_make(path, make) == trials.load_or_make(path, make) == {"one": 1}
-    assert made == [1]
-
-
-@pytest.mark.parametrize(("before", "seconds"), [(300, 20.0), (0, 5.0), (400, 12.5)])
-def test_a_resumed_run_counts_the_seconds_of_all_its_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, seconds: float
-) -> None:
-    """5 s in this process for 100 steps of 400, for all 400, and for none (the run's own 12.5)."""
-    (tmp_path / "last").mkdir()
-    (tmp_path / "config.yaml").touch()
-    (tmp_path / "last/state.json").write_text(json.dumps({"step": before}))
-    ended = TrainResult(tmp_path, 400, 400, 0, False, None, None, 12.5)
-    clock = iter([10.0, 15.0])
-    monkeypatch.setattr(trials, "check_start", lambda config: None)
-    monkeypatch.setattr(trials, "resume_run", lambda *args: ended)
-    monkeypatch.setattr("time.process_time", lambda: next(clock))
-    assert trials.train(RunConfig(), None, tmp_path) == (ended, seconds)  # type: ignore[arg-type]
-
-
-def test_only_the_text_between_the_marks_is_replaced(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("before\n<!-- some: begin -->\nold\n<!-- some: end -->\nafter\n")
-    for lines in (["first"], ["new", "lines"]):
-        trials.replace_section(page, "some", lines)
-    text = page.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "new\nlines" in text
-    assert "first" not in text
-    assert "old" not in text

@@ -14,24 +14,6 @@ import pytest
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.search import Index
 from bagformer_cli.index.synonyms import read_synonyms
-from tests.support.small_model import indexed_shop
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model, a catalogue of twelve products and its index."""
-    return indexed_shop(tmp_path_factory.mktemp("shop"))
-
-
-@pytest.fixture
-def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(place)
-    return place
-
-
-@pytest.fixture(scope="module")
-def index(place: Path) -> Index:
-    return Index.open(place / "index")
 
 
 @pytest.mark.parametrize("query", ["第7款", "第７款", "Ｔ恤 第7款"])

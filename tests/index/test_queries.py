@@ -18,25 +18,9 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.index.arrange import Arrangement, arrange
 from bagformer_cli.index.results import Hit
 from bagformer_cli.index.search import Index, SearchOptions
-from tests.support.small_model import indexed_shop, small_model
+from tests.support.small_model import small_model
 
 Xmr = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return indexed_shop(tmp_path_factory.mktemp("shop"))
-
-
-@pytest.fixture
-def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(place)
-    return place
-
-
-@pytest.fixture(scope="module")
-def index(place: Path) -> Index:
-    return Index.open(place / "index")
 
 
 def hit(name: str, mean: float, title: str | None = None, **attributes: Any) -> Hit:

@@ -20,24 +20,7 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.index import lancedb
 from bagformer_cli.index.engines import find_index
 from bagformer_cli.index.search import Index, SearchOptions
-from tests.support.small_model import indexed_shop, saved_model, small_model, write_table
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model, a catalogue of twelve products and its index."""
-    return indexed_shop(tmp_path_factory.mktemp("shop"))
-
-
-@pytest.fixture
-def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(place)
-    return place
-
-
-@pytest.fixture(scope="module")
-def index(place: Path) -> Index:
-    return Index.open(place / "index")
+from tests.support.small_model import saved_model, small_model, write_table
 
 
 def test_results_are_those_of_xmr_score(here: Path, index: Index) -> None:

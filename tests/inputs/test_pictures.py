@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from shutil import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image, features
+from PIL import ExifTags, Image
 
 from tests.support.black_box import (
     DATA,
     PHOTOS,
     Shop,
-    assert_no_bug,
-    assert_refused,
-    case_folder,
-    is_named,
 )
+from tests.support.pictures import arrow_vectors, photo, write_images
 
 
 def vectors(retriever: Any, *images: object) -> torch.Tensor:
@@ -38,14 +32,6 @@ def difference(retriever: Any, one: object, other: object) -> float:
     """Largest difference between the vectors of two images."""
     first, second = vectors(retriever, one, other)
     return float((first - second).abs().max())
-
-
-def photo(size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """A picture whose corners differ in colour and brightness."""
-    random = np.random.default_rng(0)
-    small = random.integers(0, 256, (3, 4, 3), np.uint8)
-    small[0, 0], small[-1, -1] = 255, 0
-    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
 
 
 # Orientation. The value says how a viewer turns the stored pixels.
@@ -132,7 +118,7 @@ def test_training_and_evaluation_read_turned_pictures_alike(
     digits = []
     for file in (path, tmp_path / "seen.png"):
         folder = tmp_path / file.stem
-        muge(folder, "valid", {1: file.read_bytes(), 2: (PHOTOS / "p0.jpg").read_bytes()})
+        write_images(folder, "valid", {1: file.read_bytes(), 2: (PHOTOS / "p0.jpg").read_bytes()})
         run = xmr("encode", folder, "--split", "valid", "--out", folder / "v", "--dtype",
                   "float32", "--checkpoint", model, "--json")  # fmt: skip
         assert run.code == 0, run.err
@@ -141,8 +127,6 @@ def test_training_and_evaluation_read_turned_pictures_alike(
 
 
 # Depth, palettes and transparency.
-
-
 def test_sixteen_bit_grey_is_scaled_to_eight(retriever: Any) -> None:
     folder = DATA / "08-16bit-and-alpha"
     assert difference(retriever, folder / "gray16.png", folder / "gray8.png") < 0.02
@@ -262,236 +246,3 @@ def test_an_opened_picture_of_any_mode_is_encoded(retriever: Any, mode: str) -> 
     else:
         image = photo().convert("L" if mode in ("P", "PA", "I", "F") else mode).convert(mode)
     assert vectors(retriever, image).isfinite().all()
-
-
-# Endings.
-
-
-ENDINGS = [".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff",
-           ".avif", ".jp2", ".JFIF", ".Avif"]  # fmt: skip
-
-
-def savable(ending: str) -> bool:
-    return ending.lower() != ".avif" or features.check("avif")
-
-
-@pytest.mark.parametrize("ending", [e for e in ENDINGS if savable(e)])
-def test_a_folder_of_any_ending_that_pillow_reads_is_indexed(shop: Shop, ending: str) -> None:
-    photos = shop.folder / "photos"
-    photos.mkdir()
-    photo().save(photos / f"a{ending}", Image.registered_extensions().get(ending.lower(), "JPEG"))
-    copy(PHOTOS / "p0.jpg", photos / "b.jpg")
-    products, left_out = shop.built(photos)
-    assert set(products) == {f"a{ending}", "b.jpg"}
-    assert not left_out
-
-
-@pytest.mark.parametrize("ending", [".heic", ".heif", ".psd", ".cr2"])
-def test_a_picture_of_another_ending_is_counted_and_named(shop: Shop, ending: str) -> None:
-    photos = shop.folder / "photos"
-    photos.mkdir()
-    (photos / f"a{ending}").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
-    copy(PHOTOS / "p0.jpg", photos / "b.jpg")
-    run = shop.build(photos)
-    assert run.code == 0, run.err
-    if f"a{ending}" not in shop.products():
-        assert f"a{ending}" in run.err
-        assert any(f"a{ending}" in text for text in run.json()["skipped"])
-
-
-# Broken inside.
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return (
-        len(content).to_bytes(4, "big")
-        + kind
-        + content
-        + zlib.crc32(kind + content).to_bytes(4, "big")
-    )
-
-
-def broken_png() -> bytes:
-    """A PNG whose header and end are right, and whose pixels end in the middle."""
-    stream = io.BytesIO()
-    photo((64, 64)).save(stream, "PNG")
-    data = stream.getvalue()
-    start = data.index(b"IDAT") - 4
-    size = int.from_bytes(data[start : start + 4], "big")
-    content = bytearray(data[start + 8 : start + 8 + size])
-    content[size // 2 : size // 2 + 40] = bytes(40)
-    return data[:start] + chunk(b"IDAT", bytes(content)) + chunk(b"IEND", b"")
-
-
-def broken_jpeg() -> bytes:
-    """A JPEG whose end mark stands where its second half should be."""
-    random = np.random.default_rng(1)
-    stream = io.BytesIO()
-    noise = Image.fromarray(random.integers(0, 256, (600, 600, 3), np.uint8))
-    noise.save(stream, "JPEG", quality=95)
-    data = stream.getvalue()
-    middle = data.index(b"\xff\xda") + 200
-    # An unknown marker inside the scan: the decoder stops with an error there.
-    return data[:middle] + b"\xff\xb1" + data[middle + 2 : middle + 90_000] + b"\xff\xd9"
-
-
-BROKEN = {"png": broken_png, "jpeg": broken_jpeg}
-
-
-def muge(folder: Path, split: str, images: dict[int, bytes]) -> Path:
-    """Write a split of a dataset by hand: a query for each image."""
-    folder.mkdir(parents=True, exist_ok=True)
-    queries = [
-        json.dumps({"query_id": number, "query_text": f"红裙{number}", "item_ids": [number]})
-        for number in images
-    ]
-    (folder / f"MR_{split}_queries.jsonl").write_text("\n".join(queries) + "\n")
-    lines = [f"{number}\t{base64.b64encode(data).decode()}\n" for number, data in images.items()]
-    (folder / f"MR_{split}_imgs.tsv").write_text("".join(lines))
-    return folder
-
-
-def arrow_vectors(folder: Path) -> np.ndarray:
-    """All numbers of the image vectors of ``xmr encode``'s files, product by product."""
-    import pyarrow as pa
-
-    found = []
-    for file in sorted(folder.rglob("*.arrow")):
-        with pa.memory_map(str(file)) as stream:
-            try:
-                table = pa.ipc.open_file(stream).read_all()
-            except pa.ArrowInvalid:
-                stream.seek(0)
-                table = pa.ipc.open_stream(stream).read_all()
-            columns = [c for c in table.column_names if c.startswith("image") and "vector" in c]
-            rows = zip(*(table[name].to_pylist() for name in columns), strict=True)
-            found += [list(row) for row in rows]
-    flat: list[float] = []
-
-    def collect(value: Any) -> None:
-        if isinstance(value, (list, np.ndarray)):
-            for one in value:
-                collect(one)
-        elif value is not None:
-            flat.append(float(value))
-
-    collect(found)
-    assert flat
-    return np.array(flat)
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_the_broken_pictures_are_broken(kind: str) -> None:
-    """Their header reads, the end is intact, the pixels do not decode."""
-    data = BROKEN[kind]()
-    with Image.open(io.BytesIO(data)) as image, pytest.raises(OSError, match=r"."):
-        image.load()
-    assert data[-2:] == b"\xff\xd9" or b"IEND" in data[-12:]
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_preprocess_finds_a_picture_broken_inside_with_line_and_id(
-    xmr: Callable[..., Any], tmp_path: Path, kind: str
-) -> None:
-    good = {number: (PHOTOS / f"p{number}.jpg").read_bytes() for number in (1, 2, 3)}
-    folder = muge(tmp_path / "set", "train", {**good, 40404: BROKEN[kind](), 5: good[1]})
-    run = xmr("preprocess", "--dataset", folder, "--config", "demo", "--workers", 1)
-    assert_no_bug(run)
-    said = run.err + run.out
-    assert "40404" in said
-    assert is_named([said], 4, "line 4")
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_index_and_encode_leave_out_a_picture_broken_inside(shop: Shop, kind: str) -> None:
-    shop.write(f"broken.{kind}", BROKEN[kind]())
-    table = shop.write(
-        "b.csv", f"id,image,title\na0,p0.jpg,红裙\nbad,broken.{kind},坏\na1,p1.jpg,蓝裤\n"
-    )
-    products, left_out = shop.built(table)
-    assert set(products) == {"a0", "a1"}
-    assert is_named(left_out, 3, "bad")
-
-
-# Replaced pictures.
-
-
-def encoded(xmr: Callable[..., Any], table: Path, model: Path) -> tuple[int, np.ndarray]:
-    out = table.parent / "v"
-    run = xmr("encode", table, "--out", out, "--checkpoint", model, "--json", "--dtype", "float32")
-    assert run.code == 0, run.err
-    return run.json()["made"], arrow_vectors(out)
-
-
-def test_a_replaced_picture_is_encoded_again(
-    xmr: Callable[..., Any], model: Path, tmp_path: Path
-) -> None:
-    folder = case_folder("19-stale-vectors", tmp_path)
-    made, before = encoded(xmr, folder / "b3.csv", model)
-    assert made == 1
-    made, same = encoded(xmr, folder / "b3.csv", model)
-    assert made == 0
-    assert np.array_equal(before, same)
-    copy(folder / "p3.jpg", folder / "pp.jpg")
-    made, after = encoded(xmr, folder / "b3.csv", model)
-    assert made == 1
-    assert not np.array_equal(before, after)
-
-
-@pytest.mark.parametrize("form", ["csv", "jsonl", "tsv"])
-def test_of_several_pictures_the_replaced_one_is_found(
-    xmr: Callable[..., Any], model: Path, tmp_path: Path, form: str
-) -> None:
-    folder = case_folder("", tmp_path)
-    if form == "jsonl":
-        rows = [json.dumps({"id": n, "image": f"p{n}.jpg", "title": "红"}) for n in range(4)]
-    else:
-        tab = "," if form == "csv" else "\t"
-        rows = [tab.join(("id", "image", "title"))]
-        rows += [tab.join((str(n), f"p{n}.jpg", "红")) for n in range(4)]
-    table = folder / f"t.{form}"
-    table.write_text("\n".join(rows) + "\n", "utf-8")
-    _, before = encoded(xmr, table, model)
-    copy(folder / "p9.jpg", folder / "p2.jpg")
-    _, after = encoded(xmr, table, model)
-    per = len(before) // 4
-    changed = [not np.array_equal(before[n * per : n * per + per], after[n * per : n * per + per])
-               for n in range(4)]  # fmt: skip
-    assert changed == [False, False, True, False]
-
-
-def test_a_picture_that_appears_later_is_encoded(
-    xmr: Callable[..., Any], model: Path, tmp_path: Path
-) -> None:
-    folder = case_folder("", tmp_path)
-    table = folder / "t.csv"
-    table.write_text("id,image,title\na0,p0.jpg,红\na1,late.jpg,蓝\n", "utf-8")
-    run = xmr("encode", table, "--out", folder / "v", "--checkpoint", model, "--json")
-    assert run.json()["rows"] == 1
-    copy(folder / "p3.jpg", folder / "late.jpg")
-    run = xmr("encode", table, "--out", folder / "v", "--checkpoint", model, "--json")
-    assert run.json()["rows"] == 2
-
-
-# Names of files.
-
-
-def test_a_file_name_that_is_not_utf8_costs_its_own_picture(shop: Shop) -> None:
-    import os
-
-    photos = shop.folder / "photos"
-    photos.mkdir()
-    copy(PHOTOS / "p0.jpg", photos / "good.jpg")
-    gbk = os.path.join(os.fsencode(photos), "红裙".encode("gbk") + b".jpg")
-    with open(gbk, "wb") as stream:
-        stream.write((PHOTOS / "p1.jpg").read_bytes())
-    run = shop.build(photos)
-    assert_no_bug(run)
-    assert run.code == 0, run.err
-    assert "good.jpg" in shop.products()
-    assert len(shop.products()) == 2 or run.json()["skipped"]
-    run.err.encode()  # nothing but text reaches the terminal
-
-
-def test_score_of_a_missing_picture_is_refused(xmr: Callable[..., Any], model: Path) -> None:
-    assert_refused(xmr("score", "gone.jpg", "红", "--checkpoint", model), "gone.jpg")

@@ -27,9 +27,9 @@ from tests.support.black_box import (
     program,
 )
 from tests.support.datasets import picture, write_split
-from tests.support.small_model import TINY
+from tests.support.small_model import TINY, set_options
 
-SETS = [part for item in [*TINY, "training.batch_size=4"] for part in ("--set", item)]
+SETS = set_options(*TINY, "training.batch_size=4")
 
 
 @pytest.fixture

@@ -36,7 +36,8 @@ from bagformer_cli.models.convert.tensors import assemble, interpolate_positions
 from bagformer_cli.original.model import CompatDualEncoder
 from bagformer_cli.text.from_config import title_encoder
 from bagformer_cli.text.tokenizer import Tokenizer
-from tests.original.test_published_weights import VOCABULARY, weights_of
+from tests.support.harmful_pickle import MakesFolder
+from tests.support.original_weights import VOCABULARY, weights_of
 
 SMALL = Sizes(
     vocab=len(VOCABULARY), positions=32, width=64, feed_forward=96, text_layers=2,
@@ -231,24 +232,14 @@ def test_a_damaged_file_is_refused(
 MKDIR = f"{os.mkdir.__module__}.mkdir"
 
 
-class Code:
-    """Unpickled, this would make a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
-
-
 @pytest.mark.parametrize("form", ["zip", "old", "plain pickle"])
 def test_code_in_a_checkpoint_is_refused_and_not_run(
     form: str, sources: CheckpointSources, tmp_path: Path
 ) -> None:
     path, trace = tmp_path / "evil.pth", tmp_path / "ran"
-    content = {"model": weights(), "config": Code(trace)}
+    content = {"model": weights(), "config": MakesFolder(trace)}
     if form == "plain pickle":
-        path.write_bytes(pickle.dumps({"config": Code(trace)}))
+        path.write_bytes(pickle.dumps({"config": MakesFolder(trace)}))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(CheckpointError, match="code") as caught:

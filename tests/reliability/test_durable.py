@@ -1,4 +1,4 @@
-"""F1, F5, F6, F13, F14, F16, F17, F29: what was written stays, what was stopped continues."""
+"""F1, F5, F6, F13, F14, F16, F29: what was written stays, what was stopped continues."""
 
 from __future__ import annotations
 
@@ -28,13 +28,9 @@ from tests.support.black_box import (
     program,
 )
 from tests.support.datasets import picture, write_split
-from tests.support.small_model import TINY
+from tests.support.small_model import TINY, set_options
 
 TRAIN = ["training.batch_size=8", "training.evaluate_every=100", "training.schedule_steps=40"]
-
-
-def sets(*items: str) -> list[str]:
-    return [part for item in items for part in ("--set", item)]
 
 
 def tensors(folder: Path) -> dict[str, Any]:
@@ -44,18 +40,16 @@ def tensors(folder: Path) -> dict[str, Any]:
 
 
 # F1: a resumed run is the run that never stopped.
-
-
 @pytest.mark.slow
 def test_f01_a_resumed_run_of_convolutions_is_the_run_that_never_stopped(home: Path) -> None:
     """Adam's moments of channels-last weights, which the default config has."""
     channels = "image.options={channels: [8, 12, 16, 24], output_stride: 8, stem_width: 8}"
     small = ["text.layers=1", "text.width=32", "text.heads=2", "text.feed_forward=48",
              "image.size=32", "model.embed_dim=16", channels]  # fmt: skip
-    start = ["train", "--config", "demo", "--dataset", "set", *sets(*small, *TRAIN)]
-    whole = process(*start, "--output-dir", "a", *sets("training.max_steps=8"), cwd=home)
-    half = process(*start, "--output-dir", "b", *sets("training.max_steps=4"), cwd=home)
-    rest = process("train", "--resume", "--output-dir", "b", *sets("training.max_steps=8"),
+    start = ["train", "--config", "demo", "--dataset", "set", *set_options(*small, *TRAIN)]
+    whole = process(*start, "--output-dir", "a", *set_options("training.max_steps=8"), cwd=home)
+    half = process(*start, "--output-dir", "b", *set_options("training.max_steps=4"), cwd=home)
+    rest = process("train", "--resume", "--output-dir", "b", *set_options("training.max_steps=8"),
                    cwd=home)  # fmt: skip
     assert [whole.code, half.code, rest.code] == [0, 0, 0], whole.err + half.err + rest.err
     resumed = tensors(home / "b/last")
@@ -64,8 +58,6 @@ def test_f01_a_resumed_run_of_convolutions_is_the_run_that_never_stopped(home: P
 
 
 # F5: drawing that was interrupted continues.
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "appeared"),
@@ -95,8 +87,6 @@ def test_f05_a_demo_dataset_interrupted_while_it_is_drawn_is_finished(
 
 
 # F6: what is acknowledged is on the disk.
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 @pytest.mark.parametrize("command", ["build", "add", "remove"])
@@ -138,8 +128,6 @@ def test_f06_every_file_of_an_acknowledged_index_write_is_synced(shop: Shop, com
 
 
 # F13: nothing temporary stays.
-
-
 def leftovers(*folders: Path) -> list[str]:
     """Temporary files and folders below some folders."""
     return [
@@ -159,7 +147,7 @@ def test_f13_the_next_command_cleans_what_a_dead_one_left(home: Path, command: s
     rows = [f"{n},p{n % 10}.jpg,红裙{n},{n}" for n in range(3000)]
     (home / "big.csv").write_text("\n".join(["id,image,title,price", *rows]) + "\n", "utf-8")
     (home / "many.txt").write_text("".join(f"新款潮玩盲盒{n}号红裙\n" for n in range(60_000)))
-    resume = ["train", "--resume", "--output-dir", "r", *sets("training.max_steps=60")]
+    resume = ["train", "--resume", "--output-dir", "r", *set_options("training.max_steps=60")]
     first, again = {
         "train": (resume,) * 2,
         "data import": (["data", "import", "big.csv", "--out", "o"],) * 2,
@@ -171,7 +159,7 @@ def test_f13_the_next_command_cleans_what_a_dead_one_left(home: Path, command: s
         process("bags", "红裙", cwd=home, env=env)
     if command == "train":  # a run that was killed before its folder was made is no run
         process("train", "--config", "demo", "--dataset", "set", "--output-dir", "r",
-                *sets(*TINY, *TRAIN, "training.save_every=1", "training.max_steps=1"),
+                *set_options(*TINY, *TRAIN, "training.save_every=1", "training.max_steps=1"),
                 cwd=home, env=env)  # fmt: skip
     seen = False
     for _ in range(6):
@@ -201,7 +189,8 @@ def test_f14_a_full_disk_at_a_checkpoint_is_one_sentence(
     xmr: Callable[..., Any], home: Path, small_disk: Path
 ) -> None:
     run = xmr("train", "--config", "demo", "--dataset", "set", "--output-dir", small_disk / "r",
-              *sets(*TINY, *TRAIN, "training.max_steps=3", "training.save_every=1"))  # fmt: skip
+              *set_options(*TINY, *TRAIN, "training.max_steps=3", "training.save_every=1"),
+              )  # fmt: skip
     assert_no_bug(run)
     if run.code == 0:
         pytest.skip("the run fits on this disk")
@@ -234,7 +223,7 @@ def test_f14_a_file_that_cannot_grow_is_one_sentence_everywhere(
     arguments: list[str] = []
     for part in command.split():
         if part == "SETS":
-            arguments += sets(*TINY, *TRAIN, "training.max_steps=2")
+            arguments += set_options(*TINY, *TRAIN, "training.max_steps=2")
         else:
             arguments.append(str(model) if part == "MODEL" else part)
     process("bags", "红", cwd=home)  # the lexicon's cache is no part of this
@@ -249,8 +238,6 @@ def test_f14_a_file_that_cannot_grow_is_one_sentence_everywhere(
 
 
 # F16: output replaces no device, no link, no input.
-
-
 def test_f16_a_device_stays_a_device(xmr: Callable[..., Any], home: Path) -> None:
     try:
         os.mknod("null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
@@ -323,143 +310,12 @@ def test_f16_an_input_is_never_overwritten(
     assert_refused(run)
 
 
-# F17: derived data is checked when it is opened.
-
-DAMAGE: dict[str, Callable[[bytes], bytes]] = {
-    "emptied": lambda data: b"",
-    "cut": lambda data: data[: len(data) // 2],
-    "zeros": lambda data: bytes(len(data)),
-    "longer": lambda data: data + b"\0" * 64,
-}
-
-
-def damaged(path: Path, how: str) -> None:
-    """Replace a file (a new one, so that what is mapped stays) by a damaged copy."""
-    data = path.read_bytes()
-    path.unlink()
-    path.write_bytes(DAMAGE[how](data))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", DAMAGE)
-def test_f17_a_damaged_lexicon_cache_is_rebuilt(home: Path, how: str) -> None:
-    cache = home / "cache"
-    env: dict[str, str | None] = {"XMR_CACHE": str(cache)}
-    arguments = ["bags", "红色碎花连衣裙 2件装 空军一号", "--json"]
-    right = process(*arguments, cwd=home, env=env)
-    assert right.code == 0, right.err
-    files = [p.relative_to(cache) for p in sorted(cache.rglob("*"))
-             if p.is_file() and p.stat().st_size and "numba" not in str(p)]  # fmt: skip
-    assert files
-    wrong = []
-    whole = shutil.copytree(cache, home / "whole")
-    for name in files:
-        shutil.rmtree(cache)
-        shutil.copytree(whole, cache)
-        damaged(cache / name, how)
-        ended = process(*arguments, cwd=home, env=env, timeout=240)
-        if ended.code != 0 or ended.out != right.out or BUG.search(ended.err):
-            wrong.append((str(name), ended.code, ended.err[-200:]))
-    assert wrong == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["emptied", "cut"])
-def test_f17_a_damaged_cache_reaches_no_model_folder(home: Path, how: str) -> None:
-    cache = home / "cache"
-    env: dict[str, str | None] = {"XMR_CACHE": str(cache)}
-    train = ["train", "--config", "demo", "--dataset", "set",
-             *sets(*TINY, *TRAIN, "training.max_steps=1"), "--output-dir"]  # fmt: skip
-    assert process(*train, "a", cwd=home, env=env).code == 0
-    right = (home / "a/best/lexicon.txt").read_bytes()
-    assert right
-    texts = [p for p in cache.rglob("*") if p.suffix in (".txt", ".tsv") and p.stat().st_size]
-    if not texts:
-        pytest.skip("the cache holds no copy of the dictionary")
-    for path in texts:
-        damaged(path, how)
-    shutil.rmtree(home / "set/.xmr")
-    ended = process(*train, "b", cwd=home, env=env)
-    assert ended.code == 0, ended.err
-    assert (home / "b/best/lexicon.txt").read_bytes() == right
-
-
-@pytest.mark.parametrize("how", ["emptied", "cut", "zeros"])
-def test_f17_a_damaged_store_is_made_again(
-    xmr: Callable[..., Any], model: Path, home: Path, how: str
-) -> None:
-    arguments = ["eval", "--dataset", "set", "--checkpoint", model, "--json"]
-    right = xmr(*arguments)
-    assert right.code == 0, right.err
-    store = home / "set/.xmr"
-    kept = home / "kept"
-    shutil.copytree(store, kept)
-    wrong = []
-    for path in sorted(kept.rglob("*")):
-        if not path.is_file() or not path.stat().st_size:
-            continue
-        shutil.rmtree(store)
-        shutil.copytree(kept, store)
-        damaged(store / path.relative_to(kept), how)
-        run = xmr(*arguments)
-        if run.code or BUG.search(run.err) or run.json()["stages"] != right.json()["stages"]:
-            wrong.append((str(path.relative_to(kept)), run.code, run.err[-200:]))
-    assert wrong == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", DAMAGE)
-def test_f17_a_damaged_copy_of_vectors_is_made_again(shop: Shop, how: str) -> None:
-    lines = ["id,image,title", *(f"a{n},p{n}.jpg,红裙{n}" for n in range(10))]
-    shop.built(shop.write("t.csv", "\n".join(lines) + "\n"))
-    right = {name: hit["score"] for name, hit in shop.products().items()}
-    index, kept = Path(shop.index), shop.folder / "kept"
-    shutil.copytree(index, kept)
-    wrong = []
-    for path in sorted(kept.rglob("*")):
-        inside = path.relative_to(kept)
-        if not path.is_file() or not path.stat().st_size or inside.parts[0].endswith(".lance"):
-            continue
-        shutil.rmtree(index)
-        shutil.copytree(kept, index)
-        damaged(index / inside, how)
-        run = shop.search()
-        if run.code or BUG.search(run.err):
-            wrong.append((str(inside), run.code, run.err[-200:]))
-            continue
-        found = {hit["id"]: hit["score"] for hit in run.json()["results"][0]["hits"]}
-        if found != pytest.approx(right):
-            wrong.append((str(inside), 0, "wrong products"))
-    assert wrong == []
-
-
-@pytest.mark.parametrize("how", ["keys reversed", "numbers out of range"])
-def test_f17_a_copy_of_vectors_with_wrong_keys_finds_no_wrong_product(shop: Shop, how: str) -> None:
-    lines = ["id,image,title", *(f"a{n},p{n}.jpg,红裙{n}" for n in range(10))]
-    shop.built(shop.write("t.csv", "\n".join(lines) + "\n"))
-    right = {name: hit["score"] for name, hit in shop.products().items()}
-    keys = [p for p in Path(shop.index).rglob("*.npy") if "key" in p.name]
-    if not keys:
-        pytest.skip("no file of keys: find what maps vectors to products in this layout")
-    for path in keys:
-        array = np.load(path)
-        path.unlink()
-        np.save(path, array[::-1].copy() if how == "keys reversed" else array + 10**6)
-    run = shop.search()
-    assert_no_bug(run)
-    assert run.code == 0, run.err
-    found = {hit["id"]: hit["score"] for hit in run.json()["results"][0]["hits"]}
-    assert found == pytest.approx(right)
-
-
 # F29: SIGTERM and SIGHUP save like Ctrl-C.
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_f29_a_signal_that_asks_to_stop_saves(home: Path, name: str) -> None:
     arguments = ["train", "--config", "demo", "--dataset", "set", "--output-dir", "r",
-                 *sets(*TINY, "training.batch_size=8", "training.evaluate_every=100000",
+                 *set_options(*TINY, "training.batch_size=8", "training.evaluate_every=100000",
                        "training.max_steps=100000", "training.log_every=1",
                        "training.schedule_steps=100000")]  # fmt: skip
     started = subprocess.Popen(program(*arguments), cwd=home, env=environment(),
@@ -483,7 +339,7 @@ def test_f29_a_signal_that_asks_to_stop_saves(home: Path, name: str) -> None:
     last = max(steps)
     assert last >= 8
     ended = process("train", "--resume", "--output-dir", "r",
-                    *sets(f"training.max_steps={last + 1}"), cwd=home)  # fmt: skip
+                    *set_options(f"training.max_steps={last + 1}"), cwd=home)  # fmt: skip
     assert ended.code == 0, ended.err
     again = [json.loads(line).get("step", 0) for line in log.read_text().splitlines()]
     assert again.count(last) == 1  # no step was trained twice

@@ -27,9 +27,9 @@ from tests.support.black_box import (
     process,
     program,
 )
-from tests.support.small_model import TINY
+from tests.support.small_model import TINY, set_options
 
-SETS = [part for item in [*TINY, "training.batch_size=8"] for part in ("--set", item)]
+SETS = set_options(*TINY, "training.batch_size=8")
 
 
 def side_by_side(

@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.black_box import GIB, assert_no_bug, assert_refused, process
-from tests.support.small_model import TINY
+from tests.support.black_box import MEMORY, assert_no_bug, assert_refused, process
+from tests.support.small_model import TINY, set_options
 
-MEMORY = 12 * GIB  # of address space: torch and numba alone reserve some
-SETS = [part for item in [*TINY, "training.batch_size=4", "training.max_steps=1"]
-        for part in ("--set", item)]  # fmt: skip
+SETS = set_options(*TINY, "training.batch_size=4", "training.max_steps=1")
 
 
 # Exported models.

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.black_box import GIB, Shop, assert_no_bug, assert_refused, process
+from tests.support.black_box import GIB, MEMORY, Shop, assert_no_bug, assert_refused, process
+from tests.support.harmful_pickle import MakesFolder
 
-MEMORY = 12 * GIB  # of address space: torch and numba alone reserve some
 CPU = 100
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
@@ -256,12 +256,8 @@ def array_bytes(array: np.ndarray[Any, Any]) -> bytes:
 
 
 def pickled(path: Path) -> bytes:
-    class Evil:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return os.mkdir, (str(path),)
-
     stream = io.BytesIO()
-    np.save(stream, np.array([Evil()], object), allow_pickle=True)
+    np.save(stream, np.array([MakesFolder(path)], object), allow_pickle=True)
     return stream.getvalue()
 
 

@@ -27,6 +27,8 @@ from tests.support import warm
 DATA = Path(__file__).resolve().parents[1] / "inputs" / "data"
 PHOTOS = DATA / "photos"
 GIB = 1 << 30
+MEMORY = 12 * GIB
+"""Limit of the address space for attacks; torch and numba alone reserve some."""
 
 BUG = re.compile(r"bug in xmr|should not have happened|Traceback \(most recent", re.IGNORECASE)
 RAW_ENGINE = re.compile(
@@ -201,6 +203,18 @@ def case_folder(name: str, to: Path) -> Path:
     if name:
         copytree(DATA / name, to, dirs_exist_ok=True)
     return to
+
+
+def imported(xmr: Callable[..., Any], table: Path, *options: object) -> tuple[Any, list[str]]:
+    """Run ``data import`` into ``imported`` next to a table; return its end and all titles."""
+    out = table.parent / "imported"
+    run = xmr("data", "import", table, "--json", "--out", out, *options)
+    titles = [
+        json.loads(line)["query_text"]
+        for file in sorted(out.glob("MR_*_queries.jsonl"))
+        for line in file.read_text("utf-8").splitlines()
+    ]
+    return run, titles
 
 
 def is_named(texts: Iterable[str], line: int, identity: str) -> bool:

@@ -24,6 +24,11 @@ TINY = [
 ]
 
 
+def set_options(*items: str) -> list[str]:
+    """Return ``--set`` options for the command line, one for each item such as ``seed=1``."""
+    return [word for item in items for word in ("--set", item)]
+
+
 def small_model(seed: int = 0) -> RetrievalModel:
     """Without training; another seed, other weights."""
     torch.manual_seed(seed)

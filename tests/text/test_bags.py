@@ -18,7 +18,7 @@ from bagformer_cli.text.cut_titles import CutTitles
 from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.segmenter import Segmenter
 from bagformer_cli.text.tokenizer import Tokenizer
-from tests.text.test_segmenter import ENTRIES, TITLES, assert_cover
+from tests.support.reference_cover import ENTRIES, TITLES, assert_cover
 
 FIELDS = ("ids", "token_offsets", "bag_starts", "bag_ends", "bag_offsets")
 

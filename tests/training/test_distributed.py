@@ -18,6 +18,7 @@ from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.metrics_log import read_metrics
 from bagformer_cli.training.run import images_per_process
 from tests.support.datasets import write_split
+from tests.support.small_model import set_options
 from tests.support.small_run import TINY, losses, weights
 from tests.support.two_processes import KINDS, learned, settings
 
@@ -70,7 +71,7 @@ def test_a_run_on_two_processes_is_resumed_on_one(folder: Path, tmp_path: Path) 
     ensure_store(folder, new_model(settings("itc")).titles, workers=1)
     more = ["text.dropout=0", "objectives.itm=0", "training.save_every=2"]
     more += ["training.schedule_steps=12", "objectives.momentum={queue: 13}"]
-    sets = [part for item in [*TINY, *more] for part in ("--set", item)]
+    sets = set_options(*TINY, *more)
     train = ["-m", "bagformer_cli.cli.main", "train"]
     new = ["--config", "demo", "--dataset", str(folder), *sets]
 
@@ -130,7 +131,7 @@ def test_two_processes_stop_early_together(folder: Path, tmp_path: Path) -> None
     ensure_store(folder, new_model(settings("itc")).titles, workers=1)
     more = ["training.early_stopping={patience: 1, min_delta: 100}", "training.evaluate_every=2",
             "training.max_steps=12", "training.ema=0.5"]  # fmt: skip
-    sets = [part for item in [*TINY, *more] for part in ("--set", item)]
+    sets = set_options(*TINY, *more)
     train = ["-m", "bagformer_cli.cli.main", "train", "--output-dir", tmp_path / "two"]
     start(*train, "--config", "demo", "--dataset", folder, *sets)
     assert [line["step"] for line in read_metrics(tmp_path / "two", "valid")] == [0, 2]

@@ -19,6 +19,7 @@ from bagformer_cli.losses.matching import hard_negatives
 from bagformer_cli.training.interrupt import SIGNALS, stop_on_signal
 from bagformer_cli.training.run_folder import LOCK, new_run, new_run_below, writing
 from tests.support.datasets import write_split
+from tests.support.small_model import set_options
 from tests.support.small_run import TINY
 
 HOLD = """
@@ -123,7 +124,7 @@ def trained(xmr: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A run of two steps in ``r``; returns the options that set its sizes."""
     monkeypatch.chdir(tmp_path)
     write_split(tmp_path / "set", "train", [(n, f"第{n}款", (n,)) for n in range(8)])
-    sets = [part for item in TINY for part in ("--set", item)]
+    sets = set_options(*TINY)
     run = xmr("train", "--config", "demo", "--dataset", "set", "--output-dir", "r", *sets,
               "--set", "training.max_steps=2")  # fmt: skip
     assert run.code == 0, run.err

@@ -14,6 +14,7 @@ import pytest
 from bagformer_cli.training.metrics_log import board_scalars, read_metrics
 from bagformer_cli.training.run_record import commit_of
 from tests.support.datasets import write_split
+from tests.support.small_model import set_options
 from tests.support.small_run import TINY
 
 
@@ -22,7 +23,7 @@ def test_a_run_records_how_it_was_made_and_each_resume(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_split(tmp_path / "set", "train", [(n, f"第{n}款", (n,)) for n in range(8)])
-    sets = [part for item in TINY for part in ("--set", item)]
+    sets = set_options(*TINY)
     run = xmr("train", "--config", "demo", "--dataset", "set", "--output-dir", "r", *sets,
               "--set", "training.max_steps=2")  # fmt: skip
     assert run.code == 0, run.err

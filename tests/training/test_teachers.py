@@ -25,6 +25,7 @@ from bagformer_cli.training.teacher import check_teacher
 from tests.support import small_run
 from tests.support.datasets import write_split
 from tests.support.killing import killed_often
+from tests.support.small_model import set_options
 
 TINY = [
     *small_run.TINY,
@@ -125,7 +126,7 @@ def test_a_chain_killed_at_random_equals_the_unbroken_chain(store: Store, tmp_pa
     """SIGKILL at random moments, also between stages, of `xmr train`."""
     (tmp_path / "config.yaml").write_text("extends: demo\n")
     extra = ["training.max_steps=40", "training.schedule_steps=40", "training.save_every=2"]
-    sets = [part for item in [*TINY, *extra, "model.codes=2"] for part in ("--set", item)]
+    sets = set_options(*TINY, *extra, "model.codes=2")
     dataset = str(store.path.parent)
 
     def command(out: Path) -> list[str]:

@@ -32,6 +32,7 @@ from bagformer_cli.training.optimizer import build_optimizer, learning_rate
 from bagformer_cli.training.run import resume_config, resume_run, start_run
 from bagformer_cli.training.run_folder import unused_run_folder
 from tests.support.killing import killed_often
+from tests.support.small_model import set_options
 from tests.support.small_run import TINY, losses, weights
 
 COLOURS = {
@@ -314,7 +315,7 @@ def test_a_run_killed_twenty_times_equals_the_unbroken_run(folder: Path, tmp_pat
     ]
 
     def command(out: Path, *more: str) -> list[str]:
-        sets = [part for item in [*TINY, *extra] for part in ("--set", item)]
+        sets = set_options(*TINY, *extra)
         start = ["--config", str(tmp_path / "config.yaml"), "--dataset", str(folder), *sets]
         program = [sys.executable, "-m", "bagformer_cli.cli.main", "train"]
         return [*program, "--output-dir", str(out), *(more or start)]
