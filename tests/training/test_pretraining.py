@@ -1,24 +1,17 @@
-"""Pretraining: soft targets and queues, ITM, masked modelling; each objective learns."""
+"""Pretraining: soft targets and queues, ITM, masked modelling; whole runs."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from bagformer_cli.config import RunConfig, load_config
+from bagformer_cli.config import load_config
 from bagformer_cli.data.batches import Batch
-from bagformer_cli.data.masking import TokenMasking
-from bagformer_cli.data.regions import RegionFile, Regions, write_regions
-from bagformer_cli.data.sampler import Sampling
 from bagformer_cli.data.store.store import Store
-from bagformer_cli.data.train_batches import TrainBatches
-from bagformer_cli.datasets import ensure_store
 from bagformer_cli.encoders.states import States
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.training.gradient_cache import accumulate_gradients
@@ -27,95 +20,17 @@ from bagformer_cli.training.metrics_log import read_metrics
 from bagformer_cli.training.objectives import Objective
 from bagformer_cli.training.run import resume_config, resume_run, start_run
 from bagformer_cli.training.task import RetrievalTask
-from tests.support.datasets import picture, write_split
+from tests.support.small_pretraining import batches_of, coloured_things, made, settings
 from tests.support.small_run import TINY, losses, weights
-
-THINGS = ["上衣", "裤子", "外套", "裙子", "背包", "毛衣", "围巾", "帽子"]
-
-NAMES = (
-    "红绿蓝黄黑白紫青粉橙金银灰棕衣裤裙包鞋帽巾袜带表镜杯碗盘刀灯床椅"
-    "桌柜门窗车船书笔纸伞球琴鼓花草树鱼鸟马牛羊猫狗兔米面茶酒糖油盐水"
-)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Sixty-four images of random colours and their names; two titles are equal."""
-    folder = tmp_path_factory.mktemp("pairs")
-    names = [f"{'红绿蓝黄黑白紫青'[n // 8]}色{THINGS[n % 8]}" for n in range(64)]
-    queries = [(n, name, (n,)) for n, name in enumerate(names)]
-    images = [(n, picture(n, (16, 16))) for n in range(64)]
-    for split in ("train", "valid"):
-        write_split(folder, split, queries, images)
-    return ensure_store(folder, new_model(settings()).titles, workers=1)
-
-
-@pytest.fixture(scope="module")
-def named(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Images that have nothing in common.
-
-    In a set with shared properties ITM would be content to separate pairs that share none: pairs
-    with half a title in common are rare.
-    """
-    meanings = np.random.default_rng(0).normal(size=(64, 32))
-    return with_regions(tmp_path_factory.mktemp("named"), meanings)
-
-
-@pytest.fixture(scope="module")
-def described(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Images with two of sixteen properties each."""
-    tables = np.random.default_rng(0).normal(size=(2, 8, 16))
-    pairs = [np.concatenate([tables[0, n // 8], tables[1, n % 8]]) for n in range(64)]
-    return with_regions(tmp_path_factory.mktemp("described"), np.stack(pairs))
-
-
-def with_regions(folder: Path, meanings: np.ndarray) -> Store:
-    """Write images with a title of one character and four regions: its meaning in four bases.
-
-    A hidden region follows from any other one and its position. Patches of random images could only
-    be memorised.
-    """
-    random = np.random.default_rng(1)
-    bases = [np.linalg.qr(random.normal(size=(32, 32)))[0] for _ in range(4)]
-    rows = [np.stack([basis @ meaning for basis in bases]) for meaning in meanings]
-    for split in ("train", "valid"):
-        queries = [(n, name, (n,)) for n, name in enumerate(NAMES)]
-        write_split(folder, split, queries, [(n, picture(n, (16, 16))) for n in range(64)])
-        regions = [(n, Regions(found.astype(np.float32))) for n, found in enumerate(rows)]
-        write_regions(folder / f"MR_{split}_regions.tsv", regions)
-    return ensure_store(folder, new_model(settings()).titles, workers=1)
-
-
-def settings(*overrides: str) -> RunConfig:
-    return load_config("demo", [*TINY, "training.batch_size=16", *overrides])
-
-
-def batches_of(store: Store, config: RunConfig, model: RetrievalModel) -> TrainBatches:
-    words, masks = model.titles.tokenizer, config.objectives.masking
-    split, regions = store.split("train"), config.image.regions
-    return TrainBatches(
-        split,
-        config.data,
-        Sampling(config.training.batch_size, seed=0),
-        image_size=config.image.size,
-        pad_id=words.pad_id,
-        regions=None if regions is None else RegionFile.of(split, regions),
-        masking=TokenMasking.of(words, masks.tokens, whole_bags=masks.whole_bags),
-    )
-
-
-def made(store: Store, *overrides: str) -> tuple[RetrievalTask, TrainBatches]:
-    config = settings(*overrides)
-    model = new_model(config)
-    batches = batches_of(store, config, model)
-    return RetrievalTask(model, config, positives=batches.positives), batches
+    return coloured_things(tmp_path_factory.mktemp("pairs"))
 
 
 def objective_of(task: RetrievalTask, name: str) -> Objective:
     return next(objective for objective in task.objectives if objective.name == name)
-
-
-# ------------------------------------------------------------------------------ momentum, queues
 
 
 @pytest.mark.parametrize("scorer", ["cls", "late"])
@@ -172,9 +87,6 @@ def test_the_loss_with_a_queue_equals_its_formula(store: Store, scorer: str) -> 
     torch.testing.assert_close(
         found.total.detach(), torch.stack(literal).mean().detach(), rtol=1e-4, atol=1e-5
     )
-
-
-# ---------------------------------------------------------------------------- matching and masked
 
 
 class Watched(torch.nn.Module):
@@ -331,7 +243,9 @@ def test_one_objective_is_drawn_by_the_number_of_the_batch(store: Store) -> None
 
 
 SMALL = [*TINY, "text.pretrained=null", "text.tokenizer=builtin", "image.pretrained=false"]
+
 MOMENTUM = ["objectives.momentum.queue=40", "model.interaction=bagwise"]
+
 CONFIGS = {
     "pretrain_albef": (
         [*SMALL, *MOMENTUM, "text.layers=2", "model.cross.layers=2"],
@@ -366,104 +280,6 @@ def test_each_pretraining_config_takes_a_step_of_all_its_objectives(
     ]
     unused = ("temperature",) if name == "pretrain_qq" else ()
     assert [n for n in still if n not in unused and "_proj" not in n] == []
-
-
-# -------------------------------------------------------------------------------------- it learns
-
-REGIONS = [
-    "model.cross={fusion: joint}",
-    "image.regions={width: 32, maximum: 4}",
-    "text.layers=2",
-]
-ALONE = {  # settings and learning rate
-    "itc": (
-        [
-            "model.interaction=cls",
-            "objectives={itm: 0.0, momentum: {queue: 0, alpha: 0.0}}",
-            "text.layers=2",
-        ],
-        6e-3,
-    ),
-    "late": (
-        [
-            "objectives={itc: 0.0, itm: 0.0, late_scale: mean, momentum: {queue: 0, alpha: 0.0}}",
-            "text.layers=2",
-        ],
-        6e-3,
-    ),
-    "mlm": (["objectives={itc: 0.0, late_interaction: 0.0, itm: 0.0, mlm: 1.0}"], 3e-3),
-    "mlm joint": (
-        [
-            "model.cross={fusion: joint}",
-            "objectives={itc: 0.0, late_interaction: 0.0, itm: 0.0, mlm: 1.0}",
-        ],
-        3e-3,
-    ),
-    "itm": (["objectives={itc: 0.0, late_interaction: 0.0, itm: 1.0}"], 3e-3),
-    "itm joint": (
-        [
-            *REGIONS,
-            "model.cross={fusion: joint, logits: 1}",
-            "objectives={itc: 0.0, late_interaction: 0.0, itm: 1.0, itm_negatives: shuffled}",
-        ],
-        3e-3,
-    ),
-    "mfm": ([*REGIONS, "objectives={itc: 0.0, late_interaction: 0.0, itm: 0.0, mfm: 1.0}"], 3e-3),
-    "mfm normalised": (
-        [
-            *REGIONS,
-            "objectives={itc: 0.0, late_interaction: 0.0, itm: 0.0, mfm: 1.0, "
-            "mfm_temperature: 0.1}",
-        ],
-        3e-3,
-    ),
-}
-STEPS = {"itm joint": 1500, "mfm normalised": 1000}  # of the others: 600
-SETS = {"itm joint": "named", "mfm": "described", "mfm normalised": "described"}
-"""The data of some objectives; the others learn from ``store``.
-
-If nothing but MFM trains an image encoder from scratch, it makes the patches of an image more and
-more alike, and then none can be found among the others. Regions cannot mix, like the video frames
-of the solution that MFM comes from.
-"""
-
-
-def learn_alone(store: Store, name: str, steps: int) -> tuple[list[float], list[float]]:
-    """Each step's loss relative to the random-guess loss, and matching accuracy."""
-    overrides, rate = ALONE[name]
-    small = ["objectives.temperature.minimum=0.01", "objectives.temperature.initial=0.05"]
-    task, batches = made(store, *overrides, *small)
-    optimizer = torch.optim.AdamW(task.model.parameters(), lr=rate, weight_decay=0.0)
-    task.train()
-    torch.manual_seed(0)
-    kept, accuracies = [], []
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 20) * (1 - step / steps)
-        output = accumulate_gradients(
-            task, batches.batch(step), epoch=step / batches.per_epoch, number=step
-        )
-        optimizer.step()
-        optimizer.zero_grad()
-        task.model.clamp_temperature()
-        guess = next(iter(task.random_guess_losses(16).values()), math.log(16 * 4))
-        kept.append(float(output.total.detach()) / guess)
-        accuracies.append(output.report.get("itm_accuracy", math.nan))
-    return kept, accuracies
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(ALONE))
-def test_each_objective_learns_alone(name: str, request: pytest.FixtureRequest) -> None:
-    data: Store = request.getfixturevalue(SETS.get(name, "store"))
-    found, accuracies = learn_alone(data, name, STEPS.get(name, 600))
-    if name.startswith("itm"):
-        assert np.mean(accuracies[-16:]) > 0.95
-    else:
-        assert np.mean(found[-8:]) < 0.1
-
-
-# -------------------------------------------------------------------------------------- whole runs
 
 
 def test_a_resumed_pretraining_is_the_unbroken_one_to_the_bit(store: Store, tmp_path: Path) -> None:
