@@ -33,12 +33,12 @@ from bagformer_cli.text.from_config import build_titles
 from trials import (
     Result,
     TrialFolder,
+    add_names,
     fixed_step_settings,
     format_difference,
     load_or_make,
     markdown_table,
     measure_model,
-    names_among,
     train,
 )
 
@@ -184,10 +184,7 @@ def main() -> None:
         help="images of the benchmark's test split (default: 2000)",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
-    parser.add_argument(
-        "--arms", type=names_among(ARMS), default=list(ARMS),
-        help="names separated by semicolons (default: all)",
-    )  # fmt: skip
+    add_names(parser, "--arms", ARMS)
     parser.add_argument(
         "--measure", action="store_true", help="train nothing; measure the finished trials"
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -28,13 +27,14 @@ from region_trials import (
     SOFT,
     Method,
     Trials,
+    add_training_options,
     prepare,
     result_cells,
 )
 from trials import (
+    add_names,
     format_difference,
     markdown_table,
-    names_among,
     paired_difference,
     replace_section,
 )
@@ -114,25 +114,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/methods"), help="output folder")
-    parser.add_argument("--dataset", default="demo", help="dataset name or folder")
-    parser.add_argument(
-        "--backbone", type=Path, default=Path("runs/demo"),
-        help="model or run folder; its grid cells are the regions (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--steps", type=int, default=400, help="optimizer steps of each training (default: 400)"
-    )
+    add_training_options(parser)
     parser.add_argument(
         "--seconds", type=float,
         help="also train each method for this many CPU seconds, in a second pair of tables",
     )  # fmt: skip
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas (default: 0,1,2)")
-    parser.add_argument(
-        "--methods", type=names_among(METHODS), default=list(METHODS),
-        help="names separated by semicolons (default: all)",
-    )  # fmt: skip
-    parser.add_argument("--page", type=Path, help="Markdown page whose tables are replaced")
+    add_names(parser, "--methods", METHODS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = resolve(options.dataset).path

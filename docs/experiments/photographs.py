@@ -49,7 +49,7 @@ from bagformer_cli.training.task import RetrievalTask
 from bagformer_cli.training.teacher import Teacher
 from photo_sets import Part, Photographs, frozen_outputs
 from photo_tables import differences_table, recall_table
-from trials import Result, TrialFolder, names_among, replace_section
+from trials import Result, TrialFolder, add_names, replace_section
 
 FOLDS = 3
 CELLS = 16  # of the image grid, 4 x 4; with all 81 a training takes four times as long
@@ -321,10 +321,7 @@ def main() -> None:
         "--steps", type=int, default=96, help="optimizer steps of a training (default: 96)"
     )
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
-    parser.add_argument(
-        "--arms", type=names_among(ARMS), default=list(ARMS),
-        help="names separated by semicolons (default: all)",
-    )  # fmt: skip
+    add_names(parser, "--arms", ARMS)
     parser.add_argument("--page", type=Path, help="Markdown page whose tables are replaced")
     options = parser.parse_args()
     torch.set_num_threads(1)

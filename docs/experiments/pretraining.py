@@ -34,13 +34,13 @@ from bagformer_cli.training.run import make_trainer
 from trials import (
     Result,
     TrialFolder,
+    add_names,
     fixed_step_settings,
     format_difference,
     load_or_make,
     markdown_table,
     mean_and_deviation,
     measure_model,
-    names_among,
     paired_difference,
     replace_section,
     train,
@@ -211,10 +211,7 @@ def main() -> None:
         "--share", type=float, default=0.4, help="share spent on pretraining (default: 0.4)"
     )
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
-    parser.add_argument(
-        "--arms", type=names_among(ARMS), default=list(ARMS),
-        help="names separated by semicolons (default: all)",
-    )  # fmt: skip
+    add_names(parser, "--arms", ARMS)
     parser.add_argument("--page", type=Path, help="Markdown page whose table is replaced")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -7,6 +7,7 @@ their mode alone.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -221,6 +222,22 @@ def prepare(data: Path, backbone: Path) -> None:
         ids |= {tokenizer.unk_id, tokenizer.mask_id}
         words = [word for number, word in enumerate(tokenizer.vocabulary) if number in ids]
         write_text(data / VOCAB, "".join(f"{word}\n" for word in words))
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that methods.py and slow_models.py share, so that they share trials."""
+    parser.add_argument("--out", type=Path, default=Path("runs/methods"), help="output folder")
+    parser.add_argument("--dataset", default="demo", help="dataset name or folder")
+    parser.add_argument(
+        "--backbone",
+        type=Path,
+        default=Path("runs/demo"),
+        help="model or run folder; its grid cells are the regions (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=400, help="optimizer steps of each training (default: 400)"
+    )
+    parser.add_argument("--page", type=Path, help="Markdown page whose tables are replaced")
 
 
 def result_cells(name: str, found: Sequence[Result]) -> list[str]:

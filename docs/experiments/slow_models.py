@@ -29,7 +29,7 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.models.runs import find_checkpoint
 from methods import METHODS
-from region_trials import SLOWER, Method, Trials, prepare
+from region_trials import SLOWER, Method, Trials, add_training_options, prepare
 from trials import markdown_table, replace_section
 
 MODELS = METHODS | {
@@ -103,18 +103,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/methods"), help="output folder")
-    parser.add_argument("--dataset", default="demo", help="dataset name or folder")
-    parser.add_argument(
-        "--backbone", type=Path, default=Path("runs/demo"),
-        help="model or run folder; its grid cells are the regions (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--steps", type=int, default=400, help="optimizer steps of each training (default: 400)"
-    )
+    add_training_options(parser)
     parser.add_argument("--images", type=int, default=200, help="images to rank (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the trainings")
-    parser.add_argument("--page", type=Path, help="Markdown page whose table is replaced")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = resolve(options.dataset).path

@@ -74,6 +74,17 @@ def folder_name(name: str, seed: int) -> str:
     return f"{''.join(c if c.isalnum() else '_' for c in name)}-{seed}"
 
 
+def add_names(parser: argparse.ArgumentParser, option: str, known: Collection[str]) -> None:
+    """Add an option that chooses some of the known names, separated by semicolons."""
+    parser.add_argument(
+        option,
+        type=names_among(known),
+        default=list(known),
+        metavar="NAMES",
+        help="names separated by semicolons (default: all)",
+    )
+
+
 def names_among(known: Collection[str]) -> Callable[[str], list[str]]:
     """Return a ``type`` for argparse that splits names at semicolons and refuses unknown ones."""
 

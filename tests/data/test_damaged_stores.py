@@ -10,11 +10,10 @@ import pyarrow as pa
 import pytest
 
 from bagformer_cli.data.muge import MugeFolder
-from bagformer_cli.data.store import tokens
 from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.split import read_batches
 from bagformer_cli.errors import DataError
-from tests.support.character_encoder import Characters, Killed, Mortal
+from tests.support.character_encoder import Characters, killed_run
 from tests.support.datasets import picture
 from tests.support.remarks import Remarks
 
@@ -125,11 +124,7 @@ def test_an_image_damaged_inside_the_store_is_named_with_what_to_do(dataset: Mug
 def test_arrays_shorter_than_a_killed_run_recorded_are_made_from_the_start(
     dataset: MugeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "_TITLES", 2)
-
-    with pytest.raises(Killed):
-        preprocess(dataset, encoder=Mortal(), splits=["train"])
-    folder = dataset.path / ".xmr" / "train" / "tokens-characters"
+    folder = killed_run(dataset, monkeypatch)
     cut(folder / "ids.npy")
     encoder = Characters()
     split = preprocess(dataset, encoder=encoder, splits=["train"]).split("train")

@@ -26,7 +26,7 @@ from bagformer_cli.data.store.arrays import GrowingArray
 from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.data.store.store import Store, default_store
 from bagformer_cli.errors import DataError, DiskFullError, InputError
-from tests.support.character_encoder import QUERIES, Characters, Killed, Mortal
+from tests.support.character_encoder import QUERIES, Characters, killed_run
 from tests.support.datasets import image_line, picture, write_split
 
 
@@ -194,11 +194,7 @@ def test_another_version_of_the_store_is_made_anew(dataset: MugeFolder) -> None:
 def test_titles_go_on_where_a_killed_run_was(
     dataset: MugeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "_TITLES", 2)
-
-    with pytest.raises(Killed):
-        preprocess(dataset, encoder=Mortal(), splits=["train"])
-    folder = dataset.path / ".xmr" / "train" / "tokens-characters"
+    folder = killed_run(dataset, monkeypatch)
     with open(folder / "ids.npy", "ab") as stream:  # what it wrote after its last save
         stream.write(b"half a record")
     encoder = Characters()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from bagformer_cli.data.muge import MugeFolder
+from bagformer_cli.data.store import tokens
+from bagformer_cli.data.store.preprocess import preprocess
 from bagformer_cli.text.bags import TokenBags
 from bagformer_cli.text.cut_titles import CutTitles
 
@@ -36,6 +41,14 @@ class Characters:
 
 class Killed(BaseException):
     """Stands for the end of the process."""
+
+
+def killed_run(dataset: MugeFolder, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Preprocess until a kill after two of the four titles; return the folder of the tokens."""
+    monkeypatch.setattr(tokens, "_TITLES", 2)
+    with pytest.raises(Killed):
+        preprocess(dataset, encoder=Mortal(), splits=["train"])
+    return dataset.path / ".xmr" / "train" / "tokens-characters"
 
 
 class Mortal(Characters):
