@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import pickle
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from bagformer_cli.encoders.weight_files import read_pickle
-from bagformer_cli.errors import CheckpointError, InputError
-from bagformer_cli.models.build import build_model
 from bagformer_cli.models.checkpoint import FILES, load_model
 from bagformer_cli.models.convert.albef import (
     IGNORED,
@@ -27,79 +20,19 @@ from bagformer_cli.models.convert.albef import (
     CheckpointSources,
     Sizes,
     checkpoint_tensors,
-    convert_albef,
     convert_bagformer,
 )
 from bagformer_cli.models.convert.albef import weights_of as sources_of
-from bagformer_cli.models.convert.report import ConversionError, Shape, TensorReport
+from bagformer_cli.models.convert.report import TensorReport
 from bagformer_cli.models.convert.tensors import assemble, interpolate_positions, source_shapes
 from bagformer_cli.original.model import CompatDualEncoder
-from bagformer_cli.text.from_config import title_encoder
-from bagformer_cli.text.tokenizer import Tokenizer
-from tests.support.harmful_pickle import MakesFolder
-from tests.support.original_weights import VOCABULARY, weights_of
-
-SMALL = Sizes(
-    vocab=len(VOCABULARY), positions=32, width=64, feed_forward=96, text_layers=2,
-    fusion_layers=1, vision_width=64, vision_feed_forward=128, blocks=2, patch=8, grid=4,
-    embed_dim=16,
-)  # fmt: skip
-
-
-def weights(sizes: Sizes = SMALL) -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    named = source_shapes(sources_of(our_shapes(sizes), sizes), our_shapes(sizes))
-    return {name: torch.randn(shape) * 0.02 for name, shape in named.items()} | {
-        "temp": torch.tensor(0.07)
-    }
-
-
-@cache
-def our_shapes(sizes: Sizes) -> dict[str, Shape]:
-    """The weights of a model of these sizes, by our names."""
-    config = sizes.config(None, Path("x"))
-    titles = title_encoder(
-        config, Tokenizer([*VOCABULARY, *map(str, range(sizes.vocab - len(VOCABULARY)))]), []
-    )
-    with torch.device("meta"):
-        model = build_model(config, titles, pretrained=False, keep_cross=True)
-    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+from tests.support.original_weights import weights_of
+from tests.support.small_checkpoint import SMALL, our_shapes, published, weights
 
 
 def made_of(state: dict[str, Tensor], sizes: Sizes) -> tuple[dict[str, Tensor], TensorReport]:
     shapes = our_shapes(sizes)
     return assemble(sources_of(shapes, sizes), shapes, state, (*IGNORED, NO_MLM))
-
-
-def published(state: dict[str, Tensor]) -> dict[str, Any]:
-    """The form in which the original saves: momentum copies, queues and all."""
-    ids = {"text_encoder.embeddings.position_ids": torch.arange(32)[None]}
-    copies = {}
-    for name, value in {**state, **ids}.items():
-        part, dot, rest = name.partition(".")
-        if part != "itm_head" and dot:
-            copies[f"{part}_m.{rest}"] = torch.zeros_like(value)
-    buffers = {
-        "image_queue": torch.zeros(16, 8),
-        "text_queue": torch.zeros(16, 8),
-        "idx_queue": torch.zeros(1, 8, dtype=torch.long),
-        "queue_ptr": torch.zeros(1, dtype=torch.long),
-    }
-    model = {**state, **ids, **copies, **buffers}
-    return {"model": model, "optimizer": {"state": {}}, "config": {"temp": 0.07}, "epoch": 5}
-
-
-@pytest.fixture
-def sources(tmp_path: Path) -> CheckpointSources:
-    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
-    (tmp_path / "dict.txt").write_text("动车\n头盔\n", encoding="utf-8")
-    return CheckpointSources(tmp_path / "vocab.txt", tmp_path / "dict.txt")
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    torch.save(published(weights()), tmp_path / "small.pth")
-    return tmp_path / "small.pth"
 
 
 def test_the_folder_is_whole_and_gives_the_same_model(
@@ -182,148 +115,6 @@ def test_interpolation_keeps_the_class_row_and_a_constant() -> None:
     assert interpolate_positions(positions, 4) is positions
 
 
-# ---------------------------------------------------------------------------------- what is wrong
-
-
-def damaged(name: str, path: Path) -> Path:
-    """A checkpoint that is broken in the way ``name`` says."""
-    state = weights()
-    if name == "cut off":
-        torch.save(published(state), path)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif name == "cut off, old form":
-        torch.save(published(state), path, _use_new_zipfile_serialization=False)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif name == "empty":
-        path.touch()
-    elif name == "a web page":
-        path.write_text("<!doctype html><html>not found</html>")
-    elif name == "a pickle of something else":
-        path.write_bytes(pickle.dumps({"a": 1}))
-    elif name == "a list":
-        torch.save([1, 2], path)
-    elif name == "names without tensors":
-        torch.save({"model": {"temp": "0.07"}}, path)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("cut off", "damaged or cut off"),
-        ("cut off, old form", "damaged or cut off"),
-        ("empty", "not a torch checkpoint"),
-        ("a web page", "not a torch checkpoint"),
-        ("a pickle of something else", "not a torch checkpoint"),
-        ("a list", "holds no weights. \\(found: list"),
-        ("names without tensors", "holds no weights. \\(found: temp: str"),
-    ],
-)
-def test_a_damaged_file_is_refused(
-    name: str, message: str, sources: CheckpointSources, tmp_path: Path
-) -> None:
-    path = damaged(name, tmp_path / "broken.pth")
-    with pytest.raises(CheckpointError, match=message) as caught:
-        convert_bagformer(path, tmp_path / "out", sources)
-    assert caught.value.where == str(path)
-    assert not (tmp_path / "out").exists()
-
-
-MKDIR = f"{os.mkdir.__module__}.mkdir"
-
-
-@pytest.mark.parametrize("form", ["zip", "old", "plain pickle"])
-def test_code_in_a_checkpoint_is_refused_and_not_run(
-    form: str, sources: CheckpointSources, tmp_path: Path
-) -> None:
-    path, trace = tmp_path / "evil.pth", tmp_path / "ran"
-    content = {"model": weights(), "config": MakesFolder(trace)}
-    if form == "plain pickle":
-        path.write_bytes(pickle.dumps({"config": MakesFolder(trace)}))
-    else:
-        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(CheckpointError, match="code") as caught:
-        convert_bagformer(path, tmp_path / "out", sources)
-    assert caught.value.found == ("REDUCE, STACK_GLOBAL" if form == "plain pickle" else MKDIR)
-    assert not trace.exists()
-
-
-def test_an_old_form_is_read(sources: CheckpointSources, tmp_path: Path) -> None:
-    path = tmp_path / "old.pth"
-    torch.save(published(weights()), path, _use_new_zipfile_serialization=False)
-    assert read_pickle(path)["epoch"] == 5
-
-
-def refused(state: dict[str, Tensor], sources: CheckpointSources, tmp_path: Path) -> TensorReport:
-    torch.save({"model": state}, tmp_path / "other.pth")
-    with pytest.raises(ConversionError, match="not those of the model") as caught:
-        convert_bagformer(tmp_path / "other.pth", tmp_path / "out", sources)
-    return caught.value.report
-
-
-def test_every_wrong_tensor_is_named(sources: CheckpointSources, tmp_path: Path) -> None:
-    state = weights()
-    renamed = {
-        "text_proj.weight": "text_projection.weight",
-        "visual_encoder.norm.bias": "visual_encoder.last_norm.bias",
-        "text_encoder.encoder.layer.2.crossattention.self.key.weight":
-            "text_encoder.encoder.layer.2.crossattention.self.keys.weight",
-    }  # fmt: skip
-    for name, wrong in renamed.items():
-        state[wrong] = state.pop(name)
-    state["itm_head.weight"] = torch.zeros(3, 64)
-    del state["visual_encoder.cls_token"]
-    report = refused(state, sources, tmp_path)
-    assert {expected: found for found, expected in report.renamed.items()} == renamed
-    assert report.guessed == set(renamed.values())
-    assert report.missing == ["visual_encoder.cls_token"]
-    assert report.misshapen == {"itm_head.weight": ((3, 64), (2, 64))}
-    assert report.unknown == []
-
-    other = {"conv1.weight": torch.zeros(3), "fc.bias": torch.zeros(3)}
-    report = refused(other, sources, tmp_path)
-    assert report.unknown == ["conv1.weight", "fc.bias"]
-    assert "temp" in report.missing
-
-
-def test_another_vocabulary_is_refused(
-    checkpoint: Path, sources: CheckpointSources, tmp_path: Path
-) -> None:
-    with open(sources.vocab, "a", encoding="utf-8") as stream:
-        stream.write("新\n")
-    with pytest.raises(InputError, match="not the one of the checkpoint"):
-        convert_bagformer(checkpoint, tmp_path / "out", sources)
-
-
-def test_a_folder_with_something_in_it_is_left_alone(
-    checkpoint: Path, sources: CheckpointSources, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "mine.txt").touch()
-    with pytest.raises(InputError, match="not empty"):
-        convert_bagformer(checkpoint, out, sources)
-    assert [path.name for path in out.iterdir()] == ["mine.txt"]
-
-
-def test_missing_files_are_named(
-    checkpoint: Path, sources: CheckpointSources, tmp_path: Path
-) -> None:
-    none = tmp_path / "none"
-    for path, given in (
-        (none, sources),
-        (checkpoint, replace(sources, vocab=none)),
-        (checkpoint, replace(sources, lexicon=none)),
-    ):
-        with pytest.raises(InputError) as caught:
-            convert_bagformer(path, tmp_path / "out", given)
-        assert str(caught.value.where).endswith("none")
-        assert not (tmp_path / "out").exists()
-
-
-# ------------------------------------------------------------------------------- the command line
-
-
 def test_the_command(
     checkpoint: Path, sources: CheckpointSources, tmp_path: Path, xmr: Callable[..., Any]
 ) -> None:
@@ -347,9 +138,6 @@ def test_the_command(
     )  # fmt: skip
     assert early.code == 0, early.err
     assert str(tmp_path / "early") in early.out
-
-
-# ------------------------------------------------------------------------------------------ ALBEF
 
 
 def test_an_albef_of_pretraining_keeps_its_mlm_head(
@@ -381,23 +169,6 @@ def test_an_albef_of_pretraining_keeps_its_mlm_head(
     assert model.config.compat is None
     assert model.config.text.max_tokens == 30
     assert torch.equal(model.state_dict()["cross.mlm_head.dense.weight"], torch.ones(64, 64))
-
-
-def test_an_albef_of_another_task_is_refused(sources: CheckpointSources, tmp_path: Path) -> None:
-    state = weights() | {"text_decoder.bert.embeddings.word_embeddings.weight": torch.zeros(3, 4)}
-    del state["itm_head.weight"]
-    state["itm_heads.weight"] = torch.zeros(2, 64)
-    state["text_proj.bias"] = torch.zeros(3)
-    torch.save({"model": state}, tmp_path / "vqa.pth")
-    with pytest.raises(ConversionError) as caught:
-        convert_albef(tmp_path / "vqa.pth", tmp_path / "out", sources.vocab)
-    report = caught.value.report
-    assert report.renamed == {"itm_heads.weight": "itm_head.weight"}
-    assert report.misshapen == {"text_proj.bias": ((3,), (16,))}
-    assert report.unknown == ["text_decoder.bert.embeddings.word_embeddings.weight"]
-
-
-# --------------------------------------------------------------------------------- published files
 
 
 @pytest.mark.shared

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.reliability.test_kills import ATTACKS, TEMPORARY, run, workplace
-from tests.reliability.test_processes_and_places import children, side_by_side
+from tests.reliability.test_processes import children, side_by_side
 from tests.support.black_box import BUG, Shop, environment, process, program
 
 
