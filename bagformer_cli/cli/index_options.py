@@ -31,8 +31,8 @@ Features = Annotated[
     typer.Option(
         help=tr(
             "File with the vectors of the products' images, made by any program (see `xmr eval "
-            "--help`); ids as in the catalogue. Give the file itself as CATALOGUE if there is "
-            "no other."
+            "--help`); ids as in the catalogue. Without a catalogue, give this file as "
+            "CATALOGUE."
         ),
         show_default=False,
     ),

@@ -21,8 +21,8 @@ app = App()
         "Find hard negatives: for each title, the images that a model ranks highest and that do "
         "not match it. Training with them (data.hard_negatives) fills batches with such images.\n\n"
         "Images that match by id, by an equal title or by an equal image are left out. Many of the "
-        "rest may match as well, though nobody has said so: --false-negative-margin 0.05 also "
-        "leaves out images that score above 95 % of the title's own image.\n\n"
+        "rest may match as well, although the dataset does not say so: --false-negative-margin "
+        "0.05 also leaves out images that score above 95 % of the title's own image.\n\n"
         "    xmr mine --checkpoint runs/shop --k 16 --false-negative-margin 0.05 --out hard.jsonl"
         "\n\n"
         "    xmr train --dataset data/shop --checkpoint runs/shop --set "
@@ -33,7 +33,7 @@ def mine(
     out: Annotated[
         Path,
         typer.Option(
-            metavar=tr("FILE"), help=tr("JSONL file to write: one title with its images a line.")
+            metavar=tr("FILE"), help=tr("JSONL file to write: one title with its images per line.")
         ),
     ],
     checkpoint: Checkpoint = None,

@@ -19,8 +19,8 @@ app = App()
     help=tr(
         "Cut the titles of a dataset into tokens and bags, and store its images for random "
         "access. `xmr train` and `xmr eval` do this if it is not done. Broken images are left out "
-        "and named. Titles are cut as `xmr train` needs them that is given the same --dataset, "
-        "--config, --mode and --set; the tokens of other settings stay.\n\n"
+        "and named. Give the same --dataset, --config, --mode and --set as to `xmr train`, because "
+        "they decide how titles are cut. Tokens made with other settings are kept.\n\n"
         "    xmr preprocess --dataset muge --workers 8\n\n"
         "    xmr preprocess --dataset muge --mode inflate --text-only\n\n"
         "After an interruption run the same command again: it continues where it stopped. After "
