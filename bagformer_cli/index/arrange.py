@@ -8,17 +8,22 @@ The steps, in this order, on the best hits of a query (``DEPTH`` of them, or mor
     facets      count the values of each text attribute
     sort        by an attribute, else by score
     page        hits offset … offset + k
+
+A late page needs further hits. They are neither counted nor sorted, but follow the sorted ones by
+score: otherwise each page would be cut from another order, and some hits would be on two pages,
+others on none.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bagformer_cli.errors import InputError, listed, nearest
 from bagformer_cli.index.results import Hit
+from bagformer_cli.index.terms import term_form, term_of
 from bagformer_cli.messages import tr
 from bagformer_cli.text.bags import TitleEncoder
 
@@ -71,8 +76,8 @@ class Arrangement:
         Raises:
             InputError: One is missing.
         """
-        for option, name in (("--group-by", self.group_by), ("--sort", self.sort)):
-            known = None if name is None else name.removeprefix("-")
+        by = None if self.sort is None else self.sort.removeprefix("-")
+        for option, known in (("--group-by", self.group_by), ("--sort", by)):
             if known is not None and known not in attributes:
                 close = nearest(known, attributes)
                 raise InputError(
@@ -109,7 +114,7 @@ def arrange(
     """Take a page of hits; see the steps above.
 
     Args:
-        hits: The hits of one query, best first.
+        hits: The hits of one query, best first, with their ranks.
         how: The settings.
         k: Hits of the page.
         titles: Cuts titles into bags; required with ``without``.
@@ -122,9 +127,11 @@ def arrange(
         left = _without(left, how.without, titles)
     if how.group_by is not None:
         left = grouped(left, how.group_by)
-    counts = facets(left) if how.facets else {}
+    best = max(DEPTH, k)
+    first = [hit for hit in left if hit.rank <= best]
+    counts = facets(first) if how.facets else {}
     if how.sort is not None:
-        left = sorted_by(left, how.sort)
+        left = sorted_by(first, how.sort) + left[len(first) :]
     page = left[how.offset : how.offset + k]
     ranked = [replace(hit, rank=how.offset + at) for at, hit in enumerate(page, 1)]
     return Arranged(ranked, len(left), counts)
@@ -149,28 +156,22 @@ def _above(hits: Sequence[Hit], how: Arrangement) -> list[Hit]:
 def _without(hits: Sequence[Hit], words: Sequence[str], titles: TitleEncoder) -> list[Hit]:
     """Leave out hits whose title has one of the words; hits without a title stay.
 
-    A word is cut into bags as the titles are, and must match whole bags: 包 leaves 面包 in.
+    A word is cut into bags as the titles are, and must match whole bags: 包 leaves 面包 in. Bags
+    are compared in the form of a lexical search, so 紅色 leaves out what 红色 leaves out.
     """
-    cut = _folded(titles.bags_batch)
-    unwanted = cut(list(words))
+    unwanted = _cut(words, titles)
     having = [hit for hit in hits if hit.title]
-    bags = dict(
-        zip([hit.id for hit in having], cut([str(hit.title) for hit in having]), strict=True)
-    )
+    found = _cut([str(hit.title) for hit in having], titles)
+    bags = {hit.id: own for hit, own in zip(having, found, strict=True)}
     return [
         hit for hit in hits if not any(_contains(bags.get(hit.id, []), one) for one in unwanted)
     ]
 
 
-def _folded(cut: Callable[..., list[list[Any]]]) -> Callable[[list[str]], list[list[str]]]:
-    """Return a function that cuts texts into bags without case, width and blanks."""
-    import unicodedata
-
-    def fold(texts: list[str]) -> list[list[str]]:
-        plain = [unicodedata.normalize("NFKC", text).casefold() for text in texts]
-        return [[bag.text.strip() for bag in bags] for bags in cut(plain, whole=True)]
-
-    return fold
+def _cut(texts: Sequence[str], titles: TitleEncoder) -> list[list[str]]:
+    """Cut texts into bags, and write them as terms."""
+    found = titles.bags_batch([term_form(text) for text in texts], whole=True)
+    return [[term for bag in own if (term := term_of(bag.text))] for own in found]
 
 
 def _contains(bags: list[str], wanted: list[str]) -> bool:

@@ -36,14 +36,19 @@ class LexicalSearch:
     Args:
         engine: The snapshot.
         segmenter: Cuts queries, as it cut the titles of the index.
-        options: How to search.
+        options: How to search; ``k``: hits up to the end of the page.
+        page: Hits of a page. With it, not with ``k``, grows the number of rows that are fused, so
+            that all pages are cut from one order.
 
     Attributes:
         note: The number of products found, for ``--profile``.
     """
 
-    def __init__(self, engine: Engine, segmenter: Segmenter, options: SearchOptions) -> None:
+    def __init__(
+        self, engine: Engine, segmenter: Segmenter, options: SearchOptions, page: int
+    ) -> None:
         self.engine, self.segmenter, self.options = engine, segmenter, options
+        self.depth = max(page, options.rerank, DEPTH)
         self.note = ""
 
     def fuse(
@@ -67,20 +72,21 @@ class LexicalSearch:
         fused = []
         for number, (late, hits) in enumerate(zip(rankings, found, strict=True)):
             one = encoded.one(number)
-            rule = FusionRule(self.options.fusion, share, not encoded.rule.needs_item_counts)
+            bounded = not encoded.rule.needs_item_counts
+            rule = FusionRule(self.options.fusion, share, self.depth, bounded)
             fused.append(fuse(late, self._scored(one, late, hits, rule), rule))
         return fused, self._suggestions(terms, found)
 
     def _find(self, terms: Sequence[Sequence[str]]) -> list[TermHits]:
         """Find the rows by terms; a query without terms finds none."""
         options = self.options
-        k = max(options.k, options.rerank, DEPTH)
         weighted: list[dict[str, float]] = [
             dict.fromkeys(own, 1.0) if options.synonyms is None else options.synonyms.expand(own)
             for own in terms
         ]
         asked = [own for own in weighted if own]
-        found = iter(self.engine.find_terms(options.of, asked, k, options.where) if asked else [])
+        find = self.engine.find_terms
+        found = iter(find(options.of, asked, self.depth, options.where) if asked else [])
         none = TermHits(np.zeros(0, object), np.zeros(0, np.float32))
         return [next(found) if own else none for own in weighted]
 

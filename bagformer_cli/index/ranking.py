@@ -103,13 +103,25 @@ class FusionRule(NamedTuple):
     Args:
         fusion: ``rrf`` or ``weighted``.
         weight: Share of BM25 in a weighted fusion, from 0 to 1.
+        depth: Rows of each part that are fused. Further ones by late interaction only follow.
         bounded: Whether a row of a lower late-interaction score has no higher mean cosine; not so
             if scores are sums over the rows' vectors.
     """
 
     fusion: Fusion
     weight: float
+    depth: int = DEPTH
     bounded: bool = True
+
+    def counted(
+        self, fast_rank: NDArray[np.int64], lexical_rank: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return the ranks by late interaction that count: 0 for a row by terms beyond ``depth``.
+
+        Late pages read more rows. Without this bound the rows of earlier pages would then have
+        other scores, and so another order.
+        """
+        return np.where((lexical_rank > 0) & (fast_rank > self.depth), 0, fast_rank)
 
     def scores(
         self,
@@ -147,7 +159,8 @@ def within_reach(late: Ranking, hits: TermHits, rule: FusionRule, k: int) -> NDA
     known = np.flatnonzero(~new)
     lexical, lexical_rank = np.zeros(len(late.keys), np.float32), np.zeros(len(late.keys), np.int64)
     lexical[position[known]], lexical_rank[position[known]] = shares[known], ranks[known]
-    least = np.partition(rule.scores(late.mean, late.fast_rank, lexical, lexical_rank), -k)[-k]
+    fast_rank = rule.counted(late.fast_rank, lexical_rank)
+    least = np.partition(rule.scores(late.mean, fast_rank, lexical, lexical_rank), -k)[-k]
     last = np.full(len(hits.keys), late.mean[-1], np.float32)
     best = rule.scores(last, np.zeros(len(hits.keys), np.int64), shares, ranks)
     reach: NDArray[np.bool_] = new & (best >= least - 1e-6)
@@ -178,11 +191,14 @@ def fuse(late: Ranking, lexical: FusedTerms, rule: FusionRule) -> Ranking:
     scores[at[kept]] = hits.scores[kept]
     shares[at[kept]] = _shares(hits)[kept]
     ranks[at[kept]] = kept + 1
+    fast_rank = rule.counted(fast_rank, ranks)
     fused = rule.scores(mean, fast_rank, shares, ranks)
     slow = np.full(count, np.nan, np.float32)
     late_parts = fast, mean, slow, fast_rank
     ranking = Ranking(keys, fused.astype(np.float32), *late_parts, scores, ranks)
-    return ranking.ordered(np.lexsort((-fast, -fused)))
+    # By key at last: products of one image and title score the same, at any depth in this order.
+    order = np.unique(keys, return_inverse=True)[1]
+    return ranking.ordered(np.lexsort((order, -fast, -fused)))
 
 
 def _positions(late: Ranking, hits: TermHits) -> NDArray[np.int64]:

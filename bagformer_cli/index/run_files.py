@@ -59,9 +59,10 @@ def _trec_lines(query: TextQuery, hits: Sequence[Hit]) -> str:
     Programs that read a run order it by the scores. Where these do not fall from hit to hit (equal
     scores, a rerank of the first ones, hits sorted by an attribute) 1 / rank stands for them.
     """
-    scores = [hit.score for hit in hits]
-    if any(first <= second for first, second in pairwise(scores)):
-        scores = [1 / hit.rank for hit in hits]
+    # Nine digits tell any two float32 numbers apart, as the programs read them.
+    scores = [f"{hit.score:.9g}" for hit in hits]
+    if any(float(first) <= float(second) for first, second in pairwise(scores)):
+        scores = [f"{1 / hit.rank:.9g}" for hit in hits]
     for hit in hits:
         if len(hit.id.split()) != 1:
             raise InputError(
@@ -70,6 +71,6 @@ def _trec_lines(query: TextQuery, hits: Sequence[Hit]) -> str:
                 hint=tr("Write JSON lines: --output NAME.jsonl"),
             )
     return "".join(
-        f"{query.id} Q0 {hit.id} {hit.rank} {score:.6g} {NAME}\n"
+        f"{query.id} Q0 {hit.id} {hit.rank} {score} {NAME}\n"
         for hit, score in zip(hits, scores, strict=True)
     )

@@ -218,7 +218,7 @@ class Index:
         suggestions: list[str | None] = [None] * len(queries)
         if options.fusion != "none":
             with _timed(seconds, "terms"):
-                lexical = LexicalSearch(engine, self.encoder.titles.segmenter, options)
+                lexical = LexicalSearch(engine, self.encoder.titles.segmenter, options, given.k)
                 rankings, suggestions = lexical.fuse(queries, encoded, rankings)
             plan.append({"stage": "fusion", "method": options.fusion, "note": lexical.note})
         if options.rerank:

@@ -55,6 +55,24 @@ def simplified(text: str) -> str:
     return text if text.isascii() else str(_converter().convert(text))
 
 
+def term_form(text: str) -> str:
+    """Return a text in the form that terms are cut from: simplified, half width, lower case.
+
+    >>> term_form("【紅色】 ＲＸ－５８０Ｓ Café")
+    '【红色】 rx-580s cafe'
+    """
+    return fold(simplified(text if text.isprintable() else without_invisible(text)))
+
+
+def term_of(bag: str) -> str:
+    """Return the term of a bag of a text in :func:`term_form`: without blanks and hyphens.
+
+    >>> term_of("rx-580s")
+    'rx580s'
+    """
+    return _DROPPED.sub("", bag)
+
+
 @cache
 def _converter() -> Any:
     from opencc import OpenCC  # loading its tables takes 0.1 s
@@ -65,7 +83,7 @@ def _converter() -> Any:
 def _cut(segmenter: Segmenter, texts: Sequence[str]) -> list[list[str]]:
     if not texts:
         return []
-    plain = [fold(simplified(_shown(text[:_MOST_CHARACTERS]))) for text in texts]
+    plain = [term_form(text[:_MOST_CHARACTERS]) for text in texts]
     packed = segmenter.segment_batch(plain)
     starts, ends, offsets = packed.starts.tolist(), packed.ends.tolist(), packed.offsets.tolist()
     return [
@@ -74,16 +92,12 @@ def _cut(segmenter: Segmenter, texts: Sequence[str]) -> list[list[str]]:
     ]
 
 
-def _shown(text: str) -> str:
-    return text if text.isprintable() else without_invisible(text)
-
-
 def _joined(bags: list[str]) -> list[str]:
     """Make terms of the folded bags of one text, and of neighbours that form one code."""
     terms: list[str] = []
     before = ""
     for bag in bags[:_MOST_TERMS]:
-        term = _DROPPED.sub("", bag)
+        term = term_of(bag)
         if any(map(str.isalnum, term)):
             terms.append(term)
             if before and _JOINED.fullmatch(f"{before} {term}"):

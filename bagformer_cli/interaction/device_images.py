@@ -27,7 +27,7 @@ from bagformer_cli.config.scoring import MAXSIM, ScoreRule
 from bagformer_cli.interaction.kernels.blocks import cut
 from bagformer_cli.interaction.maxsim import cuda_kernels
 from bagformer_cli.interaction.rules import rule_scores
-from bagformer_cli.interaction.topk import merge_best, sort_best
+from bagformer_cli.interaction.topk import merge_best
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 BLOCK = 1 << 20
@@ -119,7 +119,6 @@ class DeviceImages:
             )
             index = index if chosen is None else chosen[index]
             best, positions = merge_best(best, positions, found, index + first, k)
-        best, positions = sort_best(best, positions)
         return best.cpu(), positions.cpu()
 
     def _all_blocks(self, candidates: Tensor | None) -> Iterator[tuple[int, _Block]]:

@@ -43,8 +43,9 @@ def topk(
         budget: Bytes that temporaries may take.
 
     Returns:
-        Scores [Q, k] float32, highest first, and positions [Q, k] int64. Equal scores are in the
-        order of their positions.
+        Scores [Q, k] float32, highest first, and positions [Q, k] int64. Of equal scores the lower
+        position comes first, also where only some of them are among the ``k``: so fewer results are
+        always the first of more.
 
     Raises:
         ValueError: ``k`` is less than 1, or ``candidates`` are not positions of images.
@@ -68,9 +69,8 @@ def topk(
         block = images[first:end] if candidates is None else images
         own = None if candidates is None else candidates[first:end]
         scores = rule_scores(texts, block, rule, dtype=dtype, candidates=own, budget=budget // 2)
-        found, index = scores.topk(min(k, end - first), dim=1)
-        best, positions = merge_best(best, positions, found, index + first, k)
-    best, positions = sort_best(best, positions)
+        index = best_columns(scores, k)
+        best, positions = merge_best(best, positions, scores.gather(1, index), index + first, k)
     return best, positions if candidates is None else candidates.to(positions.device)[positions]
 
 
@@ -125,9 +125,10 @@ def rescored(
     Returns:
         Scores and positions as :func:`topk` returns them.
     """
+    positions = positions.sort(dim=1).values
     scores = score_pairs(texts, images, positions, rule)
-    found, index = scores.topk(min(k, scores.shape[1]), dim=1)
-    return sort_best(found, positions.gather(1, index))
+    index = best_columns(scores, k)
+    return sort_best(scores.gather(1, index), positions.gather(1, index))
 
 
 def score_pairs(
@@ -212,15 +213,30 @@ def _ranges(texts: MultiVectors, lengths: Tensor, budget: int) -> list[tuple[int
     return cut(offsets_of(lengths), max(1, int(items * mean)))
 
 
+def best_columns(scores: Tensor, k: int) -> Tensor:
+    """Return the columns of the ``k`` highest scores of each row [Q, n], the first of equal ones.
+
+    ``Tensor.topk`` takes any of the equal ones. Images of one product, or products of one image,
+    often score the same.
+    """
+    count = scores.shape[1]
+    values, index = scores.topk(min(k + 1, count), dim=1)  # one more shows whether the edge is tied
+    if count <= k:
+        return index
+    edges = values[:, k - 1]
+    for row in (edges == values[:, k]).nonzero().flatten().tolist():
+        above = (~(scores[row] <= edges[row])).nonzero().flatten()  # NaN ranks above, as in topk
+        equal = (scores[row] == edges[row]).nonzero().flatten()
+        index[row, :k] = torch.cat([above, equal[: k - len(above)]])
+    return index[:, :k]
+
+
 def merge_best(
     best: Tensor, positions: Tensor, scores: Tensor, added: Tensor, k: int
 ) -> tuple[Tensor, Tensor]:
-    """Add ``scores`` [Q, m] of positions ``added`` to the best so far; keep ``k`` of each row."""
-    best, positions = torch.cat([best, scores], 1), torch.cat([positions, added], 1)
-    if best.shape[1] > k:
-        best, index = best.topk(k, dim=1)
-        positions = positions.gather(1, index)
-    return best, positions
+    """Add ``scores`` [Q, m] of positions ``added`` to the best so far; keep ``k``, as sorted."""
+    best, positions = sort_best(torch.cat([best, scores], 1), torch.cat([positions, added], 1))
+    return best[:, :k], positions[:, :k]
 
 
 def sort_best(scores: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ from bagformer_cli.index.arrange import AS_FOUND, arrange
 from bagformer_cli.index.combined import WEIGHT
 from bagformer_cli.index.engine import Queries
 from bagformer_cli.index.engines import open_engine
+from bagformer_cli.index.probabilities import with_probabilities
 from bagformer_cli.index.results import Hit, Results
 from bagformer_cli.index.rows import Side
 from bagformer_cli.index.search import Index, SearchOptions
@@ -224,7 +225,8 @@ def search_shards(
         )
         waiting = [shard.start(sent, deep, encoded) for shard in shards]
         parts = zip(*[wait() for wait in waiting], strict=True)
-        found = [_page(front, merged(part, deep.k), options) for part in parts]
+        images = queries[0].title is None
+        found = [_page(front, merged(part, deep.k), options, images) for part in parts]
         if options.thumbnails:
             found = _with_thumbnails(shards, found, sent, encoded.first(), options)
     return [replace(one, seconds={**one.seconds, "encode": encoding}) for one in found]
@@ -241,10 +243,13 @@ def merged(parts: Sequence[Results], k: int) -> Results:
     return replace(parts[0], hits=ranked, seconds=seconds)
 
 
-def _page(front: Index, found: Results, options: SearchOptions) -> Results:
-    """Arrange merged results as one index does."""
+def _page(front: Index, found: Results, options: SearchOptions, images: bool) -> Results:
+    """Arrange merged results as one index does, with the probabilities of the front's model."""
+    hits = found.hits
+    if front.calibration is not None:
+        hits = with_probabilities([hits], front.calibration, images, options.of)[0]
     titles = front.encoder.titles if options.arrangement.without else None
-    page = arrange(found.hits, options.arrangement, options.k, titles)
+    page = arrange(hits, options.arrangement, options.k, titles)
     return replace(found, hits=page.hits, total=page.total, facets=page.facets)
 
 

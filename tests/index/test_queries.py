@@ -52,6 +52,8 @@ def names(how: Arrangement, k: int = 10, hits: list[Hit] = SHOP) -> str:
         ({"without": ("包",)}, "ace"),  # 面包 is another bag; a product without a title stays
         ({"without": ("红色",)}, "cde"),
         ({"without": ("red",)}, "abcd"),  # width and case do not count
+        ({"without": ("紅色",)}, "cde"),  # nor do traditional characters
+        ({"without": ("r\u00e9d\u200b",)}, "abcd"),  # nor accents and invisible characters
         ({"without": ("红色", "蓝色")}, "ce"),
         ({"without": ("红色 包",)}, "acde"),  # both bags, one after the other
         ({"without": (" ",)}, "abcde"),
@@ -79,6 +81,38 @@ def test_a_page_is_cut_from_all_hits() -> None:
 def test_a_group_says_how_many_it_stands_for() -> None:
     found = arrange(SHOP, Arrangement(group_by="style"), 10)
     assert [one.group_size for one in found.hits] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_pages_of_one_size_hold_each_hit_once(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    hits = [
+        replace(hit(f"p{n}", float(mean), price=int(random.integers(9)), style=f"K{n % 7}"), rank=n)
+        for n, mean in enumerate(-np.sort(-random.random(500)), 1)
+    ]
+    for how in (
+        Arrangement(sort="price", facets=True),
+        Arrangement(sort="-price", threshold_score=0.3),
+        Arrangement(facets=True),
+        Arrangement(group_by="style"),
+    ):
+        for k in (7, 100, 250):
+            pages = []
+            for offset in range(0, 500, k):
+                page = replace(how, offset=offset)
+                pages.append(arrange(hits[: page.depth(k)], page, k))
+            found = [one.id for page in pages for one in page.hits]
+            left = arrange(hits, replace(how, sort=None), 500).hits
+            assert sorted(found) == sorted(one.id for one in left)
+            assert all(page.facets == pages[0].facets for page in pages)
+            first = [one for one in left if one.rank <= max(200, k)]
+            assert sorted(found[: len(first)]) == sorted(one.id for one in first)
+
+
+def test_an_attribute_to_group_by_has_no_direction() -> None:
+    with pytest.raises(InputError, match="no such attribute"):
+        Arrangement(group_by="-style").check({"style": "str"})
+    Arrangement(sort="-style").check({"style": "str"})
 
 
 def test_a_threshold_needs_a_probability() -> None:

@@ -238,3 +238,29 @@ def test_rows_out_of_reach_are_not_among_the_best(seed: int, fusion: Fusion) -> 
     found = fuse(late, FusedTerms(hits, some, some / 4), rule)
     assert found.keys[:k].tolist() == every.keys[:k].tolist()
     np.testing.assert_array_equal(found.lexical_rank[:k], every.lexical_rank[:k])
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("fusion", ["rrf", "weighted"])
+def test_a_later_page_has_the_order_of_the_earlier_ones(seed: int, fusion: Fusion) -> None:
+    random = np.random.default_rng(seed)
+    rows, depth = 60, 12
+    # Whole numbers: many rows score the same.
+    fast = random.integers(0, 20, rows).astype(np.float32)
+    bm25 = np.sort(random.integers(1, 6, depth).astype(np.float32))[::-1]
+    names = np.array([f"p{n:02}" for n in range(rows)], object)
+    by_fast = np.argsort(-fast, kind="stable")
+    by_terms = random.permutation(rows)[:depth]
+    rule = FusionRule(fusion, float(random.random()), depth)
+    hits = TermHits(names[by_terms], bm25)
+    lexical = FusedTerms(hits, fast[by_terms], fast[by_terms] / 4)
+
+    def pages(read: int) -> list[str]:
+        """Fuse ``read`` rows by late interaction with those by terms."""
+        own = fast[by_fast[:read]]
+        late = Ranking.by_late_interaction(names[by_fast[:read]], own, own / 4)
+        return list(fuse(late, lexical, rule).keys[:read])
+
+    every = pages(rows)
+    for read in (depth, depth + 1, 24, 50):
+        assert pages(read) == every[:read]

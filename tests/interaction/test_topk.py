@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from bagformer_cli.interaction import MultiVectors, maxsim
 from bagformer_cli.interaction.maxsim import score_texts
-from bagformer_cli.interaction.topk import score_pairs, topk, topk_rescored
+from bagformer_cli.interaction.topk import best_columns, score_pairs, topk, topk_rescored
 
 
 def vectors(lengths: list[int], dim: int = 16, seed: int = 0) -> MultiVectors:
@@ -36,6 +36,27 @@ def test_topk_is_the_sorted_score_matrix(budget: int) -> None:
 def test_equal_scores_come_in_the_order_of_the_images() -> None:
     images = MultiVectors.from_dense(torch.ones(6, 2, 4))
     assert topk(vectors([3], 4), images, 6)[1].tolist() == [[0, 1, 2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize("budget", [1, 2048, 1 << 28])
+def test_fewer_results_are_the_first_of_more(budget: int) -> None:
+    # Five images, each of them forty times in a random order: the edge of any k is tied.
+    which = torch.randint(5, (200,), generator=torch.Generator().manual_seed(3)).tolist()
+    distinct = vectors([3] * 5, seed=1)
+    images = MultiVectors.from_list([distinct[n].values for n in which])
+    texts = vectors([4, 0, 2])
+    every = topk(texts, images, 200, budget=budget)[1]
+    rescored = topk_rescored(texts, images, 200)[1]
+    for k in (1, 2, 17, 40, 41, 199):
+        assert torch.equal(topk(texts, images, k, budget=budget)[1], every[:, :k])
+        assert torch.equal(topk_rescored(texts, images, k)[1], rescored[:, :k])
+
+
+def test_the_best_columns_of_ties_and_of_nan() -> None:
+    scores = torch.tensor([[1.0, 3, 1, 1, 2], [5, 5, 5, 5, 5], [1, float("nan"), 2, 2, 2]])
+    best = best_columns(scores, 3)
+    assert best.sort(dim=1).values.tolist() == [[0, 1, 4], [0, 1, 2], [1, 2, 3]]
+    assert best_columns(scores, 9).sort(dim=1).values.tolist() == [[0, 1, 2, 3, 4]] * 3
 
 
 def test_no_more_results_than_images() -> None:

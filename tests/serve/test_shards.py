@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from bagformer_cli.calibration import Calibration, Curve
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.arrange import Arrangement
 from bagformer_cli.index.search import Index, SearchOptions
@@ -86,6 +87,25 @@ def test_shards_fetch_the_thumbnails_of_the_page(whole: Index, parts: list[str])
         assert [hit.to_json() for hit in one] == [hit.to_json() for hit in expected]
         assert [hit.thumbnail for hit in one] == [hit.thumbnail for hit in expected]
         assert (one.total, one.facets) == (expected.total, expected.facets)
+
+
+def test_the_hits_of_shards_have_the_probabilities_of_one_index(
+    whole: Index, parts: list[str], shop: Path
+) -> None:
+    whole.calibration = Calibration("0" * 16, {"text_to_image": Curve("platt", 9.0, -1.0)})
+    shards = [open_shard(uri) for uri in parts]
+    for options in (
+        SearchOptions(k=4),
+        SearchOptions(k=3, of="title"),  # no curve: no probability
+        SearchOptions(k=12, arrangement=Arrangement(threshold=0.5)),
+    ):
+        (found,) = search_shards(whole, shards, [Query(TITLES[0])], options)
+        (expected,) = whole.search_many(TITLES[:1], options)
+        assert [hit.to_json() for hit in found] == [hit.to_json() for hit in expected]
+        assert (found.hits[0].probability is None) == (options.of == "title")
+    photo = Query(image=shop / "photos/2.png")  # there is no curve for two images either
+    (found,) = search_shards(whole, shards, [photo], SearchOptions(k=4))
+    assert {hit.probability for hit in found} == {None}
 
 
 def test_shards_find_what_fits_a_title_and_an_image(
