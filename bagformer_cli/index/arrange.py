@@ -142,10 +142,17 @@ def _above(hits: Sequence[Hit], how: Arrangement) -> list[Hit]:
     left = list(hits)
     if how.threshold is not None:
         if any(hit.probability is None for hit in left):
+            if all(hit.stage == "late" for hit in left):
+                hint = tr("Fit one with `xmr eval --calibrate`, or use --threshold-score.")
+            else:
+                hint = tr(
+                    "Reranked, fused and combined scores never have one. Use --threshold-score, "
+                    "which compares the mean score."
+                )
             raise InputError(
                 tr("These results have no probability, so there is nothing to compare."),
                 found=f"--threshold {how.threshold:g}",
-                hint=tr("Fit one with `xmr eval --calibrate`, or use --threshold-score."),
+                hint=hint,
             )
         left = [hit for hit in left if (hit.probability or 0.0) >= how.threshold]
     if how.threshold_score is not None:

@@ -42,11 +42,13 @@ class Synonyms:
     def expand(self, terms: Sequence[str]) -> dict[str, float]:
         """Return the terms of a query with weight 1, and those of synonyms with a lower one."""
         weighted = dict.fromkeys(terms, 1.0)
-        for begin in range(len(terms)):
-            for end in range(begin + 1, min(len(terms), begin + self._longest) + 1):
-                for other in self._others.get(tuple(terms[begin:end]), ()):
-                    for term in other:
-                        weighted.setdefault(term, WEIGHT)
+        # With joined codes, for "iPhone15", and without, for the "pro max" of "15 pro max".
+        for words in (tuple(terms), _without_codes(terms)):
+            for begin in range(len(words)):
+                for end in range(begin + 1, min(len(words), begin + self._longest) + 1):
+                    for other in self._others.get(words[begin:end], ()):
+                        for term in other:
+                            weighted.setdefault(term, WEIGHT)
         return weighted
 
 
@@ -80,8 +82,9 @@ def read_synonyms(path: str | Path, segmenter: Segmenter) -> Synonyms:
                 expected="番茄, 西红柿  /  苹果手机 => iphone",
             )
         for source in sources:
-            own = others.setdefault(source, [])
-            own += [word for word in targets if word != source and word not in own]
+            for form in {_without_codes(source), source[-1:] if _is_code(source) else source}:
+                own = others.setdefault(form, [])
+                own += [word for word in targets if word != source and word not in own]
     if not others:
         raise DataError(
             tr("The file names no synonyms."),
@@ -94,3 +97,19 @@ def read_synonyms(path: str | Path, segmenter: Segmenter) -> Synonyms:
 def _words(text: str, segmenter: Segmenter) -> list[_Terms]:
     parts = text.replace("，", ",").split(",")
     return [terms for part in parts if (terms := tuple(query_terms(segmenter, part)))]
+
+
+def _without_codes(terms: Sequence[str]) -> _Terms:
+    """Leave out the terms that ``terms.py`` joins of the two before them.
+
+    >>> _without_codes(["15", "pro", "15pro", "max"])
+    ('15', 'pro', 'max')
+    """
+    return tuple(
+        term for at, term in enumerate(terms) if at < 2 or term != terms[at - 2] + terms[at - 1]
+    )
+
+
+def _is_code(terms: _Terms) -> bool:
+    """Tell whether a word is two bags and the code that they form: iphone, 15, iphone15."""
+    return len(terms) == 3 and terms[2] == terms[0] + terms[1]

@@ -12,7 +12,8 @@ import pytest
 
 from bagformer_cli.data.muge import Query, write_queries
 from bagformer_cli.data.product_ids import ImageName, ProductIds, id_lines
-from bagformer_cli.evaluation.hybrid import HybridResult, JudgedQueries, ndcg
+from bagformer_cli.evaluation.hybrid import HybridResult, JudgedQueries, ndcg, ndcg_of_weights
+from bagformer_cli.index.search import Index, SearchOptions
 from tests.support.small_model import indexed_shop
 
 
@@ -71,6 +72,23 @@ def test_the_command_measures_an_index(
     run = xmr("eval", "--dataset", "data", "--hybrid", "index")
     assert "--lexical-weight" in run.out
     assert "6 queries" in run.out
+
+
+def test_weights_are_measured_as_a_search_uses_them(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("evaluation.hybrid", "index.lexical", "index.search"):
+        monkeypatch.setattr(f"bagformer_cli.{place}.DEPTH", 3)  # of twelve products
+    monkeypatch.setattr("bagformer_cli.evaluation.hybrid.CUT", 3)
+    index = Index.open(shop / "index")
+    titles = [f"{('连衣裙', 'T恤')[n % 2]} 第{(n * 5) % 12}款" for n in range(12)]
+    queries = JudgedQueries(titles, [frozenset({f"sku{(n * 7) % 12}", "sku4"}) for n in range(12)])
+    found = ndcg_of_weights(index, queries)
+    assert len(set(found.values())) > 1
+    for weight, value in found.items():
+        options = SearchOptions(k=3, fusion="weighted", lexical_weight=weight)
+        lists = [[hit.id for hit in one] for one in index.search_many(titles, options)]
+        assert value == pytest.approx(ndcg(lists, queries.answers).mean())
 
 
 def test_queries_that_are_titles_are_warned_of(

@@ -116,8 +116,13 @@ def test_an_attribute_to_group_by_has_no_direction() -> None:
 
 
 def test_a_threshold_needs_a_probability() -> None:
-    with pytest.raises(InputError, match="no probability"):
+    with pytest.raises(InputError, match="no probability") as caught:
         arrange(SHOP, Arrangement(threshold=0.5), 10)
+    assert "--calibrate" in str(caught.value.hint)
+    fused = [replace(one, stage="fused") for one in SHOP]
+    with pytest.raises(InputError, match="no probability") as caught:
+        arrange(fused, Arrangement(threshold=0.5), 10)
+    assert "--calibrate" not in str(caught.value.hint)
     likely = [replace(one, probability=one.mean) for one in SHOP]
     assert names(Arrangement(threshold=0.75), hits=likely) == "ab"
 

@@ -122,6 +122,18 @@ def test_synonyms_of_both_forms(tmp_path: Path, segmenter: Segmenter) -> None:
     assert known.expand([*left, "红色"]).keys() >= {"iphone", "iphone15"}
 
 
+@pytest.mark.parametrize("query", ["新款 iPhone 15 红", "iPhone15", "iphone 15 pro max"])
+@pytest.mark.parametrize("word", ["iPhone 15", "iPhone15"])
+def test_synonyms_of_a_code_are_found_in_both_forms(
+    word: str, query: str, tmp_path: Path, segmenter: Segmenter
+) -> None:
+    file = tmp_path / "synonyms.txt"
+    file.write_text(f"{word} => 苹果手机\npro max => 大屏\n", "utf-8")
+    found = read_synonyms(file, segmenter).expand(query_terms(segmenter, query))
+    assert found.keys() >= set(query_terms(segmenter, "苹果手机"))
+    assert ("大屏" in "".join(found)) == ("max" in query)
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [("番茄\n", 1), ("a, b\n=> c\n", 2), ("a =>\n", 1), ("a => b => c\n", 1), ("a, A\n", 1)],
