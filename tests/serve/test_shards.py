@@ -92,7 +92,7 @@ def test_shards_fetch_the_thumbnails_of_the_page(whole: Index, parts: list[str])
 def test_the_hits_of_shards_have_the_probabilities_of_one_index(
     whole: Index, parts: list[str], shop: Path
 ) -> None:
-    whole.calibration = Calibration("0" * 16, {"text_to_image": Curve("platt", 9.0, -1.0)})
+    whole.calibration = Calibration("0" * 16, {"text_to_image": Curve("platt", 9.0, 9.0)})
     shards = [open_shard(uri) for uri in parts]
     for options in (
         SearchOptions(k=4),
