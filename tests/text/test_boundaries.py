@@ -75,6 +75,25 @@ def test_words_that_no_dictionary_has_are_learned_from_titles_with_others(
     assert after.exact_share == 1
 
 
+def test_no_copy_of_a_held_out_title_is_learned_from(
+    lexicon: Lexicon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles = all_titles()[:40]
+    copies = [titles[n % 7] for n in range(60)] + titles + titles
+    used: list[MarkedTitle] = []
+
+    def spy(seen: Sequence[MarkedTitle], *others: Any) -> Boundaries:
+        used.extend(seen)
+        return learn(seen, *others)
+
+    monkeypatch.setattr("bagformer_cli.text.tools.learn.learn", spy)
+    before, _ = held_out_quality(copies, lexicon)
+    texts = {title.text for title in titles}
+    assert len({title.text for title in used}) == len(texts) * 9 // 10
+    held_out = [title for title in copies if title not in used]
+    assert before.spans.total() == sum(len(title.spans) for title in held_out) > 0
+
+
 def test_types_of_entries_and_patterns_stay(lexicon: Lexicon, learned: Boundaries) -> None:
     segmenter = Segmenter(replace(lexicon, boundaries=learned))
     bags = [(bag.text, bag.type) for bag in segmenter.segment("新款红色方碗 2件")]

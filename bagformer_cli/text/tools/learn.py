@@ -81,11 +81,18 @@ def held_out_quality(
 ) -> tuple[Quality, Quality]:
     """Measure bags on every HELD_OUTth title, before and after learning from the others.
 
+    Copies of one title, as shops have them, are counted as one: none is learned from if another is
+    held out.
+
     Raises:
         DataError: There are too few spans.
     """
-    tested = titles[::HELD_OUT]
-    learned = learn([t for i, t in enumerate(titles) if i % HELD_OUT], lexicon, progress)
+    numbers: dict[str, int] = {}
+    for title in titles:
+        numbers.setdefault(title.text, len(numbers))
+    tested = [title for title in titles if numbers[title.text] % HELD_OUT == 0]
+    others = [title for title in titles if numbers[title.text] % HELD_OUT]
+    learned = learn(others, lexicon, progress)
     texts = [title.text for title in tested]
     found = []
     for boundaries in (None, learned):
