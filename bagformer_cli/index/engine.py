@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from bagformer_cli.config.scoring import MAXSIM, ScoreRule
 from bagformer_cli.errors import DiskFullError, InputError, XmrError
 from bagformer_cli.index.ranking import TermHits
-from bagformer_cli.index.rows import Layout, Side
+from bagformer_cli.index.rows import FEATURES, Layout, Side
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.arrays import Vectors
@@ -276,10 +276,14 @@ class Engine(ABC):
             InputError: It has no terms.
         """
         if not self.layout.terms:
+            if self.layout.model == FEATURES:
+                hint = tr("An index of --features never has terms: no model cuts its titles.")
+            else:
+                hint = tr("An earlier version built it: `xmr index add CATALOGUE INDEX` adds them.")
             raise InputError(
                 tr("This index holds no terms of titles, so it cannot be searched by words."),
                 where=self.uri,
-                hint=tr("An earlier version built it: `xmr index add CATALOGUE INDEX` adds them."),
+                hint=hint,
             )
 
     @abstractmethod

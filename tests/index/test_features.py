@@ -78,6 +78,7 @@ def test_a_catalogue_gives_titles_and_attributes(
     for more in (("--without", "红"), ("--fusion", "rrf")):
         run = xmr(*search, *more)
         assert run.code == 2, (run.out, run.err)
+    assert "never has terms" in run.err  # and no advice that cannot help
 
 
 def test_vectors_without_a_product_are_counted(
