@@ -102,12 +102,14 @@ def _words(text: str, segmenter: Segmenter) -> list[_Terms]:
 def _without_codes(terms: Sequence[str]) -> _Terms:
     """Leave out the terms that ``terms.py`` joins of the two before them.
 
-    >>> _without_codes(["15", "pro", "15pro", "max"])
-    ('15', 'pro', 'max')
+    >>> _without_codes(["iphone", "15", "iphone15", "pro", "15pro", "max"])
+    ('iphone', '15', 'pro', 'max')
     """
-    return tuple(
-        term for at, term in enumerate(terms) if at < 2 or term != terms[at - 2] + terms[at - 1]
-    )
+    kept: list[str] = []
+    for term in terms:
+        if "".join(kept[-2:]) != term or len(kept) < 2:
+            kept.append(term)
+    return tuple(kept)
 
 
 def _is_code(terms: _Terms) -> bool:
