@@ -43,9 +43,9 @@ def topk(
         budget: Bytes that temporaries may take.
 
     Returns:
-        Scores [Q, k] float32, highest first, and positions [Q, k] int64. Of equal scores the lower
-        position comes first, also where only some of them are among the ``k``: so fewer results are
-        always the first of more.
+        Scores [Q, k] float32, highest first, and positions [Q, k] int64. The lower position
+        of equal scores comes first, also where only some of them are among the ``k``: so fewer
+        results are always the first of more.
 
     Raises:
         ValueError: ``k`` is less than 1, or ``candidates`` are not positions of images.
