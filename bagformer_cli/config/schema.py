@@ -184,6 +184,10 @@ class CrossConfig(Section):
     ``layers`` is then unused."""
     logits: Literal[1, 2] = 2
     """Matching only. 2: cross-entropy over two logits (ALBEF). 1: binary cross-entropy."""
+    token_maxsim: bool = False
+    """Matching only. Add each token's best cosine in the image, its part of MaxSim, to what the
+    head reads. The projections start as copies of the towers', so it helps where trained towers
+    come first. Requires a late interaction."""
     finer: Annotated[int, Field(ge=0, le=4)] = 0
     """Captioner only: feature pyramid levels. Each level doubles the last feature map's size and
     adds an earlier, finer map, so that attention sees more positions."""

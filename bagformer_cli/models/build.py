@@ -17,6 +17,7 @@ from bagformer_cli.encoders.pretrained_bert import load_bert, require_same_vocab
 from bagformer_cli.encoders.regions import BOX, RegionEncoder
 from bagformer_cli.encoders.states import States, TitleStates
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder
+from bagformer_cli.encoders.token_maxsim import TokenMaxSim
 from bagformer_cli.encoders.vision import VisionEncoder, create_backbone
 from bagformer_cli.errors import CheckpointError, ConfigError
 from bagformer_cli.machine import memory
@@ -106,6 +107,12 @@ class RetrievalModel(nn.Module):
         if self.cross is None or not states:
             return encoded
         return self.cross.read_images(pixels, encoded)
+
+    def start_token_maxsim(self) -> None:
+        """Start the matching head's copies of the projections from their present weights."""
+        own = getattr(self.cross, "token_maxsim", None)
+        if isinstance(own, TokenMaxSim):
+            own.start_from(self.dual.text_proj, self.dual.vision_proj)
 
     @torch.no_grad()
     def clamp_temperature(self) -> Tensor:
@@ -306,6 +313,8 @@ def _build_cross(
         if bert is not None:
             fusion.load_bert_layers(bert, config.text.layers)
     head: MatchingHead = build_matching_head(config, fusion, text.width)
+    if settings.token_maxsim:
+        head.token_maxsim = TokenMaxSim(dual.text_proj, dual.vision_proj)
     eps = config.text.options.get("layer_norm_eps", 1e-12)
     if config.objectives.mlm > 0:
         head.mlm_head = PredictionHead(text.width, vocab_size, eps=eps)

@@ -21,6 +21,7 @@ from bagformer_cli.encoders.fusion import FusionEncoder
 from bagformer_cli.encoders.joint import JointEncoder, PredictionHead
 from bagformer_cli.encoders.pyramid import ConvStem, FeaturePyramid
 from bagformer_cli.encoders.states import States
+from bagformer_cli.encoders.token_maxsim import TokenMaxSim
 from bagformer_cli.models.dual import DualEncoder, Encoded
 
 
@@ -67,6 +68,7 @@ class MatchingHead(CrossEncoder):
         self.itm_head = nn.Linear(width, logits)
         self.mlm_head: PredictionHead | None = None  # set where masked modelling is trained
         self.mfm_head: PredictionHead | None = None
+        self.token_maxsim: TokenMaxSim | None = None  # set where the configuration has it
 
     def read_texts(self, text: TextBatch, encoded: Encoded) -> Encoded:
         """Read the text tower's states; the joint encoder reads token ids."""
@@ -91,6 +93,8 @@ class MatchingHead(CrossEncoder):
 
     def forward(self, texts: States, images: States, rows: Tensor | None = None) -> Tensor:
         """Compute the logits of K pairs: [K, 2] (no match, match), or [K, 1]; see :meth:`score`."""
+        if self.token_maxsim is not None:
+            texts = self.token_maxsim(texts, images, rows)
         fused = self.fusion(texts, images, rows)
         logits: Tensor = self.itm_head(fused[:, 0])
         return logits

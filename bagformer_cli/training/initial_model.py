@@ -26,6 +26,9 @@ from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.tokenizer import Tokenizer
 from bagformer_cli.training.teacher import ModelFacts, check_teacher, inherited_scorers
 
+COPIES = ("cross.token_maxsim.text_proj.", "cross.token_maxsim.vision_proj.")
+"""Beginnings of the names of weights that start as copies of the towers' projections."""
+
 
 def new_model(
     config: RunConfig, checkpoint: str | Path | None = None, progress: Progress = SILENT
@@ -147,14 +150,17 @@ def load_fitting_weights(
     model.load_state_dict(fitting, strict=False)
     # The factor and offset of a distillation start from fixed values, not from random ones.
     missing = [name for name in own if name not in fitting and name != "distill_line"]
-    if missing:
+    random = [name for name in missing if not name.startswith(COPIES)]
+    if len(random) < len(missing):
+        model.start_token_maxsim()
+    if random:
         progress.warn(
             tr(
                 "{n} of {total} weights are not in the checkpoint and start from random values: "
                 "{names}",
-                n=len(missing),
+                n=len(random),
                 total=len(own),
-                names=listed(sorted({name.rsplit(".", 1)[0] for name in missing})[:5]),
+                names=listed(sorted({name.rsplit(".", 1)[0] for name in random})[:5]),
             )
         )
     return missing

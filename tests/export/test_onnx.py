@@ -191,6 +191,7 @@ def test_a_missing_cross_encoder_is_named(bagwise: Made, tmp_path: Path) -> None
 RERANKERS: dict[str, tuple[str | None, list[str]]] = {
     "bags as tokens": (None, ["model.bag_fusion=early"]),
     "joint encoder": (None, ["model.cross.fusion=joint"]),
+    "MaxSim of tokens": (None, ["model.cross.token_maxsim=true"]),
     "one BERT for both sides": (None, ["model.shared.cells=3"]),
     "captioner": ("captioner", []),
     "captioner, finer cells": ("captioner", ["model.cross.finer=2"]),

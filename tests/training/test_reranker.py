@@ -10,8 +10,9 @@ import torch
 
 from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.store.store import Store
+from bagformer_cli.errors import ConfigError
 from bagformer_cli.models.checkpoint import load_model
-from bagformer_cli.progress import SILENT
+from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.distributed import SINGLE_PROCESS
 from bagformer_cli.training.initial_model import check_start, new_model
 from bagformer_cli.training.run import make_trainer, start_run
@@ -23,6 +24,16 @@ RERANKER = [
     "model.freeze_towers=true", "data.augment=null", "training.encode_frozen_once=true",
     "objectives={itc: 0.0, late_interaction: 0.0, itm: 1.0, late_scale: mean}",
 ]  # fmt: skip
+
+
+class Warnings(Progress):
+    """Collects warnings."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.said.append(message)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +70,46 @@ def test_towers_and_projections_stay_and_the_model_reranks(
     assert model.can_rerank
 
 
+def test_maxsim_of_tokens_starts_from_the_towers(
+    store: Store, towers: Path, tmp_path: Path
+) -> None:
+    config = second(towers, tmp_path, "model.cross.token_maxsim=true")
+    progress = Warnings()
+    model = new_model(config, progress=progress)
+    head: Any = model.cross
+    for name in ("text_proj", "vision_proj"):
+        copy, own = getattr(head.token_maxsim, name), getattr(model.dual, name)
+        assert torch.equal(copy.weight, own.weight)
+        assert torch.equal(own.weight, weights(towers)[f"dual.{name}.weight"])
+        assert copy.weight.requires_grad
+        assert not own.weight.requires_grad
+    (warning,) = progress.said
+    assert "cross.fusion" in warning  # random; the copies are not
+    assert "token_maxsim.text_proj" not in warning
+    start_run(config, store, tmp_path / "run", model)
+    after = weights(tmp_path / "run/last")
+    trained = after["cross.token_maxsim.text_proj.weight"]
+    assert not torch.equal(trained, after["dual.text_proj.weight"])
+    # A run that goes on from this one keeps what was trained.
+    again: Any = new_model(second(tmp_path / "run/last", tmp_path, "model.cross.token_maxsim=true"))
+    assert torch.equal(again.cross.token_maxsim.text_proj.weight, trained)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["model.cross.fusion=joint"],
+        ["model.interaction=cls"],
+        ["model.cross.kind=captioner", "objectives.itm=0", "objectives.caption=1"],
+    ],
+)
+def test_maxsim_of_tokens_needs_a_late_interaction_and_a_fusion_encoder(
+    settings: list[str],
+) -> None:
+    with pytest.raises(ConfigError, match="token_maxsim requires"):
+        load_config("demo", ["model.cross.token_maxsim=true", *settings])
+
+
 def test_negatives_are_drawn_by_the_scores_that_were_trained(
     store: Store, towers: Path, tmp_path: Path
 ) -> None:
@@ -83,3 +134,5 @@ def test_the_demo_reranker_is_a_configuration() -> None:
     assert config.model.freeze_towers
     assert config.training.encode_frozen_once
     assert config.data.augment is None
+    assert config.model.cross is not None
+    assert config.model.cross.token_maxsim
