@@ -1,8 +1,8 @@
 """Each token's part of MaxSim, as an input of the matching head.
 
-A fusion encoder from random weights needs many steps to learn which tokens an image answers. The
-projections of trained towers know it already. So each token's best cosine among the image's
-positions is added to its state, along a learned direction, before the first fusion layer::
+A fusion encoder from random weights needs many steps to learn whether an image shows what a token
+names. The projections of trained towers know it already. So each token's best cosine among the
+image's positions is added to its state, along a learned direction, before the first fusion layer::
 
     token states [L, W]  ─▶ projection ─▶ unit vectors ─┐
                                                         ├▶ cosines [L, P] ─▶ max over P [L]
