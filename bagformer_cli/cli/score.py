@@ -236,7 +236,7 @@ def show_scores(report: dict[str, Any]) -> None:
     console.table(
         list(columns),
         rows,
-        title=f"{report['image']}  ({report['checkpoint']})",
+        title=tr("{message} ({details})", message=report["image"], details=report["checkpoint"]),
         best=[1] if len(rows) > 1 else [],
     )
     console.say(_meaning(report["pooling"]))

@@ -87,7 +87,7 @@ def _show_hits(query: str, hits: list[dict[str, Any]]) -> None:
         if hit["group_size"] is not None and hit["group_size"] > 1:
             facts[tr("results of the group")] = hit["group_size"]
         if hit["stage"] == "combined":
-            facts[tr("text")] = format_value(hit["text_mean"])
+            facts[tr("words")] = format_value(hit["text_mean"])
             facts[tr("image")] = format_value(hit["image_mean"])
         if fused:
             facts |= part_facts(hit)

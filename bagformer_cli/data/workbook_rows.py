@@ -12,7 +12,7 @@ from typing import Any
 
 from bagformer_cli.data.columns import LOOKED_AT, are_headings
 from bagformer_cli.data.workbook_xml import Merged
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, InputError, with_place
 from bagformer_cli.messages import tr
 
 MOST_ROWS, MOST_COLUMNS = 1_048_576, 16_384  # Excel's own limits
@@ -91,7 +91,7 @@ class RowWriter:
             raise InputError(
                 tr("The sheet is too large."),
                 where=tr("{path}, row {n}", path=path.name, n=number),
-                found=f"{names[at]}: {counts[at]:,}",
+                found=with_place(f"{counts[at]:,}", names[at]),
                 expected=f"≤ {most[at]:,}",
             )
 

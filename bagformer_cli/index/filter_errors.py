@@ -124,7 +124,7 @@ def misfit(name: str, kind: str, found: str, where: str) -> InputError:
     return InputError(
         tr("The filter does not fit the types of its attributes."),
         where=where,
-        found=f"{name}: {found}",
+        found=with_place(found, name),
         expected=with_place(type_word(kind), name),
         hint=hint,
     )

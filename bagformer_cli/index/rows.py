@@ -30,7 +30,7 @@ import pyarrow as pa
 
 from bagformer_cli.config import Pooling
 from bagformer_cli.config.scoring import Scoring
-from bagformer_cli.errors import InputError, listed
+from bagformer_cli.errors import InputError, listed, with_place
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.arrays import Vectors
 from bagformer_cli.vectors.stored_arrays import RESIDUAL4, code_width
@@ -259,8 +259,8 @@ class Layout:
                 raise InputError(
                     tr("These vectors do not fit the index."),
                     where=where,
-                    found=f"{label}: {theirs or '-'}",
-                    expected=f"{label}: {own or '-'}",
+                    found=with_place(theirs or "-", label),
+                    expected=with_place(own or "-", label),
                     hint=tr("Add the catalogue itself: xmr index add CATALOGUE INDEX")
                     if name == "codebook"
                     else tr("Encode them with the options the index was built with."),
