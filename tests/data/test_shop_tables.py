@@ -205,3 +205,25 @@ def test_a_path_of_windows_is_found(tmp_path: Path) -> None:
     path.write_text("image,title\n图片\\a.jpg,红裙\nodd\\name.jpg,蓝裙\n", "utf-8")
     images = [one.image for one in open_catalogue(path) if isinstance(one, Product)]
     assert images == [str(tmp_path / "图片" / "a.jpg"), str(tmp_path / "odd\\name.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("head", "rows", "named"),
+    [
+        ("图片,标题,货号", ["a.jpg,红裙,H1", "b.jpg,蓝裙,H2"], "货号"),
+        ("图片,标题,款号,商家编码", ["a.jpg,红裙,K1,7", "b.jpg,蓝裙,K1,8"], "商家编码"),
+        ("图片,标题,Item No.", ["a.jpg,红裙,1", "b.jpg,蓝裙,2"], "'Item No.'"),
+        ("图片,标题,款号", ["a.jpg,红裙,K1", "b.jpg,蓝裙,K1"], None),
+        ("图片,标题,货号", ["a.jpg,红裙,H1", "b.jpg,蓝裙,"], None),
+        ("图片,标题,货号", ["a.jpg,红裙,H1"], None),
+        ("图片,标题,价格,型号", ["a.jpg,红裙,9,X1", "b.jpg,蓝裙,8,X2"], None),
+        ("编号,图片,标题,货号", ["1,a.jpg,红裙,H1", "2,b.jpg,蓝裙,H2"], None),
+    ],
+)
+def test_a_column_that_may_hold_the_ids_is_named(
+    tmp_path: Path, head: str, rows: list[str], named: str | None
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join([head, *rows]), "utf-8")
+    notes = [note for note in open_catalogue(path).remarks.notes if "--column id=" in note]
+    assert [note.split("--column id=")[1] for note in notes] == ([] if named is None else [named])

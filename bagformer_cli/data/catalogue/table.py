@@ -13,6 +13,7 @@ from typing import Any
 
 from bagformer_cli.data.byte_ranges import ByteRange
 from bagformer_cli.data.catalogue.headings import check_names, require_numbers, taken_columns
+from bagformer_cli.data.catalogue.id_columns import IdColumns
 from bagformer_cli.data.catalogue.products import (
     Part,
     Product,
@@ -159,7 +160,7 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
     bounds: list[tuple[int, int, int]] = []  # of each part: begin, end, lines before
     shapes: dict[tuple[str, ...], None] = {}  # the different lists of fields
     headings: list[str] | None = None
-    several, images = SeveralImages(), ImageColumns()
+    several, images, ids = SeveralImages(), ImageColumns(), IdColumns()
     json = path.suffix.lower() in JSON_ENDINGS
 
     def check(found: Sequence[str], where: str) -> None:
@@ -181,6 +182,7 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
             several.add(cell, record.where)
             attributes = _attributes(record)
             images.add(heading, cell, attributes)
+            ids.add(record.columns.get("id"), attributes)
             for name, value in attributes.items():
                 found = seen.get(name)
                 if found is None:
@@ -210,7 +212,7 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
     kinds = dict.fromkeys(options.numbers, "float") | dict(options.settled)
     types = {name: kinds.get(name, one.type) for name, one in seen.items()}
     remarks: list[str | None] = [*remarks_of(path, options.sheet)]
-    notes: list[str | None] = []
+    notes: list[str | None] = [ids.remark]
     for name, one in seen.items():
         as_text = types[name] == "str"
         (remarks if as_text else notes).append(remark_of(name, one, types[name]))
