@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bagformer_cli.data.images import decode, open_image
-from bagformer_cli.errors import InputError
+from bagformer_cli.errors import InputError, with_place
 from bagformer_cli.messages import language, tr
 
 MAX_IMAGE_BYTES = 1 << 18
@@ -73,10 +73,17 @@ def data_uri(data: bytes, side: int = EMBEDDED_SIDE) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals["labelled"] = _labelled
+    return made
+
+
+def _labelled(name: str, value: object) -> str:
+    """Join a name and its value with the language's colon."""
+    return with_place(str(value), name)
