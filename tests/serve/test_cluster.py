@@ -64,6 +64,13 @@ def test_a_node_that_dies_under_load_fails_no_request_after_its_retry(
     address = f"http://127.0.0.1:{port}"
     index = Index.open(Path(parts[0]).parent / "whole", model)
     expected = [hit.id for hit in index.search("红色碎花裙", k=5)]
+    wrong = httpx.get(
+        f"{address}/api/search",
+        params={"q": "裙", "where": "nosuch < 3"},
+        headers={"Accept-Language": "zh"},
+        timeout=60,
+    )
+    assert "没有属性" in wrong.json()["error"]  # the language crosses to the shards' processes
     stop, answers, repeated, failed = threading.Event(), [], [], []
 
     def visit() -> None:
