@@ -1,4 +1,4 @@
-"""Say what is wrong with a request: a JSON object with ``error``, and what is known besides."""
+"""Make the answers to refused requests: JSON with ``error``, ``found``, ``expected`` and ``hint``."""
 
 from __future__ import annotations
 
