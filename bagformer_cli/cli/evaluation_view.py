@@ -8,6 +8,7 @@ from bagformer_cli.cli import console
 from bagformer_cli.cli.calibration_view import show_calibration
 from bagformer_cli.cli.formatting import duration
 from bagformer_cli.cli.views import direction_names, show_recall, stage_name
+from bagformer_cli.errors import listed
 from bagformer_cli.messages import tr
 
 
@@ -134,7 +135,11 @@ def _show_gain(stage: str, both: dict[str, dict[str, float]]) -> None:
     """Print a stage's mean recall minus that of the recall stage, with intervals."""
     arrows = direction_names()
     gains = [
-        f"{arrows[direction]} {gain['mean']:+.1f} ({gain['lower']:+.1f} … {gain['upper']:+.1f})"
+        tr(
+            "{message} ({details})",
+            message=f"{arrows[direction]} {gain['mean']:+.1f}",
+            details=f"{gain['lower']:+.1f} … {gain['upper']:+.1f}",
+        )
         for direction, gain in both.items()
     ]
     console.say(
@@ -142,7 +147,7 @@ def _show_gain(stage: str, both: dict[str, dict[str, float]]) -> None:
             "{stage} − {recall}, points of mean recall with 95 % intervals over queries: {gains}",
             stage=stage_name(stage),
             recall=stage_name("recall"),
-            gains=", ".join(gains).replace("-", "−"),
+            gains=listed(gains).replace("-", "−"),
         )
     )
 
