@@ -1,4 +1,4 @@
-"""Make the answers to refused requests: JSON with ``error``, ``found``, ``expected`` and ``hint``."""
+"""Make answers that refuse a request: JSON with ``error``, ``found``, ``expected``, ``hint``."""
 
 from __future__ import annotations
 
