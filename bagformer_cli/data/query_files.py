@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from bagformer_cli.data.byte_ranges import ByteRange, decode_line
 from bagformer_cli.data.muge_lines import parse_query_line
+from bagformer_cli.data.table_formats import unreadable_kind
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.messages import tr
 from bagformer_cli.text.characters import is_blank
@@ -37,12 +38,15 @@ def read_text_queries(path: Path) -> list[TextQuery]:
         InputError: The file cannot be read, or has no query.
         DataError: A line is no query, or its id occurs twice. The error names the line.
     """
+    if error := unreadable_kind(path):
+        raise error
     queries: list[TextQuery] = []
     known: dict[str, int] = {}
     is_json = False
     for number, line in enumerate(ByteRange(path).lines(), 1):
         if number == 1:
             is_json = line.content.lstrip(b"\xef\xbb\xbf \t").startswith(b"{")
+            _require_no_table(path, line.content)
         try:
             query = _parsed(line.content, number, is_json)
             if query.id in known:
@@ -59,6 +63,23 @@ def read_text_queries(path: Path) -> list[TextQuery]:
     if not queries:
         raise InputError(tr("The file has no query."), where=path)
     return queries
+
+
+def _require_no_table(path: Path, first: bytes) -> None:
+    """Refuse a table, of which every whole line would be searched for, its heading too.
+
+    Raises:
+        InputError: The file's name and first line are those of a table.
+    """
+    separator = {".csv": b",", ".tsv": b"\t", ".xlsx": b"", ".xlsm": b""}.get(path.suffix.lower())
+    if separator is None or separator not in first:
+        return
+    raise InputError(
+        tr("This is a table, and queries are read from lines."),
+        where=path,
+        expected=tr("one query per line, or JSON lines with query_id and query_text"),
+        hint=tr("Save its column of queries as a text file."),
+    )
 
 
 def _parsed(content: bytes, number: int, is_json: bool) -> TextQuery:

@@ -115,7 +115,7 @@ class LexicalSearch:
                 result.append(None)
                 continue
             if counts is None:
-                if not self.engine.count("title IS NOT NULL"):
+                if self.engine.count() and not self.engine.count("title IS NOT NULL"):
                     message = tr("No product of this index has a title.")
                     raise InputError(message, where=self.engine.uri)
                 counts = self.engine.term_counts()

@@ -65,8 +65,14 @@ def place_in(path: Path, row: int) -> str:
 
 def item_id(value: Any, name: str) -> int | str:
     """Check an id: a whole number, or a text that is not blank."""
-    if isinstance(value, str) and not is_blank(value) and is_text(value):
-        return value
+    if isinstance(value, str):
+        if not is_blank(value) and is_text(value):
+            return value
+        raise DataError(
+            tr("'{field}' is an empty or broken text.", field=name),
+            found=shortened(ascii(value)),
+            expected=tr("a whole number, or a text with a visible character"),
+        )
     return parse_id(value, name)
 
 

@@ -106,7 +106,7 @@ GOOD = line(1, [0.6, 0.8])
         ('{"image_id": 2, "feature": [1, 0]}', "'text_id' is missing"),
         ('{"text_id": 2}', "'feature' is missing"),
         (line(2.5, [1, 0]), "not a whole number"),
-        (line("  ", [1, 0]), "not a whole number"),
+        (line("  ", [1, 0]), "empty or broken text"),
         (line(None, [1, 0]), "not a whole number"),
         (line(True, [1, 0]), "not a whole number"),
         (line(2, []), "not a vector"),

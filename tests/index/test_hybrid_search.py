@@ -133,3 +133,14 @@ def test_a_catalogue_without_titles_has_no_words(
               "--checkpoint", model)  # fmt: skip
     assert run.code == 2
     assert "No product of this index has a title" in run.err
+
+
+def test_an_empty_index_is_called_empty(
+    place: Path, xmr: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    shutil.copytree(place / "index", tmp_path / "index")
+    assert xmr("index", "remove", tmp_path / "index", "--where", "price >= 0").code == 0
+    run = xmr("search", "红", "--fusion", "rrf", "--index", tmp_path / "index")
+    assert run.code == 2
+    assert "The index is empty" in run.err

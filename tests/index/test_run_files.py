@@ -73,6 +73,26 @@ def test_both_forms_are_what_searches_of_each_query_find(
     assert {(row[1], row[5]) for row in found} == {("Q0", "xmr")}
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("q.csv", b"id,query\n7,\xe7\xba\xa2\n"),
+        ("q.tsv", b"7\t\xe7\xba\xa2\n"),
+        ("q.XLSX", b"PK\x03\x04\n"),
+        ("q.xls", b"\xd0\xcf\x11\xe0\n"),
+    ],
+)
+def test_lines_of_a_table_are_no_queries(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError):
+        read_text_queries(tmp_path / name)
+
+
+def test_a_csv_of_one_column_has_queries(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_bytes(b"\xe7\xba\xa2\n")
+    assert read_text_queries(tmp_path / "q.csv") == [TextQuery("1", "红")]
+
+
 def test_queries_of_a_file_are_printed_without_an_output(
     place: Path, xmr: Xmr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
