@@ -30,7 +30,7 @@ EXPECTED = {
     "train --set model.interaction=bag": "cls、tokenwise、bagwise",
     "bags --input table.csv": "标题为空",
     "score nowhere.jpg 红裙": "nowhere.jpg（参数“",
-    "dict check words.txt --no-builtin": "检查完成，用时 ",
+    "dict check words.txt --no-builtin": "检查：用时 ",
     "dict stats words.txt --no-builtin": "words.txt：有 1 行被跳过或未能完整读取",
 }
 
