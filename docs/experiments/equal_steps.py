@@ -19,7 +19,19 @@ import torch
 
 from bagformer_cli.datasets import resolve
 from bagformer_cli.evaluation.compare import t_interval
-from region_trials import NCE, RESULT_COLUMNS, SLOWER, SOFT, Method, Trials, prepare, result_cells
+from region_trials import (
+    FEW,
+    MEAN,
+    NCE,
+    RESULT_COLUMNS,
+    SLOWER,
+    SMALL,
+    SOFT,
+    Method,
+    Trials,
+    prepare,
+    result_cells,
+)
 from trials import Result, format_difference, markdown_table, replace_section
 
 VECTORS = (4, 8, 16, 32)
@@ -45,17 +57,29 @@ def modes_with(vectors: int) -> dict[str, Method]:
 
 
 CAPTIONER = "captioner, steps × 2"
+ALIGNMENT = "alignment, steps × 2"
 FAST = (NCE, SLOWER)
 MODES: dict[str, Method] = {
     "fast": Method("fast", sets=FAST),
     "fast, steps × 3": Method("fast", sets=FAST, stages=3),
+    "fast, steps × 5": Method("fast", sets=FAST, stages=5),
     **{name: method for count in VECTORS for name, method in modes_with(count).items()},
+    "base 4, steps × 3": Method("base", sets=(NCE, "model.keep=4"), stages=3),
+    "shrinktobase 4 of 32": Method("shrinktobase", "base 32, steps × 2", (*SOFT, "model.keep=4")),
     "shrinktofast of 4": Method("shrinktofast", "shrinktobase 4", SOFT),
     "shrinktofast of 32": Method("shrinktofast", "base 32, steps × 2", SOFT),
     CAPTIONER: Method("captioner", sets=("model.cross.layers=1",), stages=2),
     "fast + captioner rerank": Method(teacher="fast", cross_encoder=CAPTIONER),
     "fast, steps × 3 + captioner rerank": Method(
         teacher="fast, steps × 3", cross_encoder=CAPTIONER
+    ),
+    "slowtofast, steps × 3": Method("slowtofast", CAPTIONER, (*FEW, SLOWER), stages=3),
+    ALIGNMENT: Method("alignment_triplet", sets=(NCE, MEAN), stages=2),
+    "matching of alignment": Method("matching_distill_finetune", ALIGNMENT, (*SMALL, *SOFT)),
+    "alignment and matching, steps × 3": Method(
+        "alignment_and_matching_distill",
+        sets=(NCE, MEAN, *SMALL, *SOFT, "distill.activate_distillation_after=0.25"),
+        stages=3,
     ),
 }
 CLAIMED = (
@@ -64,12 +88,20 @@ CLAIMED = (
     ("shrinktofast of 4", "fast, steps × 3"),
     ("shrinktofast of 32", "fast, steps × 3"),
     ("fast, steps × 3 + captioner rerank", "fast, steps × 3"),
+    ("shrinktobase 4 of 32", "base 4, steps × 3"),
+    ("slowtofast, steps × 3", "fast, steps × 5"),
+    ("matching of alignment", "fast, steps × 3"),
 )
 """(A, B): A is better than B, as written down before the runs (docs/log.md)."""
 COMPARED = (
     *CLAIMED,
     ("fast + captioner rerank", "fast"),
     ("fast + captioner rerank", "fast, steps × 3"),
+    ("fast, steps × 3 + captioner rerank", "fast, steps × 5"),
+    ("slowtofast, steps × 3", "fast, steps × 3"),
+    ("alignment and matching, steps × 3", "fast, steps × 3"),
+    (ALIGNMENT, "base 32, steps × 2"),
+    ("shrinktobase 4 of 32", "base 4, steps × 2"),
     ("inflate 4 + 4", "base 8"),
     *((f"inflate {n} + {n}", f"base {n}") for n in VECTORS[1:]),
     *((f"inflate {n} + {n}", f"base {2 * n}") for n in VECTORS[1:-1]),
@@ -83,6 +115,9 @@ PHASES = (
     [*modes_with(4), "base 8"],
     ["shrinktofast of 4", "fast, steps × 3", "base 32, steps × 2", "shrinktofast of 32"],
     [CAPTIONER, "fast, steps × 3 + captioner rerank", "fast", "fast + captioner rerank"],
+    ["shrinktobase 4 of 32", "base 4, steps × 3"],
+    ["slowtofast, steps × 3", "fast, steps × 5"],
+    [ALIGNMENT, "matching of alignment", "alignment and matching, steps × 3"],
     [name for count in VECTORS[1:] for name in modes_with(count)],
 )
 
