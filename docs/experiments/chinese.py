@@ -57,6 +57,7 @@ WORDS = {
     "image to text": "图搜文",
     "images": "图片",
     "inflate, power hinge": "inflate，幂合页",
+    "matching of alignment": "对齐教的匹配",
     "matching, end to end": "匹配，端到端",
     "matching, frozen backbone": "匹配，骨干冻结",
     "matching, frozen backbone, distilled": "匹配，骨干冻结，蒸馏",
@@ -88,7 +89,7 @@ WORDS = {
     "vectors (title / image)": "向量（标题 / 图片）",
     "yes": "成立",
 }
-LONGER_TRAINING = r", steps × (\d)"
+LONGER_TRAINING = r"^(.+), steps × (\d)(.*)$"
 RERANKED = " + captioner rerank"
 SENTENCES = (
     (r"^Equal steps:$", "相同步数："),
@@ -115,9 +116,10 @@ def _cell(cell: str) -> str:
     name = cell.strip("*")
     if cell not in WORDS and name != cell:  # a claim, in bold
         return cell.replace(name, _cell(name))
-    return WORDS.get(
-        cell, re.sub(LONGER_TRAINING, r"，步数 × \1", cell).replace(RERANKED, " + 描述生成器精排")
-    )
+    if longer := re.match(LONGER_TRAINING, cell):
+        method, times, rest = longer.groups()
+        cell = f"{WORDS.get(method, method)}，步数 × {times}{rest}"
+    return WORDS.get(cell, cell.replace(RERANKED, " + 描述生成器精排"))
 
 
 def _sentence(line: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from equal_steps import COMPARED, MODES, PHASES, differences_table, results_table
+from chinese import chinese
+from equal_steps import CLAIMED, COMPARED, MODES, PHASES, differences_table, results_table
 from methods import METHODS
 from region_trials import Method, Trials
 
@@ -50,6 +51,25 @@ def test_a_student_keeps_as_many_vectors_as_its_base() -> None:
         teacher = MODES[f"shrinktobase {count}"].teacher
         assert teacher is not None
         assert {kept, f"model.codes={count}"} <= set(MODES[teacher].sets)
+
+
+def test_the_claims_compare_chains_of_equally_many_stages() -> None:
+    def stages(name: str) -> int:
+        method = MODES[name]
+        own = method.stages if method.cross_encoder is None else 0
+        return own + sum(stages(earlier) for earlier in method.earlier)
+
+    unequal = {(a, b) for a, b in CLAIMED if stages(a) != stages(b)}
+    # What a second stage adds to the first one: claimed as such, not at equal steps.
+    assert unequal == {("fast, steps × 3 + captioner rerank", "fast, steps × 3")}
+
+
+def test_the_chinese_table_has_every_name_with_its_length() -> None:
+    row = "| **alignment, steps × 2** | fast, steps × 3 + captioner rerank | base 4, steps × 3 |"
+    assert chinese([row]) == [
+        "| **对齐，步数 × 2** | fast，步数 × 3 + 描述生成器精排 | base 4，步数 × 3 |"
+    ]
+    assert not [name for name in MODES if ", steps" in chinese([f"| {name} |"])[0]]
 
 
 def test_a_chain_costs_each_of_its_models_once(tmp_path: Path) -> None:
