@@ -102,6 +102,7 @@ COMPARED = (
     ("alignment and matching, steps × 3", "fast, steps × 3"),
     (ALIGNMENT, "base 32, steps × 2"),
     ("shrinktobase 4 of 32", "base 4, steps × 2"),
+    ("shrinktobase 4 of 32", "base 4"),
     ("inflate 4 + 4", "base 8"),
     *((f"inflate {n} + {n}", f"base {n}") for n in VECTORS[1:]),
     *((f"inflate {n} + {n}", f"base {2 * n}") for n in VECTORS[1:-1]),
