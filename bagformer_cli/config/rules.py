@@ -125,11 +125,9 @@ def _model_conflicts(config: RunConfig) -> Iterator[str]:
         yield tr("text.encoder: words excludes model.codes, model.shared and bag_fusion: early")
     if model.cross is not None and model.cross.kind == "captioner" and not text.add_sep:
         yield tr("the captioner requires text.add_sep: it reads backwards from [SEP]")
-    if model.cross is not None and model.cross.token_maxsim:
-        if model.cross.kind != "matching" or model.cross.fusion != "cross":
-            yield tr(
-                "model.cross.token_maxsim requires cross.kind: matching and cross.fusion: cross"
-            )
+    if model.cross is not None and model.cross.token_maxsim and config.objectives.itm > 0:
+        if model.cross.fusion != "cross":
+            yield tr("model.cross.token_maxsim requires model.cross.fusion: cross")
         if model.late is None or config.compat is not None:
             yield tr("model.cross.token_maxsim requires a late interaction, and compat: null")
 

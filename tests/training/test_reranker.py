@@ -100,7 +100,6 @@ def test_maxsim_of_tokens_starts_from_the_towers(
     [
         ["model.cross.fusion=joint"],
         ["model.interaction=cls"],
-        ["model.cross.kind=captioner", "objectives.itm=0", "objectives.caption=1"],
     ],
 )
 def test_maxsim_of_tokens_needs_a_late_interaction_and_a_fusion_encoder(
