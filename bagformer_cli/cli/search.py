@@ -263,7 +263,8 @@ def search(
     from bagformer_cli.index.combined import WEIGHT
     from bagformer_cli.index.engines import DEFAULT_INDEX, find_index
     from bagformer_cli.index.run_files import RUN_FILES, write_run
-    from bagformer_cli.index.search import Index, SearchOptions
+    from bagformer_cli.index.search import Index
+    from bagformer_cli.index.search_options import SearchOptions
     from bagformer_cli.index.synonyms import read_synonyms
     from bagformer_cli.outputs import check_output
     from bagformer_cli.pages.search_results import QueryResults, write_page

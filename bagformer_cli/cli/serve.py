@@ -252,7 +252,7 @@ def _require_packages(engine: str) -> None:
 
 def _warm(opened: Any) -> None:
     """Search once, so that the first visitor does not wait for caches to be filled."""
-    from bagformer_cli.index.search import SearchOptions
+    from bagformer_cli.index.search_options import SearchOptions
 
     for side in opened.engine.layout.sides:
         opened.search_many(["红色连衣裙"], SearchOptions(k=1, of=side))

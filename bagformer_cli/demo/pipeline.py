@@ -32,7 +32,8 @@ from bagformer_cli.files import atomic_file
 from bagformer_cli.index.build import add_catalogue
 from bagformer_cli.index.encode import EncodeOptions, layout_of
 from bagformer_cli.index.engines import create_engine, open_engine
-from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.index.search import Index
+from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.index.trust import remember_model
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr

@@ -22,7 +22,8 @@ from bagformer_cli.evaluation.order_metrics import CUT, interval, order_metrics
 from bagformer_cli.index.arrange import Arrangement
 from bagformer_cli.index.ranking import DEPTH, Fusion
 from bagformer_cli.index.results import Hit
-from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.index.search import Index
+from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.index.terms import query_terms
 from bagformer_cli.messages import tr
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,7 @@ from bagformer_cli.index.engine import Engine
 from bagformer_cli.index.lexical import lexical_facts
 from bagformer_cli.index.ranking import Ranking
 from bagformer_cli.index.results import Hit
-
-if TYPE_CHECKING:
-    from bagformer_cli.index.search import SearchOptions
+from bagformer_cli.index.search_options import SearchOptions
 
 
 def fetch_hits(

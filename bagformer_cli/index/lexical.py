@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +21,11 @@ from bagformer_cli.index.ranking import (
     fuse,
     within_reach,
 )
+from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.index.spelling import suggest
 from bagformer_cli.index.terms import query_terms
 from bagformer_cli.messages import tr
 from bagformer_cli.text.segmenter import Segmenter
-
-if TYPE_CHECKING:
-    from bagformer_cli.index.search import SearchOptions
 
 
 class LexicalSearch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,22 @@ from numpy.typing import NDArray
 
 from bagformer_cli.data.images import decode, resize
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.engine import Engine
+from bagformer_cli.index.engine import Engine, Queries
 from bagformer_cli.index.ranking import Ranking
 from bagformer_cli.models.item_encoder import ItemEncoder
 
 
-def reranked(
+def rerank(
     encoder: ItemEncoder,
     engine: Engine,
-    query: tuple[Any, bool],
-    ranking: Ranking,
+    queries: tuple[Sequence[Any], bool],
+    encoded: Queries,
+    rankings: Sequence[Ranking],
+    *,
     count: int,
     beta: float,
-) -> Ranking:
-    """Put the best ``count`` rows in the order of their merged scores.
+) -> list[Ranking]:
+    """Put the best ``count`` rows of each query in the order of their merged scores.
 
     Rows without a cross-encoder score (beyond ``count``, or without an image) follow in their old
     order: their scores are on another scale.
@@ -32,11 +35,31 @@ def reranked(
     Args:
         encoder: A model with a trained cross-encoder.
         engine: The index.
-        query: A title or an image, and whether it is an image.
-        ranking: The rows of the query.
-        count: Rows to score.
+        queries: Titles or images, and whether they are images.
+        encoded: The same, encoded.
+        rankings: The rows of each query.
+        count: Rows of a query to score.
         beta: Weight of the late interaction: merged score = slow + beta × fast.
     """
+    given, images = queries
+    # As in an evaluation: scores that are means already are not divided again.
+    means = encoder.merge == "mean" and not encoder.scoring.means
+    lengths = encoded.vectors.lengths.tolist() if means else [1] * len(given)
+    return [
+        _reranked(encoder, engine, (query, images), ranking, count, beta / length)
+        for query, ranking, length in zip(given, rankings, lengths, strict=True)
+    ]
+
+
+def _reranked(
+    encoder: ItemEncoder,
+    engine: Engine,
+    query: tuple[Any, bool],
+    ranking: Ranking,
+    count: int,
+    beta: float,
+) -> Ranking:
+    """Rerank the rows of one query; ``beta`` is the weight of its score as it is summed."""
     rows = engine.fetch(ranking.keys[:count], ["image", "thumbnail", "title"])
     slow = np.full(len(ranking.keys), np.nan, np.float32)
     slow[: len(rows)] = cross_encoder_scores(encoder, *query, rows)

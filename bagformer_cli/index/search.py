@@ -3,21 +3,17 @@
 The stages, and the file of each::
 
     encode   query → vectors                                    models/item_encoder.py
-    recall   best rows, or candidates by single vectors         lancedb.py / qdrant.py
+    recall   best rows, or candidates by single vectors         first_stage.py
     late     order such candidates by late interaction          (skipped after an exact recall)
     terms    fuse with the ranking by titles' terms             lexical.py  (only with fusion)
     rerank   a cross-encoder scores the best few                rerank.py   (only with rerank > 0)
-    fetch    titles, attributes, thumbnails of the results      lancedb.py / qdrant.py
-
-Shapes: Q queries, D dimensions.
+    fetch    titles, attributes, thumbnails of the results      hits.py, arrange.py
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,18 +22,21 @@ import numpy as np
 from bagformer_cli.calibration import Calibration
 from bagformer_cli.data.images import decode, resize
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.arrange import AS_FOUND, Arranged, Arrangement, arrange
+from bagformer_cli.index.arrange import Arranged, arrange
 from bagformer_cli.index.combined import WEIGHT, check_combined, combine
-from bagformer_cli.index.engine import Engine, Queries, RecallMethod
+from bagformer_cli.index.engine import Engine, Queries
 from bagformer_cli.index.engines import open_engine
+from bagformer_cli.index.first_stage import CANDIDATES, first_stage
 from bagformer_cli.index.hits import fetch_hits, keys_by_id, with_thumbnails
 from bagformer_cli.index.lexical import LexicalSearch, check_fusion
 from bagformer_cli.index.model_of_index import gpu_of, model_folder
 from bagformer_cli.index.probabilities import index_calibration, with_probabilities
-from bagformer_cli.index.ranking import DEPTH, Fusion, Ranking
-from bagformer_cli.index.rerank import reranked
+from bagformer_cli.index.ranking import Ranking
+from bagformer_cli.index.rerank import rerank
 from bagformer_cli.index.results import Hit, Results
 from bagformer_cli.index.rows import FEATURES, Side, wrong_model
+from bagformer_cli.index.search_options import SearchOptions
+from bagformer_cli.index.search_profile import SearchProfile
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import AnyEncoder, encoder_of
 from bagformer_cli.models.load_encoder import load_encoder
@@ -47,47 +46,6 @@ from bagformer_cli.text.characters import is_blank
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from bagformer_cli.index.synonyms import Synonyms
-
-MANY = 10_000  # results, from which on the number of products is counted first
-CANDIDATES = 200  # of a first stage by single vectors, unless the caller says otherwise
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """Options of a search.
-
-    Args:
-        k: Results per query.
-        where: A filter over id, title and attributes, in SQL; None: all products.
-        of: Compare the query with the products' images or with their titles.
-        recall: The first stage; ``auto`` lets the engine choose.
-        candidates: Products that a first stage by single vectors passes to the late interaction.
-            More find more and take longer. None: 200.
-        rerank: How many of the best results the cross-encoder scores; 0: none.
-        beta: Weight of the late interaction: merged score = slow + beta × fast. None: the
-            model's ``evaluation.beta``.
-        thumbnails: Whether results include the products' thumbnails.
-        fusion: How a ranking by the terms of titles (BM25) is fused with the late interaction:
-            ``rrf`` by ranks, ``weighted`` by scores, ``none`` not at all. For text queries.
-        lexical_weight: Share of BM25 in a weighted fusion, from 0 to 1. None: 0.3.
-        synonyms: Further words for those of a query, in its lexical part.
-        arrangement: Which hits are left out, grouped, counted and sorted, and where a page begins.
-    """
-
-    k: int = 10
-    where: str | None = None
-    of: Side = "image"
-    recall: RecallMethod = "auto"
-    candidates: int | None = None
-    rerank: int = 0
-    beta: float | None = None
-    thumbnails: bool = False
-    fusion: Fusion = "none"
-    lexical_weight: float | None = None
-    synonyms: Synonyms | None = None
-    arrangement: Arrangement = AS_FOUND
 
 
 class Index:
@@ -209,44 +167,38 @@ class Index:
         self._check(given, images)
         # Sorting, counting and later pages need more hits than are returned.
         options = replace(given, k=given.arrangement.depth(given.k))
-        seconds: dict[str, float] = {}
-        plan: list[dict[str, Any]] = []
-        with _timed(seconds, "encode"):
+        profile = SearchProfile()
+        with profile.timed("encode"):
             encoded = encoded or self.encode(queries, images=images, of=options.of)
         engine = self.engine.snapshot(options.of, options.recall)  # all stages see one version
-        rankings = self._first_stages(engine, encoded, options, seconds, plan)
+        rankings = first_stage(engine, encoded, options, profile)
         suggestions: list[str | None] = [None] * len(queries)
         if options.fusion != "none":
-            with _timed(seconds, "terms"):
+            with profile.timed("terms"):
                 lexical = LexicalSearch(engine, self.encoder.titles.segmenter, options, given.k)
                 rankings, suggestions = lexical.fuse(queries, encoded, rankings)
-            plan.append({"stage": "fusion", "method": options.fusion, "note": lexical.note})
+            profile.add("fusion", options.fusion, lexical.note)
         if options.rerank:
             beta = self.encoder.beta if options.beta is None else options.beta
-            # As in an evaluation: scores that are means already are not divided again.
-            means = self.encoder.merge == "mean" and not self.encoder.scoring.means
-            lengths = encoded.vectors.lengths.tolist() if means else [1] * len(queries)
-            with _timed(seconds, "rerank"):
-                rankings = [
-                    reranked(
-                        self.encoder,
-                        engine,
-                        (query, images),
-                        ranking,
-                        options.rerank,
-                        beta / length,
-                    )
-                    for query, ranking, length in zip(queries, rankings, lengths, strict=True)
-                ]
+            with profile.timed("rerank"):
+                rankings = rerank(
+                    self.encoder,
+                    engine,
+                    (queries, images),
+                    encoded,
+                    rankings,
+                    count=options.rerank,
+                    beta=beta,
+                )
             note = tr("slow + {beta} × late for the best {n}", beta=beta, n=options.rerank)
-            plan.append({"stage": "rerank", "method": "cross-encoder", "note": note})
-        with _timed(seconds, "fetch"):
+            profile.add("rerank", "cross-encoder", note)
+        with profile.timed("fetch"):
             hits = fetch_hits(engine, rankings, options)
             keys = keys_by_id(rankings, hits)
             if self.calibration is not None:
                 hits = with_probabilities(hits, self.calibration, images, options.of)
             pages = self._pages(engine, hits, keys, given)
-        return _results(pages, plan, seconds, suggestions)
+        return _results(pages, profile, suggestions)
 
     def search_combined(
         self,
@@ -274,24 +226,23 @@ class Index:
         check_combined(weight, rerank=given.rerank, fusion=given.fusion)
         self._check(given, images=False)
         deep = replace(given, k=max(CANDIDATES, given.arrangement.depth(given.k)))
-        seconds: dict[str, float] = {}
-        plan: list[dict[str, Any]] = []
-        with _timed(seconds, "encode"):
+        profile = SearchProfile()
+        with profile.timed("encode"):
             both = encoded or (
                 self.encode([title], of=given.of),
                 self.encode([image], images=True, of=given.of),
             )
         engine = self.engine.snapshot(given.of, given.recall)
-        first = [self._first_stages(engine, one, deep, seconds, plan)[0].keys for one in both]
-        with _timed(seconds, "late"):
+        first = [first_stage(engine, one, deep, profile)[0].keys for one in both]
+        with profile.timed("late"):
             found = combine(engine, given.of, both, first, weight)
         note = tr("{n} candidates of both queries", n=len(found.keys))
-        plan.append({"stage": "late", "method": "maxsim", "note": note})
-        with _timed(seconds, "fetch"):
+        profile.add("late", "maxsim", note)
+        with profile.timed("fetch"):
             ranking = Ranking.by_late_interaction(found.keys, found.scores, found.scores)
             hits = found.with_parts(fetch_hits(engine, [ranking], deep)[0])
             pages = self._pages(engine, [hits], keys_by_id([ranking], [hits]), given)
-        return _results(pages, plan, seconds, [None])[0]
+        return _results(pages, profile, [None])[0]
 
     def _pages(
         self,
@@ -365,57 +316,13 @@ class Index:
                 hint=tr("Leave out --rerank."),
             )
 
-    def _first_stages(
-        self,
-        engine: Engine,
-        queries: Queries,
-        options: SearchOptions,
-        seconds: dict[str, float],
-        plan: list[dict[str, Any]],
-    ) -> list[Ranking]:
-        """Recall, and late interaction with the candidates if recall did not compute it."""
-        wanted = max(options.k, options.rerank, 0 if options.fusion == "none" else DEPTH)
-        candidates = max(options.candidates or CANDIDATES, wanted)
-        if candidates > MANY:  # an engine may reserve memory for as many
-            count = engine.count()
-            wanted, candidates = min(wanted, max(1, count)), min(candidates, max(1, count))
-        with _timed(seconds, "recall"):
-            found = engine.recall(
-                options.of, queries, wanted, options.where, options.recall, candidates=candidates
-            )
-        seconds |= {f"recall.{name}": value for name, value in found.seconds.items()}
-        plan.append({"stage": "recall", "method": found.method, "note": found.note})
-        scores = found.scores
-        if not found.final:
-            with _timed(seconds, "late"):
-                scores = engine.late_interaction(options.of, queries, found.keys)
-            note = tr("{n} candidates", n=max(map(len, found.keys), default=0))
-            plan.append({"stage": "late", "method": "maxsim", "note": note})
-        rankings = []
-        for number, (keys, fast) in enumerate(zip(found.keys, scores, strict=True)):
-            order = np.argsort(-fast, kind="stable")[:wanted]
-            keys, fast = keys[order], fast[order]
-            mean = engine.mean_scores(options.of, queries.one(number), keys, fast)
-            rankings.append(Ranking.by_late_interaction(keys, fast, mean))
-        return rankings
-
 
 def _results(
-    pages: Sequence[Arranged],
-    plan: list[dict[str, Any]],
-    seconds: Mapping[str, float],
-    suggestions: Sequence[str | None],
+    pages: Sequence[Arranged], profile: SearchProfile, suggestions: Sequence[str | None]
 ) -> list[Results]:
     """Make the results of all queries."""
-    rounded = {name: round(value, 6) for name, value in seconds.items()}
+    seconds = profile.rounded_seconds()
     return [
-        Results(page.hits, plan, rounded, suggestion, page.total, page.facets)
+        Results(page.hits, profile.plan, seconds, suggestion, page.total, page.facets)
         for page, suggestion in zip(pages, suggestions, strict=True)
     ]
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - start

@@ -37,7 +37,7 @@ from bagformer_cli.errors import InputError, XmrError
 from bagformer_cli.index.arrange import DEPTH, Arrangement
 from bagformer_cli.index.combined import WEIGHT
 from bagformer_cli.index.ranking import Fusion
-from bagformer_cli.index.search import SearchOptions
+from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.messages import tr
 from bagformer_cli.serve.answers import page_json
 from bagformer_cli.serve.batcher import TooBusyError

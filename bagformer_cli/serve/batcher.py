@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bagformer_cli.index.results import Results
-from bagformer_cli.index.search import SearchOptions
+from bagformer_cli.index.search_options import SearchOptions
 
 Search = Callable[[Sequence[Any], SearchOptions], list[Results]]
 

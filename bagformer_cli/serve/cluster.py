@@ -28,7 +28,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from bagformer_cli.errors import InputError, XmrError
 from bagformer_cli.index.results import Results
-from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.index.search import Index
+from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.messages import in_language, language, tr
 from bagformer_cli.ray_cluster import join_cluster
 from bagformer_cli.runtime.folder import Runtime

@@ -12,7 +12,8 @@ from bagformer_cli.index.arrange import DEPTH
 from bagformer_cli.index.combined import check_combined
 from bagformer_cli.index.lexical import check_fusion
 from bagformer_cli.index.results import Results
-from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.index.search import Index
+from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import ModelEncoder
 from bagformer_cli.serve.answers import image_uri

@@ -29,7 +29,8 @@ from bagformer_cli.index.engines import open_engine
 from bagformer_cli.index.probabilities import with_probabilities
 from bagformer_cli.index.results import Hit, Results
 from bagformer_cli.index.rows import Side
-from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.index.search import Index
+from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.messages import tr
 from bagformer_cli.models.item_encoder import ItemEncoder
 

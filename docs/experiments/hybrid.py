@@ -40,7 +40,8 @@ from bagformer_cli.evaluation.hybrid import HybridResult, JudgedQueries, measure
 from bagformer_cli.index.encode import EncodeOptions, layout_of
 from bagformer_cli.index.engines import create_engine, open_engine
 from bagformer_cli.index.row_columns import SideRows, to_rows
-from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.index.search import Index
+from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.index.terms import title_terms
 from bagformer_cli.models.item_encoder import ItemEncoder
 from bagformer_cli.models.load_encoder import load_encoder

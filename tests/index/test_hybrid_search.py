@@ -47,7 +47,7 @@ def test_a_filter_applies_to_both_parts(index: Index) -> None:
 
 
 def test_several_queries_are_fused_as_one_by_one(index: Index) -> None:
-    from bagformer_cli.index.search import SearchOptions
+    from bagformer_cli.index.search_options import SearchOptions
 
     queries = ["第1款", "！！红", "连衣裙 第4款"]
     options = SearchOptions(fusion="rrf", k=5)

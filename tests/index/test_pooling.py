@@ -33,7 +33,8 @@ from bagformer_cli.index.encoded import encoded_files, read_rows
 from bagformer_cli.index.engine import Queries
 from bagformer_cli.index.engines import create_engine, open_engine
 from bagformer_cli.index.rows import TERMS, Layout
-from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.index.search import Index
+from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.interaction.device_images import DeviceImages
 from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.interaction.rules import rule_scores

@@ -17,7 +17,8 @@ from bagformer_cli.calibration import Calibration, Curve
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.arrange import Arrangement, arrange
 from bagformer_cli.index.results import Hit
-from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.index.search import Index
+from bagformer_cli.index.search_options import SearchOptions
 from tests.support.small_model import small_model
 
 Xmr = Callable[..., Any]

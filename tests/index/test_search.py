@@ -19,7 +19,8 @@ from bagformer_cli.api import Retriever
 from bagformer_cli.errors import InputError
 from bagformer_cli.index import lancedb
 from bagformer_cli.index.engines import find_index
-from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.index.search import Index
+from bagformer_cli.index.search_options import SearchOptions
 from tests.support.small_model import saved_model, small_model, write_table
 
 

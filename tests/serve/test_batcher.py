@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bagformer_cli.index.search import SearchOptions
+from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.serve.batcher import Batcher, TooBusyError
 
 ONE, OTHER = SearchOptions(k=1), SearchOptions(k=2)

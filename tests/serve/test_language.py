@@ -13,7 +13,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from bagformer_cli.errors import InputError
-from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.index.search import Index
+from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.messages import in_language, process_language, tr
 from bagformer_cli.serve.app import create_app
 from bagformer_cli.serve.batcher import Batcher

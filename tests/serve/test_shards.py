@@ -13,7 +13,8 @@ from fastapi.testclient import TestClient
 from bagformer_cli.calibration import Calibration, Curve
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.arrange import Arrangement
-from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.index.search import Index
+from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.serve.app import create_app
 from bagformer_cli.serve.service import SearchService
 from bagformer_cli.serve.shards import Query, open_shard, require_same_layout, search_shards

@@ -18,7 +18,7 @@ from bagformer_cli.demo.photos.start import Start, choose_start
 from bagformer_cli.demo.pipeline import INDEX, build_index
 from bagformer_cli.evaluation.evaluate import evaluate
 from bagformer_cli.evaluation.result import Evaluation
-from bagformer_cli.index.search import SearchOptions
+from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
