@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bagformer_cli.index.cache_recall import CANDIDATES_PER_RESULT, MIN_CANDIDATES
 from bagformer_cli.index.centroids import CentroidIndex
-from bagformer_cli.index.lancedb import CANDIDATES_PER_RESULT, MIN_CANDIDATES
 from bagformer_cli.interaction.kernels import reference
 from bagformer_cli.interaction.topk import topk, topk_rescored
 from bagformer_cli.messages import tr

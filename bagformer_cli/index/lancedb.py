@@ -7,8 +7,7 @@ copy of the vectors (``vector_cache.py``), which follows the table's versions::
     query ─▶ filter: row ids ─▶ vector cache ─▶ exact scan, or centroid first stage + exact scan
                  (LanceDB)            └──────▶ row ids, scores ─▶ titles, thumbnails … (LanceDB)
 
-The exact scan reads all eligible vectors. From about 48 MB of them on, the centroid first stage
-(``centroids.py``) is faster: it selects candidates, and the scan reads only those.
+``cache_recall.py`` chooses between the exact scan and the centroid first stage.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bagformer_cli.index.cache_recall import exact_scores, recall_from_cache
 from bagformer_cli.index.engine import Engine, Queries, RecallMethod, RecallResult, storable
 from bagformer_cli.index.filters import lance_sql, parse_filter
 from bagformer_cli.index.lancedb_conditions import has_side
@@ -41,15 +41,6 @@ from bagformer_cli.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from bagformer_cli.vectors.residual_codes import Codebook
-
-MIN_CANDIDATES, CANDIDATES_PER_RESULT = 1000, 16
-"""Products that a search with centroids scores exactly: at least, and for each ``k`` results."""
-
-EXACT_BYTES = 48 << 20
-"""Bytes up to which an exact scan takes no longer than the centroid first stage."""
-
-EXACT_BYTES_ON_DEVICE = 8 << 30
-"""The same for a scan on a GPU, which reads a hundred times as many bytes in that time."""
 
 
 class LanceEngine(Engine):
@@ -166,13 +157,7 @@ class LanceEngine(Engine):
         started = time.perf_counter()
         eligible = cache.eligible(None if condition is None else self.table.keys(condition))
         seconds["filter"] = time.perf_counter() - started
-        share = np.count_nonzero(eligible) / max(1, len(eligible))
-        limit = EXACT_BYTES if self.device is None else EXACT_BYTES_ON_DEVICE
-        # Without torch (the service of an exported model) every scan is exact, in numpy.
-        quick = method != "tokens" and (cache.cost * share <= limit or not torch_is_installed())
-        if method == "exact" or quick or cache.centroids is None:
-            return _recall_exactly(cache, queries, k, eligible, method, seconds)
-        return _recall_by_centroids(cache, queries, k, eligible, seconds)
+        return recall_from_cache(cache, queries, k, eligible, method, seconds)
 
     def _recall_by_single_vector(
         self, side: Side, queries: Queries, k: int, condition: str | None
@@ -190,7 +175,7 @@ class LanceEngine(Engine):
         """Score each query against its candidates, read from the cache or else from the table."""
         if not torch_is_installed():
             scanned = self.updated_cache(side)
-            return [_scanned(scanned, queries.one(n), own) for n, own in enumerate(keys)]
+            return [exact_scores(scanned, queries.one(n), own) for n, own in enumerate(keys)]
         import torch
 
         from bagformer_cli.interaction.rules import rule_scores
@@ -310,74 +295,6 @@ class LanceEngine(Engine):
                 cache.update(progress)
             self._caches[side] = cache
             return cache
-
-
-def _recall_exactly(
-    cache: VectorCache,
-    queries: Queries,
-    k: int,
-    eligible: NDArray[np.bool_],
-    method: RecallMethod,
-    seconds: dict[str, float],
-) -> RecallResult:
-    """Score every eligible row; all queries share one pass over the vectors."""
-    started = time.perf_counter()
-    count = int(np.count_nonzero(eligible))
-    rows = None if count == len(eligible) else np.flatnonzero(eligible)
-    scores, positions = cache.scan(queries, k, rows)
-    seconds["scan"] = time.perf_counter() - started
-    megabytes = int(cache.nbytes * count / max(1, len(eligible))) // 10**6
-    note = tr("{n} products, {mb} MB scanned", n=count, mb=megabytes)
-    if method == "tokens":
-        reason = tr("the index is too small for centroids")
-        note = tr("{one}; {other}", one=note, other=reason)
-    keys = [cache.keys[row] for row in positions]
-    return RecallResult(keys, list(scores), True, "exact", note, seconds)
-
-
-def _scanned(cache: VectorCache, query: Queries, keys: Keys) -> NDArray[np.float32]:
-    """Score the rows of ``keys`` by an exact scan, which numpy can do; in their order."""
-    positions = cache.positions(keys)
-    order = np.argsort(positions)
-    rising = positions[order]
-    found, at = cache.scan(query, len(keys), rising)
-    scores = np.zeros(len(keys), np.float32)
-    scores[order[np.searchsorted(rising, at[0])]] = found[0]
-    return scores
-
-
-def _recall_by_centroids(
-    cache: VectorCache,
-    queries: Queries,
-    k: int,
-    eligible: NDArray[np.bool_],
-    seconds: dict[str, float],
-) -> RecallResult:
-    """Select candidates by centroids, one query at a time, and score only those."""
-    import torch
-
-    centroids = cache.centroids
-    assert centroids is not None
-    # Rows that were added after the centroids were computed are all candidates.
-    added = centroids.count + np.flatnonzero(eligible[centroids.count :])
-    keys, found, scored = [], [], 0
-    seconds |= {"rounded": 0.0, "late": 0.0}
-    for query in map(queries.one, range(len(queries.single))):
-        started = time.perf_counter()
-        minimum = max(MIN_CANDIDATES, CANDIDATES_PER_RESULT * k)
-        values = torch.from_numpy(query.vectors.values)
-        selected = centroids.candidates(values, minimum, eligible, rule=query.rule)
-        candidates = np.concatenate([selected, added])
-        seconds["rounded"] += time.perf_counter() - started
-        started = time.perf_counter()
-        scores, positions = cache.scan(query, k, candidates)
-        seconds["late"] += time.perf_counter() - started
-        keys.append(cache.keys[positions[0]])
-        found.append(scores[0])
-        scored = max(scored, len(candidates))
-    count = int(np.count_nonzero(eligible))
-    note = tr("{n} of {all} products scored, selected by centroids", n=scored, all=count)
-    return RecallResult(keys, found, True, "tokens", note, seconds)
 
 
 def _size(folder: Path) -> int:

@@ -78,13 +78,13 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 
-from bagformer_cli.index import lancedb, segment_scan
+from bagformer_cli.index import cache_recall, segment_scan
 from bagformer_cli.index.search import Index
 from bagformer_cli.serve.app import create_app
 from bagformer_cli.serve.service import SearchService
 from bagformer_cli.serve.settings import ServiceLimits
 
-segment_scan.NUMPY_PRODUCTS = lancedb.EXACT_BYTES = 0  # as if the index were large
+segment_scan.NUMPY_PRODUCTS = cache_recall.EXACT_BYTES = 0  # as if the index were large
 index, model, image = sys.argv[1:]
 opened = Index.open(index, Path(model), runtime="onnx")
 with TestClient(create_app(SearchService(opened, ServiceLimits()))) as client:

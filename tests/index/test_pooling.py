@@ -26,7 +26,7 @@ from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.data.positives import Positives
 from bagformer_cli.errors import InputError
 from bagformer_cli.evaluation.encoded_split import score_matrices
-from bagformer_cli.index import lancedb, segment_scan
+from bagformer_cli.index import cache_recall, segment_scan
 from bagformer_cli.index.centroids import CentroidIndex
 from bagformer_cli.index.encode import EncodeOptions, encode_products, layout_of
 from bagformer_cli.index.encoded import encoded_files, read_rows
@@ -268,8 +268,8 @@ def test_a_search_gives_the_row_of_the_evaluation(
 def test_a_search_with_centroids_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("model.pooling=text", "objectives.late_scale=mean")
     index = index_of(model, str(tmp_path / "index"))
-    monkeypatch.setattr(lancedb, "MIN_CANDIDATES", 4)
-    monkeypatch.setattr(lancedb, "CANDIDATES_PER_RESULT", 1)
+    monkeypatch.setattr(cache_recall, "MIN_CANDIDATES", 4)
+    monkeypatch.setattr(cache_recall, "CANDIDATES_PER_RESULT", 1)
     index.engine.optimize()
     index.engine.updated_cache("title").build_centroids(min_bytes=0)  # type: ignore[attr-defined]
     exact = index.search(image=picture(2), of="title", recall="exact", k=3)

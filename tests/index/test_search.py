@@ -17,7 +17,7 @@ pytest.importorskip("lancedb", reason="needs lancedb, which is not installed")
 
 from bagformer_cli.api import Retriever
 from bagformer_cli.errors import InputError
-from bagformer_cli.index import lancedb
+from bagformer_cli.index import cache_recall
 from bagformer_cli.index.engines import find_index
 from bagformer_cli.index.search import Index
 from bagformer_cli.index.search_options import SearchOptions
@@ -57,8 +57,8 @@ def test_every_first_stage_ends_in_the_same_order(
     index: Index, monkeypatch: pytest.MonkeyPatch, recall: Any, method: str
 ) -> None:
     index.engine.updated_cache("image").build_centroids(min_bytes=0)  # type: ignore[attr-defined]
-    monkeypatch.setattr(lancedb, "MIN_CANDIDATES", 8)
-    monkeypatch.setattr(lancedb, "CANDIDATES_PER_RESULT", 1)
+    monkeypatch.setattr(cache_recall, "MIN_CANDIDATES", 8)
+    monkeypatch.setattr(cache_recall, "CANDIDATES_PER_RESULT", 1)
     expected = index.search("蓝色波点雨伞", recall="exact", k=3)
     found = index.search("蓝色波点雨伞", recall=recall, k=3, candidates=12)
     assert [hit.id for hit in found] == [hit.id for hit in expected]
@@ -79,8 +79,8 @@ def test_a_first_stage_returns_only_its_candidates(
     index: Index, monkeypatch: pytest.MonkeyPatch, recall: Any
 ) -> None:
     index.engine.updated_cache("image").build_centroids(min_bytes=0)  # type: ignore[attr-defined]
-    monkeypatch.setattr(lancedb, "MIN_CANDIDATES", 5)
-    monkeypatch.setattr(lancedb, "CANDIDATES_PER_RESULT", 1)
+    monkeypatch.setattr(cache_recall, "MIN_CANDIDATES", 5)
+    monkeypatch.setattr(cache_recall, "CANDIDATES_PER_RESULT", 1)
     assert len(index.search("蓝色波点雨伞", recall=recall, k=5, candidates=5)) == 5
     everything = index.search("蓝色波点雨伞", recall="exact", k=12)
     assert len(everything) == 12

@@ -17,8 +17,7 @@ import torch
 
 pytest.importorskip("lancedb", reason="needs lancedb, which is not installed")
 
-from bagformer_cli.index import lancedb as engines
-from bagformer_cli.index import vector_cache
+from bagformer_cli.index import cache_recall, vector_cache
 from bagformer_cli.index.lancedb import LanceEngine
 from tests.support.index_rows import best, query, rows
 from tests.support.lancedb_index import found, new_engine
@@ -221,8 +220,8 @@ def test_the_centroid_first_stage_finds_what_the_scan_finds(
     engine: LanceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vector_cache, "CENTROIDS_FROM_BYTES", 1)
-    monkeypatch.setattr(engines, "MIN_CANDIDATES", 12)
-    monkeypatch.setattr(engines, "CANDIDATES_PER_RESULT", 1)
+    monkeypatch.setattr(cache_recall, "MIN_CANDIDATES", 12)
+    monkeypatch.setattr(cache_recall, "CANDIDATES_PER_RESULT", 1)
     engine.optimize()
     result = engine.recall("image", query(), 3, None, "tokens", candidates=3)
     assert result.method == "tokens"
