@@ -16,7 +16,7 @@ from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
-    from bagformer_cli.training.loop import TrainResult
+    from bagformer_cli.training.train_result import TrainResult
 
 app = App()
 

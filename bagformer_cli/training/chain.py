@@ -28,7 +28,6 @@ from bagformer_cli.files import write_text
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.initial_model import check_start, new_model
-from bagformer_cli.training.loop import TrainResult
 from bagformer_cli.training.run import (
     check_data,
     refuse_other_model,
@@ -38,6 +37,7 @@ from bagformer_cli.training.run import (
 )
 from bagformer_cli.training.run_folder import new_run, writing
 from bagformer_cli.training.teacher import ModelFacts
+from bagformer_cli.training.train_result import TrainResult
 
 SUMMARY = "summary.json"
 

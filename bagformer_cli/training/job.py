@@ -21,7 +21,6 @@ from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.chain import resume_chain, stage_configs, start_chain
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.initial_model import check_start, new_model
-from bagformer_cli.training.loop import TrainResult
 from bagformer_cli.training.run import resume_config, resume_run, start_run
 from bagformer_cli.training.run_folder import (
     RUNS,
@@ -32,6 +31,7 @@ from bagformer_cli.training.run_folder import (
     require_no_run,
     unused_run_folder,
 )
+from bagformer_cli.training.train_result import TrainResult
 
 
 @dataclass(frozen=True)

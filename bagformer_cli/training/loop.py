@@ -29,65 +29,28 @@ from bagformer_cli.data.batches import Batch
 from bagformer_cli.data.store.split import Split
 from bagformer_cli.data.train_batches import TrainBatches
 from bagformer_cli.errors import NotFiniteError
-from bagformer_cli.files import atomic_folder
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
-from bagformer_cli.models.checkpoint import save_model
-from bagformer_cli.models.momentum import tensors_under
 from bagformer_cli.progress import SILENT, Progress, Task
 from bagformer_cli.training.compilation import compile_layers, uncompiled
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.encoded_batch import Figure
 from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.interrupt import stop_on_signal
+from bagformer_cli.training.last_folder import LastFolder
 from bagformer_cli.training.memory_estimate import count_parameters, peak_memory_mb
 from bagformer_cli.training.metrics_log import LOSS_NAMES, MetricsLog, NoLog
 from bagformer_cli.training.mined_batches import BatchMiner
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate, set_learning_rate
-from bagformer_cli.training.resume import TrainState, load_state, rng_state, save_state
+from bagformer_cli.training.resume import TrainState
 from bagformer_cli.training.run_loggers import RunLogger
 from bagformer_cli.training.run_record import record_end
 from bagformer_cli.training.step_figures import StepFigures, diverged
 from bagformer_cli.training.task import RetrievalTask, StepOutput
 from bagformer_cli.training.teacher import Teacher
+from bagformer_cli.training.train_result import TrainResult
 from bagformer_cli.training.validation import Validation
 from bagformer_cli.training.weight_average import WeightAverage
-
-
-@dataclass
-class TrainResult:
-    """The state of a run when training returned.
-
-    Attributes:
-        run: The run folder.
-        steps: Optimizer steps done, including those before a resume.
-        total_steps: Steps of the whole run.
-        resumed_at: Steps that were done when this training began; 0: a new run.
-        interrupted: Whether Ctrl-C or a signal stopped it before its end.
-        best: Best validation mean recall, in [0, 1]; None without a validation split.
-        best_step: The step of ``best``.
-        seconds: Time spent in training steps, including those before a resume.
-        pairs_per_second: Titles with their images trained on in a second of ``seconds``; None: no
-            step was taken.
-        data_wait_share: Share of ``seconds`` in which a step waited for its batch, in [0, 1].
-        parameters: Numbers that are trained, and all numbers of the model.
-        start: Validation mean recall before the first step, in [0, 1]; None: not measured.
-        stopped_early: Whether ``training.early_stopping`` ended it.
-    """
-
-    run: Path
-    steps: int
-    total_steps: int
-    resumed_at: int
-    interrupted: bool
-    best: float | None
-    best_step: int | None
-    seconds: float
-    pairs_per_second: float | None = None
-    data_wait_share: float | None = None
-    parameters: tuple[int, int] = (0, 0)
-    start: float | None = None
-    stopped_early: bool = False
 
 
 @dataclass
@@ -151,13 +114,9 @@ class Trainer:
         if processes.rank:
             # Rank 0 keeps the seed of a single process; the others need their own dropout.
             torch.manual_seed(config.seed + processes.rank)
+        self._last = LastFolder(run, self.task, self.optimizer, self.average, self.miner, processes)
         if resume:
-            last = run / "last"
-            self.state, kept = load_state(last, model, self.optimizer, processes.rank)
-            self.task.load_state_dict_of_objectives(tensors_under(kept, "task"))
-            if self.average is not None:
-                self.average.load_state_dict(tensors_under(kept, "ema"))
-            self.miner.restore(last, self.state)
+            self.state = self._last.restore()
         self.figures = StepFigures(self.state, processes)
         settings = config.training
         self.steps_per_epoch = max(1, self.batches.per_epoch // settings.accumulate)
@@ -372,18 +331,7 @@ class Trainer:
     def _save_last(self) -> None:
         """Write ``last/``: the model and all that a resumed run needs."""
         self.figures.read()  # raises if a step diverged
-        rng_states = self.processes.all_gather_object(rng_state())
-        if self.processes.is_main:
-            with atomic_folder(self.run / "last") as folder:
-                save_model(self.model, folder)
-                of_task = self.task.state_dict_of_objectives()
-                kept = {f"task.{name}": value for name, value in of_task.items()}
-                if self.average is not None:
-                    average = self.average.state_dict()
-                    kept |= {f"ema.{name}": value for name, value in average.items()}
-                save_state(folder, self.model, self.optimizer, self.state, rng_states, kept)
-                self.miner.save(folder)
-        self.processes.barrier()
+        self._last.save(self.state)
 
 
 def _figures(output: StepOutput) -> dict[str, Figure]:

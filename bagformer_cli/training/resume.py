@@ -13,7 +13,7 @@
         task.…                              momentum encoder and queues
         ema.NAME                            average of weight NAME (training.ema)
 
-``run.resume_run`` loads the model from ``last/``, ``loop.Trainer`` calls :func:`load_state`.
+``run.resume_run`` loads the model from ``last/``, ``last_folder.LastFolder`` the rest.
 Batches need no state: each follows from the seed and its number (``data.train_batches``).
 """
 

@@ -36,7 +36,7 @@ from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.frozen_towers import keep_outputs, needs_pixels, report_kept
 from bagformer_cli.training.initial_model import new_model
-from bagformer_cli.training.loop import TrainData, Trainer, TrainResult
+from bagformer_cli.training.loop import TrainData, Trainer
 from bagformer_cli.training.run_folder import new_run, no_run_to_resume, writing
 from bagformer_cli.training.run_record import (
     record_resume,
@@ -44,6 +44,7 @@ from bagformer_cli.training.run_record import (
     require_same_files,
     settings_at_start,
 )
+from bagformer_cli.training.train_result import TrainResult
 
 CHANGEABLE = ("training.", "evaluation.", "data.workers", "data.cache_mb", "data.dataset")
 """Settings that a resumed run may change (a dataset may have moved); and weights of objectives, but

@@ -24,8 +24,8 @@ from bagformer_cli.evaluation.compare import Difference, measure, paired_bootstr
 from bagformer_cli.files import write_text
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.training.initial_model import check_start, new_model
-from bagformer_cli.training.loop import TrainResult
 from bagformer_cli.training.run import resume_run, start_run
+from bagformer_cli.training.train_result import TrainResult
 from chinese import translate_sections, twin_of
 
 Result = dict[str, Any]

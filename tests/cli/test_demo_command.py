@@ -12,7 +12,7 @@ import pytest
 from bagformer_cli.config import RunConfig, load_config, save_config
 from bagformer_cli.demo import pipeline, write_demo
 from bagformer_cli.progress import SILENT
-from bagformer_cli.training.loop import TrainResult
+from bagformer_cli.training.train_result import TrainResult
 
 SHORT = ["training.max_steps=2", "training.schedule_steps=2"]
 

@@ -21,10 +21,10 @@ from bagformer_cli.progress import SILENT
 from bagformer_cli.training import validation
 from bagformer_cli.training.distributed import SINGLE_PROCESS
 from bagformer_cli.training.initial_model import new_model
-from bagformer_cli.training.loop import TrainResult
 from bagformer_cli.training.metrics_log import board_scalars, read_metrics
 from bagformer_cli.training.optimizer import build_optimizer, set_learning_rate
 from bagformer_cli.training.run import make_trainer, resume_config, resume_run, start_run
+from bagformer_cli.training.train_result import TrainResult
 from bagformer_cli.training.weight_average import WeightAverage
 from tests.support.remarks import Remarks
 from tests.support.small_architectures import small_config, small_store

@@ -26,11 +26,11 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.progress import Task
 from bagformer_cli.training.initial_model import new_model
-from bagformer_cli.training.loop import TrainResult
 from bagformer_cli.training.metrics_log import MetricsLog, read_metrics
 from bagformer_cli.training.optimizer import build_optimizer, learning_rate
 from bagformer_cli.training.run import resume_config, resume_run, start_run
 from bagformer_cli.training.run_folder import unused_run_folder
+from bagformer_cli.training.train_result import TrainResult
 from tests.support.killing import killed_often
 from tests.support.small_model import set_options
 from tests.support.small_run import TINY, losses, weights
