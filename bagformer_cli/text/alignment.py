@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bagformer_cli.text.cover import PackedBags
+from bagformer_cli.text.cover_arrays import PackedBags
 from bagformer_cli.text.wordpiece import PackedTokens
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bagformer_cli.text.alignment import Frame
-from bagformer_cli.text.cover import PackedBags
+from bagformer_cli.text.cover_arrays import PackedBags
 from bagformer_cli.text.cut_titles import CutTitles
 from bagformer_cli.text.jit import kernels
 from bagformer_cli.text.segmenter import Bag, Segmenter

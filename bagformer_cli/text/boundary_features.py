@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bagformer_cli.text.automaton import Array
-from bagformer_cli.text.cover import PackedBags, Titles
+from bagformer_cli.text.cover_arrays import PackedBags, Titles
 
 FEATURES = 17
 """Features of a boundary at most."""

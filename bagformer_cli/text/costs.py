@@ -20,11 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bagformer_cli.text.characters import class_table, codes_of
-from bagformer_cli.text.cover import (
-    GLUED,
+from bagformer_cli.text.cover import GLUED, NAME_CHARACTER, PAIR
+from bagformer_cli.text.cover_arrays import (
     HEAD_APART,
-    NAME_CHARACTER,
-    PAIR,
     TAKES_HEAD,
     TAKES_SUFFIX,
     LexiconArrays,

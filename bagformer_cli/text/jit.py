@@ -19,6 +19,7 @@ from bagformer_cli.text import (
     boundary_features,
     characters,
     cover,
+    cover_arrays,
     patterns,
     wordpiece,
 )
@@ -64,7 +65,7 @@ _PLAIN = SimpleNamespace(**{f.__name__: f for module in _MODULES for f in _funct
 def _compiled() -> SimpleNamespace:
     from bagformer_cli.compiled import digest_of, jit
 
-    files = [Path(module.__file__ or "") for module in (characters, *_MODULES)]
+    files = [Path(module.__file__ or "") for module in (characters, cover_arrays, *_MODULES)]
     digest = digest_of(files)
     compiled: dict[Any, Any] = {}
     for module in _MODULES:

@@ -21,7 +21,7 @@ from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import read_regular, shown
 from bagformer_cli.text.boundaries import ENDING, NEXT_TO_LEXICON, Boundaries, only_one
-from bagformer_cli.text.cover import LexiconArrays
+from bagformer_cli.text.cover_arrays import LexiconArrays
 from bagformer_cli.text.dictionaries import BACKGROUND, Dictionary, read_dictionary
 from bagformer_cli.text.dictionary_lines import UNTYPED
 from bagformer_cli.text.dictionary_remarks import remarks_on

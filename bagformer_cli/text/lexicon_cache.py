@@ -34,7 +34,7 @@ from bagformer_cli.opening import load_array
 from bagformer_cli.text.automaton import AUTOMATON_FILES, TREE_FILES, Automaton, PrefixTree
 from bagformer_cli.text.automaton_checks import check_automaton, check_tree
 from bagformer_cli.text.characters import CODE_POINTS
-from bagformer_cli.text.cover import LexiconArrays
+from bagformer_cli.text.cover_arrays import LexiconArrays
 
 BY_ENTRY = ("cost", "type", "head", "heads", "suffixes")
 """Names of the arrays besides automaton and tree."""

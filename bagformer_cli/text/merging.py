@@ -20,7 +20,7 @@ import numpy.typing as npt
 from bagformer_cli.text.automaton import Automaton, PrefixTree
 from bagformer_cli.text.characters import codes_of, fold_table
 from bagformer_cli.text.costs import cost_of, priors, raise_entries, weight_of
-from bagformer_cli.text.cover import OWN, LexiconArrays
+from bagformer_cli.text.cover_arrays import OWN, LexiconArrays
 from bagformer_cli.text.dictionaries import (
     BACKGROUND,
     HEAD,

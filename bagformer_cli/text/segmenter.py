@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from bagformer_cli.text.characters import INVISIBLE, class_table, codes_of, fold_table
 from bagformer_cli.text.costs import KIND_COST, NO_CUTS
-from bagformer_cli.text.cover import PackedBags, Titles
+from bagformer_cli.text.cover_arrays import PackedBags, Titles
 from bagformer_cli.text.jit import kernels
 from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.patterns import (

@@ -22,7 +22,7 @@ from bagformer_cli.text.boundaries import TRUST, Boundaries
 from bagformer_cli.text.boundary_features import FEATURES, WEIGHTS
 from bagformer_cli.text.characters import class_table, codes_of, fold_table
 from bagformer_cli.text.costs import KIND_COST, NO_CUTS
-from bagformer_cli.text.cover import PackedBags, Titles
+from bagformer_cli.text.cover_arrays import PackedBags, Titles
 from bagformer_cli.text.lexicon import Lexicon, saved_lexicon
 from bagformer_cli.text.segmenter import Segmenter
 from bagformer_cli.text.tools.learn import held_out_quality, learn

@@ -26,7 +26,7 @@ from bagformer_cli.text.boundaries import Boundaries
 from bagformer_cli.text.boundary_features import WEIGHTS, cut_feature
 from bagformer_cli.text.characters import INVISIBLE, class_table, codes_of, fold_table
 from bagformer_cli.text.costs import KIND_COST, NO_CUTS
-from bagformer_cli.text.cover import PackedBags, Titles
+from bagformer_cli.text.cover_arrays import PackedBags, Titles
 from bagformer_cli.text.jit import kernels
 from bagformer_cli.text.lexicon import Lexicon
 from bagformer_cli.text.segmenter import Segmenter
