@@ -3,7 +3,7 @@
 ``qdrant://host:6333/collection`` (``qdrants://`` for TLS; the key comes from ``QDRANT_API_KEY``).
 Recall and late interaction are one request. On every shard the HNSW graph over single vectors
 returns candidates, the shard scores their multi-vector embeddings (``max_sim``), and the server
-merges the results. Scores by another rule are computed here (``qdrant_scores.py``). No graph is
+merges the results. Scores by another rule are computed here (``qdrant_recall.py``). No graph is
 built over the embeddings (``m=0``): it would cost more than the vectors and hardly find more.
 
 ``qdrant:///folder/collection`` is the client's local mode: exact, one process at a time, for tests.
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from qdrant_client import QdrantClient
 from qdrant_client import models as q
 
 from bagformer_cli.errors import InputError
@@ -32,7 +31,13 @@ from bagformer_cli.index.engine import (
     storable,
 )
 from bagformer_cli.index.filters import parse_filter
-from bagformer_cli.index.qdrant_connection import connect, is_local, point_id, qdrant_errors
+from bagformer_cli.index.qdrant_connection import (
+    Collection,
+    connect,
+    is_local,
+    point_id,
+    qdrant_errors,
+)
 from bagformer_cli.index.qdrant_filters import key_of, qdrant_filter
 from bagformer_cli.index.qdrant_points import (
     PAYLOAD_TYPES,
@@ -40,11 +45,11 @@ from bagformer_cli.index.qdrant_points import (
     rows_of_points,
     vector_config,
 )
-from bagformer_cli.index.qdrant_scores import (
-    best_of_all,
-    best_points,
-    points_of,
-    score_points,
+from bagformer_cli.index.qdrant_recall import (
+    recall_here,
+    recall_on_server,
+    scores_here,
+    scores_on_server,
     vectors_of,
 )
 from bagformer_cli.index.qdrant_terms import (
@@ -73,14 +78,14 @@ class QdrantEngine(Engine):
 
     Args:
         uri: The address of the collection.
-        client: A client connected to its server.
-        collection: The name of the collection.
+        collection: The collection.
         layout: The layout of its rows.
     """
 
-    def __init__(self, uri: str, client: QdrantClient, collection: str, layout: Layout) -> None:
+    def __init__(self, uri: str, collection: Collection, layout: Layout) -> None:
         self.uri, self.layout = uri, layout
-        self._client, self._collection = client, collection
+        self._at = collection
+        self._client, self._collection = collection
 
     @classmethod
     def create(
@@ -103,7 +108,8 @@ class QdrantEngine(Engine):
                 found=layout.dtype,
                 hint=tr("Encode the catalogue again with another --dtype."),
             )
-        client, collection = connect(uri)
+        place = connect(uri)
+        client, collection = place
         with qdrant_errors(uri):
             if client.collection_exists(collection):
                 raise InputError(
@@ -126,12 +132,13 @@ class QdrantEngine(Engine):
             if not is_local(uri):
                 for name, kind in {"id": "str", **layout.attributes}.items():
                     client.create_payload_index(collection, key_of(name), PAYLOAD_TYPES[kind])
-        return cls(uri, client, collection, layout)
+        return cls(uri, place, layout)
 
     @classmethod
     def open(cls, uri: str) -> Self:
         """Open a collection."""
-        client, collection = connect(uri)
+        place = connect(uri)
+        client, collection = place
         with qdrant_errors(uri):
             if not client.collection_exists(collection):
                 raise InputError(
@@ -143,7 +150,7 @@ class QdrantEngine(Engine):
         layout = Layout.from_schema(pa.schema([], {b"xmr": str(known.get(KEY, "")).encode()}))
         if layout is None:
             raise InputError(tr("This is not an index of xmr."), where=uri)
-        return cls(uri, client, collection, layout)
+        return cls(uri, place, layout)
 
     # ------------------------------------------------------------------------------- writing
 
@@ -225,112 +232,34 @@ class QdrantEngine(Engine):
         *,
         candidates: int,
     ) -> RecallResult:
-        """Find candidates by single vectors and score them, in one request for all queries.
-
-        If their rule is not MaxSim, all candidates come with their vectors and are scored here.
-        """
+        """Find candidates by single vectors, or all products; score them by late interaction."""
         self.layout.require_side(side, self.uri)
         started = time.perf_counter()
         has_side = q.HasVectorCondition(has_vector=f"{side}_vectors")
         narrow = q.Filter(must=[has_side] if where is None else [has_side, self._filter(where)])
-        exact = method == "exact"
-        if not queries.rule.is_maxsim:
-            return self._recall_by_rule(side, queries, k, narrow, None if exact else candidates)
-        requests = []
-        for single, own in zip(queries.single.tolist(), queries.vectors, strict=True):
-            first = q.Prefetch(
-                query=single, using=f"{side}_vector", limit=candidates, filter=narrow
-            )
-            requests.append(
-                q.QueryRequest(
-                    prefetch=None if exact else first,
-                    query=own.tolist(),
-                    using=f"{side}_vectors",
-                    filter=narrow if exact else None,
-                    limit=k,
-                )
-            )
+        recall = recall_on_server if queries.rule.is_maxsim else recall_here
+        most = None if method == "exact" else candidates
         with qdrant_errors(self.uri):
-            answers = self._client.query_batch_points(self._collection, requests)
-        keys = [np.array([str(point.id) for point in answer.points], object) for answer in answers]
-        scores = [np.array([p.score for p in answer.points], np.float32) for answer in answers]
-        scores = [own / _divisor(queries, number) for number, own in enumerate(scores)]
-        if exact:
-            note = tr("all products scored by the server")
-        else:
-            note = tr(
-                "nearest single vectors, then {n} candidates scored by the server", n=candidates
-            )
-        seconds = {"server": time.perf_counter() - started}
-        return RecallResult(keys, scores, True, "exact" if exact else "vector", note, seconds)
-
-    def _recall_by_rule(
-        self, side: Side, queries: Queries, k: int, narrow: q.Filter, candidates: int | None
-    ) -> RecallResult:
-        """Score here, by the queries' rule: the nearest single vectors, or all (None)."""
-        started = time.perf_counter()
-        using, place = f"{side}_vectors", (self._client, self._collection)
-        with qdrant_errors(self.uri):
-            if candidates is None:
-                keys, scores = best_of_all(*place, queries, using, narrow, k)
-            else:
-                requests = [
-                    q.QueryRequest(
-                        query=single,
-                        using=f"{side}_vector",
-                        filter=narrow,
-                        limit=candidates,
-                        with_vector=[using],
-                    )
-                    for single in queries.single.tolist()
-                ]
-                answers = self._client.query_batch_points(self._collection, requests)
-                best = [
-                    best_points(queries.one(number), answer.points, using, k)
-                    for number, answer in enumerate(answers)
-                ]
-                keys, scores = [own[0] for own in best], [own[1] for own in best]
-        seconds = {"server": time.perf_counter() - started}
-        if candidates is None:
-            note = tr("all products scored here")
-        else:
-            note = tr("nearest single vectors, then {n} candidates scored here", n=candidates)
-        method = "exact" if candidates is None else "vector"
-        return RecallResult(keys, scores, True, method, note, seconds)
+            found = recall(self._at, queries, side, narrow, k, most)
+        found.seconds["server"] = time.perf_counter() - started
+        return found
 
     def late_interaction(
         self, side: Side, queries: Queries, keys: Sequence[NDArray[Any]]
     ) -> list[NDArray[np.float32]]:
         """Score each query against its candidates, on the server if it can."""
-        result = []
-        for number, (own, candidates) in enumerate(zip(queries.vectors, keys, strict=True)):
-            if not queries.rule.is_maxsim and len(candidates):
-                using = f"{side}_vectors"
-                points = self._points(side, candidates)
-                result.append(score_points(queries.one(number), points, using))
-                continue
-            with qdrant_errors(self.uri):
-                answer = self._client.query_points(
-                    self._collection,
-                    query=own.tolist(),
-                    using=f"{side}_vectors",
-                    query_filter=q.Filter(must=[q.HasIdCondition(has_id=list(candidates))]),
-                    limit=max(1, len(candidates)),
-                )
-            scores = {str(point.id): point.score for point in answer.points}
-            found = np.array([scores[key] for key in candidates], np.float32)
-            result.append(found / _divisor(queries, number))
-        return result
+        scores = scores_on_server if queries.rule.is_maxsim else scores_here
+        with qdrant_errors(self.uri):
+            return [
+                scores(self._at, queries.one(number), side, own) for number, own in enumerate(keys)
+            ]
 
     def vector_counts(self, side: Side, keys: NDArray[Any]) -> NDArray[np.int64]:
         """Return the number of vectors that each row has of a side; reads the vectors."""
         if not len(keys):
             return np.zeros(0, np.int64)
-        return np.maximum(vectors_of(self._points(side, keys), f"{side}_vectors").lengths, 1)
-
-    def _points(self, side: Side, keys: NDArray[Any]) -> list[Any]:
         with qdrant_errors(self.uri):
-            return points_of(self._client, self._collection, f"{side}_vectors", keys.tolist())
+            return np.maximum(vectors_of(self._at, side, keys).lengths, 1)
 
     def find_terms(
         self, side: Side, queries: Sequence[Mapping[str, float]], k: int, where: str | None
@@ -346,12 +275,12 @@ class QdrantEngine(Engine):
     def term_counts(self) -> dict[str, int]:
         """Return the number of titles that have each term; reads the whole collection."""
         with qdrant_errors(self.uri):
-            return term_counts(self._client, self._collection)
+            return term_counts(self._at)
 
     def fill_terms(self, make: Callable[[list[str]], list[str | None]]) -> int:
         """Add the terms of titles that have none."""
         with qdrant_errors(self.uri):
-            filled = fill_terms(self._client, self._collection, make)
+            filled = fill_terms(self._at, make)
             if not self.layout.terms:
                 self.layout = replace(self.layout, terms=True)
                 stored = {KEY: json.dumps(self.layout.to_json())}
@@ -403,19 +332,6 @@ class QdrantEngine(Engine):
 
     def _values(self, name: str) -> Iterator[Any]:
         """Yield an attribute's value of every row; reads the whole collection."""
-        following: Any = None
-        wanted = q.PayloadSelectorInclude(include=[key_of(name)])
-        while True:
-            with qdrant_errors(self.uri):
-                points, following = self._client.scroll(
-                    self._collection, limit=VALUES_AT_ONCE, offset=following, with_payload=wanted
-                )
-            yield from ((point.payload or {}).get(name) for point in points)
-            if following is None:
-                return
-
-
-def _divisor(queries: Queries, number: int) -> np.float32:
-    """Return what the server's sum for a query is divided by."""
-    count = int(queries.vectors.lengths[number]) if queries.rule.means else 1
-    return np.float32(max(1, count))
+        with qdrant_errors(self.uri):
+            for points in self._at.pages(VALUES_AT_ONCE, payload=[key_of(name)]):
+                yield from ((point.payload or {}).get(name) for point in points)

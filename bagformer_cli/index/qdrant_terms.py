@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from qdrant_client import QdrantClient
 from qdrant_client import models as q
 
+from bagformer_cli.index.qdrant_connection import Collection
 from bagformer_cli.index.ranking import TermHits
 from bagformer_cli.index.rows import TERMS
 
@@ -67,19 +66,18 @@ def term_hits(answer: q.QueryResponse) -> TermHits:
     return TermHits(keys, np.array([point.score for point in answer.points], np.float32))
 
 
-def fill_terms(
-    client: QdrantClient, collection: str, make: Callable[[list[str]], list[str | None]]
-) -> int:
+def fill_terms(collection: Collection, make: Callable[[list[str]], list[str | None]]) -> int:
     """Add the terms of titles that have none yet; return how many."""
-    known = client.get_collection(collection).config.params.sparse_vectors or {}
+    client, name = collection
+    known = client.get_collection(name).config.params.sparse_vectors or {}
     if TERMS not in known:
         config = q.SparseVectorNameConfig(sparse=q.SparseVectorConfig(modifier=q.Modifier.IDF))
-        client.create_vector_name(collection, TERMS, config)
+        client.create_vector_name(name, TERMS, config)
     missing = q.Filter(must=[q.IsNullCondition(is_null=q.PayloadField(key=TERMS))])
     absent = q.Filter(must=[q.IsEmptyCondition(is_empty=q.PayloadField(key=TERMS))])
     filled = 0
     for narrow in (missing, absent):
-        for points in _pages(client, collection, ["title"], narrow):
+        for points in collection.pages(POINTS_AT_ONCE, narrow, payload=["title"]):
             named = [(point.id, point.payload["title"]) for point in points if point.payload]
             titled = [(key, title) for key, title in named if title is not None]
             made = make([title for _, title in titled])
@@ -87,34 +85,20 @@ def fill_terms(
             for (key, _), terms in zip(titled, made, strict=True):
                 if (vector := title_vector(terms)) is not None:
                     vectors.append(q.PointVectors(id=key, vector={TERMS: vector}))
-                client.set_payload(collection, {TERMS: terms}, [key])
+                client.set_payload(name, {TERMS: terms}, [key])
             if vectors:
-                client.update_vectors(collection, vectors)
+                client.update_vectors(name, vectors)
             filled += len(titled)
     return filled
 
 
-def term_counts(client: QdrantClient, collection: str) -> dict[str, int]:
+def term_counts(collection: Collection) -> dict[str, int]:
     """Count the titles that have each term; reads the whole collection."""
     counts: Counter[str] = Counter()
-    for points in _pages(client, collection, [TERMS], None):
+    for points in collection.pages(POINTS_AT_ONCE, payload=[TERMS]):
         for point in points:
             counts.update(set(((point.payload or {}).get(TERMS) or "").split()))
     return dict(counts)
-
-
-def _pages(
-    client: QdrantClient, collection: str, fields: list[str], narrow: q.Filter | None
-) -> Iterator[list[Any]]:
-    following: Any = None
-    wanted = q.PayloadSelectorInclude(include=fields)
-    while True:
-        points, following = client.scroll(
-            collection, narrow, limit=POINTS_AT_ONCE, offset=following, with_payload=wanted
-        )
-        yield points
-        if following is None:
-            return
 
 
 def _number(term: str) -> int:
