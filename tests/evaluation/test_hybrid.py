@@ -13,7 +13,8 @@ import pytest
 from bagformer_cli.data.muge import Query, write_queries
 from bagformer_cli.data.product_ids import ImageName, ProductIds, id_lines
 from bagformer_cli.evaluation.hybrid import HybridResult, JudgedQueries, ndcg, ndcg_of_weights
-from bagformer_cli.index.search import Index, SearchOptions
+from bagformer_cli.index.search import Index
+from bagformer_cli.index.search_options import SearchOptions
 from tests.support.small_model import indexed_shop
 
 

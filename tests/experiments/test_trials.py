@@ -12,7 +12,7 @@ import pytest
 import trials
 from bagformer_cli.config import RunConfig
 from bagformer_cli.errors import InputError
-from bagformer_cli.training.loop import TrainResult
+from bagformer_cli.training.train_result import TrainResult
 from tests.support.sources import PACKAGE
 
 FOLDER = PACKAGE.parent / "docs" / "experiments"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from bagformer_cli.text import cover, patterns
+from bagformer_cli.text import cover, cover_arrays, patterns
 from bagformer_cli.text.characters import (
     DIGIT,
     LATIN,
@@ -135,7 +135,7 @@ def costs(text: str, kinds: list[int], start: int, end: int) -> Iterator[float]:
     head, suffix = heads.get(piece[-1]), suffixes.get(piece[-1])
     if (head or suffix) and fine(text, kinds, end - 1):
         takes = lexicon.follows[entry[piece[:-1]]] if piece[:-1] in entry else 0
-        for extra, bit in ((head, cover.TAKES_HEAD), (suffix, cover.TAKES_SUFFIX)):
+        for extra, bit in ((head, cover_arrays.TAKES_HEAD), (suffix, cover_arrays.TAKES_SUFFIX)):
             if extra and takes & bit:
                 yield lexicon.cost[entry[piece[:-1]]] + extra + KIND_COST[patterns.COMPOUND]
         if (end - 1, KIND_COST[patterns.LETTERS], True) in found:
