@@ -10,15 +10,35 @@ from typing import Any
 
 import lancedb
 
-from bagformer_cli.errors import XmrError
+from bagformer_cli.errors import InputError, XmrError, nearest
 from bagformer_cli.index.engine import engine_error
 from bagformer_cli.index.lancedb_folder import TABLE, not_an_index
+from bagformer_cli.messages import tr
+from bagformer_cli.opening import require_plain_folder
 
 
-def resolved(uri: str) -> str:
-    """Follow links once, so that one which is turned to a new index does not mix the two."""
+def index_folder(uri: str) -> str:
+    """Return the folder of an index on this machine, with its links followed.
+
+    Links are followed once, so that one which is turned to a new index does not mix the two.
+
+    Raises:
+        InputError: The folder is missing, holds no index, or holds links or pipes.
+    """
     real = os.path.realpath(uri)
-    return uri if real == os.path.abspath(uri) else real
+    place = uri if real == os.path.abspath(uri) else real
+    path = Path(place)
+    if not path.exists():
+        indexes = [found.parent.name for found in path.parent.glob(f"*/{TABLE}.lance")]
+        near = nearest(path.name, indexes)
+        hint = tr("Create one: xmr index build CATALOGUE {uri}", uri=place)
+        if near is not None:
+            hint = tr("Did you mean {name}?", name=path.parent / near)
+        raise InputError(tr("There is no index here."), where=place, hint=hint)
+    if not (path / f"{TABLE}.lance").is_dir():
+        raise not_an_index(place)
+    require_plain_folder(path)
+    return place
 
 
 def is_missing(error: Exception) -> bool:
@@ -50,8 +70,3 @@ def lance_errors(uri: str) -> Iterator[None]:
         raise
     except (RuntimeError, ValueError) as error:
         raise engine_error(uri, error) from error
-
-
-def indexes_in(folder: Path) -> list[str]:
-    """Name the folders of a folder that hold an index."""
-    return [found.parent.name for found in folder.glob(f"*/{TABLE}.lance")]

@@ -32,7 +32,7 @@ from filelock import FileLock
 from lancedb.index import BTree, IvfFlat
 from numpy.typing import NDArray
 
-from bagformer_cli.errors import InputError, nearest
+from bagformer_cli.errors import InputError
 from bagformer_cli.files import disk_errors
 from bagformer_cli.index.lancedb_conditions import has_side, id_conditions
 from bagformer_cli.index.lancedb_folder import (
@@ -47,7 +47,7 @@ from bagformer_cli.index.lancedb_folder import (
     on_disk,
     unfinished_sources,
 )
-from bagformer_cli.index.lancedb_opening import indexes_in, lance_errors, open_table, resolved
+from bagformer_cli.index.lancedb_opening import index_folder, lance_errors, open_table
 from bagformer_cli.index.lancedb_remote import is_whole, mark_remote, remote_sources
 from bagformer_cli.index.lancedb_terms import (
     create_terms_index,
@@ -60,7 +60,6 @@ from bagformer_cli.index.postings import Postings
 from bagformer_cli.index.ranking import TermHits
 from bagformer_cli.index.rows import Layout, Side
 from bagformer_cli.messages import tr
-from bagformer_cli.opening import require_plain_folder
 
 if TYPE_CHECKING:
     from bagformer_cli.vectors.residual_codes import Codebook
@@ -142,17 +141,7 @@ class LanceTable:
             InputError: There is no index here, or it is damaged.
         """
         if not is_remote(uri):
-            uri = resolved(uri)
-            path = Path(uri)
-            if not path.exists():
-                near = nearest(path.name, indexes_in(path.parent))
-                hint = tr("Create one: xmr index build CATALOGUE {uri}", uri=uri)
-                if near is not None:
-                    hint = tr("Did you mean {name}?", name=path.parent / near)
-                raise InputError(tr("There is no index here."), where=uri, hint=hint)
-            if not (path / f"{TABLE}.lance").is_dir():
-                raise not_an_index(uri)
-            require_plain_folder(path)
+            uri = index_folder(uri)
         return cls(uri, open_table(uri))
 
     @cached_property
