@@ -78,7 +78,7 @@ def test_the_command_measures_an_index(
 def test_weights_are_measured_as_a_search_uses_them(
     shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in ("evaluation.hybrid", "index.lexical", "index.search"):
+    for place in ("evaluation.hybrid", "index.lexical", "index.first_stage"):
         monkeypatch.setattr(f"bagformer_cli.{place}.DEPTH", 3)  # of twelve products
     monkeypatch.setattr("bagformer_cli.evaluation.hybrid.CUT", 3)
     index = Index.open(shop / "index")
