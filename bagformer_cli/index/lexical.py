@@ -117,8 +117,12 @@ class LexicalSearch:
                     message = tr("No product of this index has a title.")
                     raise InputError(message, where=self.engine.uri)
                 counts = self.engine.term_counts()
-            result.append(suggest(own, counts))
+            result.append(suggest(own, counts, [term for term in own if self._is_word(term)]))
         return result
+
+    def _is_word(self, term: str) -> bool:
+        """Tell whether a term is a word of a dictionary."""
+        return [bag.source for bag in self.segmenter.segment(term)] == ["lexicon"]
 
 
 def check_fusion(engine: Engine, options: SearchOptions, *, images: bool) -> None:

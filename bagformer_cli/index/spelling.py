@@ -1,14 +1,17 @@
 """Suggest other words for a query of which the index has none, from the index's own terms.
 
-query          连衣群 夏季新矿
-terms          连衣 群 夏季 新 矿       a misspelt word falls apart
-runs           连衣群 夏季 新矿         neighbours that are not in the index, joined
-suggestion     连衣裙 夏季 新款         the nearest term of each run, by edit distance
+query          连衣群 adidos
+terms          连衣 群 adidos       a misspelt Chinese word falls apart
+runs           连衣群  adidos       neighbours in Chinese characters are joined
+suggestion     连衣裙  adidas       the nearest term of each run, by edit distance
+
+A word of a dictionary is spelt rightly, even if no title has it. So it may only become a term that
+contains it: 衣裙 leads to 连衣裙, but 蓝色 not to 橙色.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
@@ -19,17 +22,19 @@ MOST_RUN = 12
 """Characters of a run at most; a longer one has no near term."""
 
 
-def suggest(terms: Sequence[str], counts: Mapping[str, int]) -> str | None:
+def suggest(
+    terms: Sequence[str], counts: Mapping[str, int], right: Collection[str] = ()
+) -> str | None:
     """Return a query with its unknown words replaced by near terms; None if none is near.
 
     Args:
         terms: The terms of the query, in order.
         counts: The number of titles that have each term of the index.
+        right: The terms that are words of a dictionary.
     """
     if any(term in counts for term in terms):
         return None
-    words = list(counts)
-    found = [_nearest(run, words, counts) for run in _runs(terms)]
+    found = [_nearest(run, counts, run in right) for run in _runs(terms)]
     return " ".join(word for word in found if word) or None
 
 
@@ -47,10 +52,11 @@ def _runs(terms: Sequence[str]) -> list[str]:
     return runs
 
 
-def _nearest(word: str, words: Sequence[str], counts: Mapping[str, int]) -> str | None:
+def _nearest(word: str, counts: Mapping[str, int], right: bool) -> str | None:
     """Return the term with the fewest edits, among these the most frequent one."""
     if not 1 < len(word) <= MOST_RUN:
         return None
+    words = [term for term in counts if word in term] if right else list(counts)
     most = 2 if len(word) >= LONG else 1
     near = process.extract(word, words, scorer=OSA.distance, score_cutoff=most, limit=None)
     near = [one for one in near if len(one[0]) > 1]

@@ -80,6 +80,8 @@ def test_a_misspelt_word_is_corrected(
     assert run.json()["results"][0]["suggestion"] == "连衣裙"
     run = xmr("search", "连衣群", "--fusion", "rrf")
     assert "Did you mean: 连衣裙" in run.err
+    # 连衣裤 is a word of the dictionary, though no title has it.
+    assert index.search("连衣裤", fusion="rrf", k=2).suggestion is None
 
 
 def test_the_table_shows_both_parts(here: Path, xmr: Callable[..., Any]) -> None:

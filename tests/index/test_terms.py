@@ -179,6 +179,13 @@ def test_suggestions(terms: list[str], expected: str | None) -> None:
     assert suggest(terms, COUNTS) == expected
 
 
+def test_a_word_of_a_dictionary_becomes_only_a_longer_one() -> None:
+    counts = {"橙色": 3, "连衣裙": 2}
+    assert suggest(["蓝色"], counts) == "橙色"
+    assert suggest(["蓝色"], counts, ["蓝色"]) is None
+    assert suggest(["衣裙"], counts, ["衣裙"]) == "连衣裙"
+
+
 # --------------------------------------------------------------------------------------- fusion
 
 
