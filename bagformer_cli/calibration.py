@@ -97,8 +97,11 @@ class Curve:
         """
         values = np.asarray(scores, np.float64)
         if self.method == "isotonic":
-            found: NDArray[np.float64] = np.interp(values, self.scores, self.probabilities)
-            return found
+            levels = np.asarray(self.probabilities)
+            knots = np.searchsorted(self.scores, values).clip(max=len(levels) - 1)
+            # Just below a knot, the interpolation may exceed the knot's own level by rounding.
+            found = np.interp(values, self.scores, levels)
+            return np.asarray(np.minimum(found, levels[knots]))
         # exp of a large number overflows to infinity, which is the right limit: probability 0.
         with np.errstate(over="ignore"):
             return np.asarray(1 / (1 + np.exp(-self.slope * values - self.intercept)))
