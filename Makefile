@@ -39,7 +39,7 @@ methods:
 
 equal-steps:
 	[ -d runs/demo ] || xmr demo
-	python docs/experiments/equal_steps.py --backbone runs/demo --page docs/methods.md
+	python docs/experiments/equal_steps.py --page docs/methods.md --plot docs/equal_steps.svg
 
 pretraining:
 	python docs/experiments/pretraining.py --page docs/methods.md

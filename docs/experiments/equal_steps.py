@@ -5,7 +5,7 @@ made it, and ``inflate`` also with a ``base`` of as many vectors. All figures ar
 split, which nothing is chosen on. Trials that are finished are not repeated; interrupted ones are
 resumed. The tables go between two marks of docs/methods.md.
 
-    python docs/experiments/equal_steps.py --backbone runs/demo --page docs/methods.md
+    python docs/experiments/equal_steps.py --page docs/methods.md --plot docs/equal_steps.svg
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from bagformer_cli.datasets import resolve
-from bagformer_cli.evaluation.compare import t_interval
+from bagformer_cli.evaluation.compare import Difference, t_interval
+from interval_plot import IntervalRow, interval_plot
 from region_trials import (
     FEW,
     MEAN,
@@ -32,7 +34,7 @@ from region_trials import (
     prepare,
     result_cells,
 )
-from trials import Result, format_difference, markdown_table, replace_section
+from trials import format_difference, markdown_table, replace_section
 
 VECTORS = (4, 8, 16, 32)
 
@@ -145,7 +147,39 @@ def chain_price(trials: Trials, name: str, seeds: Sequence[int]) -> tuple[float,
     )
 
 
-def differences_table(trials: Trials, seeds: Sequence[int]) -> list[str]:
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods on the seeds that both have.
+
+    Attributes:
+        names: A and B.
+        seeds: The seeds, two or more.
+        text_to_image: A − B over these seeds.
+        image_to_text: The same.
+    """
+
+    names: tuple[str, str]
+    seeds: list[int]
+    text_to_image: Difference
+    image_to_text: Difference
+
+
+def comparisons(trials: Trials, seeds: Sequence[int]) -> list[Comparison]:
+    """Compare each pair that has two seeds or more, by paired t-intervals over seeds."""
+    found = []
+    for names in COMPARED:
+        common = trials.finished(names, seeds)
+        if len(common) >= 2:
+            sides = [trials.results(name, common) for name in names]
+            gaps = (
+                t_interval(*([float(one[direction]) for one in side] for side in sides))
+                for direction in ("text_to_image", "image_to_text")
+            )
+            found.append(Comparison(names, common, *gaps))
+    return found
+
+
+def differences_table(trials: Trials, compared: Sequence[Comparison]) -> list[str]:
     """Return a Markdown table of paired differences with 95 % t-intervals over seeds."""
     header = [
         "A",
@@ -158,30 +192,31 @@ def differences_table(trials: Trials, seeds: Sequence[int]) -> list[str]:
         "A − B, image to text",
     ]
     rows = []
-    for pair in COMPARED:
-        common = [s for s in seeds if all(trials.results(name, [s]) for name in pair)]
-        if len(common) < 2:
-            continue
-        a, b = (trials.results(name, common) for name in pair)
-        prices = [chain_price(trials, name, common) for name in pair]
-        gap = t_interval(*(figures(side, "text_to_image") for side in (a, b)))
-        back = t_interval(*(figures(side, "image_to_text") for side in (a, b)))
+    for one in compared:
+        prices = [chain_price(trials, name, one.seeds) for name in one.names]
         rows.append(
             [
-                *(f"**{name}**" if pair in CLAIMED else name for name in pair),
+                *(f"**{name}**" if one.names in CLAIMED else name for name in one.names),
                 *(" / ".join(f"{price[which]:.0f}" for price in prices) for which in (0, 1)),
-                str(len(common)),
-                format_difference(gap),
-                "yes" if gap.supported else "**no**",
-                format_difference(back),
+                str(len(one.seeds)),
+                format_difference(one.text_to_image),
+                "yes" if one.text_to_image.supported else "**no**",
+                format_difference(one.image_to_text),
             ]
         )
     return markdown_table(header, rows)
 
 
-def figures(results: Sequence[Result], name: str) -> list[float]:
-    """Return one figure of each result."""
-    return [float(result[name]) for result in results]
+def plot(compared: Sequence[Comparison], path: Path) -> None:
+    """Draw the differences from text to image, as an SVG file."""
+    rows = [IntervalRow(" − ".join(one.names), [one.text_to_image]) for one in compared]
+    interval_plot(
+        rows,
+        [""],
+        path,
+        "Method − method: filled points lie above 0 with their whole interval",
+        "points of text-to-image mean recall, 95 % t-interval over seeds",
+    )
 
 
 def main() -> None:
@@ -198,6 +233,7 @@ def main() -> None:
     parser.add_argument("--methods", help="names separated by ; (default: all)")
     parser.add_argument("--tables", action="store_true", help="train nothing, write the tables")
     parser.add_argument("--page", type=Path, help="page that gets the tables")
+    parser.add_argument("--plot", type=Path, help="SVG file of the differences")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = resolve(options.dataset).path
@@ -211,9 +247,12 @@ def main() -> None:
                 for name in phase:
                     found = trials.run(name, seed)
                     print(name, seed, *(f"{found[key]:.2f}" for key in SHOWN), flush=True)
-    lines = [*results_table(trials, seeds), "", *differences_table(trials, seeds)]
+    compared = comparisons(trials, seeds)
+    lines = [*results_table(trials, seeds), "", *differences_table(trials, compared)]
     if options.page is not None:
         replace_section(options.page, "equal_steps", lines)
+    if options.plot is not None:
+        plot(compared, options.plot)
     print("\n".join(lines))
 
 

@@ -4,9 +4,10 @@ Each arm is pretrained on images of 32 pixels with its own losses, then trained 
 take the same numbers of steps. A seed decides the same weights and batches in all arms, so arms are
 compared seed by seed. Trials that are finished are not repeated; interrupted ones are resumed. Then
 every finished trial is measured on the query sets of the benchmark's test split (``xmr data
-demo --benchmark``), on which no setting was chosen. Prints the two tables of docs/methods.md.
+demo --benchmark``), on which no setting was chosen. The tables go between two marks of
+docs/methods.md.
 
-    python docs/experiments/interactions.py --seeds 5
+    python docs/experiments/interactions.py --page docs/methods.md --plot docs/interactions.svg
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from bagformer_cli.data.query_sets import read_sets
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.datasets import ensure_store, resolve
 from bagformer_cli.demo import write_benchmark
-from bagformer_cli.evaluation.compare import hits_per_query, measure, t_interval
+from bagformer_cli.evaluation.compare import Difference, hits_per_query, measure, t_interval
 from bagformer_cli.evaluation.sources import OwnModel
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.text.from_config import build_titles
+from interval_plot import IntervalRow, interval_plot
 from trials import (
     Result,
     TrialFolder,
@@ -39,42 +41,55 @@ from trials import (
     load_or_make,
     markdown_table,
     measure_model,
+    replace_section,
     train,
 )
 
-# "Cells alone": the image's vectors do not include that of the class token.
-BOTH = ("objectives.itc=1", "model.image_first=true")
-LATE_ALONE = "objectives.itc=0"
-CELLS_ALONE = "model.image_first=false"
+WITH_ITC, WITHOUT_ITC = "objectives.itc=1", "objectives.itc=0"
+WITH_CLASS, WITHOUT_CLASS = "model.image_first=true", "model.image_first=false"
+BOTH = (WITH_ITC, WITH_CLASS)
 
 # Settings of each arm, on top of the demo's without its matching head.
 ARMS: dict[str, tuple[str, ...]] = {
     "cls": ("model.interaction=cls",),
-    "bagwise": BOTH,
-    "bagwise, no ITC, cells alone": (LATE_ALONE, CELLS_ALONE),
-    "tokenwise, no ITC, cells alone": ("model.interaction=tokenwise", LATE_ALONE, CELLS_ALONE),
-    "bagwise, no ITC": (LATE_ALONE, "model.image_first=true"),
-    "bagwise, ITC 0.1": ("objectives.itc=0.1", "model.image_first=true"),
-    "bagwise, own projection": (*BOTH, "model.single_projection=own"),
-    "bagwise, cells alone": ("objectives.itc=1", CELLS_ALONE),
-    "bagwise, no clipping": (*BOTH, "training.clip=null"),
-    "bagwise, own temperature": (*BOTH, "objectives.own_temperature=true"),
+    "bag-wise, ITC 1": BOTH,
+    "bag-wise without ITC": (WITHOUT_ITC, WITH_CLASS),
+    "bag-wise without ITC and class vector": (WITHOUT_ITC, WITHOUT_CLASS),
+    "token-wise without ITC and class vector": (
+        "model.interaction=tokenwise",
+        WITHOUT_ITC,
+        WITHOUT_CLASS,
+    ),
+    "bag-wise, ITC 0.1": ("objectives.itc=0.1", WITH_CLASS),
+    "bag-wise, ITC 1 without class vector": (WITH_ITC, WITHOUT_CLASS),
+    "bag-wise, own projection": (*BOTH, "model.single_projection=own"),
+    "bag-wise, own temperature": (*BOTH, "objectives.own_temperature=true"),
+    "bag-wise, no clipping": (*BOTH, "training.clip=null"),
 }
 COMMON = ("objectives.itm=0", "model.cross=null", "evaluation.candidates=0")
 SMALL_IMAGES = ("training.min_learning_rate=2e-3", "image.size=32")
-COMPARED_SETS = ("mixed", "two", "exchanged")
+COMPARED_SETS = ("mixed", "one", "two", "three", "exchanged")
+PLOTTED = (
+    "bag-wise, ITC 1",
+    "bag-wise without ITC and class vector",
+    "token-wise without ITC and class vector",
+)
+"""Arms whose differences from ``cls`` the figure shows, on every set."""
 COMPARED = (
-    ("bagwise, no ITC, cells alone", "cls"),
-    ("bagwise, no ITC", "cls"),
-    ("bagwise", "cls"),
-    ("bagwise, no ITC", "bagwise"),
-    ("bagwise, ITC 0.1", "bagwise"),
-    ("bagwise, own projection", "bagwise"),
-    ("bagwise, own temperature", "bagwise"),
-    ("bagwise, no clipping", "bagwise"),
-    ("bagwise, cells alone", "bagwise"),
-    ("bagwise, no ITC", "bagwise, no ITC, cells alone"),
-    ("bagwise, no ITC, cells alone", "tokenwise, no ITC, cells alone"),
+    *((arm, "cls") for arm in ("bag-wise without ITC", *PLOTTED)),
+    *(
+        (arm, "bag-wise, ITC 1")
+        for arm in (
+            "bag-wise without ITC",
+            "bag-wise, ITC 0.1",
+            "bag-wise, own projection",
+            "bag-wise, own temperature",
+            "bag-wise, no clipping",
+            "bag-wise, ITC 1 without class vector",
+        )
+    ),
+    ("bag-wise without ITC", "bag-wise without ITC and class vector"),
+    ("bag-wise without ITC and class vector", "token-wise without ITC and class vector"),
 )
 PRETRAINING_SEED_OFFSET = 1000  # pretraining draws other batches than fine-tuning
 
@@ -91,9 +106,18 @@ class Trials(TrialFolder):
 
     def __init__(self, out: Path, dataset: str, steps: tuple[int, int], pool: int) -> None:
         super().__init__(out)
-        self.data, self.steps, self.pool = resolve(dataset).path, steps, pool
+        self.dataset, self.steps, self.pool = dataset, steps, pool
+
+    @cached_property
+    def data(self) -> Path:
+        """The folder of the dataset."""
+        return resolve(self.dataset).path
+
+    @cached_property
+    def store(self) -> Store:
+        """The preprocessed dataset."""
         titles = build_titles(load_config("demo", [f"data.dataset={self.data}"]))
-        self.store: Store = ensure_store(self.data, titles, workers=1)
+        return ensure_store(self.data, titles, workers=1)
 
     def measure(self, name: str, seed: int) -> Result:
         """Train an arm on 32, then on 64 pixels, and measure it on the validation split."""
@@ -137,39 +161,70 @@ class Trials(TrialFolder):
         return load_config("demo", [*items, *COMMON, *settings])
 
 
-def tables(trials: Trials, arms: Sequence[str], seeds: range) -> list[str]:
-    """Return two Markdown tables: recall of these arms on each set, and their differences."""
+def recalls(trials: Trials, arm: str, seeds: Sequence[int], query_set: str) -> list[float]:
+    """Return text-to-image mean recall of an arm on a query set, seed by seed."""
+    return [float(trials.recall_by_set(arm, seed)[query_set]) for seed in seeds]
 
-    def recalls(arm: str, finished: Sequence[int], one_set: str) -> list[float]:
-        return [float(trials.recall_by_set(arm, seed)[one_set]) for seed in finished]
 
+def difference(
+    trials: Trials, a: str, b: str, seeds: Sequence[int], query_set: str
+) -> Difference | None:
+    """Return the difference A − B over the seeds that both have; None: fewer than two."""
+    both = trials.finished((a, b), seeds)
+    if len(both) < 2:
+        return None
+    return t_interval(*(recalls(trials, arm, both, query_set) for arm in (a, b)))
+
+
+def recall_table(trials: Trials, arms: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    """Return a Markdown table: what each arm stores and takes, and its recall on each set."""
     sets = list(read_sets(trials.benchmark, "test"))
     rows = []
     for arm in arms:
         finished = trials.finished([arm], seeds)
         if finished:
-            means = [statistics.mean(recalls(arm, finished, name)) for name in sets]
-            rows.append([arm, str(len(finished)), *(f"{mean:.1f}" for mean in means)])
-    differences = []
+            found = trials.results(arm, finished)
+            vectors = " / ".join(
+                f"{statistics.mean(result['vectors'][side] for result in found):.1f}"
+                for side in (0, 1)
+            )
+            means = [statistics.mean(recalls(trials, arm, finished, name)) for name in sets]
+            cpu = statistics.median(sum(result["cpu"]) for result in found)
+            cells = [arm, str(len(finished)), vectors, f"{cpu:.0f}"]
+            rows.append([*cells, *(f"{mean:.1f}" for mean in means)])
+    return markdown_table(["arm", "seeds", "vectors (title / image)", "CPU s", *sets], rows)
+
+
+def differences_table(trials: Trials, seeds: Sequence[int]) -> list[str]:
+    """Return a Markdown table of paired differences with 95 % t-intervals over seeds."""
+    rows = []
     for a, b in COMPARED:
-        both = trials.finished((a, b), seeds) if {a, b} <= set(arms) else []
-        if len(both) < 2:
-            continue
-        cells = [
-            format_difference(t_interval(recalls(a, both, name), recalls(b, both, name)))
-            for name in COMPARED_SETS
-        ]
-        differences.append([a, b, str(len(both)), *cells])
+        found = [difference(trials, a, b, seeds, name) for name in COMPARED_SETS]
+        known = [one for one in found if one is not None]
+        if known:
+            count = len(trials.finished((a, b), seeds))
+            rows.append([a, b, str(count), *map(format_difference, known)])
     header = ["A", "B", "seeds", *(f"A − B, {name}" for name in COMPARED_SETS)]
-    return [
-        *markdown_table(["arm", "seeds", *sets], rows),
-        "",
-        *markdown_table(header, differences),
+    return markdown_table(header, rows)
+
+
+def plot(trials: Trials, seeds: Sequence[int], path: Path) -> None:
+    """Draw the differences of three arms from ``cls`` on every query set, as an SVG file."""
+    rows = [
+        IntervalRow(name, [difference(trials, arm, "cls", seeds, name) for arm in PLOTTED])
+        for name in read_sets(trials.benchmark, "test")
     ]
+    interval_plot(
+        rows,
+        PLOTTED,
+        path,
+        f"Better than cls (right of 0) or worse, on each set of queries, {len(seeds)} seeds",
+        "points of text-to-image mean recall, 95 % t-interval over seeds",
+    )
 
 
 def main() -> None:
-    """Run the trials that are missing, seed by seed over all arms, and print the tables."""
+    """Run the trials that are missing, seed by seed over all arms, then write the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -183,20 +238,27 @@ def main() -> None:
         "--pool", type=int, default=2000,
         help="images of the benchmark's test split (default: 2000)",
     )  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
+    parser.add_argument("--seeds", default="0,1,2,3,4", help="separated by ,")
     add_names(parser, "--arms", ARMS)
     parser.add_argument(
         "--measure", action="store_true", help="train nothing; measure the finished trials"
     )
+    parser.add_argument("--page", type=Path, help="page that gets the tables")
+    parser.add_argument("--plot", type=Path, help="SVG file of the differences from cls")
     options = parser.parse_args()
     torch.set_num_threads(1)
     trials = Trials(options.out, options.dataset, tuple(options.steps), options.pool)
-    seeds = range(options.seeds)
+    seeds = [int(seed) for seed in options.seeds.split(",")]
     trained = () if options.measure else itertools.product(seeds, options.arms)
     for seed, arm in trained:
         found = trials.run(arm, seed)
         print(arm, seed, f"{found['text_to_image']:.2f}", *found["cpu"], flush=True)
-    print("\n".join(tables(trials, options.arms, seeds)))
+    lines = [*recall_table(trials, options.arms, seeds), "", *differences_table(trials, seeds)]
+    if options.page is not None:
+        replace_section(options.page, "interactions", lines)
+    if options.plot is not None:
+        plot(trials, seeds, options.plot)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,15 @@ import json
 from pathlib import Path
 
 from chinese import chinese
-from equal_steps import CLAIMED, COMPARED, MODES, PHASES, differences_table, results_table
+from equal_steps import (
+    CLAIMED,
+    COMPARED,
+    MODES,
+    PHASES,
+    comparisons,
+    differences_table,
+    results_table,
+)
 from methods import METHODS
 from region_trials import Method, Trials
 
@@ -86,7 +94,7 @@ def test_a_chain_costs_each_of_its_models_once(tmp_path: Path) -> None:
 def test_differences_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
     recalls = {"base 4": [40.0, 41.0, 42.0], "inflate 4 + 4": [50.0, 52.0], "base 8": [60.0]}
     trials = with_results(tmp_path, recalls)
-    lines = differences_table(trials, range(5))
+    lines = differences_table(trials, comparisons(trials, range(5)))
     assert len(lines) == 3  # base 8 has one seed: no interval
     cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
     assert cells[:5] == ["**inflate 4 + 4**", "**base 4**", "100 / 100", "7 / 7", "2"]
