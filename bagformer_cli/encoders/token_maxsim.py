@@ -38,17 +38,14 @@ class TokenMaxSim(nn.Module):
     Args:
         text: Projection of text states to D; its copy is trained.
         image: Projection of image states to D, likewise.
+        image_first: Include the image's first position, as MaxSim does (``model.image_first``).
     """
 
-    def __init__(self, text: nn.Linear, image: nn.Linear) -> None:
+    def __init__(self, text: nn.Linear, image: nn.Linear, *, image_first: bool = True) -> None:
         super().__init__()
+        self.image_first = image_first
         self.text_proj, self.vision_proj = _copy(text), _copy(image)
         self.direction = nn.Parameter(torch.randn(text.in_features) * DIRECTION_STD)
-
-    def start_from(self, text: nn.Linear, image: nn.Linear) -> None:
-        """Copy the towers' projections."""
-        self.text_proj.load_state_dict(text.state_dict())
-        self.vision_proj.load_state_dict(image.state_dict())
 
     def forward(self, texts: States, images: States, rows: Tensor | None = None) -> States:
         """Add the best cosines to the states of titles.
@@ -61,6 +58,8 @@ class TokenMaxSim(nn.Module):
         Returns:
             [K, L, W] states with the mask of ``texts``.
         """
+        if not self.image_first:
+            images = images.without_first()
         tokens = F.normalize(self.text_proj(texts.values), dim=-1)
         positions, mask = F.normalize(self.vision_proj(images.values), dim=-1), images.mask
         if rows is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -108,12 +109,6 @@ class RetrievalModel(nn.Module):
             return encoded
         return self.cross.read_images(pixels, encoded)
 
-    def start_token_maxsim(self) -> None:
-        """Start the matching head's copies of the projections from their present weights."""
-        own = getattr(self.cross, "token_maxsim", None)
-        if isinstance(own, TokenMaxSim):
-            own.start_from(self.dual.text_proj, self.dual.vision_proj)
-
     @torch.no_grad()
     def clamp_temperature(self) -> Tensor:
         """Bring the temperatures back between their bounds; return the shared one."""
@@ -198,7 +193,33 @@ def build_model(
     model = RetrievalModel(config, titles, dual, cross)
     if start.text is not None or start.image is not None:
         model.load_state_dict(start.weights(shapes_of(model)), strict=False)
+        start_copies(model, model.state_dict())
     return model
+
+
+def start_copies(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Start weights that are copies of others from the present values of those.
+
+    The matching head's ``token_maxsim`` has copies of the projections, ``cross.token_maxsim.NAME``
+    of ``dual.NAME``. Call it after loading weights into the dual encoder.
+
+    Args:
+        model: The model.
+        names: Names of weights that were not loaded.
+
+    Returns:
+        The names that are no copies, in the same order.
+    """
+    weights = model.state_dict()
+    others = []
+    for name in names:
+        own = name.removeprefix("cross.token_maxsim.")
+        source = None if own == name else weights.get(f"dual.{own}")
+        if source is None:
+            others.append(name)
+        else:
+            weights[name].copy_(source)
+    return others
 
 
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -314,7 +335,9 @@ def _build_cross(
             fusion.load_bert_layers(bert, config.text.layers)
     head: MatchingHead = build_matching_head(config, fusion, text.width)
     if settings.token_maxsim:
-        head.token_maxsim = TokenMaxSim(dual.text_proj, dual.vision_proj)
+        head.token_maxsim = TokenMaxSim(
+            dual.text_proj, dual.vision_proj, image_first=config.model.image_first
+        )
     eps = config.text.options.get("layer_norm_eps", 1e-12)
     if config.objectives.mlm > 0:
         head.mlm_head = PredictionHead(text.width, vocab_size, eps=eps)

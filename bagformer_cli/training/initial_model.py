@@ -17,6 +17,7 @@ from bagformer_cli.models.build import (
     build_model,
     check_pretrained,
     require_memory,
+    start_copies,
     takes_sizes,
 )
 from bagformer_cli.models.checkpoint import check_model_folder
@@ -25,9 +26,6 @@ from bagformer_cli.models.runs import WEIGHTS, find_checkpoint
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.text.tokenizer import Tokenizer
 from bagformer_cli.training.teacher import ModelFacts, check_teacher, inherited_scorers
-
-COPIES = ("cross.token_maxsim.text_proj.", "cross.token_maxsim.vision_proj.")
-"""Beginnings of the names of weights that start as copies of the towers' projections."""
 
 
 def new_model(
@@ -150,9 +148,7 @@ def load_fitting_weights(
     model.load_state_dict(fitting, strict=False)
     # The factor and offset of a distillation start from fixed values, not from random ones.
     missing = [name for name in own if name not in fitting and name != "distill_line"]
-    random = [name for name in missing if not name.startswith(COPIES)]
-    if len(random) < len(missing):
-        model.start_token_maxsim()
+    random = start_copies(model, missing)
     if random:
         progress.warn(
             tr(

@@ -60,6 +60,17 @@ def test_the_projections_are_trained_copies() -> None:
     found = part(States(torch.randn(1, 2, WIDTH)), States(torch.randn(1, 3, IMAGE_WIDTH)))
     found.values.square().sum().backward()
     assert all(weight.grad is not None for weight in part.parameters())
-    other = nn.Linear(WIDTH, DIMENSION), nn.Linear(IMAGE_WIDTH, DIMENSION)
-    part.start_from(*other)
-    assert torch.equal(part.vision_proj.weight, other[1].weight)
+
+
+def test_a_first_position_that_maxsim_leaves_out_is_left_out() -> None:
+    part = part_of_head()
+    title, image = torch.randn(2, 3, WIDTH), torch.randn(2, 4, IMAGE_WIDTH)
+    image[:, 0] = part.vision_proj.weight.T @ part.text_proj(title[:, 0]).detach()[0]
+    mask = torch.tensor([[True] * 4, [True] * 3 + [False]])
+    with_first = part(States(title), States(image, mask)).values
+    part.image_first = False
+    without = part(States(title), States(image, mask)).values
+    part.image_first = True
+    shorter = part(States(title), States(image[:, 1:], mask[:, 1:])).values
+    torch.testing.assert_close(without, shorter)
+    assert not torch.allclose(with_first, without)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.models.convert.folder import convert_chinese_clip
 from bagformer_cli.models.convert.report import ConversionError
+from bagformer_cli.models.cross_encoders import MatchingHead
 from bagformer_cli.training.initial_model import check_start, new_model
 from tests.support.chinese_clip import (
     DIM,
@@ -278,6 +279,17 @@ def test_a_training_starts_with_the_scores_of_the_model(
     assert begun.config.text.width == 128
     assert begun.config.model.embed_dim == DIM
     assert begun.temperature.item() == pytest.approx(0.01)
+
+
+def test_maxsim_of_tokens_starts_from_the_projections_of_the_model(
+    tiny: tuple[Path, ChineseCLIPModel],
+) -> None:
+    head = "model.cross={layers: 1, token_maxsim: true}"
+    begun = started(tiny[0], "model.interaction=bagwise", "objectives.itm=1", head)
+    part = cast(MatchingHead, begun.cross).token_maxsim
+    assert part is not None
+    assert torch.equal(part.text_proj.weight, begun.dual.text_proj.weight)
+    assert torch.equal(part.vision_proj.weight, tiny[1].visual_projection.weight)
 
 
 def test_a_training_can_start_with_one_tower_or_another_image_size(

@@ -12,10 +12,11 @@ from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.errors import ConfigError
 from bagformer_cli.models.checkpoint import load_model
-from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.progress import SILENT
 from bagformer_cli.training.distributed import SINGLE_PROCESS
 from bagformer_cli.training.initial_model import check_start, new_model
 from bagformer_cli.training.run import make_trainer, start_run
+from tests.support.remarks import Remarks
 from tests.support.small_architectures import small_config, small_store
 from tests.support.small_run import weights
 
@@ -24,16 +25,6 @@ RERANKER = [
     "model.freeze_towers=true", "data.augment=null", "training.encode_frozen_once=true",
     "objectives={itc: 0.0, late_interaction: 0.0, itm: 1.0, late_scale: mean}",
 ]  # fmt: skip
-
-
-class Warnings(Progress):
-    """Collects warnings."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.said.append(message)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +65,8 @@ def test_maxsim_of_tokens_starts_from_the_towers(
     store: Store, towers: Path, tmp_path: Path
 ) -> None:
     config = second(towers, tmp_path, "model.cross.token_maxsim=true")
-    progress = Warnings()
-    model = new_model(config, progress=progress)
+    remarks = Remarks()
+    model = new_model(config, progress=remarks)
     head: Any = model.cross
     for name in ("text_proj", "vision_proj"):
         copy, own = getattr(head.token_maxsim, name), getattr(model.dual, name)
@@ -83,7 +74,7 @@ def test_maxsim_of_tokens_starts_from_the_towers(
         assert torch.equal(own.weight, weights(towers)[f"dual.{name}.weight"])
         assert copy.weight.requires_grad
         assert not own.weight.requires_grad
-    (warning,) = progress.said
+    (warning,) = remarks.warnings
     assert "cross.fusion" in warning  # random; the copies are not
     assert "token_maxsim.text_proj" not in warning
     start_run(config, store, tmp_path / "run", model)
@@ -95,18 +86,33 @@ def test_maxsim_of_tokens_starts_from_the_towers(
     assert torch.equal(again.cross.token_maxsim.text_proj.weight, trained)
 
 
+def test_a_trained_copy_is_kept_where_it_fits(store: Store, towers: Path, tmp_path: Path) -> None:
+    """Images of another backbone have another width: only their projection starts again."""
+    config = second(towers, tmp_path, "model.cross.token_maxsim=true")
+    start_run(config, store, tmp_path / "run", new_model(config))
+    wider = "image.options={channels: [8, 12, 16, 32], output_stride: 16}"
+    model = new_model(
+        second(tmp_path / "run/last", tmp_path, "model.cross.token_maxsim=true", wider)
+    )
+    head: Any = model.cross
+    trained = weights(tmp_path / "run/last")["cross.token_maxsim.text_proj.weight"]
+    assert torch.equal(head.token_maxsim.text_proj.weight, trained)
+    assert not torch.equal(trained, model.dual.text_proj.weight)
+    assert torch.equal(head.token_maxsim.vision_proj.weight, model.dual.vision_proj.weight)
+
+
 @pytest.mark.parametrize(
-    "settings",
+    ("setting", "required"),
     [
-        ["model.cross.fusion=joint"],
-        ["model.interaction=cls"],
+        ("model.cross.fusion=joint", "model.cross.fusion: cross"),
+        ("model.interaction=cls", "a late interaction"),
     ],
 )
 def test_maxsim_of_tokens_needs_a_late_interaction_and_a_fusion_encoder(
-    settings: list[str],
+    setting: str, required: str
 ) -> None:
-    with pytest.raises(ConfigError, match="token_maxsim requires"):
-        load_config("demo", ["model.cross.token_maxsim=true", *settings])
+    with pytest.raises(ConfigError, match=f"token_maxsim requires {required}"):
+        load_config("demo", ["model.cross.token_maxsim=true", setting])
 
 
 def test_negatives_are_drawn_by_the_scores_that_were_trained(
