@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from shutil import copytree
-from typing import cast
 
 import pytest
 
 from bagformer_cli.data.attributes import header_line
 from bagformer_cli.datasets import is_drawn, own_dataset, resolve, saw_drawn_pictures_only
 from bagformer_cli.errors import InputError
-from bagformer_cli.progress import Progress
 from tests.support.datasets import write_split
+from tests.support.remarks import Remarks
 
 
 def model(run: Path, dataset: str, started_in: Path | None = None) -> Path:
@@ -120,20 +119,15 @@ def test_a_built_in_name_stays_a_name(project: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["demo", "muge"])
 def test_of_two_datasets_of_one_name_the_taken_one_is_named(project: Path, name: str) -> None:
-    class Said:
-        def warn(self, message: str) -> None:
-            said.append(message)
-
-    said: list[str] = []
-    progress = cast(Progress, Said())
+    remarks = Remarks()
     write_split(project / "data" / name, "train")
-    assert resolve(name, progress).path == Path("data") / name
-    assert said == []
+    assert resolve(name, remarks).path == Path("data") / name
+    assert remarks.warnings == []
     write_split(project / name, "train")
-    assert resolve(name, progress).path == Path(name)
-    assert len(said) == 1
-    assert f"{name}/ was taken" in said[0]
-    assert f"--dataset data/{name}" in said[0]
+    assert resolve(name, remarks).path == Path(name)
+    (warning,) = remarks.warnings
+    assert f"{name}/ was taken" in warning
+    assert f"--dataset data/{name}" in warning
 
 
 def test_the_run_says_where_its_dataset_is_now(project: Path) -> None:

@@ -34,7 +34,7 @@ from region_trials import (
     prepare,
     result_cells,
 )
-from trials import format_difference, markdown_table, replace_section
+from trials import format_difference, markdown_table, names_among, replace_section
 
 VECTORS = (4, 8, 16, 32)
 
@@ -130,7 +130,7 @@ def results_table(trials: Trials, seeds: Sequence[int]) -> list[str]:
     header = [*RESULT_COLUMNS, "steps of the chain", "CPU s of the chain"]
     rows = []
     for name in MODES:
-        finished = [seed for seed in seeds if trials.results(name, [seed])]
+        finished = trials.finished([name], seeds)
         if finished and name != CAPTIONER:  # its fast scorer is not trained
             steps, cpu = chain_price(trials, name, finished)
             cells = result_cells(name, trials.results(name, finished))
@@ -230,7 +230,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="optimizer steps of a stage")
     parser.add_argument("--seeds", default="0,1,2,3,4", help="separated by ,")
     parser.add_argument("--split", default="test", choices=("test", "valid"), help="measured split")
-    parser.add_argument("--methods", help="names separated by ; (default: all)")
+    parser.add_argument(
+        "--methods", type=names_among(MODES), metavar="NAMES",
+        help="names separated by semicolons (default: all, phase by phase)",
+    )  # fmt: skip
     parser.add_argument("--tables", action="store_true", help="train nothing, write the tables")
     parser.add_argument("--page", type=Path, help="page that gets the tables")
     parser.add_argument("--plot", type=Path, help="SVG file of the differences")
@@ -239,7 +242,7 @@ def main() -> None:
     data = resolve(options.dataset).path
     trials = Trials(options.out, data, MODES, options.steps, split=options.split)
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    phases = [options.methods.split(";")] if options.methods else PHASES
+    phases = [options.methods] if options.methods else PHASES
     if not options.tables:
         prepare(data, options.backbone)
         for phase in phases:

@@ -19,8 +19,8 @@ from bagformer_cli.evaluation.calibration_curves import isotonic, platt
 from bagformer_cli.evaluation.encoded_split import EncodedSplit
 from bagformer_cli.evaluation.metrics import Positives
 from bagformer_cli.evaluation.sources import items_of_vectors, score_vectors
-from bagformer_cli.progress import SILENT
 from bagformer_cli.vectors.multi_vectors import MultiVectors
+from tests.support.remarks import Remarks
 
 
 def drawn(probability: object, n: int = 4000, seed: int = 0) -> Pairs:
@@ -184,18 +184,12 @@ def test_too_few_pairs_of_one_kind_are_refused(matching: int) -> None:
 
 
 def test_a_direction_with_too_few_pairs_is_left_out_and_named() -> None:
-    class Warned(type(SILENT)):  # type: ignore[misc]
-        texts: list[str] = []  # noqa: RUF012
-
-        def warn(self, message: str) -> None:
-            self.texts.append(message)
-
-    warned = Warned()
+    remarks = Remarks()
     few = drawn(logistic)._replace(matches=np.arange(4000) < 5)
     found, fits = calibrate(
-        {"text_to_image": drawn(logistic, 150), "image_to_text": few}, KNOWN, warned
+        {"text_to_image": drawn(logistic, 150), "image_to_text": few}, KNOWN, remarks
     )
     assert list(found.curves) == list(fits) == ["text_to_image"]
-    assert "image to text" in warned.texts[1]
-    assert "5 matching" in warned.texts[1]
-    assert "rough" in warned.texts[0]
+    assert "image to text" in remarks.warnings[1]
+    assert "5 matching" in remarks.warnings[1]
+    assert "rough" in remarks.warnings[0]

@@ -22,32 +22,13 @@ from bagformer_cli.evaluation.dataset import (
 )
 from bagformer_cli.evaluation.request import EvaluationRequest
 from bagformer_cli.models.checkpoint import save_model
-from bagformer_cli.progress import SILENT
 from tests.support.datasets import picture, write_split
+from tests.support.remarks import Remarks
 from tests.support.small_model import saved_model, small_model
 
 QUERIES = [(number, title, (100 + number,)) for number, title in enumerate(["裙", "包", "伞"] * 4)]
 IMAGES = [(100 + number, picture(number)) for number in range(12)]
 REQUEST = EvaluationRequest(rerank=[2], device="cpu")
-
-
-class Warnings(type(SILENT)):  # type: ignore[misc]
-    """A silent progress that keeps the warnings and the messages."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.infos: list[str] = []
-
-    def info(self, message: str) -> None:
-        self.infos.append(message)
-
-    def warn(self, message: str) -> None:
-        self.texts.append(message)
-
-
-@pytest.fixture
-def warnings() -> Warnings:
-    return Warnings()
 
 
 @pytest.fixture(scope="module")
@@ -82,20 +63,19 @@ def test_another_model_reranks_with_the_beta_that_was_tuned_for_it(
     assert again["stages"] == tuned["stages"]
 
 
-def test_each_cross_encoder_has_its_own_beta(
-    folder: MugeFolder, tmp_path: Path, warnings: Warnings
-) -> None:
+def test_each_cross_encoder_has_its_own_beta(folder: MugeFolder, tmp_path: Path) -> None:
     fast, *others = (saved_model(tmp_path / f"m{n}", seed=n) for n in range(3))
     for slow, beta in zip((None, *others), (3.0, 5.0, None), strict=True):
         key = None if slow is None else reranker_key(slow)
         if beta is not None:
             save_beta(fast, beta, key)
+    remarks = Remarks()
     found = [
-        evaluate_folder(folder, fast, replace(REQUEST, reranker=slow), warnings).report["beta"]
+        evaluate_folder(folder, fast, replace(REQUEST, reranker=slow), remarks).report["beta"]
         for slow in (None, *others)
     ]
     assert found[:2] == [3.0, 5.0]
-    notes = [note for note in warnings.infos if "No beta was chosen" in note]
+    notes = [note for note in remarks.notes if "No beta was chosen" in note]
     assert len(notes) == 1
     assert str(others[1]) in notes[0]
     assert f"{found[2]:g} of the configuration" in notes[0]
@@ -134,14 +114,13 @@ def test_a_beta_needs_a_trained_cross_encoder(folder: MugeFolder, tmp_path: Path
     assert caught.value.found == "--beta"
 
 
-def test_queries_without_answers_are_counted_and_named(
-    model: Path, tmp_path: Path, warnings: Warnings
-) -> None:
+def test_queries_without_answers_are_counted_and_named(model: Path, tmp_path: Path) -> None:
     queries = [(n, title, items if n < 9 else ()) for n, title, items in QUERIES]
     some = write_split(tmp_path, "valid", queries, IMAGES)
-    report = evaluate_folder(some, model, REQUEST, warnings).report
+    remarks = Remarks()
+    report = evaluate_folder(some, model, REQUEST, remarks).report
     assert report["n_without_answers"] == 3
-    (warning,) = warnings.texts
+    (warning,) = remarks.warnings
     assert "3 of 12" in warning
     assert "9, 10, 11" in warning
 

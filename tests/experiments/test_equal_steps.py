@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+import equal_steps
 from chinese import chinese
 from equal_steps import (
     CLAIMED,
@@ -78,6 +81,17 @@ def test_the_chinese_table_has_every_name_with_its_length() -> None:
         "| **对齐，步数 × 2** | fast，步数 × 3 + 描述生成器精排 | base 4，步数 × 3 |"
     ]
     assert not [name for name in MODES if ", steps" in chinese([f"| {name} |"])[0]]
+
+
+def test_an_unknown_method_is_refused_before_the_dataset_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--dataset", "nowhere", "--methods", "fast; inflate 5"]
+    monkeypatch.setattr("sys.argv", ["equal_steps.py", *options])
+    with pytest.raises(SystemExit) as ended:
+        equal_steps.main()
+    assert ended.value.code == 2
+    assert "'inflate 5' is none of: fast; " in capsys.readouterr().err
 
 
 def test_a_chain_costs_each_of_its_models_once(tmp_path: Path) -> None:

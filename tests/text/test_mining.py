@@ -20,6 +20,7 @@ from bagformer_cli.text.tools.count_min import CountMinSketch
 from bagformer_cli.text.tools.mine import MiningLimits, mine
 from bagformer_cli.text.tools.mined import MinedWord, write_mined
 from bagformer_cli.text.tools.vet import guess_type, is_fragment, vet
+from tests.support.remarks import Remarks
 
 KNOWN = ["红色", "蓝色", "连衣裙", "手机", "短袖", "包邮", "夏季", "女装", "收纳", "厨房"]
 BRANDS = ["茗熔鸿", "戚酆"]
@@ -97,29 +98,11 @@ def test_memory_is_bounded_by_the_number_of_candidates(segmenter: Segmenter) -> 
     titles = [f"红色{chr(0x4E00 + i)}{chr(0x5E00 + j)}连衣裙" for i in range(30) for j in range(30)]
     limits = MiningLimits(count=2, candidates=100)
     titles = titles * 2 + ["手机茗熔鸿收纳", "厨房茗熔鸿包邮", "夏季茗熔鸿女装"] * 20
-    warned: list[str] = []
-
-    class Listener(_Quiet):
-        def warn(self, message: str) -> None:
-            warned.append(message)
-
-    found = mine(lambda: titles, segmenter, limits, progress=Listener())
+    remarks = Remarks()
+    found = mine(lambda: titles, segmenter, limits, progress=remarks)
     assert [word.word for word in found.words] == ["茗熔鸿"]
-    assert len(warned) == 1
-    assert "100 candidates" in warned[0]
-
-
-class _Quiet:
-    def task(self, description: str, total: int | None = None, unit: str = "") -> Any:
-        from bagformer_cli.progress import SILENT
-
-        return SILENT.task(description, total, unit)
-
-    def info(self, message: str) -> None:
-        pass
-
-    def warn(self, message: str) -> None:
-        pass
+    (warning,) = remarks.warnings
+    assert "100 candidates" in warning
 
 
 def test_a_sketch_never_counts_too_little() -> None:

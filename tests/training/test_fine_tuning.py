@@ -27,15 +27,10 @@ from bagformer_cli.training.run import make_trainer, resume_config, resume_run, 
 from bagformer_cli.training.train_result import TrainResult
 from bagformer_cli.training.weight_average import WeightAverage
 from tests.support.remarks import Remarks
-from tests.support.small_architectures import small_config, small_store
+from tests.support.small_architectures import small_config
 from tests.training.test_resume import assert_resume_is_exact
 
 VIT = "image={backbone: vit_base_patch16_224, options: {patch_size: 8, embed_dim: 24, depth: 3, num_heads: 2, reg_tokens: 2}}"  # noqa: E501
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return small_store(tmp_path_factory.mktemp("set"))
 
 
 def rates(name: str, *overrides: str) -> dict[str, float]:

@@ -17,7 +17,7 @@ from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.metrics_log import read_metrics
 from bagformer_cli.training.run import start_run
 from tests.support.remarks import Remarks
-from tests.support.small_architectures import small_config, small_store
+from tests.support.small_architectures import small_config
 from tests.support.small_run import losses, weights
 from tests.training.test_resume import assert_resume_is_exact
 
@@ -40,11 +40,6 @@ VARIANTS = {
     "image only": IMAGE,
 }  # fmt: skip
 """Overrides of the demo config."""
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return small_store(tmp_path_factory.mktemp("set"))
 
 
 def settings(folder: Path, *overrides: str) -> RunConfig:

@@ -25,13 +25,8 @@ from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.run import make_trainer, resume_config, resume_run, start_run
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from tests.support.remarks import Remarks
-from tests.support.small_architectures import small_config, small_store
+from tests.support.small_architectures import small_config
 from tests.training.test_resume import assert_resume_is_exact
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return small_store(tmp_path_factory.mktemp("set"))
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from bagformer_cli.models.lora import check_adapters
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.run import resume_config, resume_run, start_run
 from tests.support.remarks import Remarks
-from tests.support.small_architectures import small_config, small_store
+from tests.support.small_architectures import small_config
 from tests.training.test_resume import assert_resume_is_exact
 
 VIT = (
@@ -32,11 +32,6 @@ VIT = (
 )
 FAST = "training.learning_rate=0.01"
 LORA = "training.lora={rank: 2, alpha: 8}"
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return small_store(tmp_path_factory.mktemp("set"))
 
 
 def settings(folder: Path, *overrides: str, lora: str = LORA) -> RunConfig:

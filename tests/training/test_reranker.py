@@ -17,7 +17,7 @@ from bagformer_cli.training.distributed import SINGLE_PROCESS
 from bagformer_cli.training.initial_model import check_start, new_model
 from bagformer_cli.training.run import make_trainer, start_run
 from tests.support.remarks import Remarks
-from tests.support.small_architectures import small_config, small_store
+from tests.support.small_architectures import small_config
 from tests.support.small_run import weights
 
 TOWERS = ["objectives={itc: 0.0, late_interaction: 1.0, itm: 0.0}"]
@@ -25,11 +25,6 @@ RERANKER = [
     "model.freeze_towers=true", "data.augment=null", "training.encode_frozen_once=true",
     "objectives={itc: 0.0, late_interaction: 0.0, itm: 1.0, late_scale: mean}",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return small_store(tmp_path_factory.mktemp("set"))
 
 
 @pytest.fixture(scope="module")

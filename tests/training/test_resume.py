@@ -18,7 +18,7 @@ from bagformer_cli.training.run import resume_config, resume_run, start_run
 from tests.support.black_box import environment, process
 from tests.support.datasets import write_split
 from tests.support.killing import killed_at_random
-from tests.support.small_architectures import architectures, small_config, small_store
+from tests.support.small_architectures import architectures, small_config
 from tests.support.warm import start as start_warm
 
 QUICK = [("demo", None), ("pretrain_albef", None), ("demo_regions", None)]
@@ -35,11 +35,6 @@ WAYS = {
     "augmentation": ["data.augment={crop_scale: [0.5, 1.0], randaugment: [2, 7]}"],
 }
 """Ways to train the convolutional demo model."""
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return small_store(tmp_path_factory.mktemp("set"))
 
 
 def assert_resume_is_exact(

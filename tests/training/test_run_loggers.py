@@ -13,24 +13,14 @@ import pytest
 
 from bagformer_cli.config import load_config
 from bagformer_cli.datasets import ensure_store
-from bagformer_cli.progress import Progress
 from bagformer_cli.training import run_loggers
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.metrics_log import MetricsLog, read_metrics
 from bagformer_cli.training.run import resume_config, resume_run, start_run
 from bagformer_cli.training.run_loggers import RunLogger
 from tests.support.datasets import write_split
+from tests.support.remarks import Remarks
 from tests.support.small_run import TINY
-
-
-class Warnings(Progress):
-    """Collects warnings."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.said.append(message)
 
 
 class Wandb(ModuleType):
@@ -137,12 +127,12 @@ def test_a_run_and_its_resume_are_one_run_of_each_logger(
 
 def logged(tmp_path: Path, name: str = "wandb", lines: int = 3) -> list[str]:
     """Write a few lines to a logger; return the warnings."""
-    progress = Warnings()
-    with MetricsLog(tmp_path, -1, [RunLogger(name, tmp_path, {}, progress)]) as log:
+    remarks = Remarks()
+    with MetricsLog(tmp_path, -1, [RunLogger(name, tmp_path, {}, remarks)]) as log:
         for step in range(lines):
             log.write("train", step, {"loss": 1.0})
     assert len(read_metrics(tmp_path)) == lines
-    return progress.said
+    return remarks.warnings
 
 
 def test_a_package_that_is_missing_is_said_once(
