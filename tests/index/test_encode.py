@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -16,9 +18,11 @@ from bagformer_cli.index.compression.reduction import VectorReduction
 from bagformer_cli.index.compression.token_pooling import pool_clusters, prune_by_similarity
 from bagformer_cli.index.encoded import encoded_files, layout_of_file, read_rows
 from bagformer_cli.index.row_vectors import side_vectors, single_vectors
+from bagformer_cli.index.rows import TERMS, Layout
+from bagformer_cli.index.search import Index
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 from tests.support.datasets import picture
-from tests.support.small_model import saved_model, small_model, write_table
+from tests.support.small_model import indexed_shop, saved_model, small_model, write_table
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +162,40 @@ def test_a_damaged_file_is_named(tmp_path: Path, model: Path, xmr: Callable[...,
     file.write_bytes(file.read_bytes()[:-200])
     with pytest.raises(InputError, match="damaged"):
         list(read_rows(file))
+
+
+def test_words_that_older_encoded_files_lack_are_counted(
+    tmp_path: Path, xmr: Callable[..., Any]
+) -> None:
+    """An earlier version wrote the files: their titles have no words until the next add."""
+    pytest.importorskip("lancedb", reason="needs lancedb, which is not installed")
+    folder = indexed_shop(tmp_path)
+    index, model = folder / "index", folder / "runs/a/best"
+    encode = ["encode", folder / "products.csv", "--out", folder / "files", "--checkpoint", model]
+    assert xmr(*encode, "--dtype", "int8").code == 0
+    again = xmr("index", "add", folder / "files", index)
+    assert again.code == 0, again.err
+    assert "--fusion" not in again.err
+    for file in encoded_files(folder / "files"):
+        rows = pa.Table.from_batches(list(read_rows(file)))
+        layout = Layout.from_schema(rows.schema)
+        assert layout is not None
+        rows = rows.drop_columns([TERMS])
+        metadata = {**rows.schema.metadata, **replace(layout, terms=False).schema.metadata}
+        rows = rows.replace_schema_metadata(metadata)
+        other = file.with_suffix(".new")  # the rows are still mapped from the file
+        with pa.OSFile(str(other), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
+            writer.write_table(rows)
+        other.replace(file)
+    older = xmr("index", "add", folder / "files", index)
+    assert older.code == 0, older.err
+    assert "12 titles of these files have no words" in " ".join(older.err.split())
+    opened = Index.open(index)
+    assert opened.search("第7款", fusion="rrf").hits[0].lexical is None
+    assert xmr("index", "add", write_table(tmp_path / "more", 1), index).code == 0
+    found = Index.open(index).search("第7款", fusion="rrf")
+    assert found.hits[0].id == "sku7"
+    assert found.hits[0].lexical is not None
 
 
 # ------------------------------------------------------------------------------ vector reduction

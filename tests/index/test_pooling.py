@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,10 +27,9 @@ from bagformer_cli.evaluation.encoded_split import score_matrices
 from bagformer_cli.index import cache_recall, segment_scan
 from bagformer_cli.index.centroids import CentroidIndex
 from bagformer_cli.index.encode import EncodeOptions, encode_products, layout_of
-from bagformer_cli.index.encoded import encoded_files, read_rows
 from bagformer_cli.index.engine import Queries
 from bagformer_cli.index.engines import create_engine, open_engine
-from bagformer_cli.index.rows import TERMS, Layout
+from bagformer_cli.index.rows import Layout
 from bagformer_cli.index.search import Index
 from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.interaction.device_images import DeviceImages
@@ -51,7 +48,6 @@ from bagformer_cli.vectors.multi_vectors import MultiVectors
 from bagformer_cli.vectors.residual_codes import Codebook
 from tests.support.datasets import picture
 from tests.support.exported import model_of
-from tests.support.small_model import indexed_shop, write_table
 
 POOLINGS = get_args(Pooling)
 TITLES = [
@@ -338,39 +334,6 @@ def test_maxsim_is_the_rule_of_each() -> None:
     t2i, i2t = maxsim(texts, images)
     torch.testing.assert_close(rule_scores(texts, images), t2i)
     torch.testing.assert_close(rule_scores(images, texts), i2t)
-
-
-def test_words_that_older_encoded_files_lack_are_counted(
-    tmp_path: Path, xmr: Callable[..., Any]
-) -> None:
-    """An earlier version wrote the files: their titles have no words until the next add."""
-    folder = indexed_shop(tmp_path)
-    index, model = folder / "index", folder / "runs/a/best"
-    encode = ["encode", folder / "products.csv", "--out", folder / "files", "--checkpoint", model]
-    assert xmr(*encode, "--dtype", "int8").code == 0
-    again = xmr("index", "add", folder / "files", index)
-    assert again.code == 0, again.err
-    assert "--fusion" not in again.err
-    for file in encoded_files(folder / "files"):
-        rows = pa.Table.from_batches(list(read_rows(file)))
-        layout = Layout.from_schema(rows.schema)
-        assert layout is not None
-        rows = rows.drop_columns([TERMS])
-        metadata = {**rows.schema.metadata, **replace(layout, terms=False).schema.metadata}
-        rows = rows.replace_schema_metadata(metadata)
-        other = file.with_suffix(".new")  # the rows are still mapped from the file
-        with pa.OSFile(str(other), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
-            writer.write_table(rows)
-        other.replace(file)
-    older = xmr("index", "add", folder / "files", index)
-    assert older.code == 0, older.err
-    assert "12 titles of these files have no words" in " ".join(older.err.split())
-    opened = Index.open(index)
-    assert opened.search("第7款", fusion="rrf").hits[0].lexical is None
-    assert xmr("index", "add", write_table(tmp_path / "more", 1), index).code == 0
-    found = Index.open(index).search("第7款", fusion="rrf")
-    assert found.hits[0].id == "sku7"
-    assert found.hits[0].lexical is not None
 
 
 def test_negatives_are_mined_by_the_score_of_the_model() -> None:
