@@ -31,13 +31,7 @@ from region_trials import (
     prepare,
     result_cells,
 )
-from trials import (
-    add_names,
-    format_difference,
-    markdown_table,
-    paired_difference,
-    replace_section,
-)
+from trials import add_names, format_difference, markdown_table, paired_difference, replace_section
 
 METHODS: dict[str, Method] = {
     "fast": Method("fast", sets=(NCE, SLOWER)),

@@ -5,62 +5,38 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 from transformers import ChineseCLIPModel
 
 from bagformer_cli.api import Retriever
-from bagformer_cli.config import load_config
 from bagformer_cli.data.batches import pixels_of
 from bagformer_cli.datasets import saw_drawn_pictures_only
-from bagformer_cli.errors import CheckpointError, ConfigError, InputError
-from bagformer_cli.models.build import RetrievalModel
+from bagformer_cli.errors import CheckpointError, InputError
 from bagformer_cli.models.checkpoint import load_model
 from bagformer_cli.models.convert.folder import convert_chinese_clip
 from bagformer_cli.models.convert.report import ConversionError
-from bagformer_cli.models.cross_encoders import MatchingHead
-from bagformer_cli.training.initial_model import check_start, new_model
 from tests.support.chinese_clip import (
     DIM,
     SIZE,
     TITLES,
     original_names,
+    ours,
     save_original,
-    save_tiny,
     theirs,
 )
 from tests.support.datasets import picture, write_split
 from tests.support.exported import scores_without_torch
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ChineseCLIPModel]:
-    folder = tmp_path_factory.mktemp("clip") / "tiny"
-    return folder, save_tiny(folder)
-
-
-@pytest.fixture(scope="module")
-def images() -> list[Image.Image]:
-    random = np.random.default_rng(5)
-    sizes = ((40, 50, 3), (32, 32, 3), (61, 20, 3))
-    return [Image.fromarray(random.integers(0, 256, size, np.uint8)) for size in sizes]
-
-
-def ours(model: RetrievalModel, images: list[Image.Image]) -> Tensor:
-    retriever = Retriever(model)
-    scores = retriever.score(retriever.encode_images(images), retriever.encode_texts(TITLES))
-    return scores.t2i
-
-
 def test_one_vector_scores_as_transformers_does(
-    tiny: tuple[Path, ChineseCLIPModel], images: list[Image.Image], tmp_path: Path
+    tiny_clip: tuple[Path, ChineseCLIPModel], images: list[Image.Image], tmp_path: Path
 ) -> None:
-    folder, model = tiny
+    folder, model = tiny_clip
     expected = theirs(model, folder, images)
     assert expected.std() > 0.05  # the titles and images differ
     converted = convert_chinese_clip(str(folder), tmp_path / "out")
@@ -74,9 +50,9 @@ def test_one_vector_scores_as_transformers_does(
 
 
 def test_the_original_layout_gives_the_same_model(
-    tiny: tuple[Path, ChineseCLIPModel], images: list[Image.Image], tmp_path: Path
+    tiny_clip: tuple[Path, ChineseCLIPModel], images: list[Image.Image], tmp_path: Path
 ) -> None:
-    folder, model = tiny
+    folder, model = tiny_clip
     tensors = original_names(model)
     save_original(tensors, tmp_path / "clip.pt")
     converted = convert_chinese_clip(
@@ -91,11 +67,11 @@ def test_the_original_layout_gives_the_same_model(
 
 
 def test_a_resnet_with_attention_pooling_scores_as_open_clip_does(
-    tiny: tuple[Path, ChineseCLIPModel], images: list[Image.Image], tmp_path: Path
+    tiny_clip: tuple[Path, ChineseCLIPModel], images: list[Image.Image], tmp_path: Path
 ) -> None:
     from open_clip.modified_resnet import ModifiedResNet
 
-    folder, model = tiny
+    folder, model = tiny_clip
     torch.manual_seed(1)
     resnet = ModifiedResNet([3, 4, 6, 3], DIM, heads=4, image_size=64, width=8)
     pixels = torch.stack([pixels_of(image, 64) for image in images])
@@ -119,12 +95,12 @@ def test_a_resnet_with_attention_pooling_scores_as_open_clip_does(
 
 @pytest.mark.parametrize("interaction", ["tokenwise", "bagwise"])
 def test_tokens_and_patches_pass_the_same_projections(
-    tiny: tuple[Path, ChineseCLIPModel],
+    tiny_clip: tuple[Path, ChineseCLIPModel],
     images: list[Image.Image],
     tmp_path: Path,
     interaction: Any,
 ) -> None:
-    folder, model = tiny
+    folder, model = tiny_clip
     retriever = Retriever(
         convert_chinese_clip(str(folder), tmp_path / "out", interaction=interaction).model
     )
@@ -144,9 +120,9 @@ def test_tokens_and_patches_pass_the_same_projections(
 
 
 def test_every_wrong_tensor_is_named(
-    tiny: tuple[Path, ChineseCLIPModel], tmp_path: Path, xmr: Callable[..., Any]
+    tiny_clip: tuple[Path, ChineseCLIPModel], tmp_path: Path, xmr: Callable[..., Any]
 ) -> None:
-    folder, model = tiny
+    folder, model = tiny_clip
     tensors = original_names(model)
     block = "visual.transformer.resblocks.1"
     renamed = {
@@ -183,9 +159,9 @@ def test_every_wrong_tensor_is_named(
 
 
 def test_older_spellings_are_loaded_and_reported(
-    tiny: tuple[Path, ChineseCLIPModel], images: list[Image.Image], tmp_path: Path
+    tiny_clip: tuple[Path, ChineseCLIPModel], images: list[Image.Image], tmp_path: Path
 ) -> None:
-    folder, model = tiny
+    folder, model = tiny_clip
     tensors = original_names(model)
     for kind, old in (("weight", "gamma"), ("bias", "beta")):
         name = f"bert.embeddings.LayerNorm.{kind}"
@@ -225,24 +201,24 @@ def edited(folder: Path, out: Path, file: str, **values: Any) -> Path:
     ],
 )
 def test_what_cannot_be_expressed_is_refused(
-    tiny: tuple[Path, ChineseCLIPModel], tmp_path: Path, file: str, values: Any, message: str
+    tiny_clip: tuple[Path, ChineseCLIPModel], tmp_path: Path, file: str, values: Any, message: str
 ) -> None:
-    folder = edited(tiny[0], tmp_path / "edited", file, **values)
+    folder = edited(tiny_clip[0], tmp_path / "edited", file, **values)
     with pytest.raises(InputError, match=message):
         convert_chinese_clip(str(folder), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_pt_needs_a_vocabulary(tiny: tuple[Path, ChineseCLIPModel], tmp_path: Path) -> None:
-    save_original(original_names(tiny[1]), tmp_path / "clip.pt")
+def test_a_pt_needs_a_vocabulary(tiny_clip: tuple[Path, ChineseCLIPModel], tmp_path: Path) -> None:
+    save_original(original_names(tiny_clip[1]), tmp_path / "clip.pt")
     with pytest.raises(CheckpointError, match="without a vocabulary"):
         convert_chinese_clip(str(tmp_path / "clip.pt"), tmp_path / "out")
 
 
 def test_the_command_accounts_for_every_tensor(
-    tiny: tuple[Path, ChineseCLIPModel], tmp_path: Path, xmr: Callable[..., Any]
+    tiny_clip: tuple[Path, ChineseCLIPModel], tmp_path: Path, xmr: Callable[..., Any]
 ) -> None:
-    folder, model = tiny
+    folder, model = tiny_clip
     run = xmr("convert", "chinese-clip", folder, tmp_path / "out", "--json")
     assert run.code == 0, run.err
     report = run.json()
@@ -257,97 +233,17 @@ def test_the_command_accounts_for_every_tensor(
     assert "loaded" in shown.out
 
 
-# ------------------------------------------------------------------------------ start of a training
-
-
-def started(folder: Path, *overrides: str) -> RetrievalModel:
-    size, tower = f"image.size={SIZE}", folder
-    items = [f"text.chinese_clip={tower}", f"image.chinese_clip={tower}", size, *overrides]
-    config = load_config("muge_chinese_clip", [*items, "text.fold_width=false"])
-    check_start(config)
-    return new_model(config).eval()
-
-
-def test_a_training_starts_with_the_scores_of_the_model(
-    tiny: tuple[Path, ChineseCLIPModel], images: list[Image.Image]
-) -> None:
-    folder, model = tiny
-    begun = started(folder, "model.interaction=cls")
-    expected = theirs(model, folder, images)
-    torch.testing.assert_close(ours(begun, images), expected, atol=1e-5, rtol=0)
-    assert begun.config.text.layers == 2
-    assert begun.config.text.width == 128
-    assert begun.config.model.embed_dim == DIM
-    assert begun.temperature.item() == pytest.approx(0.01)
-
-
-def test_maxsim_of_tokens_starts_from_the_projections_of_the_model(
-    tiny: tuple[Path, ChineseCLIPModel],
-) -> None:
-    head = "model.cross={layers: 1, token_maxsim: true}"
-    begun = started(tiny[0], "model.interaction=bagwise", "objectives.itm=1", head)
-    part = cast(MatchingHead, begun.cross).token_maxsim
-    assert part is not None
-    assert torch.equal(part.text_proj.weight, begun.dual.text_proj.weight)
-    assert torch.equal(part.vision_proj.weight, tiny[1].visual_projection.weight)
-
-
-def test_a_training_can_start_with_one_tower_or_another_image_size(
-    tiny: tuple[Path, ChineseCLIPModel], images: list[Image.Image]
-) -> None:
-    folder, model = tiny
-    config = load_config("demo", [f"image.chinese_clip={folder}", "image.size=64"])
-    begun = new_model(config)
-    assert begun.config.image.options["embed_dim"] == 128
-    assert begun.state_dict()["dual.vision_encoder.backbone.pos_embed"].shape == (1, 65, 128)
-    assert torch.equal(begun.dual.vision_proj.weight, model.visual_projection.weight)
-    assert begun.config.text.layers == config.text.layers
-
-
-def test_settings_that_contradict_a_chinese_clip_are_refused(
-    tiny: tuple[Path, ChineseCLIPModel], tmp_path: Path
-) -> None:
-    folder = tiny[0]
-    for other in ("text.pretrained=x", "text.encoder=words", "image.pretrained=true"):
-        with pytest.raises(ConfigError):
-            load_config("muge_chinese_clip", [other])
-    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n红\n")
-    with pytest.raises(InputError, match="another vocabulary"):
-        started(folder, f"text.tokenizer={tmp_path / 'vocab.txt'}")
-    with pytest.raises(CheckpointError, match="No such file or folder"):
-        started(tmp_path / "none.pt")
-
-
-@pytest.mark.parametrize(
-    ("target", "said"), [("blocks.11.attn.qkv", "blocks.11.attn.qkv"), ("blocks.1.attn.qkv", None)]
-)
-def test_lora_targets_are_those_of_the_towers_and_checked_before_the_data(
-    tiny: tuple[Path, ChineseCLIPModel], target: str, said: str | None
-) -> None:
-    """The configuration's own backbone has 12 blocks, the Chinese-CLIP that is named has 2."""
-    folder = tiny[0]
-    items = [f"text.chinese_clip={folder}", f"image.chinese_clip={folder}", f"image.size={SIZE}"]
-    lora = f"training.lora={{towers: image, targets: [{target}]}}"
-    config = load_config("muge_chinese_clip", [*items, lora])
-    if said is None:
-        check_start(config)
-        return
-    with pytest.raises(ConfigError, match="finds no linear layer") as caught:
-        check_start(config)
-    assert said in str(caught.value.found)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["folder of transformers", "original .pt"])
 def test_from_the_download_to_the_runtime(
-    tiny: tuple[Path, ChineseCLIPModel], form: str, tmp_path: Path, xmr: Callable[..., Any]
+    tiny_clip: tuple[Path, ChineseCLIPModel], form: str, tmp_path: Path, xmr: Callable[..., Any]
 ) -> None:
     """Convert, evaluate, fine-tune with bags, evaluate, export; the runtime ranks the same."""
     pytest.importorskip("onnxscript")
-    source, vocab = tiny[0], tiny[0] / "vocab.txt"
+    source, vocab = tiny_clip[0], tiny_clip[0] / "vocab.txt"
     if form == "original .pt":
         source = tmp_path / "clip.pt"
-        save_original(original_names(tiny[1]), source)
+        save_original(original_names(tiny_clip[1]), source)
     data, start, run, out = (tmp_path / name for name in ("data", "start", "run", "onnx"))
     kinds = ("红色碎花连衣裙", "女包", "不锈钢保温杯 500ml", "儿童 书包")
     titles = [f"{kinds[n % 4]}{n}号" for n in range(16)]
@@ -394,7 +290,7 @@ def test_from_the_download_to_the_runtime(
 
 @pytest.mark.parametrize("interaction", ["cls", "bagwise"])
 def test_an_exported_model_ranks_as_the_converted_one(
-    tiny: tuple[Path, ChineseCLIPModel],
+    tiny_clip: tuple[Path, ChineseCLIPModel],
     images: list[Image.Image],
     interaction: str,
     tmp_path: Path,
@@ -404,7 +300,7 @@ def test_an_exported_model_ranks_as_the_converted_one(
     from bagformer_cli import runtime
     from bagformer_cli.export.onnx_folder import export_onnx
 
-    folder, model = tiny
+    folder, model = tiny_clip
     converted = convert_chinese_clip(str(folder), tmp_path / "out", interaction=interaction)
     export_onnx(load_model(tmp_path / "out"), tmp_path / "onnx")
     retriever = runtime.load(tmp_path / "onnx")

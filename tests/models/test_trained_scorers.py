@@ -13,12 +13,7 @@ from bagformer_cli.datasets import ensure_store
 from bagformer_cli.errors import CheckpointError
 from bagformer_cli.evaluation.evaluate import EvaluationOptions, Reranker, evaluate
 from bagformer_cli.models.build import build_model
-from bagformer_cli.models.checkpoint import (
-    load_model,
-    load_tensors,
-    save_model,
-    save_tensors,
-)
+from bagformer_cli.models.checkpoint import load_model, load_tensors, save_model, save_tensors
 from bagformer_cli.models.item_encoder import ModelEncoder
 from bagformer_cli.models.runs import WEIGHTS
 from bagformer_cli.models.trained import trained_scorers

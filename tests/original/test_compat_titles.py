@@ -15,17 +15,8 @@ from bagformer_cli.encoders.states import States
 from bagformer_cli.models.build import RetrievalModel, build_model
 from bagformer_cli.models.cross_encoders import MatchingHead
 from bagformer_cli.models.dual import DualEncoder, Encoded
-from bagformer_cli.original.model import (
-    CompatDualEncoder,
-    CompatMatchingHead,
-    lay_out,
-)
-from bagformer_cli.original.text import (
-    CompatSegmenter,
-    CompatTitleEncoder,
-    EntityMatcher,
-    WordList,
-)
+from bagformer_cli.original.model import CompatDualEncoder, CompatMatchingHead, lay_out
+from bagformer_cli.original.text import CompatSegmenter, CompatTitleEncoder, EntityMatcher, WordList
 from bagformer_cli.text.tokenizer import Tokenizer
 from bagformer_cli.text.wordpiece import PackedTokens
 from tests.support.original_weights import VOCABULARY

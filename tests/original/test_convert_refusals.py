@@ -13,11 +13,7 @@ from torch import Tensor
 
 from bagformer_cli.encoders.weight_files import read_pickle
 from bagformer_cli.errors import CheckpointError, InputError
-from bagformer_cli.models.convert.albef import (
-    CheckpointSources,
-    convert_albef,
-    convert_bagformer,
-)
+from bagformer_cli.models.convert.albef import CheckpointSources, convert_albef, convert_bagformer
 from bagformer_cli.models.convert.report import ConversionError, TensorReport
 from tests.support.harmful_pickle import MakesFolder
 from tests.support.small_checkpoint import published, weights

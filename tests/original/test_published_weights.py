@@ -27,14 +27,8 @@ from bagformer_cli.models.convert.albef import Sizes
 from bagformer_cli.models.convert.albef import weights_of as sources_of
 from bagformer_cli.models.convert.tensors import assemble, interpolate_positions
 from bagformer_cli.models.dual import Encoded
-from bagformer_cli.original.model import (
-    lay_out,
-)
-from bagformer_cli.original.text import (
-    CompatSegmenter,
-    CompatTitleEncoder,
-    WordList,
-)
+from bagformer_cli.original.model import lay_out
+from bagformer_cli.original.text import CompatSegmenter, CompatTitleEncoder, WordList
 from bagformer_cli.text.tokenizer import Tokenizer
 from bagformer_cli.training.task import RetrievalTask
 from tests.support.original_weights import generator, weights_of

@@ -10,12 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.black_box import (
-    BUG,
-    Shop,
-    assert_no_bug,
-    process,
-)
+from tests.support.black_box import BUG, Shop, assert_no_bug, process
 from tests.support.small_model import TINY, set_options
 
 TRAIN = ["training.batch_size=8", "training.evaluate_every=100", "training.schedule_steps=40"]

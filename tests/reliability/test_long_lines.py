@@ -10,12 +10,7 @@ from typing import Any
 import pytest
 
 from bagformer_cli.text.jit import kernels
-from tests.support.black_box import (
-    GIB,
-    Shop,
-    assert_no_bug,
-    process,
-)
+from tests.support.black_box import GIB, Shop, assert_no_bug, process
 
 
 # F24: reading is linear and bounded.

@@ -15,13 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.black_box import (
-    Shop,
-    assert_no_bug,
-    assert_refused,
-    is_named,
-    process,
-)
+from tests.support.black_box import Shop, assert_no_bug, assert_refused, is_named, process
 from tests.support.small_model import TINY, set_options
 
 SETS = set_options(*TINY, "training.batch_size=4")

@@ -11,13 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.black_box import (
-    Ended,
-    assert_no_bug,
-    case_folder,
-    process,
-    program,
-)
+from tests.support.black_box import Ended, assert_no_bug, case_folder, process, program
 from tests.support.small_model import TINY, set_options
 
 SETS = set_options(*TINY, "training.batch_size=8")

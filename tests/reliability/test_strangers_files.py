@@ -12,11 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.black_box import (
-    Shop,
-    assert_no_bug,
-    assert_refused,
-)
+from tests.support.black_box import Shop, assert_no_bug, assert_refused
 from tests.support.harmful_pickle import MakesFolder
 
 

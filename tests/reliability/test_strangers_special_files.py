@@ -14,13 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.black_box import (
-    MEMORY,
-    Shop,
-    assert_no_bug,
-    assert_refused,
-    process,
-)
+from tests.support.black_box import MEMORY, Shop, assert_no_bug, assert_refused, process
 
 # F8: only regular files are opened, with a limit.
 HOSTILE = ["fifo", "zero", "link to zero"]

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from bagformer_cli.models.build import build_model
-from bagformer_cli.models.convert.albef import (
-    Sizes,
-)
+from bagformer_cli.models.convert.albef import Sizes
 from bagformer_cli.models.convert.albef import weights_of as sources_of
 from bagformer_cli.models.convert.report import Shape
 from bagformer_cli.models.convert.tensors import source_shapes

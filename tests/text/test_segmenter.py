@@ -8,10 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bagformer_cli.text import jit as kernels
-from bagformer_cli.text.characters import (
-    fold,
-    without_invisible,
-)
+from bagformer_cli.text.characters import fold, without_invisible
 from tests.support.reference_cover import (
     ALPHABET,
     ENTRIES,

@@ -10,11 +10,7 @@ from typing import Any
 import pytest
 
 from bagformer_cli.errors import InputError
-from bagformer_cli.training.run_history import (
-    differing_settings,
-    read_histories,
-    read_history,
-)
+from bagformer_cli.training.run_history import differing_settings, read_histories, read_history
 
 
 def train_line(step: int, **more: Any) -> dict[str, Any]:

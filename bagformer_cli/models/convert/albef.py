@@ -26,11 +26,7 @@ from torch import Tensor
 from bagformer_cli.config import Compat, CrossConfig, Interaction, RunConfig
 from bagformer_cli.errors import CheckpointError, cannot_read
 from bagformer_cli.messages import tr
-from bagformer_cli.models.convert.folder import (
-    Converted,
-    build_converted,
-    require_entries,
-)
+from bagformer_cli.models.convert.folder import Converted, build_converted, require_entries
 from bagformer_cli.models.convert.report import Shape, TensorReport
 from bagformer_cli.models.convert.tensors import Ignored, Weight, assemble, read_tensors
 from bagformer_cli.outputs import require_empty
