@@ -1,4 +1,4 @@
-"""Write ``last/`` of a run, and restore a run from it: all that training changes.
+"""Write the folder ``last/`` of a run, and restore a run from it.
 
 ``resume.py`` describes the files of the folder. Besides the model, the optimizer and the RNG
 states, a run has tensors of its objectives (momentum encoder, queues), the average of its weights,
@@ -64,7 +64,7 @@ class LastFolder:
         return state
 
     def save(self, state: TrainState) -> None:
-        """Replace the folder by the state of now; all processes wait until it is written."""
+        """Replace the folder by one of the present state; all processes wait until it is written."""
         rng_states = self._processes.all_gather_object(rng_state())
         if self._processes.is_main:
             with atomic_folder(self.path) as folder:

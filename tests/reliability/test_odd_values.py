@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
@@ -15,7 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.black_box import Shop, assert_no_bug, assert_refused, is_named, process
+from tests.support.black_box import (
+    Shop,
+    assert_no_bug,
+    assert_refused,
+    environment,
+    is_named,
+    process,
+    program,
+)
 from tests.support.small_model import TINY, set_options
 
 SETS = set_options(*TINY, "training.batch_size=4")
@@ -233,11 +243,6 @@ def test_f30_convert_refuses_a_checkpoint_of_another_shape(
 
 @pytest.mark.slow
 def test_f30_a_run_killed_before_its_first_save_has_step_0_once(home: Path) -> None:
-    import signal
-    import subprocess
-
-    from tests.support.black_box import environment, program
-
     start = program("train", "--config", "demo", "--dataset", "set", "--output-dir", "r", *SETS,
                     "--set", "training.max_steps=2000", "--set", "training.evaluate_every=5000",
                     "--set", "training.schedule_steps=5000",
@@ -263,11 +268,6 @@ def test_f30_a_run_killed_before_its_first_save_has_step_0_once(home: Path) -> N
 @pytest.mark.slow
 def test_f30_add_of_another_catalogue_does_not_finish_an_unfinished_index(shop: Shop) -> None:
     """Killed while it is filled; then another catalogue is added: products are still missing."""
-    import signal
-    import subprocess
-
-    from tests.support.black_box import environment, program
-
     rows = [f"a{n},p{n % 10}.jpg,红裙{n}" for n in range(1500)]
     table = shop.write("many.csv", "\n".join(["id,image,title", *rows]) + "\n")
     started = subprocess.Popen(

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -113,24 +115,51 @@ while True:
 """
 
 
-@pytest.mark.slow
-def test_f26_a_search_beside_a_writer_sees_one_version(shop: Shop) -> None:
-    lines = ["id,image,title", *(f"a{n},p{n % 10}.jpg,红裙{n}" for n in range(60))]
-    table = shop.write("t.csv", "\n".join(lines) + "\n")
+PRODUCTS = [f"a{n}" for n in range(60)]
+
+
+def encoded(shop: Shop) -> Path:
+    """Index the products and encode them to files, so that the writer only writes."""
+    rows = [f"{name},p{n % 10}.jpg,红裙{n}" for n, name in enumerate(PRODUCTS)]
+    table = shop.write("t.csv", "\n".join(["id,image,title", *rows]) + "\n")
     shop.built(table)
-    vectors = shop.folder / "v"  # encoded before: the writer only writes
-    run = shop.xmr("encode", table, "--out", vectors, "--checkpoint", shop.model, "--dtype", "int8")
+    files = shop.folder / "v"
+    run = shop.xmr("encode", table, "--out", files, "--checkpoint", shop.model, "--dtype", "int8")
     assert run.code == 0, run.err
-    queries = [f"红色商品{n}号" for n in range(40)]
+    return files
+
+
+@contextmanager
+def writer_of(files: Path, index: str | Path) -> Iterator[None]:
+    """Write the same products again and again from another process, once before the block."""
     writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(vectors), str(shop.index)], env=environment(),
+        [sys.executable, "-c", WRITER, str(files), str(index)], env=environment(),
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
     )  # fmt: skip
     try:
         assert writer.stdout is not None
-        for _ in range(2):  # it has written once
+        for _ in range(2):  # "ready", and the result of the first time
             writer.stdout.readline()
-        failed, searches = [], 0
+        yield
+        assert writer.poll() is None
+    finally:
+        os.killpg(writer.pid, signal.SIGKILL)
+        writer.communicate()
+
+
+def fault(ids: list[str]) -> list[str]:
+    """Say what is wrong with the ids of a search for all products; nothing: they are complete."""
+    complete = sorted(ids) == sorted(PRODUCTS)
+    return [] if complete else [f"{len(ids)} products, {len(set(ids))} different"]
+
+
+@pytest.mark.slow
+def test_f26_a_search_beside_a_writer_sees_one_version(shop: Shop) -> None:
+    files = encoded(shop)
+    queries = [f"红色商品{n}号" for n in range(40)]
+    failed: list[str] = []
+    searches = 0
+    with writer_of(files, shop.index):
         deadline = time.monotonic() + 40
         while time.monotonic() < deadline:
             # Each way has other steps between finding rows and reading them.
@@ -142,13 +171,7 @@ def test_f26_a_search_beside_a_writer_sees_one_version(shop: Shop) -> None:
                 failed.append(run.err)
                 continue
             for result in run.json()["results"]:
-                ids = [hit["id"] for hit in result["hits"]]
-                if sorted(ids) != sorted(f"a{n}" for n in range(60)):
-                    failed.append(f"{len(ids)} products, {len(set(ids))} different")
-        assert writer.poll() is None
-    finally:
-        os.killpg(writer.pid, signal.SIGKILL)
-        writer.communicate()
+                failed += fault([hit["id"] for hit in result["hits"]])
     assert searches >= 10
     assert failed == []
 
@@ -160,18 +183,9 @@ def test_f26_threads_that_share_an_index_beside_a_writer_see_one_version(shop: S
 
     from bagformer_cli.index.search import Index
 
-    lines = ["id,image,title", *(f"a{n},p{n % 10}.jpg,红裙{n}" for n in range(60))]
-    table = shop.write("t.csv", "\n".join(lines) + "\n")
-    shop.built(table)
-    vectors = shop.folder / "v"
-    run = shop.xmr("encode", table, "--out", vectors, "--checkpoint", shop.model, "--dtype", "int8")
-    assert run.code == 0, run.err
+    files = encoded(shop)
     index = Index.open(str(shop.index), str(shop.model), device="cpu")
     index.search("红裙", k=100)
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(vectors), str(shop.index)], env=environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
-    )  # fmt: skip
     failed: list[str] = []
 
     def search(number: int) -> int:
@@ -183,22 +197,13 @@ def test_f26_threads_that_share_an_index_beside_a_writer_see_one_version(shop: S
             except Exception as error:
                 failed.append(repr(error))
                 continue
-            ids = [hit.id for hit in found.hits]
-            if sorted(ids) != sorted(f"a{n}" for n in range(60)):
-                failed.append(f"{len(ids)} products, {len(set(ids))} different")
+            failed.extend(fault([hit.id for hit in found.hits]))
         return searches
 
-    try:
-        assert writer.stdout is not None
-        for _ in range(2):  # it has written once
-            writer.stdout.readline()
+    with writer_of(files, shop.index):
         deadline = time.monotonic() + 20
         with ThreadPoolExecutor(4) as pool:
             searches = sum(pool.map(search, range(4)))
-        assert writer.poll() is None
-    finally:
-        os.killpg(writer.pid, signal.SIGKILL)
-        writer.communicate()
     assert searches >= 20
     assert failed == [], (len(failed), searches)
 
