@@ -64,7 +64,7 @@ class LastFolder:
         return state
 
     def save(self, state: TrainState) -> None:
-        """Replace the folder by one of the present state; all processes wait until it is written."""
+        """Replace the folder by the present state; all processes wait until it is written."""
         rng_states = self._processes.all_gather_object(rng_state())
         if self._processes.is_main:
             with atomic_folder(self.path) as folder:

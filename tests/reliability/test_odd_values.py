@@ -250,7 +250,7 @@ def test_f30_a_run_killed_before_its_first_save_has_step_0_once(home: Path) -> N
     started = subprocess.Popen(start, cwd=home, env=environment(), stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
     log = home / "r/metrics.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline and started.poll() is None:
         if log.exists() and log.read_text().count("\n") >= 3:
             break
