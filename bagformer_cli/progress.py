@@ -23,9 +23,15 @@ class Progress(Protocol):
     """A receiver of progress reports."""
 
     def task(
-        self, description: str, total: int | None = None, unit: str = ""
+        self, description: str, total: int | None = None, amount: str = "{n}"
     ) -> AbstractContextManager[Task]:
-        """Start a task of ``total`` units (None: unknown); it ends with the context."""
+        """Start a task, which ends with the context.
+
+        Args:
+            description: The name of the task.
+            total: Number of its units; None: unknown.
+            amount: A number of units with its noun: ``tr("{n} titles")``.
+        """
 
     def info(self, message: str) -> None:
         """Report a message."""
@@ -41,7 +47,9 @@ class _SilentTask:
 
 class _Silent:
     @contextmanager
-    def task(self, description: str, total: int | None = None, unit: str = "") -> Iterator[Task]:
+    def task(
+        self, description: str, total: int | None = None, amount: str = "{n}"
+    ) -> Iterator[Task]:
         yield _SilentTask()
 
     def info(self, message: str) -> None:

@@ -49,8 +49,8 @@ def progress() -> Iterator[Progress]:
 class _TaskState:
     """Count, time and status of a task, and their texts."""
 
-    def __init__(self, description: str, total: int | None, unit: str) -> None:
-        self.description, self.total, self.unit = description, total, unit
+    def __init__(self, description: str, total: int | None, amount: str) -> None:
+        self.description, self.total, self.amount = description, total, amount
         self.done = 0
         self.started = time.monotonic()
         self.status = ""
@@ -68,17 +68,16 @@ class _TaskState:
 
     @property
     def _counts_bytes(self) -> bool:
-        """True if the unit is bytes: of a file that is read, only the share is shown."""
-        return self.unit == tr("bytes")
+        """True if bytes are counted: of a file that is read, only the share is shown."""
+        return self.amount == tr("{n} bytes")
 
     @property
     def count(self) -> str:
         if self._counts_bytes and self.total:
             return f"{self.done / self.total:.0%}"
-        unit = f" {self.unit}" if self.unit else ""
         if self.total is None:
-            return f"{self.done:,}{unit}" if self.done else ""
-        return f"{self.done:,}/{self.total:,}{unit}"
+            return self.amount.format(n=f"{self.done:,}") if self.done else ""
+        return self.amount.format(n=f"{self.done:,}/{self.total:,}")
 
     @property
     def timing(self) -> str:
@@ -89,11 +88,10 @@ class _TaskState:
 
     @property
     def finished(self) -> str:
-        unit = f" {self.unit}" if self.unit else ""
         values = {"task": self.description, "time": duration(self.seconds)}
         status = f"  {self.status}" if self.status else ""
         if self.done > 1 and not self._counts_bytes:
-            count = f"{self.done:,}{unit}"
+            count = self.amount.format(n=f"{self.done:,}")
             return tr("{task}: {count}, {time}", count=count, **values) + status
         return tr("{task}: {time}", **values) + status
 
@@ -127,8 +125,10 @@ class _BarProgress:
         return lines
 
     @contextmanager
-    def task(self, description: str, total: int | None = None, unit: str = "") -> Iterator[Task]:
-        state = _TaskState(description, total, unit)
+    def task(
+        self, description: str, total: int | None = None, amount: str = "{n}"
+    ) -> Iterator[Task]:
+        state = _TaskState(description, total, amount)
         self._tasks.append(state)
         self.refresh()
         try:
@@ -195,8 +195,10 @@ class _PlainProgress:
         self._depth = 0
 
     @contextmanager
-    def task(self, description: str, total: int | None = None, unit: str = "") -> Iterator[Task]:
-        state = _TaskState(description, total, unit)
+    def task(
+        self, description: str, total: int | None = None, amount: str = "{n}"
+    ) -> Iterator[Task]:
+        state = _TaskState(description, total, amount)
         self._depth += 1
         try:
             yield _PlainTask(state)

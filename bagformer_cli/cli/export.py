@@ -11,7 +11,7 @@ import typer
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
 from bagformer_cli.cli.export_models import app as models
-from bagformer_cli.cli.options import Device, EvaluatedSplit
+from bagformer_cli.cli.options import Device, Split
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def vectors(
             show_default=False,
         ),
     ] = None,
-    split: EvaluatedSplit = "valid",
+    split: Annotated[Split, typer.Option(help=tr("Split of --dataset to encode."))] = "valid",
     form: Annotated[
         VectorFormat, typer.Option("--format", help=tr("Form of the files."))
     ] = VectorFormat.parquet,

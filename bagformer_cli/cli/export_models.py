@@ -9,7 +9,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import EvaluatedSplit
+from bagformer_cli.cli.options import Split
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def onnx(
             show_default=False,
         ),
     ] = None,
-    split: EvaluatedSplit = "valid",
+    split: Annotated[
+        Split, typer.Option(help=tr("Split of --dataset on which recall and speed are compared."))
+    ] = "valid",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -58,9 +58,8 @@ TrainedDataset = Annotated[
 DatasetArgument = Annotated[
     str, typer.Argument(help=tr("Dataset: a folder of MUGE files, or the names demo or muge."))
 ]
-EvaluatedSplit = Annotated[
-    Literal["valid", "test", "train"], typer.Option(help=tr("Split to evaluate."))
-]
+Split = Literal["valid", "test", "train"]
+EvaluatedSplit = Annotated[Split, typer.Option(help=tr("Split to evaluate."))]
 Lexicons = Annotated[
     list[str] | None,
     typer.Option(

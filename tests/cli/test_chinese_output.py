@@ -100,7 +100,7 @@ OUTPUTS = [
     "data check data/demo",
     "preprocess --dataset data/demo --config demo",
     "train --config small.yaml --dataset data/demo --output-dir runs/a",
-    "eval --checkpoint runs/a --submission s.jsonl",
+    "eval --checkpoint runs/a --submission s.jsonl --report e.html",
     "eval --checkpoint runs/a --check s.jsonl",
     "eval --dataset data/demo --check s.jsonl",
     "compare runs/a runs/a/last",
@@ -144,6 +144,22 @@ def test_outputs_hold_no_english(outputs: dict[str, str], command: str) -> None:
     shown = outputs[command]
     assert re.search(r"[一-鿿]", shown)
     assert english(shown, also=[*DATA, *re.findall(r"[\w-]+", command, re.A)]) == [], shown
+
+
+NOUNS = "查询|图文对|商品|标题|图片|文件|候选|结果"
+BARE_COUNT = re.compile(rf"[0-9] (?:{NOUNS})")
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+def test_a_number_and_a_noun_have_a_measure_word(outputs: dict[str, str], command: str) -> None:
+    assert BARE_COUNT.findall(outputs[command]) == []
+
+
+def test_progress_counts_with_measure_words(outputs: dict[str, str]) -> None:
+    shown = "\n".join(outputs.values())
+    assert BARE_COUNT.search("绘制示例：2 查询，用时 1 秒")
+    for unit in ("张图片", "个标题", "个查询", "件商品", "步"):
+        assert re.search(rf"：[\d,]+ {unit}，用时 ", shown), unit
 
 
 @pytest.mark.parametrize("name", ["muge_bagformer", "fast_slow"])

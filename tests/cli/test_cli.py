@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,6 +53,17 @@ def test_every_command_has_the_common_options_and_explains_all(path: tuple[str, 
     if not hasattr(command, "list_commands"):
         assert {"as_json", "debug"} <= {parameter.name for parameter in parameters}
     assert [p.name for p in parameters if p.name != "help" and not p.help] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "verb"), [("vectors", "encode"), ("onnx", "compared")], ids=str
+)
+def test_an_export_says_what_it_does_with_a_split(
+    command: str, verb: str, xmr: Callable[..., Any]
+) -> None:
+    shown = " ".join(xmr("export", command, "--help").out.split())
+    assert re.search(rf"Split of --dataset [^.]*\b{verb}\.", shown)
+    assert "Split to evaluate" not in shown
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -162,7 +162,7 @@ def test_long_lines_are_not_broken(capsys: Out) -> None:
 def test_progress_in_a_log_is_plain_lines(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
-    with bars.progress() as progress, progress.task("Reading", 10, "images") as task:
+    with bars.progress() as progress, progress.task("Reading", 10, "{n} images") as task:
         for _ in range(10):
             task.advance(1, loss=0.5)
         progress.warn("one is odd")
@@ -178,7 +178,7 @@ def test_progress_in_a_log_is_plain_lines(capsys: Out, monkeypatch: pytest.Monke
 def test_bytes_of_a_file_are_shown_as_a_share(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 11))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
-    with bars.progress() as progress, progress.task("Cutting", 554, "bytes") as task:
+    with bars.progress() as progress, progress.task("Cutting", 554, "{n} bytes") as task:
         task.advance(277)
         task.advance(277)
     err = capsys.readouterr().err
@@ -206,7 +206,7 @@ def test_a_task_inside_a_task_leaves_no_line(capsys: Out) -> None:
 def test_a_task_on_a_terminal_is_a_bar_and_leaves_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = _terminal(monkeypatch, "stderr")
     with bars.progress() as progress:
-        with progress.task("Reading [x]", 3, "images") as task:
+        with progress.task("Reading [x]", 3, "{n} images") as task:
             for loss in (0.5, 0.25, 0.125):
                 task.advance(1, loss=loss)
         with progress.task("Counting") as task:

@@ -173,7 +173,7 @@ def test_numbers_are_never_broken() -> None:
 
 @pytest.mark.parametrize("width", [*WIDTHS, 30])
 def test_a_bar_keeps_its_count_and_time_and_its_losses_below(width: int) -> None:
-    state = bars._TaskState("训练 demo/很长的名称-很长的名称-很长的名称", 4000, "步")
+    state = bars._TaskState("训练 demo/很长的名称-很长的名称-很长的名称", 4000, "{n} 步")
     state.started -= 100
     state.advance(1000, {"loss": 1.25, "itc": 0.5, "itm": 0.25, "R@1": 12.5})
     lines = ["".join(text for text, _ in line) for line in bars.bar_lines(state, "", width)]

@@ -90,7 +90,7 @@ def test_progress_hears_of_every_picture(tmp_path: Path) -> None:
 
         @contextmanager
         def task(
-            self, description: str, total: int | None = None, unit: str = ""
+            self, description: str, total: int | None = None, amount: str = "{n}"
         ) -> Iterator[Task]:
             self.total = total
             yield self

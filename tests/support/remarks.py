@@ -22,6 +22,6 @@ class Remarks:
         self.notes.append(message)
 
     def task(
-        self, description: str, total: int | None = None, unit: str = ""
+        self, description: str, total: int | None = None, amount: str = "{n}"
     ) -> AbstractContextManager[Task]:
-        return SILENT.task(description, total, unit)
+        return SILENT.task(description, total, amount)

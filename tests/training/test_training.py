@@ -211,7 +211,9 @@ class _Interrupting:
         self.steps = 0
 
     @contextmanager
-    def task(self, description: str, total: int | None = None, unit: str = "") -> Iterator[Task]:
+    def task(
+        self, description: str, total: int | None = None, amount: str = "{n}"
+    ) -> Iterator[Task]:
         outer = self
 
         class _Task:
