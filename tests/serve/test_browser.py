@@ -18,6 +18,7 @@ from bagformer_cli.serve.app import create_app
 from bagformer_cli.serve.run import listen
 from bagformer_cli.serve.service import SearchService
 from tests.serve.conftest import LIMITS
+from tests.support.small_model import write_table
 
 pytestmark = pytest.mark.browser
 
@@ -40,6 +41,18 @@ def serving(index: Path, shop: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def address(shop: Path) -> Iterator[str]:
     with serving(shop / "index", shop) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def many(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve an index of thirty products, more than a page holds."""
+    from bagformer_cli.cli.main import main
+
+    folder = tmp_path_factory.mktemp("many")
+    table, model = str(write_table(folder, 30)), str(shop / "runs" / "a" / "best")
+    assert main(["index", "build", table, str(folder / "index"), "--checkpoint", model]) == 0
+    with serving(folder / "index", shop) as address:
         yield address
 
 
@@ -98,6 +111,29 @@ def test_a_filter_and_its_error_are_shown(page: Any) -> None:
     page.fill("#where", "nosuch < 3")
     page.press("#where", "Tab")
     page.wait_for_selector("#error:has-text('nosuch')")
+    for shown in ("#grid li", "#facets button", "#next", "#previous"):  # of the search before
+        assert page.locator(shown).locator("visible=true").count() == 0, shown
+    assert page.inner_text("#status") + page.inner_text("#place") == ""
+    page.fill("#where", "price < 3")
+    page.press("#where", "Tab")
+    page.wait_for_selector("#grid li")
+    assert page.inner_text("#error") == ""
+
+
+def test_a_page_that_fails_can_be_left_and_changes_no_numbers(browser: Any, many: str) -> None:
+    context = browser.new_context(locale="en-GB")
+    page = context.new_page()
+    page.goto(many)
+    search(page, "裙")
+    assert page.inner_text("#place") == "1–24 of 30"
+    page.route("**first=24**", lambda route: route.abort())
+    page.click("#next")
+    page.wait_for_selector("#error:not(:empty)")
+    assert page.locator("#grid li").count() == 0
+    page.click("#previous")
+    page.wait_for_selector("#grid li")
+    assert page.inner_text("#place") == "1–24 of 30"
+    context.close()
 
 
 def test_a_click_explains(page: Any) -> None:
@@ -117,6 +153,7 @@ def test_an_image_is_searched_by(page: Any, shop: Path) -> None:
     page.set_input_files("#file", shop / "photos/5.png")
     page.wait_for_selector("#grid li")
     assert "sku5" in page.locator("#grid li").first.inner_text()
+    assert page.inner_text("#status").startswith("5.png: ")
 
 
 def test_an_image_and_words_are_searched_for_together(page: Any, shop: Path) -> None:
@@ -130,6 +167,7 @@ def test_an_image_and_words_are_searched_for_together(page: Any, shop: Path) -> 
     with page.expect_response(lambda answer: "weight=1" in answer.url):
         page.locator("#weight").press("End")
     page.wait_for_selector("#grid li:first-child:has-text('sku5')")
+    assert page.inner_text("#status").startswith("连衣裙 + 5.png: the best 12 results")
     shown = page.locator("#grid li").first.inner_text()
     assert float(shown.split("image ")[1].split()[0]) == pytest.approx(
         1, abs=0.01
@@ -142,6 +180,9 @@ def test_an_image_and_words_are_searched_for_together(page: Any, shop: Path) -> 
         page.click("#clear")
     assert not page.locator("#share").is_visible()
     assert page.input_value("#query") == "连衣裙"
+    page.wait_for_selector("#status:has-text('连衣裙: ')")
+    page.click("#language")
+    assert page.inner_text("#status").startswith("连衣裙：最相关的 12 个结果")
 
 
 HOSTILE = [
