@@ -28,7 +28,7 @@ from bagformer_cli.cli.search_checks import (
     require_output,
     require_used,
 )
-from bagformer_cli.cli.search_view import show_counts, show_results
+from bagformer_cli.cli.search_view import heading, show_counts, show_results
 from bagformer_cli.messages import tr
 
 app = App()
@@ -258,6 +258,7 @@ def search(
     if features is None:
         check_queries(queries or [], image or [], weight)
     names = [str(query) for query in queries or image or []]
+    beside = image[0] if queries and image else None
     from bagformer_cli.datasets import is_drawn_image
     from bagformer_cli.index.arrange import Arrangement
     from bagformer_cli.index.combined import WEIGHT
@@ -309,9 +310,9 @@ def search(
         if synonyms is not None:
             known = read_synonyms(synonyms, opened.encoder.titles.segmenter)
             options = replace(options, synonyms=known)
-        if image and queries:
+        if queries and beside is not None:
             share = WEIGHT if weight is None else weight
-            found = [opened.search_combined(text, image[0], share, options) for text in queries]
+            found = [opened.search_combined(text, beside, share, options) for text in queries]
         else:
             found = opened.search_many(image or queries or [], options, images=bool(image))
     if features is None:
@@ -333,7 +334,7 @@ def search(
         write_page(
             output,
             [
-                QueryResults(name, results.hits, picture, where, k)
+                QueryResults(heading(name, beside), results.hits, picture, where, k)
                 for name, results, picture in zip(names, found, pictures, strict=True)
             ],
         )
@@ -344,6 +345,7 @@ def search(
         "results": [
             {
                 "query": name,
+                **({} if beside is None else {"image": str(beside)}),
                 "hits": [hit.to_json() for hit in results.hits],
                 "total": results.total,
                 **({"facets": results.facets} if facets else {}),

@@ -16,10 +16,11 @@ def show_results(report: dict[str, Any], profile: bool = False) -> None:
     """Print the results of each query as a table; with ``profile`` also the stages and times."""
     for one in report["results"]:
         show_suggestion(one)
+        query = heading(one["query"], one.get("image"))
         if one["hits"]:
-            _show_hits(one["query"], one["hits"])
+            _show_hits(query, one["hits"])
         else:
-            console.say(tr("{query}: no results.", query=one["query"]))
+            console.say(tr("{query}: no results.", query=query))
         for name, values in one.get("facets", {}).items():
             counts = SEPARATOR.join(f"{value['value']} {value['count']}" for value in values)
             console.say(tr("{place}: {message}", place=name, message=counts))
@@ -35,6 +36,11 @@ def show_results(report: dict[str, Any], profile: bool = False) -> None:
         )
     if "output" in report:
         console.say(tr("Results written: {path}", path=report["output"]))
+
+
+def heading(query: str, image: object = None) -> str:
+    """Name a query: a text, an image, or both (``image`` is given with a text only)."""
+    return query if image is None else f"{query} + {image}"
 
 
 def show_counts(report: dict[str, Any]) -> None:

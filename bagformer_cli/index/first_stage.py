@@ -50,7 +50,8 @@ def first_stage(
         found = engine.recall(
             options.of, queries, wanted, options.where, options.recall, candidates=candidates
         )
-    profile.seconds |= {f"recall.{name}": value for name, value in found.seconds.items()}
+    for name, value in found.seconds.items():
+        profile.add_seconds(f"recall.{name}", value)
     profile.add("recall", found.method, found.note)
     scores = found.scores
     if not found.final:

@@ -165,6 +165,8 @@ class Index:
         """
         given = options or SearchOptions()
         self._check(given, images)
+        if not queries:
+            return []
         # Sorting, counting and later pages need more hits than are returned.
         options = replace(given, k=given.arrangement.depth(given.k))
         profile = SearchProfile()
@@ -304,6 +306,8 @@ class Index:
     def _check(self, options: SearchOptions, images: bool) -> None:
         if options.k < 1:
             raise InputError(tr("k must be at least 1."), found=options.k)
+        if options.arrangement.offset < 0:
+            raise InputError(tr("The offset must be at least 0."), found=options.arrangement.offset)
         options.arrangement.check(self.engine.layout.attributes)
         check_fusion(self.engine, options, images=images)
         if not options.rerank:

@@ -23,10 +23,14 @@ class SearchProfile:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Measure the time of a stage."""
+        """Measure the time of a stage; a stage that runs twice has the sum."""
         start = time.perf_counter()
         yield
-        self.seconds[name] = time.perf_counter() - start
+        self.add_seconds(name, time.perf_counter() - start)
+
+    def add_seconds(self, name: str, seconds: float) -> None:
+        """Add the time of a stage or a step."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def add(self, stage: str, method: str, note: str) -> None:
         """Add a stage to the plan."""

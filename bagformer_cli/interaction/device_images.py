@@ -27,7 +27,7 @@ from bagformer_cli.config.scoring import MAXSIM, ScoreRule
 from bagformer_cli.interaction.kernels.blocks import cut
 from bagformer_cli.interaction.maxsim import cuda_kernels
 from bagformer_cli.interaction.rules import rule_scores
-from bagformer_cli.interaction.topk import merge_best
+from bagformer_cli.interaction.topk import best_columns, merge_best
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 BLOCK = 1 << 20
@@ -98,8 +98,9 @@ class DeviceImages:
             rule: The score. Default: ``t2i``, for which there are scan kernels.
 
         Returns:
-            Scores [Q, k] float32, highest first, and positions [Q, k] int64, on the CPU. Vectors
-            are multiplied in the type of the device: score the best in full precision afterwards.
+            Scores [Q, k] float32, highest first, and positions [Q, k] int64, on the CPU; equal
+            scores as in :func:`~bagformer_cli.interaction.topk.topk`. Vectors are multiplied in
+            the type of the device: score the best in full precision afterwards.
         """
         if candidates is not None:
             candidates = self.images.check_positions(candidates)
@@ -114,9 +115,9 @@ class DeviceImages:
                 if begin == stop:
                     continue
                 chosen = (candidates[begin:stop] - first).to(self.device)
-            found, index = block.scores(texts, chosen, rule).topk(
-                min(k, len(block.vectors) if chosen is None else len(chosen)), dim=1
-            )
+            scores = block.scores(texts, chosen, rule)
+            index = best_columns(scores, k)
+            found = scores.gather(1, index)
             index = index if chosen is None else chosen[index]
             best, positions = merge_best(best, positions, found, index + first, k)
         return best.cpu(), positions.cpu()

@@ -15,6 +15,7 @@ pytest.importorskip("lancedb", reason="needs lancedb, which is not installed")
 from bagformer_cli.api import Retriever
 from bagformer_cli.calibration import Calibration, Curve
 from bagformer_cli.errors import InputError
+from bagformer_cli.index import search_profile
 from bagformer_cli.index.arrange import Arrangement, arrange
 from bagformer_cli.index.results import Hit
 from bagformer_cli.index.search import Index
@@ -216,17 +217,50 @@ def test_probabilities_are_compared_with_the_threshold(index: Index) -> None:
         index.calibration = None
 
 
+def test_a_page_before_the_first_hit_is_an_error(index: Index) -> None:
+    with pytest.raises(InputError, match="offset"):
+        index.search("T恤", arrangement=Arrangement(offset=-3))
+
+
+@pytest.mark.parametrize("images", [False, True])
+@pytest.mark.parametrize("fusion", ["none", "rrf"])
+def test_no_queries_have_no_results(index: Index, images: bool, fusion: Any) -> None:
+    options = SearchOptions(fusion="none" if images else fusion)
+    assert index.search_many([], options, images=images) == []
+
+
+def test_the_two_recalls_of_a_combined_search_are_added_up(
+    here: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = index.search_combined("裙", str(here / "photos/3.png"))
+    assert [step["stage"] for step in found.plan] == ["recall", "recall", "late"]
+    assert found.seconds["recall"] >= found.seconds["recall.scan"] > 0
+
+    clock = iter([0.0, 2.0, 10.0, 13.0])
+    monkeypatch.setattr(search_profile.time, "perf_counter", lambda: next(clock))
+    profile = search_profile.SearchProfile()
+    for _ in ("title", "image"):
+        with profile.timed("recall"):
+            pass
+    assert profile.rounded_seconds() == {"recall": 5.0}
+
+
 def test_the_command_line_has_them(here: Path, xmr: Xmr) -> None:
     run = xmr("search", "同款", "--image", "photos/3.png", "--weight", "0.7", "--json")
     assert run.code == 0, run.err
     (result,) = run.json()["results"]
-    assert result["query"] == "同款"
+    assert (result["query"], result["image"]) == ("同款", "photos/3.png")
     first = result["hits"][0]
     assert first["score"] == pytest.approx(0.3 * first["text_mean"] + 0.7 * first["image_mean"])
     shown = xmr("search", "同款", "--image", "photos/3.png")
     assert "image 1.00" in shown.out.replace("\u00a0", " ")
+    assert shown.out.startswith("同款 + photos/3.png\n")
     page = xmr("search", "同款", "--image", "photos/3.png", "--output", "both.html")
     assert page.code == 0, page.err
+    assert "<h2>同款 + photos/3.png</h2>" in (here / "both.html").read_text("utf-8")
+    assert "image" not in xmr("search", "同款", "--json").json()["results"][0]
+    nothing = xmr("search", "同款", "--image", "photos/3.png", "--where", "price < 0")
+    assert "同款 + photos/3.png: no results." in nothing.out
 
     run = xmr("search", "连衣裙", "--without", "T恤", "--sort", "-price", "--facets", "-k", "2",
               "--offset", "1", "--json")  # fmt: skip

@@ -46,6 +46,17 @@ def test_the_best_are_those_of_a_search_in_memory(max_bytes: int | None, stored:
             assert torch.equal(positions[[0, 1, 3], 0], wanted[1][[0, 1, 3], 0])
 
 
+@pytest.mark.parametrize("max_bytes", [None, 0])
+def test_of_equal_scores_the_lower_position_is_kept(max_bytes: int | None) -> None:
+    # Blocks of seven products; the edge of every k is tied, within a block and between blocks.
+    images = MultiVectors.from_dense(torch.ones(20, 2, 16))
+    device = DeviceImages(images, CPU, max_bytes)
+    some = torch.arange(1, 20, 2)
+    for k in (1, 3, 8, 10):
+        assert device.topk(images[:2], k)[1].tolist() == [list(range(k))] * 2
+        assert device.topk(images[:2], k, some)[1].tolist() == [some[:k].tolist()] * 2
+
+
 def test_values_too_large_for_float16_are_kept_as_bfloat16() -> None:
     images = MultiVectors.from_list([torch.full((1, 4), 1e5), torch.ones(1, 4)])
     device = DeviceImages(images, CPU)
