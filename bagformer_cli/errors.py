@@ -116,7 +116,7 @@ class PathError(InputError):
         message: See :class:`XmrError`.
         where: The path.
         reason: ``missing``, ``folder`` (a file was expected), ``file`` (a folder was expected),
-            ``denied`` or ``exists``.
+            ``denied``, ``exists`` or ``long``.
         expected: The paths that would be right.
     """
 
@@ -193,6 +193,8 @@ def path_error(path: str | Path, error: OSError) -> PathError | None:
         return PathError(tr("This is a file; a folder was expected."), path, "file")
     if isinstance(error, FileExistsError):
         return PathError(tr("A file or folder of this name already exists."), path, "exists")
+    if error.errno == errno.ENAMETOOLONG:
+        return PathError(tr("No file or folder can have so long a name."), path, "long")
     return None
 
 

@@ -25,6 +25,8 @@ def path_advice(path: str, reason: str) -> str:
         return tr("Change its permissions or use another path: `ls -ld` shows its owner.")
     if reason == "exists":
         return tr("Choose another name, or move what is there.")
+    if reason == "long":
+        return tr("A name has 255 bytes at most, which are 85 Chinese characters.")
     blocking = _file_on_the_way(Path(path))
     if blocking is not None:
         return tr("{path} is a file. Name a folder.", path=blocking)
