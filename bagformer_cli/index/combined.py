@@ -13,7 +13,7 @@ Shapes: n candidates of the union.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -45,12 +45,14 @@ class CombinedScores(NamedTuple):
     text: NDArray[np.float32]
     image: NDArray[np.float32]
 
-    def with_parts(self, hits: Sequence[Hit]) -> list[Hit]:
-        """Name in each hit, which come in this order, its scores under both queries."""
-        parts = zip(hits, self.text.tolist(), self.image.tolist(), strict=False)
+    def with_parts(self, hits: Sequence[Hit], keys: Mapping[str, Any]) -> list[Hit]:
+        """Name in each hit its scores under both queries; ``keys``: those of the rows, by id."""
+        place = {key: at for at, key in enumerate(self.keys)}
+        places = [place[keys[hit.id]] for hit in hits]
+        text, image = self.text[places].tolist(), self.image[places].tolist()
         return [
-            replace(hit, stage="combined", text_mean=text, image_mean=image)
-            for hit, text, image in parts
+            replace(hit, stage="combined", text_mean=text[n], image_mean=image[n])
+            for n, hit in enumerate(hits)
         ]
 
 

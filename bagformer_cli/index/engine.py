@@ -288,7 +288,11 @@ class Engine(ABC):
 
     @abstractmethod
     def fetch(self, keys: NDArray[Any], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Return columns of rows, in the order of ``keys``."""
+        """Return columns of rows, in the order of ``keys``.
+
+        A row that was removed since it was found has None in all columns. That happens only in an
+        engine without snapshots.
+        """
 
     @abstractmethod
     def optimize(self, progress: Progress = SILENT) -> None:

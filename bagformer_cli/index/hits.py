@@ -21,29 +21,36 @@ from bagformer_cli.index.search_options import SearchOptions
 
 def fetch_hits(
     engine: Engine, rankings: Sequence[Ranking], options: SearchOptions
-) -> list[list[Hit]]:
+) -> tuple[list[list[Hit]], dict[str, Any]]:
     """Fetch the rows of all results, each row once, and combine them with their scores.
 
-    The hits have no thumbnails yet; see :func:`with_thumbnails`.
+    A row that was removed since it was found is no hit. The hits have no thumbnails yet; see
+    :func:`with_thumbnails`.
 
     Args:
         engine: The index, at the version that was searched.
         rankings: The rows of each query, best first.
         options: ``k``: hits per query; ``fusion`` as it was searched with.
+
+    Returns:
+        The hits of each query, and the keys of their rows, by id.
     """
     names = list(engine.layout.attributes)
     columns = ["id", "title", "image", *names]
     keys = np.unique(np.concatenate([ranking.keys[: options.k] for ranking in rankings]))
-    rows = dict(zip(keys.tolist(), engine.fetch(keys, columns), strict=True))
+    found = engine.fetch(keys, columns)
+    rows = dict(zip(keys.tolist(), found, strict=True))
     hits: list[list[Hit]] = []
     for ranking in rankings:
         hits.append([])
         for at, key in enumerate(ranking.keys[: options.k].tolist()):
             row, fast, slow = rows[key], float(ranking.fast[at]), float(ranking.slow[at])
+            if row["id"] is None:
+                continue
             scored = not np.isnan(slow)
             hits[-1].append(
                 Hit(
-                    at + 1,
+                    len(hits[-1]) + 1,
                     float(ranking.scores[at]),
                     float(ranking.mean[at]),
                     row["id"],
@@ -56,20 +63,7 @@ def fetch_hits(
                     **lexical_facts(ranking, at, options.fusion),
                 )
             )
-    return hits
-
-
-def keys_by_id(rankings: Sequence[Ranking], hits: Sequence[Sequence[Hit]]) -> dict[str, Any]:
-    """Return the keys of the rows that hits were made of, by the hits' ids.
-
-    Args:
-        rankings: The rows of each query, as :func:`fetch_hits` took them.
-        hits: The hits that it returned.
-    """
-    pairs = zip(rankings, hits, strict=True)
-    return {
-        hit.id: key for ranking, own in pairs for hit, key in zip(own, ranking.keys, strict=False)
-    }
+    return hits, {row["id"]: key for row, key in zip(found, keys, strict=True)}
 
 
 def with_thumbnails(

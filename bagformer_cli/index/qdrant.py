@@ -259,7 +259,7 @@ class QdrantEngine(Engine):
         if not len(keys):
             return np.zeros(0, np.int64)
         with qdrant_errors(self.uri):
-            return np.maximum(vectors_of(self._at, side, keys).lengths, 1)
+            return np.maximum(vectors_of(self._at, side, keys, self.layout.dim).lengths, 1)
 
     def find_terms(
         self, side: Side, queries: Sequence[Mapping[str, float]], k: int, where: str | None

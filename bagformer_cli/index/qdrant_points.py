@@ -81,11 +81,11 @@ def points_of_rows(layout: Layout, rows: pa.RecordBatch | pa.Table) -> list[q.Po
 def rows_of_points(
     points: Sequence[Any], keys: NDArray[Any], columns: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return columns of points that were read, in the order of ``keys``."""
+    """Return columns of points that were read, in the order of ``keys``; None where one is gone."""
     payloads = {str(record.id): record.payload or {} for record in points}
     rows = []
     for key in keys:
-        row = {name: payloads[key].get(name) for name in columns}
+        row = {name: payloads.get(key, {}).get(name) for name in columns}
         if (thumbnail := row.get("thumbnail")) is not None:
             row["thumbnail"] = base64.b64decode(thumbnail)
         rows.append(row)

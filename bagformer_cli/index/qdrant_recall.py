@@ -109,7 +109,10 @@ def recall_here(
 def scores_on_server(
     collection: Collection, query: Queries, side: Side, keys: NDArray[Any]
 ) -> NDArray[np.float32]:
-    """Score points against one query by MaxSim of the query: [n], in the order of ``keys``."""
+    """Score points against one query by MaxSim of the query: [n], in the order of ``keys``.
+
+    A point that was removed since it was found scores 0.
+    """
     if not len(keys):
         return np.zeros(0, np.float32)
     answer = collection.client.query_points(
@@ -120,21 +123,25 @@ def scores_on_server(
         limit=len(keys),
     )
     scores = {str(point.id): point.score for point in answer.points}
-    found = np.array([scores[key] for key in keys], np.float32)
+    found = np.array([scores.get(key, 0.0) for key in keys], np.float32)
     return found / _divisor(query)
 
 
 def scores_here(
     collection: Collection, query: Queries, side: Side, keys: NDArray[Any]
 ) -> NDArray[np.float32]:
-    """Score points against one query by its rule: [n], in the order of ``keys``."""
+    """Score points against one query by its rule; see :func:`scores_on_server`."""
     if not len(keys):
         return np.zeros(0, np.float32)
-    return _score(query, vectors_of(collection, side, keys))
+    dim = query.vectors.values.shape[1]
+    return _score(query, vectors_of(collection, side, keys, dim))
 
 
-def vectors_of(collection: Collection, side: Side, keys: NDArray[Any]) -> Vectors:
-    """Read the multi-vector embeddings of points, in the order of ``keys``."""
+def vectors_of(collection: Collection, side: Side, keys: NDArray[Any], dim: int) -> Vectors:
+    """Read the multi-vector embeddings of points, in the order of ``keys``.
+
+    A point that was removed since it was found has no vectors.
+    """
     using = f"{side}_vectors"
     found: dict[str, Any] = {}
     for begin in range(0, len(keys), POINTS_AT_ONCE):
@@ -142,8 +149,9 @@ def vectors_of(collection: Collection, side: Side, keys: NDArray[Any]) -> Vector
         records = collection.client.retrieve(
             collection.name, part, with_payload=False, with_vectors=[using]
         )
-        found |= {str(record.id): record for record in records}
-    return _carried([found[str(key)] for key in keys], using)
+        found |= {str(record.id): record.vector[using] for record in records}
+    gone = np.zeros((0, dim))
+    return _packed([found.get(str(key), gone) for key in keys])
 
 
 def _best_points(
@@ -152,7 +160,7 @@ def _best_points(
     """Return the ids and the scores of the best ``k`` of some points, best first."""
     if not points:
         return np.zeros(0, object), np.zeros(0, np.float32)
-    scores = _score(query, _carried(points, using))
+    scores = _score(query, _packed([point.vector[using] for point in points]))
     order = np.argsort(-scores, kind="stable")[:k]
     return np.array([str(points[at].id) for at in order], object), scores[order]
 
@@ -173,9 +181,9 @@ def _best_of_all(
     return keys, scores
 
 
-def _carried(points: Sequence[Any], using: str) -> Vectors:
-    """Return the multi-vector embeddings that points carry."""
-    items = [np.asarray(point.vector[using], np.float32) for point in points]
+def _packed(embeddings: Sequence[Any]) -> Vectors:
+    """Join multi-vector embeddings, as the client returns them."""
+    items = [np.asarray(own, np.float32) for own in embeddings]
     return Vectors(np.concatenate(items), offsets_of(np.array([len(item) for item in items])))
 
 

@@ -27,7 +27,7 @@ from bagformer_cli.index.combined import WEIGHT, check_combined, combine
 from bagformer_cli.index.engine import Engine, Queries
 from bagformer_cli.index.engines import open_engine
 from bagformer_cli.index.first_stage import CANDIDATES, first_stage
-from bagformer_cli.index.hits import fetch_hits, keys_by_id, with_thumbnails
+from bagformer_cli.index.hits import fetch_hits, with_thumbnails
 from bagformer_cli.index.lexical import LexicalSearch, check_fusion
 from bagformer_cli.index.model_of_index import gpu_of, model_folder
 from bagformer_cli.index.probabilities import index_calibration, with_probabilities
@@ -195,8 +195,7 @@ class Index:
             note = tr("slow + {beta} × late for the best {n}", beta=beta, n=options.rerank)
             profile.add("rerank", "cross-encoder", note)
         with profile.timed("fetch"):
-            hits = fetch_hits(engine, rankings, options)
-            keys = keys_by_id(rankings, hits)
+            hits, keys = fetch_hits(engine, rankings, options)
             if self.calibration is not None:
                 hits = with_probabilities(hits, self.calibration, images, options.of)
             pages = self._pages(engine, hits, keys, given)
@@ -242,8 +241,8 @@ class Index:
         profile.add("late", "maxsim", note)
         with profile.timed("fetch"):
             ranking = Ranking.by_late_interaction(found.keys, found.scores, found.scores)
-            hits = found.with_parts(fetch_hits(engine, [ranking], deep)[0])
-            pages = self._pages(engine, [hits], keys_by_id([ranking], [hits]), given)
+            (hits,), keys = fetch_hits(engine, [ranking], deep)
+            pages = self._pages(engine, [found.with_parts(hits, keys)], keys, given)
         return _results(pages, profile, [None])[0]
 
     def _pages(

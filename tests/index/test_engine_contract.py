@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from bagformer_cli.config.scoring import MAXSIM, ScoreRule
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.engine import Engine
 from bagformer_cli.index.engines import create_engine, open_engine
@@ -186,6 +187,22 @@ def test_removed_rows_are_gone(engine: Engine) -> None:
     assert sorted(found(engine)) == sorted(best(query(), range(3, 30)))
     engine.upsert(rows([1]))
     assert "p1" in found(engine)
+
+
+def test_a_row_that_is_removed_during_a_search_stops_no_stage(engine: Engine) -> None:
+    seen = engine.snapshot("image")
+    for rule in (MAXSIM, ScoreRule(over_item=True)):
+        asked = replace(query(), rule=rule)
+        (keys,) = seen.recall("image", asked, 5, None, "exact", candidates=5).keys
+        before = seen.late_interaction("image", asked, [keys])[0]
+        names = [row["id"] for row in seen.fetch(keys, ["id"])]
+        engine.remove(names[:1])
+        after = seen.late_interaction("image", asked, [keys])[0]
+        np.testing.assert_allclose(after[1:], before[1:], atol=1e-5)
+        assert len(seen.mean_scores("image", asked, keys, after)) == 5
+        left = [row["id"] for row in seen.fetch(keys, ["id"])]
+        assert left[0] in (names[0], None)  # a snapshot still has it
+        assert left[1:] == names[1:]
 
 
 def test_ids_with_quotes(engine: Engine) -> None:

@@ -229,6 +229,38 @@ def test_no_queries_have_no_results(index: Index, images: bool, fusion: Any) -> 
     assert index.search_many([], options, images=images) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("combined", [False, True])
+def test_a_product_that_is_removed_during_a_search_is_no_hit(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, xmr: Xmr, combined: bool
+) -> None:
+    """Qdrant has no snapshots: another process may remove a product that recall has found."""
+    pytest.importorskip("qdrant_client")
+    uri = f"qdrant://{tmp_path}/shop"
+    assert xmr("index", "build", "products.csv", uri, "--checkpoint", "runs/a/best").code == 0
+    opened = Index.open(uri, here / "runs/a/best")
+    recall = opened.engine.recall
+
+    def removing(*given: Any, **options: Any) -> Any:
+        found = recall(*given, **options)
+        opened.engine.remove(["sku3"])
+        return found
+
+    image = str(here / "photos/3.png") if combined else None
+    asked = {"image": image, "k": 12, "thumbnails": True}
+    before = opened.search("连衣裙", **asked)
+    monkeypatch.setattr(opened.engine, "recall", removing)
+    after = opened.search("连衣裙", **asked)
+    left = [(hit.id, pytest.approx(hit.mean)) for hit in before if hit.id != "sku3"]
+    assert [(hit.id, hit.mean) for hit in after] == left
+    assert [hit.rank for hit in after] == list(range(1, 12))
+    assert all(hit.thumbnail for hit in after)
+    if combined:
+        parts = [(0.5 * hit.text_mean + 0.5 * hit.image_mean) for hit in after]
+        assert parts == pytest.approx([hit.mean for hit in after])
+    opened.engine.close()
+
+
 def test_the_two_recalls_of_a_combined_search_are_added_up(
     here: Path, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
