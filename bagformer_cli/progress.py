@@ -30,7 +30,8 @@ class Progress(Protocol):
         Args:
             description: The name of the task.
             total: Number of its units; None: unknown.
-            amount: A number of units with its noun: ``tr("{n} titles")``.
+            amount: A number of units with its noun: ``tr("{n} titles", n="{n}")``. ``{n}`` stays
+                in it, for the numbers that are shown.
         """
 
     def info(self, message: str) -> None:

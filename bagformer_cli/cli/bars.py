@@ -69,7 +69,7 @@ class _TaskState:
     @property
     def _counts_bytes(self) -> bool:
         """True if bytes are counted: of a file that is read, only the share is shown."""
-        return self.amount == tr("{n} bytes")
+        return self.amount == tr("{n} bytes", n="{n}")
 
     @property
     def count(self) -> str:

@@ -159,7 +159,7 @@ def _read_queries(path: Path, progress: Progress) -> _Records:
 def _read_images(path: Path, workers: int, progress: Progress) -> _Records:
     records = _Records()
     ranges = byte_ranges(path, RANGE_BYTES)
-    with progress.task(path.name, len(ranges) * (RANGE_BYTES >> 20), tr("{n} MB")) as task:
+    with progress.task(path.name, len(ranges) * (RANGE_BYTES >> 20), tr("{n} MB", n="{n}")) as task:
         for part in run_jobs(partial(_read_range, _image), ranges, workers):
             records.extend(part)
             broken = len(records.errors)

@@ -104,7 +104,9 @@ def bag_lines(
     found = run_jobs(
         partial(_bag_range, tokenizer, names), ranges, workers if size >= ALONE_BELOW else 1
     )
-    with progress.task(tr("Cutting titles into bags"), total=size, amount=tr("{n} bytes")) as task:
+    with progress.task(
+        tr("Cutting titles into bags"), total=size, amount=tr("{n} bytes", n="{n}")
+    ) as task:
         for part, lines in zip(ranges, found, strict=True):
             task.advance((part.end or 0) - part.begin)
             if lines:  # empty if one long line fills the whole range

@@ -201,7 +201,9 @@ def new_dataset(
         listing.write(header_line(NAMES, seed=seed, images=images))
         pool = stack.enter_context(_pool(workers)) if workers > 1 else None
         task = stack.enter_context(
-            progress.task(tr("Drawing the demo set"), total=images, amount=tr("{n} images"))
+            progress.task(
+                tr("Drawing the demo set"), total=images, amount=tr("{n} images", n="{n}")
+            )
         )
         yield Drawing(made, listing, pool, workers, task, seed)
 

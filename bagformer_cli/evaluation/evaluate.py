@@ -282,7 +282,7 @@ def score_pairs(
     text_rows, image_rows = map(torch.from_numpy, pairs)
     scores: list[Tensor] = []
     step = 4 * batch_size
-    with progress.task(tr("Reranking"), len(rows), tr("{n} pairs")) as task:
+    with progress.task(tr("Reranking"), len(rows), tr("{n} pairs", n="{n}")) as task:
         for start in range(0, len(rows), step):
             some = slice(start, start + step)
             seen, pair_images = torch.unique(image_rows[some], return_inverse=True)

@@ -96,7 +96,9 @@ def _encode_images(
 ) -> tuple[EncodedItems, float]:
     """Encode all images of a split; the seconds count the model alone."""
     parts, seconds, size = [], 0.0, encoder.image_size
-    with progress.task(tr("Encoding images"), len(split.image_ids), tr("{n} images")) as task:
+    with progress.task(
+        tr("Encoding images"), len(split.image_ids), tr("{n} images", n="{n}")
+    ) as task:
         for begin in range(0, len(split.image_ids), batch_size):
             positions = range(begin, min(begin + batch_size, len(split.image_ids)))
             pixels = np.stack([resize(split.image(position), size) for position in positions])
@@ -113,7 +115,7 @@ def _encode_texts(
     """Encode all queries of a split."""
     parts, texts = [], split.texts[:]
     started = time.perf_counter()
-    with progress.task(tr("Encoding titles"), len(texts), tr("{n} titles")) as task:
+    with progress.task(tr("Encoding titles"), len(texts), tr("{n} titles", n="{n}")) as task:
         for begin in range(0, len(texts), batch_size):
             batch = texts[begin : begin + batch_size]
             parts.append(encoder.encode_titles(batch))

@@ -123,12 +123,16 @@ class AdaptedModel:
         self, split: Split, batch_size: int, *, states: bool = False, progress: Progress = SILENT
     ) -> EncodedSplit:
         """Encode a split; see :class:`VectorSource`."""
-        with progress.task(tr("Encoding images"), len(split.image_ids), tr("{n} images")) as task:
+        with progress.task(
+            tr("Encoding images"), len(split.image_ids), tr("{n} images", n="{n}")
+        ) as task:
             images = _in_batches(
                 _decoded(split, batch_size), self.other.encode_images, task.advance
             )
         titles = (split.texts[i : i + batch_size] for i in range(0, len(split.texts), batch_size))
-        with progress.task(tr("Encoding titles"), len(split.texts), tr("{n} titles")) as task:
+        with progress.task(
+            tr("Encoding titles"), len(split.texts), tr("{n} titles", n="{n}")
+        ) as task:
             texts = _in_batches(titles, self.other.encode_texts, task.advance)
         return EncodedSplit(images, texts)
 

@@ -98,7 +98,7 @@ def export_onnx(
         towers[CROSS] = CrossTower(model)
         feeds[CROSS] = _pairs_feed(towers, feeds)
     with (
-        progress.task(tr("Exporting"), len(towers), tr("{n} graphs")) as task,
+        progress.task(tr("Exporting"), len(towers), tr("{n} graphs", n="{n}")) as task,
         tempfile.TemporaryDirectory() as scratch,
         new_files(out) as folder,
     ):

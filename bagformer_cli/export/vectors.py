@@ -73,7 +73,7 @@ def export_rows(
             continue
         name = _SIDES[side]
         description = tr("Writing {path}", path=vector_file(out, name, form))
-        with progress.task(description, amount=tr("{n} products")) as task:
+        with progress.task(description, amount=tr("{n} products", n="{n}")) as task:
             counted = _counted(chain([first], parts), task.advance)
             written[name] = write_side(out, name, form, counted)
     if not written:

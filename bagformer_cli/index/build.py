@@ -80,7 +80,7 @@ def add_catalogue(
     source = str(Path(catalogue.source).resolve())
     with (
         engine.filling(source),
-        progress.task(description, catalogue.count, tr("{n} products")) as task,
+        progress.task(description, catalogue.count, tr("{n} products", n="{n}")) as task,
     ):
         for rows in _grouped(batches):
             added.replaced += engine.upsert(rows)
@@ -110,7 +110,10 @@ def add_encoded(engine: Engine, folder: Path, progress: Progress = SILENT) -> Ad
     files = encoded_files(folder)
     description = tr("Adding {source}", source=folder)
     source = str(folder.resolve())
-    with engine.filling(source), progress.task(description, len(files), tr("{n} files")) as task:
+    with (
+        engine.filling(source),
+        progress.task(description, len(files), tr("{n} files", n="{n}")) as task,
+    ):
         for file in files:
             layout = layout_of_file(file)
             engine.layout.require_same(layout, str(file))

@@ -142,7 +142,7 @@ def encode_catalogue(
         else:
             rows += done
     description = tr("Encoding {source}", source=catalogue.source)
-    with progress.task(description, len(files), tr("{n} files")) as task:
+    with progress.task(description, len(files), tr("{n} files", n="{n}")) as task:
         task.advance(len(files) - len(jobs))
         results = run_jobs(encode_part, jobs, workers)
         for job, (count, errors, cut_here) in zip(jobs, results, strict=True):

@@ -104,7 +104,7 @@ def add_features(
     with (
         engine.filling(source),
         progress.task(
-            tr("Adding {source}", source=items.path), len(items.ids), tr("{n} products")
+            tr("Adding {source}", source=items.path), len(items.ids), tr("{n} products", n="{n}")
         ) as task,
     ):
         for part in iter(lambda: list(islice(found, ROWS)), []):

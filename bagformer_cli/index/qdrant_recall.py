@@ -146,7 +146,7 @@ def vectors_of(collection: Collection, side: Side, keys: NDArray[Any], dim: int)
     found: dict[str, Any] = {}
     for begin in range(0, len(keys), POINTS_AT_ONCE):
         part = keys[begin : begin + POINTS_AT_ONCE].tolist()
-        records = collection.client.retrieve(
+        records: list[Any] = collection.client.retrieve(
             collection.name, part, with_payload=False, with_vectors=[using]
         )
         found |= {str(record.id): record.vector[using] for record in records}

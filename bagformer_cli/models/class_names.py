@@ -64,7 +64,9 @@ def project_classes(
             expected=f"{len(names)}, {width}",
         )
     everything = [*names, *(titles or [])]
-    with progress.task(tr("Encoding class names"), len(everything), tr("{n} titles")) as task:
+    with progress.task(
+        tr("Encoding class names"), len(everything), tr("{n} titles", n="{n}")
+    ) as task:
         states = title_states(model, everything, task.advance)
     rows, longer = states[: len(names)], states[len(names) :]
     mean = rows.mean(dim=0)

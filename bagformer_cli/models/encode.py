@@ -85,7 +85,7 @@ def encode_images(
             encoded.states = encoded.states.to(model.device, torch.float16)
         return encoded
 
-    with progress.task(description, total, tr("{n} images")) as task:
+    with progress.task(description, total, tr("{n} images", n="{n}")) as task:
         return _encode(model, pixels, encode, states, task.advance)
 
 
@@ -103,7 +103,7 @@ def encode_texts(
     def encode(batch: TextBatch | TitleStates) -> Encoded:
         return model.encode_texts(batch.to(model.device), states=states)
 
-    with progress.task(description, total, tr("{n} titles")) as task:
+    with progress.task(description, total, tr("{n} titles", n="{n}")) as task:
         return _encode(model, texts, encode, states, task.advance)
 
 

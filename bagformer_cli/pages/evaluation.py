@@ -65,7 +65,9 @@ def evaluation_page(evaluated: EvaluatedFolder, dataset: str, progress: Progress
     bags = _bags(evaluated, list(split.texts))
     worst, best = extreme_queries(found, split)
     shown = _Shown(evaluated, bags)
-    with progress.task(tr("Drawing examples"), len(worst) + len(best), tr("{n} queries")) as task:
+    with progress.task(
+        tr("Drawing examples"), len(worst) + len(best), tr("{n} queries", n="{n}")
+    ) as task:
         blocks: list[list[dict[str, Any]]] = [[], []]
         for block, details in zip(blocks, (worst, best), strict=True):
             for detail in details:

@@ -203,7 +203,7 @@ def probe(
     torch.set_float32_matmul_precision("high")
     trainer.task.train()
     stream = batches.iterate(0, pinned=trainer.model.device.type == "cuda")
-    with progress.task(tr("Measuring steps"), WARM_STEPS + steps, tr("{n} steps")) as bar:
+    with progress.task(tr("Measuring steps"), WARM_STEPS + steps, tr("{n} steps", n="{n}")) as bar:
         begun = start = time.perf_counter()
         before = (state.pairs, state.waited)
         done = 0

@@ -235,7 +235,9 @@ def _titles(
     parts: list[Tensor] = []
     lengths: list[NDArray[np.int64]] = []
     pad, size = model.titles.tokenizer.pad_id, model.config.evaluation.batch_size
-    with progress.task(tr("Encoding titles"), len(split.query_ids), tr("{n} titles")) as task:
+    with progress.task(
+        tr("Encoding titles"), len(split.query_ids), tr("{n} titles", n="{n}")
+    ) as task:
         for batch in text_batches(split.tokens, size, pad):
             here = batch.to(model.device)
             output = model.dual.text_encoder(here.input_ids, here.attention_mask).cpu()
@@ -255,7 +257,7 @@ def _images(
     parts: list[Tensor] = []
     masks: list[Tensor] = []
     count = len(split.image_ids)
-    with progress.task(tr("Encoding images"), count, tr("{n} images")) as task:
+    with progress.task(tr("Encoding images"), count, tr("{n} images", n="{n}")) as task:
         for given in input_batches(model, split, model.config.evaluation.batch_size):
             pixels = given.to(model.device)
             mask = model.dual.vision_encoder.mask(pixels)

@@ -157,7 +157,9 @@ class Trainer:
             if not self._resumed:  # a killed run must find a last/ to resume from
                 state.first = self._evaluate(log)
                 self._save_last()
-            with self.progress.task(tr("Training"), self.total_steps, tr("{n} steps")) as bar:
+            with self.progress.task(
+                tr("Training"), self.total_steps, tr("{n} steps", n="{n}")
+            ) as bar:
                 bar.advance(state.step)
                 stream: Iterator[Batch] | None = None
                 exhausted = self.validation.is_exhausted(state)

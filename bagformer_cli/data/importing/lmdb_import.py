@@ -109,7 +109,7 @@ def _copy_images(folder: Path, path: Path, left_out: LeftOut, progress: Progress
     with (
         LmdbFile(folder) as records,
         MugeImageWriter(path) as writer,
-        progress.task(path.name, _count(records, b"num_images"), tr("{n} images")) as task,
+        progress.task(path.name, _count(records, b"num_images"), tr("{n} images", n="{n}")) as task,
     ):
         for key, value in records.items():
             if key == b"num_images":

@@ -231,7 +231,7 @@ def _write_images(path: Path, rows: list[Row], numbers: dict[str, int], work: _W
     kept = set()
     with (
         MugeImageWriter(path) as writer,
-        work.progress.task(path.name, len(users), tr("{n} images")) as task,
+        work.progress.task(path.name, len(users), tr("{n} images", n="{n}")) as task,
     ):
         contents = access.read_all(places)
         for (image, own), place, data in zip(users.items(), places, contents, strict=True):

@@ -245,7 +245,7 @@ def convert(
     record.save(path)
     if record.done:
         return record
-    with progress.task(description, total=_megabytes(ranges), amount=tr("{n} MB")) as task:
+    with progress.task(description, total=_megabytes(ranges), amount=tr("{n} MB", n="{n}")) as task:
         task.advance(_megabytes([ranges[number] for number in record.shards]))
         jobs = [(number, ranges[number]) for number in missing]
         for shard in run_jobs(partial(_make_shard, folder, lines), jobs, workers):

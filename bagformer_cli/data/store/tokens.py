@@ -102,7 +102,7 @@ def encode_titles(
             for field in ("token_offsets", "bag_offsets"):
                 arrays[field].append(np.zeros(1, np.int64))
         with progress.task(
-            tr("Titles of {split}", split=split.name), len(texts), tr("{n} titles")
+            tr("Titles of {split}", split=split.name), len(texts), tr("{n} titles", n="{n}")
         ) as task:
             task.advance(state["titles"])
             for tokens in _encoded(texts, state["titles"], encoder, workers):

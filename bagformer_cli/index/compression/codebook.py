@@ -69,7 +69,9 @@ def train_codebook(
     layout = layout_of(model, plain, {})
     generator = torch.Generator().manual_seed(0)
     sample: list[torch.Tensor] = []
-    with progress.task(tr("Encoding a sample"), SAMPLE_PRODUCTS, tr("{n} products")) as task:
+    with progress.task(
+        tr("Encoding a sample"), SAMPLE_PRODUCTS, tr("{n} products", n="{n}")
+    ) as task:
         for rows in encode_products(model, layout, _sample(catalogue), plain, LeftOut()):
             for side in plain.sides:
                 values = side_vectors(rows, side).values

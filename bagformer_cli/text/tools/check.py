@@ -64,7 +64,7 @@ def check_dictionaries(
     findings: list[Finding] = []
     types: dict[str, tuple[str, str]] = {}
     known = {e.word: e.type for e in Lexicon.load(against).entries()} if against else {}
-    with progress.task(tr("Checking"), total=len(paths), amount=tr("{n} files")) as task:
+    with progress.task(tr("Checking"), total=len(paths), amount=tr("{n} files", n="{n}")) as task:
         for path in paths:
             dictionary = parse_dictionary(path)
             name = str(path)
@@ -207,7 +207,7 @@ def coverage(
     """Cut titles into bags and count their sources. Memory does not grow with the titles."""
     found = Coverage()
     seen: set[str] = set()
-    with progress.task(tr("Reading titles"), amount=tr("{n} titles")) as task:
+    with progress.task(tr("Reading titles"), amount=tr("{n} titles", n="{n}")) as task:
         for chunk in chunks(titles):
             for bag in chain.from_iterable(segmenter.unpack(chunk, segmenter.segment_batch(chunk))):
                 found.bags[bag.source] += 1

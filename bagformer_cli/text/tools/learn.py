@@ -69,7 +69,9 @@ def learn(
             expected=tr("{n} or more; several thousand are good", n=LEAST_SPANS),
         )
     features, known = _examples(titles, lexicon)
-    with progress.task(tr("Learning boundaries"), total=STEPS, amount=tr("{n} steps")) as task:
+    with progress.task(
+        tr("Learning boundaries"), total=STEPS, amount=tr("{n} steps", n="{n}")
+    ) as task:
         weights = _regression(features, known, lambda: task.advance(1))
     for cut in (0, 1):
         weights[cut_feature(cut)] += CAUTION

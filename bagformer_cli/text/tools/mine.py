@@ -130,7 +130,7 @@ def mine(
     """
     sketch = CountMinSketch()
     pieces_seen = titles_seen = 0
-    with progress.task(tr("Counting"), amount=tr("{n} titles")) as task:
+    with progress.task(tr("Counting"), amount=tr("{n} titles", n="{n}")) as task:
         for chunk in chunks(titles()):
             pieces, _ = _pieces(chunk, segmenter)
             sketch.add(pieces.hashes)
@@ -150,7 +150,7 @@ def mine(
         )
     followed = _Followed()
     with progress.task(
-        tr("Following candidates"), total=titles_seen, amount=tr("{n} titles")
+        tr("Following candidates"), total=titles_seen, amount=tr("{n} titles", n="{n}")
     ) as task:
         for chunk in chunks(titles()):
             pieces, folded = _pieces(chunk, segmenter)

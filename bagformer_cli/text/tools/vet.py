@@ -128,7 +128,7 @@ def _occurrences(
     if not words:
         return seen
     automaton = Automaton.build(words)
-    with progress.task(tr("Looking for examples"), amount=tr("{n} titles")) as task:
+    with progress.task(tr("Looking for examples"), amount=tr("{n} titles", n="{n}")) as task:
         for chunk in chunks(titles()):
             codes, offsets = codes_of(chunk)
             compiled = kernels(len(chunk), len(codes))
