@@ -71,7 +71,7 @@ def _expected(error: Mapping[str, Any]) -> str:
             return tr("less than {n}", n=bound["lt"])
         case "string_too_long":
             return tr("at most {n} characters", n=bound["max_length"])
-        case "int_parsing" | "int_from_float":
+        case "int_parsing" | "int_parsing_size" | "int_from_float":
             return tr("a whole number")
         case "float_parsing" | "finite_number":
             return tr("a number")

@@ -95,6 +95,17 @@ def test_an_error_is_in_the_language_of_the_request(
     assert not has_chinese(error(ENGLISH))
 
 
+@pytest.mark.parametrize(("accepted", "expected"), [(CHINESE, "整数"), (ENGLISH, "a whole number")])
+@pytest.mark.parametrize("value", ["x", "1.5", "9" * 5000])
+def test_what_a_number_must_be_is_said_in_that_language(
+    client: TestClient, value: str, accepted: str, expected: str
+) -> None:
+    asked = {"q": "裙", "k": value}
+    answer = client.get("/api/search", params=asked, headers={"Accept-Language": accepted})
+    assert answer.status_code == 400
+    assert answer.json()["expected"] == expected
+
+
 def test_the_service_decides_where_the_request_does_not(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
