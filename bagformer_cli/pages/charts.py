@@ -217,7 +217,7 @@ def _axis(low: float, high: float, limits: tuple[float, float]) -> list[float]:
     >>> _axis(80, 80, UNLIMITED), _axis(80, 80, (0, 100)), _axis(0, 0, (0, 1))
     ([40.0, 60.0, 80.0, 100.0, 120.0], [40.0, 60.0, 80.0, 100.0], [0.0, 0.2, 0.4, 0.6])
     """
-    least, most = limits
+    least, most = min(limits[0], low), max(limits[1], high)  # of a damaged log, perhaps
     return [number for number in _round_numbers(low, high) if least <= number <= most]
 
 

@@ -69,6 +69,13 @@ def test_an_axis_stays_within_the_limits_of_its_values(
     assert min(free) < limits[0] or max(free) > limits[1]
 
 
+@pytest.mark.parametrize("value", [-1.0, 1.2, 100.0, 1e9])
+def test_a_value_outside_its_limits_is_drawn_all_the_same(value: float) -> None:
+    line = Line("damaged log", np.array([1.0, 2.0]), np.array([value, value]))
+    (drawn,) = points(line_chart("share", [line], "step", limits=(0, 1)))
+    assert all(0 <= a <= 460 and 0 <= b <= 260 for a, b in drawn)
+
+
 def test_lines_beyond_the_colours_have_other_patterns() -> None:
     lines = [Line(str(n), np.arange(2.0), np.arange(2.0), n) for n in range(20)]
     chart = line_chart("loss", lines, "step")
