@@ -43,7 +43,8 @@ def _inside(folder: Path) -> str:
 
 def _file_on_the_way(path: Path) -> Path | None:
     """Return the part of a path that is a file where a folder is needed."""
-    return next((part for part in (path, *path.parents) if part.is_file()), None)
+    on_the_way = (path, *path.parents)
+    return next((part for part in on_the_way if part.exists() and not part.is_dir()), None)
 
 
 def _about_missing(path: Path) -> str:
