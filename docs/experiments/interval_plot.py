@@ -77,7 +77,7 @@ def interval_plot(
     if len(series) > 1:
         parts += _legend(series)
     for value in range(low, high + 1, 5):
-        colour, tick = ("#eee", f"{value:+d}") if value else ("#888", "0")
+        colour, tick = ("#eee", f"{value:+d}".replace("-", "−")) if value else ("#888", "0")
         parts.append(
             f'<path d="M{x(value):.1f} {TOP}V{bottom}" stroke="{colour}"/>'
             f'<text x="{x(value):.1f}" y="{bottom + 18}" text-anchor="middle">{tick}</text>'
