@@ -191,14 +191,16 @@ def fuse(late: Ranking, lexical: FusedTerms, rule: FusionRule) -> Ranking:
     scores[at[kept]] = hits.scores[kept]
     shares[at[kept]] = _shares(hits)[kept]
     ranks[at[kept]] = kept + 1
+    # Products of one image and title score the same. Those by terms are the same on each page, and
+    # are ordered by key. The others are as many as the page needs: they keep their order.
+    by_key = np.unique(keys, return_inverse=True)[1]
+    ties = np.where(ranks > 0, by_key, count + fast_rank)
     fast_rank = rule.counted(fast_rank, ranks)
     fused = rule.scores(mean, fast_rank, shares, ranks)
     slow = np.full(count, np.nan, np.float32)
     late_parts = fast, mean, slow, fast_rank
     ranking = Ranking(keys, fused.astype(np.float32), *late_parts, scores, ranks)
-    # By key at last: products of one image and title score the same, at any depth in this order.
-    order = np.unique(keys, return_inverse=True)[1]
-    return ranking.ordered(np.lexsort((order, -fast, -fused)))
+    return ranking.ordered(np.lexsort((ties, -fast, -fused)))
 
 
 def _positions(late: Ranking, hits: TermHits) -> NDArray[np.int64]:
