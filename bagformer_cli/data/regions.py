@@ -197,7 +197,9 @@ def crop_regions(
         np.float32,
     )
     labels = [f"{rows}x{columns}" for rows, columns in GRIDS for _ in range(rows * columns)]
-    with progress.task(tr("Regions of {split}", split=split.name), len(split.image_ids)) as task:
+    with progress.task(
+        tr("Regions of {split}", split=split.name), len(split.image_ids), tr("{n} images", n="{n}")
+    ) as task:
         for position, number in enumerate(split.image_ids.tolist()):
             image = split.image(position)
             crops = np.stack([_crop(image, box) for box in boxes])

@@ -137,7 +137,9 @@ def vinvl_regions(
             ),
             expected=tr("a line for each image, whose key is the image's id"),
         )  # fmt: skip
-    with progress.task(tr("Regions of {split}", split=split.name), len(numbers)) as task:
+    with progress.task(
+        tr("Regions of {split}", split=split.name), len(numbers), tr("{n} images", n="{n}")
+    ) as task:
         for number, key in keys.items():
             yield number, source[str(key)]
             task.advance()

@@ -94,7 +94,7 @@ class CentroidIndex:
         vectors = sum(len(part.values) for part in parts)
         wanted = 2 ** round(np.log2(max(1, vectors / VECTORS_PER_CENTROID)))
         size = int(min(MAX_CENTROIDS, max(16, wanted)))
-        with progress.task(tr("Computing centroids"), vectors) as task:
+        with progress.task(tr("Computing centroids"), vectors, tr("{n} vectors", n="{n}")) as task:
             tree = CentroidTree.train(_sample(parts, vectors, size * SAMPLE_PER_CENTROID), size)
             ids = [np.zeros(0, np.uint16)]
             for part in parts:

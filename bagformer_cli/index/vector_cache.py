@@ -182,7 +182,9 @@ class VectorCache:
         rewrite = len(self.names) >= MAX_SEGMENTS or dead > MAX_DEAD_SHARE * len(self.keys)
         keys = wanted if rewrite else new
         name = f"segment-{uuid.uuid4().hex[:12]}"
-        with progress.task(tr("Copying vectors to the cache"), len(keys)) as task:
+        with progress.task(
+            tr("Copying vectors to the cache"), len(keys), tr("{n} products", n="{n}")
+        ) as task:
 
             def parts() -> Iterator[MultiVectors]:
                 for part in self.source.vectors(keys):

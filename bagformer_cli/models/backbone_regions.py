@@ -50,7 +50,9 @@ def grid_regions(
     ids = iter(split.image_ids.tolist())
     size = model.config.image.size
     batches = image_batches(split, size, batch_size, as_original=model.as_original)
-    with progress.task(tr("Regions of {split}", split=split.name), len(split.image_ids)) as task:
+    with progress.task(
+        tr("Regions of {split}", split=split.name), len(split.image_ids), tr("{n} images", n="{n}")
+    ) as task:
         for pixels in batches:
             states = vision(pixels.to(model.device))
             cells = pool_grid(states[:, 1:], REGIONS).float().cpu().numpy()

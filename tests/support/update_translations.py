@@ -6,6 +6,9 @@ edit messages of different packages change different places of the catalogue.
 
 from __future__ import annotations
 
+from contextlib import redirect_stderr
+from io import StringIO
+
 from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
@@ -18,7 +21,8 @@ def main() -> None:
     with CATALOGUE.open("rb") as file:
         known = read_po(file, locale="zh")
     updated = Catalog(locale="zh", fuzzy=False)
-    found = sorted(extract_from_dir(PACKAGE, [("**.py", "python")], keywords={"tr": None}))
+    with redirect_stderr(StringIO()):  # Babel warns of f-strings among the arguments of tr()
+        found = sorted(extract_from_dir(PACKAGE, [("**.py", "python")], keywords={"tr": None}))
     for path, _, message, _, _ in found:
         entry = known.get(message)
         translation = entry.string if entry is not None else ""
