@@ -6,10 +6,11 @@
 # make bench         benchmark against reference implementations
 # make methods       measure the training modes on the demo dataset, into docs/methods.md (resumable)
 # make equal-steps   compare the modes at equal total steps, into docs/methods.md (resumable)
+# make interactions  compare cls, token-wise and bag-wise, and losses, into docs/methods.md (resumable)
 # make pretraining   measure pretraining at an equal budget, into docs/methods.md (resumable)
 # make translations  add new messages to the Chinese catalogue, remove unused ones
 
-.PHONY: check test core docs site bench methods equal-steps pretraining translations
+.PHONY: check test core docs site bench methods equal-steps interactions pretraining translations
 
 check:
 	ruff format --check .
@@ -40,6 +41,9 @@ methods:
 equal-steps:
 	[ -d runs/demo ] || xmr demo
 	python docs/experiments/equal_steps.py --page docs/methods.md --plot docs/equal_steps.svg
+
+interactions:
+	python docs/experiments/interactions.py --page docs/methods.md --plot docs/interactions.svg
 
 pretraining:
 	python docs/experiments/pretraining.py --page docs/methods.md
