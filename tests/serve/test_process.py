@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPResponse
 from pathlib import Path
 
 import httpx
@@ -90,7 +91,10 @@ def test_a_body_that_never_comes_is_given_up(address: str) -> None:
 def test_a_head_that_never_ends_is_given_up(address: str) -> None:
     with socket.create_connection(host_and_port(address), timeout=20) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert b" 200 " in client.recv(1000)
+        first = HTTPResponse(client)
+        first.begin()
+        assert first.status == 200
+        first.read()  # its body may come after its head
         began = time.monotonic()
         answer = b""
         client.settimeout(0.2)
