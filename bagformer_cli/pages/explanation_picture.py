@@ -85,7 +85,8 @@ def draw(image: Image.Image, explained: Sequence[ScoreExplanation]) -> Image.Ima
 
 
 def _headline(explained: ScoreExplanation) -> str:
-    return f"{explained.title}    {tr('text → image')} {explained.t2i:.3f}"
+    direction = tr("text → image").replace("→", "to")  # the font of Pillow has no arrow
+    return f"{explained.title}    {direction} {explained.t2i:.3f}"
 
 
 def _caption(part: ScorePart) -> str:

@@ -104,6 +104,7 @@ def test_registers_are_used_where_width_and_images_allow_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(avx512, "supported", lambda dtype: True)
+    monkeypatch.setattr(avx512, "_processor_has_amx", lambda dtype: False)
     texts, images = vectors([5] * 2), vectors([8] * 3)
 
     def usable(texts: MultiVectors, images: MultiVectors, both: bool = False) -> bool:

@@ -104,6 +104,11 @@ def test_characters_without_a_font_are_an_error_and_not_boxes(
     assert "red" not in str(caught.value.found)
 
 
+def test_an_english_picture_needs_no_installed_font(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "chinese_font_files", lambda: ())
+    assert draw(Image.new("RGB", (8, 8)), [explanation("red", None)]).width > 8
+
+
 @pytest.mark.skipif(not fonts.chinese_font_files(), reason="no font with Chinese characters")
 def test_installed_chinese_fonts_are_used() -> None:
     assert draw(Image.new("RGB", (8, 8)), [explanation("红色")]).width > 8
