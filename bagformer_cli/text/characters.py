@@ -87,12 +87,13 @@ def is_invisible(character: str) -> bool:
 
     These are control characters that are no whitespace (category Cc), format controls (Cf: soft
     hyphen, zero-width space and joiners, direction marks, byte-order mark), and what Unicode calls
-    default-ignorable (variation selectors, fillers). Private characters (Co) may be seen.
+    default-ignorable (variation selectors, fillers). Private characters (Co) may be seen, and so
+    may unassigned ones (Cn), of which BERT's tokenizer makes tokens.
     """
     category = unicodedata.category(character)
     if category in ("Cc", "Cf"):
         return not character.isspace()
-    return any(first <= ord(character) <= last for first, last in _IGNORABLE)
+    return category != "Cn" and any(first <= ord(character) <= last for first, last in _IGNORABLE)
 
 
 def without_invisible(text: str) -> str:
