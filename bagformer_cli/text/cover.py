@@ -20,6 +20,10 @@ relax the boundary where they end. At the end of the title, ``start`` leads back
 Costs are integers, so the answer is the same on every machine. If two covers up to a boundary have
 the same cost, the one with the leftmost start of its last bag wins, then the one with the kind that
 comes first in :mod:`.patterns`.
+
+:func:`cover` is long because its steps at a boundary are not functions: numba counts the references
+to every array that is passed, and with a function for each step it took three times as long. What
+happens once in a title is a function: :func:`find_edges` before, :func:`write_bags` after.
 """
 
 from __future__ import annotations
@@ -138,6 +142,81 @@ def own_credit(start: int, end: int, cuts: Array, edge: Array, begin: int) -> in
     return credit
 
 
+def find_edges(title_classes: Array, classes: Array, edge: Array) -> None:
+    r"""Find where a bag may begin or end.
+
+    A word, a number, and a character with its marks (e + \u0301) are never cut.
+
+    Args:
+        title_classes: [stop] classes of a title's characters.
+        classes: [stop or more] receives the same, but of a mark the class of its character.
+        edge: By boundary, receives whether a bag may begin or end there.
+    """
+    stop = len(title_classes)
+    edge[0] = True
+    for at in range(stop):
+        kind = int(title_classes[at])
+        edge[at + 1] = True
+        if at > 0 and kind != SPACE and classes[at - 1] != SPACE:
+            if kind == MARK:
+                kind = classes[at - 1]
+                edge[at] = False
+            elif kind == classes[at - 1]:
+                edge[at] = kind not in (LATIN, DIGIT)
+        classes[at] = kind
+    edge[stop] = True
+
+
+def write_bags(
+    stop: int, total: int, back: Array, made_kind: Array, made_entry: Array, entry_type: Array,
+    starts: Array, ends: Array, kinds: Array, types: Array,
+) -> int:  # fmt: skip
+    """Follow the cover of a title from its end, and write its bags after those of earlier titles.
+
+    Args:
+        stop: The last boundary of the title.
+        total: Number of bags of the earlier titles.
+        back: By boundary, where the last bag begins.
+        made_kind: By boundary, the kind of that bag.
+        made_entry: By boundary, its entry, -1: it is none.
+        entry_type: [entries] the type of each entry.
+        starts: Receives where the bags begin; these four are described in :class:`.PackedBags`.
+        ends: Receives their ends.
+        kinds: Receives their kinds.
+        types: Receives their types.
+
+    Returns:
+        The number of bags with those of this title.
+    """
+    end = stop
+    while end > 0:  # count first, because the bags are found from the last to the first
+        if made_kind[end] != NO_BAG:
+            total += 2 if made_kind[end] == COMPOUND and made_entry[end] >= 0 else 1
+        end = back[end]
+    bag = total
+    end = stop
+    while end > 0:
+        if made_kind[end] != NO_BAG:
+            entry = made_entry[end]
+            kind = made_kind[end]
+            bag_end = end
+            if kind == COMPOUND and entry >= 0:  # 蓝色│包: the head is a bag
+                bag -= 1
+                bag_end = end - 1
+                starts[bag] = bag_end
+                ends[bag] = end
+                kinds[bag] = COMPOUND
+                types[bag] = -1
+                kind = LEXICON
+            bag -= 1
+            starts[bag] = back[end]
+            ends[bag] = bag_end
+            kinds[bag] = kind
+            types[bag] = entry_type[entry] if entry >= 0 else -1
+        end = back[end]
+    return total
+
+
 def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> PackedBags:
     """Find the cheapest cover of each title.
 
@@ -160,8 +239,8 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> 
     bag_types = np.empty(room, np.int16)
     bag_offsets = np.empty(count + 1, np.int64)
     title_costs = np.empty(count, np.int64)
-    # The inner loops take arrays: numba counts references to every array of a tuple at every call,
-    # which made them four times as slow.
+    # The inner loops take arrays, not tuples: passing a tuple counts the references to all of its
+    # arrays, which made them four times as slow.
     automaton = lexicon.entries
     value = automaton.value
     depth = automaton.depth
@@ -181,7 +260,7 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> 
     made_kind = [0] * (longest + 1)
     made_entry = [0] * (longest + 1)
     classes = [0] * (longest + 1)
-    edge = [True] * (longest + 2)  # whether a bag may begin or end at a boundary
+    edge = [True] * (longest + 2)
     found_ends = [0] * MAX_FOUND
     found_kinds = [0] * MAX_FOUND
     learned = len(cuts) > 0
@@ -190,38 +269,25 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> 
         begin = offsets[title]
         stop = offsets[title + 1] - begin
         characters = all_characters[begin : begin + stop]
-        own_classes = all_classes[begin : begin + stop]
         bag_offsets[title] = total
-        # A word, a number, and a character with its marks (e + \u0301) are never cut. A mark gets
-        # the class of its character.
+        find_edges(all_classes[begin : begin + stop], classes, edge)
         best[0] = 0
-        edge[0] = True
         for at in range(stop):
-            kind = int(own_classes[at])
-            edge[at + 1] = True
-            if at > 0 and kind != SPACE and classes[at - 1] != SPACE:
-                if kind == MARK:
-                    kind = classes[at - 1]
-                    edge[at] = False
-                elif kind == classes[at - 1]:
-                    edge[at] = kind not in (LATIN, DIGIT)
-            classes[at] = kind
             best[at + 1] = ENDLESS
-        edge[stop] = True
         node = 0
         for at in range(stop + 1):
             if at > 0:
                 node = nodes[begin + at - 1]
             if not edge[at]:
                 continue
-            # The next character may be a head or suffix of an entry that ends here: 消毒 + 柜.
+            # Entries that end here, the longest first; the next character may be the head or
+            # suffix of one (消毒 + 柜). Where no cover reaches the start of one, the sum is ENDLESS
+            # or more and never cheaper.
             head = 0
             suffix = 0
             if at < stop and edge[at + 1]:
                 head = int(head_cost[characters[at]])
                 suffix = int(suffix_cost[characters[at]])
-            # Entries that end here, the longest first. Where no cover reaches the start of one, the
-            # sum is ENDLESS or more and never cheaper.
             match = node if value[node] >= 0 else output[node]
             while match > 0:
                 entry = value[match]
@@ -251,7 +317,7 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> 
                             made_entry,
                         )  # fmt: skip
                 match = output[match]
-            # best[at] is final now: offer everything else that begins here.
+            # best[at] is final now. What begins here, each kind in turn:
             if at == stop:
                 break
             if learned and at > 0:
@@ -262,6 +328,7 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> 
             if kind == SPACE:
                 relax(at, at + 1, here, NO_BAG, -1, best, back, made_kind, made_entry)
                 continue
+            # matches of the patterns
             if kind in (LATIN, DIGIT):
                 found = scan(at, stop, characters, classes, units, found_ends, found_kinds)
                 for match in range(found):
@@ -280,16 +347,9 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> 
                         if extra > 0:
                             cost += extra + costs[COMPOUND]
                             relax(
-                                at,
-                                end + 1,
-                                cost,
-                                NEW_COMPOUND,
-                                -1,
-                                best,
-                                back,
-                                made_kind,
+                                at, end + 1, cost, NEW_COMPOUND, -1, best, back, made_kind,
                                 made_entry,
-                            )
+                            )  # fmt: skip
             elif character == ORDINAL or character in NUMERALS:  # few are: a call costs more
                 end = counted_end(at, stop, characters, classes, units)
                 if end > at and edge[end]:
@@ -336,33 +396,10 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> 
             cost = here + costs[TOKEN] * (end - at)
             relax(at, end, cost, TOKEN, -1, best, back, made_kind, made_entry)
         title_costs[title] = best[stop]
-        # Follow the cover from its end: once to count its bags, once to write them in order.
-        end = stop
-        while end > 0:
-            if made_kind[end] != NO_BAG:
-                total += 2 if made_kind[end] == COMPOUND and made_entry[end] >= 0 else 1
-            end = back[end]
-        bag = total
-        end = stop
-        while end > 0:
-            if made_kind[end] != NO_BAG:
-                entry = made_entry[end]
-                kind = made_kind[end]
-                stops = end
-                if kind == COMPOUND and entry >= 0:  # 蓝色│包: the head is a bag
-                    bag -= 1
-                    stops = end - 1
-                    bag_starts[bag] = stops
-                    bag_ends[bag] = end
-                    bag_kinds[bag] = COMPOUND
-                    bag_types[bag] = -1
-                    kind = LEXICON
-                bag -= 1
-                bag_starts[bag] = back[end]
-                bag_ends[bag] = stops
-                bag_kinds[bag] = kind
-                bag_types[bag] = entry_type[entry] if entry >= 0 else -1
-            end = back[end]
+        total = write_bags(
+            stop, total, back, made_kind, made_entry, entry_type, bag_starts, bag_ends, bag_kinds,
+            bag_types,
+        )  # fmt: skip
     bag_offsets[count] = total
     return PackedBags(
         bag_starts[:total], bag_ends[:total], bag_kinds[:total], bag_types[:total],
