@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,11 +25,17 @@ from bagformer_cli.cli.search_checks import (
     check_queries,
     explain_nothing,
     query_vectors,
+    refuse_unused_options,
     require_output,
-    require_used,
 )
 from bagformer_cli.cli.search_view import heading, show_counts, show_results
 from bagformer_cli.messages import tr
+
+if TYPE_CHECKING:
+    from bagformer_cli.data.query_files import TextQuery
+    from bagformer_cli.index.results import Results
+    from bagformer_cli.index.search import Index
+    from bagformer_cli.index.search_options import SearchOptions
 
 app = App()
 
@@ -246,40 +252,25 @@ def search(
     debug: Debug = False,
 ) -> None:
     """Search, write the page, print the results."""
-    from bagformer_cli.data.query_files import TextQuery, read_text_queries
-
-    sources = {"--features": features, "--queries": queries_file, tr("QUERIES"): queries}
-    given = [name for name, value in sources.items() if value]
-    if len(given) > 1 or (features is not None and image):
-        raise excluding_options("xmr search", given if len(given) > 1 else [*given, "--image"])
-    asked = None if queries_file is None else read_text_queries(queries_file)
-    if asked is not None:
-        queries = [query.text for query in asked]
-    if features is None:
-        check_queries(queries or [], image or [], weight)
-    names = [str(query) for query in queries or image or []]
-    beside = image[0] if queries and image else None
+    wanted = _read_queries(queries, queries_file, image, features, weight)
     from bagformer_cli.datasets import is_drawn_image
     from bagformer_cli.index.arrange import Arrangement
-    from bagformer_cli.index.combined import WEIGHT
     from bagformer_cli.index.engines import DEFAULT_INDEX, find_index
     from bagformer_cli.index.run_files import RUN_FILES, write_run
     from bagformer_cli.index.search import Index
     from bagformer_cli.index.search_options import SearchOptions
     from bagformer_cli.index.synonyms import read_synonyms
     from bagformer_cli.outputs import check_output
-    from bagformer_cli.pages.search_results import QueryResults, write_page
 
     if output is not None:
         require_output(output)  # before the search, which may take long
-        inputs = [*(image or []), *([] if queries_file is None else [queries_file])]
-        check_output(output, inputs)
+        check_output(output, [*wanted.images, *([] if queries_file is None else [queries_file])])
     is_page = output is not None and output.suffix.lower() not in RUN_FILES
     if index is None:
         index = find_index()
         if index != DEFAULT_INDEX:
             console.info(tr("Searching the index of the newest run: {index}", index=index))
-    require_used(index, recall, candidates, rerank, beta)
+    refuse_unused_options(index, recall, candidates, rerank, beta)
     require_fusion(fusion, lexical_weight, synonyms)
     options = SearchOptions(
         k=k,
@@ -300,7 +291,7 @@ def search(
         encoder = None
         if features is not None:
             encoder = query_vectors(features, index, rerank)
-            names = queries = encoder.names
+            wanted = replace(wanted, texts=encoder.names)
         opened = Index.open(
             index, checkpoint, model=encoder, device=device, runtime=runtime, trust=trust,
             progress=progress,
@@ -310,52 +301,130 @@ def search(
         if synonyms is not None:
             known = read_synonyms(synonyms, opened.encoder.titles.segmenter)
             options = replace(options, synonyms=known)
-        if queries and beside is not None:
-            share = WEIGHT if weight is None else weight
-            found = [opened.search_combined(text, beside, share, options) for text in queries]
-        else:
-            found = opened.search_many(image or queries or [], options, images=bool(image))
+        found = _search(opened, wanted, options, weight)
     if features is None:
         opened.encoder.titles.warn_of_cut(console.warn)
-    if not all(map(is_drawn_image, image or [])):
+    if not all(map(is_drawn_image, wanted.images)):
         warn_of_photos(Path(checkpoint or opened.engine.layout.checkpoint), console.warn)
     if not any(map(len, found)):
         explain_nothing(opened.engine, index, of)
     if output is not None and not is_page:
-        ids = asked or [TextQuery(str(n), name) for n, name in enumerate(names, 1)]
-        written = write_run(output, ids, found)
+        written = write_run(output, wanted.with_ids(), found)
         counts = {"index": index, "queries": len(found), "hits": written, "output": str(output)}
         console.result(counts, lambda: show_counts(counts))
         return
-    if output is not None:
-        pictures = [path.read_bytes() for path in image] if image else [None]
-        if len(pictures) < len(names):  # each text with the one image, or none
-            pictures = pictures * len(names)
-        write_page(
-            output,
-            [
-                QueryResults(heading(name, beside), results.hits, picture, where, k)
-                for name, results, picture in zip(names, found, pictures, strict=True)
-            ],
-        )
-    report: dict[str, Any] = {
+    report = {
         "index": index,
         "where": where,
         "of": of,
-        "results": [
-            {
-                "query": name,
-                **({} if beside is None else {"image": str(beside)}),
-                "hits": [hit.to_json() for hit in results.hits],
-                "total": results.total,
-                **({"facets": results.facets} if facets else {}),
-                **suggestion_of(results),
-            }
-            for name, results in zip(names, found, strict=True)
-        ],
+        "results": _reported(wanted, found, with_facets=facets),
         "plan": found[0].plan,
         "seconds": found[0].seconds,
     }
     if output is not None:
+        _write_page(output, wanted, found, options)
         report["output"] = str(output)
     console.result(report, lambda: show_results(report, profile))
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """The queries of one command, in its order.
+
+    Attributes:
+        texts: Texts; with ``--features``, the ids that stand for their vectors.
+        images: Image files; with texts, one that each text is combined with.
+        from_file: The queries of ``--queries`` with their ids; None: given by hand.
+    """
+
+    texts: list[str]
+    images: list[Path]
+    from_file: list[TextQuery] | None
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each query in reports: its text or its path."""
+        return [str(query) for query in self.texts or self.images]
+
+    @property
+    def combined_image(self) -> Path | None:
+        """The image that each text is combined with; None: texts or images are searched alone."""
+        return self.images[0] if self.texts and self.images else None
+
+    def with_ids(self) -> list[TextQuery]:
+        """Return the queries with their ids; those given by hand are counted from 1."""
+        from bagformer_cli.data.query_files import TextQuery
+
+        return self.from_file or [TextQuery(str(n), name) for n, name in enumerate(self.names, 1)]
+
+
+def _read_queries(
+    texts: list[str] | None,
+    file: Path | None,
+    images: list[Path] | None,
+    features: Path | None,
+    weight: float | None,
+) -> _Queries:
+    """Collect the queries of the options; those of ``--features`` are read with the index."""
+    from bagformer_cli.data.query_files import read_text_queries
+
+    sources = {"--features": features, "--queries": file, tr("QUERIES"): texts}
+    given = [name for name, value in sources.items() if value]
+    if len(given) > 1 or (features is not None and images):
+        raise excluding_options("xmr search", given if len(given) > 1 else [*given, "--image"])
+    from_file = None if file is None else read_text_queries(file)
+    if from_file is not None:
+        texts = [query.text for query in from_file]
+    if features is None:
+        check_queries(texts or [], images or [], weight)
+    return _Queries(texts or [], images or [], from_file)
+
+
+def _search(
+    opened: Index, wanted: _Queries, options: SearchOptions, weight: float | None
+) -> list[Results]:
+    """Search for each text, each image, or each text together with the image."""
+    from bagformer_cli.index.combined import WEIGHT
+
+    image = wanted.combined_image
+    if image is None:
+        return opened.search_many(
+            wanted.images or wanted.texts, options, images=bool(wanted.images)
+        )
+    share = WEIGHT if weight is None else weight
+    return [opened.search_combined(text, image, share, options) for text in wanted.texts]
+
+
+def _reported(wanted: _Queries, found: list[Results], *, with_facets: bool) -> list[dict[str, Any]]:
+    """Describe the results of each query for the report."""
+    image = wanted.combined_image
+    return [
+        {
+            "query": name,
+            **({} if image is None else {"image": str(image)}),
+            "hits": [hit.to_json() for hit in results.hits],
+            "total": results.total,
+            **({"facets": results.facets} if with_facets else {}),
+            **suggestion_of(results),
+        }
+        for name, results in zip(wanted.names, found, strict=True)
+    ]
+
+
+def _write_page(
+    output: Path, wanted: _Queries, found: list[Results], options: SearchOptions
+) -> None:
+    """Write the results of all queries as an HTML page."""
+    from bagformer_cli.pages.search_results import QueryResults, write_page
+
+    image = wanted.combined_image
+    pictures: list[bytes | None] = [path.read_bytes() for path in wanted.images]
+    if wanted.texts:  # each text with the one image, or none
+        pictures = (pictures or [None]) * len(wanted.texts)
+    write_page(
+        output,
+        [
+            QueryResults(heading(name, image), results.hits, picture, options.where, options.k)
+            for name, results, picture in zip(wanted.names, found, pictures, strict=True)
+        ],
+    )

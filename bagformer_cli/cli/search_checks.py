@@ -81,7 +81,7 @@ def require_output(path: Path) -> None:
         )
 
 
-def require_used(
+def refuse_unused_options(
     index: str, recall: str, candidates: int | None, rerank: int, beta: float | None
 ) -> None:
     """Raise InputError if an option is given that the others leave without effect."""
