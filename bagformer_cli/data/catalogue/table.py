@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bagformer_cli.data.byte_ranges import ByteRange
 from bagformer_cli.data.catalogue.headings import check_names, require_numbers, taken_columns
@@ -156,101 +156,163 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
             headings that leave open which column is meant.
         DataError: Most lines are in another encoding.
     """
-    seen: dict[str, Seen] = {}
-    bounds: list[tuple[int, int, int]] = []  # of each part: begin, end, lines before
-    shapes: dict[tuple[str, ...], None] = {}  # the different lists of fields
-    headings: list[str] | None = None
-    several, images, ids = SeveralImages(), ImageColumns(), IdColumns()
-    json = path.suffix.lower() in JSON_ENDINGS
+    read = _TablePass(path, options)
+    read.run()
+    types = read.types()
+    return OpenedTable(read.parts(types), types, read.count, read.all_remarks(types))
 
-    def check(found: Sequence[str], where: str) -> None:
-        nonlocal headings
-        if not json:  # the records of a JSONL may differ: all are read first
-            check_names(found, where, options.chosen)
-            headings = list(found)
 
-    count = 0
-    begin = end = line = first = 0
-    for record in read_records(
-        path, options.encoding, chosen=options.chosen, check=check, sheet=options.sheet
-    ):
-        if record.error is None:
-            if json:
-                shapes[tuple(record.values)] = None
-            heading = record.columns.get("image")
-            cell = _cell(record.values, heading)
-            several.add(cell, record.where)
-            attributes = _attributes(record)
-            images.add(heading, cell, attributes)
-            ids.add(record.columns.get("id"), attributes)
-            for name, value in attributes.items():
-                found = seen.get(name)
-                if found is None:
-                    found = seen[name] = Seen()
-                found.add(value, record.where)
-        if count % options.part_size == 0:
-            if count:
-                bounds.append((begin, end, first))
-            begin, first = end, line
-        end, line = record.end, record.line
-        count += 1
-    if count:
-        bounds.append((begin, end, first))
-    if shapes:
-        names = list(dict.fromkeys(name for shape in shapes for name in shape))
-        check_names(names, str(path), options.chosen)
-    unnamed = seen.pop("", None) is not None
-    if options.numbers:
-        fields = list(dict.fromkeys(name for shape in shapes for name in shape))
-        require_numbers(
-            options.numbers,
-            fields if json else headings or HEADLESS,
-            str(path),
-            chosen=options.chosen,
-            settled=options.settled,
-        )
-    kinds = dict.fromkeys(options.numbers, "float") | dict(options.settled)
-    types = {name: kinds.get(name, one.type) for name, one in seen.items()}
-    remarks: list[str | None] = [*remarks_of(path, options.sheet)]
-    notes: list[str | None] = [ids.remark]
-    for name, one in seen.items():
-        as_text = types[name] == "str"
-        (remarks if as_text else notes).append(remark_of(name, one, types[name]))
-        if name in options.numbers:
-            remarks.append(emptied_remark(name, one))
-    remarks.append(several.remark)
-    if unnamed and headings is not None:
-        which = listed(at for at, name in enumerate(headings, 1) if not name)
-        remarks.append(tr("Column {n} has no heading and is left out.", n=which))
-    elif unnamed:
-        remarks.append(tr("Fields with an empty name are left out."))
-    columns = None if json else headings or HEADLESS
-    text = text_of(path, options.sheet)
-    separator = separator_of(path, options.encoding) if text == path and not json else None
-    how: list[Any] = [str(options.root), options.encoding, columns, tuple(types.items())]
-    how += [dict(options.chosen)] if options.chosen else []
-    numbers = {name: seen[name].currency for name in options.numbers if name in seen}
-    how += [numbers] if numbers else []
-    parts = tuple(
-        TablePart(
-            part_name(number),
-            digest_of([ByteRange(text, begin, end).digest(), how]),
-            path,
+class _Bounds(NamedTuple):
+    """Where a part of a table lies.
+
+    Attributes:
+        begin: Offset of its first byte.
+        end: Offset of the first byte after it.
+        lines: Lines of the table before it.
+    """
+
+    begin: int
+    end: int
+    lines: int
+
+
+class _TablePass:
+    """One pass over a table: the headings and values that it met, and the bounds of its parts.
+
+    Args:
+        path: The table.
+        options: See :class:`TableOptions`.
+    """
+
+    def __init__(self, path: Path, options: TableOptions) -> None:
+        self.path, self.options = path, options
+        self.is_json = path.suffix.lower() in JSON_ENDINGS
+        self.count = 0
+        self._bounds: list[_Bounds] = []
+        self._headings: list[str] | None = None  # of a CSV or TSV
+        self._field_lists: dict[tuple[str, ...], None] = {}  # the different ones of a JSONL
+        self._values: dict[str, Seen] = {}  # by attribute
+        self._has_unnamed = False  # columns or fields with values, but without a name
+        self._several, self._images, self._ids = SeveralImages(), ImageColumns(), IdColumns()
+
+    def run(self) -> None:
+        """Read all records, then check the names of the columns.
+
+        Raises:
+            InputError: See :func:`open_table`.
+            DataError: See :func:`open_table`.
+        """
+        options = self.options
+        begin = end = line = lines_before = 0
+        for record in read_records(
+            self.path,
             options.encoding,
-            # The first part has the headings in it.
-            Start(begin, lines, columns, separator) if begin else Start(),
-            end,
-            options.root,
-            types,
-            dict(options.chosen),
-            options.access,
-            options.sheet,
-            numbers,
+            chosen=options.chosen,
+            check=self._check_headings,
+            sheet=options.sheet,
+        ):
+            if record.error is None:
+                self._add(record)
+            if self.count % options.part_size == 0:
+                if self.count:
+                    self._bounds.append(_Bounds(begin, end, lines_before))
+                begin, lines_before = end, line
+            end, line = record.end, record.line
+            self.count += 1
+        if self.count:
+            self._bounds.append(_Bounds(begin, end, lines_before))
+        self._has_unnamed = self._values.pop("", None) is not None
+        fields = list(dict.fromkeys(name for names in self._field_lists for name in names))
+        if self._field_lists:
+            check_names(fields, str(self.path), options.chosen)
+        if options.numbers:
+            require_numbers(
+                options.numbers,
+                fields if self.is_json else self._headings or HEADLESS,
+                str(self.path),
+                chosen=options.chosen,
+                settled=options.settled,
+            )
+
+    def _check_headings(self, found: Sequence[str], where: str) -> None:
+        if not self.is_json:  # the records of a JSONL may differ: all are read first
+            check_names(found, where, self.options.chosen)
+            self._headings = list(found)
+
+    def _add(self, record: Record) -> None:
+        if self.is_json:
+            self._field_lists[tuple(record.values)] = None
+        heading = record.columns.get("image")
+        cell = _cell(record.values, heading)
+        self._several.add(cell, record.where)
+        attributes = _attributes(record)
+        self._images.add(heading, cell, attributes)
+        self._ids.add(record.columns.get("id"), attributes)
+        for name, value in attributes.items():
+            seen = self._values.get(name)
+            if seen is None:  # setdefault would make a Seen for each cell
+                seen = self._values[name] = Seen()
+            seen.add(value, record.where)
+
+    def types(self) -> dict[str, str]:
+        """Return attribute to type: as settled, a number if the user says so, or by its values."""
+        decided = dict.fromkeys(self.options.numbers, "float") | dict(self.options.settled)
+        return {name: decided.get(name, seen.type) for name, seen in self._values.items()}
+
+    def all_remarks(self, types: dict[str, str]) -> Remarks:
+        """Return what a user may not expect of the table."""
+        remarks: list[str | None] = [*remarks_of(self.path, self.options.sheet)]
+        notes: list[str | None] = [self._ids.remark]
+        for name, seen in self._values.items():
+            as_text = types[name] == "str"
+            (remarks if as_text else notes).append(remark_of(name, seen, types[name]))
+            if name in self.options.numbers:
+                remarks.append(emptied_remark(name, seen))
+        remarks.append(self._several.remark)
+        if self._has_unnamed:
+            remarks.append(self._unnamed_remark())
+        return Remarks(
+            tuple(filter(None, remarks)), tuple(filter(None, notes)), self._images.remark
         )
-        for number, (begin, end, lines) in enumerate(bounds)
-    )
-    said = Remarks(tuple(filter(None, remarks)), tuple(filter(None, notes)), images.remark)
-    return OpenedTable(parts, types, count, said)
+
+    def _unnamed_remark(self) -> str:
+        if self._headings is None:
+            return tr("Fields with an empty name are left out.")
+        which = listed(at for at, name in enumerate(self._headings, 1) if not name)
+        return tr("Column {n} has no heading and is left out.", n=which)
+
+    def parts(self, types: dict[str, str]) -> tuple[Part, ...]:
+        """Return the parts; their digests change with all that decides how they are read."""
+        path, options = self.path, self.options
+        columns = None if self.is_json else self._headings or HEADLESS
+        text = text_of(path, options.sheet)
+        separator = None
+        if text == path and not self.is_json:
+            separator = separator_of(path, options.encoding)
+        numbers = {
+            name: self._values[name].currency for name in options.numbers if name in self._values
+        }
+        how: list[Any] = [str(options.root), options.encoding, columns, tuple(types.items())]
+        how += [dict(options.chosen)] if options.chosen else []
+        how += [numbers] if numbers else []
+        return tuple(
+            TablePart(
+                part_name(number),
+                digest_of([ByteRange(text, begin, end).digest(), how]),
+                path,
+                options.encoding,
+                # The first part has the headings in it.
+                Start(begin, lines, columns, separator) if begin else Start(),
+                end,
+                options.root,
+                types,
+                dict(options.chosen),
+                options.access,
+                options.sheet,
+                numbers,
+            )
+            for number, (begin, end, lines) in enumerate(self._bounds)
+        )
 
 
 def _product(record: Record, part: TablePart) -> Product:
