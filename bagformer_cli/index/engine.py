@@ -11,7 +11,6 @@ Shapes: Q queries, D dimensions.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bagformer_cli.config.scoring import MAXSIM, ScoreRule
-from bagformer_cli.errors import DiskFullError, InputError, XmrError
+from bagformer_cli.errors import InputError
 from bagformer_cli.index.ranking import TermHits
 from bagformer_cli.index.rows import FEATURES, Layout, Side
 from bagformer_cli.messages import tr
@@ -320,54 +319,3 @@ class Engine(ABC):
 def storable(ids: Sequence[str]) -> list[str]:
     """Return the ids that a product can have: bytes of an argument that are not UTF-8 are none."""
     return [name for name in ids if name == name.encode("utf-8", "ignore").decode()]
-
-
-def engine_error(uri: str, error: Exception) -> XmrError:
-    """Return this project's error for an exception of LanceDB's or Qdrant's library.
-
-    Their texts name source files and inner types. They are read here, but shown with ``--debug``
-    only, as the cause of this error.
-    """
-    said = f"{type(error).__name__}: {error}"
-    if "No space left" in said:
-        return DiskFullError(
-            tr("The disk is full."),
-            where=uri,
-            hint=tr("Free some space or choose another folder, then run the command again."),
-        )
-    if re.search(r"commit conflict|preempted", said, re.I):
-        return InputError(
-            tr("Another process is writing to this index."),
-            where=uri,
-            hint=tr("Run the command again when it is done."),
-        )
-    if re.search(r"already accessed by another instance", said, re.I):
-        return InputError(
-            tr("Another process has this index open; a local Qdrant folder is for one at a time."),
-            where=uri,
-            hint=tr("Run the command again when it is done."),
-        )
-    if "://" in uri and re.search(_REFUSED, said, re.I):
-        return InputError(
-            tr("The server or the storage refuses access to this index."),
-            where=uri,
-            hint=tr("Check the key or the credentials."),
-        )
-    if "://" in uri and re.search(_UNREACHABLE, said, re.I):
-        return InputError(
-            tr("The server or the storage of this index cannot be reached."),
-            where=uri,
-            hint=tr("Check the address and the network."),
-        )
-    return InputError(
-        tr("The index cannot be read: it is damaged, or another version made it."),
-        where=uri,
-        hint=tr("Build it again, or restore a copy. --debug shows what its engine says."),
-    )
-
-
-_REFUSED = r"\b40[13]\b|unauthori[sz]ed|forbidden|access ?denied|credential|signature"
-_UNREACHABLE = (
-    r"ResponseHandlingException|connect|refused|timed? ?out|dns|resolve|unreachable|valid host"
-    r"|\b50[0234]\b|NoSuchBucket|bucket"
-)

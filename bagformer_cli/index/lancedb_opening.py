@@ -11,7 +11,7 @@ from typing import Any
 import lancedb
 
 from bagformer_cli.errors import InputError, XmrError, nearest
-from bagformer_cli.index.engine import engine_error
+from bagformer_cli.index.engine_errors import engine_error
 from bagformer_cli.index.lancedb_folder import TABLE, not_an_index
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import require_plain_folder

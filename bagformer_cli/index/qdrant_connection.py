@@ -12,7 +12,7 @@ from qdrant_client import QdrantClient
 from qdrant_client import models as q
 
 from bagformer_cli.errors import InputError, XmrError
-from bagformer_cli.index.engine import engine_error
+from bagformer_cli.index.engine_errors import engine_error
 from bagformer_cli.messages import tr
 
 NAMESPACE = uuid.UUID("6d75f9a2-6b0e-4c57-9c5e-3f1f0a2b7d11")

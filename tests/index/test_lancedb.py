@@ -16,7 +16,7 @@ import lancedb
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.index import lancedb_table
-from bagformer_cli.index.engine import engine_error
+from bagformer_cli.index.engine_errors import engine_error
 from bagformer_cli.index.lancedb import LanceEngine
 from bagformer_cli.vectors.residual_codes import Codebook
 from tests.support.index_rows import LAYOUT, best, coded, embeddings, query, rows
