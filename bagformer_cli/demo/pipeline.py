@@ -25,8 +25,8 @@ from bagformer_cli.data.store.store import Store
 from bagformer_cli.demo.generate import DRAWN_IMAGE, draw_once
 from bagformer_cli.errors import InputError
 from bagformer_cli.evaluation.attributes import first_image_accuracy
-from bagformer_cli.evaluation.dataset import save_beta
 from bagformer_cli.evaluation.evaluate import EvaluationOptions, evaluate
+from bagformer_cli.evaluation.reranking import save_beta
 from bagformer_cli.evaluation.result import Evaluation
 from bagformer_cli.files import atomic_file
 from bagformer_cli.index.build import add_catalogue

@@ -11,17 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from bagformer_cli.config import EvaluationConfig, load_config, save_config
+from bagformer_cli.config import EvaluationConfig
 from bagformer_cli.data.muge import MugeFolder, Naming, Query, iter_images, iter_queries
 from bagformer_cli.data.product_ids import ProductIds, ids_of
 from bagformer_cli.data.store.split import Split
-from bagformer_cli.errors import InputError
 from bagformer_cli.evaluation.answers import require_answers, warn_without_answers
 from bagformer_cli.evaluation.attributes import first_image_accuracy
 from bagformer_cli.evaluation.calibration import calibrate_folder
-from bagformer_cli.evaluation.evaluate import EvaluationOptions, Reranker, evaluate
+from bagformer_cli.evaluation.evaluate import EvaluationOptions, evaluate
 from bagformer_cli.evaluation.products import read_products
 from bagformer_cli.evaluation.query_sets import recall_by_set
 from bagformer_cli.evaluation.request import (
@@ -30,8 +27,9 @@ from bagformer_cli.evaluation.request import (
     check_request,
     refuse_reranking,
 )
+from bagformer_cli.evaluation.reranking import Reranking
 from bagformer_cli.evaluation.result import Evaluation
-from bagformer_cli.evaluation.sources import OwnModel, VectorSource, open_split
+from bagformer_cli.evaluation.sources import OwnModel, VectorSource
 from bagformer_cli.evaluation.submission import (
     CheckedSubmission,
     check_submission,
@@ -39,11 +37,7 @@ from bagformer_cli.evaluation.submission import (
     write_submission,
 )
 from bagformer_cli.evaluation.subsets import read_subsets
-from bagformer_cli.files import sha256_of
 from bagformer_cli.messages import tr
-from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
-from bagformer_cli.models.checkpoint import load_model
-from bagformer_cli.models.runs import WEIGHTS
 from bagformer_cli.outputs import check_output
 from bagformer_cli.progress import SILENT, Progress
 
@@ -91,13 +85,14 @@ def evaluate_folder(
     """
     check_request(request)
     _check_outputs(request, folder.path, checkpoint)
-    model, other = _load_models(checkpoint, request)
+    reranking = Reranking.load(folder, checkpoint, request)
+    model = reranking.model
     source = OwnModel(model, str(checkpoint))
     part = source.open(folder, request.split, progress)
     unanswered = _check_answers(part, folder, request, progress)
     settings = model.config.evaluation
-    settings.beta = _beta(folder, checkpoint, model, other, request, progress)
-    options = _options(folder, other, request.split, request, progress)
+    settings.beta = reranking.beta(progress)
+    options = reranking.options(request.split, progress)
     found = _evaluate(source, part, settings, (request, options), progress)
     report = _report(found, part, folder, request)
     report |= {"n_without_answers": unanswered, "checkpoint": str(checkpoint)}
@@ -140,6 +135,24 @@ def evaluate_source(
     report = _report(found, part, folder, request)
     report |= {"n_without_answers": unanswered, "checkpoint": source.name, **source.facts()}
     return EvaluatedFolder(report, folder.path, part, source, next(iter(found.values())))
+
+
+def check_folder(path: str | Path, folder: MugeFolder, split: str) -> CheckedSubmission:
+    """Check a submission against the queries and images of a dataset's split.
+
+    Args:
+        path: The submission.
+        folder: The dataset. If it lacks the split's images, image ids are not compared.
+        split: ``train``, ``valid`` or ``test``.
+
+    Raises:
+        InputError: The submission or the split's queries file is missing.
+        DataError: The first wrong line of the submission.
+    """
+    folder.require(split, images=False)
+    images = folder.images_path(split)
+    pool = {number for number, _ in iter_images(images)} if images.is_file() else None
+    return check_submission(path, list(iter_queries(folder.queries_path(split))), pool)
 
 
 def _check_outputs(request: EvaluationRequest, *inputs: Path) -> None:
@@ -200,76 +213,6 @@ def _report(
     return report
 
 
-def _load_models(
-    checkpoint: Path, request: EvaluationRequest
-) -> tuple[RetrievalModel, RetrievalModel | None]:
-    """Load the evaluated model and another one that reranks; check that they can do so."""
-    device = request.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(checkpoint, device)
-    other = None
-    if request.reranker is not None:
-        other = load_model(request.reranker, device)
-        require_cross_encoder(other, request.reranker)
-    elif any(request.rerank or ()):
-        require_cross_encoder(model, checkpoint)
-    counts = EvaluationOptions(request.rerank).counts(model.config.evaluation)
-    if not (counts and (other or model).can_rerank):
-        options = {
-            "--tune-beta": request.tune_beta,
-            "--beta": request.beta is not None,
-            "--slow": other is not None,
-        }
-        for option, given in options.items():
-            if given:
-                raise _no_merged_score(checkpoint, other or model, option)
-    return model, other
-
-
-def _beta(
-    folder: MugeFolder,
-    checkpoint: Path,
-    model: RetrievalModel,
-    other: RetrievalModel | None,
-    request: EvaluationRequest,
-    progress: Progress,
-) -> float:
-    """Return the weight of the fast score: given, tuned and saved now, or configured."""
-    settings = model.config.evaluation
-    if request.beta is not None:
-        return request.beta
-    key = None if request.reranker is None else reranker_key(request.reranker)
-    if request.tune_beta:
-        valid = open_split(folder, model, "valid", progress)
-        options = _options(folder, other, "valid", request, progress)
-        require_answers(valid, folder.queries_path("valid"))
-        beta = _tune_beta(model, valid, options, progress)
-        save_beta(checkpoint, beta, key)
-        progress.info(tr("beta {beta}, chosen on validation", beta=f"{beta:g}"))
-        return beta
-    if key is None or key in settings.slow_betas:
-        return settings.beta if key is None else settings.slow_betas[key]
-    progress.info(
-        tr(
-            "No beta was chosen for the cross-encoder of {slow}: {beta} of the configuration is "
-            "used. Choose one with --tune-beta.",
-            slow=request.reranker,
-            beta=f"{settings.beta:g}",
-        )
-    )
-    return settings.beta
-
-
-def _no_merged_score(checkpoint: Path, model: RetrievalModel, option: str) -> InputError:
-    """Make the error for an option about beta where nothing is merged."""
-    if not model.can_rerank:
-        message = tr("The model has no trained cross-encoder, so there is no merged score.")
-        hint = tr("Name a model with a trained cross-encoder: --slow RUN")
-    else:
-        message = tr("The model's evaluation.candidates is 0, so there is no merged score.")
-        hint = tr("Say how many candidates to rerank: --rerank 50")
-    return InputError(message, where=checkpoint, found=option, hint=hint)
-
-
 def _check_answers(
     part: Split, folder: MugeFolder, request: EvaluationRequest, progress: Progress
 ) -> int:
@@ -286,74 +229,6 @@ def _check_answers(
             ),
         )
     return warn_without_answers(part, where, progress)
-
-
-def check_folder(path: str | Path, folder: MugeFolder, split: str) -> CheckedSubmission:
-    """Check a submission against the queries and images of a dataset's split.
-
-    Args:
-        path: The submission.
-        folder: The dataset. If it lacks the split's images, image ids are not compared.
-        split: ``train``, ``valid`` or ``test``.
-
-    Raises:
-        InputError: The submission or the split's queries file is missing.
-        DataError: The first wrong line of the submission.
-    """
-    folder.require(split, images=False)
-    images = folder.images_path(split)
-    pool = {number for number, _ in iter_images(images)} if images.is_file() else None
-    return check_submission(path, list(iter_queries(folder.queries_path(split))), pool)
-
-
-def reranker_key(folder: Path) -> str:
-    """Name the weights of a model folder, for ``evaluation.slow_betas``: 16 hex digits."""
-    return sha256_of(folder / WEIGHTS)[:16]
-
-
-def save_beta(folder: Path, beta: float, key: str | None) -> None:
-    """Write beta into a model folder's configuration.
-
-    Args:
-        folder: The evaluated model's folder.
-        beta: Weight of the fast score.
-        key: :func:`reranker_key` of the model that reranks; None: the model itself.
-    """
-    path = folder / "config.yaml"
-    config = load_config(path, stored=True)
-    if key is None:
-        config.evaluation.beta = beta
-    else:
-        config.evaluation.slow_betas = {**config.evaluation.slow_betas, key: beta}
-    save_config(config, path, path)
-
-
-def _options(
-    folder: MugeFolder,
-    other: RetrievalModel | None,
-    split: str,
-    request: EvaluationRequest,
-    progress: Progress,
-) -> EvaluationOptions:
-    """Say what is reranked, and open a split for another model that reranks."""
-    reranker = None
-    if other is not None:
-        reranker = Reranker(other, open_split(folder, other, split, progress))
-    return EvaluationOptions(
-        request.rerank,
-        reranker,
-        keep_scores=request.page is not None,
-        keep_pairs=request.calibrate,
-    )
-
-
-def _tune_beta(
-    model: RetrievalModel, split: Split, options: EvaluationOptions, progress: Progress
-) -> float:
-    tuning = replace(options, tune_beta=True)
-    beta = evaluate(model, split, model.config.evaluation, tuning, progress).beta
-    assert beta is not None  # evaluate_folder has checked that something is reranked
-    return beta
 
 
 def _mean_stages(reports: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,13 +14,9 @@ from bagformer_cli.config import load_config
 from bagformer_cli.data.muge import MugeFolder
 from bagformer_cli.errors import DataError, InputError
 from bagformer_cli.evaluation.compare import compare_folders
-from bagformer_cli.evaluation.dataset import (
-    check_folder,
-    evaluate_folder,
-    reranker_key,
-    save_beta,
-)
+from bagformer_cli.evaluation.dataset import check_folder, evaluate_folder
 from bagformer_cli.evaluation.request import EvaluationRequest
+from bagformer_cli.evaluation.reranking import reranker_key, save_beta
 from bagformer_cli.models.checkpoint import save_model
 from tests.support.datasets import picture, write_split
 from tests.support.remarks import Remarks
