@@ -163,7 +163,7 @@ def open_table(path: Path, options: TableOptions) -> OpenedTable:
 
 
 class _Bounds(NamedTuple):
-    """Where a part of a table lies.
+    """The place of a part in its table.
 
     Attributes:
         begin: Offset of its first byte.
