@@ -22,8 +22,8 @@ the same cost, the one with the leftmost start of its last bag wins, then the on
 comes first in :mod:`.patterns`.
 
 :func:`cover` is long because its steps at a boundary are not functions: numba counts the references
-to every array that is passed, and with a function for each step it took three times as long. What
-happens once in a title is a function: :func:`find_edges` before, :func:`write_bags` after.
+to every array that is passed, and with a function for each step it took three times as long. The
+steps that a title takes once are functions: :func:`find_edges` before, :func:`write_bags` after.
 """
 
 from __future__ import annotations
@@ -317,7 +317,7 @@ def cover(titles: Titles, lexicon: LexiconArrays, costs: Array, cuts: Array) -> 
                             made_entry,
                         )  # fmt: skip
                 match = output[match]
-            # best[at] is final now. What begins here, each kind in turn:
+            # best[at] is final now: offer the bags that begin here, kind by kind.
             if at == stop:
                 break
             if learned and at > 0:
