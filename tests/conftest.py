@@ -83,6 +83,20 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def qdrant_server() -> Iterator[str]:
+    """The address of a Qdrant: of ``QDRANT_URL``, or one with Qdrant's engine for these tests."""
+    if given := os.environ.get("QDRANT_URL"):
+        yield f"qdrant://{given.partition('://')[2].rstrip('/')}"
+        return
+    for module in ("qdrant_client", "qdrant_edge"):
+        pytest.importorskip(module)
+    from tests.support.qdrant_server import serving
+
+    with serving() as address:
+        yield address
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_shared_fixtures(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Use the same cache folder in fixtures of a module or session."""

@@ -1,7 +1,8 @@
 """The names that an attribute of an index may have; the same rule for every engine.
 
 An attribute is a column in LanceDB and a key in Qdrant, and ``--where`` must be able to write it:
-plain, in backticks or in double quotes. LanceDB reads a dot as a path into a nested column.
+plain, in backticks or in double quotes. LanceDB reads a dot as a path into a nested column; Qdrant
+finds no key that has a backslash.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
-FORBIDDEN = '.`"'
+FORBIDDEN = '.`"\\'
 FIXED = {"id", "title", "image", "title_terms", "thumbnail", "_rowid", "_rowaddr", "_distance",
          "_score"}  # fmt: skip
 VECTOR_COLUMNS = {f"{side}_{part}" for side in ("image", "title")

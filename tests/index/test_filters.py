@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import pytest
 
+from bagformer_cli.data.catalogue.products import Product
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.attribute_names import require_names
 from bagformer_cli.index.engines import create_engine
-from bagformer_cli.index.filters import lance_sql, parse_filter
+from bagformer_cli.index.filters import parse_filter
+from bagformer_cli.index.row_columns import to_rows
 from bagformer_cli.index.rows import Layout
+from tests.support.index_rows import DIM, embeddings, query, side
 
 BIG = 9223372036854775807
 ATTRIBUTES = {
@@ -31,7 +35,7 @@ ATTRIBUTES = {
     "Price": "int",
     "上架": "date",
 }
-LAYOUT = Layout("model", 8, attributes=ATTRIBUTES)
+LAYOUT = Layout("model", DIM, attributes=ATTRIBUTES)
 ROWS: dict[str, list[Any]] = {
     "id": ["p0", "p1", "p2", "p3", "it's"],
     "title": ["红色连衣裙", "红色 T恤", "100%棉", "a_b\\c", None],
@@ -52,42 +56,33 @@ ROWS: dict[str, list[Any]] = {
 Find = Callable[[str], list[int]]
 
 
-@pytest.fixture(scope="module", params=["lancedb", "qdrant"])
+ENGINES = ["lancedb", "qdrant-local", pytest.param("qdrant", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
 def find(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Find:
     """A function from a filter to the numbers of the rows that one engine finds."""
-    if request.param == "lancedb":
-        import lancedb
-
-        folder = tmp_path_factory.mktemp("table")
-        schema = pa.schema([(name, LAYOUT.schema.field(name).type) for name in ROWS])
-        table = lancedb.connect(str(folder)).create_table("t", pa.table(ROWS, schema=schema))
-
-        def in_lancedb(where: str) -> list[int]:
-            sql = lance_sql(parse_filter(where, LAYOUT))
-            found = table.search().where(sql).select(["id"]).to_arrow()["id"].to_pylist()
-            assert table.count_rows(sql) == len(found)
-            return sorted(ROWS["id"].index(name) for name in found)
-
-        return in_lancedb
-    client_module = pytest.importorskip("qdrant_client")
-    from bagformer_cli.index.qdrant_filters import qdrant_filter
-
-    client = client_module.QdrantClient(":memory:")
-    client.create_collection("t", vectors_config={})
-    points = [
-        client_module.models.PointStruct(
-            id=n, vector={}, payload={name: values[n] for name, values in ROWS.items()}
-        )
-        for n in range(5)
+    uri = str(tmp_path_factory.mktemp("index") / "filters")
+    if request.param != "lancedb":
+        pytest.importorskip("qdrant_client")
+        uri = f"qdrant://{uri}"
+    if request.param == "qdrant":
+        uri = f"{request.getfixturevalue('qdrant_server')}/filters-{uuid.uuid4().hex}"
+    engine = create_engine(uri, LAYOUT)
+    names = ROWS["id"]
+    products = [
+        Product("test", name, None, None, title, {key: ROWS[key][n] for key in ATTRIBUTES})
+        for n, (name, title) in enumerate(zip(names, ROWS["title"], strict=True))
     ]
-    client.upsert("t", points)
+    images = side(embeddings(names), np.ones(len(names), bool), DIM)
+    engine.upsert(to_rows(LAYOUT, products, [None] * len(names), {"image": images}))
 
-    def in_qdrant(where: str) -> list[int]:
-        tree = parse_filter(where, LAYOUT)
-        condition = qdrant_filter(tree, lambda name: ROWS[name], dates=["上架"])
-        return sorted(int(point.id) for point in client.scroll("t", condition)[0])
+    def found(where: str) -> list[int]:
+        keys = engine.recall("image", query(), 10, where, "exact", candidates=10).keys[0]
+        assert engine.count(where) == len(keys)
+        return sorted(names.index(row["id"]) for row in engine.fetch(keys, ["id"]))
 
-    return in_qdrant
+    return found
 
 
 @pytest.mark.parametrize(
@@ -300,7 +295,19 @@ def test_a_wrong_filter_is_refused_before_an_engine_sees_it(where: str, says: st
 
 
 def test_a_name_that_no_filter_can_write_is_refused_for_every_engine(tmp_path: Path) -> None:
-    for name in ['a"b', "a`b", "a.b", "", " ", "a\nb", "a\0b", "Title", "_rowid", "image_count"]:
+    for name in [
+        'a"b',
+        "a`b",
+        "a.b",
+        "a\\b",
+        "",
+        " ",
+        "a\nb",
+        "a\0b",
+        "Title",
+        "_rowid",
+        "image_count",
+    ]:
         with pytest.raises(InputError, match="attribute"):
             require_names([name])
         layout = Layout("model", 8, attributes={name: "int"})
@@ -308,9 +315,7 @@ def test_a_name_that_no_filter_can_write_is_refused_for_every_engine(tmp_path: P
             with pytest.raises(InputError, match="attribute"):
                 create_engine(uri, layout)
     assert list(tmp_path.iterdir()) == []
-    require_names(
-        ["a b", "库存(件)", "[cm]", "a:b", "50%", "it's", "a/b\\c", "😀", "Price", "price"]
-    )
+    require_names(["a b", "库存(件)", "[cm]", "a:b", "50%", "it's", "a/b", "😀", "Price", "price"])
 
 
 def test_a_predicate_that_matches_too_many_values_is_refused() -> None:

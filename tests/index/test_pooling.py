@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -57,7 +58,11 @@ TITLES = [
     "2024新款儿童加绒牛仔裤男宽松",
     "蓝色波点雨伞",
 ]
-ENGINES = ["lance", pytest.param("qdrant", marks=pytest.mark.slow)]
+ENGINES = [
+    "lance",
+    pytest.param("qdrant-local", marks=pytest.mark.slow),
+    pytest.param("qdrant", marks=pytest.mark.slow),
+]
 
 
 def items(lengths: list[int], seed: int, dim: int = 8) -> MultiVectors:
@@ -210,12 +215,13 @@ def matrices(model: RetrievalModel) -> tuple[np.ndarray[Any, Any], np.ndarray[An
 
 
 @pytest.fixture(params=ENGINES)
-def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "lance":
+        return str(tmp_path / "index")
     if request.param == "qdrant":
-        pytest.importorskip("qdrant_client")
-        yield f"qdrant://{tmp_path}/items"
-    else:
-        yield str(tmp_path / "index")
+        return f"{request.getfixturevalue('qdrant_server')}/pooling-{uuid.uuid4().hex}"
+    pytest.importorskip("qdrant_client")
+    return f"qdrant://{tmp_path}/items"
 
 
 @pytest.mark.parametrize("late_scale", ["sum", "mean"])
