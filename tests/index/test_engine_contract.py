@@ -1,5 +1,5 @@
 """What every index engine must do: LanceDB, the local mode of Qdrant's client, and Qdrant's engine
-behind its REST interface (``QDRANT_URL=http://host:6333`` names a real server instead).
+in a server of its REST interface (``QDRANT_URL=http://host:6333`` names a real server instead).
 """
 
 from __future__ import annotations
