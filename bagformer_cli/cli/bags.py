@@ -19,9 +19,8 @@ from bagformer_cli.cli.options import (
     SheetName,
     chosen_columns,
     chosen_lexicons,
-    warn_of_lexicon,
 )
-from bagformer_cli.cli.views import show_bag_legend, show_bags
+from bagformer_cli.cli.views import show_bag_legend, show_bags, warn_of_lexicon
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 

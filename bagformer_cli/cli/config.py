@@ -9,6 +9,7 @@ import typer
 
 from bagformer_cli.cli import console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.options import Overrides
 from bagformer_cli.errors import InputError, nearest
 from bagformer_cli.messages import tr
 
@@ -24,14 +25,6 @@ ConfigName = Annotated[
 ModeName = Annotated[
     str | None,
     typer.Option("--mode", help=tr("Built-in mode or YAML file, applied on top of it.")),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar=tr("KEY=VALUE"),
-        help=tr("Change one setting, for example training.max_steps=20."),
-    ),
 ]
 
 

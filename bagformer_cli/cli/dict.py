@@ -18,8 +18,8 @@ from bagformer_cli.cli.options import (
     Lexicons,
     chosen_columns,
     chosen_lexicons,
-    warn_of_lexicon,
 )
+from bagformer_cli.cli.views import warn_of_lexicon
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 

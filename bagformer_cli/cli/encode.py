@@ -9,6 +9,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.catalogue_encoder import catalogue_encoder
 from bagformer_cli.cli.options import (
     Batch,
     Checkpoint,
@@ -30,7 +31,6 @@ from bagformer_cli.cli.options import (
     Strict,
     Thumbnail,
     VectorDtype,
-    catalogue_encoder,
     chosen_columns,
 )
 from bagformer_cli.errors import InputError

@@ -9,6 +9,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.options import DatasetToTrainOn, Overrides, TrainingMode
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
@@ -43,28 +44,13 @@ def estimate(
             )
         ),
     ] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(help=tr("Training mode; without --config, it names the config.")),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help=tr("Dataset: a folder of MUGE files, or the names demo or muge. Default: demo.")
-        ),
-    ] = None,
+    mode: TrainingMode = None,
+    dataset: DatasetToTrainOn = None,
     teacher: Annotated[
         Path | None,
         typer.Option(help=tr("Model or run folder of the teacher, if the mode distils one.")),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar=tr("KEY=VALUE"),
-            help=tr("Change one setting, for example training.max_steps=20."),
-        ),
-    ] = None,
+    overrides: Overrides = None,
     steps: Annotated[
         int,
         typer.Option(

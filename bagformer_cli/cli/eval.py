@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -176,41 +177,24 @@ def evaluate_command(
     debug: Debug = False,
 ) -> None:
     """Parse, evaluate or check, print."""
-    from bagformer_cli.datasets import own_dataset, recall_before_training, resolve
-    from bagformer_cli.evaluation.dataset import check_folder, evaluate_folder
     from bagformer_cli.evaluation.request import EvaluationRequest, check_request
-    from bagformer_cli.models.checkpoint import check_model_folder
-    from bagformer_cli.models.runs import find_checkpoint
 
     if report_page is not None:
         from bagformer_cli.pages.html import require_page
 
         require_page(report_page)
+    others = {  # neither --check nor --hybrid uses these
+        "--model": model, "--features": features, "--slow": slow, "--rerank": rerank,
+        "--beta": beta, "--tune-beta": tune_beta or None, "--calibrate": calibrate or None,
+        "--items": items, "--products": products, "--submission": submission, "--naming": naming,
+        "--report": report_page,
+    }  # fmt: skip
     if check is not None:
-        options = {
-            "--checkpoint": checkpoint, "--model": model, "--features": features,
-            "--slow": slow, "--rerank": rerank,
-            "--beta": beta, "--tune-beta": tune_beta or None,
-            "--calibrate": calibrate or None, "--items": items,
-            "--products": products, "--submission": submission, "--naming": naming,
-            "--report": report_page, "--hybrid": hybrid,
-        }  # fmt: skip
-        _require_check_alone(
-            dataset, [name for name, value in options.items() if value is not None]
-        )
-        checked = check_folder(check, resolve(str(dataset)), split)
-        report = {"dataset": dataset, "split": split, "check": str(check), **checked.to_json()}
-        console.result(report, lambda: _show_check(report, checked))
+        unused = _given({"--checkpoint": checkpoint, **others, "--hybrid": hybrid})
+        _check_submission(check, dataset, split, unused)
         return
     if hybrid is not None:
-        options = {
-            "--model": model, "--features": features, "--slow": slow, "--rerank": rerank,
-            "--beta": beta, "--tune-beta": tune_beta or None, "--items": items,
-            "--products": products, "--submission": submission, "--naming": naming,
-            "--report": report_page,
-        }  # fmt: skip
-        given = [name for name, value in options.items() if value is not None]
-        hybrid_report = evaluate_hybrid(hybrid, dataset, split, checkpoint, given)
+        hybrid_report = evaluate_hybrid(hybrid, dataset, split, checkpoint, _given(others))
         console.result(hybrid_report, lambda: show_hybrid(hybrid_report))
         return
     request = EvaluationRequest(
@@ -218,35 +202,49 @@ def evaluate_command(
         calibrate, report_page,
     )  # fmt: skip
     check_request(request)
-    chosen = {"--model": model, "--features": features, "--checkpoint": checkpoint}
-    given = [name for name, value in chosen.items() if value is not None]
-    if len(given) > 1:
-        raise excluding_options("xmr eval", given)
+    sources = _given({"--model": model, "--features": features, "--checkpoint": checkpoint})
+    if len(sources) > 1:
+        raise excluding_options("xmr eval", sources)
     if model is not None:
         from bagformer_cli.evaluation.open_source import own_folder
 
         checkpoint = own_folder(model)
-    if features is not None or (model is not None and checkpoint is None):
-        with bars.progress() as progress:
-            report = _evaluate_other(features or str(model), dataset, request, progress)
-        console.result(report, lambda: show_evaluation(report))
-        return
     with bars.progress() as progress:
-        # Errors come before long work: a missing dataset first, then the model folders.
-        folder = None if dataset in (None, "demo") else resolve(str(dataset), progress=progress)
-        own = find_checkpoint(checkpoint, progress=progress)
-        reranker = None if slow is None else find_checkpoint(slow)
-        for model_folder in filter(None, (own, reranker)):
-            check_model_folder(model_folder)
-        name = dataset or own_dataset(own)
-        folder = folder or resolve(name, progress=progress)
-        request = replace(request, reranker=reranker)
-        found = evaluate_folder(folder, own, request, progress)
-        report = _finished(found, name, request, progress)
-        start = recall_before_training(own, name, split)
-        if start is not None and items is None and products is None:
-            report["before_training"] = start
+        if features is not None or (model is not None and checkpoint is None):
+            report = _evaluate_other(features or str(model), dataset, request, progress)
+        else:
+            report = _evaluate_own(checkpoint, dataset, request, progress)
     console.result(report, lambda: show_evaluation(report))
+
+
+def _given(options: Mapping[str, object]) -> list[str]:
+    """Return the names of the options that have a value."""
+    return [name for name, value in options.items() if value is not None]
+
+
+def _evaluate_own(
+    checkpoint: Path | None, dataset: str | None, request: EvaluationRequest, progress: Progress
+) -> dict[str, Any]:
+    """Evaluate a model of this project: the given one, or that of the newest run."""
+    from bagformer_cli.datasets import own_dataset, recall_before_training, resolve
+    from bagformer_cli.evaluation.dataset import evaluate_folder
+    from bagformer_cli.models.checkpoint import check_model_folder
+    from bagformer_cli.models.runs import find_checkpoint
+
+    # Errors come before long work: a missing dataset first, then the model folders.
+    folder = None if dataset in (None, "demo") else resolve(str(dataset), progress=progress)
+    own = find_checkpoint(checkpoint, progress=progress)
+    reranker = None if request.reranker is None else find_checkpoint(request.reranker)
+    for model_folder in filter(None, (own, reranker)):
+        check_model_folder(model_folder)
+    name = dataset or own_dataset(own)
+    folder = folder or resolve(name, progress=progress)
+    request = replace(request, reranker=reranker)
+    report = _finished(evaluate_folder(folder, own, request, progress), name, request, progress)
+    start = recall_before_training(own, name, request.split)
+    if start is not None and request.items is None and request.products is None:
+        report["before_training"] = start
+    return report
 
 
 def _evaluate_other(
@@ -284,14 +282,23 @@ def _finished(
     return report
 
 
-def _require_check_alone(dataset: str | None, others: list[str]) -> None:
-    """Raise InputError if options are given that ``--check`` does not use, or no dataset is."""
-    from bagformer_cli.errors import InputError
+def _check_submission(path: Path, dataset: str | None, split: str, unused: list[str]) -> None:
+    """Check a submission and print the outcome (``--check``).
 
-    if others:
+    Args:
+        path: The submission.
+        dataset: Value of ``--dataset``, which must be given.
+        split: Value of ``--split``.
+        unused: Options that are given and that ``--check`` does not use.
+    """
+    from bagformer_cli.datasets import resolve
+    from bagformer_cli.errors import InputError
+    from bagformer_cli.evaluation.dataset import check_folder
+
+    if unused:
         raise InputError(
             tr("--check reads a submission without a model; these options have no effect on it."),
-            found=" ".join(others),
+            found=" ".join(unused),
             expected=tr("--check FILE --dataset FOLDER --split SPLIT"),
         )
     if dataset is None:
@@ -299,6 +306,9 @@ def _require_check_alone(dataset: str | None, others: list[str]) -> None:
             tr("--check compares a submission with a dataset, and none is named."),
             hint=tr("Name the one that it was written for: --dataset FOLDER"),
         )
+    checked = check_folder(path, resolve(dataset), split)
+    report = {"dataset": dataset, "split": split, "check": str(path), **checked.to_json()}
+    console.result(report, lambda: _show_check(report, checked))
 
 
 def _counts(rerank: str | None) -> list[int] | None:

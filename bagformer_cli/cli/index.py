@@ -11,6 +11,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
+from bagformer_cli.cli.catalogue_encoder import catalogue_encoder
 from bagformer_cli.cli.failures import invalid_value, needed_option
 from bagformer_cli.cli.index_options import (
     MODEL_OPTIONS,
@@ -42,7 +43,6 @@ from bagformer_cli.cli.options import (
     Thumbnail,
     Trust,
     VectorDtype,
-    catalogue_encoder,
     chosen_columns,
 )
 from bagformer_cli.errors import InputError, first_few

@@ -1,24 +1,14 @@
-"""Options that several commands share, and the encoder that some of them describe."""
+"""Options that several commands share, and functions that parse their values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from bagformer_cli.cli import console
 from bagformer_cli.errors import InputError, listed
 from bagformer_cli.messages import tr
-
-if TYPE_CHECKING:
-    from bagformer_cli.data.catalogue.catalogue import Catalogue
-    from bagformer_cli.index.encode import EncodeOptions
-    from bagformer_cli.index.rows import Layout
-    from bagformer_cli.models.item_encoder import ItemEncoder
-    from bagformer_cli.progress import Progress
 
 
 def _known_encoding(name: str) -> str:
@@ -57,6 +47,25 @@ TrainedDataset = Annotated[
 ]
 DatasetArgument = Annotated[
     str, typer.Argument(help=tr("Dataset: a folder of MUGE files, or the names demo or muge."))
+]
+DatasetToTrainOn = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help=tr("Dataset: a folder of MUGE files, or the names demo or muge. Default: demo."),
+    ),
+]
+TrainingMode = Annotated[
+    str | None,
+    typer.Option("--mode", help=tr("Training mode; without --config, it names the config.")),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar=tr("KEY=VALUE"),
+        help=tr("Change one setting, for example training.max_steps=20."),
+    ),
 ]
 Split = Literal["valid", "test", "train"]
 EvaluatedSplit = Annotated[Split, typer.Option(help=tr("Split to evaluate."))]
@@ -292,88 +301,3 @@ def chosen_columns(options: list[str] | None) -> dict[str, str]:
                 found=f"{role.strip()}={chosen[role.strip()]}, {option}",
             )
     return chosen
-
-
-def warn_of_lexicon(lexicon: Any) -> None:
-    """Print what a user should know about dictionaries: lines left out, words with two types."""
-    for remark in lexicon.remarks:
-        console.warn(remark)
-
-
-@dataclass(frozen=True)
-class CatalogueEncoder:
-    """A loaded model and the options with which it encodes a catalogue.
-
-    Attributes:
-        checkpoint: The model folder.
-        encoder: The loaded model.
-        options: How products become vectors.
-        layout: The columns of the encoded rows.
-    """
-
-    checkpoint: Path
-    encoder: ItemEncoder
-    options: EncodeOptions
-    layout: Layout
-
-
-def catalogue_encoder(
-    catalogue: Catalogue,
-    checkpoint: Path | None,
-    device: str | None,
-    runtime: Literal["torch", "onnx"] = "torch",
-    *,
-    keep: int | None,
-    prune: float | None,
-    pool: int | None,
-    progress: Progress,
-    folder: Path | None = None,
-    **options: Any,
-) -> CatalogueEncoder:
-    """Load the model that a command's options name and prepare it for a catalogue.
-
-    Args:
-        catalogue: The products to encode. A codebook of residual codes is trained on them.
-        checkpoint: Value of ``--checkpoint``.
-        device: Value of ``--device``.
-        runtime: Value of ``--runtime``.
-        keep: Value of ``--keep``.
-        prune: Value of ``--prune``.
-        pool: Value of ``--pool``.
-        progress: Receives the progress of training a codebook.
-        folder: Output folder of an earlier run, whose codebook is used again.
-        **options: Other fields of ``EncodeOptions``.
-    """
-    from bagformer_cli.datasets import is_drawn
-    from bagformer_cli.index.compression.reduction import VectorReduction
-    from bagformer_cli.index.encode import EncodeOptions, layout_of
-    from bagformer_cli.index.trust import remember_model
-    from bagformer_cli.models.load_encoder import load_encoder
-    from bagformer_cli.models.runs import find_checkpoint
-    from bagformer_cli.runtime.folder import runtime_folder
-
-    path = find_checkpoint(checkpoint, progress=progress)
-    if not is_drawn(catalogue.source):
-        warn_of_photos(path, progress.warn)
-    remember_model(path)
-    encoder = load_encoder(runtime_folder(path, runtime), device)
-    encoding = EncodeOptions(reduction=VectorReduction(keep, prune, pool), **options)
-    if encoding.dtype == "residual4":
-        from bagformer_cli.index.compression.codebook import with_codebook  # imports torch
-
-        encoding = with_codebook(encoding, encoder, catalogue, folder=folder, progress=progress)
-    layout = layout_of(encoder, encoding, catalogue.attributes, str(path.resolve()))
-    return CatalogueEncoder(path, encoder, encoding, layout)
-
-
-def warn_of_photos(model: Path, warn: Callable[[str], None]) -> None:
-    """Warn if a model has seen drawn images only; call it before other images are encoded."""
-    from bagformer_cli.datasets import saw_drawn_pictures_only
-
-    if saw_drawn_pictures_only(model):
-        warn(
-            tr(
-                "This model was trained on the demo's drawn pictures and has never seen a photo: "
-                "its results on photos say little. Train on photos: xmr train --dataset FOLDER"
-            )
-        )

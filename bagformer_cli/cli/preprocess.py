@@ -9,7 +9,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Dataset, RayAddress, RunBy
+from bagformer_cli.cli.options import Dataset, RayAddress, RunBy, TrainingMode
 from bagformer_cli.messages import tr
 
 app = App()
@@ -50,10 +50,7 @@ def preprocess(
             ),
         ),
     ] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(help=tr("Training mode; without --config, it names the config.")),
-    ] = None,
+    mode: TrainingMode = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(

@@ -10,8 +10,8 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import Checkpoint, Runtime, warn_of_photos
-from bagformer_cli.cli.views import show_bag_legend, show_bags
+from bagformer_cli.cli.options import Checkpoint, Runtime
+from bagformer_cli.cli.views import show_bag_legend, show_bags, warn_of_photos
 from bagformer_cli.errors import InputError, shell_word
 from bagformer_cli.messages import tr
 

@@ -19,7 +19,6 @@ from bagformer_cli.cli.options import (
     Runtime,
     SearchedIndex,
     Trust,
-    warn_of_photos,
 )
 from bagformer_cli.cli.search_checks import (
     check_queries,
@@ -29,6 +28,7 @@ from bagformer_cli.cli.search_checks import (
     require_output,
 )
 from bagformer_cli.cli.search_view import heading, show_counts, show_results
+from bagformer_cli.cli.views import warn_of_photos
 from bagformer_cli.messages import tr
 
 if TYPE_CHECKING:

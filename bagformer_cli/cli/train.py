@@ -11,7 +11,7 @@ import typer
 
 from bagformer_cli.cli import bars, console
 from bagformer_cli.cli.app import App, Debug, Json
-from bagformer_cli.cli.options import MAX_SEED
+from bagformer_cli.cli.options import MAX_SEED, DatasetToTrainOn, Overrides
 from bagformer_cli.errors import InputError
 from bagformer_cli.messages import tr
 
@@ -65,12 +65,7 @@ def train(
             )
         ),
     ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help=tr("Dataset: a folder of MUGE files, or the names demo or muge. Default: demo.")
-        ),
-    ] = None,
+    dataset: DatasetToTrainOn = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(help=tr("Run folder. Default: a new one under runs/.")),
@@ -96,14 +91,7 @@ def train(
         ),
     ] = False,
     seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help=tr("Random seed."))] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar=tr("KEY=VALUE"),
-            help=tr("Change one setting, for example training.max_steps=20."),
-        ),
-    ] = None,
+    overrides: Overrides = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -138,8 +126,8 @@ def train(
                 if output_dir is None:
                     report_others(newest_runs(RUNS)[1:], "--output-dir", progress)
         else:
-            if dataset not in (None, "demo"):  # a missing dataset is said before a missing model
-                resolve(str(dataset))
+            if dataset not in (None, "demo"):
+                resolve(str(dataset))  # a missing dataset is said before a model is downloaded
             options = {
                 "model.interaction": interaction,
                 "data.dataset": dataset,
@@ -147,8 +135,6 @@ def train(
                 "training.checkpoint": checkpoint,
             }
             given = [f"{key}={value}" for key, value in options.items() if value is not None]
-            if dataset is not None and dataset != "demo":
-                resolve(dataset)  # before anything is downloaded for it
             job = jobs.new_job(
                 config or default_config(dataset, interaction, mode),
                 given + (overrides or []),
@@ -180,22 +166,8 @@ def train(
             )
         )
         raise typer.Exit(130)
-    if job.resume and last.stopped_early and last.resumed_at == last.steps:
-        console.info(
-            tr(
-                "This run had stopped early at step {n}: recall no longer rose. To train longer: "
-                "--set training.early_stopping=null, or a larger training.early_stopping.patience.",
-                n=last.steps,
-            )
-        )
-    elif job.resume and last.resumed_at >= last.total_steps:
-        console.info(
-            tr(
-                "This run was already complete: {n} steps. To train longer: --set "
-                "training.epochs=N, or a larger training.max_steps if it is set.",
-                n=last.steps,
-            )
-        )
+    if job.resume:
+        _say_if_complete(last)
     evaluate = f"xmr eval --checkpoint {quote(str(last.run))} --dataset {quote(name)}"
     if job.config.chain:
         report = {"run": str(run), "stages": [_report(result) for result in results]}
@@ -217,6 +189,26 @@ def _resuming(run: Path) -> str:
     return tr(
         "Resuming {run} at step {step} (best model: {facts})", run=run, step=step, facts=facts
     )
+
+
+def _say_if_complete(result: TrainResult) -> None:
+    """Say why a run that was resumed had nothing left to do, and how to train longer."""
+    if result.stopped_early and result.resumed_at == result.steps:
+        console.info(
+            tr(
+                "This run had stopped early at step {n}: recall no longer rose. To train longer: "
+                "--set training.early_stopping=null, or a larger training.early_stopping.patience.",
+                n=result.steps,
+            )
+        )
+    elif result.resumed_at >= result.total_steps:
+        console.info(
+            tr(
+                "This run was already complete: {n} steps. To train longer: --set "
+                "training.epochs=N, or a larger training.max_steps if it is set.",
+                n=result.steps,
+            )
+        )
 
 
 def _refuse_with_resume(options: dict[str, object]) -> None:

@@ -1,9 +1,10 @@
-"""Print results that several commands show: recall, and a title as its coloured bags."""
+"""Print what several commands show: recall, a title as its coloured bags, and some warnings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
 
 from bagformer_cli.cli import console
 from bagformer_cli.messages import tr
@@ -108,3 +109,22 @@ def show_recall(
     ]
     columns = [tr("direction"), tr("stage"), "R@1", "R@5", "R@10", tr("mean recall")]
     console.table(columns, rows, title=title)
+
+
+def warn_of_lexicon(lexicon: Any) -> None:
+    """Print what a user should know about dictionaries: lines left out, words with two types."""
+    for remark in lexicon.remarks:
+        console.warn(remark)
+
+
+def warn_of_photos(model: Path, warn: Callable[[str], None]) -> None:
+    """Warn if a model has seen drawn images only; call it before other images are encoded."""
+    from bagformer_cli.datasets import saw_drawn_pictures_only
+
+    if saw_drawn_pictures_only(model):
+        warn(
+            tr(
+                "This model was trained on the demo's drawn pictures and has never seen a photo: "
+                "its results on photos say little. Train on photos: xmr train --dataset FOLDER"
+            )
+        )

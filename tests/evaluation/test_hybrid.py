@@ -112,6 +112,7 @@ def test_queries_that_are_titles_are_warned_of(
     [
         (["--hybrid", "index"], "--dataset"),
         (["--hybrid", "index", "--dataset", "data", "--rerank", "5"], "--rerank"),
+        (["--hybrid", "index", "--dataset", "data", "--calibrate"], "--calibrate"),
         (["--hybrid", "nowhere", "--dataset", "data"], "nowhere"),
     ],
 )
