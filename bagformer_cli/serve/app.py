@@ -57,7 +57,7 @@ SOON = {"Retry-After": "1"}
 
 
 @dataclass(frozen=True)
-class Asked:
+class SearchParameters:
     """The parameters of a search apart from its query.
 
     Args:
@@ -97,9 +97,6 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
         service: The open index.
         api_key: Key that requests must have in the header ``X-API-Key``; None: none is needed.
     """
-    limits = service.limits
-    measurements = Measurements(service)
-    rate = RateLimit(limits.rate)
     ready = {"now": False}
 
     @asynccontextmanager
@@ -113,6 +110,48 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
     app = FastAPI(
         title="xmr", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
+    measurements = Measurements(service)
+    _add_middleware(app, service, measurements, api_key)
+    _add_error_handlers(app)
+    _add_search_routes(app, service)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def show_page() -> HTMLResponse:
+        return HTMLResponse(page(), headers={"Content-Security-Policy": content_policy()})
+
+    @app.get("/healthz")
+    async def healthy() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def is_ready() -> JSONResponse:
+        return JSONResponse({"ready": ready["now"]}, 200 if ready["now"] else 503)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return measurements.response()
+
+    @app.get("/api/index")
+    async def index() -> dict[str, Any]:
+        return await run_in_threadpool(service.describe)
+
+    @app.get("/api/bags")
+    async def bags(q: str) -> list[dict[str, Any]]:
+        return await run_in_threadpool(service.bags, q)
+
+    @app.get("/api/explain")
+    async def explain(q: str, id: str) -> dict[str, Any]:  # noqa: A002
+        return await run_in_threadpool(service.explain, q, id)
+
+    return app
+
+
+def _add_middleware(
+    app: FastAPI, service: SearchService, measurements: Measurements, api_key: str | None
+) -> None:
+    """Add what surrounds every request; the one that is added last is the outermost."""
+    limits = service.limits
+    rate = RateLimit(limits.rate)
 
     app.add_middleware(BodyLimit, most_bytes=limits.upload_bytes, seconds=limits.seconds)
 
@@ -136,6 +175,10 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
         return response
 
     app.add_middleware(RequestLanguage)  # around both: they refuse in the request's language
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    """Turn exceptions of the routes into answers."""
 
     @app.exception_handler(XmrError)
     async def wrong(_: Request, error: XmrError) -> JSONResponse:
@@ -164,66 +207,42 @@ def create_app(service: SearchService, api_key: str | None = None) -> FastAPI:
         found = f"{request.method} {request.url.path}" if known else None
         return refusal(error.status_code, message, found=found, headers=error.headers)
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def show_page() -> HTMLResponse:
-        return HTMLResponse(page(), headers={"Content-Security-Policy": content_policy()})
 
-    @app.get("/healthz")
-    async def healthy() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/readyz")
-    async def is_ready() -> JSONResponse:
-        return JSONResponse({"ready": ready["now"]}, 200 if ready["now"] else 503)
-
-    @app.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
-        return measurements.response()
-
-    @app.get("/api/index")
-    async def index() -> dict[str, Any]:
-        return await run_in_threadpool(service.describe)
-
+def _add_search_routes(app: FastAPI, service: SearchService) -> None:
+    """Add the two routes of ``/api/search``, which search in the same way."""
+    limits = service.limits
     decoders = CapacityLimiter(limits.decoders)
 
-    async def found(query: SearchQuery, asked: Asked) -> dict[str, Any]:
+    async def answer(query: SearchQuery, parameters: SearchParameters) -> dict[str, Any]:
         started = time.perf_counter()
         async with asyncio.timeout(limits.seconds):
             if query.image is not None:
                 image = await run_sync(service.prepare, query.image, limiter=decoders)
                 query = query._replace(image=image)
-            waiting = await run_in_threadpool(service.search, query, asked.options())
+            waiting = await run_in_threadpool(service.search, query, parameters.options())
             results = await asyncio.wrap_future(waiting)
-        answer = page_json(results, asked.first)
-        answer["seconds"] = round(time.perf_counter() - started, 4)
-        return answer
+        found = page_json(results, parameters.first)
+        found["seconds"] = round(time.perf_counter() - started, 4)
+        return found
 
     @app.get("/api/search")
     async def search_by_title(
-        q: Annotated[str, Query(description="The title.")], asked: Annotated[Asked, Depends()]
+        q: Annotated[str, Query(description="The title.")],
+        parameters: Annotated[SearchParameters, Depends()],
     ) -> dict[str, Any]:
-        return await found(SearchQuery(q), asked)
+        return await answer(SearchQuery(q), parameters)
 
     @app.post("/api/search")
     async def search_by_image(
         request: Request,
-        asked: Annotated[Asked, Depends()],
+        parameters: Annotated[SearchParameters, Depends()],
         q: Annotated[str | None, Query(description="A title that counts as well.")] = None,
         weight: Annotated[
             float, Query(ge=0, le=1, description="With a title: share of the image in the score.")
         ] = WEIGHT,
     ) -> dict[str, Any]:
-        return await found(SearchQuery(q or None, await _image_of(request), weight), asked)
-
-    @app.get("/api/bags")
-    async def bags(q: str) -> list[dict[str, Any]]:
-        return await run_in_threadpool(service.bags, q)
-
-    @app.get("/api/explain")
-    async def explain(q: str, id: str) -> dict[str, Any]:  # noqa: A002
-        return await run_in_threadpool(service.explain, q, id)
-
-    return app
+        query = SearchQuery(q or None, await _image_of(request), weight)
+        return await answer(query, parameters)
 
 
 async def _image_of(request: Request) -> bytes:
