@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from bagformer_cli.data.query_sets import FILE_NAME, QuerySet, sets_text
-from bagformer_cli.demo.calibration import colour_shares
+from bagformer_cli.demo.difficulty import colour_shares
 from bagformer_cli.demo.generate import check_request, new_dataset
 from bagformer_cli.demo.palette import SOLID
 from bagformer_cli.demo.plan import (

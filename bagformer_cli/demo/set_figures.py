@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bagformer_cli.demo.calibration import histogram_scores, mean_recall
+from bagformer_cli.demo.difficulty import histogram_scores, mean_recall
 from bagformer_cli.demo.plan import Pictures, PlannedQuery, thing_of
 
 DEVIATION = 0.4

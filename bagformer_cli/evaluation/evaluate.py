@@ -42,8 +42,9 @@ from bagformer_cli.evaluation.order_metrics import (
     candidate_ranks,
     order_metrics,
 )
-from bagformer_cli.evaluation.result import SUBMITTED, Direction, Evaluation, name_of
+from bagformer_cli.evaluation.result import Direction, Evaluation, name_of
 from bagformer_cli.evaluation.sources import OwnModel, VectorSource, as_source
+from bagformer_cli.evaluation.submission import PER_QUERY
 from bagformer_cli.evaluation.subsets import Subset
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel, require_cross_encoder
@@ -137,7 +138,7 @@ def evaluate(
             name: order_metrics(answer_ranks(*direction), direction.positives)
             for name, direction in directions.items()
         }
-        recalled = top_k(directions["text_to_image"].scores, SUBMITTED)
+        recalled = top_k(directions["text_to_image"].scores, PER_QUERY)
     sizes = len(encoded.texts), len(encoded.images)
     positions = recalled.positions
     found = Evaluation(*sizes, stages, seconds, positions, positions, ranks=ranks, orders=orders)
@@ -242,7 +243,7 @@ def _add_stages(
                 candidate_ranks(orders[stage], part.positives), part.positives
             )
         if direction == "text_to_image":
-            merged = orders["merged"].positions[:, :SUBMITTED]
+            merged = orders["merged"].positions[:, :PER_QUERY]
             found.best = np.concatenate([merged, recalled.positions[:, count:]], axis=1)
             found.reranked = candidates.positions.shape[1]
 

@@ -16,9 +16,6 @@ from bagformer_cli.evaluation.compare import Difference
 from bagformer_cli.evaluation.metrics import Positives, Recall
 from bagformer_cli.evaluation.order_metrics import OrderMetrics
 
-SUBMITTED = 10
-"""Images that are kept of each query: MUGE's submission has ten."""
-
 
 def name_of(stage: str, direction: str) -> str:
     """Return the name of a stage's ranks in :attr:`Evaluation.ranks`."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bagformer_cli.data.muge import FIELDS, Naming, Query, iter_queries
+from bagformer_cli.data.muge_lines import MAX_ID
 from bagformer_cli.data.product_ids import ProductIds
 from bagformer_cli.errors import DataError, InputError, cannot_read, first_few, listed, nearest
 from bagformer_cli.evaluation.metrics import NO_POSITIVE, NOT_FOUND, Recall, recall
@@ -24,8 +25,9 @@ from bagformer_cli.messages import tr
 from bagformer_cli.outputs import output_file
 
 PER_QUERY = 10
-_MAX_ID = 2**63 - 1
-_SHOWN = 80
+"""Images of each query in MUGE's submission."""
+
+_SHOWN = 80  # characters of a wrong value in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +294,11 @@ def _naming_of(line: dict[str, Any]) -> Naming:
 def _parse(
     line: dict[str, Any], naming: Naming, where: str, pool: Collection[int] | None
 ) -> Prediction:
+    """Check the fields of a line.
+
+    Raises:
+        DataError: A field is missing or wrong.
+    """
     id_field, _, items_field = FIELDS[naming]
     for field in (id_field, items_field):
         if field not in line:
@@ -303,7 +310,7 @@ def _parse(
                 expected=listed(FIELDS[naming]),
                 hint=tr("Did you mean {name}?", name=near) if near else None,
             )
-    query_id, items = line[id_field], line[items_field]
+    query_id = line[id_field]
     if not _is_id(query_id):
         raise DataError(
             tr("'{field}' is not a whole number.", field=id_field),
@@ -311,9 +318,20 @@ def _parse(
             found=_shown(query_id),
             expected=tr("a number without quotes, 0 to 2^63 - 1"),
         )
+    return Prediction(query_id, _item_ids(line[items_field], items_field, query_id, where, pool))
+
+
+def _item_ids(
+    items: Any, field: str, query_id: int, where: str, pool: Collection[int] | None
+) -> tuple[int, ...]:
+    """Check the images of a query: ten different ones of the pool.
+
+    Raises:
+        DataError: They are something else.
+    """
     if not isinstance(items, list):
         raise DataError(
-            tr("'{field}' is not a list.", field=items_field),
+            tr("'{field}' is not a list.", field=field),
             where=where,
             found=_shown(items),
             expected=tr("ten image ids, best first"),
@@ -351,11 +369,11 @@ def _parse(
                 found=item,
                 hint=tr("Is the file of another split?"),
             )
-    return Prediction(query_id, tuple(items))
+    return tuple(items)
 
 
 def _is_id(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _MAX_ID  # a bool is an int, but not an id
+    return type(value) is int and 0 <= value <= MAX_ID  # a bool is an int, but not an id
 
 
 def _shown(value: Any) -> str:

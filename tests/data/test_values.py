@@ -14,7 +14,7 @@ from bagformer_cli.data.catalogue.dates import date_of
 from bagformer_cli.data.catalogue.values import (
     MAX_WHOLE,
     Number,
-    Seen,
+    SeenValues,
     converted,
     number_of,
     remark_of,
@@ -24,8 +24,8 @@ from bagformer_cli.data.catalogue.values import (
 from bagformer_cli.errors import DataError
 
 
-def seen(*values: Any) -> Seen:
-    found = Seen()
+def seen(*values: Any) -> SeenValues:
+    found = SeenValues()
     for line, value in enumerate(values, 2):
         found.add(value, f"t.csv:{line}")
     return found

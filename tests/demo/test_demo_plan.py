@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bagformer_cli.data.attributes import answers
-from bagformer_cli.demo.calibration import mean_recall, oracle_scores
+from bagformer_cli.demo.difficulty import mean_recall, oracle_scores
 from bagformer_cli.demo.kinds import KINDS
 from bagformer_cli.demo.palette import COLOURS, PATTERNS, SOLID
 from bagformer_cli.demo.plan import (

@@ -16,7 +16,7 @@ from PIL import Image
 from bagformer_cli.data.attributes import Thing, answers, read_attributes, read_header
 from bagformer_cli.data.muge import MugeFolder, iter_images, iter_queries
 from bagformer_cli.demo import generate, write_demo
-from bagformer_cli.demo.calibration import calibrate, colour_shares, histogram_scores
+from bagformer_cli.demo.difficulty import colour_shares, histogram_scores, measure_difficulty
 from bagformer_cli.demo.palette import COLOUR_KEYS
 from bagformer_cli.errors import InputError
 from bagformer_cli.progress import Task
@@ -186,7 +186,7 @@ def test_colours_are_counted() -> None:
 @pytest.mark.slow
 def test_the_default_set_is_calibrated(tmp_path: Path) -> None:
     write_demo(tmp_path / "set")
-    measured = calibrate(tmp_path / "set", "valid")
+    measured = measure_difficulty(tmp_path / "set", "valid")
     assert measured.images >= 600
     assert measured.queries >= 300
     assert measured.random_guess < 1

@@ -24,7 +24,7 @@ from bagformer_cli.data.catalogue.products import (
     row_place,
 )
 from bagformer_cli.data.catalogue.values import (
-    Seen,
+    SeenValues,
     converted,
     emptied_remark,
     is_number,
@@ -191,7 +191,7 @@ class _TablePass:
         self._bounds: list[_Bounds] = []
         self._headings: list[str] | None = None  # of a CSV or TSV
         self._field_lists: dict[tuple[str, ...], None] = {}  # the different ones of a JSONL
-        self._values: dict[str, Seen] = {}  # by attribute
+        self._values: dict[str, SeenValues] = {}  # by attribute
         self._has_unnamed = False  # columns or fields with values, but without a name
         self._several, self._images, self._ids = SeveralImages(), ImageColumns(), IdColumns()
 
@@ -250,8 +250,8 @@ class _TablePass:
         self._ids.add(record.columns.get("id"), attributes)
         for name, value in attributes.items():
             seen = self._values.get(name)
-            if seen is None:  # setdefault would make a Seen for each cell
-                seen = self._values[name] = Seen()
+            if seen is None:  # setdefault would make a SeenValues for each cell
+                seen = self._values[name] = SeenValues()
             seen.add(value, record.where)
 
     def types(self) -> dict[str, str]:

@@ -105,7 +105,7 @@ def truth_of(value: Any) -> bool | None:
 
 
 @dataclass
-class Seen:
+class SeenValues:
     """Counts of the values of one attribute, from which its type follows.
 
     Args:
@@ -166,7 +166,7 @@ class Seen:
         return "bool" if self.truths == self.count else "str"
 
 
-def remark_of(name: str, seen: Seen, kind: str) -> str | None:
+def remark_of(name: str, seen: SeenValues, kind: str) -> str | None:
     """Say how a column was read, if the user may not expect it; None: nothing to say.
 
     Args:
@@ -198,7 +198,7 @@ def remark_of(name: str, seen: Seen, kind: str) -> str | None:
     return None
 
 
-def emptied_remark(name: str, seen: Seen) -> str | None:
+def emptied_remark(name: str, seen: SeenValues) -> str | None:
     """Count the values that stay empty in a column of ``--number``; None: all are numbers.
 
     Args:
@@ -217,7 +217,7 @@ def emptied_remark(name: str, seen: Seen) -> str | None:
     )
 
 
-def _text_remark(name: str, seen: Seen) -> str | None:
+def _text_remark(name: str, seen: SeenValues) -> str | None:
     """Say which values make a column text of which at least half are numbers or dates."""
     if 0 < seen.count <= 2 * seen.numbers and seen.numbers < seen.count:
         value, where = seen.no_numbers[0]

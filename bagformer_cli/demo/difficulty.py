@@ -27,7 +27,7 @@ _CUTS = (1, 5, 10)
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class Difficulty:
     """Mean recalls (R@1, R@5, R@10 averaged) of text to image, in percent.
 
     Args:
@@ -45,7 +45,7 @@ class Calibration:
     images: int
 
 
-def calibrate(folder: str | Path, split: str = "valid") -> Calibration:
+def measure_difficulty(folder: str | Path, split: str = "valid") -> Difficulty:
     """Measure a split of a demo set.
 
     Raises:
@@ -64,7 +64,7 @@ def calibrate(folder: str | Path, split: str = "valid") -> Calibration:
     position = {image_id: i for i, image_id in enumerate(ids)}
     wanted = [[position[item] for item in query.item_ids] for query in queries]
     named = [known.queries[query.query_id] for query in queries]
-    return Calibration(
+    return Difficulty(
         histogram=mean_recall(histogram_scores(named, np.array(shares)), wanted),
         oracle=mean_recall(oracle_scores(named, [known.images[i] for i in ids]), wanted),
         random_guess=100.0 * float(np.mean([len(items) for items in wanted])) / len(ids),
