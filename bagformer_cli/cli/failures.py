@@ -129,25 +129,35 @@ def _usage(program: str) -> str:
     return tr("`{command}` shows its usage.", command=f"{program} --help")
 
 
+def _no_such_option(failure: Any, program: str) -> InputError:
+    """Make the error for an option that does not exist; name a similar one, or a setting."""
+    name: str = failure.option_name
+    parameters = failure.ctx.command.get_params(failure.ctx)
+    options = {  # dashes are no similarity
+        option.lstrip("-"): option for p in parameters for option in (*p.opts, *p.secondary_opts)
+    }
+    similar = options.get(nearest(name.lstrip("-"), options) or "")
+    hint = _usage(program)
+    if similar is None:
+        from bagformer_cli.config.settings import meant
+
+        settings = meant(name.lstrip("-").replace("-", "_")) if "set" in options else []
+        if settings:
+            values = listed(f"{setting}=…" for setting in settings[:3])
+            hint = tr("Settings are given with --set: {values}", values=values)
+        elif not name.startswith("--") and any(p.param_type_name == "argument" for p in parameters):
+            hint = tr("A text that begins with a dash goes after `--`: {example}",
+                      example=f"{program} -- {name}…")  # fmt: skip
+    return InputError(tr("No such option."), found=f"{program} {name}", expected=similar, hint=hint)
+
+
 def _usage_error(failure: Any) -> InputError:
     context = failure.ctx
     program = context.command_path if context is not None else "xmr"
     hint = _usage(program)
     kind = type(failure).__name__
     if kind == "NoSuchOption":
-        known = [option for p in context.command.get_params(context) for option in p.opts]
-        similar = nearest(failure.option_name, known)
-        if similar is None and any(
-            p.param_type_name == "argument" for p in context.command.get_params(context)
-        ):
-            hint = tr("A text that begins with a dash goes after `--`: {example}",
-                      example=f"{program} -- {failure.option_name}…")  # fmt: skip
-        return InputError(
-            tr("No such option."),
-            found=f"{program} {failure.option_name}",
-            expected=similar,
-            hint=hint,
-        )
+        return _no_such_option(failure, program)
     if kind == "MissingParameter":
         return InputError(
             tr("A required argument or option is missing."),

@@ -19,7 +19,7 @@ from ruamel.yaml.error import YAMLError
 from bagformer_cli.config.expected import shown, wanted
 from bagformer_cli.config.modes import find_mode, read_mode
 from bagformer_cli.config.rules import RunConfig
-from bagformer_cli.config.settings import keys_of, names
+from bagformer_cli.config.settings import keys_of, meant
 from bagformer_cli.config.yaml_files import (
     find_config,
     merge,
@@ -174,10 +174,8 @@ def _config_error(error: ValidationError, where: str, overrides: Sequence[str]) 
 def _unknown_key(keys: Sequence[str], place: str) -> ConfigError:
     """Make the error for a key that does not exist; name a similar one, or the same elsewhere."""
     known = keys_of(keys[:-1])
-    elsewhere = [name for name in names() if name.rpartition(".")[2] == keys[-1]]
     near = nearest(keys[-1], known)
-    if near is not None:
-        elsewhere = [".".join([*keys[:-1], near])]
+    elsewhere = meant(keys[-1]) if near is None else [".".join([*keys[:-1], near])]
     return ConfigError(
         tr("Unknown key {key!r}.", key=keys[-1]),
         where=place,

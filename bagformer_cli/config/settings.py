@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 from typing_extensions import is_typeddict
 
 from bagformer_cli.config.rules import RunConfig
-from bagformer_cli.errors import listed
+from bagformer_cli.errors import listed, nearest
 from bagformer_cli.messages import tr, translated
 
 MISSING = "–"
@@ -55,6 +55,22 @@ def names(path: tuple[str, ...] = ()) -> Iterator[str]:
     for key in keys_of(path):
         yield ".".join((*path, key))
         yield from names((*path, key))
+
+
+def meant(key: str) -> list[str]:
+    """List the settings that a key without its section may mean.
+
+    They end with the key; or if none does, with the words that it abbreviates, or a similar name.
+
+    >>> meant("lr"), meant("batchsize")
+    (['training.learning_rate'], ['training.batch_size', 'evaluation.batch_size'])
+    """
+    by_end: dict[str, list[str]] = {}
+    for name in names():
+        by_end.setdefault(name.rpartition(".")[2], []).append(name)
+    spelt_out = [end for end in by_end if "".join(word[0] for word in end.split("_")) == key]
+    found = key if key in by_end else spelt_out[0] if spelt_out else nearest(key, by_end)
+    return [] if found is None else by_end[found]
 
 
 def keys_of(path: Sequence[str]) -> list[str]:
