@@ -265,8 +265,8 @@ def _terminal_width(stream: Any) -> int | None:
 
 def _asked_width() -> int | None:
     """Return the number of columns in ``COLUMNS``, if it is set."""
-    asked = os.environ.get("COLUMNS", "")
-    return max(MIN_WIDTH, int(asked)) if asked.isdecimal() and int(asked) else None
+    given = os.environ.get("COLUMNS", "")
+    return max(MIN_WIDTH, int(given)) if given.isdecimal() and int(given) else None
 
 
 def _columns_of(stream: Any) -> int:

@@ -132,20 +132,22 @@ def check_folder(folder: MugeFolder, workers: int = 1, progress: Progress = SILE
     """
     report = Report(str(folder.path), folder.naming)
     for split in SPLITS:
-        queries, images = folder.queries_path(split), folder.images_path(split)
-        if not queries.exists() and not images.exists():
+        queries_path, images_path = folder.queries_path(split), folder.images_path(split)
+        if not queries_path.exists() and not images_path.exists():
             continue
-        for path, other in ((queries, images), (images, queries)):
+        for path, other in ((queries_path, images_path), (images_path, queries_path)):
             if not path.exists():
                 message = tr("The file is missing; only {other} exists.", other=other.name)
                 report.problems.append(Problem(str(path), 0, message))
-        asked = _read_queries(queries, progress) if queries.exists() else _Records()
-        _report_errors(report, queries, asked)
-        shown = _read_images(images, workers, progress) if images.exists() else _Records()
-        _report_errors(report, images, shown)
-        if images.exists():
-            _report_missing_images(report, queries, asked, shown)
-        report.splits[split] = _summary(asked, shown)
+        queries, images = _Records(), _Records()
+        if queries_path.exists():
+            queries = _read_queries(queries_path, progress)
+            _report_errors(report, queries_path, queries)
+        if images_path.exists():
+            images = _read_images(images_path, workers, progress)
+            _report_errors(report, images_path, images)
+            _report_missing_images(report, queries_path, queries, images)
+        report.splits[split] = _summary(queries, images)
     return report
 
 
@@ -174,9 +176,10 @@ def _report_errors(report: Report, path: Path, records: _Records) -> None:
         report.problems.append(Problem(str(path), line + 1, error.message, error.found))
 
 
-def _report_missing_images(report: Report, queries: Path, asked: _Records, shown: _Records) -> None:
-    known, broken = set(shown.ids), set(shown.broken)
-    for line, items in zip(asked.at, asked.items, strict=True):
+def _report_missing_images(report: Report, path: Path, queries: _Records, images: _Records) -> None:
+    """Add the queries that name broken images, or images that do not exist, to the report."""
+    known, broken = set(images.ids), set(images.broken)
+    for line, items in zip(queries.at, queries.items, strict=True):
         others = [item for item in items if item not in known]
         for message, named in (
             (
@@ -190,31 +193,31 @@ def _report_missing_images(report: Report, queries: Path, asked: _Records, shown
         ):
             if named:
                 some = listed(named[:10])
-                report.problems.append(Problem(str(queries), line + 1, message, some))
+                report.problems.append(Problem(str(path), line + 1, message, some))
 
 
-def _summary(asked: _Records, shown: _Records) -> SplitSummary:
-    counts: NDArray[np.int64] = np.array([len(items) for items in asked.items], np.int64)
-    named = {item for items in asked.items for item in items}
-    if asked.ids and not named:
+def _summary(queries: _Records, images: _Records) -> SplitSummary:
+    counts: NDArray[np.int64] = np.array([len(items) for items in queries.items], np.int64)
+    named = {item for items in queries.items for item in items}
+    if queries.ids and not named:
         return SplitSummary(
-            queries=len(asked.ids),
-            images=len(shown.ids),
+            queries=len(queries.ids),
+            images=len(images.ids),
             pairs=None,
             images_without_query=None,
             queries_without_image=None,
             queries_with_several_images=None,
-            longest_query=asked.longest,
+            longest_query=queries.longest,
             answers_hidden=True,
         )
     return SplitSummary(
-        queries=len(asked.ids),
-        images=len(shown.ids),
+        queries=len(queries.ids),
+        images=len(images.ids),
         pairs=int(counts.sum()),
-        images_without_query=len(set(shown.ids) - named),
+        images_without_query=len(set(images.ids) - named),
         queries_without_image=int((counts == 0).sum()),
         queries_with_several_images=int((counts > 1).sum()),
-        longest_query=asked.longest,
+        longest_query=queries.longest,
     )
 
 

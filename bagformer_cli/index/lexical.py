@@ -82,9 +82,9 @@ class LexicalSearch:
             dict.fromkeys(own, 1.0) if options.synonyms is None else options.synonyms.expand(own)
             for own in terms
         ]
-        asked = [own for own in weighted if own]
+        with_terms = [own for own in weighted if own]
         find = self.engine.find_terms
-        found = iter(find(options.of, asked, self.depth, options.where) if asked else [])
+        found = iter(find(options.of, with_terms, self.depth, options.where) if with_terms else [])
         none = TermHits(np.zeros(0, object), np.zeros(0, np.float32))
         return [next(found) if own else none for own in weighted]
 

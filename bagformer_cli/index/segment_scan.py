@@ -118,16 +118,16 @@ class SegmentScanner:
 
         from bagformer_cli.interaction.topk import rescored, topk
 
-        vectors, asked, rule = segment.vectors, queries.tensors, queries.rule
+        vectors, texts, rule = segment.vectors, queries.tensors, queries.rule
         candidates = None if rows is None else torch.from_numpy(rows)
         wanted = k * OVERSAMPLE
         if self.device is None:
             # The type of the first pass; the best are then scored again in float32.
             dtype = torch.int8 if vectors.dtype == torch.int8 else torch.float32
-            best = topk(asked, vectors, wanted, dtype=dtype, candidates=candidates, rule=rule)[1]
+            best = topk(texts, vectors, wanted, dtype=dtype, candidates=candidates, rule=rule)[1]
         else:
-            best = self._loaded(segment, self.device).topk(asked, wanted, candidates, rule)[1]
-        scores, at = rescored(asked, vectors, k, best, rule)
+            best = self._loaded(segment, self.device).topk(texts, wanted, candidates, rule)[1]
+        scores, at = rescored(texts, vectors, k, best, rule)
         return scores.numpy(), at.numpy()
 
     def _loaded(self, segment: Segment, device: torch.device) -> DeviceImages:

@@ -60,32 +60,32 @@ def score_items(
     chosen = np.arange(len(items), dtype=np.int64) if rows is None else rows
     offsets = offsets_of(items.lengths[chosen])
     scores = np.zeros((len(queries), len(chosen)), np.float32)
-    asked = np.flatnonzero(queries.lengths)
+    filled = np.flatnonzero(queries.lengths)
     limit = max(1, BLOCK // max(1, items.values.shape[1], len(queries.values)))
     for first, end in blocks(offsets, limit):
         own = chosen[first:end]
         some = np.flatnonzero(items.lengths[own])
-        if not len(some) or not len(asked):
+        if not len(some) or not len(filled):
             continue
         values = _rows(items, own).astype(np.float32, copy=False)  # [N, D]
         lengths = items.lengths[own[some]]
         scales = None if items.scales is None else items.scales[own[some]]
         block = Vectors(values, offsets_of(lengths), scales)  # of the items with vectors
-        scores[np.ix_(asked, first + some)] = _score_block(queries, asked, block, rule)
+        scores[np.ix_(filled, first + some)] = _score_block(queries, filled, block, rule)
     return scores
 
 
 def _score_block(
-    queries: Vectors, asked: NDArray[np.int64], items: Vectors, rule: ScoreRule
+    queries: Vectors, filled: NDArray[np.int64], items: Vectors, rule: ScoreRule
 ) -> NDArray[np.float32]:
-    """Score n items with vectors against the queries ``asked``, which have some: [asked, n]."""
+    """Score n items with vectors against the queries ``filled``, which have some: [filled, n]."""
     scales = np.ones(1, np.float32) if items.scales is None else items.scales
     if rule.is_mean:
         means = mean_vectors(items) * scales[:, None]
-        found: NDArray[np.float32] = mean_vectors(queries)[asked] @ means.T
+        found: NDArray[np.float32] = mean_vectors(queries)[filled] @ means.T
         return found
     products = items.values @ queries.values.T  # [N, G]
-    starts, begins = items.offsets[:-1], queries.offsets[:-1][asked]
+    starts, begins = items.offsets[:-1], queries.offsets[:-1][filled]
     by_query = by_item = None
     if rule.over_query:
         best = np.maximum.reduceat(products, starts, axis=0)  # over the vectors of each item
@@ -93,7 +93,7 @@ def _score_block(
     if rule.over_item:
         best = np.maximum.reduceat(products, begins, axis=1)  # over the vectors of each query
         by_item = (np.add.reduceat(best, starts, axis=0) * scales[:, None]).T
-    counts = queries.lengths[asked][:, None], items.lengths[None]
+    counts = queries.lengths[filled][:, None], items.lengths[None]
     scores: NDArray[np.float32] = rule.combine(by_query, by_item, *counts)
     return scores
 

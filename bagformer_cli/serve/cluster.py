@@ -142,11 +142,11 @@ class RemoteShard:
 
     def start(self, queries: Sequence[Query], options: SearchOptions, encoded: Encoded) -> Waiting:
         """See :class:`~bagformer_cli.serve.shards.Shard`."""
-        asked = (queries, options, encoded, language())
-        first = self._handle.search.remote(*asked)
+        arguments = (queries, options, encoded, language())
+        first = self._handle.search.remote(*arguments)
 
         def wait() -> list[Results]:
-            found = self._answer(first, "search", *asked)
+            found = self._answer(first, "search", *arguments)
             if isinstance(found, XmrError):
                 raise found
             results: list[Results] = found

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +53,9 @@ from bagformer_cli.training.teacher import Teacher
 from bagformer_cli.training.train_result import TrainResult
 from bagformer_cli.training.validation import Validation
 from bagformer_cli.training.weight_average import WeightAverage
+
+End = Literal["complete", "stopped early", "interrupted"]
+"""How training ended: after all steps, by ``training.early_stopping``, or by a signal."""
 
 
 @dataclass
@@ -131,75 +136,30 @@ class Trainer:
         Raises:
             TrainingError: A loss is not finite; ``last/`` holds the last good state.
         """
-        state, settings = self.state, self.config.training
-        interrupted, resumed_at = False, state.step
+        state, resumed_at = self.state, self.state.step
         torch.set_float32_matmul_precision("high")
         self.task.train()
-        is_main = self.processes.is_main
-        known = state.step if self._resumed else -1
-        log_file: MetricsLog = NoLog()
-        if is_main:
-            settings_now = self.config.model_dump(mode="json")
-            loggers = [
-                RunLogger(name, self.run, settings_now, self.progress) for name in settings.loggers
-            ]
-            log_file = MetricsLog(self.run, known, loggers)
-        with log_file as log, stop_on_signal() as stop:
-            trained, total = count_parameters(self.model)
-            if trained < total:
-                share = f"{100 * trained / total:.2f}"
-                self.progress.info(
-                    tr(
-                        "Training {n} of {total} parameters ({share} %).",
-                        n=f"{trained:,}", total=f"{total:,}", share=share,
-                    )
-                )  # fmt: skip
+        with self._open_log() as log, stop_on_signal() as stop:
+            self._say_trained_share()
             if not self._resumed:  # a killed run must find a last/ to resume from
                 state.first = self._evaluate(log)
                 self._save_last()
-            with self.progress.task(
-                tr("Training"), self.total_steps, tr("{n} steps", n="{n}")
-            ) as bar:
-                bar.advance(state.step)
-                stream: Iterator[Batch] | None = None
-                exhausted = self.validation.is_exhausted(state)
-                while state.step < self.total_steps and not exhausted:
-                    mined = self._mine()
-                    if mined or stream is None:
-                        pinned = self.model.device.type == "cuda"
-                        stream = self.batches.iterate(state.batches, pinned=pinned)
-                    self.take_step(stream, log, bar)
-                    evaluate = self._is_due(settings.evaluate_every or self.steps_per_epoch)
-                    if evaluate:
-                        self._evaluate(log)
-                        # Only the main process has measured recall.
-                        exhausted = self.processes.broadcast_object(
-                            self.validation.is_exhausted(state)
-                        )
-                    if exhausted and state.window:  # steps since the last line of the log
-                        self._log(log, learning_rate(state.step, self.schedule_steps, settings))
-                    # Ctrl-C may reach one process only, but all must leave the loop together.
-                    stopped = self.processes.all_reduce_sum(float(stop.is_set())) > 0
-                    if evaluate or stopped or self._is_due(settings.save_every):
-                        self._save_last()
-                    if stopped and state.step < self.total_steps and not exhausted:
-                        interrupted = True
-                        break
-            if not interrupted:
+            end = self._take_steps(log, stop)
+            if end != "interrupted":
                 self.validation.warn_if_not_above_start(state)
         speed = {
             "seconds": round(state.seconds, 3),
             "pairs_per_second": state.pairs / state.seconds if state.seconds else None,
             "data_wait_share": state.waited / state.seconds if state.seconds else None,
         }
-        if is_main:
+        if self.processes.is_main:
             record_end(self.run, state.step, speed)
         return TrainResult(
             self.run,
             state.step,
             self.total_steps,
             resumed_at,
-            interrupted,
+            end == "interrupted",
             state.best,
             state.best_step,
             state.seconds,
@@ -207,8 +167,59 @@ class Trainer:
             data_wait_share=speed["data_wait_share"],
             parameters=count_parameters(self.model),
             start=state.first,
-            stopped_early=exhausted and state.step < self.total_steps,
+            stopped_early=end == "stopped early",
         )
+
+    def _open_log(self) -> MetricsLog:
+        """Open the log of the run; only the main process writes one."""
+        if not self.processes.is_main:
+            return NoLog()
+        settings = self.config.model_dump(mode="json")
+        loggers = [
+            RunLogger(name, self.run, settings, self.progress)
+            for name in self.config.training.loggers
+        ]
+        return MetricsLog(self.run, self.state.step if self._resumed else -1, loggers)
+
+    def _say_trained_share(self) -> None:
+        """Say how many parameters are trained, if some are frozen."""
+        trained, total = count_parameters(self.model)
+        if trained < total:
+            share = f"{100 * trained / total:.2f}"
+            self.progress.info(
+                tr(
+                    "Training {n} of {total} parameters ({share} %).",
+                    n=f"{trained:,}", total=f"{total:,}", share=share,
+                )
+            )  # fmt: skip
+
+    def _take_steps(self, log: MetricsLog, stop: Event) -> End:
+        """Take the steps that are left, with evaluations and saves in between."""
+        state, settings = self.state, self.config.training
+        with self.progress.task(tr("Training"), self.total_steps, tr("{n} steps", n="{n}")) as bar:
+            bar.advance(state.step)
+            stream: Iterator[Batch] | None = None
+            exhausted = self.validation.is_exhausted(state)
+            while state.step < self.total_steps and not exhausted:
+                mined = self._mine()
+                if mined or stream is None:
+                    pinned = self.model.device.type == "cuda"
+                    stream = self.batches.iterate(state.batches, pinned=pinned)
+                self.take_step(stream, log, bar)
+                evaluate = self._is_due(settings.evaluate_every or self.steps_per_epoch)
+                if evaluate:
+                    self._evaluate(log)
+                    # Only the main process has measured recall.
+                    exhausted = self.processes.broadcast_object(self.validation.is_exhausted(state))
+                if exhausted and state.window:  # steps since the last line of the log
+                    self._log(log, learning_rate(state.step, self.schedule_steps, settings))
+                # Ctrl-C may reach one process only, but all must leave the loop together.
+                stopped = self.processes.all_reduce_sum(float(stop.is_set())) > 0
+                if evaluate or stopped or self._is_due(settings.save_every):
+                    self._save_last()
+                if stopped and state.step < self.total_steps and not exhausted:
+                    return "interrupted"
+        return "complete" if state.step >= self.total_steps else "stopped early"
 
     def _is_due(self, every: int | None) -> bool:
         """Say whether an action is due that happens after every ``every`` steps and at the end."""
@@ -230,9 +241,9 @@ class Trainer:
         figures: dict[str, Figure] = {}
         waited = 0.0
         for _ in range(settings.accumulate):
-            asked = time.perf_counter()
+            began = time.perf_counter()
             batch = next(stream)
-            waited += time.perf_counter() - asked
+            waited += time.perf_counter() - began
             state.pairs += len(batch.text) * self.processes.world_size
             output = accumulate_gradients(
                 self.task,

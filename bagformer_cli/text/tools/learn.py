@@ -121,9 +121,9 @@ def _examples(
             known[[begin + start, begin + end]] = 1
     known[offsets] = -1  # the beginning and the end of a title are no question
     known[:-1][classes == INVISIBLE] = -1
-    asked = np.flatnonzero(known >= 0)
-    features: npt.NDArray[np.int32] = kernel.boundary_features(texts, bags)[asked]
-    return features, known[asked] == 1
+    decided = np.flatnonzero(known >= 0)
+    features: npt.NDArray[np.int32] = kernel.boundary_features(texts, bags)[decided]
+    return features, known[decided] == 1
 
 
 def _regression(
