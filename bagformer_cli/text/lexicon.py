@@ -29,7 +29,7 @@ from bagformer_cli.text.lexicon_cache import open_cached
 from bagformer_cli.text.lines import MOST_BYTES
 from bagformer_cli.text.merging import Entry, merge, write_lexicon
 
-FORMAT = "lexicon 15"
+FORMAT = "lexicon 16"
 """Part of the digest. Change it with the cached arrays, the reading, the merging or the folding."""
 
 

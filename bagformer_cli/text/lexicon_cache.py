@@ -36,7 +36,7 @@ from bagformer_cli.text.automaton_checks import check_automaton, check_tree
 from bagformer_cli.text.characters import CODE_POINTS
 from bagformer_cli.text.cover_arrays import LexiconArrays
 
-BY_ENTRY = ("cost", "type", "head", "heads", "suffixes")
+BY_ENTRY = ("cost", "type", "follows", "heads", "suffixes")
 """Names of the arrays besides automaton and tree."""
 
 _FILES = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,8 +63,8 @@ class Merged(NamedTuple):
 
     Args:
         entries: By word, then by type.
-        raised: The words that win against their parts, and whose costs have yet to be lowered.
-        own: The words that win against their parts.
+        raised: The words whose costs have yet to be lowered so that they win against their parts.
+        own: All words of the user that win; those of a ``lexicon.txt`` have lower costs already.
     """
 
     entries: list[Entry]
@@ -81,6 +81,10 @@ def fold_all(words: Sequence[str]) -> list[str]:
 
 def merge(shipped: Sequence[Dictionary], own: Sequence[Dictionary]) -> Merged:
     """Merge dictionaries.
+
+    A word is kept if somebody vouches for it as a whole: a user's dictionary that is not
+    :data:`LARGE` has it, or a dictionary gives it a weight or a type of :data:`WHOLE`. Other words
+    are kept unless they consist of two entries.
 
     Args:
         shipped: Those that come with the project, and jieba's.
@@ -102,44 +106,50 @@ def merge(shipped: Sequence[Dictionary], own: Sequence[Dictionary]) -> Merged:
     raised: set[str] = set()
     own_words: set[str] = set()
     for number, dictionary in enumerate(dictionaries):
-        for word, kind, weight, weighed, complete, origin in zip(
-            map(str.strip, fold_all(dictionary.words)),
-            dictionary.types,
-            dictionary.weights,
-            dictionary.weighed,
-            dictionary.complete,
-            dictionary.origins,
-            strict=True,
-        ):
-            if not word or kind == NEVER:
+        is_chosen = number < len(chosen)
+        excluded = never if dictionary.name == BACKGROUND else ()
+        for entry, weighed, complete in _rows(dictionary):
+            word = entry.word
+            if word in excluded:
                 continue
-            if dictionary.name == BACKGROUND and word in never:
-                continue
-            merged = roles.get(kind, plain)
-            if number < len(chosen):
+            merged = roles.get(entry.type, plain)
+            if is_chosen or weighed or entry.type in WHOLE:
                 whole.add(word)
-                if merged is plain and (not complete or origin.endswith(OWN_WORD)):
+            if is_chosen and merged is plain:
+                if not complete:
+                    raised.add(word)
+                if not complete or entry.origin.endswith(OWN_WORD):
                     own_words.add(word)
-                    if not complete:
-                        raised.add(word)
-            elif weighed or kind in WHOLE:
-                whole.add(word)
             known = merged.get(word)
-            if known is None:
-                merged[word] = Entry(word, kind, weight, origin)
-            elif weight > known.weight or (known.type is None and kind is not None):
-                first = known.type is not None or kind is None
-                merged[word] = Entry(
-                    word,
-                    known.type or kind,
-                    max(weight, known.weight),
-                    known.origin if first else origin,
-                )
+            merged[word] = entry if known is None else _joined(known, entry)
     kept = [e for word, e in plain.items() if word in whole or not _composite(word, plain)]
     for merged in roles.values():
         kept += merged.values()
     entries = sorted(kept, key=lambda entry: f"{entry.word}\0{entry.type or ''}")
     return Merged(entries, frozenset(raised), frozenset(own_words))
+
+
+def _rows(dictionary: Dictionary) -> Iterator[tuple[Entry, bool, bool]]:
+    """Yield the entries of a dictionary: folded, whether they have a weight, and an origin too."""
+    for word, kind, weight, weighed, complete, origin in zip(
+        map(str.strip, fold_all(dictionary.words)),
+        dictionary.types,
+        dictionary.weights,
+        dictionary.weighed,
+        dictionary.complete,
+        dictionary.origins,
+        strict=True,
+    ):
+        if word and kind != NEVER:
+            yield Entry(word, kind, weight, origin), weighed, complete
+
+
+def _joined(known: Entry, entry: Entry) -> Entry:
+    """Join two entries of a word: the first type with its origin, and the greater weight."""
+    weight = max(known.weight, entry.weight)
+    if known.type is None and entry.type is not None:
+        return entry._replace(weight=weight)
+    return known if weight == known.weight else known._replace(weight=weight)
 
 
 def _composite(word: str, entries: Container[str]) -> bool:
@@ -185,34 +195,35 @@ def write_lexicon(folder: Path, merged: Merged, *, remarkable: bool = False) -> 
         heavier = weight_of((raised - prior[chosen]).astype(np.float64))
         weights[at] = _rounded(np.maximum(weights[at], heavier))
         arrays = arrays._replace(cost=_costs(weights[plain], prior))
-    text = "".join(
-        [
-            "# The dictionary this segmentation was made with; `xmr bags --lexicon` reads it.\n",
-            "# word, type, weight (expected in a million words), origin\n",
-            "# type: -\n",
-            *(
-                f"{entry.word}\t{entry.type or UNTYPED}\t{weight:.6g}\t"
-                f"{_origin(entry, merged.own)}\n"
-                for entry, weight in zip(entries, weights.tolist(), strict=True)
-            ),
-        ]
-    )
+    text = _lexicon_text(merged, weights)
     (folder / "lexicon.txt").write_text(text, encoding="utf-8", newline="\n")
     for name, tree in (("entries", arrays.entries), ("units", arrays.units)):
         (folder / name).mkdir()
         tree.save(folder / name)
     np.save(folder / "cost.npy", arrays.cost)
     np.save(folder / "type.npy", arrays.type)
-    np.save(folder / "head.npy", arrays.follows)
+    np.save(folder / "follows.npy", arrays.follows)
     np.save(folder / "heads.npy", heads)
     np.save(folder / "suffixes.npy", suffixes)
-    fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
     meta = {
         "types": types[untyped:].tolist(),
-        "fingerprint": fingerprint,
+        "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16],
         "remarkable": remarkable,
     }
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _lexicon_text(merged: Merged, weights: npt.NDArray[np.float64]) -> str:
+    """Return the content of ``lexicon.txt``."""
+    lines = [
+        "# The dictionary this segmentation was made with; `xmr bags --lexicon` reads it.",
+        "# word, type, weight (expected in a million words), origin",
+        "# type: -",
+    ]
+    for entry, weight in zip(merged.entries, weights.tolist(), strict=True):
+        origin = _origin(entry, merged.own)
+        lines.append(f"{entry.word}\t{entry.type or UNTYPED}\t{weight:.6g}\t{origin}")
+    return "\n".join(lines) + "\n"
 
 
 def _origin(entry: Entry, own: frozenset[str]) -> str:
