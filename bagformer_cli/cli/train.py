@@ -101,7 +101,6 @@ def train(
     from bagformer_cli.models.runs import report_others
     from bagformer_cli.models.trained import trained_scorers
     from bagformer_cli.progress import SILENT
-    from bagformer_cli.text.from_config import build_titles
     from bagformer_cli.training import job as jobs
     from bagformer_cli.training.distributed import join_process_group, leave_process_group
     from bagformer_cli.training.run_folder import RUNS, newest_runs
@@ -148,7 +147,7 @@ def train(
             if resume:
                 name = find_moved(name, job.run, f"--set data.dataset={tr('FOLDER')}")
             folder = resolve(name, progress=progress)
-            store = ensure_store(folder, build_titles(job.config, progress), progress=progress)
+            store = ensure_store(folder, jobs.titles(job, progress), progress=progress)
         results = jobs.train(job, store, processes, progress)
     leave_process_group(processes)
     if not processes.is_main:

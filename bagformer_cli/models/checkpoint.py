@@ -28,6 +28,7 @@ from bagformer_cli.models.lora import add_adapters, merged, save_adapters, saved
 from bagformer_cli.models.runs import WEIGHTS
 from bagformer_cli.models.trained import trained_scorers
 from bagformer_cli.outputs import require_empty
+from bagformer_cli.text.bags import TitleEncoder
 from bagformer_cli.text.from_config import title_encoder
 from bagformer_cli.text.lexicon import saved_lexicon
 from bagformer_cli.text.tokenizer import Tokenizer
@@ -76,8 +77,7 @@ def load_model(
     folder = Path(folder)
     check_model_folder(folder)
     config = load_config(folder / "config.yaml", stored=True)
-    tokenizer = Tokenizer.load(folder / "vocab.txt")
-    titles = title_encoder(config, tokenizer, saved_lexicon(folder / "lexicon.txt"))
+    titles = _saved_titles(folder, config)
     model = build_model(config, titles, pretrained=False, keep_cross=True)
     weights, lora = load_tensors(folder / WEIGHTS), config.training.lora
     if adapters and lora is not None:
@@ -88,6 +88,21 @@ def load_model(
     load_weights(model, weights, folder / WEIGHTS)
     model.trained = trained_in(folder, config)
     return model.to(device).eval()
+
+
+def saved_titles(folder: Path) -> TitleEncoder:
+    """Build the title encoder of a model folder, of its vocabulary and dictionaries.
+
+    Raises:
+        CheckpointError: A file is missing or damaged.
+    """
+    check_model_folder(folder)
+    return _saved_titles(folder, load_config(folder / "config.yaml", stored=True))
+
+
+def _saved_titles(folder: Path, config: RunConfig) -> TitleEncoder:
+    tokenizer = Tokenizer.load(folder / "vocab.txt")
+    return title_encoder(config, tokenizer, saved_lexicon(folder / "lexicon.txt"))
 
 
 def merge_adapters(folder: Path, out: Path) -> RetrievalModel:

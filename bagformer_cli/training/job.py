@@ -3,7 +3,7 @@
 From Python::
 
     job = new_job("demo", ["training.max_steps=100"], mode="fast")
-    store = ensure_store(resolve(job.config.data.dataset), build_titles(job.config))
+    store = ensure_store(resolve(job.config.data.dataset), titles(job))
     results = train(job, store)
 """
 
@@ -16,9 +16,15 @@ from pathlib import Path
 
 from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.store.store import Store
+from bagformer_cli.errors import InputError
+from bagformer_cli.files import recover_folder
+from bagformer_cli.messages import tr
+from bagformer_cli.models.checkpoint import saved_titles
 from bagformer_cli.opening import require_text
 from bagformer_cli.progress import SILENT, Progress
-from bagformer_cli.training.chain import resume_chain, stage_configs, start_chain
+from bagformer_cli.text.bags import TitleEncoder
+from bagformer_cli.text.from_config import build_titles
+from bagformer_cli.training.chain import resume_chain, stage_configs, stage_files, start_chain
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.initial_model import check_start, new_model
 from bagformer_cli.training.run import resume_config, resume_run, start_run
@@ -126,6 +132,43 @@ def resume_job(
     config = resume_config(run, overrides)
     processes.require_world_size(config.training.processes)
     return Job(config, run, True, overrides=overrides)
+
+
+def titles(job: Job, progress: Progress = SILENT) -> TitleEncoder:
+    """Build the title encoder that a job's dataset is preprocessed with.
+
+    A job that is resumed keeps its own vocabulary and dictionaries: those of the configuration may
+    have been edited, or come with another version of xmr.
+
+    Args:
+        job: From :func:`new_job` or :func:`resume_job`.
+        progress: Receives remarks about the dictionaries.
+    """
+    saved = _saved_models(job.run) if job.resume else []
+    if not saved:
+        return build_titles(job.config, progress)
+    own = saved_titles(saved[0])
+    try:
+        now = build_titles(job.config).fingerprint
+    except InputError:  # a dictionary or the vocabulary is gone
+        now = ""
+    if now != own.fingerprint:
+        progress.warn(
+            tr(
+                "The vocabulary or the dictionaries of the configuration have changed since this "
+                "run was started. It continues with its own, those in {folder}.",
+                folder=saved[0],
+            )
+        )
+    return own
+
+
+def _saved_models(run: Path) -> list[Path]:
+    """List the folders ``last/`` of a run, or of the runs of a chain."""
+    folders = [run, *(run / path.stem for path in stage_files(run))]
+    for folder in folders:
+        recover_folder(folder / "last")
+    return [folder / "last" for folder in folders if (folder / "last").is_dir()]
 
 
 def train(

@@ -39,6 +39,7 @@ from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.loop import TrainData, Trainer
 from bagformer_cli.training.run_folder import new_run, no_run_to_resume, writing
 from bagformer_cli.training.run_record import (
+    has_same_data,
     record_resume,
     record_start,
     require_same_files,
@@ -80,7 +81,7 @@ def start_run(
     with new_run(run) if processes.is_main else nullcontext():
         if processes.is_main:
             save_config(config, run / "config.yaml", template)
-            record_start(run, config, processes.world_size)
+            record_start(run, config, train_split(store).digests, processes.world_size)
         processes.barrier()
         return trainer.train()
 
@@ -194,8 +195,16 @@ def resume_run(
             model = new_model(config)
         trainer = make_trainer(model, config, store, run, saved, processes, progress)
         if processes.is_main:
+            data, step = train_split(store).digests, trainer.state.step
+            if step and not has_same_data(run, data):
+                progress.warn(
+                    tr(
+                        "The titles or images of the training split have changed since this run "
+                        "was trained last. The rest of the run is trained on what is there now."
+                    )
+                )
             save_config(config, run / "config.yaml", run / "config.yaml")
-            record_resume(run, config, trainer.state.step, processes.world_size)
+            record_resume(run, config, data, step, processes.world_size)
             if images != _images_per_step(config):
                 _warn_of_steps(trainer, images, progress)
         return trainer.train()
@@ -251,6 +260,14 @@ def make_trainer(
         progress: Where to report.
     """
     split, regions = train_split(store), config.image.regions
+    if store.encoder not in (None, model.titles.fingerprint):
+        raise InputError(
+            tr("The titles of the dataset were cut with another vocabulary or other dictionaries."),
+            where=store.path,
+            found=store.encoder,
+            expected=tr("{fingerprint}: those of the model", fingerprint=model.titles.fingerprint),
+            hint=tr("Restore the vocabulary and the dictionaries that the run was started with."),
+        )
     objectives, words = config.objectives, model.titles.tokenizer
     masking = None
     if objectives.mlm or objectives.mfm:

@@ -5,13 +5,15 @@
     {"started": {"date": "2026-05-04T10:20:30+08:00", "command": "xmr train …", "commit": "1a2b…",
                  "versions": {"xmr": …, "torch": …}, "machine": {"cpu": …, "memory_gb": …, …},
                  "config": {"seed": 0, "data": {…}, …},
-                 "files": {"data.hard_negatives": "9f86d081…"}},
-     "resumed": [{…, "step": 240}],
+                 "files": {"data.hard_negatives": "9f86d081…"},
+                 "data": {"images": "5ec587aa…", "queries": "0a15fd0d…"}},
+     "resumed": [{…, "step": 240, "data": {…}}],
      "ended": {"date": …, "step": 480, "seconds": 310.5, "pairs_per_second": 402.1,
                "data_wait_share": 0.02}}
 
 ``ended`` is that of the last time that training returned: at its end, or interrupted. ``files`` are
-the SHA-256 of files outside the run that decide its batches or losses.
+the SHA-256 of files outside the run that decide its batches or losses; ``data`` are the digests of the
+training split.
 """
 
 from __future__ import annotations
@@ -39,32 +41,37 @@ from bagformer_cli.messages import tr
 from bagformer_cli.models.runs import WEIGHTS, find_checkpoint
 from bagformer_cli.training.run_folder import RECORD
 
+Digests = Mapping[str, str | None]
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "numpy", "safetensors")
 
 
-def record_start(run: Path, config: RunConfig, world_size: int = 1) -> None:
+def record_start(run: Path, config: RunConfig, data: Digests, world_size: int = 1) -> None:
     """Write ``run.json`` of a new run."""
     place, settings = str(run.resolve()), config.model_dump(mode="json")
     started = {**_now(world_size), "run": place, "config": settings, "files": digests(config)}
-    _write(run, {"started": started, "resumed": []})
+    _write(run, {"started": {**started, "data": dict(data)}, "resumed": []})
 
 
-def record_resume(run: Path, config: RunConfig, step: int, world_size: int = 1) -> None:
+def record_resume(
+    run: Path, config: RunConfig, data: Digests, step: int, world_size: int = 1
+) -> None:
     """Add a resume to ``run.json``.
 
     Args:
         run: The run folder. Its record is started again if it is missing or damaged.
         config: The configuration that the run continues with.
+        data: Digests of the training split.
         step: The step that training continues from.
         world_size: Number of processes.
     """
+    now = {**_now(world_size), "step": step, "data": dict(data)}
     try:
         record = json.loads((run / RECORD).read_text(encoding="utf-8"))
-        record["resumed"].append({**_now(world_size), "step": step})
+        record["resumed"].append(now)
         if not step:  # the run begins again, with the files of today
             record["started"]["files"] = digests(config)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        record = {"started": None, "resumed": [{**_now(world_size), "step": step}]}
+        record = {"started": None, "resumed": [now]}
     _write(run, record)
 
 
@@ -122,6 +129,20 @@ def require_same_files(run: Path, config: RunConfig) -> None:
                     run=run / "last",
                 ),
             )
+
+
+def has_same_data(run: Path, data: Digests) -> bool:
+    """Tell whether a run's training split is as it was when the run was trained last.
+
+    True for a run whose record does not say.
+    """
+    try:
+        record = json.loads((run / RECORD).read_text(encoding="utf-8"))
+        times = [record["started"], *record["resumed"]]
+        before = [one["data"] for one in times if isinstance(one, dict) and "data" in one]
+    except (OSError, ValueError, TypeError, KeyError):
+        return True
+    return not before or before[-1] == data
 
 
 def _files(config: RunConfig) -> dict[str, Path]:

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from bagformer_cli.config import load_config
+from bagformer_cli.data.muge import MugeFolder
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.errors import ConfigError, InputError, XmrError
 from bagformer_cli.models.build import build_titles
+from bagformer_cli.models.checkpoint import saved_titles
 from bagformer_cli.training import job as jobs
 from bagformer_cli.training.distributed import Processes
 from tests.support.datasets import write_split
+from tests.support.remarks import Remarks
 from tests.support.small_run import TINY
 
 SHORT = [*TINY, "training.max_steps=2", "training.schedule_steps=4"]
@@ -42,6 +45,43 @@ def test_a_job_is_started_and_resumed(folder: Path) -> None:
     assert again.run == Path("runs/demo-bagwise")
     (result,) = jobs.train(again, store)
     assert result.steps == 4
+
+
+def test_a_resumed_run_cuts_titles_with_its_own_dictionaries(folder: Path) -> None:
+    """Those of the configuration may be edited or gone; the model goes on with what it learned."""
+    words = folder / "own.tsv"
+    words.write_text("第3款\tmodel\n", "utf-8")
+    job = jobs.new_job("demo", [*SHORT, f"text.lexicons=[builtin, {words}]"])
+    pairs = write_split(folder / "pairs", "train", [(n, f"第{n}款", (n,)) for n in range(8)])
+    before = jobs.titles(job)
+    jobs.train(job, ensure_store(pairs, before, workers=1))
+    again = jobs.resume_job(overrides=["training.max_steps=4"])
+    for number, change in enumerate(("第4款\tmodel\n", None)):
+        words.unlink() if change is None else words.write_text(change, "utf-8")
+        remarks = Remarks()
+        titles = jobs.titles(again, remarks)
+        assert titles.fingerprint == before.fingerprint
+        assert "dictionaries of the configuration have changed" in remarks.warnings[0]
+        if number == 0:
+            edited = ensure_store(pairs, build_titles(again.config), workers=1)
+            with pytest.raises(InputError, match="cut with another vocabulary"):
+                jobs.train(again, edited)
+    (result,) = jobs.train(again, ensure_store(pairs, titles, workers=1))
+    assert result.steps == 4
+    assert saved_titles(result.run / "last").fingerprint == before.fingerprint
+
+
+def test_a_resume_says_that_the_training_data_has_changed(folder: Path) -> None:
+    job = jobs.new_job("demo", SHORT)
+    jobs.train(job, store_of(job, folder))
+    write_split(folder / "pairs", "train", [(n, f"第{n}版", (n,)) for n in range(8)])
+    for steps, changed in ((3, True), (4, False)):
+        again = jobs.resume_job(overrides=[f"training.max_steps={steps}"])
+        store = ensure_store(MugeFolder(folder / "pairs"), jobs.titles(again), workers=1)
+        remarks = Remarks()
+        jobs.train(again, store, progress=remarks)
+        said = [text for text in remarks.warnings if "training split have changed" in text]
+        assert len(said) == changed, steps
 
 
 def test_an_output_folder_that_holds_a_run_is_refused_before_anything_is_loaded(

@@ -29,6 +29,7 @@ def test_a_run_records_how_it_was_made_and_each_resume(
     assert run.code == 0, run.err
     record = json.loads(Path("r/run.json").read_text("utf-8"))
     assert record["resumed"] == []
+    assert record["started"]["data"].keys() == {"images", "queries"}
     started = record["started"]
     assert {"xmr", "python", "torch", "timm", "transformers"} <= started["versions"].keys()
     assert started["machine"]["cores"] >= 1

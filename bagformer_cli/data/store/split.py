@@ -123,9 +123,16 @@ class Split:
         return Split, (self.path, self._tokens_path, self.name, self.dataset)
 
     @cached_property
+    def digests(self) -> dict[str, str | None]:
+        """Digests of the files that the split was made of; ``images`` is None without images."""
+        found: dict[str, str | None] = json.loads(
+            (self.path / "split.json").read_text(encoding="utf-8")
+        )
+        return found
+
+    @property
     def _has_images(self) -> bool:
-        record = json.loads((self.path / "split.json").read_text(encoding="utf-8"))
-        return record["images"] is not None
+        return self.digests["images"] is not None
 
     @cached_property
     def _images(self) -> Shards:

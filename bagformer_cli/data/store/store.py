@@ -45,7 +45,7 @@ class Store:
     """
 
     def __init__(self, path: Path, encoder: str | None = None, dataset: Path | None = None) -> None:
-        self.path, self._encoder = path, encoder
+        self.path, self.encoder = path, encoder
         self.dataset = path.parent if dataset is None else dataset
 
     @classmethod
@@ -85,8 +85,8 @@ class Store:
         return Split(self.path / name, self._tokens(self.path / name), name, self.dataset)
 
     def _tokens(self, split: Path) -> Path | None:
-        if self._encoder is not None:
-            return split / f"tokens-{self._encoder}"
+        if self.encoder is not None:
+            return split / f"tokens-{self.encoder}"
         finished = [path.parent for path in split.glob("tokens-*/done.json")]
         return max(finished, key=lambda path: path.stat().st_mtime_ns, default=None)
 
