@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
+from bagformer_cli import __version__
 from bagformer_cli.config.expected import shown, wanted
 from bagformer_cli.config.modes import find_mode, read_mode
 from bagformer_cli.config.rules import RunConfig
@@ -81,7 +82,10 @@ def load_config(
         where = f"{where} + {path}"
     for item in overrides:
         _override(values, item)
-    return _validate(values, where, overrides)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise _config_error(error, where, overrides, stored) from error
 
 
 def save_config(config: RunConfig, path: str | Path, template: str | Path | None = None) -> None:
@@ -136,14 +140,9 @@ def _number(text: str) -> Any:
         return text
 
 
-def _validate(values: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> RunConfig:
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise _config_error(error, where, overrides) from error
-
-
-def _config_error(error: ValidationError, where: str, overrides: Sequence[str]) -> ConfigError:
+def _config_error(
+    error: ValidationError, where: str, overrides: Sequence[str], stored: bool
+) -> ConfigError:
     """Turn the first of pydantic's findings into a ConfigError with its file or ``--set`` item."""
     findings = error.errors()
     first = findings[0]
@@ -154,7 +153,7 @@ def _config_error(error: ValidationError, where: str, overrides: Sequence[str]) 
         if dotted and f"{item.partition('=')[0].strip()}.".startswith(f"{dotted}."):
             place = f"--set {item}"
     if first["type"] == "extra_forbidden":
-        return _unknown_key(keys, place)
+        return _unknown_key(keys, place, stored and not place.startswith("--set "))
     if first["type"] == "value_error":
         broken = str(first["ctx"]["error"])
         named = [item for item in overrides if item.partition("=")[0].strip() in broken]
@@ -171,8 +170,14 @@ def _config_error(error: ValidationError, where: str, overrides: Sequence[str]) 
     )
 
 
-def _unknown_key(keys: Sequence[str], place: str) -> ConfigError:
+def _unknown_key(keys: Sequence[str], place: str, stored: bool) -> ConfigError:
     """Make the error for a key that does not exist; name a similar one, or the same elsewhere."""
+    advice = tr("`xmr config list` shows every setting.")
+    if stored:
+        advice = tr(
+            "A newer version of xmr may have written this file; this is {version}. Update xmr.",
+            version=__version__,
+        )
     known = keys_of(keys[:-1])
     near = nearest(keys[-1], known)
     elsewhere = meant(keys[-1]) if near is None else [".".join([*keys[:-1], near])]
@@ -180,9 +185,7 @@ def _unknown_key(keys: Sequence[str], place: str) -> ConfigError:
         tr("Unknown key {key!r}.", key=keys[-1]),
         where=place,
         expected=None if elsewhere else tr("one of: {names}", names=listed(known)),
-        hint=tr("Did you mean {name}?", name=" / ".join(elsewhere[:3]))
-        if elsewhere
-        else tr("`xmr config list` shows every setting."),
+        hint=tr("Did you mean {name}?", name=" / ".join(elsewhere[:3])) if elsewhere else advice,
     )
 
 

@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from bagformer_cli.data.colour import scale_transparent_grey, shown_rgb
 from bagformer_cli.data.jpeg import grey_end, is_cut_off, lacks_scans
 from bagformer_cli.errors import DataError, listed
+from bagformer_cli.file_kinds import HEAD_BYTES, kind_of
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import read_regular
 
@@ -60,21 +61,6 @@ FORMATS = {
 """The formats that are opened, and the module that reads each. HEIF needs the optional package
 pillow-heif, AVIF a Pillow from 11.3 on."""
 
-# The first bytes of files that are often given as images and are none that can be read.
-_OTHERS = (
-    (b"8BPS", "PSD"),
-    (b"%!PS", "EPS"),
-    (b"\xc5\xd0\xd3\xc6", "EPS"),
-    (b"%PDF", "PDF"),
-    (b"<svg", "SVG"),
-    (b"<?xml", "XML"),
-    (b"<!doctype html", "HTML"),
-    (b"<html", "HTML"),
-    (b"PK\x03\x04", "ZIP"),
-    (b"\0\0\1\0", "ICO"),
-    (b"\xff\n", "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-)
 _KNOWN = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 _HEIF_BRANDS = (b"hei", b"hev", b"mif", b"msf")
 
@@ -252,15 +238,14 @@ def _not_an_image(data: bytes, where: str | Path | None) -> DataError:
             where=where,
             hint="pip install pillow-heif",
         )
-    start = data[:64].lstrip().lower()
-    kind = next((name for mark, name in _OTHERS if start.startswith(mark.lower())), None)
+    kind = kind_of(data[:HEAD_BYTES])
     return DataError(
         tr("This is not an image."),
         where=where,
-        found=tr("an empty file") if not data else tr("a file of type {type}", type=kind) if kind
-        else None,
+        found=tr("an empty file") if not data else kind.found if kind else None,
         expected=tr("one of: {names}", names=listed(readable_formats())),
-    )  # fmt: skip
+        hint=kind.hint if kind else None,
+    )
 
 
 def _too_large(where: str | Path | None, found: str | None) -> DataError:

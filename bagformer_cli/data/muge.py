@@ -40,6 +40,7 @@ from bagformer_cli.data.muge_lines import (
     repeated,
 )
 from bagformer_cli.errors import DataError, InputError, listed
+from bagformer_cli.file_kinds import require_text_file
 from bagformer_cli.files import atomic_file, disk_errors
 from bagformer_cli.messages import tr
 
@@ -124,7 +125,7 @@ class MugeFolder:
             images: Require the images file too.
 
         Raises:
-            InputError: A file is missing; the error names it.
+            InputError: A file is missing, or it is none of text; the error names it.
         """
         paths = [self.queries_path(split)] + ([self.images_path(split)] if images else [])
         for path in paths:
@@ -135,6 +136,7 @@ class MugeFolder:
                     found=tr("complete splits: {splits}", splits=listed(self.splits) or "-"),
                     hint=tr("Choose one of the complete splits, or add the missing file."),
                 )
+            require_text_file(path, tr("lines of text"))
 
 
 def naming_of(path: Path) -> Naming | None:

@@ -13,8 +13,11 @@ from typing import NamedTuple
 
 from bagformer_cli.data.byte_ranges import ByteRange, decode_line
 from bagformer_cli.data.muge_lines import parse_query_line
+from bagformer_cli.data.table import JSON_ENDINGS
 from bagformer_cli.data.table_formats import unreadable_kind
+from bagformer_cli.data.workbook import is_workbook
 from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.file_kinds import require_text_file
 from bagformer_cli.messages import tr
 from bagformer_cli.text.characters import is_blank
 
@@ -32,7 +35,7 @@ class TextQuery(NamedTuple):
 
 
 def read_text_queries(path: Path) -> list[TextQuery]:
-    """Read all queries of a file; it is JSON if its first line begins with a brace.
+    """Read all queries of a file; it is JSON if its ending or the brace of its first line says so.
 
     Raises:
         InputError: The file cannot be read, or has no query.
@@ -40,13 +43,17 @@ def read_text_queries(path: Path) -> list[TextQuery]:
     """
     if error := unreadable_kind(path):
         raise error
+    if not is_workbook(path):
+        require_text_file(path, tr("one query per line"))
     queries: list[TextQuery] = []
     known: dict[str, int] = {}
     is_json = False
     for number, line in enumerate(ByteRange(path).lines(), 1):
         if number == 1:
-            is_json = line.content.lstrip(b"\xef\xbb\xbf \t").startswith(b"{")
-            _require_no_table(path, line.content)
+            begins_with_brace = line.content.lstrip(b"\xef\xbb\xbf \t").startswith(b"{")
+            is_json = begins_with_brace or path.suffix.lower() in JSON_ENDINGS
+            if not is_json:
+                _require_no_table(path, line.content)
         try:
             query = _parsed(line.content, number, is_json)
             if query.id in known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bagformer_cli.errors import InputError
+from bagformer_cli.file_kinds import HEAD_BYTES, kind_of
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import open_regular
 
@@ -21,22 +22,16 @@ _MARKS = (
     (b"PK\x03\x04", "Excel"),  # .xlsx with another ending
     (b"\xd0\xcf\x11\xe0", "Excel 97"),
 )
-_NO_TABLES = (
-    (b"%PDF", "PDF"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG", "PNG"),
-    (b"GIF8", "GIF"),
-)
 
 
 def require_table(path: Path) -> None:
-    """Refuse a spreadsheet, an archive, a PDF or an image where a text table is expected.
+    """Refuse a spreadsheet, an archive, an image or a web page where a text table is expected.
 
     Raises:
         InputError: It is one, or it cannot be read.
     """
     with open_regular(path) as stream:
-        head = stream.read(8)
+        head = stream.read(HEAD_BYTES)
     for mark, program in _MARKS:
         if head.startswith(mark):
             raise InputError(
@@ -45,14 +40,14 @@ def require_table(path: Path) -> None:
                 found=tr("a workbook of {program}, or an archive", program=program),
                 hint=tr("Rename a workbook to .xlsx; unpack an archive first."),
             )
-    for mark, kind in _NO_TABLES:
-        if head.startswith(mark):
-            raise InputError(
-                tr("This file is not a table."),
-                where=path,
-                found=kind,
-                expected=tr("a CSV, TSV, JSONL or .xlsx table"),
-            )
+    if kind := kind_of(head):
+        raise InputError(
+            tr("This file is not a table."),
+            where=path,
+            found=kind.found,
+            expected=tr("a CSV, TSV, JSONL or .xlsx table"),
+            hint=kind.hint,
+        )
 
 
 def unreadable_kind(path: Path) -> InputError | None:

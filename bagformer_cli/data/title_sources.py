@@ -21,6 +21,7 @@ from bagformer_cli.data.left_out import LeftOut
 from bagformer_cli.data.table import JSON_ENDINGS, Record, read_records
 from bagformer_cli.data.workbook import is_workbook
 from bagformer_cli.errors import DataError, InputError, cannot_read, listed, shortened
+from bagformer_cli.file_kinds import require_text_file
 from bagformer_cli.files import disk_errors
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
@@ -70,7 +71,9 @@ def title_file(
             _write_titles(records, source, folder / "titles.txt", progress)
             yield folder / "titles.txt"
     else:
-        yield source  # devices are refused where the file is read
+        if source.is_file():  # others are refused where the file is read
+            require_text_file(source, tr("one title on each line"))
+        yield source
 
 
 def _is_text_table(source: Path, encoding: str, chosen: Mapping[str, str]) -> bool:

@@ -18,7 +18,7 @@ from transformers import BertModel
 
 from bagformer_cli.config import TextConfig
 from bagformer_cli.encoders.text import bert_config
-from bagformer_cli.encoders.weight_files import load_tensors, not_json, read_state_dict, summary
+from bagformer_cli.encoders.weight_files import join_shards, not_json, read_state_dict, summary
 from bagformer_cli.errors import CheckpointError, ConfigError, listed
 from bagformer_cli.hub import cached_file, fetch, is_hub_name
 from bagformer_cli.messages import tr
@@ -62,10 +62,7 @@ def _load(source: str, layers: int) -> BertModel:
             found=config.layers,
             expected=tr("at least {n}: text.layers", n=layers),
         )
-    if weights_path.suffix == ".safetensors":
-        weights = load_tensors(weights_path)
-    else:
-        weights = read_state_dict(weights_path)
+    weights = read_state_dict(weights_path)
     vocab_size = int(about["vocab_size"])
     wanted = bert_config(config, vocab_size, int(about.get("pad_token_id") or 0), config.layers)
     weights = _own_names(weights)
@@ -179,7 +176,7 @@ def _files(source: str) -> tuple[Path, Path]:
 
 
 def _no_bert(place: Path, found: str) -> CheckpointError:
-    hint = None
+    hint = join_shards(place)
     if (place / "config.yaml").is_file():
         hint = tr(
             "This is a model folder of xmr: start from it with --checkpoint {path}", path=place

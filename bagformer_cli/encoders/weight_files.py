@@ -14,6 +14,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bagformer_cli.errors import CheckpointError, listed
+from bagformer_cli.file_kinds import kind_of_file
 from bagformer_cli.files import atomic_file
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import open_regular, require_regular
@@ -62,9 +64,37 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
+def read_weight_file(path: str | Path) -> Any:
+    """Read a safetensors file, or one that ``torch.save`` wrote, whatever its ending says.
+
+    Raises:
+        InputError: The file does not exist.
+        CheckpointError: It is damaged, holds code, or is another file.
+    """
+    path = Path(path)
+    with open_regular(path) as stream:
+        head = stream.read(9)
+    # A safetensors file begins with eight bytes, the size of its header, which begins with a brace.
+    # The first of them may be that of a pickle; the last four are zero below 4 GB.
+    if head[4:] == b"\0\0\0\0{":
+        return load_tensors(path)
+    is_torch = head.startswith((b"PK", b"\x80"))
+    return read_pickle(path) if is_torch or path.suffix != ".safetensors" else load_tensors(path)
+
+
+def join_shards(folder: Path) -> str | None:
+    """Say how to join weights that lie in several files, which are not read; None: they do not."""
+    if not any(folder.glob("*.index.json")):
+        return None
+    return tr(
+        "Its weights lie in several files. Join them with transformers: "
+        'AutoModel.from_pretrained(FOLDER).save_pretrained(OUT, max_shard_size="100GB")'
+    )
+
+
 def damaged_weights(path: str | Path, error: Exception) -> CheckpointError:
     """Make the error for a safetensors file that cannot be read."""
-    return CheckpointError(
+    return _other_kind(path) or CheckpointError(
         tr("The weight file is damaged or cut off."),
         where=path,
         found=tr("{n} bytes", n=f"{Path(path).stat().st_size:,}"),
@@ -88,26 +118,38 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: The file is damaged, holds code, or holds no named tensors.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        return load_tensors(path)
-    content = read_pickle(path)
+    content = read_weight_file(path)
     for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     if not isinstance(content, Mapping):
-        raise _no_weights(path, type(content).__name__)
+        raise no_weights(path, type(content).__name__)
     tensors = {
         str(name).removeprefix("module."): value
         for name, value in content.items()
         if isinstance(value, Tensor)
     }
     if not tensors:
-        raise _no_weights(path, listed(list(content)[:5]))
+        raise no_weights(path, listed(list(content)[:5]))
+    for name, value in tensors.items():
+        require_plain(path, name, value)
     return tensors
 
 
-def _no_weights(path: Path, found: str) -> CheckpointError:
+def require_plain(path: Path, name: str, value: Tensor) -> None:
+    """Refuse a tensor that holds no plain numbers.
+
+    Raises:
+        CheckpointError: It is quantised, sparse or complex, or only its shape was saved (``meta``).
+    """
+    if value.is_quantized or value.is_meta or value.layout != torch.strided or value.is_complex():
+        form = "meta" if value.is_meta else value.layout
+        raise no_weights(path, f"{name}: {value.dtype}, {form}")
+
+
+def no_weights(path: Path, found: str) -> CheckpointError:
+    """Make the error for a file that holds something else than tensors."""
     return CheckpointError(
         tr("This file holds no weights."),
         where=path,
@@ -147,7 +189,12 @@ def read_pickle(path: str | Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of pickles that it refuses right after
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            # By such a name torch would choose the reader of safetensors.
+            misnamed = path.suffix == ".safetensors"
+            with open(path, "rb") if misnamed else nullcontext(path) as source:
+                content = torch.load(
+                    source, map_location="cpu", weights_only=True, mmap=is_zip and not misnamed
+                )
     except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError,
             TypeError, AttributeError, AssertionError, struct.error,
             zipfile.BadZipFile) as error:  # fmt: skip
@@ -194,10 +241,24 @@ def _damaged(path: Path) -> CheckpointError:
     )
 
 
-def _not_torch(path: Path, found: str) -> CheckpointError:
+def _other_kind(path: str | Path) -> CheckpointError | None:
+    """Make the error for a file that is known not to hold weights; None: it is not known."""
+    kind = kind_of_file(path)
+    if kind is None:
+        return None
     return CheckpointError(
-        tr("This is not a torch checkpoint."),
+        tr("This file holds no weights."),
+        where=path,
+        found=kind.found,
+        expected=tr("tensors by name"),
+        hint=kind.hint,
+    )
+
+
+def _not_torch(path: Path, found: str) -> CheckpointError:
+    return _other_kind(path) or CheckpointError(
+        tr("This is not a checkpoint."),
         where=path,
         found=found,
-        expected=tr("a file that torch.save wrote"),
+        expected=tr("a safetensors file, or one that torch.save wrote"),
     )

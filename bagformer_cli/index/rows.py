@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import pyarrow as pa
@@ -276,8 +277,15 @@ def _wrong_version(version: object) -> InputError:
     )
 
 
-def wrong_model(layout: Layout, found: str, where: str) -> InputError:
-    """Return the error for vectors or queries of another model than the index's."""
+def wrong_model(layout: Layout, found: str, where: str, folder: Path | None = None) -> InputError:
+    """Return the error for vectors or queries of another model than the index's.
+
+    Args:
+        layout: That of the index.
+        found: Fingerprint of the other model.
+        where: The index.
+        folder: The folder of the other model, if it is known.
+    """
     if layout.model == FEATURES:
         return InputError(
             tr("Another program made the vectors of this index, so xmr encodes nothing for it."),
@@ -287,11 +295,23 @@ def wrong_model(layout: Layout, found: str, where: str) -> InputError:
                 "xmr index add CATALOGUE INDEX --features FILE"
             ),
         )
-    folder = f" ({layout.checkpoint})" if layout.checkpoint else ""
+    if folder is not None and str(folder.resolve()) == layout.checkpoint:
+        return InputError(
+            tr("The model has changed since the index was built with it."),
+            where=where,
+            found=f"{found} ({folder})",
+            expected=layout.model,
+            hint=tr(
+                "Build the index again, or restore the model: its weights, vocabulary and "
+                "dictionaries, and the sections text, image and model of its config.yaml."
+            ),
+        )
+    used = f"{found} ({folder})" if folder is not None else found
+    built_with = f" ({layout.checkpoint})" if layout.checkpoint else ""
     return InputError(
         tr("The index was built with another model, so its vectors cannot be compared."),
         where=where,
-        found=found,
-        expected=f"{layout.model}{folder}",
+        found=used,
+        expected=f"{layout.model}{built_with}",
         hint=tr("Pass that model with --checkpoint, or build the index again."),
     )

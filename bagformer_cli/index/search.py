@@ -110,7 +110,7 @@ class Index:
             folder = runtime_folder(model_folder(engine, checkpoint, trust, progress), runtime)
             model = load_encoder(folder, device)
             if model.fingerprint != engine.layout.model:
-                raise wrong_model(engine.layout, f"{model.fingerprint} ({folder})", engine.uri)
+                raise wrong_model(engine.layout, model.fingerprint, engine.uri, folder)
             calibration = index_calibration(folder, engine.layout, model.scoring, progress)
         engine.device = gpu_of(model)
         opened = cls(engine, model)

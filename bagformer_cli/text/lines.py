@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bagformer_cli.errors import DataError
+from bagformer_cli.file_kinds import require_text_file
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import read_regular
 
@@ -66,6 +67,7 @@ def read_lines(path: str | Path) -> tuple[list[str], list[Problem]]:
     Raises:
         InputError: The file cannot be read.
     """
+    require_text_file(path, tr("lines of text"))
     raw = read_regular(path, MOST_BYTES)
     text, problems = _decode(raw)
     if text.startswith(BYTE_ORDER_MARK):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bagformer_cli.errors import InputError, cannot_read, listed
+from bagformer_cli.file_kinds import require_text_file
 from bagformer_cli.hub import fetch
 from bagformer_cli.messages import tr
 
@@ -31,6 +32,7 @@ def read_vocabulary(source: str | Path = "builtin") -> tuple[tuple[str, ...], Pa
             text.
     """
     path = _vocabulary_file(source)
+    require_text_file(path, tr("one entry a line"))
     try:
         text = path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError) as error:

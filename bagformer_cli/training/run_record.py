@@ -12,7 +12,7 @@
                "data_wait_share": 0.02}}
 
 ``ended`` is that of the last time that training returned: at its end, or interrupted. ``files`` are
-the SHA-256 of files outside the run that decide its batches or losses; ``data`` are the digests of the
+the SHA-256 of files outside the run that decide its batches or losses, ``data`` digests of the
 training split.
 """
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bagformer_cli import __version__
 from bagformer_cli.config import RunConfig, builtin_configs, find_config, load_config, save_config
 from bagformer_cli.errors import ConfigError
 
@@ -128,6 +129,24 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(override: str, says: 
     assert caught.value.where == f"--set {override}"
     assert says in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_a_key_of_a_newer_version_is_named_as_such(tmp_path: Path) -> None:
+    """Only in a file that xmr wrote, and not where another key is meant."""
+    file = tmp_path / "config.yaml"
+    for text, stored, advice in (
+        ("model: {quantum: 3}", True, f"this is {__version__}. Update xmr"),
+        ("model: {quantum: 3}", False, "xmr config list"),
+        ("model: {interactoin: cls}", True, "Did you mean model.interaction"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load_config(file, stored=stored)
+        assert advice in str(caught.value.hint)
+    file.write_text("")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, ["model.quantum=3"], stored=True)
+    assert "xmr config list" in str(caught.value.hint)
 
 
 def test_a_wrong_setting_of_a_file_is_named_by_file_and_key(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_other_formats_of_pillow_are_not_opened(form: str) -> None:
         (b'  <svg xmlns="http://www.w3.org/2000/svg">', "SVG"),
         (b"<!DOCTYPE html><title>404</title>", "HTML"),
         (b"%PDF-1.7", "PDF"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "Git LFS"),
         (b"", "an empty file"),
     ],
 )

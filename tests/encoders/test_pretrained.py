@@ -17,6 +17,7 @@ from transformers import BertConfig, BertModel
 from bagformer_cli.config import ImageConfig, load_config
 from bagformer_cli.encoders.pretrained_bert import load_bert, require_same_vocabulary
 from bagformer_cli.encoders.vision import VisionEncoder
+from bagformer_cli.encoders.weight_files import read_state_dict
 from bagformer_cli.errors import CheckpointError, ConfigError
 from tests.support.small_model import TINY, saved_model
 
@@ -94,6 +95,45 @@ def test_weights_of_a_language_model_are_read_whatever_their_names(bert: Path) -
     (bert / "model.safetensors").unlink()
     read = load_bert(str(bert), 2).state_dict()
     assert all(torch.equal(read[name], plain[name]) for name in plain)
+
+
+@pytest.mark.parametrize("size", [0x80, 0x88])
+def test_the_content_of_a_weight_file_decides_not_its_ending(tmp_path: Path, size: int) -> None:
+    """A header of 128 more than a multiple of 256 bytes makes the first byte that of a pickle."""
+    weights = {"a.weight": torch.arange(6.0).view(2, 3)}
+    save_file(weights, tmp_path / "plain.safetensors")
+    data = (tmp_path / "plain.safetensors").read_bytes()
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    header = header.rstrip().ljust(256 + size)
+    (tmp_path / "weights.bin").write_bytes(
+        len(header).to_bytes(8, "little") + header + data[-6 * 4 :]
+    )
+    torch.save(weights, tmp_path / "weights.safetensors")
+    torch.save(weights, tmp_path / "old.safetensors", _use_new_zipfile_serialization=False)
+    for name in ("weights.bin", "weights.safetensors", "old.safetensors"):
+        read = read_state_dict(tmp_path / name)
+        assert torch.equal(read["a.weight"], weights["a.weight"]), name
+
+
+@pytest.mark.parametrize("form", ["meta", "sparse", "complex"])
+def test_tensors_without_plain_numbers_are_no_weights(tmp_path: Path, form: str) -> None:
+    value = torch.ones(2, 3)
+    others = {
+        "meta": value.to("meta"),
+        "sparse": value.to_sparse(),
+        "complex": value.to(torch.complex64),
+    }
+    torch.save({"a.weight": others[form]}, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match="holds no weights") as caught:
+        read_state_dict(tmp_path / "weights.pt")
+    assert "a.weight" in str(caught.value.found)
+
+
+def test_weights_in_several_files_are_refused_with_the_way_to_join_them(bert: Path) -> None:
+    (bert / "model.safetensors").rename(bert / "model-00001-of-00001.safetensors")
+    (bert / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="several files"):
+        load_bert(str(bert), 2)
 
 
 def test_half_precision_is_computed_in_float32_and_randomness_is_left_alone(bert: Path) -> None:

@@ -80,12 +80,19 @@ def test_both_forms_are_what_searches_of_each_query_find(
         ("q.tsv", b"7\t\xe7\xba\xa2\n"),
         ("q.XLSX", b"PK\x03\x04\n"),
         ("q.xls", b"\xd0\xcf\x11\xe0\n"),
+        ("q.txt", b"\x89PNG\r\n\x1a\n"),
+        ("q.json", b'[{"query_id": 7, "query_text": "red"}]'),
     ],
 )
-def test_lines_of_a_table_are_no_queries(name: str, content: bytes, tmp_path: Path) -> None:
+def test_lines_of_another_file_are_no_queries(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError):
         read_text_queries(tmp_path / name)
+
+
+def test_json_lines_are_read_whatever_the_ending(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_bytes(b'{"query_id": 7, "query_text": "red, blue"}\n')
+    assert read_text_queries(tmp_path / "q.csv") == [TextQuery("7", "red, blue")]
 
 
 def test_a_csv_of_one_column_has_queries(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from bagformer_cli.index import cache_recall
 from bagformer_cli.index.engines import find_index
 from bagformer_cli.index.search import Index
 from bagformer_cli.index.search_options import SearchOptions
-from tests.support.small_model import saved_model, small_model, write_table
+from tests.support.black_box import assert_refused
+from tests.support.small_model import indexed_shop, saved_model, small_model, write_table
 
 
 def test_results_are_those_of_xmr_score(here: Path, index: Index) -> None:
@@ -108,6 +109,22 @@ def test_the_cross_encoder_reranks_with_beta(index: Index) -> None:
     assert [hit.score for hit in some][2:] == [hit.fast for hit in some][2:]
     with pytest.raises(InputError, match="cross-encoder"):
         index.search(image=Image.new("RGB", (9, 9)), rerank=3)
+
+
+def test_a_model_that_has_changed_since_the_index_was_built_is_named_as_such(
+    xmr: Callable[..., Any], tmp_path: Path
+) -> None:
+    shop = indexed_shop(tmp_path)
+    lexicon = shop / "runs/a/best/lexicon.txt"
+    words = lexicon.read_text("utf-8").splitlines(keepends=True)
+    lexicon.write_text("".join(words[: len(words) // 2]), "utf-8")
+    for command in (
+        ("search", "红", "--index", shop / "index"),
+        ("index", "add", shop / "products.csv", shop / "index"),
+    ):
+        run = xmr(*command)
+        assert_refused(run, "The model has changed since", "Build the index again, or restore")
+        assert "--checkpoint" not in run.err
 
 
 def test_another_model_is_refused(place: Path, xmr: Callable[..., Any], tmp_path: Path) -> None:

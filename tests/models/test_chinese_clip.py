@@ -158,6 +158,23 @@ def test_every_wrong_tensor_is_named(
         assert name in shown.out
 
 
+def test_quantised_weights_are_refused(
+    tiny_clip: tuple[Path, ChineseCLIPModel], tmp_path: Path
+) -> None:
+    """Without their scales, whole numbers would become a model that guesses."""
+    folder, model = tiny_clip
+    tensors = original_names(model)
+    name = "visual.transformer.resblocks.1.mlp.c_fc.weight"
+    tensors[name] = (tensors[name] * 100).to(torch.int8)
+    save_original(tensors, tmp_path / "int8.pt")
+    with pytest.raises(ConversionError, match=r"whole numbers \(quantised\)") as caught:
+        convert_chinese_clip(
+            str(tmp_path / "int8.pt"), tmp_path / "out", vocab=folder / "vocab.txt"
+        )
+    assert caught.value.report.whole == [name]
+    assert not (tmp_path / "out").exists()
+
+
 def test_older_spellings_are_loaded_and_reported(
     tiny_clip: tuple[Path, ChineseCLIPModel], images: list[Image.Image], tmp_path: Path
 ) -> None:

@@ -46,9 +46,9 @@ def damaged(name: str, path: Path) -> Path:
     [
         ("cut off", "damaged or cut off"),
         ("cut off, old form", "damaged or cut off"),
-        ("empty", "not a torch checkpoint"),
-        ("a web page", "not a torch checkpoint"),
-        ("a pickle of something else", "not a torch checkpoint"),
+        ("empty", "not a checkpoint"),
+        ("a web page", "holds no weights. \\(found: a file of type HTML"),
+        ("a pickle of something else", "not a checkpoint"),
         ("a list", "holds no weights. \\(found: list"),
         ("names without tensors", "holds no weights. \\(found: temp: str"),
     ],

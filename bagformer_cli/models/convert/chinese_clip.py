@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD
 from bagformer_cli.encoders.pretrained_bert import read_json
+from bagformer_cli.encoders.weight_files import join_shards
 from bagformer_cli.errors import CheckpointError, InputError, listed
 from bagformer_cli.hub import cached_file, fetch, is_hub_name
 from bagformer_cli.messages import tr
@@ -170,6 +171,7 @@ def _required(source: str, names: tuple[str, ...], setting: str) -> Path:
         where=f"{setting}: {folder}",
         found=listed(sorted(p.name for p in folder.iterdir())[:8]) or tr("an empty folder"),
         expected=" / ".join(names),
+        hint=join_shards(folder),
     )
 
 

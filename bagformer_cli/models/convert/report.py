@@ -25,6 +25,7 @@ class TensorReport:
         missing: Names that were expected and are not there.
         misshapen: Tensors of another shape: the shape found, and the one expected.
         unknown: Tensors that no weight needs and no known reason explains.
+        whole: Tensors of whole numbers (quantised), of which a weight cannot be made.
     """
 
     loaded: list[str] = field(default_factory=list)
@@ -35,18 +36,19 @@ class TensorReport:
     missing: list[str] = field(default_factory=list)
     misshapen: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
+    whole: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
         """True if every weight of the model was found and every tensor is explained."""
-        return not (self.guessed or self.missing or self.misshapen or self.unknown)
+        return not (self.guessed or self.missing or self.misshapen or self.unknown or self.whole)
 
     @property
     def total(self) -> int:
         """Number of tensors of the checkpoint."""
         ignored = sum(len(names) for names in self.ignored.values())
         used = len(self.loaded) + len(self.renamed) + len(self.resized)
-        return used + ignored + len(self.misshapen) + len(self.unknown)
+        return used + ignored + len(self.misshapen) + len(self.unknown) + len(self.whole)
 
     def rows(self) -> list[tuple[str, int, list[str]]]:
         """List the kinds of tensors that occur: name, number, and a line for each tensor.
@@ -68,6 +70,7 @@ class TensorReport:
         ]  # fmt: skip
         kinds.append((tr("another shape"), len(shapes), shapes))
         kinds.append((tr("unknown"), len(self.unknown), self.unknown))
+        kinds.append((tr("whole numbers"), len(self.whole), self.whole))
         return [kind for kind in kinds if kind[1]]
 
     def to_json(self) -> dict[str, Any]:
@@ -90,6 +93,7 @@ class TensorReport:
                 for name, (found, expected) in self.misshapen.items()
             ],
             "unknown": self.unknown,
+            "whole_numbers": self.whole,
         }
 
 
@@ -110,6 +114,7 @@ class ConversionError(CheckpointError):
             (tr("{n} missing", n=len(report.missing)), report.missing),
             (tr("{n} of another shape", n=len(shapes)), shapes),
             (tr("{n} unknown", n=len(report.unknown)), report.unknown),
+            (tr("{n} of whole numbers (quantised)", n=len(report.whole)), report.whole),
         )
         lines = [", ".join(count for count, names in kinds if names)]
         for count, names in kinds:

@@ -22,15 +22,14 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from math import isqrt
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bagformer_cli.encoders.weight_files import load_tensors, read_pickle
-from bagformer_cli.errors import SIMILAR, CheckpointError
-from bagformer_cli.messages import tr
+from bagformer_cli.encoders.weight_files import no_weights, read_weight_file, require_plain
+from bagformer_cli.errors import SIMILAR
 from bagformer_cli.models.convert.report import Shape, TensorReport
 
 Form = Literal[
@@ -95,27 +94,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         InputError: There is no such file.
         CheckpointError: It is damaged, holds code, or holds something else than tensors.
     """
-    content: Any = load_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    content = read_weight_file(path)
     for key in _FOLDED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     if not isinstance(content, Mapping) or not content:
-        raise _not_tensors(path, type(content).__name__)
+        raise no_weights(path, type(content).__name__)
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise _not_tensors(path, f"{name}: {type(value).__name__}")
-        if value.is_quantized or value.layout != torch.strided or value.is_complex():
-            raise _not_tensors(path, f"{name}: {value.dtype}, {value.layout}")
+            raise no_weights(path, f"{name}: {type(value).__name__}")
+        require_plain(path, name, value)
     if all(name.startswith("module.") for name in content):  # DistributedDataParallel's
         return {name.removeprefix("module."): value for name, value in content.items()}
     return dict(content)
-
-
-def _not_tensors(path: Path, found: str) -> CheckpointError:
-    return CheckpointError(
-        tr("This file holds no weights."), where=path, found=found, expected=tr("tensors by name")
-    )
 
 
 def assemble(
@@ -158,6 +150,13 @@ def assemble(
         ]
         report.misshapen |= {given[name]: (found, expected) for name, found in wrong}
         bad = {name for name, _ in wrong}
+        whole = {
+            name
+            for name, value in zip(here, values, strict=True)
+            if not value.is_floating_point() and name not in bad and not weight.optional
+        }  # optional: batch normalisation's count of batches
+        report.whole += [given[name] for name in here if name in whole]
+        bad |= whole
         positions = weight.form.endswith("positions") and here and not bad
         resized = _resized(values, expected) if positions else ""
         for name in here:
