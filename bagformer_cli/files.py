@@ -34,6 +34,7 @@ from bagformer_cli.temporary import (
 )
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 # Libraries written in Rust and numpy report a failed write as text.
 _FULL_TEXT = re.compile(
     rf"os error ({'|'.join(map(str, sorted(_FULL)))})\b|No space left on device"
@@ -145,6 +146,17 @@ def new_files(out: Path, order: Callable[[Path], object] = str) -> Iterator[Path
             for made in sorted(temporary.iterdir(), key=order):  # type: ignore[arg-type]
                 os.replace(made, out / made.name)
             _fsync(out)
+
+
+def is_writable(folder: Path) -> bool:
+    """Say whether files can be made in a folder, which exists."""
+    effective = os.access in os.supports_effective_ids
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
+
+
+def is_read_only(error: OSError) -> bool:
+    """Say whether an error means that a place may be read, but not written."""
+    return error.errno in _READ_ONLY
 
 
 def is_empty(folder: Path) -> bool:

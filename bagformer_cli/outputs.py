@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bagformer_cli.errors import InputError, PathError
-from bagformer_cli.files import atomic_file, disk_errors, is_empty
+from bagformer_cli.files import atomic_file, disk_errors, is_empty, is_writable
 from bagformer_cli.messages import tr
 from bagformer_cli.temporary import scratch_folder
 
@@ -90,8 +90,7 @@ def check_output_folder(path: str | Path) -> None:
         known = known.parent
     if not known.is_dir():
         raise PathError(tr("This is a file; a folder was expected."), known, "file")
-    effective = os.access in os.supports_effective_ids
-    if not os.access(known, os.W_OK | os.X_OK, effective_ids=effective):
+    if not is_writable(known):
         raise PathError(tr("This folder cannot be written: permission denied."), known, "denied")
 
 

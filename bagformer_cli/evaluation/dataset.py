@@ -38,7 +38,7 @@ from bagformer_cli.evaluation.submission import (
 )
 from bagformer_cli.evaluation.subsets import read_subsets
 from bagformer_cli.messages import tr
-from bagformer_cli.outputs import check_output
+from bagformer_cli.outputs import check_output, check_output_folder
 from bagformer_cli.progress import SILENT, Progress
 
 
@@ -85,6 +85,8 @@ def evaluate_folder(
     """
     check_request(request)
     _check_outputs(request, folder.path, checkpoint)
+    if request.tune_beta or request.calibrate:
+        check_output_folder(checkpoint)
     reranking = Reranking.load(folder, checkpoint, request)
     model = reranking.model
     source = OwnModel(model, str(checkpoint))

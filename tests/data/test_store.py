@@ -6,10 +6,13 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +31,8 @@ from bagformer_cli.data.store.store import Store, default_store
 from bagformer_cli.errors import DataError, DiskFullError, InputError
 from tests.support.character_encoder import QUERIES, Characters, killed_run
 from tests.support.datasets import image_line, picture, write_split
+from tests.support.ordinary_user import permissions_count
+from tests.support.remarks import Remarks
 
 
 def times(folder: Path, pattern: str = "*.arrow") -> dict[str, int]:
@@ -274,6 +279,41 @@ def test_a_folder_that_cannot_be_written_to_has_its_store_in_the_cache(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     assert default_store(tmp_path).parent == Path(os.environ["XMR_CACHE"]) / "stores"
+
+
+def test_a_store_that_cannot_be_written_is_used_for_what_it_has(
+    dataset: MugeFolder, tmp_path: Path
+) -> None:
+    """A shared folder, or a volume that is mounted read-only; copied, so that its times differ."""
+    preprocess(dataset, encoder=Characters())
+    folder = MugeFolder(shutil.copytree(dataset.path, tmp_path / "copy"))
+    before = {path: path.read_bytes() for path in folder.path.rglob("*.*") if path.is_file()}
+    remarks = Remarks()
+    with read_only(folder.path):
+        same = preprocess(folder, encoder=Characters(), progress=remarks)
+        assert same.path == folder.path / ".xmr"
+        assert list(same.split("train").texts) == [text for _, text, _ in QUERIES]
+        assert remarks.notes == []
+        other = preprocess(folder, encoder=Characters("others"), progress=remarks)
+        assert other.path.parent == Path(os.environ["XMR_CACHE"]) / "stores"
+        assert other.dataset == folder.path
+        assert len(other.split("train").tokens) == len(QUERIES)
+        assert str(other.path) in remarks.notes[0]
+    assert before == {
+        path: path.read_bytes() for path in folder.path.rglob("*.*") if path.is_file()
+    }
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Inside, nothing in a folder can be changed."""
+    paths = [folder, *folder.rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    with permissions_count():
+        yield
+    for path in paths:
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def test_a_full_disk_loses_nothing_that_was_finished(

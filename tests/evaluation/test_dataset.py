@@ -12,13 +12,15 @@ import pytest
 
 from bagformer_cli.config import load_config
 from bagformer_cli.data.muge import MugeFolder
-from bagformer_cli.errors import DataError, InputError
+from bagformer_cli.errors import DataError, InputError, PathError
+from bagformer_cli.evaluation import dataset as evaluation
 from bagformer_cli.evaluation.compare import compare_folders
 from bagformer_cli.evaluation.dataset import check_folder, evaluate_folder
 from bagformer_cli.evaluation.request import EvaluationRequest
 from bagformer_cli.evaluation.reranking import reranker_key, save_beta
 from bagformer_cli.models.checkpoint import save_model
 from tests.support.datasets import picture, write_split
+from tests.support.ordinary_user import permissions_count
 from tests.support.remarks import Remarks
 from tests.support.small_model import saved_model, small_model
 
@@ -43,6 +45,17 @@ def test_the_report_has_the_stages_and_the_model(folder: MugeFolder, model: Path
     assert (report["n_queries"], report["n_items"]) == (12, 12)
     assert report["checkpoint"] == str(model)
     assert "submission" not in report
+
+
+@pytest.mark.parametrize("setting", ["tune_beta", "calibrate"])
+def test_a_model_folder_that_cannot_be_written_is_named_before_the_work(
+    folder: MugeFolder, model: Path, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "load_model", None)
+    model.chmod(0o555)
+    with permissions_count(), pytest.raises(PathError, match="cannot be written"):
+        evaluate_folder(folder, model, EvaluationRequest(**{setting: True}))
+    model.chmod(0o755)
 
 
 def test_another_model_reranks_with_the_beta_that_was_tuned_for_it(

@@ -29,7 +29,7 @@ from bagformer_cli.data.byte_ranges import ByteRange, Line, byte_ranges, file_st
 from bagformer_cli.data.store.split import read_batches
 from bagformer_cli.data.workers import Workers, run_jobs
 from bagformer_cli.errors import DataError
-from bagformer_cli.files import atomic_file, write_text
+from bagformer_cli.files import atomic_file, is_read_only, write_text
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 
@@ -220,7 +220,7 @@ def convert(
     """
     path = folder / f"{lines.name}.json"
     record = ConversionRecord.load(path)
-    before = file_stamp(source)
+    before, recorded = file_stamp(source), record.stamp
     ranges = byte_ranges(source, lines.range_bytes)
     if record.range_bytes != lines.range_bytes:
         record = ConversionRecord()
@@ -242,9 +242,15 @@ def convert(
     _remove_others(folder, lines, len(ranges))
     missing = [number for number in range(len(ranges)) if number not in record.shards]
     record.done = record.done and not missing
-    record.save(path)
     if record.done:
+        if record.stamp != recorded:
+            try:
+                record.save(path)  # spares the next run the comparison of contents
+            except OSError as error:
+                if not is_read_only(error):
+                    raise
         return record
+    record.save(path)
     with progress.task(description, total=_megabytes(ranges), amount=tr("{n} MB", n="{n}")) as task:
         task.advance(_megabytes([ranges[number] for number in record.shards]))
         jobs = [(number, ranges[number]) for number in missing]

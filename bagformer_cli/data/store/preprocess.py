@@ -17,7 +17,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,11 +42,17 @@ from bagformer_cli.data.store.convert import (
     convert,
 )
 from bagformer_cli.data.store.split import image_hash, items_of, positions_of, shards_of
-from bagformer_cli.data.store.store import VERSION, Store, default_store, store_version
+from bagformer_cli.data.store.store import (
+    VERSION,
+    Store,
+    cached_store,
+    default_store,
+    store_version,
+)
 from bagformer_cli.data.store.tokens import Encoder, encode_titles, read_json
 from bagformer_cli.data.workers import Workers
 from bagformer_cli.errors import DataError, InputError, with_place
-from bagformer_cli.files import disk_errors, write_text
+from bagformer_cli.files import disk_errors, is_read_only, is_writable, write_text
 from bagformer_cli.machine import usable_cores
 from bagformer_cli.messages import tr
 from bagformer_cli.opening import require_plain_folder
@@ -97,17 +103,40 @@ def preprocess(
         InputError: A file is missing, or there is no split at all.
         DiskFullError: The disk is full; the next run continues from there.
     """
-    out = default_store(folder.path) if out is None else Path(out)
     names = splits or (folder.text_splits if text_only else folder.splits)
     if not names:
         folder.require("train")
     for name in names:
         folder.require(name, images=not text_only)
+    options = _Options(encoder, text_only, workers, progress)
+    if out is None:
+        out = default_store(folder.path)
+        if out.is_dir() and not is_writable(out):
+            try:  # it is finished, for these titles, or else another one is made
+                return _bring_up_to_date(out, folder, names, options, nullcontext())
+            except OSError as error:
+                if not is_read_only(error):
+                    raise
+            own, out = out, cached_store(folder.path)
+            progress.info(
+                tr("{own} cannot be written: the dataset is preprocessed to {out}.",
+                   own=own, out=out)
+            )  # fmt: skip
+    return _bring_up_to_date(out, folder, names, options, _exclusive_lock(out, progress))
+
+
+def _bring_up_to_date(
+    out: Path,
+    folder: MugeFolder,
+    names: Sequence[str],
+    options: _Options,
+    lock: AbstractContextManager[None],
+) -> Store:
+    """Do the work of :func:`preprocess` in a folder."""
     _require_own(out)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    options = _Options(encoder, text_only, workers, progress)
-    with _exclusive_lock(out, progress):
+    with lock:
         if store_version(out) != VERSION:
             for name in SPLITS:
                 shutil.rmtree(out / name, ignore_errors=True)
@@ -122,6 +151,7 @@ def preprocess(
                     command=command,
                 )
                 raise
+    encoder = options.encoder
     return Store(out, None if encoder is None else encoder.fingerprint, folder.path)
 
 

@@ -96,6 +96,11 @@ def default_store(folder: Path) -> Path:
     own = folder / ".xmr"
     if own.is_dir() or os.access(folder, os.W_OK):
         return own
+    return cached_store(folder)
+
+
+def cached_store(folder: Path) -> Path:
+    """Give the path in the cache of the store of a dataset that cannot be written."""
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     return cache_folder() / "stores" / name
 

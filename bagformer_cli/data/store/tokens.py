@@ -21,6 +21,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,7 +83,8 @@ def encode_titles(
     record = read_json(done)
     if record.get("queries") == digest:
         if _is_whole(folder, record):
-            os.utime(done)  # now the newest: a store opened without an encoder uses it
+            with suppress(OSError):  # a store may be read-only
+                os.utime(done)  # now the newest: a store opened without an encoder uses it
             _warn_of_cut(record, encoder, progress)
             return
         progress.warn(tr("A file of the preprocessed dataset is damaged; it is made again: {path}",
