@@ -42,7 +42,7 @@ _MARKS = (
 
 
 class Kind(NamedTuple):
-    """What a file is.
+    """The kind of a file, as an error names it.
 
     Attributes:
         found: The kind in words, for ``found`` of an error.
