@@ -28,6 +28,7 @@ LAYERS = [
         "temporary",
         "outputs",
         "opening",
+        "file_kinds",
         "calibration",
         "hub",
         "machine",

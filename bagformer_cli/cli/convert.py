@@ -47,7 +47,9 @@ Out = Annotated[Path, typer.Argument(help=tr("The model folder to write."))]
 Vectors = Annotated[Interaction, typer.Option(help=tr("The vectors that are compared."))]
 ImageSize = Annotated[
     int | None,
-    typer.Option(min=1, help=tr("Pixels per side of an image. Default: the checkpoint's.")),
+    typer.Option(
+        min=1, max=4096, help=tr("Pixels per side of an image. Default: the checkpoint's.")
+    ),
 ]
 Lexicons = Annotated[
     list[str] | None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,13 @@ from typing import Any, NamedTuple
 import timm
 from torch import Tensor, nn
 
-from bagformer_cli.encoders.weight_files import not_json, read_state_dict, summary
+from bagformer_cli.encoders.weight_files import (
+    damaged_weights,
+    not_json,
+    read_state_dict,
+    summary,
+    whole_numbers,
+)
 from bagformer_cli.errors import CheckpointError, listed
 from bagformer_cli.hub import fetch, is_hub_name
 from bagformer_cli.messages import tr
@@ -116,6 +123,8 @@ def load_pretrained(backbone: Any, name: str, weights: BackboneWeights) -> None:
         backbone.pretrained_cfg |= {"mean": weights.mean, "std": weights.std}
     try:
         if weights.file.suffix == ".npz":
+            if not zipfile.is_zipfile(weights.file):
+                raise damaged_weights(weights.file)
             backbone.load_pretrained(str(weights.file))
             return
         tensors = _filtered(backbone, name, read_state_dict(weights.file))
@@ -206,6 +215,7 @@ def _misfits(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
             [n for n in tensors if n not in own and n.partition(".")[0] in parts],
         ),
         *summary(tr("another shape"), shapes),
+        *summary(tr("whole numbers"), whole_numbers(own, tensors)),
         *summary("NaN", broken),
     ]
 

@@ -18,7 +18,13 @@ from transformers import BertModel
 
 from bagformer_cli.config import TextConfig
 from bagformer_cli.encoders.text import bert_config
-from bagformer_cli.encoders.weight_files import join_shards, not_json, read_state_dict, summary
+from bagformer_cli.encoders.weight_files import (
+    join_shards,
+    not_json,
+    read_state_dict,
+    summary,
+    whole_numbers,
+)
 from bagformer_cli.errors import CheckpointError, ConfigError, listed
 from bagformer_cli.hub import cached_file, fetch, is_hub_name
 from bagformer_cli.messages import tr
@@ -282,7 +288,11 @@ def _require_fitting(bert: BertModel, weights: Mapping[str, Tensor], where: Path
     ]
     layers = sum(name.endswith("attention.self.query.weight") for name in weights)
     expected = bert.config.num_hidden_layers
-    found = [*summary(tr("missing"), missing), *summary(tr("another shape"), shapes)]
+    found = [
+        *summary(tr("missing"), missing),
+        *summary(tr("another shape"), shapes),
+        *summary(tr("whole numbers"), whole_numbers(own, weights)),
+    ]
     if layers != expected and not missing:
         found.append(tr("{n} layers", n=layers))
     if found:

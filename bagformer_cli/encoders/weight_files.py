@@ -60,7 +60,7 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise CheckpointError(tr("There is no such weight file."), where=path) from error
     except (SafetensorError, OSError) as error:
-        raise damaged_weights(path, error) from error
+        raise damaged_weights(path) from error
     return tensors
 
 
@@ -92,8 +92,8 @@ def join_shards(folder: Path) -> str | None:
     )
 
 
-def damaged_weights(path: str | Path, error: Exception) -> CheckpointError:
-    """Make the error for a safetensors file that cannot be read."""
+def damaged_weights(path: str | Path) -> CheckpointError:
+    """Make the error for a weight file that cannot be read."""
     return _other_kind(path) or CheckpointError(
         tr("The weight file is damaged or cut off."),
         where=path,
@@ -105,7 +105,27 @@ def damaged_weights(path: str | Path, error: Exception) -> CheckpointError:
 def not_json(path: Path, error: Exception) -> CheckpointError:
     """Make the error for a JSON file of a model that cannot be read."""
     line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-    return CheckpointError(tr("The file is not valid JSON."), where=f"{path}{line}")
+    kind = None if isinstance(error, OSError) else kind_of_file(path)
+    return CheckpointError(
+        tr("The file is not valid JSON."),
+        where=f"{path}{line}",
+        found=kind.found if kind else None,
+        hint=kind.hint if kind else None,
+    )
+
+
+def whole_numbers(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """Name the weights that are whole numbers (quantised) where a model has others.
+
+    Args:
+        own: The tensors of the model by name.
+        weights: Those of a weight file.
+    """
+    return [
+        name
+        for name, value in own.items()
+        if name in weights and value.is_floating_point() and not weights[name].is_floating_point()
+    ]
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:

@@ -148,7 +148,7 @@ def trained_in(folder: Path, config: RunConfig) -> frozenset[str]:
         with safe_open(folder / WEIGHTS, "pt") as weights:
             metadata: dict[str, str] = weights.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise damaged_weights(folder / WEIGHTS, error) from error
+        raise damaged_weights(folder / WEIGHTS) from error
     if TRAINED not in metadata:
         return trained_scorers(config)
     return frozenset(metadata[TRAINED].split())

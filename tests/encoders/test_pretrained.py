@@ -60,6 +60,14 @@ MISFITS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: change(f, lambda w: [w.__setitem__(f"x.{k}", w.pop(k)) for k in list(w)]),
         "missing",
     ),
+    "quantised": (
+        lambda f: change(f, lambda w: w.update({QUERY: w[QUERY].to(torch.int8)})),
+        "whole numbers",
+    ),
+    "a pointer": (
+        lambda f: (f / "config.json").write_bytes(b"version https://git-lfs.github.com/spec/v1\n"),
+        "git lfs pull",
+    ),
     "NaN": (lambda f: change(f, lambda w: w[QUERY].fill_(torch.nan)), "not finite"),
     "cut off": (
         lambda f: (f / "model.safetensors").write_bytes(
@@ -204,6 +212,8 @@ def test_a_backbone_is_loaded_whole_and_its_classifier_left_out(tmp_path: Path) 
         ("a layer more", "unexpected"),
         ("NaN", "NaN"),
         ("cut off", "damaged or cut off"),
+        ("quantised", "whole numbers"),
+        ("no npz", "git lfs pull"),
         ("ALBEF", "missing"),
         ("code", "never run"),
         ("no tensors", "no weights"),
@@ -227,6 +237,12 @@ def test_weights_of_another_backbone_are_refused(tmp_path: Path, kind: str, said
     elif kind == "cut off":
         content = (folder / "model.safetensors").read_bytes()
         (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    elif kind == "quantised":
+        name = "layer4.0.conv1.weight"
+        change(folder, lambda w: w.update({name: w[name].to(torch.int8)}))
+    elif kind == "no npz":
+        place = tmp_path / "x.npz"
+        place.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     elif kind in ("ALBEF", "code", "no tensors"):
         place = tmp_path / "x.pth"
         torch.save({"ALBEF": {"model": {"visual_encoder.cls_token": torch.ones(1, 1, 8)}},

@@ -51,7 +51,7 @@ def test_the_report_has_the_stages_and_the_model(folder: MugeFolder, model: Path
 def test_a_model_folder_that_cannot_be_written_is_named_before_the_work(
     folder: MugeFolder, model: Path, setting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "load_model", None)
+    monkeypatch.setattr(evaluation, "Reranking", None)
     model.chmod(0o555)
     with permissions_count(), pytest.raises(PathError, match="cannot be written"):
         evaluate_folder(folder, model, EvaluationRequest(**{setting: True}))
