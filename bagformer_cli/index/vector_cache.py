@@ -123,14 +123,14 @@ class VectorCache:
                 tr("The vector cache is damaged; it is copied from the index again: {path}",
                    path=self.folder)
             )  # fmt: skip
-        if not np.isin(wanted, self.keys[self._right(wanted, written)]).all():
+        if not np.isin(wanted, self.keys[self._up_to_date(wanted, written)]).all():
             with self._locked():
                 self._load()  # another process may have copied them meanwhile
                 self._extend(wanted, written, version, progress)
-        self.alive = self._right(wanted, written)
+        self.alive = self._up_to_date(wanted, written)
         self.version = version
 
-    def _right(self, wanted: Keys, written: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _up_to_date(self, wanted: Keys, written: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Say which positions hold the vectors of rows that are there, as they were last written.
 
         Args:
@@ -140,8 +140,8 @@ class VectorCache:
         if not len(wanted):
             return np.zeros(len(self.keys), np.bool_)
         at = np.minimum(np.searchsorted(wanted, self.keys), len(wanted) - 1)
-        right: NDArray[np.bool_] = (wanted[at] == self.keys) & (written[at] <= self._copied)
-        return right
+        current: NDArray[np.bool_] = (wanted[at] == self.keys) & (written[at] <= self._copied)
+        return current
 
     def _load(self) -> bool:
         """Map the segments that ``segments.json`` lists, if they are others than those open.
@@ -174,11 +174,11 @@ class VectorCache:
         self, wanted: Keys, written: NDArray[np.int64], version: int, progress: Progress
     ) -> None:
         """Copy new rows into a new segment; all rows if there are many segments or dead rows."""
-        right = self._right(wanted, written)
-        new = np.setdiff1d(wanted, self.keys[right], assume_unique=True)
+        current = self._up_to_date(wanted, written)
+        new = np.setdiff1d(wanted, self.keys[current], assume_unique=True)
         if not len(new):
             return
-        dead = np.count_nonzero(~right)
+        dead = np.count_nonzero(~current)
         rewrite = len(self.names) >= MAX_SEGMENTS or dead > MAX_DEAD_SHARE * len(self.keys)
         keys = wanted if rewrite else new
         name = f"segment-{uuid.uuid4().hex[:12]}"

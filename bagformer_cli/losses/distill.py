@@ -27,7 +27,7 @@ def distillation_loss(
     student_temperature: float = 1.0,
     teacher_temperature: float = 1.0,
     known: Tensor | None = None,
-    line: Tensor | None = None,
+    scale_and_offset: Tensor | None = None,
 ) -> Tensor:
     """Compute the distance of the student's scores from the teacher's, in both directions.
 
@@ -39,8 +39,8 @@ def distillation_loss(
         teacher_temperature: Divides the teacher's.
         known: [Q, N] bool, the pairs that the teacher scored; None: all. If some are missing, only
             title → image is compared: the candidates were chosen for titles, not for images.
-        line: [2], factor and offset of the student's divided scores, with gradients: ``mse`` then
-            is ``mean_ij (line_0 student_ij + line_1 - teacher_ij)²`` (ALADIN). None: 1 and 0.
+        scale_and_offset: [2], applied to the student's divided scores, with gradients: ``mse`` then
+            is ``mean_ij (scale · student_ij + offset - teacher_ij)²`` (ALADIN). None: 1 and 0.
     """
     measure: Callable[[Tensor, Tensor, Tensor | None], Tensor] = {
         "cross_entropy": soft_cross_entropy,
@@ -50,8 +50,8 @@ def distillation_loss(
     losses = []
     for mine, theirs in zip(student, teacher, strict=True):
         scaled = mine.float() / student_temperature
-        if line is not None:
-            scaled = line[0] * scaled + line[1]
+        if scale_and_offset is not None:
+            scaled = scale_and_offset[0] * scaled + scale_and_offset[1]
         losses.append(measure(scaled, theirs.detach().float() / teacher_temperature, known))
         if known is not None:
             break

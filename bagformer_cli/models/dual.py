@@ -159,14 +159,14 @@ class DualEncoder(nn.Module):
             pixels: The images, or the image tower's output for them.
         """
         codes = None if self.image_codes is None else self.image_codes()
-        known = pixels if isinstance(pixels, States) else None
-        mask = self.vision_encoder.mask(pixels) if known is None else known.mask
+        kept = pixels if isinstance(pixels, States) else None
+        mask = self.vision_encoder.mask(pixels) if kept is None else kept.mask
         maps: list[Tensor] = []
         count = 0 if codes is None else len(codes)
         # Code tokens enter the encoder that all image positions pass last: the vision transformer,
         # or the shared BERT. Its output is [image positions | code tokens].
-        if known is not None:
-            output = known.values
+        if kept is not None:
+            output = kept.values
         elif self.wants_maps:
             output, maps = self.vision_encoder.forward_maps(pixels)
         elif codes is None or self.shared is not None:

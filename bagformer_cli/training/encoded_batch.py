@@ -141,8 +141,8 @@ class EncodedBatch:
         """Say which pairs of this process's titles and images match: [Q, B] bool, on the host."""
         if self.context.config.objectives.share_positives:
             return self.batch.positives
-        places = torch.arange(len(self.batch))
-        return self.batch.own[:, None] == places
+        images = torch.arange(len(self.batch))
+        return self.batch.own[:, None] == images
 
     def own_pairs(self) -> Tensor:
         """Mark each title's own image among the images of all processes: [Q, N] bool, host."""

@@ -164,7 +164,7 @@ def test_mse_with_a_factor_and_an_offset_equals_aladins() -> None:
     torch.manual_seed(9)
     teacher = torch.randn(5, 4, dtype=torch.float64)
     line = torch.tensor([0.5, 0.25], dtype=torch.float64, requires_grad=True)
-    ours = distillation_loss((t2i, t2i.T), (teacher, teacher.T), "mse", line=line)
+    ours = distillation_loss((t2i, t2i.T), (teacher, teacher.T), "mse", scale_and_offset=line)
     theirs = torch.nn.functional.mse_loss(t2i * line[0] + line[1], teacher)
     same_with_gradients(ours, theirs, (t2i, line))
 

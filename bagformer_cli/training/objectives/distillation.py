@@ -63,7 +63,7 @@ class DistillationObjective(MatrixObjective):
             student_temperature=self.settings.student_temperature,
             teacher_temperature=self.settings.teacher_temperature,
             known=teacher.known,
-            line=self.context.model.distill_line,
+            scale_and_offset=self.context.model.distill_line,
         )
 
     def memory(self, batch_size: int) -> dict[str, int]:
