@@ -12,6 +12,7 @@ from transformers import BertModel
 from bagformer_cli.config import CrossConfig, RunConfig
 from bagformer_cli.data.batches import TextBatch
 from bagformer_cli.data.images import CLIP_MEAN, CLIP_STD
+from bagformer_cli.encoders.backbone import create_backbone
 from bagformer_cli.encoders.fusion import FusionEncoder
 from bagformer_cli.encoders.joint import JointEncoder, PredictionHead
 from bagformer_cli.encoders.pretrained_bert import load_bert, require_same_vocabulary, sizes_of
@@ -19,7 +20,7 @@ from bagformer_cli.encoders.regions import BOX, RegionEncoder
 from bagformer_cli.encoders.states import States, TitleStates
 from bagformer_cli.encoders.text import BagOfWords, TextEncoder
 from bagformer_cli.encoders.token_maxsim import TokenMaxSim
-from bagformer_cli.encoders.vision import VisionEncoder, create_backbone
+from bagformer_cli.encoders.vision import VisionEncoder
 from bagformer_cli.errors import CheckpointError, ConfigError
 from bagformer_cli.machine import memory
 from bagformer_cli.messages import tr

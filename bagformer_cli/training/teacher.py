@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bagformer_cli.config import RunConfig, load_config
 from bagformer_cli.data.batches import Batch
-from bagformer_cli.encoders.vision import own_size
+from bagformer_cli.encoders.backbone import own_size
 from bagformer_cli.errors import CheckpointError, ConfigError
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
