@@ -1,4 +1,4 @@
-"""The sources, messages and documents are written in plain words (the rules of contributing).
+"""The sources, messages and documents are written in plain words.
 
 The rules are in ``tests/support/language.py``: words and sentence openings that read like riddles,
 words that the glossary replaces by another, and the first lines of docstrings. To see every finding
