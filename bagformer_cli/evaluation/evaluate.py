@@ -121,27 +121,21 @@ def evaluate(
     source = as_source(model)
     counts = options.counts(config)
     other = options.reranker
-    judging = source.model if other is None else other.model
+    reranking = source.model if other is None else other.model
     if other is not None or (counts and options.rerank is not None):
-        require_cross_encoder(judging)
-    reranks = bool(counts) and options.groups is None and judging is not None and judging.can_rerank
-    size = config.batch_size
+        require_cross_encoder(reranking)
+    if not counts or options.groups is not None or not (reranking and reranking.can_rerank):
+        reranking = None  # no stage after the recall stage
     with _timed(seconds, "encode"):
         encoded = source.encode(
-            split, size, states=reranks and other is None, progress=progress
+            split,
+            config.batch_size,
+            states=reranking is not None and other is None,
+            progress=progress,
         ).restricted(options.subset)
     with _timed(seconds, "recall"):
         directions = _score_all(source, split, encoded, options)
-        ranks = {name: best_ranks(*direction) for name, direction in directions.items()}
-        stages = {"recall": {name: recall(found) for name, found in ranks.items()}}
-        orders = {
-            name: order_metrics(answer_ranks(*direction), direction.positives)
-            for name, direction in directions.items()
-        }
-        recalled = top_k(directions["text_to_image"].scores, PER_QUERY)
-    sizes = len(encoded.texts), len(encoded.images)
-    positions = recalled.positions
-    found = Evaluation(*sizes, stages, seconds, positions, positions, ranks=ranks, orders=orders)
+        found = _recall_stage(encoded, directions, seconds)
     if options.keep_scores:
         found.directions = directions
         found.title_vectors = encoded.texts.vectors.lengths.numpy()
@@ -150,32 +144,48 @@ def evaluate(
         scoring = EACH if source.model is None else Scoring.of(source.model.config)
         scores = both[0].scores, both[1].scores
         found.pairs = retrieved_pairs(encoded, both[0].positives, scores, scoring)
-    if reranks and judging is not None:
-        lengths = {
-            "text_to_image": encoded.texts.vectors.lengths.numpy(),
-            "image_to_text": encoded.images.vectors.lengths.numpy(),
+    if reranking is None:
+        return found
+    with _timed(seconds, "rerank"):
+        read = encoded  # by the cross-encoder
+        if other is not None:
+            own = OwnModel(reranking)
+            read = own.encode(other.split, config.batch_size, states=True, progress=progress)
+            read = read.restricted(options.subset)
+        reranked = {
+            name: _rerank(
+                reranking, read, name, direction, max(counts), config.batch_size, progress
+            )
+            for name, direction in directions.items()
         }
-        with _timed(seconds, "rerank"):
-            if other is not None:
-                encoded = (
-                    OwnModel(judging)
-                    .encode(other.split, size, states=True, progress=progress)
-                    .restricted(options.subset)
-                )
+        fast = source.model
+        if config.merge == "mean" and not (fast and Scoring.of(fast.config).means):
+            lengths = {"text_to_image": encoded.texts, "image_to_text": encoded.images}
             reranked = {
-                name: _rerank(judging, encoded, name, direction, max(counts), size, progress)
-                for name, direction in directions.items()
+                name: part.per_vector(lengths[name].vectors.lengths.numpy())
+                for name, part in reranked.items()
             }
-            fast = source.model
-            if config.merge == "mean" and not (fast and Scoring.of(fast.config).means):
-                reranked = {name: part.per_vector(lengths[name]) for name, part in reranked.items()}
-            found.beta = config.beta
-            if options.tune_beta:
-                found.beta, _ = choose_beta(list(reranked.values()))
-            for count in counts:
-                suffix = "" if len(counts) == 1 else f"@{count}"
-                _add_stages(found, reranked, count, suffix, recalled)
+        found.beta = config.beta
+        if options.tune_beta:
+            found.beta, _ = choose_beta(list(reranked.values()))
+        for count in counts:
+            _add_stages(found, reranked, count, "" if len(counts) == 1 else f"@{count}")
     return found
+
+
+def _recall_stage(
+    encoded: EncodedSplit, directions: dict[str, Direction], seconds: dict[str, float]
+) -> Evaluation:
+    """Rank all pairs by their fast scores: the figures of the recall stage and its best images."""
+    ranks = {name: best_ranks(*direction) for name, direction in directions.items()}
+    stages = {"recall": {name: recall(found) for name, found in ranks.items()}}
+    orders = {
+        name: order_metrics(answer_ranks(*direction), direction.positives)
+        for name, direction in directions.items()
+    }
+    best = top_k(directions["text_to_image"].scores, PER_QUERY).positions
+    sizes = len(encoded.texts), len(encoded.images)
+    return Evaluation(*sizes, stages, seconds, best, best, ranks=ranks, orders=orders)
 
 
 def _score_all(
@@ -212,18 +222,16 @@ def _rerank(
     return Reranked(candidates, slow, direction.positives)
 
 
-def _add_stages(
-    found: Evaluation, reranked: dict[str, Reranked], count: int, suffix: str, recalled: Candidates
-) -> None:
+def _add_stages(found: Evaluation, reranked: dict[str, Reranked], count: int, suffix: str) -> None:
     """Add the stages of the best ``count`` candidates, and the images of the merged order.
+
+    After the first K images of the merged order, those of the recall stage follow unchanged.
 
     Args:
         found: The evaluation to add to.
         reranked: At least ``count`` candidates of each row with both scores, by direction.
         count: K.
         suffix: Appended to the stages' names.
-        recalled: The best images of the recall stage; those after the first K follow the merged
-            order unchanged.
     """
     assert found.beta is not None
     for direction, part in reranked.items():
@@ -244,7 +252,7 @@ def _add_stages(
             )
         if direction == "text_to_image":
             merged = orders["merged"].positions[:, :PER_QUERY]
-            found.best = np.concatenate([merged, recalled.positions[:, count:]], axis=1)
+            found.best = np.concatenate([merged, found.recalled[:, count:]], axis=1)
             found.reranked = candidates.positions.shape[1]
 
 
