@@ -28,6 +28,7 @@ from bagformer_cli.interaction.kernels.blocks import cut
 from bagformer_cli.interaction.maxsim import cuda_kernels
 from bagformer_cli.interaction.rules import rule_scores
 from bagformer_cli.interaction.topk import best_columns, merge_best
+from bagformer_cli.transfer import to_device
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 BLOCK = 1 << 20
@@ -144,13 +145,19 @@ class DeviceImages:
         """Copy ranges of products through two pinned buffers while the device computes."""
         copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         slots = [_Slot(copies), _Slot(copies)]
+        # The caller reads the best of a block, which waits for the device, before it takes the next
+        # block. So the copy of the next range begins before a block is yielded.
+        under_way: tuple[int, _Slot, MultiVectors] | None = None
         for number, (first, end) in enumerate(ranges):
-            slot = slots[number % 2]
-            part = self.images[first:end]
-            values = slot.to_device(part.values, self.dtype)
-            scales = None if part.scales is None else part.scales.to(self.device)
-            yield first, _Block(MultiVectors(values, part.offsets, scales, part.codebook))
-            slot.release()
+            part, slot = self.images[first:end], slots[number % 2]
+            values = slot.copy(part.values, self.dtype)
+            scales = None if part.scales is None else to_device(part.scales, self.device)
+            vectors = MultiVectors(values, part.offsets, scales, part.codebook)
+            if under_way is not None:
+                yield from _yielded(*under_way)
+            under_way = first, slot, vectors
+        if under_way is not None:
+            yield from _yielded(*under_way)
 
     def _copied(self, first: int, end: int) -> MultiVectors:
         part = self.images[first:end]
@@ -159,12 +166,19 @@ class DeviceImages:
         return MultiVectors(values, part.offsets, scales, part.codebook)
 
 
+def _yielded(first: int, slot: _Slot, vectors: MultiVectors) -> Iterator[tuple[int, _Block]]:
+    """Yield a streamed block when it has arrived; afterwards its buffer is free."""
+    slot.wait()
+    yield first, _Block(vectors)
+    slot.release()
+
+
 class _Block:
     """Products on the device, ready for the kernels."""
 
     def __init__(self, vectors: MultiVectors) -> None:
         self.vectors = vectors
-        kernels = _scan_kernels(vectors.device)
+        kernels = _scan_kernels(vectors)
         self._described = kernels.DeviceBlock.of(vectors) if kernels else None
         self._kernels = kernels
 
@@ -182,15 +196,16 @@ class _Block:
         return torch.cat(parts)
 
 
-def _scan_kernels(device: torch.device):  # type: ignore[no-untyped-def]
-    """Return the module of the scan kernels; None where they do not run."""
+def _scan_kernels(vectors: MultiVectors):  # type: ignore[no-untyped-def]
+    """Return the module of the scan kernels; None where they do not run, or not for these."""
     if cuda_kernels() is None:
         return None
     from bagformer_cli.interaction.kernels.cuda import scan, settings
 
+    device = vectors.device
     if device.type != ("cpu" if settings.INTERPRETED else "cuda"):
         return None
-    return scan
+    return scan if scan.takes(vectors) and scan.works(device) else None
 
 
 def _groups(texts: MultiVectors, bags: int, queries: int) -> list[tuple[int, int]] | None:
@@ -228,12 +243,14 @@ class _Slot:
         self._pinned = torch.empty(0, dtype=torch.uint8)
         self._buffer = torch.empty(0, dtype=torch.uint8)
 
-    def to_device(self, values: Tensor, dtype: torch.dtype) -> Tensor:
-        """Copy ``values`` [n, D] to the device, as ``dtype``; the current stream waits for it."""
+    def copy(self, values: Tensor, dtype: torch.dtype) -> Tensor:
+        """Begin to copy ``values`` [n, D] to the device, as ``dtype``; see :meth:`wait`."""
         size = values.numel() * dtype.itemsize
         if size > len(self._pinned):
             self._pinned = torch.empty(size, dtype=torch.uint8, pin_memory=True)
             self._buffer = torch.empty(size, dtype=torch.uint8, device=self._copies.device)
+            # The memory may be that of a tensor that queued work still reads.
+            self._copies.wait_stream(torch.cuda.current_stream(self._copies.device))
         self._copied.synchronize()
         staged = self._pinned[:size].view(dtype).view(values.shape)
         staged.copy_(values)
@@ -242,8 +259,11 @@ class _Slot:
             self._copies.wait_event(self._used)
             arrived.copy_(staged, non_blocking=True)
             self._copied.record(self._copies)
-        torch.cuda.current_stream(self._copies.device).wait_event(self._copied)
         return arrived
+
+    def wait(self) -> None:
+        """Let the current stream wait until the last copy has arrived."""
+        torch.cuda.current_stream(self._copies.device).wait_event(self._copied)
 
     def release(self) -> None:
         """Mark the device buffer as free after the work that is queued so far."""

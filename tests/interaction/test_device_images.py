@@ -77,6 +77,42 @@ def test_many_queries_are_one_product() -> None:
     )
 
 
+def test_the_next_range_is_copied_before_a_block_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scoring waits for the device: a copy that began only then would never be hidden."""
+    images, done = vectors([2] * 12, 1), []
+
+    class Slot:
+        def __init__(self, copies: object) -> None:
+            self.number = len(made)
+            made.append(self)
+
+        def copy(self, values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+            done.append(f"copy {self.number}")
+            return values.to(dtype)
+
+        def wait(self) -> None:
+            done.append(f"wait {self.number}")
+
+        def release(self) -> None:
+            done.append(f"release {self.number}")
+
+    made: list[Slot] = []
+    monkeypatch.setattr(device_images, "_Slot", Slot)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    device = DeviceImages(images, CPU, 0)
+    for first, block in device._streamed([(0, 4), (4, 8), (8, 12)]):
+        done.append(f"score {first}")
+        torch.testing.assert_close(
+            block.vectors.to(dtype=torch.float32).values,
+            images[first : first + 4].values, rtol=1e-3, atol=1e-3,
+        )  # fmt: skip
+    assert done == [
+        "copy 0", "copy 1", "wait 0", "score 0", "release 0",
+        "copy 0", "wait 1", "score 4", "release 1", "wait 0", "score 8", "release 0",
+    ]  # fmt: skip
+    assert list(device._streamed([])) == []
+
+
 @pytest.mark.gpu
 def test_streamed_vectors_on_a_gpu_equal_those_that_fit() -> None:
     texts, images = vectors([3, 5], 0, 64), vectors([4] * 500, 1, 64)

@@ -50,7 +50,14 @@ SCAN = {"IMAGES": 2, "LENGTH": 32, "UNIFORM": 32, "EVEN": True, "CHOSEN": False}
 
 
 def default_sizes(kernel: str, capability: int, stored: str) -> tuple[dict[str, Any], int]:
-    """Return a kernel's constants for 257 patches (scan: 32) of 256 dimensions, and its warps."""
+    """Return a kernel's constants for 257 patches (scan: 32) of 256 dimensions, and its warps.
+
+    Args:
+        kernel: Its name.
+        capability: The compute capability.
+        stored: Type of the vectors; ``argmax``: with it; ``small``: 16 dimensions; ``wide``: scans
+            of 128 bags.
+    """
     from bagformer_cli.interaction.kernels.cuda import settings
 
     name = {"fp32": "float32", "bf16": "bfloat16", "i8": "int8"}.get(stored.split()[0], "")
@@ -59,8 +66,10 @@ def default_sizes(kernel: str, capability: int, stored: str) -> tuple[dict[str, 
         argmax = stored.endswith("argmax")
         suffix = " with argmax" if argmax else ""
         tile = settings.SCORES[generation, name + suffix][0]
+        dimension = 16 if stored.endswith("small") else 256, getattr(torch, name)
         constants = SCORE | {
-            "TITLES": 64, "LENGTH": tile.columns, "EXTRA": 16, "DEPTH": tile.depth or 256,
+            "TITLES": 64, "LENGTH": tile.columns, "EXTRA": 16,
+            "DEPTH": tile.depth or settings.least_depth(*dimension),
             "KEEP": not tile.depth, "ARGMAX": argmax, "INTEGER": name == "int8",
         }  # fmt: skip
         return constants | {"STAGES": tile.stages}, tile.warps
@@ -88,6 +97,7 @@ def default_sizes(kernel: str, capability: int, stored: str) -> tuple[dict[str, 
         ("score_tiles", "score_tiles", "fp32"),
         ("score_tiles", "score_tiles", "bf16 argmax"),
         ("score_tiles", "score_tiles", "fp32 argmax"),
+        ("score_tiles", "score_tiles", "i8 small"),
         ("gradient_tiles", "patch_gradients", "bf16"),
         ("gradient_tiles", "patch_gradients", "fp32"),
         ("gradient_tiles", "bag_gradients", "bf16"),
@@ -128,6 +138,61 @@ def test_the_default_tiles_compile_to_tensor_core_instructions_without_a_device(
     assert compiled.metadata.shared <= SHARED_MEMORY[capability]
 
 
+def test_large_work_gets_the_fastest_tile_and_gradients_always_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another tile adds in another order: a resumed training would not get the same bits."""
+    pytest.importorskip("triton")
+    from bagformer_cli.interaction.kernels.cuda import settings
+
+    default, fast, broken = (settings.ScanTile(rows, 4, 2) for rows in (16, 32, 64))
+    duration = {default: 2.0, fast: 1.0}
+    ran = []
+
+    class Event:
+        def record(self) -> None:
+            pass
+
+        synchronize = record
+
+        def elapsed_time(self, _: object) -> float:
+            return duration[ran[-1]]
+
+    def run(tile: settings.ScanTile) -> None:
+        if tile == broken:
+            raise RuntimeError("out of shared memory")
+        ran.append(tile)
+
+    monkeypatch.setattr(settings, "_event", Event)
+    monkeypatch.setattr(settings, "_chosen", {})
+    monkeypatch.setattr(settings, "TIMES", {})
+    tiles = [default, fast, broken]
+    assert settings.fastest("small", tiles, 1e9, run) == default
+    assert settings.fastest("gradients", tiles, 1e15, run, gradients=True) == default
+    assert ran == []
+    assert settings.fastest("large", tiles, 1e12, run) == fast
+    assert settings.fastest("large", tiles, 1e12, run) == fast
+    assert {"large": {default: 2.0, fast: 1.0, broken: float("inf")}} == settings.TIMES
+    with settings.all_timed(1e9):
+        assert settings.fastest("gradients", tiles, 1e9, run, gradients=True) == fast
+    assert settings.fastest("others", tiles, 1e15, run, gradients=True) == default
+
+
+def test_the_vectors_of_checks_have_exact_products_and_equal_maxima() -> None:
+    """So float64 and a kernel find the same argmax; those of random vectors may be too near."""
+    pytest.importorskip("triton")
+    from bagformer_cli.bench.gpu_checks import coarse_vectors
+
+    device = torch.device("cpu")
+    texts, images = (coarse_vectors([3, 40], 256, n, device).values for n in (0, 1))
+    exact = texts.double() @ images.double().T
+    for dtype in (torch.float32, torch.bfloat16):
+        assert torch.equal(texts.to(dtype).float(), texts)
+        assert torch.equal((texts @ images.T).double(), exact)
+    assert len(exact.unique()) < exact.numel() / 2
+    assert 0.8 < float(texts.norm(dim=1).mean()) < 1.2
+
+
 def vectors(lengths: list[int], seed: int, dim: int = 256) -> MultiVectors:
     generator = torch.Generator().manual_seed(seed)
     values = F.normalize(torch.randn(sum(lengths), dim, generator=generator), dim=-1)
@@ -136,6 +201,7 @@ def vectors(lengths: list[int], seed: int, dim: int = 256) -> MultiVectors:
 
 @pytest.mark.gpu
 def test_on_a_device_scores_and_gradients_equal_the_cpu() -> None:
+    from bagformer_cli.bench.gpu_checks import coarse_vectors
     from bagformer_cli.interaction.kernels import cuda
 
     device_0 = torch.device("cuda", torch.cuda.current_device())
@@ -143,7 +209,10 @@ def test_on_a_device_scores_and_gradients_equal_the_cpu() -> None:
         assert cuda.works(device_0, dtype)
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(2, 26, (64,), generator=generator).tolist()
-    texts, images = vectors(lengths, 0), vectors([257] * 64, 1)
+    # Products that are exact have the same argmax everywhere. Of 1.1 million maxima of random
+    # vectors, about five are nearer to the second than 1e-7.
+    texts = coarse_vectors(lengths, 256, 0, torch.device("cpu"))
+    images = coarse_vectors([257] * 64, 256, 1, torch.device("cpu"))
     results = []
     for device in ("cpu", "cuda"):
         bags = texts.values.to(device).requires_grad_()
@@ -153,6 +222,7 @@ def test_on_a_device_scores_and_gradients_equal_the_cpu() -> None:
         results.append([x.cpu() for x in (t2i.detach(), i2t.detach(), bags.grad, patches.grad)])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    texts, images = vectors(lengths, 0), vectors([257] * 64, 1)
     for dtype, tolerance in ((torch.bfloat16, 1e-2), (torch.int8, 1e-4)):
         there = maxsim(texts.to("cuda"), images.to("cuda"), dtype=dtype)
         for a, b in zip(there, maxsim(texts, images, dtype=dtype), strict=True):
@@ -173,11 +243,13 @@ def test_on_a_device_scores_and_gradients_equal_the_cpu() -> None:
 def test_on_a_device_gradients_equal_float64_in_every_run(
     dtype: torch.dtype, titles: list[int], pictures: list[int], dim: int
 ) -> None:
+    from bagformer_cli.bench.gpu_checks import coarse_vectors
     from bagformer_cli.interaction.kernels import cuda, reference
     from bagformer_cli.interaction.kernels.reference import Packed, ScoreGrads
 
-    texts = vectors(titles, 0, dim).to("cuda", dtype)
-    images = vectors(pictures, 1, dim).to("cuda", dtype)
+    device = torch.device("cuda")
+    texts = coarse_vectors(titles, dim, 0, device).to(dtype=dtype)
+    images = coarse_vectors(pictures, dim, 1, device).to(dtype=dtype)
     items = Packed(texts.values, images.values, texts.offsets, images.offsets)
     exact = Packed(items.bags.double(), items.patches.double(), *items[2:])
     t2i, i2t, argmax = cuda.forward(items, budget=1 << 30)

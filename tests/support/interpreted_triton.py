@@ -148,6 +148,29 @@ def test_titles_of_more_than_255_bags_have_a_wider_argmax() -> None:
     assert argmax.bag[0, :3].tolist() == true.bag[0].tolist()
 
 
+@pytest.mark.parametrize("broken", ["kernel", "dimension"])
+def test_a_search_goes_on_where_the_scan_does_not_run(
+    monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    texts, images = vectors([3, 1]), vectors([2] * 9, seed=1)
+    stored = images.code(Codebook.train(images.values))
+    monkeypatch.setattr(scan, "works", scan.works.__wrapped__)
+    if broken == "kernel":
+        monkeypatch.setattr(scan, "scan_tiles", None)  # as where nothing compiles
+        stored = images
+    else:
+        monkeypatch.setattr(scan, "MAX_CODED_DIM", 8)
+        monkeypatch.setattr(scan, "scan_codes", None)
+    found, _ = DeviceImages(stored, CPU).topk(texts, 3)
+    torch.testing.assert_close(found, topk(texts, stored, 3)[0], rtol=1e-2, atol=1e-2)
+
+
+def test_the_self_check_does_not_depend_on_where_it_runs_first() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert launch.works.__wrapped__(CPU, torch.float32)
+        assert scan.works.__wrapped__(CPU)
+
+
 def test_each_kernel_agrees_with_plain_torch_in_the_self_check() -> None:
     for dtype in (torch.float32, torch.int8, torch.bfloat16):
         assert kernels.works(CPU, dtype)
@@ -192,6 +215,7 @@ def test_a_scan_of_nothing() -> None:
 def test_a_search_on_the_device_uses_the_scan(
     max_bytes: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert scan.works(CPU)  # asked before every search, once
     calls = []
     monkeypatch.setattr(scan, "scan", lambda *args, own=scan.scan: calls.append(1) or own(*args))
     texts, images = vectors([3, 1]), vectors([5, 2, 7, 1], seed=1).to(dtype=torch.int8)

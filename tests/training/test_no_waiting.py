@@ -15,12 +15,16 @@ from bagformer_cli.data.batches import Batch
 from bagformer_cli.data.store.store import Store
 from bagformer_cli.datasets import ensure_store
 from bagformer_cli.errors import TrainingError
+from bagformer_cli.progress import SILENT
 from bagformer_cli.training import loop
+from bagformer_cli.training.distributed import SINGLE_PROCESS
+from bagformer_cli.training.gradient_cache import accumulate_gradients
 from bagformer_cli.training.initial_model import new_model
 from bagformer_cli.training.metrics_log import read_metrics
-from bagformer_cli.training.run import start_run
+from bagformer_cli.training.run import make_trainer, start_run
 from bagformer_cli.training.step_figures import StepFigures
 from tests.support.datasets import write_split
+from tests.support.second_device import SecondDevice, second_device
 from tests.support.small_run import TINY
 from tests.support.waits import Waits
 
@@ -149,6 +153,26 @@ def test_a_step_that_diverged_is_named_before_anything_is_saved(
     assert "itc_loss = nan" in str(caught.value.found)
     assert saved_step(tmp_path / "run/last") == 2
     assert load_model(tmp_path / "run/last") is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_no_step_mixes_devices_or_copies_with_waiting(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """The kernels of a GPU take the place of the CPU's here, unlike in the tests above."""
+    pytest.importorskip("triton")
+    config = load_config("demo", [*TINY, *WAYS[way], "training.precision=fp32"])
+    model = new_model(config).to(SecondDevice.device)
+    trainer = make_trainer(model, config, store, tmp_path / "run", False, SINGLE_PROCESS, SILENT)
+    batch, chunk = trainer.batches.batch(0), config.training.micro_batch_size
+    task = trainer.task.train()
+    with second_device(monkeypatch) as found:
+        accumulate_gradients(task, batch.to(found.device), chunk=chunk)
+        found.places.clear()  # constants are copied once
+        accumulate_gradients(task, batch.to(found.device), number=1, chunk=chunk)
+    assert found.places == []
+    assert ("score_tiles" in found.kernels) == (config.model.interaction != "cls")
 
 
 @pytest.mark.gpu

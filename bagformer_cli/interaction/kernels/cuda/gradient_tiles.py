@@ -27,6 +27,10 @@ import triton.language as tl
 
 from bagformer_cli.interaction.kernels.cuda.tiles import dot, image_range, load_rows
 
+# Arguments that change from call to call. Triton would compile a kernel again, for seconds, where
+# one of them is 1 or a multiple of 16.
+VARYING = ["blocks", "N", "slots"]
+
 
 @triton.jit
 def _weights(
@@ -48,7 +52,7 @@ def _weights(
     return tl.where((position >= 0)[None, :], weights, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def patch_gradients(
     bags, patch_starts, arg_starts, slot, nth, arg_patch, arg_bag, grad_t2i, grad_i2t, out,
     blocks, N, R, D, slots, arg_columns,
@@ -87,7 +91,7 @@ def patch_gradients(
     tl.store(at, total, mask=(within < length)[:, None] & (depth < D)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=[*VARYING, "images_each", "P"])
 def bag_gradients(
     patches, patch_starts, arg_starts, slot, nth, arg_patch, arg_bag, grad_t2i, grad_i2t, parts,
     blocks, images_each, N, P, R, D, slots, arg_columns,

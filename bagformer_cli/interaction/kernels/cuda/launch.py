@@ -10,6 +10,7 @@ planes (``planes.py``).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -31,9 +32,11 @@ from bagformer_cli.interaction.kernels.cuda.settings import (
     ScoreTile,
     fastest,
     gradient_tiles_for,
+    least_depth,
     score_tiles_for,
 )
 from bagformer_cli.interaction.kernels.reference import Argmax, Packed, ScoreGrads
+from bagformer_cli.transfer import to_device
 from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
 
 ARGMAX_BYTES = (2, 1)
@@ -71,7 +74,8 @@ class _Images(NamedTuple):
         if argmax:
             arg_starts = offsets_of(-(-lengths // 16) * 16)  # multiples of 16: wide loads
             columns = int(arg_starts[-1])
-        return cls(patches, lengths, starts.to(device), uniform, arg_starts.to(device), columns)
+        starts, arg_starts = to_device(starts, device), to_device(arg_starts, device)
+        return cls(patches, lengths, starts, uniform, arg_starts, columns)
 
 
 def scores(
@@ -135,9 +139,13 @@ def backward(
     tiles = gradient_tiles_for(device, vectors.bags.dtype)
     key = (vectors.bags.dtype, D, images.uniform)
     operations = 2.0 * R * P * D
-    tile = fastest(("patches", *key), tiles, operations, lambda t: work.patches(t, grad_patches))
+
+    def choose(name: str, run: Callable[[GradientTile], object]) -> GradientTile:
+        return fastest((name, *key), tiles, operations, run, gradients=True)
+
+    tile = choose("patches", lambda each: work.patches(each, grad_patches))
     work.patches(tile, grad_patches)
-    tile = fastest(("bags", *key), tiles, operations, lambda t: work.bags(t, budget))
+    tile = choose("bags", lambda each: work.bags(each, budget))
     return planes.to_bags(work.bags(tile, budget), G), grad_patches
 
 
@@ -162,7 +170,7 @@ class _Gradients(NamedTuple):
 
     def _sizes(self, tile: GradientTile) -> dict[str, int | bool]:
         D = self.images.patches.shape[1]
-        depth = min(tile.depth, _power_of_two(D))
+        depth = min(tile.depth, least_depth(D, self.images.patches.dtype))
         return {
             "ROWS": tile.rows, "INNER": tile.inner, "DEPTH": depth, "EVEN": D % depth == 0,
             "UNIFORM": self.images.uniform, "STAGES": tile.stages, "num_warps": tile.warps,
@@ -223,11 +231,11 @@ def _score(
     if not R or not len(images.patches):
         return t2i, i2t, kept
     image_scale = torch.ones(N, device=device) if image_scale is None else image_scale
+    D = images.patches.shape[1]
 
     def run(tile: ScoreTile) -> None:
-        D = images.patches.shape[1]
         columns = Columns.best(images.lengths, tile.columns, join=not argmax)
-        depth, keep = tile.depth or _power_of_two(D), not tile.depth
+        depth, keep = tile.depth or least_depth(D, dtype), not tile.depth
         if depth > WIDEST or (INTERPRETED and D > 16):
             depth, keep = min(depth, 64 if dtype != torch.float32 else 32), False
         tops = torch.empty(N if columns.several else 0, R, device=device)
@@ -246,8 +254,10 @@ def _score(
 
     stored = torch.bfloat16 if dtype == torch.bfloat16 else dtype
     tiles = score_tiles_for(device, stored, argmax=argmax)
-    key = (dtype, images.patches.shape[1], planes.slots, images.uniform, both, argmax)
-    run(fastest(key, tiles, 2.0 * R * len(images.patches) * images.patches.shape[1], run))
+    name = "scores and argmax" if argmax else "scores" if both else "scores, one direction"
+    key = (name, dtype, D, planes.slots, images.uniform)
+    work = 2.0 * R * len(images.patches) * D
+    run(fastest(key, tiles, work, run, gradients=argmax))
     return t2i, i2t, kept
 
 
@@ -270,37 +280,36 @@ def _computed(values: Tensor) -> Tensor:
     return values.detach().contiguous()
 
 
-def _power_of_two(number: int) -> int:
-    """Return the smallest power of two ≥ ``number``, at least 16: the least that tl.dot takes."""
-    return max(16, 1 << (number - 1).bit_length())
-
-
 @cache
 def works(device: torch.device, dtype: torch.dtype) -> bool:
-    """Compile and run the kernels once; return whether they agree with plain torch."""
+    """Compile and run the kernels once; return whether they agree with plain torch on the CPU.
+
+    The answer is kept for the process, so it must not depend on where the first call happens: the
+    CPU has no TF32, which training allows on the GPU, and autocast would round the products.
+    """
     generator = torch.Generator().manual_seed(0)
     texts, images = (
-        MultiVectors(torch.randn(int(o[-1]), 32, generator=generator).to(device), o)
+        MultiVectors(torch.randn(int(o[-1]), 32, generator=generator), o)
         for o in (torch.tensor([0, 3, 5]), torch.tensor([0, 18, 23]))
     )
     options: dict[str, Any] = {"dtype": dtype, "both": True, "budget": 1 << 20}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.autocast("cpu", enabled=False):
             warnings.simplefilter("ignore")  # compilers warn about their defaults
-            found = scores(texts, images, **options)
             expected = reference.scores(texts, images, **options)
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+            found = [x.cpu() for x in scores(texts.to(device), images.to(device), **options)]
+            torch.testing.assert_close(found, list(expected), rtol=1e-3, atol=1e-3)
             if dtype != torch.int8:
-                vectors = Packed(
-                    texts.values.to(dtype), images.values.to(dtype), texts.offsets, images.offsets
-                )
-                exact = vectors._replace(bags=vectors.bags.float(), patches=vectors.patches.float())
-                grads = ScoreGrads(*expected)
-                ours = backward(vectors, forward(vectors, budget=1)[2], grads, budget=1)
+                bags, patches = texts.values.to(dtype), images.values.to(dtype)
+                exact = Packed(bags.float(), patches.float(), texts.offsets, images.offsets)
                 argmax = reference.forward(exact, budget=1 << 20)[2]
-                theirs = reference.backward(exact, argmax, grads, budget=1 << 20)
+                theirs = reference.backward(exact, argmax, ScoreGrads(*expected), budget=1 << 20)
+                vectors = exact._replace(bags=bags.to(device), patches=patches.to(device))
+                grads = ScoreGrads(*(x.to(device) for x in expected))
+                argmax = forward(vectors, budget=1)[2]
+                ours = [x.cpu() for x in backward(vectors, argmax, grads, budget=1)]
                 tolerance = 1e-2 if dtype == torch.float32 else 0.3  # of sums of about 30
-                torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=tolerance)
+                torch.testing.assert_close(ours, list(theirs), rtol=1e-2, atol=tolerance)
     except Exception:  # compilers raise many types; plain torch always works
         return False
     return True

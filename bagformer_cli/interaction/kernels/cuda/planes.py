@@ -28,6 +28,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bagformer_cli.transfer import to_device
+
 # Seconds per row relative to T = 64, whose rows fill the tensor cores of a Hopper GPU (wgmma takes
 # 64 rows; fewer rows use the instructions of older GPUs). Estimated, not measured.
 COST = {16: 1.6, 64: 1.0}
@@ -96,8 +98,8 @@ class Planes:
         nth = nth.where(nth < counts[slot], -1)
         # One copy to the device: each costs as much as a small kernel.
         narrow = torch.cat([x.flatten() for x in (starts, counts, slot, nth)]).to(torch.int32)
-        narrow = narrow.to(bags.device)
-        wide = torch.cat([titles, bag.flatten()]).to(bags.device)
+        narrow = to_device(narrow, bags.device)
+        wide = to_device(torch.cat([titles, bag.flatten()]), bags.device)
         rows = bag.numel()
         starts, counts, slot, nth = torch.split(narrow, [groups + 1, groups * slots, rows, rows])
         titles, bag = torch.split(wide, [groups * slots, rows])

@@ -8,7 +8,9 @@ Shapes: Q queries of C bags in total, N products of P patches in total, D dimens
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -23,8 +25,10 @@ from bagformer_cli.interaction.kernels.cuda.settings import (
     PROGRAMS,
     ScanTile,
     fastest,
+    least_depth,
     scan_tiles_for,
 )
+from bagformer_cli.transfer import to_device
 from bagformer_cli.vectors.multi_vectors import MultiVectors
 
 MAX_BAGS = 128
@@ -33,6 +37,9 @@ MAX_BAGS = 128
 MAX_QUERIES = 16
 MAX_IMAGES = 8
 MAX_DEPTH = 256
+MAX_CODED_DIM = 256
+"""Dimensions above which decoded residual codes fit neither registers nor shared memory."""
+
 CODED = torch.float16
 """The type in which decoded residual codes are multiplied."""
 
@@ -70,7 +77,7 @@ class DeviceBlock:
         uniform = vectors.uniform_length or 0
         offsets = vectors.offsets[:1] if uniform else vectors.offsets
         longest = int(vectors.lengths.max()) if len(vectors) else 0
-        starts = offsets.to(vectors.device)
+        starts = to_device(offsets, vectors.device)
         codebook = None
         if vectors.codebook is not None:
             centroids = vectors.codebook.centroids.to(vectors.device, CODED)
@@ -122,9 +129,9 @@ class ScanQueries:
         bags = texts.values.where(finite[:, None], texts.values.new_zeros(()))
         beyond = columns - len(bags)
         return cls(
-            _computed(F.pad(bags, (0, 0, 0, beyond)).to(device)),
-            F.pad(owner, (0, beyond), value=-1).to(device, torch.int32),
-            F.pad(scale, (0, queries - len(texts))).to(device),
+            _computed(to_device(F.pad(bags, (0, 0, 0, beyond)), device)),
+            to_device(F.pad(owner.int(), (0, beyond), value=-1), device),
+            to_device(F.pad(scale, (0, queries - len(texts))), device),
             len(texts),
         )
 
@@ -178,7 +185,7 @@ def _run(
     }  # fmt: skip
     numbers = (count, tiles_each * blocks, blocks, len(vectors), len(vectors.values))
     if block.codebook is None:
-        depth = max(16, triton.next_power_of_2(vectors.dim))
+        depth = least_depth(vectors.dim, vectors.dtype)
         keep = depth <= MAX_DEPTH
         depth = min(depth, 64 if not keep else MAX_DEPTH)
         scales = torch.ones(1, device=device) if vectors.scales is None else vectors.scales
@@ -190,13 +197,38 @@ def _run(
         )  # fmt: skip
         return
     half = vectors.dim // 2
-    depth = max(16, triton.next_power_of_2(half))
+    depth = least_depth(half, CODED)
     even, odd, weights, unit = block.codebook
     scan_codes[grid](
         queries.bags[:, ::2].contiguous(), queries.bags[:, 1::2].contiguous(), queries.owners,
         queries.scale, vectors.values, even, odd, weights, block.starts, chosen_or_none, out,
         *numbers, half, len(even), DEPTH=depth, UNIT=unit, EVEN=half % depth == 0, **sizes,
     )  # fmt: skip
+
+
+def takes(products: MultiVectors) -> bool:
+    """Tell whether there is a kernel for products stored like these."""
+    return products.codebook is None or products.dim <= MAX_CODED_DIM
+
+
+@cache
+def works(device: torch.device) -> bool:
+    """Compile and run a scan once; return whether it agrees with plain torch on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    texts, products = (
+        MultiVectors(torch.randn(int(o[-1]), 32, generator=generator), o)
+        for o in (torch.tensor([0, 3, 5]), torch.tensor([0, 2, 7]))
+    )
+    try:
+        with warnings.catch_warnings(), torch.autocast("cpu", enabled=False):
+            warnings.simplefilter("ignore")  # compilers warn about their defaults
+            found = scan(texts, DeviceBlock.of(products.to(device, CODED))).cpu()
+            options = {"dtype": torch.float32, "both": False, "budget": 1 << 20}
+            true = reference.scores(texts, products, **options)[0]  # type: ignore[arg-type]
+            torch.testing.assert_close(found, true, rtol=1e-2, atol=0.1)  # sums of up to 30
+    except Exception:  # compilers raise many types; plain torch always works
+        return False
+    return True
 
 
 def _computed(values: Tensor) -> Tensor:

@@ -40,6 +40,10 @@ from bagformer_cli.interaction.kernels.cuda.tiles import (
     streamed_dot,
 )
 
+# Arguments that change from call to call. Triton would compile a kernel again, for seconds, where
+# one of them is 1 or a multiple of 16.
+VARYING = ["count", "steps", "blocks", "N", "P"]
+
 
 @triton.jit
 def _products(chosen, first, count, IMAGES: tl.constexpr, CHOSEN: tl.constexpr):
@@ -73,7 +77,7 @@ def _store(best, mark, scale, owner, query_scale, out, at, exists, count, QUERIE
     tl.store(where, total, mask=exists[:, None] & (factor != 0)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def scan_tiles(
     bags, owners, query_scale, patches, patch_starts, product_scale, chosen, out,
     count, steps, blocks, N, P, D,
@@ -123,7 +127,7 @@ def scan_tiles(
         _store(best, mark, scale, owner, query_scale, out, at, done, count, QUERIES)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def scan_codes(
     even_bags, odd_bags, owners, query_scale, codes, even_centroids, odd_centroids, weights,
     patch_starts, chosen, out,

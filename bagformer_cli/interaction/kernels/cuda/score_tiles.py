@@ -50,7 +50,12 @@ LOWEST = tl.constexpr(-(2**31))
 """Below every dot product: unit vectors in floating types, 127² × dimension in int8."""
 
 
-@triton.jit
+# Arguments that change from call to call. Triton would compile a kernel again, for seconds, where
+# one of them is 1 or a multiple of 16.
+VARYING = ["groups", "groups_each", "N", "Q", "P"]
+
+
+@triton.jit(do_not_specialize=VARYING)
 def score_tiles(
     bags, patches, group_starts, counts, titles, title_scale, patch_starts, image_scale,
     t2i, i2t, tops, arg_patch, arg_bag, arg_starts,

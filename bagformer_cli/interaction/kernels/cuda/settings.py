@@ -2,8 +2,10 @@
 
 A larger tile reuses more of what it loads and needs more registers and shared memory. The limits of
 a program are 255 registers a thread and 227 KiB (Hopper) or 163 KiB (Ampere) of shared memory. The
-first entry of a table is the default. For large work all entries are timed once per process, on
-the work itself, and the fastest is kept.
+first entry of a table is the default. For large scores and scans all entries are timed once per
+process, on the work itself, and the fastest is kept. Gradients take the default: another tile adds
+the same numbers in another order, and a resumed training must get the same bits. ``xmr bench gpu``
+times all entries of all tables, so that the fastest can be put first.
 
 The sizes were chosen by compiling for sm_80 and sm_90 and counting registers, spilled bytes and
 shared memory (docs/performance.md); they have not been timed on a device yet.
@@ -11,8 +13,10 @@ shared memory (docs/performance.md); they have not been timed on a device yet.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
@@ -25,6 +29,12 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 TUNE_FROM = 1e12
 """Operations of a call from which all entries of a table are timed: some milliseconds."""
+
+TUNE_GRADIENTS_FROM = math.inf
+"""The same for kernels whose results a training depends on."""
+
+TIMES: dict[Hashable, dict[object, float]] = {}
+"""Seconds of the entries of the tables that were timed; infinite for one that does not run."""
 
 PROGRAMS = 1024
 """Programs wanted: enough for every multiprocessor of the largest GPU to have several."""
@@ -142,6 +152,14 @@ def _generation(device: torch.device) -> int:
     return 9 if torch.cuda.get_device_capability(device)[0] >= 9 else 8
 
 
+def least_depth(dimension: int, dtype: torch.dtype) -> int:
+    """Return the smallest depth of one product: a power of two ≥ ``dimension`` that tl.dot takes.
+
+    Tensor cores multiply at least 32 int8 dimensions, or 16 of wider types, at once.
+    """
+    return max(32 if dtype == torch.int8 else 16, 1 << (dimension - 1).bit_length())
+
+
 @dataclass(frozen=True)
 class Columns:
     """A layout of the patches of images as columns of tiles.
@@ -197,8 +215,25 @@ def _event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
+@contextmanager
+def all_timed(work: float) -> Iterator[None]:
+    """Time the tables of all kernels inside the block, from ``work`` operations on."""
+    global TUNE_FROM, TUNE_GRADIENTS_FROM
+    before = TUNE_FROM, TUNE_GRADIENTS_FROM
+    TUNE_FROM = TUNE_GRADIENTS_FROM = work
+    try:
+        yield
+    finally:
+        TUNE_FROM, TUNE_GRADIENTS_FROM = before
+
+
 def fastest(
-    key: Hashable, tiles: Sequence[Tile], work: float, run: Callable[[Tile], object]
+    key: Hashable,
+    tiles: Sequence[Tile],
+    work: float,
+    run: Callable[[Tile], object],
+    *,
+    gradients: bool = False,
 ) -> Tile:
     """Return the tile to use; time all of them once if the work is large.
 
@@ -206,14 +241,17 @@ def fastest(
         key: Everything that the choice depends on.
         tiles: The table; a tile that does not compile on this device is left out.
         work: Operations of ``run``.
-        run: Runs the kernel once with a tile. Its results must not depend on the tile.
+        run: Runs the kernel once with a tile. Its results must not depend on the tile, but for
+            the order of sums.
+        gradients: Whether the results are gradients, or what they are made of.
     """
+    limit = TUNE_GRADIENTS_FROM if gradients else TUNE_FROM
     kept = _chosen.get(key)
     if kept is not None:
         return kept  # type: ignore[return-value]
-    if INTERPRETED or len(tiles) == 1 or work < TUNE_FROM:
+    if INTERPRETED or len(tiles) == 1 or work < limit:
         return tiles[0]
-    seconds = {}
+    seconds = dict.fromkeys(tiles, math.inf)
     for tile in tiles:
         try:
             run(tile)  # compiles
@@ -225,5 +263,6 @@ def fastest(
             seconds[tile] = begin.elapsed_time(end)
         except Exception:  # errors of Triton's compiler and of ptxas have no common class
             continue  # if no tile runs, the caller's launch of the first one raises the error
-    _chosen[key] = min(seconds, key=lambda each: seconds[each]) if seconds else tiles[0]
+    TIMES[key] = {tile: time for tile, time in seconds.items()}  # noqa: C416 (wider type)
+    _chosen[key] = min(tiles, key=lambda each: seconds[each])
     return _chosen[key]  # type: ignore[return-value]
