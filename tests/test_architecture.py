@@ -46,7 +46,7 @@ LAYERS = [
     {"index", "export"},
     {"evaluation"},
     {"training"},
-    {"demo", "datasets", "api", "bench", "pages", "serve", "cli"},
+    {"demo", "datasets", "api", "bench", "pages", "serve", "cli", "__main__"},
 ]
 """Packages and top-level modules from low to high. A package imports only lower layers and, inside
 its own layer, only in one direction (the cycle test)."""

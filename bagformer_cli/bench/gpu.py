@@ -1,18 +1,20 @@
 """Measure MaxSim, the loss, search and training on a GPU, against the peaks of the same process.
 
-Correctness comes first: every kernel is compared with float64 on ragged shapes. Nothing is timed
-if one is wrong. With :data:`TINY` everything runs in Triton's interpreter on a CPU, so that an
-error is found before a card is used.
+Correctness comes first: every kernel is compared with float64 on ragged shapes. A card may be there
+for minutes only: every result is reported at once, a part that fails leaves the others, and nothing
+is begun after a limit of time. With :data:`TINY` everything runs in Triton's interpreter on a CPU,
+so that an error is found before a card is used.
 
 Shapes: Q titles of G bags in total, N images × P patches, D dimensions.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,7 @@ from bagformer_cli.bench.gpu_training import Step, measure_steps
 from bagformer_cli.bench.maxsim import Workload
 from bagformer_cli.interaction.device_images import DeviceImages
 from bagformer_cli.interaction.kernels import reference
+from bagformer_cli.interaction.kernels.cuda import settings
 from bagformer_cli.interaction.kernels.cuda.scan import DeviceBlock, scan
 from bagformer_cli.interaction.kernels.reference import Packed
 from bagformer_cli.interaction.maxsim import maxsim
@@ -33,6 +36,12 @@ from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
 from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
 from bagformer_cli.vectors.residual_codes import Codebook
+
+SECONDS = 480.0
+"""Time of a run, after which no further measurement is begun."""
+
+TIMED_FROM = 5e10
+"""Operations of a call from which all tiles are timed: every row of the table at full size."""
 
 SAMPLE = 16
 """Titles and images whose scores are compared with float64."""
@@ -100,6 +109,13 @@ class Row:
     extra_bytes: int | None = None
     failure: str = ""
 
+    @property
+    def shown_time(self) -> str:
+        """The time and its share of the peak, or the failure."""
+        if self.milliseconds is None or self.share is None:
+            return self.failure
+        return f"{self.milliseconds:.3g} ms  {self.share:.0%}"
+
 
 @dataclass
 class Report:
@@ -109,8 +125,9 @@ class Report:
         machine: Card and versions.
         peaks: 10¹² operations (bytes for ``copy``) a second.
         checks: Comparisons with float64.
-        rows: The table; empty if a check failed.
-        steps: The table of training steps; empty if a check failed.
+        rows: The table.
+        steps: The table of training steps.
+        tiles: Milliseconds of each entry of the kernels' tables of tiles, by kernel and entry.
     """
 
     machine: dict[str, str]
@@ -118,6 +135,7 @@ class Report:
     checks: list[Check]
     rows: list[Row] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    tiles: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def correct(self) -> bool:
@@ -145,6 +163,7 @@ def run(
     sizes: Sizes | None = None,
     *,
     rounds: int = 5,
+    seconds: float = SECONDS,
     progress: Progress = SILENT,
 ) -> Report:
     """Check all kernels, then measure them.
@@ -153,26 +172,86 @@ def run(
         device: The GPU; a CPU only with Triton's interpreter.
         sizes: Sizes; None: those of issue 16.
         rounds: Measured runs; the median counts.
-        progress: Receives the progress.
+        seconds: Time after which no further measurement is begun.
+        progress: Receives the progress, and every result in one line.
     """
     sizes = sizes or Sizes()
     bench = _Bench(device, sizes, Clock(device, rounds, 2 if device.type == "cuda" else 0))
+    limit = _Limit(seconds)
+    # The peaks first: after a kernel that reads beyond its input, CUDA refuses all further work.
+    bench.peaks = peaks(bench.clock, square=sizes.square, copied=sizes.copied)
+    report = Report(_machine(device), {k: value / 1e12 for k, value in bench.peaks.items()}, [])
+    progress.info(_line(*(f"{name} {value:.3g}" for name, value in report.peaks.items())))
     with progress.task(tr("Comparing with float64"), total=None):
-        checks = list(all_checks(device, small=sizes is TINY))
-    report = Report(_machine(device), {}, checks)
-    if not report.correct:
-        return report
+        checks = all_checks(device, small=sizes is TINY)
+        for check in limit.until(checks, lambda failure: Check("", "", torch.inf, False, failure)):
+            report.checks.append(check)
+            progress.info(_line(check.name, check.dtype, f"{check.error:.1e}", check.failure))
     with progress.task(tr("Timing"), total=None) as task:
-        bench.peaks = peaks(bench.clock, square=sizes.square, copied=sizes.copied)
-        report.peaks = {name: value / 1e12 for name, value in bench.peaks.items()}
-        for part in (bench.scores, bench.losses, bench.search):
-            for row in part():
-                report.rows.append(row)
-                task.advance()
-        for step in measure_steps(bench.clock, tiny=sizes is TINY):
+        with settings.all_timed(TIMED_FROM):
+            for part in (bench.scores, bench.losses, bench.search):
+                for row in limit.until(part(), _failed_row):
+                    report.rows.append(row)
+                    task.advance()
+                    progress.info(_line(row.work, row.name, row.dtype, row.shown_time))
+        report.tiles = _tile_times()
+        for name, times in report.tiles.items():
+            progress.info(_line(name, *(f"{tile} {ms:.3g} ms" for tile, ms in times.items())))
+        for step in limit.until(measure_steps(bench.clock, tiny=sizes is TINY), _failed_step):
             report.steps.append(step)
             task.advance()
+            shown = step.failure or f"{step.seconds:.3g} s"
+            progress.info(_line(step.name, str(step.pairs), shown))
     return report
+
+
+Result = TypeVar("Result")
+
+
+class _Limit:
+    """A limit of time for all measurements together."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._end = seconds, time.monotonic() + seconds
+
+    def until(self, results: Iterator[Result], failed: Callable[[str], Result]) -> Iterator[Result]:
+        """Yield results until the time is over or one fails; then ``failed`` with the reason."""
+        while True:
+            if time.monotonic() > self._end:
+                reason = tr("not measured: {n} s are over", n=f"{self.seconds:g}")
+                yield failed(reason)
+                return
+            try:
+                yield next(results)
+            except StopIteration:
+                return
+            except Exception as raised:  # an error of one part must not lose the others
+                yield failed(failure_of(raised))
+                return
+
+
+def _tile_times() -> dict[str, dict[str, float]]:
+    """Return the times of the tables of tiles by readable names, in milliseconds."""
+    return {
+        " ".join(str(part).removeprefix("torch.") for part in key): {
+            type(tile).__name__ + str(astuple(tile)): 1e3 * seconds  # type: ignore[call-overload]
+            for tile, seconds in times.items()
+        }
+        for key, times in settings.TIMES.items()
+        if isinstance(key, tuple)
+    }
+
+
+def _failed_row(failure: str) -> Row:
+    return Row("", "xmr", "", None, None, None, failure=failure)
+
+
+def _failed_step(failure: str) -> Step:
+    return Step("", 0, None, failure=failure)
+
+
+def _line(*cells: str) -> str:
+    return "  ".join(cell for cell in cells if cell)
 
 
 @dataclass
@@ -191,16 +270,11 @@ class _Bench:
             exact = _exact_scores(texts[:SAMPLE], images[:SAMPLE])
             for dtype in (torch.bfloat16, torch.int8):
                 a, b = texts.to(dtype=dtype), images.to(dtype=dtype)
-                found = maxsim(a, b)
-                error = max(
-                    relative_error(found[0][:SAMPLE, :SAMPLE], exact[0]),
-                    relative_error(found[1][:SAMPLE, :SAMPLE], exact[1]),
-                )
-                del found
                 name = _name(dtype)
                 yield self._row(
-                    work, "xmr, both directions", name, partial(maxsim, a, b),
-                    operations, target=self._target("scores", titles, count, name), error=error,
+                    work, "xmr, both directions", name, partial(maxsim, a, b), operations,
+                    target=self._target("scores", titles, count, name),
+                    error=partial(_sample_error, a, b, exact),
                 )  # fmt: skip
                 del a, b
             for peer in peers(texts, images):
@@ -238,15 +312,13 @@ class _Bench:
                 lengths = torch.full((count,), sizes.query)
                 queries = self._texts(offsets_of(lengths), seed=3).to("cpu", torch.float32)
                 work = f"{count} × {sizes.query} bags, {len(kept):,} × {sizes.length} × {sizes.dim}"
-                found = catalogue.topk(queries, 10)
-                exact = _exact_pairs(queries, kept, found[1])
                 yield self._row(
                     work, "xmr, all scores", stored, partial(scan, queries, block),
                     float(kept.nbytes), target=self._target("search", count, stored), peak="copy",
                 )  # fmt: skip
                 yield self._row(
                     work, "xmr, ten best", stored, partial(catalogue.topk, queries, 10),
-                    float(kept.nbytes), error=relative_error(found[0], exact), peak="copy",
+                    float(kept.nbytes), error=partial(_best_error, catalogue, queries), peak="copy",
                 )  # fmt: skip
             if stored == "bfloat16":
                 query = self._texts(torch.tensor([0, sizes.query]), seed=3)
@@ -268,18 +340,20 @@ class _Bench:
         peak: str | None = None,
         memory: bool = False,
         target: float | None = None,
-        error: float | None = None,
+        error: Callable[[], float] | None = None,
     ) -> Row:
-        """Measure ``run``, which takes ``amount`` operations or bytes."""
+        """Measure ``run``, which takes ``amount`` operations or bytes, after its ``error``."""
+        found = None
         try:
+            found = error() if error else None
             seconds = self.clock.seconds(run)
             extra = self.clock.memory(run) if memory else None
-        except Exception as raised:  # peers raise many types
+        except Exception as raised:  # peers and compilers raise many types
             failure = failure_of(raised)
-            return Row(work, name, dtype, None, None, None, target, error, failure=failure)
+            return Row(work, name, dtype, None, None, None, target, found, failure=failure)
         rate = amount / seconds
         share = rate / self.peaks[peak or dtype]
-        return Row(work, name, dtype, 1e3 * seconds, rate / 1e12, share, target, error, extra)
+        return Row(work, name, dtype, 1e3 * seconds, rate / 1e12, share, target, found, extra)
 
     def _target(self, *key: object) -> float | None:
         return None if self.sizes is TINY else TARGETS.get(key)
@@ -324,6 +398,21 @@ def _contrastive(t2i: Tensor, i2t: Tensor) -> Tensor:
     """Return the loss of pairs: title n belongs to image n."""
     positives = torch.eye(len(t2i), dtype=torch.bool, device=t2i.device)
     return contrastive_loss(t2i, i2t, positives, 0.07)
+
+
+def _sample_error(texts: MultiVectors, images: MultiVectors, exact: tuple[Tensor, Tensor]) -> float:
+    """Return the error of the scores of the first titles and images, of all that are scored."""
+    found = maxsim(texts, images)
+    return max(
+        relative_error(ours[:SAMPLE, :SAMPLE], true)
+        for ours, true in zip(found, exact, strict=True)
+    )
+
+
+def _best_error(catalogue: DeviceImages, queries: MultiVectors) -> float:
+    """Return the error of the scores of the ten best products."""
+    scores, positions = catalogue.topk(queries, 10)
+    return relative_error(scores, _exact_pairs(queries, catalogue.images, positions))
 
 
 def _exact_scores(texts: MultiVectors, images: MultiVectors) -> tuple[Tensor, Tensor]:

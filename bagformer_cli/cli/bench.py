@@ -103,6 +103,10 @@ def bench(
             help=tr("gpu: run everything once, very small, on a CPU in Triton's interpreter."),
         ),
     ] = False,
+    seconds: Annotated[
+        float,
+        typer.Option(min=1, help=tr("gpu: begin no further measurement after this many seconds.")),
+    ] = 480,
     folder: Annotated[
         Path | None,
         typer.Option(help=tr("Folder of the generated catalogue. Default: the cache folder.")),
@@ -160,7 +164,7 @@ def bench(
             rows = training.run(config, store.split("train"), progress=progress)
             report["training"] = [asdict(row) for row in rows]
         if "gpu" in parts:
-            report["gpu"] = measure_gpu(tiny, progress)
+            report["gpu"] = measure_gpu(tiny, seconds, progress)
     console.result(report, lambda: _show(report))
     if not report.get("gpu", {}).get("correct", True):
         raise typer.Exit(1)
@@ -187,6 +191,7 @@ _READERS = {
     "--queries": ("index",),
     "--lancedb-lists": ("index",),
     "--tiny": ("gpu",),
+    "--seconds": ("gpu",),
 }
 """Option to the parts that read it."""
 

@@ -11,7 +11,7 @@ from bagformer_cli.messages import tr
 from bagformer_cli.progress import Progress
 
 
-def measure_gpu(tiny: bool, progress: Progress) -> dict[str, Any]:
+def measure_gpu(tiny: bool, seconds: float, progress: Progress) -> dict[str, Any]:
     """Check and measure the kernels of a GPU; with ``tiny`` in the interpreter."""
     if tiny:
         os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
@@ -34,7 +34,7 @@ def measure_gpu(tiny: bool, progress: Progress) -> dict[str, Any]:
 
     device = torch.device("cpu" if tiny else "cuda")
     sizes, rounds = (gpu.TINY, 1) if tiny else (gpu.Sizes(), 5)
-    found = gpu.run(device, sizes, rounds=rounds, progress=progress)
+    found = gpu.run(device, sizes, rounds=rounds, seconds=seconds, progress=progress)
     return asdict(found) | {"correct": found.correct}
 
 
@@ -50,7 +50,7 @@ def show_gpu(report: dict[str, Any]) -> None:
         [tr("compared with float64"), tr("type"), tr("relative error"), tr("correct")],
         [
             [check["name"], check["dtype"], f"{check['error']:.1e}",
-             tr("yes") if check["passed"] else tr("no")]
+             check["failure"] or (tr("yes") if check["passed"] else tr("no"))]
             for check in report["checks"]
         ],
     )  # fmt: skip
@@ -65,6 +65,12 @@ def show_gpu(report: dict[str, Any]) -> None:
             for row in report["rows"]
         ],
     )  # fmt: skip
+    if report["tiles"]:
+        console.table(
+            [tr("kernel"), tr("tile"), "ms"],
+            [[name, tile, ms] for name, times in report["tiles"].items()
+             for tile, ms in times.items()],
+        )  # fmt: skip
     peak = report["peaks"].get("bfloat16")
     console.table(
         [tr("training step"), tr("pairs"), tr("seconds"), tr("pairs per second"), "TFLOP/s",

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,9 +23,10 @@ from bagformer_cli.progress import SILENT
 
 ROOT = Path(__file__).parents[2]
 
-WITHOUT_LANCEDB_AND_NETWORK = """
+BARE = """
 import socket, sys
-sys.modules["lancedb"] = None
+for name in "lancedb jieba openpyxl opencc rapidfuzz sqlglot ahocorasick peft".split():
+    sys.modules[name] = None
 def refuse(*args): raise OSError("no network")
 socket.socket.connect = refuse
 from bagformer_cli.cli.main import main
@@ -33,10 +36,11 @@ main()
 
 
 @pytest.mark.slow
-def test_all_of_it_runs_in_the_interpreter_without_lancedb_and_network() -> None:
+def test_all_of_it_runs_in_the_interpreter_on_a_bare_machine() -> None:
+    """Without network and without the packages that docs/performance.md does not list."""
     pytest.importorskip("triton")
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_LANCEDB_AND_NETWORK],
+        [sys.executable, "-c", BARE],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -50,6 +54,7 @@ def test_all_of_it_runs_in_the_interpreter_without_lancedb_and_network() -> None
         "bfloat16", "int8", "float32", "residual codes",
     }  # fmt: skip
     assert {row["failure"] for row in report["rows"]} <= {"", "not installed"}
+    assert "scores, ragged" in done.stderr  # each result at once, not only at the end
     assert [step["pairs"] for step in report["steps"]] == [4, 4, 4, 4, 6]
     assert all(step["seconds"] for step in report["steps"])
 
@@ -57,7 +62,75 @@ def test_all_of_it_runs_in_the_interpreter_without_lancedb_and_network() -> None
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_the_error_names_the_way_to_try_it() -> None:
     with pytest.raises(InputError, match="--tiny"):
-        bench_gpu.measure_gpu(False, SILENT)
+        bench_gpu.measure_gpu(False, 480.0, SILENT)
+
+
+def test_a_part_that_fails_or_takes_too_long_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("triton")
+    from bagformer_cli.bench import gpu
+    from bagformer_cli.bench.gpu_checks import Check
+    from bagformer_cli.bench.gpu_training import Step
+
+    def row(name: str) -> gpu.Row:
+        return gpu.Row(name, "xmr", "int8", 1.0, 1.0, 1.0)
+
+    def broken(self: object) -> Iterator[gpu.Row]:
+        yield row("first")
+        raise RuntimeError("out of resource: shared memory\nmore")
+
+    def slow(*_: object, **__: object) -> Iterator[Step]:
+        yield Step("one", 4, 1.0)
+        clock[0] += 100
+        yield Step("two", 4, 1.0)
+        raise AssertionError("the time is over")
+
+    clock = [0.0]
+    checks = [Check("scores", "int8", 1.0, False), Check("scan", "int8", 0.0, True)]
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(gpu, "all_checks", lambda *_, **__: iter(checks))
+    monkeypatch.setattr(gpu._Bench, "scores", broken)
+    monkeypatch.setattr(gpu._Bench, "losses", lambda self: iter([row("loss")]))
+    monkeypatch.setattr(gpu._Bench, "search", lambda self: iter([row("search")]))
+    monkeypatch.setattr(gpu, "measure_steps", slow)
+    report = gpu.run(torch.device("cpu"), gpu.TINY, rounds=1, seconds=60)
+    assert report.checks == checks
+    assert not report.correct
+    assert [(row.work, row.failure) for row in report.rows] == [
+        ("first", ""),
+        ("", "RuntimeError: out of resource: shared memory"),
+        ("loss", ""),
+        ("search", ""),
+    ]
+    assert [(step.name, step.failure) for step in report.steps] == [
+        ("one", ""), ("two", ""), ("", "not measured: 60 s are over"),
+    ]  # fmt: skip
+
+
+def test_a_kernel_that_does_not_run_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from bagformer_cli.bench import gpu_checks
+    from bagformer_cli.interaction.kernels import reference
+    from bagformer_cli.interaction.kernels.reference import Packed
+
+    def not_compiled(*_: object, **__: object) -> None:
+        raise RuntimeError("does not compile")
+
+    monkeypatch.setattr(gpu_checks.cuda, "scores", reference.scores)
+    for name in ("forward", "backward"):
+        own = getattr(reference, name)
+
+        def plain(vectors: Packed, *others: Any, own: Any = own, **options: Any) -> Any:
+            exact = vectors._replace(bags=vectors.bags.float(), patches=vectors.patches.float())
+            return own(exact, *others, **options)
+
+        monkeypatch.setattr(gpu_checks.cuda, name, plain)
+    monkeypatch.setattr(gpu_checks, "scan", not_compiled)
+    checks = list(gpu_checks.all_checks(torch.device("cpu"), small=True))
+    failed = {check.name for check in checks if not check.passed}
+    assert failed == {"scan, ragged", "scan, dimension 7"}
+    assert {check.failure for check in checks} == {"", "RuntimeError: does not compile"}
 
 
 def test_the_plain_peer_computes_the_same_scores() -> None:

@@ -32,9 +32,19 @@ def test_a_step_that_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(gpu_training, "new_model", no_memory)
     step = next(measure_steps(Clock(torch.device("cpu"), rounds=1, warm=0), tiny=True))
-    failure = "CUDA out of memory. Tried to allocate 9 GiB."
+    failure = "OutOfMemoryError: CUDA out of memory. Tried to allocate 9 GiB."
     assert step == Step(step.name, 4, None, target=0.4, failure=failure)
     assert step.pairs_per_second is None
+
+
+def test_a_step_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(model: object) -> None:
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(gpu_training, "compile_layers", no_compiler)
+    steps = list(measure_steps(Clock(torch.device("cpu"), rounds=1, warm=0), tiny=True))
+    failures = [step.failure for step in steps]
+    assert failures == ["", "", *["RuntimeError: no C compiler"] * 2, ""]
 
 
 def test_a_random_batch_has_titles_of_different_lengths() -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -224,3 +225,15 @@ def test_an_interrupt_while_xmr_is_imported_is_quiet(module: str) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
+
+
+def test_the_package_runs_without_being_installed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bagformer_cli", "--version"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("xmr ")
