@@ -42,7 +42,7 @@ class States:
     def select(self, rows: Tensor) -> States:
         """Take the items at ``rows`` [m] int64, in that order; repeats are allowed."""
         # index_select instead of values[rows]: the backward pass of indexing adds gradients up in
-        # no fixed order, so that a resumed run would differ from an unbroken one.
+        # no fixed order on a CPU, so that a resumed run would differ from an unbroken one.
         rows = to_device(rows, self.values.device)
         mask = None if self.mask is None else self.mask.index_select(0, rows)
         return States(self.values.index_select(0, rows), mask)
