@@ -33,6 +33,7 @@ from bagformer_cli.config import Pooling
 from bagformer_cli.config.scoring import Scoring
 from bagformer_cli.errors import InputError, listed, with_place
 from bagformer_cli.messages import tr
+from bagformer_cli.runtime.folder import is_exported
 from bagformer_cli.vectors.arrays import Vectors
 from bagformer_cli.vectors.stored_arrays import RESIDUAL4, code_width
 
@@ -306,6 +307,12 @@ def wrong_model(layout: Layout, found: str, where: str, folder: Path | None = No
                 "dictionaries, and the sections text, image and model of its config.yaml."
             ),
         )
+    hint = tr("Pass that model with --checkpoint, or build the index again.")
+    if folder is not None and is_exported(folder):
+        hint = tr(
+            "Export the model of the index ({command}), or build the index again.",
+            command=f"xmr export onnx {layout.checkpoint}",
+        )
     used = f"{found} ({folder})" if folder is not None else found
     built_with = f" ({layout.checkpoint})" if layout.checkpoint else ""
     return InputError(
@@ -313,5 +320,5 @@ def wrong_model(layout: Layout, found: str, where: str, folder: Path | None = No
         where=where,
         found=used,
         expected=f"{layout.model}{built_with}",
-        hint=tr("Pass that model with --checkpoint, or build the index again."),
+        hint=hint,
     )

@@ -171,8 +171,12 @@ def _train_stages(
     for path in stage_files(run):
         config = load_config(path, overrides, stored=True)
         folder = run / path.stem
-        if processes.broadcast_object((folder / "config.yaml").exists()):
+        started = processes.broadcast_object((folder / "config.yaml").exists())
+        if started:
             refuse_other_model(folder, config, path, overrides)
+        if results:  # the folder of the chain may have been moved since its settings were written
+            _learn_from(config, results[-1].run / "best")
+        if started:
             result = resume_run(config, store, folder, progress, processes)
         else:
             model = new_model(config, None, progress)
@@ -187,6 +191,14 @@ def _train_stages(
     if processes.is_main:
         write_text(run / SUMMARY, json.dumps([asdict(stage) for stage in stages], indent=1) + "\n")
     return results
+
+
+def _learn_from(config: RunConfig, teacher: Path) -> None:
+    """Name the model that a run of a chain is taught by, or starts from."""
+    if config.distill is not None:
+        config.distill.teacher = str(teacher)
+    else:
+        config.training.checkpoint = str(teacher)
 
 
 def stage_files(run: Path) -> list[Path]:

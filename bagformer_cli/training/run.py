@@ -50,6 +50,8 @@ from bagformer_cli.training.train_result import TrainResult
 CHANGEABLE = ("training.", "evaluation.", "data.workers", "data.cache_mb", "data.dataset")
 """Settings that a resumed run may change (a dataset may have moved); and weights of objectives, but
 not to or from 0."""
+MOVABLE = ("data.hard_negatives", "distill.teacher")
+"""Paths of files that may have moved; ``require_same_files`` compares their contents."""
 _FIXED = ("training.checkpoint", "training.lora")
 
 
@@ -125,6 +127,8 @@ def refuse_other_model(
     before = load_config(settings_at_start(run) or file, stored=True)
     for path, was, wanted in _changes(before.model_dump(), config.model_dump()):
         if path.startswith(CHANGEABLE) and not path.startswith(_FIXED):
+            continue
+        if path in MOVABLE and was and wanted:
             continue
         weight = path.startswith("objectives.") and bool(was) and bool(wanted)
         if weight and isinstance(wanted, float):
@@ -217,6 +221,7 @@ def _take_changeable(stored: RunConfig, config: RunConfig) -> None:
     """
     stored.training, stored.evaluation = config.training, config.evaluation
     stored.data, stored.objectives = config.data, config.objectives
+    stored.distill = config.distill
 
 
 def _images_per_step(config: RunConfig) -> int:

@@ -102,7 +102,10 @@ def digests(config: RunConfig) -> dict[str, str]:
         try:
             found[setting] = sha256_of(path)
         except OSError as error:
-            raise cannot_read(path, error) from error
+            missing = cannot_read(path, error)
+            missing.where = f"{setting}: {path}"
+            missing.hint = tr("If it was moved: --set {setting}=PATH", setting=setting)
+            raise missing from error
     return found
 
 

@@ -78,6 +78,18 @@ def test_a_model_that_was_not_exported_is_named(xmr: Xmr, index: Path, tmp_path:
     assert "built with another model" in xmr(*common).err
 
 
+def test_an_export_of_an_older_model_is_to_be_made_again(
+    xmr: Xmr, index: Path, bagwise: Made, tmp_path: Path
+) -> None:
+    for file in bagwise[2].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    manifest = json.loads((tmp_path / "export.json").read_text()) | {"model": "0" * 16}
+    (tmp_path / "export.json").write_text(json.dumps(manifest))
+    run = xmr("search", "T恤", "--index", index, "--checkpoint", tmp_path)
+    assert run.code == 2
+    assert "xmr export onnx" in run.err
+
+
 def test_scores_are_the_models(xmr: Xmr, shop: Path, bagwise: Made) -> None:
     photo = shop.parent / "photos" / "3.png"
     both = [

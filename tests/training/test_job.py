@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from bagformer_cli.training import job as jobs
 from bagformer_cli.training.distributed import Processes
 from tests.support.datasets import write_split
 from tests.support.remarks import Remarks
+from tests.support.small_model import saved_model
 from tests.support.small_run import TINY
 
 SHORT = [*TINY, "training.max_steps=2", "training.schedule_steps=4"]
@@ -82,6 +84,45 @@ def test_a_resume_says_that_the_training_data_has_changed(folder: Path) -> None:
         jobs.train(again, store, progress=remarks)
         said = [text for text in remarks.warnings if "training split have changed" in text]
         assert len(said) == changed, steps
+
+
+def test_a_chain_that_was_moved_is_resumed_with_its_own_teachers(folder: Path) -> None:
+    (folder / "chain.yaml").write_text("chain: [fast, shrinktofast]\n")
+    job = jobs.new_job("demo", SHORT, mode="chain.yaml", output_dir=folder / "old")
+    store = store_of(job, folder)
+    jobs.train(job, store)
+    (folder / "old").rename(folder / "new")
+    for _ in range(2):  # with a second run that was begun, and with one that was not
+        results = jobs.train(jobs.resume_job(folder / "new"), store)
+        assert [one.steps for one in results] == [2, 2]
+        teacher = load_config(folder / "new/2-shrinktofast/config.yaml").distill
+        assert teacher is not None
+        assert teacher.teacher == str(folder / "new/1-fast/best")
+        shutil.rmtree(folder / "new/2-shrinktofast")
+
+
+def test_a_teacher_that_was_moved_is_named_by_its_new_path(folder: Path) -> None:
+    base = jobs.new_job("demo", SHORT, mode="fast", output_dir=folder / "teacher")
+    store = store_of(base, folder)
+    jobs.train(base, store)
+    student = jobs.new_job(
+        "demo", SHORT, mode="shrinktofast", teacher=folder / "teacher", output_dir=folder / "run"
+    )
+    jobs.train(student, store)
+    (folder / "teacher").rename(folder / "moved")
+    with pytest.raises(InputError, match=r"--set distill\.teacher=PATH") as caught:
+        jobs.train(jobs.resume_job(folder / "run", ["training.max_steps=3"]), store)
+    assert str(folder / "teacher") in str(caught.value.where)
+    here = ["training.max_steps=3", f"distill.teacher={folder / 'moved'}"]
+    (result,) = jobs.train(jobs.resume_job(folder / "run", here), store)
+    assert result.steps == 3
+    assert str(folder / "moved") in (folder / "run/last/config.yaml").read_text("utf-8")
+    saved_model(folder / "other", seed=1)
+    other = jobs.resume_job(folder / "run", [f"distill.teacher={folder / 'other'}"])
+    with pytest.raises(InputError, match="has changed since the run was started"):
+        jobs.train(other, store)
+    with pytest.raises(ConfigError, match="cannot change when a run is resumed"):
+        jobs.resume_job(folder / "run", ["distill.teacher=null"])
 
 
 def test_an_output_folder_that_holds_a_run_is_refused_before_anything_is_loaded(
