@@ -1,14 +1,16 @@
-"""Search by a title and an image at once: a weighted sum of both scores.
+"""Search by a title and an image at once: a weighted sum of both mean scores.
 
-Both queries have a first stage; the union of their candidates is scored exactly under both::
+Where both scores are MaxSim of the query, so is their sum: that of one query with the vectors of
+both, each multiplied by its share w of the sum and divided by the number of its query's vectors::
 
-                     text → products          image → products
-    candidates       a 0.61  b 0.58           c 0.90  a 0.85        best of each query
-    union            a  b  c                  a  b  c
-    late             0.61  0.58  0.40         0.85  0.70  0.90      exact, means from −1 to 1
-    weight 0.5       a 0.73  c 0.65  b 0.64           (1 − weight) × text + weight × image
+    (1 − w) · mean of max(t·v) over 2 vectors t  +  w · mean of max(i·v) over 65 vectors i
+    =  sum of max(q·v) over 67 vectors q:  (1 − w)/2 · t1,  (1 − w)/2 · t2,  w/65 · i1  …
 
-Shapes: n candidates of the union.
+So it is searched for like any query, and its results are as exact. Other rules of scores
+(``model.pooling``: ``image``, ``both``, ``mean``) add over the product's vectors, too. For them,
+both queries have a first stage, and the union of their candidates is scored.
+
+Shapes: n products found.
 """
 
 from __future__ import annotations
@@ -22,20 +24,24 @@ from numpy.typing import NDArray
 
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.engine import Engine, Queries
+from bagformer_cli.index.first_stage import CANDIDATES, first_stage
 from bagformer_cli.index.results import Hit
 from bagformer_cli.index.rows import Side
+from bagformer_cli.index.search_options import SearchOptions
+from bagformer_cli.index.search_profile import SearchProfile
 from bagformer_cli.messages import tr
+from bagformer_cli.vectors.arrays import Vectors, offsets_of
 
 WEIGHT = 0.5
 """Share of the image unless the caller says otherwise: both count equally."""
 
 
 class CombinedScores(NamedTuple):
-    """Candidates of a title and an image, best first.
+    """Products found by a title and an image, best first.
 
     Attributes:
         keys: [n] keys of rows.
-        scores: [n] weighted sums.
+        scores: [n] weighted sums, falling.
         text: [n] mean scores of the title.
         image: [n] mean scores of the image.
     """
@@ -56,27 +62,64 @@ class CombinedScores(NamedTuple):
         ]
 
 
-def combine(
+def find_both(
     engine: Engine,
-    side: Side,
-    queries: tuple[Queries, Queries],
-    candidates: Sequence[NDArray[Any]],
+    title: Queries,
+    image: Queries,
     weight: float,
+    options: SearchOptions,
+    profile: SearchProfile,
 ) -> CombinedScores:
-    """Score the union of two queries' candidates under both queries.
+    """Find the products that fit a title and an image.
 
     Args:
         engine: The index, at one version.
-        side: The side of the rows that is compared.
-        queries: The title and the image, one each.
-        candidates: Keys of the candidates of each.
+        title: One title.
+        image: One image.
         weight: Share of the image, from 0 to 1.
+        options: ``k`` says how many are found.
+        profile: Receives the stages and their times.
     """
-    keys = np.unique(np.concatenate(list(candidates)))
-    text, image = (_mean_scores(engine, side, query, keys) for query in queries)
-    scores = ((1 - weight) * text + weight * image).astype(np.float32)
+    one = weighted_query(title, image, weight)
+    if one is not None:
+        (found,) = first_stage(engine, one, options, profile)
+        keys, scores = found.keys, found.fast
+    else:
+        deep = replace(options, k=max(CANDIDATES, options.k))
+        candidates = [first_stage(engine, own, deep, profile)[0].keys for own in (title, image)]
+        keys, scores = np.unique(np.concatenate(candidates)), None
+    with profile.timed("late"):
+        parts = [_mean_scores(engine, options.of, query, keys) for query in (title, image)]
+    profile.add("late", "maxsim", tr("{n} products scored for both queries", n=len(keys)))
+    if scores is not None:
+        return CombinedScores(keys, scores, *parts)
+    scores = ((1 - weight) * parts[0] + weight * parts[1]).astype(np.float32)
     order = np.argsort(-scores, kind="stable")
-    return CombinedScores(keys[order], scores[order], text[order], image[order])
+    return CombinedScores(keys[order], scores[order], parts[0][order], parts[1][order])
+
+
+def weighted_query(title: Queries, image: Queries, weight: float) -> Queries | None:
+    """Make one query of a title and an image, of which MaxSim is the weighted sum of both means.
+
+    Args:
+        title: One title.
+        image: One image.
+        weight: Share of the image, from 0 to 1.
+
+    Returns:
+        None if a rule is not MaxSim of the query.
+    """
+    if not (title.rule.is_maxsim and image.rule.is_maxsim):
+        return None
+    parts = [(title, 1 - weight), (image, weight)]
+    values = [
+        own.vectors.values * np.float32(share / max(1, len(own.vectors.values)))
+        for own, share in parts
+        if share > 0
+    ]
+    vectors = np.concatenate(values)
+    single = np.float32(1 - weight) * title.single + np.float32(weight) * image.single
+    return Queries(Vectors(vectors, offsets_of(np.array([len(vectors)]))), single)
 
 
 def _mean_scores(

@@ -23,10 +23,10 @@ from bagformer_cli.calibration import Calibration
 from bagformer_cli.data.images import decode, resize
 from bagformer_cli.errors import InputError
 from bagformer_cli.index.arrange import Arranged, arrange
-from bagformer_cli.index.combined import WEIGHT, check_combined, combine
+from bagformer_cli.index.combined import WEIGHT, check_combined, find_both
 from bagformer_cli.index.engine import Engine, Queries
 from bagformer_cli.index.engines import open_engine
-from bagformer_cli.index.first_stage import CANDIDATES, first_stage
+from bagformer_cli.index.first_stage import first_stage
 from bagformer_cli.index.hits import fetch_hits, with_thumbnails
 from bagformer_cli.index.lexical import LexicalSearch, check_fusion
 from bagformer_cli.index.model_of_index import gpu_of, model_folder
@@ -226,7 +226,7 @@ class Index:
         given = options or SearchOptions()
         check_combined(weight, rerank=given.rerank, fusion=given.fusion)
         self._check(given, images=False)
-        deep = replace(given, k=max(CANDIDATES, given.arrangement.depth(given.k)))
+        options = replace(given, k=given.arrangement.depth(given.k))
         profile = SearchProfile()
         with profile.timed("encode"):
             both = encoded or (
@@ -234,14 +234,10 @@ class Index:
                 self.encode([image], images=True, of=given.of),
             )
         engine = self.engine.snapshot(given.of, given.recall)
-        first = [first_stage(engine, one, deep, profile)[0].keys for one in both]
-        with profile.timed("late"):
-            found = combine(engine, given.of, both, first, weight)
-        note = tr("{n} candidates of both queries", n=len(found.keys))
-        profile.add("late", "maxsim", note)
+        found = find_both(engine, *both, weight, options, profile)
         with profile.timed("fetch"):
             ranking = Ranking.by_late_interaction(found.keys, found.scores, found.scores)
-            (hits,), keys = fetch_hits(engine, [ranking], deep)
+            (hits,), keys = fetch_hits(engine, [ranking], options)
             pages = self._pages(engine, [found.with_parts(hits, keys)], keys, given)
         return _results(pages, profile, [None])[0]
 
