@@ -324,7 +324,8 @@ class MultiVectors:
 
     def _per_vector(self, per_item: Tensor) -> Tensor:
         """Give each vector its item's number: [n] -> [N, 1]."""
-        return per_item.repeat_interleave(self._lengths.to(per_item.device))[:, None]
+        lengths, total = to_device(self._lengths, per_item.device), len(self.values)
+        return per_item.repeat_interleave(lengths, output_size=total)[:, None]
 
     @property
     def lengths(self) -> Tensor:

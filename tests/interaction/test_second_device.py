@@ -37,6 +37,15 @@ def test_scores_and_gradients_do_not_wait(
     assert all(leaf.grad is not None and leaf.grad.shape == leaf.shape for leaf in leaves)
 
 
+def test_int8_scores_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, items = vectors([3, 0, 2]), vectors([5, 7])
+    with second_device(monkeypatch) as found:
+        maxsim(texts, items, dtype=torch.int8)
+        MultiVectors.to(texts.quantize(), dtype=torch.float32)
+    assert found.places == []
+    assert found.kernels == ["score_tiles"]
+
+
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.uint8])
 def test_a_scan_does_not_wait(monkeypatch: pytest.MonkeyPatch, stored: torch.dtype) -> None:
     from bagformer_cli.interaction.kernels.cuda.scan import DeviceBlock, scan
