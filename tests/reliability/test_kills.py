@@ -17,11 +17,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 
 from tests.support import warm
 from tests.support.black_box import assert_no_bug, case_folder, environment, process
 from tests.support.datasets import picture, write_split
 from tests.support.killing import killed_at_random
+from tests.support.original_weights import VOCABULARY
+from tests.support.small_checkpoint import published
+from tests.support.small_checkpoint import weights as published_weights
 from tests.support.small_model import TINY
 
 KILLS = int(os.environ.get("XMR_KILLS", "20"))
@@ -126,6 +130,8 @@ ATTACKS = {
                                ["eval", "--dataset", "set", "--checkpoint", "r", "--tune-beta",
                                 "--submission", "s.jsonl"], None,
                                contents("r/best/config.yaml", "s.jsonl")),
+    "convert": Attack([], ["convert", "bagformer", "c.pth", "m", "--vocab", "v.txt", "--lexicon",
+                           "entities.txt"], None, contents("m")),
     "search --output": Attack([["index", "build", "few.csv", "i", "--checkpoint", "MODEL"]],
                               ["search", "红裙", "--index", "i", "--output", "p.html"], None,
                               products),
@@ -145,6 +151,9 @@ def workplace(folder: Path) -> Path:
     (folder / "few.csv").write_text("\n".join([head, *rows[:20]]) + "\n", "utf-8")
     titles = [f"新款潮玩盲盒{n % 97}号红色连衣裙{n}\n" for n in range(20_000)]
     (folder / "titles.txt").write_text("".join(titles), "utf-8")
+    torch.save(published(published_weights()), folder / "c.pth")
+    (folder / "v.txt").write_text("".join(f"{token}\n" for token in VOCABULARY), "utf-8")
+    (folder / "entities.txt").write_text("红色\n连衣裙\n", "utf-8")
     return folder
 
 
