@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bagformer_cli.bench.gpu_checks import Check, all_checks, relative_error
-from bagformer_cli.bench.gpu_clock import COPIED, SQUARE, Clock, peaks
+from bagformer_cli.bench.gpu_clock import COPIED, SQUARE, Clock, high_precision, peaks
 from bagformer_cli.bench.gpu_peers import failure_of, loss_peers, peers
 from bagformer_cli.bench.gpu_training import Step, measure_steps
 from bagformer_cli.bench.maxsim import Workload
@@ -288,10 +288,14 @@ class _Bench:
             for dtype in (torch.bfloat16, torch.float32):
                 name = _name(dtype)
                 work = f"contrastive loss of {batch:,} pairs, forward and backward"
-                yield self._row(
-                    work, "xmr", name, _loss_step(texts, images, dtype), operations,
-                    target=self._target("loss", batch, name), memory=True,
-                )  # fmt: skip
+                step, target = _loss_step(texts, images, dtype), self._target("loss", batch, name)
+                yield self._row(work, "xmr", name, step, operations, target=target, memory=True)
+                if dtype == torch.float32:
+                    with high_precision():
+                        row = self._row(
+                            work, "xmr, as in training", name, step, operations, target=target
+                        )
+                    yield row
                 vectors = texts.to(dtype=dtype), images.to(dtype=dtype)
                 for peer in loss_peers(*vectors, _contrastive):
                     yield self._row(work, peer.name, name, peer.run, operations, memory=True)

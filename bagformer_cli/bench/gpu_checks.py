@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bagformer_cli.bench.gpu_clock import high_precision
 from bagformer_cli.bench.gpu_peers import failure_of
 from bagformer_cli.interaction.kernels import cuda, reference
 from bagformer_cli.interaction.kernels.cuda.scan import DeviceBlock, scan
@@ -69,6 +70,10 @@ def all_checks(device: torch.device, *, small: bool) -> Iterator[Check]:
         for dtype in (torch.float32, torch.bfloat16, torch.int8):
             scores = partial(cuda.scores, texts, items, dtype=dtype, both=True, budget=BUDGET)
             yield _check(f"scores, {name}", dtype, scores, (t2i, i2t))
+        scores = partial(cuda.scores, texts, items, dtype=torch.float32, both=True, budget=BUDGET)
+        with high_precision():
+            check = _check(f"scores as in training, {name}", torch.float32, scores, (t2i, i2t))
+        yield check
         coarse = coarse_vectors(titles, dim, 0, device), coarse_vectors(images, dim, 1, device)
         exact = _packed(*coarse, torch.float64)
         argmax = reference.forward(exact, budget=BUDGET)[2]

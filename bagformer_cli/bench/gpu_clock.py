@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -93,12 +94,19 @@ def matrix_peak(clock: Clock, dtype: torch.dtype, square: int = SQUARE) -> float
     if dtype == torch.int8:
         a = torch.randint(-127, 128, (square, square), device=device, dtype=torch.int8)
         return 2.0 * square**3 / clock.seconds(lambda: torch._int_mm(a, a.T))
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")  # float32 products by TF32
-    try:
+    with high_precision():  # float32 products by TF32
         a = torch.randn(square, square, device=device).to(dtype)
         out = torch.empty_like(a)
         return 2.0 * square**3 / clock.seconds(lambda: torch.mm(a, a, out=out))
+
+
+@contextmanager
+def high_precision() -> Iterator[None]:
+    """Allow float32 products by shorter types inside the block, as training does."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -56,14 +56,14 @@ def default_sizes(kernel: str, capability: int, stored: str) -> tuple[dict[str, 
         kernel: Its name.
         capability: The compute capability.
         stored: Type of the vectors; ``argmax``: with it; ``small``: 16 dimensions; ``wide``: scans
-            of 128 bags.
+            of 128 bags; ``by bf16``: multiplied as three products of bfloat16.
     """
     from bagformer_cli.interaction.kernels.cuda import settings
 
     name = {"fp32": "float32", "bf16": "bfloat16", "i8": "int8"}.get(stored.split()[0], "")
-    generation = capability // 10
+    generation, products = capability // 10, "bf16x3" if "by bf16" in stored else "tf32x3"
     if kernel == "score_tiles":
-        argmax = stored.endswith("argmax")
+        argmax = "argmax" in stored
         suffix = " with argmax" if argmax else ""
         tile = settings.SCORES[generation, name + suffix][0]
         dimension = 16 if stored.endswith("small") else 256, getattr(torch, name)
@@ -72,11 +72,12 @@ def default_sizes(kernel: str, capability: int, stored: str) -> tuple[dict[str, 
             "DEPTH": tile.depth or settings.least_depth(*dimension),
             "KEEP": not tile.depth, "ARGMAX": argmax, "INTEGER": name == "int8",
         }  # fmt: skip
-        return constants | {"STAGES": tile.stages}, tile.warps
+        return constants | {"STAGES": tile.stages, "FLOAT32": products}, tile.warps
     if kernel.endswith("gradients"):
         tile = settings.GRADIENTS[generation, name][0]
         constants = {"ROWS": tile.rows, "INNER": tile.inner, "DEPTH": tile.depth, "EVEN": True}
-        return constants | {"UNIFORM": 257, "STAGES": tile.stages}, tile.warps
+        constants |= {"UNIFORM": 257, "STAGES": tile.stages, "FLOAT32": products}
+        return constants, tile.warps
     columns, queries = (128, 16) if stored.endswith("wide") else (16, 1)
     kind = "wide" if columns == 128 else "narrow" if kernel == "scan_tiles" else "codes"
     tile = settings.SCANS[kind][0]
@@ -97,11 +98,14 @@ def default_sizes(kernel: str, capability: int, stored: str) -> tuple[dict[str, 
         ("score_tiles", "score_tiles", "fp32"),
         ("score_tiles", "score_tiles", "bf16 argmax"),
         ("score_tiles", "score_tiles", "fp32 argmax"),
+        ("score_tiles", "score_tiles", "fp32 argmax by bf16"),
         ("score_tiles", "score_tiles", "i8 small"),
         ("gradient_tiles", "patch_gradients", "bf16"),
         ("gradient_tiles", "patch_gradients", "fp32"),
+        ("gradient_tiles", "patch_gradients", "fp32 by bf16"),
         ("gradient_tiles", "bag_gradients", "bf16"),
         ("gradient_tiles", "bag_gradients", "fp32"),
+        ("gradient_tiles", "bag_gradients", "fp32 by bf16"),
         ("scan_tiles", "scan_tiles", "bf16"),
         ("scan_tiles", "scan_tiles", "i8"),
         ("scan_tiles", "scan_tiles", "bf16 wide"),
@@ -156,7 +160,7 @@ def test_large_work_gets_the_fastest_tile_and_gradients_always_the_same(
         synchronize = record
 
         def elapsed_time(self, _: object) -> float:
-            return duration[ran[-1]]
+            return 1000 * duration[ran[-1]]
 
     def run(tile: settings.ScanTile) -> None:
         if tile == broken:
@@ -176,6 +180,24 @@ def test_large_work_gets_the_fastest_tile_and_gradients_always_the_same(
     with settings.all_timed(1e9):
         assert settings.fastest("gradients", tiles, 1e9, run, gradients=True) == fast
     assert settings.fastest("others", tiles, 1e15, run, gradients=True) == default
+
+
+def test_float32_is_multiplied_by_bfloat16_only_where_torch_allows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("triton")
+    from triton.backends.nvidia.compiler import CUDAOptions
+
+    from bagformer_cli.bench.gpu_clock import high_precision
+    from bagformer_cli.interaction.kernels.cuda import settings
+
+    monkeypatch.setattr(settings, "INTERPRETED", False)
+    assert settings.float32_products() == "tf32x3"
+    with high_precision():
+        assert settings.float32_products() == "bf16x3"
+        monkeypatch.setattr(CUDAOptions, "allowed_dot_input_precisions", ("tf32", "tf32x3"))
+        assert settings.float32_products() == "tf32x3"  # Triton before 3.5
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_the_vectors_of_checks_have_exact_products_and_equal_maxima() -> None:

@@ -57,7 +57,7 @@ def patch_gradients(
     bags, patch_starts, arg_starts, slot, nth, arg_patch, arg_bag, grad_t2i, grad_i2t, out,
     blocks, N, R, D, slots, arg_columns,
     ROWS: tl.constexpr, INNER: tl.constexpr, DEPTH: tl.constexpr, UNIFORM: tl.constexpr,
-    EVEN: tl.constexpr, STAGES: tl.constexpr,
+    EVEN: tl.constexpr, STAGES: tl.constexpr, FLOAT32: tl.constexpr,
 ):  # fmt: skip
     """Store the gradients of ROWS patches of one image, DEPTH dimensions.
 
@@ -86,7 +86,7 @@ def patch_gradients(
             R, slots, arg_columns,
         )  # fmt: skip
         bag = load_rows(bags, tl.minimum(rows, R - 1), depth, D, EVEN)
-        total = dot(tl.trans(weights.to(bag.dtype)), bag, total)
+        total = dot(tl.trans(weights.to(bag.dtype)), bag, total, FLOAT32)
     at = out + (start + within)[:, None] * D + depth[None, :]
     tl.store(at, total, mask=(within < length)[:, None] & (depth < D)[None, :])
 
@@ -96,7 +96,7 @@ def bag_gradients(
     patches, patch_starts, arg_starts, slot, nth, arg_patch, arg_bag, grad_t2i, grad_i2t, parts,
     blocks, images_each, N, P, R, D, slots, arg_columns,
     ROWS: tl.constexpr, INNER: tl.constexpr, DEPTH: tl.constexpr, UNIFORM: tl.constexpr,
-    EVEN: tl.constexpr, STAGES: tl.constexpr,
+    EVEN: tl.constexpr, STAGES: tl.constexpr, FLOAT32: tl.constexpr,
 ):  # fmt: skip
     """Store the gradients of ROWS rows of the planes from ``images_each`` images.
 
@@ -126,6 +126,6 @@ def bag_gradients(
             R, slots, arg_columns,
         )  # fmt: skip
         patch = load_rows(patches, tl.minimum(start + within, P - 1), depth, D, EVEN)
-        total = dot(weights.to(patch.dtype), patch, total)
+        total = dot(weights.to(patch.dtype), patch, total, FLOAT32)
     at = parts + (part * R + rows)[:, None] * D + depth[None, :]
     tl.store(at, total, mask=(rows < R)[:, None] & (depth < D)[None, :])

@@ -31,6 +31,7 @@ from bagformer_cli.interaction.kernels.cuda.settings import (
     GradientTile,
     ScoreTile,
     fastest,
+    float32_products,
     gradient_tiles_for,
     least_depth,
     score_tiles_for,
@@ -137,7 +138,7 @@ def backward(
     of_i2t = grads.i2t.float().index_select(1, planes.titles).contiguous()
     work = _Gradients(planes, images, argmax, ScoreGrads(of_t2i, of_i2t))
     tiles = gradient_tiles_for(device, vectors.bags.dtype)
-    key = (vectors.bags.dtype, D, images.uniform)
+    key = (_multiplied(vectors.bags.dtype), D, images.uniform)
     operations = 2.0 * R * P * D
 
     def choose(name: str, run: Callable[[GradientTile], object]) -> GradientTile:
@@ -168,12 +169,13 @@ class _Gradients(NamedTuple):
             *self.grads,
         )
 
-    def _sizes(self, tile: GradientTile) -> dict[str, int | bool]:
+    def _sizes(self, tile: GradientTile) -> dict[str, int | str]:
         D = self.images.patches.shape[1]
         depth = min(tile.depth, least_depth(D, self.images.patches.dtype))
         return {
             "ROWS": tile.rows, "INNER": tile.inner, "DEPTH": depth, "EVEN": D % depth == 0,
             "UNIFORM": self.images.uniform, "STAGES": tile.stages, "num_warps": tile.warps,
+            "FLOAT32": float32_products(),
         }  # fmt: skip
 
     def patches(self, tile: GradientTile, out: Tensor) -> None:
@@ -249,13 +251,14 @@ def _score(
             TITLES=planes.slots, IMAGES=columns.images, LENGTH=columns.length,
             EXTRA=columns.extra, DEPTH=depth, KEEP=keep, UNIFORM=images.uniform,
             EVEN=D % depth == 0, SEVERAL=columns.several, BOTH=both, ARGMAX=argmax,
-            INTEGER=dtype == torch.int8, STAGES=tile.stages, num_warps=tile.warps,
+            INTEGER=dtype == torch.int8, STAGES=tile.stages, FLOAT32=float32_products(),
+            num_warps=tile.warps,
         )  # fmt: skip
 
     stored = torch.bfloat16 if dtype == torch.bfloat16 else dtype
     tiles = score_tiles_for(device, stored, argmax=argmax)
     name = "scores and argmax" if argmax else "scores" if both else "scores, one direction"
-    key = (name, dtype, D, planes.slots, images.uniform)
+    key = (name, _multiplied(dtype), D, planes.slots, images.uniform)
     work = 2.0 * R * len(images.patches) * D
     run(fastest(key, tiles, work, run, gradients=argmax))
     return t2i, i2t, kept
@@ -278,6 +281,11 @@ def _computed(values: Tensor) -> Tensor:
     if INTERPRETED and values.dtype == torch.bfloat16:
         values = values.float()
     return values.detach().contiguous()
+
+
+def _multiplied(dtype: torch.dtype) -> str:
+    """Name a type as it is multiplied, for the choice of a tile."""
+    return float32_products() if dtype == torch.float32 else str(dtype).removeprefix("torch.")
 
 
 @cache

@@ -63,7 +63,7 @@ def score_tiles(
     TITLES: tl.constexpr, IMAGES: tl.constexpr, LENGTH: tl.constexpr, EXTRA: tl.constexpr,
     DEPTH: tl.constexpr, KEEP: tl.constexpr, UNIFORM: tl.constexpr, EVEN: tl.constexpr,
     SEVERAL: tl.constexpr, BOTH: tl.constexpr, ARGMAX: tl.constexpr, INTEGER: tl.constexpr,
-    STAGES: tl.constexpr,
+    STAGES: tl.constexpr, FLOAT32: tl.constexpr,
 ):  # fmt: skip
     """Score IMAGES images with ``groups_each`` groups of titles.
 
@@ -126,15 +126,18 @@ def score_tiles(
                 rows = (plane0 + plane) * TITLES + row
                 if KEEP:
                     bag = load_rows(bags, rows, depth, D, EVEN)
-                    acc = dot(bag, tl.trans(x), zeros)
+                    acc = dot(bag, tl.trans(x), zeros, FLOAT32)
                     if EXTRA > 0:
-                        extra = dot(bag, tl.trans(y), extra_zeros)
+                        extra = dot(bag, tl.trans(y), extra_zeros, FLOAT32)
                 else:
-                    acc = streamed_dot(bags, patches, rows, patch, zeros, D, DEPTH, EVEN, STAGES)
+                    acc = streamed_dot(
+                        bags, patches, rows, patch, zeros, D, DEPTH, EVEN, STAGES, FLOAT32
+                    )
                     if EXTRA > 0:
                         extra = streamed_dot(
-                            bags, patches, rows, extra_patch, extra_zeros, D, DEPTH, EVEN, STAGES
-                        )
+                            bags, patches, rows, extra_patch, extra_zeros, D,
+                            DEPTH, EVEN, STAGES, FLOAT32,
+                        )  # fmt: skip
                 # t2i: the maximum over all patches of an image ...
                 top, where = image_max(acc, IMAGES, ARGMAX)
                 if EXTRA > 0:

@@ -88,6 +88,22 @@ class ScanTile:
 
 KIND = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.int8: "int8"}
 
+
+def float32_products() -> str:
+    """Return how tensor cores multiply float32, by Triton's name of the way.
+
+    ``tf32x3``: three products of TF32, as exact as float32. ``bf16x3``: three of bfloat16, for
+    which they take half the time, with five times the error; only where
+    ``torch.set_float32_matmul_precision`` allows other than the highest precision, as training
+    does (docs/performance.md).
+    """
+    if INTERPRETED or torch.get_float32_matmul_precision() == "highest":
+        return "tf32x3"
+    from triton.backends.nvidia.compiler import CUDAOptions  # type: ignore[import-untyped]
+
+    return "bf16x3" if "bf16x3" in CUDAOptions.allowed_dot_input_precisions else "tf32x3"
+
+
 SCORES: dict[tuple[int, str], Sequence[ScoreTile]] = {
     (9, "bfloat16"): (ScoreTile(256, 0, 8, 2), ScoreTile(128, 0, 4, 1), ScoreTile(128, 0, 8, 3)),
     (9, "int8"): (ScoreTile(256, 0, 8, 3), ScoreTile(256, 0, 8, 2), ScoreTile(128, 0, 4, 2)),
@@ -260,7 +276,7 @@ def fastest(
             run(tile)
             end.record()
             end.synchronize()
-            seconds[tile] = begin.elapsed_time(end)
+            seconds[tile] = begin.elapsed_time(end) / 1000
         except Exception:  # errors of Triton's compiler and of ptxas have no common class
             continue  # if no tile runs, the caller's launch of the first one raises the error
     TIMES[key] = {tile: time for tile, time in seconds.items()}  # noqa: C416 (wider type)

@@ -52,12 +52,12 @@ def load_rows(matrix, row, depth, D, EVEN: tl.constexpr):
 
 
 @triton.jit
-def dot(a, b, acc):
-    """Return ``acc + a @ b`` by tensor cores; float32 as three products of TF32."""
+def dot(a, b, acc, FLOAT32: tl.constexpr = "tf32x3"):
+    """Return ``acc + a @ b`` by tensor cores; float32 as ``settings.float32_products`` says."""
     if acc.dtype == tl.int32:
         acc = tl.dot(a, b, acc, out_dtype=tl.int32)
     else:
-        acc = tl.dot(a, b, acc, input_precision="tf32x3")
+        acc = tl.dot(a, b, acc, input_precision=FLOAT32)
     return acc
 
 
@@ -65,13 +65,14 @@ def dot(a, b, acc):
 def streamed_dot(
     a, b, a_row, b_row, acc, D,
     DEPTH: tl.constexpr, EVEN: tl.constexpr, STAGES: tl.constexpr,
+    FLOAT32: tl.constexpr = "tf32x3",
 ):  # fmt: skip
     """Return ``acc`` plus the products of rows of two matrices, DEPTH dimensions at a time."""
     for d0 in tl.range(0, D, DEPTH, num_stages=STAGES):
         depth = d0 + tl.arange(0, DEPTH)
         left = load_rows(a, a_row, depth, D, EVEN)
         right = load_rows(b, b_row, depth, D, EVEN)
-        acc = dot(left, tl.trans(right), acc)
+        acc = dot(left, tl.trans(right), acc, FLOAT32)
     return acc
 
 
