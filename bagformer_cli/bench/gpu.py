@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bagformer_cli.bench.gpu_checks import Check, all_checks, relative_error
-from bagformer_cli.bench.gpu_clock import COPIED, SQUARE, Clock, high_precision, peaks
+from bagformer_cli.bench.gpu_clock import COPIED, SQUARE, Clock, peaks
 from bagformer_cli.bench.gpu_peers import failure_of, loss_peers, peers
 from bagformer_cli.bench.gpu_training import Step, measure_steps
 from bagformer_cli.bench.maxsim import Workload
@@ -34,6 +34,7 @@ from bagformer_cli.interaction.maxsim import maxsim
 from bagformer_cli.losses.contrastive import contrastive_loss
 from bagformer_cli.messages import tr
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.training.arithmetic import training_arithmetic
 from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
 from bagformer_cli.vectors.residual_codes import Codebook
 
@@ -291,7 +292,7 @@ class _Bench:
                 step, target = _loss_step(texts, images, dtype), self._target("loss", batch, name)
                 yield self._row(work, "xmr", name, step, operations, target=target, memory=True)
                 if dtype == torch.float32:
-                    with high_precision():
+                    with training_arithmetic(deterministic=False):
                         row = self._row(
                             work, "xmr, as in training", name, step, operations, target=target
                         )

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bagformer_cli.bench.gpu_clock import high_precision
 from bagformer_cli.bench.gpu_peers import failure_of
 from bagformer_cli.interaction.kernels import cuda, reference
 from bagformer_cli.interaction.kernels.cuda.scan import DeviceBlock, scan
 from bagformer_cli.interaction.kernels.reference import Packed, ScoreGrads
+from bagformer_cli.training.arithmetic import training_arithmetic
 from bagformer_cli.vectors.multi_vectors import MultiVectors, offsets_of
 from bagformer_cli.vectors.residual_codes import Codebook
 
@@ -71,7 +71,7 @@ def all_checks(device: torch.device, *, small: bool) -> Iterator[Check]:
             scores = partial(cuda.scores, texts, items, dtype=dtype, both=True, budget=BUDGET)
             yield _check(f"scores, {name}", dtype, scores, (t2i, i2t))
         scores = partial(cuda.scores, texts, items, dtype=torch.float32, both=True, budget=BUDGET)
-        with high_precision():
+        with training_arithmetic(deterministic=False):
             check = _check(f"scores as in training, {name}", torch.float32, scores, (t2i, i2t))
         yield check
         coarse = coarse_vectors(titles, dim, 0, device), coarse_vectors(images, dim, 1, device)

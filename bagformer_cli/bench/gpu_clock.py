@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
+
+from bagformer_cli.training.arithmetic import training_arithmetic
 
 SQUARE = 8192
 """Side of the matrices whose product is the peak."""
@@ -94,21 +95,10 @@ def matrix_peak(clock: Clock, dtype: torch.dtype, square: int = SQUARE) -> float
     if dtype == torch.int8:
         a = torch.randint(-127, 128, (square, square), device=device, dtype=torch.int8)
         return 2.0 * square**3 / clock.seconds(lambda: torch._int_mm(a, a.T))
-    with high_precision():  # float32 products by TF32
+    with training_arithmetic(deterministic=False):  # float32 products by TF32
         a = torch.randn(square, square, device=device).to(dtype)
         out = torch.empty_like(a)
         return 2.0 * square**3 / clock.seconds(lambda: torch.mm(a, a, out=out))
-
-
-@contextmanager
-def high_precision() -> Iterator[None]:
-    """Allow float32 products by shorter types inside the block, as training does."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def peaks(clock: Clock, *, square: int = SQUARE, copied: int = COPIED) -> dict[str, float]:

@@ -138,6 +138,9 @@ class TrainingConfig(Section):
     compile: bool = False
     """Compile the transformer layers with ``torch.compile``: less memory traffic on a GPU, and a
     minute or more of waiting at the start. Convolutions and evaluation are not compiled."""
+    deterministic: bool = False
+    """On a GPU, use torch's deterministic algorithms, which add in a fixed order, so that equal
+    runs, and a resumed one and an unbroken one, get the same bits. Slower. A CPU always does."""
     evaluate_every: Positive | None = None
     """Steps between evaluations on the validation split. Null: once per epoch."""
     early_stopping: EarlyStoppingConfig | None = None

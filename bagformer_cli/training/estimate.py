@@ -22,6 +22,7 @@ from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.models.scorers import Scorer, vectors_per_item
 from bagformer_cli.models.trained import trained_scorers
 from bagformer_cli.progress import SILENT, Progress
+from bagformer_cli.training.arithmetic import training_arithmetic
 from bagformer_cli.training.distributed import SINGLE_PROCESS
 from bagformer_cli.training.loop import Trainer
 from bagformer_cli.training.memory_estimate import peak_memory_mb, training_bytes
@@ -200,10 +201,12 @@ def probe(
         progress: Receives the steps.
     """
     state, batches = trainer.state, trainer.batches
-    torch.set_float32_matmul_precision("high")
+    settings = trainer.config.training
+    arithmetic = training_arithmetic(deterministic=settings.deterministic)
     trainer.task.train()
     stream = batches.iterate(0, pinned=trainer.model.device.type == "cuda")
-    with progress.task(tr("Measuring steps"), WARM_STEPS + steps, tr("{n} steps", n="{n}")) as bar:
+    task = progress.task(tr("Measuring steps"), WARM_STEPS + steps, tr("{n} steps", n="{n}"))
+    with arithmetic, task as bar:
         begun = start = time.perf_counter()
         before = (state.pairs, state.waited)
         done = 0
@@ -218,7 +221,6 @@ def probe(
                     break
         trainer.figures.read()
         seconds = time.perf_counter() - start
-    settings = trainer.config.training
     speed = (state.pairs - before[0]) / seconds
     own = batches.per_epoch * settings.batch_size * trainer.config.data.titles_per_image
     pairs = own if data == "dataset" else GENERATED_EPOCH

@@ -34,6 +34,7 @@ from bagformer_cli.errors import NotFiniteError
 from bagformer_cli.messages import tr
 from bagformer_cli.models.build import RetrievalModel
 from bagformer_cli.progress import SILENT, Progress, Task
+from bagformer_cli.training.arithmetic import training_arithmetic
 from bagformer_cli.training.compilation import compile_layers, uncompiled
 from bagformer_cli.training.distributed import SINGLE_PROCESS, Processes
 from bagformer_cli.training.encoded_batch import Figure
@@ -137,9 +138,9 @@ class Trainer:
             TrainingError: A loss is not finite; ``last/`` holds the last good state.
         """
         state, resumed_at = self.state, self.state.step
-        torch.set_float32_matmul_precision("high")
         self.task.train()
-        with self._open_log() as log, stop_on_signal() as stop:
+        arithmetic = training_arithmetic(deterministic=self.config.training.deterministic)
+        with arithmetic, self._open_log() as log, stop_on_signal() as stop:
             self._say_trained_share()
             if not self._resumed:  # a killed run must find a last/ to resume from
                 state.first = self._evaluate(log)

@@ -188,12 +188,12 @@ def test_float32_is_multiplied_by_bfloat16_only_where_torch_allows_it(
     pytest.importorskip("triton")
     from triton.backends.nvidia.compiler import CUDAOptions
 
-    from bagformer_cli.bench.gpu_clock import high_precision
     from bagformer_cli.interaction.kernels.cuda import settings
+    from bagformer_cli.training.arithmetic import training_arithmetic
 
     monkeypatch.setattr(settings, "INTERPRETED", False)
     assert settings.float32_products() == "tf32x3"
-    with high_precision():
+    with training_arithmetic(deterministic=False):
         assert settings.float32_products() == "bf16x3"
         monkeypatch.setattr(CUDAOptions, "allowed_dot_input_precisions", ("tf32", "tf32x3"))
         assert settings.float32_products() == "tf32x3"  # Triton before 3.5

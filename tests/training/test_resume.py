@@ -96,16 +96,10 @@ def test_a_run_that_took_its_sizes_from_a_pretrained_bert_resumes_to_the_bit(
 @pytest.mark.parametrize(("name", "mode"), [*QUICK, ("fast_slow", "captioner")])
 @pytest.mark.filterwarnings("ignore:.*deterministic")
 def test_a_run_on_a_gpu_resumes_to_the_bit(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str | None
+    store: Store, tmp_path: Path, name: str, mode: str | None
 ) -> None:
-    """With torch's deterministic algorithms; others add gradients of repeated rows in any order."""
     assert torch.cuda.is_available()
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        assert_resume_is_exact(store, tmp_path, name, mode)
-    finally:
-        torch.use_deterministic_algorithms(False)
+    assert_resume_is_exact(store, tmp_path, name, mode, "training.deterministic=true")
 
 
 def test_the_moments_of_a_convolution_are_restored_in_its_memory_layout(
