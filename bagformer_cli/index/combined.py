@@ -10,6 +10,9 @@ So it is searched for like any query, and its results are as exact. Other rules 
 (``model.pooling``: ``image``, ``both``, ``mean``) add over the product's vectors, too. For them,
 both queries have a first stage, and the union of their candidates is scored.
 
+An int8 scan gives the largest and the smallest vector of a query the same steps, so a vector that
+is much heavier than others is put in several times, each time as a part of its weight.
+
 Shapes: n products found.
 """
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +35,9 @@ from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.index.search_profile import SearchProfile
 from bagformer_cli.messages import tr
 from bagformer_cli.vectors.arrays import Vectors, offsets_of
+
+MOST_UNEVEN = 16
+"""Times that a vector may weigh as much as another one of the same query."""
 
 WEIGHT = 0.5
 """Share of the image unless the caller says otherwise: both count equally."""
@@ -111,15 +118,30 @@ def weighted_query(title: Queries, image: Queries, weight: float) -> Queries | N
     """
     if not (title.rule.is_maxsim and image.rule.is_maxsim):
         return None
-    parts = [(title, 1 - weight), (image, weight)]
-    values = [
-        own.vectors.values * np.float32(share / max(1, len(own.vectors.values)))
-        for own, share in parts
-        if share > 0
-    ]
-    vectors = np.concatenate(values)
+    parts = (title.vectors.values, 1 - weight), (image.vectors.values, weight)
+    vectors = np.concatenate([_shared(*parts[0], *parts[1]), _shared(*parts[1], *parts[0])])
     single = np.float32(1 - weight) * title.single + np.float32(weight) * image.single
     return Queries(Vectors(vectors, offsets_of(np.array([len(vectors)]))), single)
+
+
+def _shared(
+    values: NDArray[np.float32], share: float, others: NDArray[np.float32], rest: float
+) -> NDArray[np.float32]:
+    """Multiply a query's vectors by their share of the sum; copy them if they are too heavy.
+
+    Args:
+        values: [n, D] the vectors of one query.
+        share: Its share of the sum; 0: it has no vectors.
+        others: The vectors of the other query.
+        rest: The share of the other query.
+    """
+    if not share or not len(values):
+        return values[:0]
+    each, copies = share / len(values), 1
+    if rest and len(others) > len(values):
+        wanted = ceil(each / (rest / len(others)) / MOST_UNEVEN)
+        copies = min(wanted, len(others) // len(values))  # at most as many as the others are
+    return np.tile(values * np.float32(each / copies), (copies, 1))
 
 
 def _mean_scores(

@@ -5,16 +5,23 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from bagformer_cli.config.scoring import ScoreRule
+from bagformer_cli.index import combined
 from bagformer_cli.index.combined import CombinedScores, find_both, weighted_query
-from bagformer_cli.index.engine import Engine
+from bagformer_cli.index.engine import Engine, Queries
 from bagformer_cli.index.engines import create_engine
 from bagformer_cli.index.search_options import SearchOptions
 from bagformer_cli.index.search_profile import SearchProfile
+from bagformer_cli.interaction.topk import rescored, topk
+from bagformer_cli.vectors.arrays import Vectors
+from bagformer_cli.vectors.multi_vectors import MultiVectors
 from tests.support.index_rows import LAYOUT, embeddings, query, rows
 
 COUNT = 800
@@ -81,3 +88,38 @@ def test_a_rule_over_the_products_vectors_scores_the_union(engine: Engine) -> No
     assert [step["stage"] for step in profile.plan] == ["recall", "recall", "late"]
     np.testing.assert_allclose(found.scores, 0.5 * found.text + 0.5 * found.image, atol=1e-6)
     assert (np.diff(found.scores) <= 0).all()
+
+
+def test_an_int8_scan_does_not_lose_the_light_vectors_of_an_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A title of 4 vectors weighs 0.8, an image of 257 weighs 0.2: 257 times as much each."""
+    random = np.random.default_rng(0)
+    kinds, common = random.normal(size=(100, 9, 256)), random.normal(size=256)
+    values = kinds[random.integers(0, 100, 2000)] + 2.5 * common
+    items = MultiVectors.from_list(list(unit(values + 0.9 * random.normal(size=values.shape))))
+    near = unit(values[:2, random.integers(0, 9, 257)] + 0.6 * random.normal(size=(2, 257, 256)))
+    title, image = one_query(near[0, :4]), one_query(near[1])
+    stored = items.to(dtype=torch.int8)
+
+    def found(count: int, scanned: int) -> list[int]:
+        one = weighted_query(title, image, 0.2)
+        assert one is not None
+        scan = topk(one.tensors, stored, scanned, dtype=torch.int8)[1]
+        return rescored(one.tensors, stored, count, scan)[1][0].tolist()
+
+    best = set(found(100, len(items)))
+    assert len(best & set(found(100, 400))) >= 98
+    monkeypatch.setattr(combined, "MOST_UNEVEN", 1e9)
+    assert len(best & set(found(100, 400))) < 95
+
+
+def one_query(vectors: torch.Tensor) -> Queries:
+    """Make a query of its vectors [n, D]."""
+    offsets = np.array([0, len(vectors)])
+    return Queries(Vectors(vectors.numpy(), offsets), vectors.mean(0, keepdim=True).numpy())
+
+
+def unit(values: np.ndarray[Any, Any]) -> torch.Tensor:
+    """Scale vectors [..., D] to unit length, as float32."""
+    return F.normalize(torch.from_numpy(values).float(), dim=-1)
