@@ -37,7 +37,7 @@ from bagformer_cli.messages import tr
 from bagformer_cli.vectors.arrays import Vectors, offsets_of
 
 MOST_UNEVEN = 16
-"""Times that a vector may weigh as much as another one of the same query."""
+"""Largest ratio of the weights of two vectors of a query; the heavier one is copied in parts."""
 
 WEIGHT = 0.5
 """Share of the image unless the caller says otherwise: both count equally."""
